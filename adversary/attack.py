@@ -1,0 +1,30 @@
+"""An attack: a record of one function from what the server knows to a guess."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Generator
+
+from fedsim.types import Auxiliary, View
+
+Infer = Callable[[View, Auxiliary, Generator], Any]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack by name.
+
+    Attributes:
+        name: The paper's name for it, in lower case.
+        family: Which secret it guesses; decides how it is graded.
+        infer: (view, auxiliary, generator) → guess. Options are keyword-only arguments.
+        needs: The fields of Auxiliary it cannot do without.
+        summary: One line for `fedsim list attacks`.
+    """
+
+    name: str
+    family: str
+    infer: Infer
+    needs: tuple[str, ...] = ()
+    summary: str = ""

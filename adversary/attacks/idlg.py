@@ -1,0 +1,54 @@
+"""iDLG: the label of a single example, read off its gradient.
+
+B. Zhao, K. R. Mopuri, H. Bilen, "iDLG: Improved Deep Leakage from Gradients", 2020,
+arXiv 2001.02610, Eq. 3 to 5.
+
+Idea: with cross-entropy the gradient of logit i is p_i − 1[y = i], negative for the true label
+alone. The head's row i is that number times the features, so the true label's row points against
+every other row; the bias gradient is that number itself.
+
+*Server must know*: the update.
+*Exact when*: one example and one step, any model with a linear head and any activation; without a
+bias, two classes need non-negative features.
+*Differs from the paper*: for more than one label, which the paper does not treat, its one answer
+is repeated. The public code of several peers returns the ground truth or only distinct labels
+there; this does neither.
+"""
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.head import find_head, num_labels, summed_gradient
+from fedsim.types import Auxiliary, View
+
+
+def idlg(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Int[Tensor, " classes"]:
+    """Return all labels on one class.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture and the number of classes.
+        generator: Not used: the answer is deterministic.
+
+    Raises:
+        ValueError: The model has no linear head.
+    """
+    classes = auxiliary.num_classes
+    weight, bias = summed_gradient(view.latest, find_head(auxiliary.model, classes))
+    if bias is not None:
+        label = int(bias.argmin())
+    else:
+        rows = weight.double()
+        agreement = rows @ rows.T
+        agreement.fill_diagonal_(-torch.inf)
+        # The row that agrees least with its best friend; equal (two classes): the lower sum.
+        scores = torch.stack([agreement.amax(dim=1), rows.sum(dim=1)], dim=1).tolist()
+        label = min(range(classes), key=scores.__getitem__)
+    counts = torch.zeros(classes, dtype=torch.long)
+    counts[label] = num_labels(view.latest)
+    return counts

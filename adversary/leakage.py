@@ -1,0 +1,98 @@
+"""Attack views and grade the guesses: the adversary's half of a round."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from adversary.attack import Attack
+from adversary.attacks import ATTACKS
+from adversary.families import FAMILIES, Family
+from fedsim.catalog import check_options, find, with_extensions
+from fedsim.config import Part
+from fedsim.errors import ConfigError
+from fedsim.rng import generator
+from fedsim.types import Auxiliary, Leak, Measure, Truth, View
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One attack's answer to one view; `guess` is None where it failed, for `reason`."""
+
+    view: View
+    attack: Attack
+    guess: Tensor | None
+    blind: Tensor
+    seconds: float
+    reason: str | None = None
+
+
+def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
+    """Return the attacks that a config lists.
+
+    Raises:
+        ConfigError: A name or an option is unknown, or the adversary lacks what one needs.
+    """
+    known = with_extensions(ATTACKS, "attacks")
+    attacks = []
+    for part in parts:
+        attack = find("attack.name", part.name, known)
+        for field in attack.needs:
+            if getattr(auxiliary, field) is None:
+                raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
+        find(f"attack.{part.name}.family", attack.family, FAMILIES)
+        options = check_options(f"attack.{part.name}", attack.infer, part.options)
+        attacks.append(replace(attack, infer=partial(attack.infer, **options)))
+    return attacks
+
+
+def attack_view(
+    view: View, attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
+) -> list[Answer]:
+    """Run every attack on one client's view, and the blind guess of each family once.
+
+    This is all the adversary does: no truth comes near it.
+    """
+    latest = view.latest.update
+    blinds: dict[str, Tensor] = {}
+    answers = []
+    for attack in attacks:
+        family = FAMILIES[attack.family]
+        if family.name not in blinds:
+            stream = generator(seed, "blind", family.name, latest.client, latest.round)
+            blinds[family.name] = family.blind(view, auxiliary, stream)
+        stream = generator(seed, "infer", attack.name, latest.client, latest.round)
+        guess, reason, start = None, None, time.perf_counter()
+        try:
+            guess = attack.infer(view, auxiliary, stream)
+        except ValueError as error:  # this update defeats this attack; the others go on
+            reason = str(error)
+        seconds = time.perf_counter() - start
+        answers.append(Answer(view, attack, guess, blinds[family.name], seconds, reason))
+    return answers
+
+
+def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure]]:
+    """Turn one answer into ledger rows, and a failure of the attack into a metrics row."""
+    update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
+    values = _grades(family, answer.guess, truth)
+    blinds = _grades(family, answer.blind, truth)
+    leaks = [
+        Leak(
+            update.round, update.client, answer.attack.name, family.name, metric,
+            values[metric], blinds[metric], answer.seconds,
+        )
+        for metric in family.metrics
+    ]  # fmt: skip
+    if answer.reason is None:
+        return leaks, []
+    name = f"{answer.attack.name}_failed"
+    return leaks, [Measure(update.round, "attack", name, 1.0, update.client, answer.reason)]
+
+
+def _grades(family: Family, guess: Tensor | None, truth: Truth | None) -> dict[str, float | None]:
+    if guess is None or truth is None:
+        return dict.fromkeys(family.metrics)
+    return {**family.grade(guess, truth)}

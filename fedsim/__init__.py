@@ -1,0 +1,7 @@
+"""fedsim: a federated-learning simulator with a built-in adversary.
+
+Nothing heavy is imported here, so that `fedsim --help` answers at once; the functions for a
+notebook are in `fedsim.api`.
+"""
+
+__version__ = "0.1.0"

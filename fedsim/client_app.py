@@ -1,0 +1,126 @@
+"""The Flower ClientApp: decode, train, defend, encode. The same in every engine."""
+
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor, nn
+
+import defenses
+from clients.train import batch_gradient, train
+from defenses import Defense, defend
+from fedsim import data, models
+from fedsim.config import Config, parse_json
+from fedsim.files import save_tensors
+from fedsim.rng import generator, global_stream
+from fedsim.wire import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, from_record, to_record
+
+app = ClientApp()
+
+FEDSIM = "fedsim"  # the whole config, as JSON, in a train message's ConfigRecord
+TRUTH = "truth"  # in the node's own config: the folder for its ground truth
+DEFENSE = "defense"  # in the node's own state: what its defenses remember
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What every client of one run shares within a process."""
+
+    config: Config
+    federated: data.Federated
+    model: nn.Module
+    trainable: tuple[str, ...]
+    defense: Defense
+
+
+@lru_cache(maxsize=1)
+def _site(text: str) -> _Site:
+    config = parse_json(text)
+    federated = data.federate(config)
+    dataset = federated.dataset
+    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    return _Site(config, federated, model, models.trainable(model), defenses.build(config.defense))
+
+
+@app.train()
+def train_client(message: Message, context: Context) -> Message:
+    """Train on this client's data and upload the defended result.
+
+    Nothing else is uploaded but the number of examples: no loss, no accuracy.
+    """
+    sent = from_record(message.content.array_records[ARRAYS])
+    instructions = message.content.config_records[CONFIG]
+    site = _site(str(instructions[FEDSIM]))
+    config, round_ = site.config, int(str(instructions["server-round"]))
+    client = str(context.node_config["partition-id"])
+    if torch.get_num_threads() != config.engine.threads:
+        torch.set_num_threads(config.engine.threads)  # sums depend on it: one value everywhere
+    rows = site.federated.clients[int(client)]
+    dataset, names = site.federated.dataset, (config.seed, "train", client, round_)
+    local = config.local_training(float(str(instructions.get("proximal-mu", 0.0))))
+    with global_stream(*names, "dropout"):
+        trained, used = train(
+            site.model, sent, dataset.inputs[rows], dataset.labels[rows], local,
+            generator(*names), gradient=site.defense.gradient or batch_gradient,
+        )  # fmt: skip
+    truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}
+    _write_truth(context, round_, client, truth)
+    upload = _defended(site, trained, sent, context, round_, client)
+    # With weights it is the client's size; a gradient weighs as much as its batch.
+    num_examples = len(used) if local.upload == "gradient" else len(rows)
+    reply = {ARRAYS: to_record(upload), METRICS: MetricRecord({NUM_EXAMPLES: num_examples})}
+    return Message(RecordDict(reply), reply_to=message)
+
+
+@app.query()
+def query_client(message: Message, context: Context) -> Message:
+    """Say which client this node is."""
+    number = str(context.node_config["partition-id"])
+    return Message(RecordDict({CONFIG: ConfigRecord({"client": number})}), reply_to=message)
+
+
+def _defended(
+    site: _Site,
+    trained: dict[str, Tensor],
+    sent: dict[str, Tensor],
+    context: Context,
+    round_: int,
+    client: str,
+) -> dict[str, Tensor]:
+    """Apply the client's defenses, which remember their state in the node's context."""
+    if not site.config.defense:
+        return trained
+    stored = context.state.array_records.get(DEFENSE)
+    upload, state = defend(
+        site.defense, trained, sent, site.trainable, from_record(stored) if stored else {},
+        generator(site.config.seed, "defense", client, round_),
+        upload=site.config.local_training().upload,
+    )  # fmt: skip
+    if state:
+        context.state[DEFENSE] = to_record(state)
+    return upload
+
+
+def _write_truth(context: Context, round_: int, client: str, truth: dict[str, Tensor]) -> None:
+    """Write the ground truth beside the run, never into the reply.
+
+    In fedsim's engines the node's own config says where. Under `flwr run` nodes cannot be given
+    one, so a client that runs inside Flower's simulation (a Ray worker) takes the run's folder;
+    a deployed client is no Ray worker and writes only where its operator says.
+    """
+    folder = str(context.node_config.get(TRUTH, ""))
+    if not folder and _simulated_by_flower() and context.run_config.get("out"):
+        folder = str(Path(str(context.run_config["out"])) / "truth")
+    if folder:
+        path = Path(folder) / f"{round_:04d}" / f"{client}.safetensors"
+        save_tensors(path, truth, {"round": round_, "client": client})
+
+
+def _simulated_by_flower() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+

@@ -1,0 +1,274 @@
+"""The config: one TOML file, checked whole before anything starts."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fedsim.catalog import lower_first
+from fedsim.errors import ConfigError, nearest
+from fedsim.types import LocalTraining, Upload
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(BaseModel):
+    """A part chosen by name; every other key of its table is an option of that part."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside those every part of this kind has."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _named(value: object) -> object:
+    """Let a bare name stand for a table with that name and no options."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _named_list(value: object) -> object:
+    return [_named(item) for item in value] if isinstance(value, list) else value
+
+
+Parts = Annotated[tuple[Part, ...], BeforeValidator(_named_list)]
+
+
+class Federation(_Section):
+    """Who trains together, how often, and how the server aggregates."""
+
+    rounds: Count = 10
+    clients: Count = 10
+    per_round: Count | None = None
+    strategy: str = "fedavg"
+    options: dict[str, Any] = {}
+    timeout: Positive = 3600.0
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+
+    @model_validator(mode="after")
+    def _sampled(self) -> "Federation":
+        if self.per_round is not None and self.per_round > self.clients:
+            raise ValueError(
+                f"per_round: must be at most clients = {self.clients}, got {self.per_round}"
+            )
+        return self
+
+    @property
+    def sampled(self) -> int:
+        """Clients that train in each round."""
+        return self.clients if self.per_round is None else self.per_round
+
+
+class Data(Part):
+    """Which examples, and how they are spread over the clients."""
+
+    name: str = "digits"
+    root: str | None = None
+    partition: Literal["iid", "dirichlet", "shards", "user"] = "dirichlet"
+    alpha: Positive = 0.5
+    shards: Count = 2
+    users: str | None = None
+    limit: Count | None = None
+
+    @model_validator(mode="after")
+    def _user_ids(self) -> "Data":
+        if (self.partition == "user") != (self.users is not None):
+            raise ValueError(
+                "users: must name a column or a file of ids exactly when partition = 'user', "
+                f"got {self.users!r} with partition = '{self.partition}'"
+            )
+        return self
+
+
+class Model(Part):
+    """The architecture; its options are keys of the same table."""
+
+    name: str = "cnn"
+
+
+class Local(_Section):
+    """What each client does in a round; `upload` follows from the strategy unless given."""
+
+    lr: Positive = 0.1
+    batch_size: Count = 16
+    epochs: Count = 1
+    upload: Upload | None = None
+
+
+class Known(_Section):
+    """What the adversary knew before round 1: a share of the training examples, held out."""
+
+    share: Rate = 0.1
+
+
+class Record(_Section):
+    """Which uploads the recorder keeps: every k-th round from the first, and whose."""
+
+    every: Count = 1
+    clients: tuple[str, ...] | None = None
+
+
+class Engine(_Section):
+    """Where clients run; `threads` holds in every engine, so that all give the same bits."""
+
+    name: Literal["inline", "ray"] = "inline"
+    address: str | None = None
+    workers: Count | None = None
+    threads: Count = 1
+
+
+class Config(_Section):
+    """A whole run; every field has a default, so `Config()` is the run of no arguments."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    federation: Federation = Federation()
+    data: Annotated[Data, BeforeValidator(_named)] = Data()
+    model: Annotated[Model, BeforeValidator(_named)] = Model()
+    local: Local = Local()
+    defense: Parts = ()
+    attack: Parts = (Part(name="llg"), Part(name="idlg"))
+    auxiliary: Known = Known()
+    record: Record = Record()
+    engine: Engine = Engine()
+    versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _gradient_upload(self) -> "Config":
+        if self.local.upload and (self.local.upload == "gradient") != self._sgd:
+            raise ValueError(
+                "local.upload: must be 'gradient' exactly with federation.strategy = 'fedsgd', "
+                f"got '{self.local.upload}' with '{self.federation.strategy}'"
+            )
+        if self._sgd and self.local.epochs != 1:
+            raise ValueError(f"local.epochs: must be 1 with fedsgd, got {self.local.epochs}")
+        unknown = {*(self.record.clients or ())} - set(map(str, range(self.federation.clients)))
+        if unknown:
+            raise ValueError(
+                f"record.clients: must be client numbers below {self.federation.clients}, "
+                f"got '{min(unknown)}'"
+            )
+        names = [part.name for part in self.attack]
+        if len(set(names)) < len(names):
+            raise ValueError(f"attack: each name must stand once, got {', '.join(names)}")
+        return self
+
+    @property
+    def _sgd(self) -> bool:
+        return self.federation.strategy == "fedsgd"
+
+    def local_training(self, proximal_mu: float = 0.0) -> LocalTraining:
+        """Return what the protocol tells every party about local training."""
+        return LocalTraining(
+            lr=self.local.lr,
+            batch_size=self.local.batch_size,
+            epochs=self.local.epochs,
+            upload="gradient" if self._sgd else "weights",
+            proximal_mu=proximal_mu,
+        )
+
+
+def parse(tables: Mapping[str, Any]) -> Config:
+    """Return the config that `tables` (a parsed TOML file) describe.
+
+    Raises:
+        ConfigError: A key, type or range is wrong; one sentence with key, rule and value.
+    """
+    try:
+        return Config.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+
+
+def parse_json(text: str) -> Config:
+    """Return the config that `to_json` wrote.
+
+    Raises:
+        ConfigError: It is not a valid config.
+    """
+    try:
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+
+
+def to_json(config: Config) -> str:
+    """Return the config as one line, to travel in a message."""
+    return config.model_dump_json(exclude_none=True)
+
+
+def read(path: Path | None, settings: Iterable[str] = ()) -> Config:
+    """Return the config in a TOML file (None: the defaults) with `key=value` settings on top.
+
+    Raises:
+        ConfigError: The file is missing or not TOML, or what it says is wrong.
+    """
+    try:
+        tables = tomllib.loads(path.read_text()) if path else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: must be a readable file ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: must be TOML ({lower_first(str(error))})") from None
+    for setting in settings:
+        _put(tables, setting)
+    return parse(tables)
+
+
+def dump(config: Config) -> str:
+    """Return the config as TOML; keys without a value are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _put(tables: dict[str, Any], setting: str) -> None:
+    """Put one `section.key=value` into `tables`; a value that is not TOML is taken as text."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set: must be key=value, got '{setting}'")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        table = tables.setdefault(section, {})
+        if isinstance(table, str):  # `data = "mnist"` and then `data.root = ...`
+            table = tables[section] = {"name": table}
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {key}: '{section}' must be a table, got {table!r}")
+        tables = table
+    tables[name] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return the first error of a validation as `key: rule, got value`."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *sections, name = first["loc"]
+        return f"{key}: must be a known key; {nearest(str(name), _keys(sections))}"
+    if first["type"] == "value_error":  # one of our own sentences, already with key and value
+        rule = first["msg"].removeprefix("Value error, ")
+        return f"{key}.{rule}" if key else rule
+    if first["type"] == "missing":
+        return f"{key}: must be given"
+    return f"{key}: {lower_first(first['msg'])}, got {first['input']!r}"
+
+
+def _keys(sections: Iterable[Any]) -> list[str]:
+    model: type[BaseModel] = Config
+    for section in sections:
+        inner = model.model_fields[section].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

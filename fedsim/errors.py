@@ -1,0 +1,31 @@
+"""The errors a user meets: one sentence each, `thing: rule, got value`."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedsimError(Exception):
+    """A failure that is explained in one sentence; the command line exits with `code`."""
+
+    code = 1
+
+
+class ConfigError(FedsimError):
+    """The user asked for something that does not exist or is out of range."""
+
+    code = 2
+
+
+class RunStopped(FedsimError):
+    """A run ended before its last round; what was recorded stays readable."""
+
+
+class BadRecording(FedsimError):
+    """A file of a run folder is missing, damaged, or from somewhere else."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return the end of a sentence that names the valid value nearest to `name`."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"one of {', '.join(valid)}"

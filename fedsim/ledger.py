@@ -1,0 +1,70 @@
+"""The two tables of a run, as parquet: leakage (the ledger) and metrics."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedsim.errors import BadRecording
+from fedsim.files import write_whole
+from fedsim.types import Leak, Measure
+
+LEAKAGE = pa.schema(
+    [
+        pa.field("round", pa.int32()),
+        pa.field("client", pa.string()),
+        pa.field("attack", pa.string()),
+        pa.field("family", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("blind", pa.float64()),
+        pa.field("seconds", pa.float64()),
+    ]
+)
+METRICS = pa.schema(
+    [
+        pa.field("round", pa.int32()),
+        pa.field("split", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("client", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+def leakage_table(rows: Iterable[Leak]) -> pa.Table:
+    """Return ledger rows as a table."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=LEAKAGE)
+
+
+def metrics_table(rows: Iterable[Measure]) -> pa.Table:
+    """Return metric rows as a table."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=METRICS)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one parquet file, whole or not at all."""
+    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one parquet file of a known schema.
+
+    Raises:
+        BadRecording: The file is missing, is not parquet, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise BadRecording(f"{path}: the file is missing") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRecording(f"{path}: not a parquet file ({error})") from None
+    if table.schema.names != schema.names:
+        raise BadRecording(
+            f"{path}: columns must be {', '.join(schema.names)}, "
+            f"got {', '.join(table.schema.names)}"
+        )
+    return table.cast(schema)

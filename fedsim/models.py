@@ -1,0 +1,148 @@
+"""Architectures; the last layer of each is linear and named `head`, except torchvision's own."""
+
+import inspect
+from collections.abc import Callable
+from math import prod
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fedsim.catalog import check_options, find, load_object, with_extensions
+from fedsim.config import Config
+from fedsim.errors import ConfigError
+from fedsim.rng import global_stream
+
+Shape = tuple[int, ...]
+
+
+def mlp(input_shape: Shape, num_classes: int, *, hidden: int = 128) -> nn.Module:
+    """Two-layer perceptron with ReLU."""
+    return _sequence(
+        nn.Flatten(), nn.Linear(prod(input_shape), hidden), nn.ReLU(),
+        head=nn.Linear(hidden, num_classes),
+    )  # fmt: skip
+
+
+def cnn(input_shape: Shape, num_classes: int, *, hidden: int = 24) -> nn.Module:
+    """Two 3×3 convolutions with pooling and a hidden layer, ReLU; 42,706 parameters on MNIST."""
+    channels, height, width = _image(input_shape, "cnn", at_least=4)
+    return _sequence(
+        nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), hidden), nn.ReLU(),
+        head=nn.Linear(hidden, num_classes),
+    )  # fmt: skip
+
+
+def lenet(input_shape: Shape, num_classes: int) -> nn.Module:
+    """The sigmoid network of the gradient-leakage papers, all parameters from U(−0.5, 0.5).
+
+    Source: Zhu, Liu, Han, "Deep Leakage from Gradients", NeurIPS 2019, official code.
+    """
+    channels, height, width = _image(input_shape, "lenet", at_least=1)
+    model = _sequence(
+        nn.Conv2d(channels, 12, 5, padding=2, stride=2), nn.Sigmoid(),
+        nn.Conv2d(12, 12, 5, padding=2, stride=2), nn.Sigmoid(),
+        nn.Conv2d(12, 12, 5, padding=2), nn.Sigmoid(),
+        nn.Flatten(),
+        head=nn.Linear(12 * -(-height // 4) * -(-width // 4), num_classes),
+    )  # fmt: skip
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.5, 0.5)
+    return model
+
+
+def resnet18(
+    input_shape: Shape, num_classes: int, *, norm: Literal["group", "batch"] = "group"
+) -> nn.Module:
+    """Torchvision's ResNet-18, with GroupNorm(32) unless `norm = "batch"`; 11.2M parameters."""
+    from torchvision.models import resnet18 as build
+
+    channels = _image(input_shape, "resnet18", at_least=1)[0]
+    group_norm = lambda width: nn.GroupNorm(32, width)  # noqa: E731
+    model = build(
+        num_classes=num_classes, norm_layer=nn.BatchNorm2d if norm == "batch" else group_norm
+    )
+    if channels != 3:
+        model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return model
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "lenet": lenet,
+    "resnet18": resnet18,
+}
+
+
+def build(config: Config, input_shape: Shape, num_classes: int) -> nn.Module:
+    """Build the config's model with initial weights that depend on the seed alone.
+
+    A user's `package.module:function` (or class) is given `input_shape` and `num_classes` where
+    it has parameters of these names.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or the model cannot take the data.
+    """
+    name = config.model.name
+    if ":" in name:
+        function = load_object("model.name", name)
+        wanted = inspect.signature(function).parameters
+    else:
+        function = find("model.name", name, with_extensions(MODELS, "models"))
+        wanted = {"input_shape", "num_classes"}
+    options = check_options("model", function, config.model.options)
+    if "input_shape" in wanted:
+        options["input_shape"] = input_shape
+    if "num_classes" in wanted:
+        options["num_classes"] = num_classes
+    try:
+        with global_stream(config.seed, "model"):
+            model = function(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"model.name: '{name}' cannot be built ({error})") from None
+    _check_output(name, model, input_shape, num_classes)
+    return model
+
+
+def trainable(model: nn.Module) -> tuple[str, ...]:
+    """Return the names that training moves; the rest of the state are buffers."""
+    return tuple(name for name, value in model.named_parameters() if value.requires_grad)
+
+
+def _check_output(name: str, model: object, input_shape: Shape, num_classes: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model.name: must build a torch module, got {type(model).__name__}")
+    training = model.training
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"model.name: '{name}' must take inputs of shape {input_shape} ({reason})"
+        ) from None
+    finally:
+        model.train(training)
+    if shape != (2, num_classes):
+        raise ConfigError(
+            f"model.name: '{name}' must give {num_classes} logits per example, "
+            f"got shape {shape} for 2 examples"
+        )
+
+
+def _sequence(*layers: nn.Module, head: nn.Linear) -> nn.Sequential:
+    model = nn.Sequential(*layers)
+    model.add_module("head", head)
+    return model
+
+
+def _image(input_shape: Shape, name: str, *, at_least: int) -> Shape:
+    if len(input_shape) != 3 or min(input_shape[1:]) < at_least:
+        raise ValueError(
+            f"{name}: inputs must be (channels, height, width) images "
+            f"of at least {at_least}×{at_least}, got {input_shape}"
+        )
+    return input_shape

@@ -1,0 +1,299 @@
+"""The Flower ServerApp: the round loop. The same in every engine."""
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.serverapp import Grid, ServerApp
+from torch import Tensor, nn
+from torch.nn import functional
+
+import strategies
+from adversary import leakage
+from adversary.attack import Attack
+from adversary.truth import read_truth
+from clients.train import load
+from defenses import build as build_defenses
+from fedsim import config as configs
+from fedsim import data, models
+from fedsim.client_app import FEDSIM
+from fedsim.config import Config
+from fedsim.errors import FedsimError, RunStopped
+from fedsim.params import cast_like
+from fedsim.run_folder import Checkpoint, RunFolder
+from fedsim.types import Auxiliary, Leak, LocalTraining, Measure, Params
+from fedsim.wire import from_record, to_record
+from strategies import OrderedGrid, Recording, Tape, state
+from strategies.tape import views
+
+app = ServerApp()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs, built and checked before anything is written."""
+
+    config: Config
+    federated: data.Federated
+    model: nn.Module
+    strategy: strategies.Strategy
+    auxiliary: Auxiliary
+    attacks: Sequence[Attack]
+
+    @property
+    def local(self) -> LocalTraining:
+        """How clients train, as the strategy will tell them."""
+        return self.config.local_training(float(getattr(self.strategy, "proximal_mu", 0.0)))
+
+
+@dataclass(frozen=True)
+class Round:
+    """What there is to tell of a finished round; means are over its clients.
+
+    Attributes:
+        leakage: Attack → (mean value, mean blind value) of its family's first metric.
+        failures: Client and reason.
+    """
+
+    number: int
+    accuracy: float | None
+    leakage: Mapping[str, tuple[float, float]]
+    failures: Sequence[tuple[str, str]]
+    seconds: float
+
+
+def prepare(config: Config) -> Plan:
+    """Build data, model, strategy, defenses and attacks.
+
+    Raises:
+        ConfigError: A name, an option or the data are not what they must be.
+    """
+    federated = data.federate(config)
+    dataset = federated.dataset
+    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    buffers = set(model.state_dict()) - set(models.trainable(model))
+    build_defenses(config.defense)
+    held_out = federated.auxiliary
+    auxiliary = Auxiliary(
+        model=model,
+        num_classes=dataset.num_classes,
+        inputs=dataset.inputs[held_out] if len(held_out) else None,
+        labels=dataset.labels[held_out] if len(held_out) else None,
+    )
+    attacks = leakage.build(config.attack, auxiliary)
+    return Plan(config, federated, model, strategies.build(config, buffers), auxiliary, attacks)
+
+
+def federate(
+    plan: Plan,
+    grid: Grid,
+    folder: RunFolder,
+    *,
+    client_of: Callable[[int], str],
+    client_states: Callable[[], Mapping[str, Params]] = dict,
+    start: Checkpoint | None = None,
+    on_round: Callable[[Round], None] = lambda _: None,
+) -> None:
+    """Run all rounds after `start`: train, record, aggregate, attack, evaluate, commit.
+
+    Args:
+        plan: What `prepare` built.
+        grid: Reaches the clients.
+        folder: Where the run is kept.
+        client_of: Node id → client.
+        client_states: What each client remembers, where the engine can tell; for resuming.
+        start: The last finished round; None for a new run.
+        on_round: Called after every commit, with round 0 for the untrained model.
+
+    Raises:
+        RunStopped: No round can be finished any more; the finished ones stay.
+    """
+    config, federation = plan.config, plan.config.federation
+    begun = time.perf_counter()
+    tape = Tape(folder.path, every=config.record.every, clients=config.record.clients, append=True)
+    recording = Recording(plan.strategy, tape, client_of=client_of, upload=plan.local.upload)
+    if start is None:
+        initial = {name: value.clone() for name, value in plan.model.state_dict().items()}
+        start = Checkpoint(round=0, params=initial)
+        measures = _evaluate(plan, 0, initial)
+        folder.commit(start, [], measures, {})
+        on_round(_told(0, measures, [], [], time.perf_counter() - begun))
+    else:
+        state.restore(plan.strategy, dict(start.strategy[0]), dict(start.strategy[1]))
+    params = start.params
+    instructions = ConfigRecord({FEDSIM: configs.to_json(config)})
+    try:
+        for round_ in range(start.round + 1, federation.rounds + 1):
+            begun = time.perf_counter()
+            with strategies.sampling(config.seed, round_):
+                messages = recording.configure_train(round_, to_record(params), instructions, grid)
+            replies = grid.send_and_receive(messages, timeout=federation.timeout)
+            arrays, _ = _stop_on_error(round_, recording, replies)
+            if arrays is None:
+                raise RunStopped(_no_aggregate(round_, recording))
+            params = cast_like(from_record(arrays), params)
+            trained = time.perf_counter()
+            leaks, measures, guesses = attack_round(plan, folder, round_)
+            attacked = time.perf_counter()
+            measures += _evaluate(plan, round_, params)
+            measures += _costs(round_, recording, trained - begun, attacked - trained)
+            checkpoint = Checkpoint(round_, params, state.capture(plan.strategy), client_states())
+            folder.commit(checkpoint, leaks, measures, guesses)
+            seconds = time.perf_counter() - begun
+            on_round(_told(round_, measures, leaks, recording.failures, seconds))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise RunStopped(f"{folder.path}: the disk is full; finished rounds are kept") from None
+    finally:
+        _write_tables(folder)
+
+
+def attack_round(
+    plan: Plan, folder: RunFolder, round_: int
+) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
+    """Attack every client recorded in a round, and grade the guesses where there is truth.
+
+    Returns:
+        Ledger rows, failures of attacks, and the answers by `attack/client`.
+
+    Raises:
+        BadRecording: The round's files are damaged or foreign.
+    """
+    leaks: list[Leak] = []
+    measures: list[Measure] = []
+    guesses: dict[str, Tensor] = {}
+    for view in views(folder.path, round_, plan.local) if plan.attacks else ():
+        answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
+        client = view.latest.update.client
+        truth = read_truth(folder.truth, round_, client)
+        for answer in answers:
+            rows, failures = leakage.grade(answer, truth)
+            leaks += rows
+            measures += failures
+            if answer.guess is not None:
+                guesses[f"{answer.attack.name}/{client}"] = answer.guess
+    return leaks, measures, guesses
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run under Flower: settings from the run config, nodes put in the order of clients."""
+    asked = context.run_config
+    path = Path(str(asked["config"])) if asked.get("config") else None
+    settings = [text for text in str(asked.get("set", "")).split(";") if text.strip()]
+    logger = logging.getLogger("flwr")
+    plan = prepare(configs.read(path, settings))
+    out = Path(str(asked.get("out") or "runs/flower")).absolute()
+    start = None
+    if asked.get("resume"):
+        folder = RunFolder(out)
+        start = folder.restore()
+    else:
+        folder = RunFolder.create(out, plan.config)
+    ordered = OrderedGrid(grid, plan.config.federation.clients)
+    tell = lambda told: logger.info("%s", told)  # noqa: E731
+    federate(plan, ordered, folder, client_of=ordered.client_of, start=start, on_round=tell)
+    from fedsim.report import write_report
+
+    write_report([folder], folder.path / "report.html")
+
+
+def _stop_on_error(
+    round_: int, recording: Recording, replies: Iterable[Message]
+) -> tuple[ArrayRecord | None, object]:
+    """Aggregate; an error of the strategy itself ends the run in one sentence."""
+    try:
+        return recording.aggregate_train(round_, replies)
+    except (FedsimError, OSError):
+        raise
+    except Exception as error:
+        name = type(recording.strategy).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunStopped(f"round {round_}: {name} cannot aggregate ({reason})") from error
+
+
+def _no_aggregate(round_: int, recording: Recording) -> str:
+    if recording.norms:
+        name = type(recording.strategy).__name__
+        return f"round {round_}: {name} gave no aggregate of {len(recording.norms)} uploads"
+    client, reason = recording.failures[0] if recording.failures else ("none", "nobody was asked")
+    return (
+        f"round {round_}: a client must succeed, got {len(recording.failures)} failures; "
+        f"client {client}: {reason}"
+    )
+
+
+def _evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
+    """Measure the global model on the test set, in rounds that are due."""
+    every = plan.config.federation.evaluate_every
+    last = plan.config.federation.rounds
+    if not every or (round_ % every and round_ != last):
+        return []
+    dataset, model = plan.federated.dataset, plan.model
+    load(model, params)
+    model.eval()
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        batches = zip(dataset.test_inputs.split(500), dataset.test_labels.split(500), strict=True)
+        for inputs, labels in batches:
+            logits = model(inputs)
+            right += int((logits.argmax(dim=1) == labels).sum())
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+    count = len(dataset.test_labels)
+    return [
+        Measure(round_, "test", "accuracy", right / count),
+        Measure(round_, "test", "loss", loss / count),
+    ]
+
+
+def _costs(
+    round_: int, recording: Recording, train_seconds: float, attack_seconds: float
+) -> list[Measure]:
+    norms = recording.norms.items()
+    return [
+        *(Measure(round_, "client", "update_norm", value, client) for client, value in norms),
+        *(
+            Measure(round_, "client", "failed", 1.0, client, reason)
+            for client, reason in recording.failures
+        ),
+        Measure(round_, "server", "train_seconds", train_seconds),
+        Measure(round_, "server", "attack_seconds", attack_seconds),
+    ]
+
+
+def _told(
+    round_: int,
+    measures: Sequence[Measure],
+    leaks: Sequence[Leak],
+    failures: Sequence[tuple[str, str]],
+    seconds: float,
+) -> Round:
+    """Sum a round up for the eyes."""
+    accuracy = next((m.value for m in measures if m.metric == "accuracy"), None)
+    known: dict[str, list[Leak]] = {}
+    for leak in leaks:
+        rows = known.setdefault(leak.attack, [])
+        if leak.value is not None and (not rows or rows[0].metric == leak.metric):
+            rows.append(leak)
+    means = {
+        attack: (
+            sum(row.value or 0.0 for row in rows) / len(rows),
+            sum(row.blind or 0.0 for row in rows) / len(rows),
+        )
+        for attack, rows in known.items()
+        if rows
+    }
+    return Round(round_, accuracy, means, tuple(failures), seconds)
+
+
+def _write_tables(folder: RunFolder) -> None:
+    try:
+        folder.write_tables()
+    except OSError:  # a full disk: the rounds' own tables stay readable
+        logging.getLogger(__name__).warning("%s: no room for the tables", folder.path)

@@ -1,0 +1,134 @@
+"""The nouns of a run: what each room takes in and gives out. No work is done here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+Params = Mapping[str, Tensor]
+"""Name → tensor in `state_dict` order; may read its tensors from a file when asked for them."""
+
+Upload = Literal["weights", "gradient"]
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains: public, because the protocol tells every party.
+
+    Attributes:
+        lr: Learning rate of plain SGD.
+        batch_size: Examples per local step; the last batch of an epoch may be smaller.
+        epochs: Passes over the client's data per round; 1 with `upload="gradient"`.
+        upload: The trained weights, or the gradient of one batch at the weights sent.
+        proximal_mu: FedProx's pull towards the weights sent; 0 is plain SGD.
+    """
+
+    lr: float
+    batch_size: int
+    epochs: int = 1
+    upload: Upload = "weights"
+    proximal_mu: float = 0.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one client gave away in one round, after its defenses.
+
+    Attributes:
+        round: From 1.
+        client: The client's identity, stable over rounds.
+        delta: Trained − sent weights; with `upload="gradient"` the gradient itself.
+        num_examples: The client's own count of its examples, as uploaded.
+    """
+
+    round: int
+    client: str
+    delta: Params
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that a curious server knows of one client in one round."""
+
+    sent: Params
+    update: Update
+    local: LocalTraining
+
+
+@dataclass(frozen=True)
+class View:
+    """The observations of one client, oldest first; never empty."""
+
+    observations: Sequence[Observation]
+
+    @property
+    def latest(self) -> Observation:
+        """The observation of the round under attack."""
+        return self.observations[-1]
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """What the adversary knew before round 1.
+
+    Attributes:
+        model: The architecture; its current weights mean nothing.
+        num_classes: Number of labels.
+        inputs: Auxiliary examples, disjoint from all clients' data; None without any.
+        labels: Their labels.
+        defense: The clients' defenses; given to an adaptive adversary only.
+    """
+
+    model: nn.Module
+    num_classes: int
+    inputs: Tensor | None = None
+    labels: Tensor | None = None
+    defense: Any = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of one client in one round; only the grader reads it.
+
+    Attributes:
+        labels: Labels of every example used, one entry per use, shape (N,).
+        indices: Rows of the training set the labels belong to, shape (N,).
+    """
+
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One row of the ledger; larger is more leakage, for every metric.
+
+    Attributes:
+        client: None where the row is pooled over clients.
+        value: None where no truth is at hand.
+        blind: The same metric for the best guess without the update.
+        seconds: Wall time of the attack on this client and round.
+    """
+
+    round: int
+    client: str | None
+    attack: str
+    family: str
+    metric: str
+    value: float | None
+    blind: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of `metrics.parquet`: utility, cost, or a failure with its reason."""
+
+    round: int
+    split: str
+    metric: str
+    value: float | None
+    client: str | None = None
+    reason: str | None = None

@@ -1,0 +1,89 @@
+"""Server strategies by name, and the recorder around them."""
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import Strategy
+
+from fedsim.catalog import find, with_extensions
+from fedsim.config import Config
+from fedsim.errors import ConfigError, nearest
+from fedsim.rng import derive
+from strategies.fedsgd import FedSGD
+from strategies.ordered import OrderedGrid
+from strategies.recording import Recording
+from strategies.tape import Tape
+
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "fedavg": flower.FedAvg,
+    "fedprox": flower.FedProx,
+    "fedadam": flower.FedAdam,
+    "fedyogi": flower.FedYogi,
+    "fedadagrad": flower.FedAdagrad,
+    "fedavgm": flower.FedAvgM,
+    "fedmedian": flower.FedMedian,
+    "fedtrimmedavg": flower.FedTrimmedAvg,
+    "krum": flower.Krum,
+    "multikrum": flower.MultiKrum,
+    "bulyan": flower.Bulyan,
+    "fedsgd": FedSGD,
+}
+
+__all__ = ["STRATEGIES", "FedSGD", "OrderedGrid", "Recording", "Tape", "build", "sampling"]
+
+
+def build(config: Config, buffers: Iterable[str]) -> Strategy:
+    """Return the strategy that a config names, sampling exactly `per_round` clients.
+
+    Args:
+        config: The run's config; `federation.options` go to the strategy.
+        buffers: Names in the model's state that are no parameters.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or an option is out of range.
+    """
+    federation = config.federation
+    make = find("federation.strategy", federation.strategy, with_extensions(STRATEGIES, "strategies"))
+    fixed: dict[str, Any] = {
+        "fraction_train": federation.sampled / federation.clients,
+        "min_train_nodes": federation.sampled,
+        "min_available_nodes": federation.clients,
+    }
+    if make is FedSGD:
+        fixed |= {"lr": config.local.lr, "buffers": tuple(buffers)}
+    known = option_names(make)
+    for name, value in federation.options.items():
+        if name not in known:
+            hint = nearest(name, known) if known else "there are no options"
+            raise ConfigError(f"federation.options.{name}: must be a known key; {hint}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"federation.options.{name}: must be a number, got {value!r}")
+    try:
+        return make(**fixed, **federation.options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"federation.options: {error}") from None
+
+
+def option_names(make: Callable[..., Strategy]) -> list[str]:
+    """Return the numbers that a strategy can be given by `federation.options`."""
+    parameters = inspect.signature(make).parameters.values()
+    return [p.name for p in parameters if isinstance(p.default, int | float) and not _reserved(p.name)]
+
+
+def _reserved(name: str) -> bool:
+    return name.startswith(("fraction_", "min_"))
+
+
+@contextmanager
+def sampling(seed: int, round_: int) -> Iterator[None]:
+    """Seed the global stream that Flower's strategies sample clients from, and put it back."""
+    before = random.getstate()
+    random.seed(derive(seed, "sample", round_))
+    try:
+        yield
+    finally:
+        random.setstate(before)

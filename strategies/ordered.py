@@ -1,0 +1,92 @@
+"""An order for Flower's nodes, so that a run depends on its seed and on nothing else."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fedsim.errors import RunStopped
+from fedsim.wire import CONFIG
+
+
+class OrderedGrid(Grid):
+    """A Grid that shows nodes by client number and returns replies in that order.
+
+    Flower's node ids are random, and replies arrive in any order: sampling and float sums then
+    differ from run to run. This waits until all clients are there (Flower's strategies would
+    sample from those that happen to be), asks each for its number once, and sorts.
+
+    Args:
+        grid: Flower's own grid.
+        num_clients: How many to wait for.
+        timeout: Seconds to wait for them, and for their answers.
+    """
+
+    def __init__(self, grid: Grid, num_clients: int, *, timeout: float = 600.0) -> None:
+        self.grid = grid
+        self._number = self._ask(num_clients, time.monotonic() + timeout)
+
+    def client_of(self, node_id: int) -> str:
+        """Return the client that a node is; a node that never said so keeps its own id."""
+        return str(self._number.get(node_id, node_id))
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the connected nodes by client number."""
+        connected = set(self.grid.get_node_ids())
+        return [node for node in self._number if node in connected]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Return the replies by the client number of the message they answer."""
+        sent = list(messages)
+        replies = list(self.grid.send_and_receive(sent, timeout=timeout))
+        place = {message.metadata.message_id: i for i, message in enumerate(sent)}
+        number = lambda m: self._number.get(m.metadata.src_node_id, len(self._number))  # noqa: E731
+        return sorted(
+            replies, key=lambda m: (place.get(m.metadata.reply_to_message_id, len(sent)), number(m))
+        )
+
+    def _ask(self, num_clients: int, deadline: float) -> dict[int, int]:
+        """Return node id → client number, by client number."""
+        while len(nodes := list(self.grid.get_node_ids())) < num_clients:
+            if time.monotonic() > deadline:
+                raise RunStopped(f"clients: {num_clients} must connect, got {len(nodes)} in time")
+            time.sleep(0.5)
+        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        left = max(1.0, deadline - time.monotonic())
+        numbers: dict[int, int] = {}
+        for reply in self.grid.send_and_receive(queries, timeout=left):
+            if reply.has_error():
+                raise RunStopped(f"clients: one could not start ({reply.error.reason})")
+            answer = reply.content.config_records[CONFIG]["client"]
+            numbers[reply.metadata.src_node_id] = int(str(answer))
+        if sorted(numbers.values()) != list(range(num_clients)):
+            raise RunStopped(
+                f"clients: numbers must be 0 to {num_clients - 1}, each once, "
+                f"got {sorted(numbers.values())}"
+            )
+        return dict(sorted(numbers.items(), key=lambda item: item[1]))
+
+    def set_run(self, run: Any) -> None:
+        """Pass through."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """Pass through."""
+        return self.grid.run
+
+    def create_message(self, *args: Any, **options: Any) -> Message:
+        """Pass through."""
+        return self.grid.create_message(*args, **options)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass through."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass through."""
+        return self.grid.pull_messages(message_ids)

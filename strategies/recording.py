@@ -1,0 +1,183 @@
+"""Recording: an honest-but-curious server around any Flower strategy."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.params import mismatch, subtract
+from fedsim.types import Params, Upload
+from fedsim.wire import NUM_EXAMPLES, FileArray, from_record
+from strategies.tape import Tape
+
+
+class _Refused(FedsimError):
+    """An upload that cannot be aggregated, and why."""
+
+
+class Recording(Strategy):
+    """Aggregate exactly as `strategy` does, and put every upload on tape.
+
+    Wrap it around everything else: server-side wrappers such as Flower's DP clip the replies in
+    place. What reaches the inner strategy is what it would have got alone, less the uploads it
+    could not have used: errors, missing arrays, wrong shapes, NaN (Flower averages NaN silently).
+    These are left out and listed in `failures`; the norms of the usable updates are in `norms`.
+
+    Uploads beyond `memory` bytes a round are handed on as arrays that read themselves from disk,
+    so that no round is in memory at once unless the inner strategy puts it there.
+
+    Args:
+        strategy: Any strategy of Flower's message API.
+        tape: Where to write; a path makes a tape of every client and round there.
+        client_of: Node id → the client's identity on tape.
+        upload: What clients upload: trained weights, or the gradient.
+        weighted_by: The metric of a reply that holds its number of examples.
+        memory: Bytes of uploads held in memory per round.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        tape: Tape | Path | str,
+        *,
+        client_of: Callable[[int], str] = str,
+        upload: Upload = "weights",
+        weighted_by: str = NUM_EXAMPLES,
+        memory: int = 256 * 2**20,
+    ) -> None:
+        self.strategy = strategy
+        self.tape = tape if isinstance(tape, Tape) else Tape(tape)
+        self.client_of = client_of
+        self.upload: Upload = upload
+        self.weighted_by = weighted_by
+        self.memory = memory
+        self.failures: list[tuple[str, str]] = []
+        self.norms: dict[str, float] = {}
+        self._messages: list[Message] = []
+        self._sent: dict[str, Tensor] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the strategy choose clients and messages, and write down what it sends."""
+        self._messages = list(
+            self.strategy.configure_train(server_round, arrays, config, grid)
+        )
+        if self._messages:
+            # What is really sent may differ from `arrays`.
+            self._sent = from_record(_only_arrays(self._messages[0]))
+            if self.tape.keeps(server_round):
+                self.tape.write_sent(server_round, self._sent)
+        return self._messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Write down every usable upload, and let the strategy aggregate them."""
+        awaited = {
+            self.client_of(message.metadata.dst_node_id): None for message in self._messages
+        }
+        self.failures, self.norms, valid, held = [], {}, [], 0
+        answered: dict[str, int] | None = None
+        for reply in replies:
+            if answered is None:  # the messages have their ids once the first reply is there
+                answered = {m.metadata.message_id: m.metadata.dst_node_id for m in self._messages}
+                answered.pop("", None)
+            # The SuperLink answers in the place of a dead client, from its own node id.
+            told = reply.metadata
+            client = self.client_of(answered.get(told.reply_to_message_id, told.src_node_id))
+            awaited.pop(client, None)
+            try:
+                held += self._receive(server_round, client, reply, held)
+                valid.append(reply)
+            except _Refused as error:
+                self.failures.append((client, str(error)))
+        self.failures += [(client, "no reply in time") for client in awaited]
+        try:
+            return self.strategy.aggregate_train(server_round, valid)
+        finally:
+            self.tape.discard_spool()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Pass through."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Pass through."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Pass through."""
+        self.strategy.summary()
+
+    def _receive(self, round_: int, client: str, reply: Message, held: int) -> int:
+        """Check and record one reply; return the bytes that it keeps in memory.
+
+        Raises:
+            _Refused: It cannot be aggregated.
+        """
+        if reply.has_error():
+            raise _Refused(" ".join(reply.error.reason.split()) or f"error {reply.error.code}")
+        record = _only_arrays(reply)
+        try:
+            upload = from_record(record)
+        except (ValueError, TypeError, EOFError) as error:
+            raise _Refused(f"arrays: must be numeric NumPy arrays ({error})") from None
+        if reason := mismatch(upload, self._sent):
+            raise _Refused(reason)
+        num_examples = _num_examples(reply, self.weighted_by)
+        self.norms[client] = self._update_norm(upload)
+        size = sum(value.nbytes for value in upload.values())
+        path = None
+        if self.tape.keeps(round_, client):
+            path = self.tape.write_upload(round_, client, upload, num_examples, self.upload)
+        if held + size <= self.memory:
+            return size
+        path = path or self.tape.spool(round_, client, upload)
+        _leave_on_disk(record, upload, path)
+        return 0
+
+    def _update_norm(self, upload: Params) -> float:
+        """Return the norm of the update, in the upload's precision; integers do not count."""
+        floats = {name: value for name, value in upload.items() if value.is_floating_point()}
+        if self.upload == "weights":
+            floats = subtract(floats, self._sent)
+        return float(torch.stack(torch._foreach_norm(list(floats.values()))).norm())
+
+
+def _only_arrays(message: Message) -> ArrayRecord:
+    records = list(message.content.array_records.values())
+    if len(records) != 1:
+        raise _Refused(f"content: must hold one ArrayRecord, got {len(records)}")
+    return records[0]
+
+
+def _num_examples(reply: Message, key: str) -> float:
+    """Return a reply's weight.
+
+    Raises:
+        _Refused: It is missing, or no average could be taken with it.
+    """
+    records = list(reply.content.metric_records.values())
+    if len(records) != 1:
+        raise _Refused(f"content: must hold one MetricRecord, got {len(records)}")
+    value = records[0].get(key)
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise _Refused(f"{key}: must be a positive number, got {value}")
+    return value
+
+
+def _leave_on_disk(record: ArrayRecord, upload: Params, path: Path) -> None:
+    """Put arrays that read themselves from `path` in place of a record's own."""
+    for name, value in upload.items():
+        array: Array = record[name]
+        record[name] = FileArray(path, name, array.dtype, tuple(value.shape))

@@ -1,0 +1,178 @@
+"""The tape: every upload of every round on disk, written whole or not at all.
+
+    rounds/0001/sent.safetensors     the global weights sent in round 1
+    rounds/0001/CLIENT.safetensors   what that client uploaded, verbatim; its metadata say what
+
+An upload is kept as it came (weights or gradient): the delta is taken on reading, in the
+client's precision, exactly as a real server would see it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+from fedsim.errors import BadRecording, ConfigError
+from fedsim.files import TensorFile, save_tensors
+from fedsim.types import LocalTraining, Observation, Params, Update, View
+
+SENT = "sent"
+
+
+class Tape:
+    """Writes rounds into `folder/rounds`.
+
+    Args:
+        folder: The run folder.
+        every: Record every k-th round, from the first.
+        clients: Record only these; None for all.
+        append: Whether rounds may already be there.
+
+    Raises:
+        ConfigError: There are rounds already and `append` is not set.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        every: int = 1,
+        clients: Iterable[str] | None = None,
+        append: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.every = every
+        self.clients = None if clients is None else frozenset(clients)
+        if not append and recorded_rounds(self.folder):
+            raise ConfigError(f"tape: must be a folder without rounds, got {self.folder}")
+
+    def keeps(self, round_: int, client: str | None = None) -> bool:
+        """Return whether a round (and in it a client) is recorded."""
+        known = client is None or self.clients is None or client in self.clients
+        return (round_ - 1) % self.every == 0 and known
+
+    def write_sent(self, round_: int, sent: Params) -> None:
+        """Write the global weights that a round starts from."""
+        save_tensors(_path(self.folder, round_, SENT), sent, {"round": round_})
+
+    def write_upload(
+        self, round_: int, client: str, upload: Params, num_examples: float, kind: str
+    ) -> Path:
+        """Write what one client uploaded, and return where."""
+        path = _path(self.folder, round_, client)
+        metadata = {"round": round_, "client": client, "num_examples": num_examples, "upload": kind}
+        save_tensors(path, upload, metadata)
+        return path
+
+    def spool(self, round_: int, client: str, upload: Params) -> Path:
+        """Write an upload that is not recorded but too large to hold; `discard_spool` ends it."""
+        path = self.folder / "rounds" / ".spool" / f"{round_:04d}-{client}.safetensors"
+        save_tensors(path, upload, {})
+        return path
+
+    def discard_spool(self) -> None:
+        """Delete what `spool` wrote."""
+        folder = self.folder / "rounds" / ".spool"
+        if folder.exists():
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+
+def recorded_rounds(folder: Path) -> list[int]:
+    """Return the rounds on a tape, in order."""
+    found = (folder / "rounds").glob("[0-9]*")
+    return sorted(int(path.name) for path in found if path.name.isdigit())
+
+
+def recorded_clients(folder: Path, round_: int) -> list[str]:
+    """Return the clients on a tape in one round, numbers in numerical order."""
+    names = [path.stem for path in _path(folder, round_, SENT).parent.glob("[!.]*.safetensors")]
+    names = [name for name in names if name != SENT]
+    return sorted(names, key=lambda name: (not name.isdigit(), name.zfill(20)))
+
+
+def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
+    """Return the view of every client recorded in `round_`: its observations up to then.
+
+    Nothing is read before an attack asks for it.
+    """
+    rounds = [number for number in recorded_rounds(folder) if number <= round_]
+    for client in recorded_clients(folder, round_):
+        own = [number for number in rounds if _path(folder, number, client).exists()]
+        yield View(_Observations(folder, client, own, local))
+
+
+class _Observations(Sequence[Observation]):
+    """One client's observations, each opened when it is asked for."""
+
+    def __init__(
+        self, folder: Path, client: str, rounds: Sequence[int], local: LocalTraining
+    ) -> None:
+        self.folder, self.client, self.rounds, self.local = folder, client, rounds, local
+        self._opened: dict[int, Observation] = {}
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
+        round_ = self.rounds[index]
+        if round_ not in self._opened:
+            self._opened[round_] = _observe(self.folder, round_, self.client, self.local)
+        return self._opened[round_]
+
+
+def _observe(folder: Path, round_: int, client: str, local: LocalTraining) -> Observation:
+    """Open one client's upload in one round.
+
+    Raises:
+        BadRecording: A file is missing, damaged, or was not written by a recorder.
+    """
+    sent = _open_sent(_path(folder, round_, SENT))
+    upload = TensorFile(_path(folder, round_, client))
+    facts = upload.metadata
+    try:
+        num_examples = int(float(facts["num_examples"]))
+        kind, recorded_round, recorded_client = facts["upload"], facts["round"], facts["client"]
+    except (KeyError, ValueError, OverflowError) as error:
+        raise BadRecording(
+            f"{upload.path}: must hold num_examples, upload, round and client ({error})"
+        ) from None
+    if (kind, recorded_round, recorded_client) != (local.upload, str(round_), client):
+        raise BadRecording(
+            f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
+            f"got the {kind} of client {recorded_client} in round {recorded_round}"
+        )
+    if missing := set(sent) ^ set(upload):
+        raise BadRecording(
+            f"{upload.path}: must have the names of sent.safetensors, differs in {min(missing)}"
+        )
+    delta: Params = upload if local.upload == "gradient" else _Delta(upload, sent)
+    return Observation(sent, Update(round_, client, delta, num_examples), local)
+
+
+@lru_cache(maxsize=4)
+def _open_sent(path: Path) -> TensorFile:
+    return TensorFile(path)
+
+
+class _Delta(Mapping[str, Tensor]):
+    """Trained − sent, one layer at a time, in the precision of the upload."""
+
+    def __init__(self, upload: Params, sent: Params) -> None:
+        self.upload, self.sent = upload, sent
+
+    def __getitem__(self, name: str) -> Tensor:
+        value = self.upload[name]
+        return value - self.sent[name].to(value.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.upload)
+
+    def __len__(self) -> int:
+        return len(self.upload)
+
+
+def _path(folder: Path, round_: int, name: str) -> Path:
+    return folder / "rounds" / f"{round_:04d}" / f"{name}.safetensors"
