@@ -22,29 +22,16 @@ def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
 
 
 def find(key: str, name: str, parts: Mapping[str, Part]) -> Part:
-    """Return the part called `name`.
+    """Return the part called `name`, or import the user's own `package.module:attribute`.
 
     Raises:
         ConfigError: There is none; the sentence names the nearest.
     """
+    if ":" in name:
+        return _imported(key, name)
     if name not in parts:
         raise ConfigError(f"{key}: must be a known name, got '{name}'; {nearest(name, parts)}")
     return parts[name]
-
-
-def load_object(key: str, path: str) -> Any:
-    """Import `package.module:attribute`.
-
-    Raises:
-        ConfigError: The module or the attribute cannot be imported.
-    """
-    module, _, attribute = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{key}: must be an importable package.module:function, got '{path}' ({error})"
-        ) from None
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -88,6 +75,16 @@ def call(key: str, function: Callable[..., Part], options: Mapping[str, Any]) ->
         return function(**checked)
     except ValueError as error:
         raise ConfigError(f"{key}.{error}") from None
+
+
+def _imported(key: str, path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: must be an importable package.module:function, got '{path}' ({error})"
+        ) from None
 
 
 def lower_first(text: str) -> str:

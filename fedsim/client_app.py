@@ -17,11 +17,10 @@ from fedsim import data, models
 from fedsim.config import Config, parse_json
 from fedsim.files import save_tensors
 from fedsim.rng import generator, global_stream
-from fedsim.wire import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, from_record, to_record
+from fedsim.wire import ARRAYS, CONFIG, FEDSIM, METRICS, NUM_EXAMPLES, from_record, to_record
 
 app = ClientApp()
 
-FEDSIM = "fedsim"  # the whole config, as JSON, in a train message's ConfigRecord
 TRUTH = "truth"  # in the node's own config: the folder for its ground truth
 DEFENSE = "defense"  # in the node's own state: what its defenses remember
 

@@ -39,6 +39,9 @@ def _named(value: object) -> object:
 
 
 def _named_list(value: object) -> object:
+    """Let "llg,idlg" stand for a list of such tables."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
     return [_named(item) for item in value] if isinstance(value, list) else value
 
 
@@ -100,9 +103,9 @@ class Model(Part):
 class Local(_Section):
     """What each client does in a round; `upload` follows from the strategy unless given."""
 
-    lr: Positive = 0.1
-    batch_size: Count = 16
-    epochs: Count = 1
+    lr: Positive = 0.2
+    batch_size: Count = 8
+    epochs: Count = 2
     upload: Upload | None = None
 
 

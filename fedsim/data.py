@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim import partition
-from fedsim.catalog import check_options, find, load_object, with_extensions
+from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Config, Federation, parse_json
 from fedsim.errors import ConfigError, nearest
 from fedsim.rng import generator
@@ -47,8 +47,8 @@ class Federated:
     """A data set dealt out: rows of the training set for each client and the adversary."""
 
     dataset: Dataset
-    clients: tuple[Int[Tensor, " rows"], ...]
-    auxiliary: Int[Tensor, " rows"]
+    clients: tuple[Int[Tensor, " _"], ...]
+    auxiliary: Int[Tensor, " _"]
 
 
 def digits(root: Path) -> Dataset:
@@ -164,10 +164,7 @@ def load(config: Config) -> Dataset:
         ConfigError: The name or an option is unknown, or the data cannot be read.
     """
     name = config.data.name
-    if ":" in name:
-        function = load_object("data.name", name)
-    else:
-        function = find("data.name", name, with_extensions(DATASETS, "datasets"))
+    function = find("data.name", name, with_extensions(DATASETS, "datasets"))
     options = check_options("data", function, config.data.options)
     root = Path(config.data.root or Path.home() / ".cache" / "fedsim" / name).expanduser()
     try:
@@ -175,6 +172,8 @@ def load(config: Config) -> Dataset:
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"data.root: '{name}' must be readable in {root} ({reason})") from None
+    except TypeError as error:
+        raise ConfigError(f"data.name: '{name}' must be a function of a folder ({error})") from None
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"data.name: must return a Dataset, got {type(dataset).__name__}")
     if config.data.limit is None or config.data.limit >= len(dataset.labels):

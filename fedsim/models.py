@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fedsim.catalog import check_options, find, load_object, with_extensions
+from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Config
 from fedsim.errors import ConfigError
 from fedsim.rng import global_stream
@@ -87,12 +87,11 @@ def build(config: Config, input_shape: Shape, num_classes: int) -> nn.Module:
         ConfigError: The name or an option is unknown, or the model cannot take the data.
     """
     name = config.model.name
-    if ":" in name:
-        function = load_object("model.name", name)
+    function = find("model.name", name, with_extensions(MODELS, "models"))
+    try:
         wanted = inspect.signature(function).parameters
-    else:
-        function = find("model.name", name, with_extensions(MODELS, "models"))
-        wanted = {"input_shape", "num_classes"}
+    except (TypeError, ValueError):
+        raise ConfigError(f"model.name: must be a function or a class, got {function!r}") from None
     options = check_options("model", function, config.model.options)
     if "input_shape" in wanted:
         options["input_shape"] = input_shape

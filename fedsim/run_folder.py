@@ -166,8 +166,8 @@ class RunFolder:
         if (self.path / LEDGER).exists():
             before = read_table(self.path / LEDGER, LEAKAGE)
             later = self._others(before, {part.name for part in self.config.attack})
-            ledger = _sorted(pa.concat_tables([ledger, later]))
-        write_table(self.path / LEDGER, ledger)
+            ledger = pa.concat_tables([ledger, later])
+        write_table(self.path / LEDGER, _sorted(ledger))
         write_table(self.path / MEASURES, self._parts(MEASURES, METRICS))
 
     def ledger(self) -> pa.Table:
@@ -229,6 +229,7 @@ class RunFolder:
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    """Sort by round, as a run writes it; within a round the order stays."""
-    order = pc.sort_indices(table, sort_keys=[("round", "ascending")])
-    return table.take(order)
+    """Sort by round, client (numbers in their own order), attack and metric."""
+    keyed = table.append_column("width", pc.utf8_length(table["client"]))
+    keys = ("round", "width", "client", "attack", "metric")
+    return table.take(pc.sort_indices(keyed, sort_keys=[(key, "ascending") for key in keys]))

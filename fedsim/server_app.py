@@ -21,13 +21,12 @@ from clients.train import load
 from defenses import build as build_defenses
 from fedsim import config as configs
 from fedsim import data, models
-from fedsim.client_app import FEDSIM
 from fedsim.config import Config
 from fedsim.errors import FedsimError, RunStopped
 from fedsim.params import cast_like
 from fedsim.run_folder import Checkpoint, RunFolder
 from fedsim.types import Auxiliary, Leak, LocalTraining, Measure, Params
-from fedsim.wire import from_record, to_record
+from fedsim.wire import FEDSIM, from_record, to_record
 from strategies import OrderedGrid, Recording, Tape, state
 from strategies.tape import views
 

@@ -13,6 +13,7 @@ from fedsim.types import Params
 
 ARRAYS = "arrays"  # the ArrayRecord of a train message and of its reply
 CONFIG = "config"  # the ConfigRecord of a train message
+FEDSIM = "fedsim"  # in it: fedsim's whole config, as JSON
 METRICS = "metrics"  # the MetricRecord of a reply
 NUM_EXAMPLES = "num-examples"
 

@@ -161,7 +161,7 @@ def _only_arrays(message: Message) -> ArrayRecord:
     return records[0]
 
 
-def _num_examples(reply: Message, key: str) -> float:
+def _num_examples(reply: Message, key: str) -> int | float:
     """Return a reply's weight.
 
     Raises:

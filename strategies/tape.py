@@ -57,7 +57,7 @@ class Tape:
         save_tensors(_path(self.folder, round_, SENT), sent, {"round": round_})
 
     def write_upload(
-        self, round_: int, client: str, upload: Params, num_examples: float, kind: str
+        self, round_: int, client: str, upload: Params, num_examples: int | float, kind: str
     ) -> Path:
         """Write what one client uploaded, and return where."""
         path = _path(self.folder, round_, client)

@@ -15,6 +15,8 @@ from fedsim.errors import RunStopped
 
 # `uv run` would otherwise make Ray build a fresh environment for every worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# What Ray will do in its next version; saying so keeps it from warning every user.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: E402

@@ -1,0 +1,295 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from fedsim import __version__
+from fedsim.errors import ConfigError, FedsimError, nearest
+
+app = typer.Typer(
+    help="A federated-learning simulator with a built-in adversary.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+KINDS = ("attacks", "datasets", "defenses", "engines", "models", "strategies")
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; defaults without.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    out_: Annotated[Path | None, typer.Option("--out", help="New run folder.")] = None,
+    engine: Annotated[str | None, typer.Option(help="inline or ray.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a federation, attack it every round, and plot what leaked."""
+    if resume and (config or set_ or engine):
+        raise ConfigError("--resume: goes on with the run's own config, got a config or settings")
+    settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
+    _say(as_json, "Loading …", end="\r")
+    from fedsim import api
+    from fedsim import config as configs
+
+    if resume:
+        target = out_ or api.newest_unfinished()
+        asked = api.Run(target).config()
+    else:
+        asked = configs.read(config, settings)
+        target = out_ or api.new_folder(asked)
+    with _Progress(asked, target, quiet=as_json) as progress:
+        go: Callable[..., Any] = api.resume if resume else lambda path, **k: api.run(asked, path, **k)
+        try:
+            done = go(target, on_round=progress.show)
+        except KeyboardInterrupt:
+            where = f"stopped; {_resume_hint(target)}" if progress.started else "stopped"
+            raise _Interrupted(where) from None
+        except FedsimError as error:
+            if not progress.started or isinstance(error, ConfigError):
+                raise
+            raise type(error)(f"{error}\n{_resume_hint(target)}") from None
+    if as_json:
+        out.print_json(data=_summary(done))
+        return
+    out.print(f"\nReport   {done.report}", soft_wrap=True)
+    out.print(f"Next     fedsim attack {target} --with llg     or open the report", soft_wrap=True)
+
+
+@app.command()
+def attack(
+    recording: Annotated[Path, typer.Argument(help="A run folder.")],
+    with_: Annotated[str, typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run.")],
+    as_json: Json = False,
+) -> None:
+    """Attack a recording without training."""
+    from rich.progress import Progress
+
+    from fedsim import api
+    from fedsim.config import Part
+
+    parts = [Part(name=name.strip()) for name in with_.split(",") if name.strip()]
+    if not parts:
+        raise ConfigError("--with: must name an attack, got none; see fedsim list attacks")
+    with Progress(console=err, transient=True, disable=as_json) as bar:
+        task = bar.add_task("attacking", total=None)
+        rows = api.attack(
+            recording, parts, on_round=lambda n, total: bar.update(task, completed=n, total=total)
+        )
+    means = _means(rows)
+    if as_json:
+        out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
+        return
+    _attack_table(means)
+    out.print(f"\nNext     fedsim report {recording}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run folder, or several to compare.")],
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; report.html in the first run without.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a run, or compare several, into one HTML file."""
+    from fedsim import api
+
+    if len(runs) > 1 and out_ is None:
+        out_ = Path("comparison.html")  # one run's own report is not overwritten
+    path = api.report(runs, out_)
+    if as_json:
+        out.print_json(data={"report": str(path)})
+        return
+    out.print(f"Report   {path}", soft_wrap=True)
+    out.print(f"Next     open {path} in a browser", soft_wrap=True)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help=" | ".join(KINDS))],
+    as_json: Json = False,
+) -> None:
+    """Show what there is, one line each."""
+    from rich.table import Table
+
+    if kind not in KINDS:
+        raise ConfigError(f"list: must be a kind, got '{kind}'; {nearest(kind, KINDS)}")
+    from fedsim import parts
+
+    lines = parts.describe(kind)
+    if as_json:
+        out.print_json(data=lines)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, line in lines.items():
+        table.add_row(name, line)
+    out.print(table)
+    out.print(f"\nNext     {parts.NEXT[kind]}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(f"fedsim {__version__}")
+
+
+class _Interrupted(FedsimError):
+    code = 130
+
+
+class _Progress:
+    """A line per round as it ends, and a bar below them."""
+
+    def __init__(self, config: Any, target: Path, *, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.config, self.target, self.quiet = config, target, quiet
+        self.attacks = [part.name for part in config.attack]
+        columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=out, transient=True, disable=quiet)
+        self.started = False
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def _start(self) -> None:
+        """Print the head of the table, once there is something to put under it."""
+        self.started = True
+        federation, data = self.config.federation, self.config.data
+        out.print(
+            f"{data.name} · {self.config.model.name} · {federation.strategy} · "
+            f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
+            soft_wrap=True,
+        )
+        blind = ["blind"] if self.attacks else []
+        names = "".join(f"{name + ' ASR':>12}" for name in self.attacks + blind)
+        out.print(f"round  accuracy{names}   seconds", style="bold")
+        self.task = self.bar.add_task("", total=federation.rounds)
+        self.bar.start()
+
+    def show(self, told: Any) -> None:
+        """Print one finished round."""
+        if self.quiet:
+            self.started = True
+            return
+        if not self.started:
+            self._start()
+        self.bar.update(self.task, completed=told.number)
+        leaks = [told.leakage.get(name) for name in self.attacks]
+        blind = next((leak[1] for leak in leaks if leak), None)
+        values = [leak[0] if leak else None for leak in leaks] + ([blind] if leaks else [])
+        cells = "".join(f"{_percent(value):>12}" for value in values)
+        accuracy = _percent(told.accuracy)
+        self.bar.console.print(f"{told.number:>5}{accuracy:>10}{cells}{told.seconds:>10.2f}")
+        for client, reason in told.failures[:3]:
+            self.bar.console.print(f"       client {client} failed: {reason}", style="yellow", markup=False)
+        if len(told.failures) > 3:
+            self.bar.console.print(f"       and {len(told.failures) - 3} more", style="yellow")
+
+
+def main() -> NoReturn:
+    """Run the command line: one sentence and a non-zero exit code for every failure."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except FedsimError as error:
+        err.print(f"fedsim: {error}", style="red", markup=False, soft_wrap=True)
+        code = error.code
+    except typer.Exit as exit_:
+        code = exit_.exit_code
+    except KeyboardInterrupt:
+        err.print("fedsim: stopped")
+        code = 130
+    except Exception as error:
+        code = _usage(error)
+    sys.exit(code)
+
+
+def _usage(error: Exception) -> int:
+    """Print a usage error as one sentence; anything else is a bug and keeps its traceback."""
+    import click
+
+    if isinstance(error, click.Abort):
+        return 130
+    if not isinstance(error, click.ClickException):
+        raise error
+    err.print(f"fedsim: {error.format_message()}", style="red", markup=False, soft_wrap=True)
+    return error.exit_code
+
+
+def _say(quiet: bool, text: str, **options: Any) -> None:
+    if not quiet and out.is_terminal:
+        out.print(text, **options)
+
+
+def _resume_hint(target: Path) -> str:
+    return f"go on with: fedsim run --resume --out {target}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _summary(done: Any) -> dict[str, Any]:
+    accuracy = [row for row in done.metrics().to_pylist() if row["metric"] == "accuracy"]
+    return {
+        "run": str(done.path),
+        "report": str(done.report),
+        "accuracy": accuracy[-1]["value"] if accuracy else None,
+        "attacks": _means(done.ledger()),
+    }
+
+
+def _means(ledger: Any) -> list[dict[str, Any]]:
+    """Return the mean of each attack's metrics, over clients and rounds."""
+    groups = ledger.group_by(["attack", "metric"], use_threads=False)
+    means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
+    return [
+        {
+            "attack": row["attack"],
+            "metric": row["metric"],
+            "value": row["value_mean"],
+            "blind": row["blind_mean"],
+            "ms": 1000 * row["seconds_mean"],
+        }
+        for row in means.to_pylist()
+    ]
+
+
+def _attack_table(means: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("attack", "metric"):
+        table.add_column(name)
+    for name in ("value", "blind", "ms"):
+        table.add_column(name, justify="right")
+    for row in means:
+        table.add_row(
+            row["attack"], row["metric"], _percent(row["value"]), _percent(row["blind"]),
+            f"{row['ms']:.2f}",
+        )  # fmt: skip
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()

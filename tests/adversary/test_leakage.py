@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from adversary import leakage
+from adversary.attack import Attack
+from adversary.truth import read_truth
+from fedsim.config import Part
+from fedsim.errors import BadRecording, ConfigError
+from fedsim.files import save_tensors
+from fedsim.types import Truth
+from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, random_attack
+
+MODEL = bilinear(3)
+LABELS = torch.tensor([0, 0, 1, 2])
+VIEW = observe(plain_gradient(MODEL, torch.rand(4, 4), LABELS), 4, round_=3, client="7")
+AUXILIARY = auxiliary_of(MODEL, 3)
+
+
+def refuse(view, auxiliary, generator):
+    raise ValueError("refuse: this update cannot be attacked")
+
+
+def test_rows_hold_value_and_blind_value():
+    attacks = leakage.build([Part(name="llg"), Part(name="idlg")], AUXILIARY)
+    rows = []
+    for answer in leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0):
+        leaks, failures = leakage.grade(answer, Truth(LABELS, LABELS))
+        assert not failures
+        rows += leaks
+    assert [(row.attack, row.metric) for row in rows] == [
+        ("llg", "asr"), ("llg", "exact"), ("idlg", "asr"), ("idlg", "exact"),
+    ]  # fmt: skip
+    assert {(row.round, row.client, row.family) for row in rows} == {(3, "7", "label")}
+    blinds = {row.blind for row in rows if row.metric == "asr"}
+    assert len(blinds) == 1
+    assert rows[2].value in (0.25, 0.5)
+
+
+def test_without_truth_there_is_an_answer_but_no_value():
+    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    assert int(answer.guess.sum()) == 4
+    leaks, _ = leakage.grade(answer, None)
+    assert [(leak.value, leak.blind) for leak in leaks] == [(None, None)] * 2
+
+
+def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
+    attacks = [Attack("refuse", "label", refuse), random_attack]
+    first, second = leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0)
+    leaks, [failure] = leakage.grade(first, Truth(LABELS, LABELS))
+    assert [leak.value for leak in leaks] == [None, None]
+    assert leaks[0].blind is not None
+    assert (failure.split, failure.metric, failure.client) == ("attack", "refuse_failed", "7")
+    assert failure.reason == "refuse: this update cannot be attacked"
+    assert second.guess is not None
+
+
+def test_options_reach_the_attack_and_wrong_ones_are_one_sentence():
+    [attack] = leakage.build([Part.model_validate({"name": "llg", "scale": "exact"})], AUXILIARY)
+    assert attack.infer.keywords == {"scale": "exact"}  # type: ignore[attr-defined]
+    for part, sentence in [
+        ({"name": "lg"}, "attack.name: must be a known name, got 'lg'; did you mean 'llg'"),
+        ({"name": "llg", "scal": 1}, "attack.llg.scal: .*did you mean 'scale'"),
+        ({"name": "llg", "scale": "loose"}, "attack.llg.scale: .*'paper' or 'exact'"),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            leakage.build([Part.model_validate(part)], AUXILIARY)
+
+
+def test_an_attack_says_what_it_needs():
+    part = Part(name="tests.adversary.test_leakage:needy")
+    with pytest.raises(ConfigError, match="needs auxiliary inputs, got none"):
+        leakage.build([part], AUXILIARY)
+
+
+needy = Attack("needy", "label", refuse, needs=("inputs",))
+
+
+def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
+    assert read_truth(tmp_path, 1, "0") is None
+    path = tmp_path / "0001" / "0.safetensors"
+    save_tensors(path, {"labels": LABELS, "indices": LABELS + 1}, {})
+    truth = read_truth(tmp_path, 1, "0")
+    assert truth is not None
+    assert torch.equal(truth.labels, LABELS)
+    save_tensors(path, {"labels": LABELS}, {})
+    with pytest.raises(BadRecording, match=r"0\.safetensors: must hold indices"):
+        read_truth(tmp_path, 1, "0")

@@ -1,0 +1,153 @@
+"""Small things that tests are built from; plain functions."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from torch import Generator, Tensor, nn
+
+from adversary.attack import Attack
+from adversary.head import num_labels
+from defenses import Defense
+from fedsim.config import Config, parse
+from fedsim.data import Dataset
+from fedsim.engines.grid import SimulationGrid
+from fedsim.rng import global_stream
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, View
+from fedsim.wire import ARRAYS, METRICS, NUM_EXAMPLES
+
+
+def small_config(**tables) -> Config:
+    """Return a run of a second: 4 clients, 3 rounds, an MLP on few digits."""
+    sections = {
+        "federation": {"rounds": 3, "clients": 4},
+        "data": {"limit": 160},
+        "model": {"name": "mlp", "hidden": 16},
+        "local": {"epochs": 1},
+    }
+    for name, table in tables.items():
+        both = isinstance(table, dict) and name in sections and (name != "model" or "name" not in table)
+        sections[name] = {**sections[name], **table} if both else table
+    return parse(sections)
+
+
+def toy_dataset(root: Path, *, size: int = 60) -> Dataset:
+    """Three classes of Gaussian blobs in four dimensions; the user column has six users."""
+    stream = Generator().manual_seed(0)
+    labels = torch.arange(size) % 3
+    inputs = torch.randn(size, 4, generator=stream) + 2 * labels.unsqueeze(1)
+    return Dataset(inputs, labels, inputs, labels, 3, {"user": np.arange(size) % 6})
+
+
+def bilinear(num_classes: int, *, bias: bool = True, features: int = 5) -> nn.Module:
+    """A linear layer, ReLU, and a head; always the same weights."""
+    with global_stream(0, "bilinear"):
+        return nn.Sequential(
+            nn.Linear(4, features), nn.ReLU(), nn.Linear(features, num_classes, bias=bias)
+        )
+
+
+def sticky(*, pull: float = 0.5) -> Defense:
+    """A defense with memory: uploads a running mean of the client's updates."""
+
+    def init(params: Params) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(value) for name, value in params.items()}
+
+    def apply(
+        params: Params, state: dict[str, Tensor], generator: Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        mean = {name: pull * state[name] + (1 - pull) * value for name, value in params.items()}
+        return mean, mean
+
+    return Defense("sticky", apply, init)
+
+
+def failing(*, client: int = 1, how: str = "raise") -> Defense:
+    """A defense whose first user turn fails in a given way, in every round."""
+
+    def apply(
+        params: Params, state: dict[str, Tensor], generator: Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        raise RuntimeError(f"client code failed: {how}")
+
+    return Defense("failing", apply)
+
+
+def observe(
+    gradient: Params,
+    num_examples: int,
+    *,
+    local: LocalTraining | None = None,
+    round_: int = 1,
+    client: str = "0",
+) -> View:
+    """Return the view of a server that saw one upload."""
+    local = local or LocalTraining(lr=0.1, batch_size=num_examples, upload="gradient")
+    sent = {name: torch.zeros_like(value) for name, value in gradient.items()}
+    return View([Observation(sent, Update(round_, client, gradient, num_examples), local)])
+
+
+def plain_gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of the mean cross-entropy, by name."""
+    loss = nn.functional.cross_entropy(model(inputs), labels)
+    names, values = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
+
+
+def auxiliary_of(model: nn.Module, num_classes: int) -> Auxiliary:
+    """Return an adversary that knows the architecture alone."""
+    return Auxiliary(model=model, num_classes=num_classes)
+
+
+def random_guess(view: View, auxiliary: Auxiliary, generator: Generator) -> Tensor:
+    """Guess every label at random."""
+    draws = torch.randint(auxiliary.num_classes, (num_labels(view.latest),), generator=generator)
+    return torch.bincount(draws, minlength=auxiliary.num_classes)
+
+
+random_attack = Attack("random", "label", random_guess, summary="every label at random")
+
+Reply = Callable[[Message, int], RecordDict | None]
+
+
+def reply_with(arrays: dict[str, np.ndarray], num_examples: float) -> RecordDict:
+    """Return what a client answers to a train message."""
+    record = ArrayRecord({name: Array(value) for name, value in arrays.items()})
+    return RecordDict({ARRAYS: record, METRICS: MetricRecord({NUM_EXAMPLES: num_examples})})
+
+
+def answering(answer: Callable[[int], RecordDict | Exception | None]):
+    """Return an engine whose client k answers `answer(k)`: a reply, an error, or nothing."""
+    from flwr.app import Error
+
+    def execute(jobs: Iterable[tuple[Message, Context]], timeout: float | None):
+        for message, context in jobs:
+            content = answer(int(context.node_config["partition-id"]))
+            if isinstance(content, Exception):
+                yield Message(Error(code=0, reason=str(content)), reply_to=message), context
+            elif content is not None:
+                yield Message(content, reply_to=message), context
+
+    return execute
+
+
+def grid_of(num_clients: int, answer: Callable[[int], RecordDict | Exception | None]) -> SimulationGrid:
+    """Return a grid whose clients answer as told."""
+    return SimulationGrid(num_clients, answering(answer), Path("unused"))
+
+
+def rows_without_seconds(table) -> list[dict]:
+    """Return a ledger's rows without the one column that time decides."""
+    return table.drop_columns(["seconds"]).to_pylist()
+
+
+def same_params(left: Params, right: Params) -> bool:
+    """Return whether two states are equal to the bit, in the same order."""
+    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def norms(updates: Sequence[Params]) -> list[float]:
+    """Return the Euclidean norm of each update."""
+    return [float(torch.cat([v.flatten() for v in update.values()]).norm()) for update in updates]

@@ -1,0 +1,77 @@
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from clients.train import train
+from fedsim.rng import generator
+from fedsim.types import LocalTraining
+from tests.builders import bilinear, plain_gradient, same_params
+
+INPUTS = torch.randn(11, 4, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(11) % 3
+
+
+def model_of(scale=1.0):
+    model = bilinear(3)
+    for parameter in model.parameters():
+        parameter.data *= scale
+    return model
+
+
+def obvious(model, local, stream):
+    """The same training with torch's own SGD."""
+    anchor = [parameter.detach().clone() for parameter in model.parameters()]
+    optimiser = torch.optim.SGD(model.parameters(), lr=local.lr)
+    for _ in range(local.epochs):
+        order = torch.randperm(len(LABELS), generator=stream)
+        for start in range(0, len(order), local.batch_size):
+            batch = order[start : start + local.batch_size]
+            loss = functional.cross_entropy(model(INPUTS[batch]), LABELS[batch])
+            for parameter, origin in zip(model.parameters(), anchor, strict=True):
+                loss = loss + local.proximal_mu / 2 * (parameter - origin).square().sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.7])
+def test_it_is_plain_sgd(mu):
+    model = model_of()
+    local = LocalTraining(lr=0.1, batch_size=4, epochs=3, proximal_mu=mu)
+    expected = obvious(copy.deepcopy(model), local, generator(0, "x"))
+    sent = model.state_dict()
+    state, used = train(model_of(9.0), sent, INPUTS, LABELS, local, generator(0, "x"))
+    for name, value in expected.items():
+        torch.testing.assert_close(state[name], value)
+    assert torch.equal(torch.bincount(used), torch.full((11,), 3))
+
+
+def test_a_gradient_upload_is_the_gradient_of_the_examples_it_names():
+    model = model_of()
+    local = LocalTraining(lr=0.1, batch_size=4, upload="gradient")
+    sent = {name: value.clone() for name, value in model.state_dict().items()}
+    gradient, used = train(model, sent, INPUTS, LABELS, local, generator(0, "x"))
+    assert len(used) == len(set(used.tolist())) == 4
+    assert same_params(gradient, plain_gradient(model, INPUTS[used], LABELS[used]))
+
+
+def test_the_hook_replaces_the_batch_gradient():
+    ones = lambda model, inputs, labels, stream: [torch.ones_like(p) for p in model.parameters()]
+    local = LocalTraining(lr=0.5, batch_size=11, epochs=2)
+    sent = {name: value.clone() for name, value in model_of().state_dict().items()}
+    state, _ = train(model_of(), sent, INPUTS, LABELS, local, generator(0), gradient=ones)
+    for name, value in state.items():
+        torch.testing.assert_close(value, sent[name] - 1.0)
+
+
+def test_buffers_travel_and_are_no_gradients():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
+    sent = {name: value.clone() for name, value in model.state_dict().items()}
+    local = LocalTraining(lr=0.1, batch_size=8, upload="gradient")
+    state, _ = train(model, sent, INPUTS, LABELS, local, generator(0))
+    assert list(state) == list(sent)
+    assert state["1.num_batches_tracked"] == 1
+    assert not torch.equal(state["1.running_mean"], sent["1.running_mean"])

@@ -1,0 +1,86 @@
+"""`Recording(strategy)` aggregates bit for bit as `strategy` alone, whichever it is."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord
+
+import strategies
+from fedsim.rng import generator
+from fedsim.wire import to_record
+from strategies import STRATEGIES, Recording, state
+from tests.builders import grid_of, reply_with, small_config
+
+NAMES = {"w": (3, 2), "b": (3,)}
+OPTIONS = {"fedprox": {"proximal_mu": 0.1}, "fedavgm": {"server_momentum": 0.9}}
+
+
+def strategy_of(name):
+    options = {"clients": 7, "strategy": name, "options": OPTIONS.get(name, {})}
+    return strategies.build(small_config(federation=options), [])
+
+
+def rounds(strategy, numbers, arrays):
+    """Yield each round's aggregate, fed with replies that depend on round and client alone."""
+    for number in numbers:
+
+        def answer(client, number=number):
+            stream = generator(number, "reply", client)
+            values = {k: torch.randn(s, generator=stream).numpy() for k, s in NAMES.items()}
+            return reply_with(values, 1 + client)
+
+        grid = grid_of(7, answer)
+        with strategies.sampling(0, number):
+            messages = strategy.configure_train(number, arrays, ConfigRecord(), grid)
+        arrays, metrics = strategy.aggregate_train(number, grid.send_and_receive(messages))
+        yield arrays, metrics
+
+
+def start():
+    return to_record({name: torch.ones(shape) for name, shape in NAMES.items()})
+
+
+def assert_same(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        left, right = one[name].numpy(), other[name].numpy()
+        assert left.dtype == right.dtype
+        assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize("memory", [2**28, 0], ids=["in memory", "on disk"])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_recording_changes_no_bit(name, memory, tmp_path):
+    alone = rounds(strategy_of(name), [1, 2, 3], start())
+    wrapped = rounds(Recording(strategy_of(name), tmp_path, memory=memory), [1, 2, 3], start())
+    for (arrays, metrics), (recorded, same_metrics) in zip(alone, wrapped, strict=True):
+        assert_same(arrays, recorded)
+        assert metrics == same_metrics
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_restored_strategy_goes_on_as_the_one_it_was_taken_from(name):
+    straight = list(rounds(strategy_of(name), [1, 2, 3, 4], start()))
+    first = strategy_of(name)
+    *_, (middle, _) = rounds(first, [1, 2], start())
+    tensors, description = state.capture(first)
+    second = strategy_of(name)
+    state.restore(second, tensors, description)
+    again = rounds(second, [3, 4], middle)
+    for (arrays, _), (resumed, _) in zip(straight[2:], again, strict=True):
+        assert_same(arrays, resumed)
+
+
+def test_a_strategy_inside_a_strategy_is_restored_too():
+    from flwr.serverapp.strategy import DifferentialPrivacyClientSideAdaptiveClipping as Adaptive
+    from flwr.serverapp.strategy import FedAdam
+
+    build = lambda: Adaptive(FedAdam(), noise_multiplier=0.1, num_sampled_clients=20)
+    one, other = build(), build()
+    one.clipping_norm = 0.37
+    one.strategy.m_t = {"w": np.ones(2)}
+    tensors, description = state.capture(one)
+    state.restore(other, tensors, description)
+    assert other.clipping_norm == 0.37
+    assert np.array_equal(other.strategy.m_t["w"], np.ones(2))
+    assert other.strategy.aggregate_train.__self__ is other.strategy

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from fedsim.errors import BadRecording
+from fedsim.files import TensorFile, save_tensors, write_whole
+from fedsim.ledger import LEAKAGE, leakage_table, read_table, write_table
+from fedsim.types import Leak
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
+    path = tmp_path / "folder" / "x.txt"
+    write_whole(path, lambda file: file.write_text("old"))
+
+    def fail(file):
+        file.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_tensors_come_back_in_order_and_one_by_one(tmp_path):
+    state = {"b": torch.ones(2), "a": torch.zeros(1, dtype=torch.int64), "c": torch.tensor(2.0)}
+    save_tensors(tmp_path / "x.safetensors", state, {"round": 3})
+    file = TensorFile(tmp_path / "x.safetensors")
+    assert list(file) == ["b", "a", "c"]
+    assert len(file) == 3
+    assert file.metadata["round"] == "3"
+    assert torch.equal(file["b"], state["b"])
+    with pytest.raises(KeyError):
+        file["d"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(BadRecording, match=r"x\.safetensors: not a safetensors file"):
+        TensorFile(tmp_path / "x.safetensors").metadata  # noqa: B018
+    with pytest.raises(BadRecording, match="the file is missing"):
+        list(TensorFile(tmp_path / "y.safetensors"))
+
+
+def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
+    rows = [Leak(1, "0", "llg", "label", "asr", 0.5, None, 0.1), Leak(1, None, "x", "y", "z", None, 0.0, 0.0)]
+    write_table(tmp_path / "l.parquet", leakage_table(rows))
+    assert read_table(tmp_path / "l.parquet", LEAKAGE).to_pylist()[1]["client"] is None
+    write_table(tmp_path / "m.parquet", leakage_table(rows).drop_columns(["blind"]))
+    with pytest.raises(BadRecording, match=r"m\.parquet: columns must be"):
+        read_table(tmp_path / "m.parquet", LEAKAGE)
+    (tmp_path / "n.parquet").write_bytes(b"PAR1nonsense")
+    with pytest.raises(BadRecording, match=r"n\.parquet: not a parquet file"):
+        read_table(tmp_path / "n.parquet", LEAKAGE)

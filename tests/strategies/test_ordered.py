@@ -1,0 +1,88 @@
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+
+import strategies
+from fedsim.engines.grid import SimulationGrid
+from fedsim.errors import RunStopped
+from fedsim.wire import CONFIG, to_record
+from strategies import OrderedGrid
+from tests.builders import answering, grid_of, reply_with, small_config
+
+
+class Shuffled(SimulationGrid):
+    """Flower's grid as it is: random node ids in any order, replies in any order."""
+
+    def __init__(self, num_clients, answer, seed):
+        self.stream = random.Random(seed)
+        super().__init__(num_clients, answering(answer), Path("unused"))
+        self.ids = {self.stream.getrandbits(60): node for node in super().get_node_ids()}
+
+    def get_node_ids(self):
+        return self.stream.sample(list(self.ids), len(self.ids))
+
+    def send_and_receive(self, messages, *, timeout=None):
+        back = {node: own for own, node in self.ids.items()}
+        messages = list(messages)
+        for message in messages:
+            message.metadata.dst_node_id = self.ids[message.metadata.dst_node_id]
+        replies = list(super().send_and_receive(messages))
+        for message in messages:
+            message.metadata.dst_node_id = back[message.metadata.dst_node_id]
+        for reply in replies:
+            reply.metadata.__dict__["_src_node_id"] = back[reply.metadata.src_node_id]
+        self.stream.shuffle(replies)
+        return replies
+
+
+def number(client):
+    content = reply_with({"w": torch.full((1,), float(client)).numpy()}, 1)
+    content[CONFIG] = ConfigRecord({"client": str(client)})
+    return content
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodes_and_replies_stand_in_the_order_of_clients(seed):
+    grid = OrderedGrid(Shuffled(5, number, seed), 5)
+    assert [grid.client_of(node) for node in grid.get_node_ids()] == list("01234")
+    nodes = list(grid.get_node_ids())
+    order = [3, 0, 4]
+    messages = [Message(RecordDict(), nodes[i], "train") for i in order]
+    replies = grid.send_and_receive(messages)
+    assert [grid.client_of(reply.metadata.src_node_id) for reply in replies] == list("304")
+
+
+def test_sampling_depends_on_the_seed_and_round_alone():
+    config = small_config(federation={"clients": 8, "per_round": 3})
+
+    def sampled(grid_seed, round_):
+        grid = OrderedGrid(Shuffled(8, number, grid_seed), 8)
+        strategy = strategies.build(config, [])
+        arrays = to_record({"w": torch.zeros(1)})
+        with strategies.sampling(config.seed, round_):
+            messages = strategy.configure_train(round_, arrays, ConfigRecord(), grid)
+        return [grid.client_of(message.metadata.dst_node_id) for message in messages]
+
+    assert sampled(0, 1) == sampled(7, 1)
+    assert len({tuple(sampled(0, round_)) for round_ in range(1, 9)}) > 1
+    assert len(sampled(0, 1)) == 3
+
+
+def test_the_global_stream_is_put_back():
+    before = random.getstate()
+    with strategies.sampling(0, 1):
+        random.random()
+    after = random.getstate()
+    assert after == before
+
+
+def test_it_does_not_start_with_too_few_or_strange_clients():
+    with pytest.raises(RunStopped, match="clients: 5 must connect, got 3 in time"):
+        OrderedGrid(grid_of(3, number), 5, timeout=0.1)
+    with pytest.raises(RunStopped, match=r"numbers must be 0 to 2, each once, got \[0, 0, 0\]"):
+        OrderedGrid(grid_of(3, lambda client: number(0)), 3)
+    with pytest.raises(RunStopped, match="one could not start .*no data"):
+        OrderedGrid(grid_of(3, lambda client: ValueError("no data")), 3)

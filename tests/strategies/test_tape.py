@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from fedsim.errors import BadRecording
+from fedsim.files import save_tensors
+from fedsim.types import LocalTraining
+from strategies import Tape
+from strategies.tape import views
+
+LOCAL = LocalTraining(lr=0.1, batch_size=4)
+STATE = {"w": torch.ones(3)}
+
+
+def damaged(tmp_path, metadata=None, upload=None, raw=None):
+    tape = Tape(tmp_path)
+    tape.write_sent(1, STATE)
+    path = tape.write_upload(1, "0", upload or STATE, 5, "weights")
+    if metadata is not None:
+        save_tensors(path, STATE, metadata)
+    if raw is not None:
+        path.write_bytes(raw)
+    [view] = views(tmp_path, 1, LOCAL)
+    return view
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"raw": b"x" * 40}, "not a safetensors file"),
+        ({"metadata": {}}, "must hold num_examples, upload, round and client"),
+        (
+            {"metadata": {"num_examples": 5, "upload": "gradient", "round": 1, "client": "0"}},
+            "must be the weights of client 0 in round 1, got the gradient",
+        ),
+        (
+            {"metadata": {"num_examples": 5, "upload": "weights", "round": 2, "client": "7"}},
+            "got the weights of client 7 in round 2",
+        ),
+        (
+            {"metadata": {"num_examples": "many", "upload": "weights", "round": 1, "client": "0"}},
+            "must hold num_examples",
+        ),
+        ({"upload": {"v": torch.ones(3)}}, "must have the names of sent.safetensors"),
+    ],
+)
+def test_a_damaged_or_foreign_recording_is_named(tmp_path, change, reason):
+    view = damaged(tmp_path, **change)
+    with pytest.raises(BadRecording, match=r"0\.safetensors: .*" + reason):
+        view.latest.update  # noqa: B018
+
+
+def test_the_delta_is_taken_in_the_uploads_precision(tmp_path):
+    tape = Tape(tmp_path)
+    sent = {"w": torch.full((3,), 1 / 3, dtype=torch.float64), "n": torch.tensor(2.5, dtype=torch.float64)}
+    upload = {"w": torch.full((3,), 1 / 3), "n": torch.tensor(3)}
+    tape.write_sent(1, sent)
+    tape.write_upload(1, "0", upload, 5, "weights")
+    [view] = views(tmp_path, 1, LOCAL)
+    delta = view.latest.update.delta
+    assert delta["w"].dtype == torch.float32
+    assert torch.equal(delta["w"], torch.zeros(3))
+    assert list(delta) == ["w", "n"]
+    assert len(delta) == 2
+
+
+def test_a_view_opens_only_what_is_asked_for(tmp_path):
+    tape = Tape(tmp_path)
+    for round_ in (1, 2):
+        tape.write_sent(round_, STATE)
+        tape.write_upload(round_, "0", STATE, 5, "weights")
+    (tmp_path / "rounds" / "0001" / "0.safetensors").write_bytes(b"broken")
+    [view] = views(tmp_path, 2, LOCAL)
+    assert view.latest.update.round == 2
+    with pytest.raises(BadRecording):
+        view.observations[0]
