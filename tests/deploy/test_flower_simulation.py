@@ -1,0 +1,85 @@
+"""`flwr run .` runs the same app in Flower's own simulation, and gives the same bits."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsim import api, config
+from fedsim.run_folder import RunFolder
+from tests.builders import rows_without_seconds, same_params
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SETTINGS = ("federation.rounds=2", "federation.clients=4", "federation.per_round=3", "data.limit=200")
+
+pytestmark = pytest.mark.deploy
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def flower(tmp_path):
+    """An environment with a SuperLink of its own, which is stopped by its id at the end."""
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    yield environment
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = f"FLWR_HOME={tmp_path / 'flwr'}".encode() in (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if ours:
+            os.kill(int(process.name), signal.SIGTERM)
+
+
+def test_three_engines_give_the_same_bits(flower, tmp_path):
+    out = tmp_path / "flower"
+    subprocess.run(
+        [
+            BIN / "flwr", "run", ".",
+            "--run-config", f'out="{out}" set="{";".join(SETTINGS)}"',
+            "--federation-config", "num-supernodes=4 client-resources-num-cpus=1",
+        ],
+        cwd=ROOT, env=flower, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while (status := run_status(flower)) not in {"finished:completed", "finished:failed"}:
+        assert time.monotonic() < deadline, status
+        time.sleep(2)
+    assert status == "finished:completed"
+    asked = config.read(None, SETTINGS)
+    inline = api.run(asked, tmp_path / "inline")
+    ray = api.run(config.read(None, [*SETTINGS, "engine.name=ray"]), tmp_path / "ray")
+    for other in (ray.path, out):
+        theirs, ours = RunFolder(other), RunFolder(inline.path)
+        assert same_params(theirs.final_params(), ours.final_params())
+        assert rows_without_seconds(theirs.ledger()) == rows_without_seconds(ours.ledger())
+    assert (out / "report.html").exists()
+
+
+def run_status(environment):
+    """Return what Flower says of its only run; `flwr run` itself exits 0 when a run failed."""
+    command = [BIN / "flwr", "ls", "--format", "json"]
+    listed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(listed.stdout)["runs"][0]["status"]

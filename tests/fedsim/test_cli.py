@@ -1,0 +1,142 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsim import api, cli
+from fedsim.config import dump
+from tests.builders import small_config
+
+
+def fedsim(capsys, *arguments):
+    """Run the command line in this process; return exit code, standard output and error."""
+    sys.argv = ["fedsim", *map(str, arguments)]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr()
+    return exit_.value.code, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return api.run(small_config(), tmp_path_factory.mktemp("cli") / "run").path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(dump(small_config()))
+    return tmp_path
+
+
+def test_a_run_from_a_file_prints_its_rounds_and_the_next_command(here, capsys):
+    code, out, err = fedsim(capsys, "run", "run.toml", "--set", "seed=3")
+    assert code == 0
+    assert err == ""
+    assert "digits · mlp · fedavg · 4 clients · 3 rounds → runs/digits-mlp-fedavg" in out
+    assert "round  accuracy     llg ASR    idlg ASR   blind ASR   seconds" in out
+    assert len([line for line in out.splitlines() if line[:5].strip().isdigit()]) == 4
+    assert "Next     fedsim attack runs/digits-mlp-fedavg --with llg" in out
+    assert (here / "runs" / "digits-mlp-fedavg" / "report.html").exists()
+    assert api.Run(Path("runs/digits-mlp-fedavg")).config().seed == 3
+    fedsim(capsys, "run", "run.toml")
+    assert (here / "runs" / "digits-mlp-fedavg-2").exists()
+
+
+def test_json_is_one_object(here, capsys):
+    code, out, _ = fedsim(capsys, "run", "run.toml", "--out", "there", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["run"] == "there"
+    assert 0 < result["accuracy"] <= 1
+    assert {(row["attack"], row["metric"]) for row in result["attacks"]} >= {("llg", "asr")}
+    _, out, _ = fedsim(capsys, "attack", "there", "--with", "llg", "--json")
+    [asr] = [row for row in json.loads(out)["attacks"] if row["metric"] == "asr"]
+    [before] = [r for r in result["attacks"] if (r["attack"], r["metric"]) == ("llg", "asr")]
+    assert asr["value"] == before["value"]
+    _, out, _ = fedsim(capsys, "report", "there", "--json")
+    assert json.loads(out) == {"report": "there/report.html"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["run", "--set", "local.lrr=1"], 2, "local.lrr: must be a known key; did you mean 'lr'?"),
+        (["run", "--set", "data=minst"], 2, "did you mean 'mnist'?"),
+        (["run", "--set", "attack=lgg"], 2, "attack.name: must be a known name, got 'lgg'"),
+        (["run", "--set", "defense=clap"], 2, "did you mean 'clip'?"),
+        (["run", "--set", "defense=[{name='clip', bound=-1.0}]"], 2, "defense.clip.bound: must be > 0"),
+        (["run", "--set", "federation.strategy=fedavh"], 2, "did you mean 'fedavg'?"),
+        (["run", "--set", "federation.options.eta=1"], 2, "federation.options.eta: must be a known"),
+        (["run", "--set", "model=ccn"], 2, "did you mean 'cnn'?"),
+        (["run", "--engine", "spark"], 2, "engine.name: input should be 'inline' or 'ray'"),
+        (["run", "nowhere.toml"], 2, "nowhere.toml: must be a readable file"),
+        (["run", "--resume"], 2, "--resume: must find an unfinished run under runs/"),
+        (["run", "--resume", "--out", "nowhere"], 1, "nowhere: must be a run folder"),
+        (["run", "--resume", "--set", "seed=1"], 2, "--resume: goes on with the run's own config"),
+        (["run", "--out", "taken"], 2, "--out: must be a new folder, got taken"),
+        (["run", "--nonsense"], 2, "No such option"),
+        (["attack", "nowhere", "--with", "llg"], 1, "nowhere: must be a run folder"),
+        (["attack", "taken", "--with", ","], 2, "--with: must name an attack"),
+        (["report", "nowhere"], 1, "nowhere: must be a run folder"),
+        (["list", "atacks"], 2, "list: must be a kind, got 'atacks'; did you mean 'attacks'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(here, capsys, arguments, code, sentence):
+    (here / "taken").mkdir()
+    (here / "taken" / "config.toml").write_text("")
+    before = sorted(here.rglob("*"))
+    ended, _, err = fedsim(capsys, *arguments)
+    assert ended == code
+    assert sentence in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_damaged_recording_is_named(finished, here, capsys):
+    shutil.copytree(finished, "copy")
+    Path("copy/rounds/0002/1.safetensors").write_bytes(b"no")
+    code, _, err = fedsim(capsys, "attack", "copy", "--with", "llg")
+    assert code == 1
+    assert "copy/rounds/0002/1.safetensors: not a safetensors file" in err
+    Path("copy/leakage.parquet").write_bytes(b"no")
+    code, _, err = fedsim(capsys, "report", "copy")
+    assert code == 1
+    assert "copy/leakage.parquet: not a parquet file" in err
+
+
+def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
+    def stop(path, **options):
+        options["on_round"](__import__("fedsim.server_app").server_app.Round(0, 0.1, {}, (), 0.1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run", lambda config, path, **options: stop(path, **options))
+    code, _, err = fedsim(capsys, "run", "run.toml", "--out", "there")
+    assert code == 130
+    assert "go on with: fedsim run --resume --out there" in err
+
+
+@pytest.mark.parametrize("kind", cli.KINDS)
+def test_lists_have_one_line_each(kind, capsys):
+    code, out, _ = fedsim(capsys, "list", kind, "--json")
+    lines = json.loads(out)
+    assert code == 0
+    assert lines
+    assert all(line and "\n" not in line for line in lines.values())
+    assert "Next" in fedsim(capsys, "list", kind)[1]
+
+
+def test_help_answers_in_less_than_07_seconds_of_cpu():
+    code = (
+        "import resource, subprocess, sys; subprocess.run([sys.argv[1], '--help'], check=True,"
+        " stdout=subprocess.DEVNULL); u = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        " print(u.ru_utime + u.ru_stime)"
+    )
+    program = Path(sys.executable).parent / "fedsim"
+    run = [sys.executable, "-c", code, str(program)]
+    seconds = [float(subprocess.run(run, capture_output=True, check=True).stdout) for _ in range(3)]
+    assert min(seconds) < 0.7

@@ -1,0 +1,73 @@
+"""One real run of the command line, killed at random instants and resumed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fedsim.config import dump
+from fedsim.run_folder import RunFolder
+from tests.builders import rows_without_seconds, same_params, small_config
+
+FEDSIM = Path(sys.executable).parent / "fedsim"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def fedsim(*arguments):
+    return subprocess.run(
+        [FEDSIM, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def outcome(path):
+    folder = RunFolder(path)
+    return folder.final_params(), rows_without_seconds(folder.ledger())
+
+
+def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(tmp_path):
+    config = small_config(
+        federation={"strategy": "fedadam", "rounds": 60, "per_round": 3},
+        defense=[{"name": "tests.builders:sticky"}, {"name": "gaussian", "std": 0.001}],
+    )
+    (tmp_path / "run.toml").write_text(dump(config))
+    fedsim("run", tmp_path / "run.toml", "--out", tmp_path / "straight")
+    expected = outcome(tmp_path / "straight")
+    stream, path, killed = random.Random(0), tmp_path / "killed", []
+    arguments = ["run", tmp_path / "run.toml", "--out", path]
+    for _ in range(4):
+        process = subprocess.Popen(
+            [FEDSIM, *map(str, arguments)], env=ENVIRONMENT, stdout=subprocess.DEVNULL
+        )
+        begun = len(RunFolder(path).finished_rounds) if (path / "config.toml").exists() else 0
+        while process.poll() is None:  # once it has gone on by a round, at any instant after
+            if path.exists() and len(list((path / "state").glob("[0-9]*"))) > begun:
+                time.sleep(stream.uniform(0, 0.4))
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed.append(max(RunFolder(path).finished_rounds))
+        arguments = ["run", "--resume", "--out", path]
+    assert killed[0] < 60, "the first kill came too late to test anything"
+    fedsim(*arguments)
+    weights, ledger = outcome(path)
+    assert same_params(weights, expected[0])
+    assert ledger == expected[1]
+    assert len(ledger) == 60 * 3 * 2 * 2
+
+
+def test_the_run_of_no_arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = json.loads(fedsim("run", "--json"))
+    assert result["accuracy"] > 0.85
+    rates = {(row["attack"], row["metric"]): row for row in result["attacks"]}
+    llg = rates["llg", "asr"]
+    assert llg["value"] > llg["blind"] + 0.1
+    assert (tmp_path / result["report"]).stat().st_size > 20_000
+    rows = RunFolder(tmp_path / result["run"]).ledger().to_pylist()
+    assert len(rows) == 10 * 10 * 2 * 2
+    assert all(row["value"] is not None for row in rows)
