@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ class Head:
     bias: str | None
 
 
+@lru_cache(maxsize=8)
 def find_head(model: nn.Module, num_classes: int) -> Head:
     """Return the last linear layer with one output per class.
 
@@ -30,18 +32,23 @@ def find_head(model: nn.Module, num_classes: int) -> Head:
     raise ValueError(f"model: must end in a linear layer of {num_classes} outputs, got none")
 
 
-def summed_gradient(
-    observation: Observation, head: Head
-) -> tuple[Float[Tensor, "classes features"], Float[Tensor, " classes"] | None]:
-    """Return the head's gradient (weight, bias), summed over the client's local steps.
+def weight_gradient(observation: Observation, head: Head) -> Float[Tensor, "classes features"]:
+    """Return the gradient of the head's weight, summed over the client's local steps.
 
     Each step's gradient is a mean over its batch. From uploaded weights the sum is −delta / lr,
     up to the float32 rounding of the weights; FedProx's pull is not removed.
     """
-    local, delta = observation.local, observation.update.delta
-    scale = 1.0 if local.upload == "gradient" else -1.0 / local.lr
-    weight = delta[head.weight] * scale
-    return weight, None if head.bias is None else delta[head.bias] * scale
+    return observation.update.delta[head.weight] * _scale(observation)
+
+
+def bias_gradient(observation: Observation, head: Head) -> Float[Tensor, " classes"] | None:
+    """Return the same for the head's bias, or None where it has none."""
+    return None if head.bias is None else observation.update.delta[head.bias] * _scale(observation)
+
+
+def _scale(observation: Observation) -> float:
+    local = observation.local
+    return 1.0 if local.upload == "gradient" else -1.0 / local.lr
 
 
 def num_labels(observation: Observation) -> int:

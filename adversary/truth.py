@@ -13,10 +13,11 @@ def read_truth(folder: Path, round_: int, client: str) -> Truth | None:
     Raises:
         BadRecording: The file is damaged.
     """
-    path = folder / f"{round_:04d}" / f"{client}.safetensors"
+    path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
     if not path.exists():
         return None
     tensors = TensorFile(path)
-    if missing := {"labels", "indices"} - set(tensors):
-        raise BadRecording(f"{path}: must hold {' and '.join(sorted(missing))}, got {set(tensors)}")
-    return Truth(labels=tensors["labels"], indices=tensors["indices"])
+    try:
+        return Truth(labels=tensors["labels"], indices=tensors["indices"])
+    except KeyError as missing:
+        raise BadRecording(f"{path}: must hold labels and indices, got no {missing}") from None

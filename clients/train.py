@@ -9,19 +9,20 @@ from torch.nn import functional
 
 from fedsim.types import LocalTraining, Params
 
-Gradient = Callable[[nn.Module, Tensor, Tensor, Generator], Sequence[Tensor]]
-"""(model, inputs, labels, generator) → a gradient per trainable parameter, in their order."""
+Gradient = Callable[[nn.Module, Params, Tensor, Tensor, Generator], Sequence[Tensor]]
+"""(model, its trainable parameters, inputs, labels, generator) → a gradient per parameter."""
 
 
 def batch_gradient(
     model: nn.Module,
+    parameters: Params,
     inputs: Float[Tensor, "batch *shape"],
     labels: Int[Tensor, " batch"],
     generator: Generator,  # noqa: ARG001
 ) -> Sequence[Tensor]:
     """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
-    parameters = [value for value in model.parameters() if value.requires_grad]
-    return torch.autograd.grad(functional.cross_entropy(model(inputs), labels), parameters)
+    loss = functional.cross_entropy(model(inputs), labels)
+    return torch.autograd.grad(loss, list(parameters.values()))
 
 
 def train(
@@ -51,36 +52,39 @@ def train(
         The state to upload (with `upload="gradient"`: the gradient of one batch in place of the
         trainable parameters), and the position of every example used, one entry per use.
     """
-    load(model, sent)
+    state = model.state_dict()  # shares its memory with the model
+    _copy(state, sent)
     model.train()
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    parameters = [value for _, value in trained]
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     if local.upload == "gradient":
         batch = torch.randperm(len(labels), generator=generator)[: local.batch_size]
-        gradients = gradient(model, inputs[batch], labels[batch], generator)
-        state = dict(zip([name for name, _ in trained], gradients, strict=True))
-        return _snapshot(model, state), batch
+        gradients = gradient(model, trained, inputs[batch], labels[batch], generator)
+        return _snapshot(state | dict(zip(trained, gradients, strict=True))), batch
+    parameters = list(trained.values())
     anchor = [value.detach().clone() for value in parameters] if local.proximal_mu else []
     orders = []
     for _ in range(local.epochs):
         orders.append(torch.randperm(len(labels), generator=generator))
         for batch in orders[-1].split(local.batch_size):
-            gradients = gradient(model, inputs[batch], labels[batch], generator)
+            gradients = gradient(model, trained, inputs[batch], labels[batch], generator)
             with torch.no_grad():
                 if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
                     pull = torch._foreach_sub(parameters, anchor)
                     gradients = torch._foreach_add(gradients, pull, alpha=local.proximal_mu)
                 torch._foreach_add_(parameters, gradients, alpha=-local.lr)
-    return _snapshot(model, {}), torch.cat(orders)
+    return _snapshot(state), torch.cat(orders)
 
 
 def load(model: nn.Module, state: Params) -> None:
     """Copy a state into the model, name by name, in the model's dtypes."""
+    _copy(model.state_dict(), state)
+
+
+def _copy(target: Params, source: Params) -> None:
     with torch.no_grad():
-        for name, value in model.state_dict().items():
-            value.copy_(state[name])
+        for name, value in target.items():
+            value.copy_(source[name])
 
 
-def _snapshot(model: nn.Module, replaced: Params) -> dict[str, Tensor]:
-    state = model.state_dict()
-    return {name: replaced.get(name, value).detach().clone() for name, value in state.items()}
+def _snapshot(state: Params) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
 
-from fedsim.params import add, mismatch, subtract
+from fedsim.params import add, mismatch, not_finite, subtract
 from fedsim.types import Params, Upload
 
 State = dict[str, Tensor]
 Apply = Callable[[Params, State, Generator], tuple[dict[str, Tensor], State]]
-Gradient = Callable[[nn.Module, Tensor, Tensor, Generator], Sequence[Tensor]]
+Gradient = Callable[[nn.Module, Params, Tensor, Tensor, Generator], Sequence[Tensor]]
 
 
 def _no_state(params: Params) -> State:  # noqa: ARG001
@@ -95,7 +95,7 @@ def defend(
     origin = {name: sent[name] for name in names}
     update = subtract(theirs, origin) if upload == "weights" else theirs
     defended, after = defense.apply(update, state or defense.init(update), generator)
-    if reason := mismatch(defended, update):
+    if reason := mismatch(defended, update) or not_finite(defended):
         raise ValueError(f"defense {defense.name}: {reason}")
     if upload == "weights":
         # theirs' dtype, so that weights sent in float64 do not widen the upload

@@ -115,7 +115,7 @@ def _write_truth(context: Context, round_: int, client: str, truth: dict[str, Te
     if not folder and _simulated_by_flower() and context.run_config.get("out"):
         folder = str(Path(str(context.run_config["out"])) / "truth")
     if folder:
-        path = Path(folder) / f"{round_:04d}" / f"{client}.safetensors"
+        path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
         save_tensors(path, truth, {"round": round_, "client": client})
 
 

@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import safetensors
+import safetensors.numpy
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fedsim.errors import BadRecording
 from fedsim.types import Params
+
+NOT_IN_NUMPY = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,10 +27,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: The disk is full or the folder cannot be written; no part is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(temporary)
+        try:
+            write(temporary)
+        except FileNotFoundError:  # the folder's first file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -38,10 +46,15 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    contents = {name: tensor.contiguous() for name, tensor in tensors.items()}
     text = {key: str(value) for key, value in metadata.items()}
-    text["order"] = json.dumps(list(contents))  # safetensors itself sorts by dtype and name
-    data = safetensors.torch.save(contents, text)
+    text["order"] = json.dumps(list(tensors))  # safetensors itself sorts by dtype and name
+    if any(tensor.dtype in NOT_IN_NUMPY for tensor in tensors.values()):
+        contents = {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        data = safetensors.torch.save(contents, text)
+    else:  # a third of the time, and tensors may share memory
+        arrays = {k: np.ascontiguousarray(v.detach().numpy()) for k, v in tensors.items()}
+        # ascontiguousarray makes a scalar one-dimensional
+        data = safetensors.numpy.save({k: v.reshape(tensors[k].shape) for k, v in arrays.items()}, text)
     write_whole(path, lambda temporary: temporary.write_bytes(data))
 
 

@@ -1,7 +1,6 @@
 """The two tables of a run, as parquet: leakage (the ledger) and metrics."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,12 +36,12 @@ METRICS = pa.schema(
 
 def leakage_table(rows: Iterable[Leak]) -> pa.Table:
     """Return ledger rows as a table."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=LEAKAGE)
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=LEAKAGE)
 
 
 def metrics_table(rows: Iterable[Measure]) -> pa.Table:
     """Return metric rows as a table."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=METRICS)
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=METRICS)
 
 
 def write_table(path: Path, table: pa.Table) -> None:

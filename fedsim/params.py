@@ -40,7 +40,9 @@ def cast_like(params: Params, like: Params) -> dict[str, Tensor]:
 
 
 def mismatch(params: Params, like: Params) -> str | None:
-    """Return why `params` cannot stand in for `like` (names, shapes, finite), or None."""
+    """Return in which names or shapes `params` differs from `like`, or None."""
+    if params.keys() == like.keys() and all(params[n].shape == like[n].shape for n in params):
+        return None
     if missing := _names(set(like) - set(params)):
         return f"missing {missing}"
     if extra := _names(set(params) - set(like)):
@@ -48,6 +50,12 @@ def mismatch(params: Params, like: Params) -> str | None:
     for name, value in params.items():
         if value.shape != like[name].shape:
             return f"{name}: shape must be {tuple(like[name].shape)}, got {tuple(value.shape)}"
+    return None
+
+
+def not_finite(params: Params) -> str | None:
+    """Return which entry of `params` is NaN or infinite, or None."""
+    for name, value in params.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             return f"{name}: must be finite, got NaN or infinity"
     return None

@@ -1,11 +1,12 @@
 """Tensors ⇄ Flower records: the one place where what travels is encoded and decoded."""
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
 
 import numpy as np
-import safetensors
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,14 +18,12 @@ FEDSIM = "fedsim"  # in it: fedsim's whole config, as JSON
 METRICS = "metrics"  # the MetricRecord of a reply
 NUM_EXAMPLES = "num-examples"
 
-# What `np.save` writes before the raw bytes of a C-ordered array.
-_NPY = b"\x93NUMPY\x01\x00"
-_C_ORDER = b"'fortran_order': False"
+_STYPE = "numpy.ndarray"
 
 
 def to_record(params: Params) -> ArrayRecord:
     """Encode named tensors as an ArrayRecord."""
-    return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in params.items()})
+    return ArrayRecord({name: _encode(value.detach().cpu().numpy()) for name, value in params.items()})
 
 
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:
@@ -32,32 +31,25 @@ def from_record(record: ArrayRecord) -> dict[str, Tensor]:
     return {name: torch.from_numpy(_decode(array)) for name, array in record.items()}
 
 
-def copy_record(content: RecordDict) -> RecordDict:
-    """Copy a RecordDict down to its (immutable) arrays, as a wire would."""
-    copy = RecordDict()
-    for key, record in content.items():
-        if isinstance(record, ArrayRecord):
-            copy[key] = ArrayRecord(dict(record))
-        else:
-            copy[key] = type(record)(dict(record))  # type: ignore[arg-type]
-    return copy
+class LazyArray(Array):
+    """An Array whose values are fetched, each time somebody asks for them.
 
+    Stands in for a client's upload while a strategy aggregates: from memory it spares decoding
+    again, and from disk a round of many large updates is never in memory at once.
 
-class FileArray(Array):
-    """An Array whose data stay in a safetensors file until somebody asks for them.
-
-    Stands in for a client's upload while a strategy aggregates, so that a round of many large
-    updates is never in memory at once.
+    Args:
+        fetch: Returns the values, in memory of the caller's own.
+        dtype: Name of their type.
+        shape: Their shape.
     """
 
-    def __init__(self, path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-        self.path, self.name = path, name
-        self.dtype, self.shape, self.stype = dtype, shape, "numpy.ndarray"
+    def __init__(self, fetch: Callable[[], NDArray], dtype: str, shape: tuple[int, ...]) -> None:
+        self.fetch = fetch
+        self.dtype, self.shape, self.stype = dtype, shape, _STYPE
 
     def numpy(self) -> NDArray:
-        """Read the array from its file."""
-        with safetensors.safe_open(self.path, framework="np") as file:
-            return file.get_tensor(self.name)
+        """Return the values."""
+        return self.fetch()
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -65,17 +57,34 @@ class FileArray(Array):
         return Array(self.numpy()).data
 
 
-def _decode(array: Array) -> NDArray:
-    """Return a writable copy of the array.
+def _encode(values: NDArray) -> Array:
+    """Return `Array(values)`, to the byte, in a quarter of its time on small arrays."""
+    if not values.flags.c_contiguous:
+        return Array(values)
+    header = _header(values.dtype.str, values.shape)
+    return Array(str(values.dtype), values.shape, _STYPE, header + values.tobytes())
 
-    Same as `array.numpy()`, four times faster on small arrays: the header is not parsed again,
-    because dtype and shape already stand in the Array. Anything unusual goes the long way.
+
+def _decode(array: Array) -> NDArray:
+    """Return `array.numpy()`, writable, in a quarter of its time on small arrays.
+
+    The header need not be parsed where it is the one that `_encode` writes for the dtype and
+    shape that stand in the Array; anything else goes the long way.
     """
-    if isinstance(array, FileArray):
+    if isinstance(array, LazyArray):
         return array.numpy()
-    header = array.data[:128]
     dtype = np.dtype(array.dtype)
-    offset = len(array.data) - dtype.itemsize * int(np.prod(array.shape))
-    if header.startswith(_NPY) and _C_ORDER in header and offset % 64 == 0 and dtype.isnative:
-        return np.frombuffer(array.data, dtype, offset=offset).reshape(array.shape).copy()
+    header = b"" if dtype.hasobject else _header(dtype.str, array.shape)
+    if header and array.data.startswith(header):
+        values = np.frombuffer(array.data, dtype, offset=len(header))
+        return values.reshape(array.shape).copy()
     return array.numpy()
+
+
+@lru_cache(maxsize=4096)
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return what `np.save` writes before the raw bytes of a C-ordered array."""
+    text = BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(text, fields)
+    return text.getvalue()

@@ -1,18 +1,22 @@
 """Recording: an honest-but-curious server around any Flower strategy."""
 
+import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.errors import FedsimError
-from fedsim.params import mismatch, subtract
+from fedsim.files import TensorFile
+from fedsim.params import mismatch, not_finite
 from fedsim.types import Params, Upload
-from fedsim.wire import NUM_EXAMPLES, FileArray, from_record
+from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record
 from strategies.tape import Tape
 
 
@@ -135,23 +139,29 @@ class Recording(Strategy):
         if reason := mismatch(upload, self._sent):
             raise _Refused(reason)
         num_examples = _num_examples(reply, self.weighted_by)
-        self.norms[client] = self._update_norm(upload)
+        norm = self._update_norm(upload)
+        if not math.isfinite(norm) and (reason := not_finite(upload)):
+            raise _Refused(reason)
+        self.norms[client] = norm
         size = sum(value.nbytes for value in upload.values())
         path = None
         if self.tape.keeps(round_, client):
             path = self.tape.write_upload(round_, client, upload, num_examples, self.upload)
-        if held + size <= self.memory:
-            return size
-        path = path or self.tape.spool(round_, client, upload)
-        _leave_on_disk(record, upload, path)
-        return 0
+        if held + size > self.memory:
+            path = path or self.tape.spool(round_, client, upload)
+            _put_off(record, TensorFile(path))
+            return 0
+        _put_off(record, upload)
+        return size
 
     def _update_norm(self, upload: Params) -> float:
         """Return the norm of the update, in the upload's precision; integers do not count."""
-        floats = {name: value for name, value in upload.items() if value.is_floating_point()}
+        names = [name for name, value in upload.items() if value.is_floating_point()]
+        moved = [upload[name] for name in names]
         if self.upload == "weights":
-            floats = subtract(floats, self._sent)
-        return float(torch.stack(torch._foreach_norm(list(floats.values()))).norm())
+            origin = [self._sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
+            moved = torch._foreach_sub(moved, origin)
+        return math.hypot(*torch.stack(torch._foreach_norm(moved)).tolist()) if moved else 0.0
 
 
 def _only_arrays(message: Message) -> ArrayRecord:
@@ -176,8 +186,12 @@ def _num_examples(reply: Message, key: str) -> int | float:
     return value
 
 
-def _leave_on_disk(record: ArrayRecord, upload: Params, path: Path) -> None:
-    """Put arrays that read themselves from `path` in place of a record's own."""
-    for name, value in upload.items():
-        array: Array = record[name]
-        record[name] = FileArray(path, name, array.dtype, tuple(value.shape))
+def _put_off(record: ArrayRecord, upload: Params) -> None:
+    """Put arrays that are fetched from `upload` in place of a record's own."""
+    for name, array in record.items():
+        fetch = partial(_fetch, upload, name)
+        record[name] = LazyArray(fetch, array.dtype, array.shape)
+
+
+def _fetch(upload: Params, name: str) -> NDArray:
+    return upload[name].numpy().copy()

@@ -175,4 +175,4 @@ class _Delta(Mapping[str, Tensor]):
 
 
 def _path(folder: Path, round_: int, name: str) -> Path:
-    return folder / "rounds" / f"{round_:04d}" / f"{name}.safetensors"
+    return Path(folder, "rounds", f"{round_:04d}", f"{name}.safetensors")

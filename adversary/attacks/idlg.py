@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from adversary.head import find_head, num_labels, summed_gradient
+from adversary.head import bias_gradient, find_head, num_labels, weight_gradient
 from fedsim.types import Auxiliary, View
 
 
@@ -39,11 +39,12 @@ def idlg(
         ValueError: The model has no linear head.
     """
     classes = auxiliary.num_classes
-    weight, bias = summed_gradient(view.latest, find_head(auxiliary.model, classes))
+    head = find_head(auxiliary.model, classes)
+    bias = bias_gradient(view.latest, head)
     if bias is not None:
         label = int(bias.argmin())
     else:
-        rows = weight.double()
+        rows = weight_gradient(view.latest, head).double()
         agreement = rows @ rows.T
         agreement.fill_diagonal_(-torch.inf)
         # The row that agrees least with its best friend; equal (two classes): the lower sum.

@@ -25,7 +25,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.counts import waterfill
-from adversary.head import find_head, num_labels, summed_gradient
+from adversary.head import find_head, num_labels, weight_gradient
 from fedsim.types import Auxiliary, View
 
 
@@ -50,7 +50,7 @@ def llg(
         ValueError: The model has no linear head, or its gradient is not finite.
     """
     classes, total = auxiliary.num_classes, num_labels(view.latest)
-    weight, _ = summed_gradient(view.latest, find_head(auxiliary.model, classes))
+    weight = weight_gradient(view.latest, find_head(auxiliary.model, classes))
     g = weight.double().sum(dim=1)
     if not torch.isfinite(g).all():
         raise ValueError("llg: the head's gradient must be finite, got NaN or infinity")

@@ -59,7 +59,7 @@ def test_a_gradient_upload_is_the_gradient_of_the_examples_it_names():
 
 
 def test_the_hook_replaces_the_batch_gradient():
-    ones = lambda model, inputs, labels, stream: [torch.ones_like(p) for p in model.parameters()]
+    ones = lambda model, parameters, *_: [torch.ones_like(p) for p in parameters.values()]
     local = LocalTraining(lr=0.5, batch_size=11, epochs=2)
     sent = {name: value.clone() for name, value in model_of().state_dict().items()}
     state, _ = train(model_of(), sent, INPUTS, LABELS, local, generator(0), gradient=ones)

@@ -23,14 +23,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
 
 def test_tensors_come_back_in_order_and_one_by_one(tmp_path):
     state = {"b": torch.ones(2), "a": torch.zeros(1, dtype=torch.int64), "c": torch.tensor(2.0)}
+    state["half"] = torch.ones(2, dtype=torch.bfloat16)
+    state["shared"] = state["b"]
+    state["transposed"] = torch.arange(6).reshape(2, 3).T
     save_tensors(tmp_path / "x.safetensors", state, {"round": 3})
     file = TensorFile(tmp_path / "x.safetensors")
-    assert list(file) == ["b", "a", "c"]
-    assert len(file) == 3
+    assert list(file) == list(state)
+    assert len(file) == 6
     assert file.metadata["round"] == "3"
-    assert torch.equal(file["b"], state["b"])
+    for name, value in state.items():
+        assert torch.equal(file[name], value)
+        assert file[name].shape == value.shape
+    del state["half"]
+    save_tensors(tmp_path / "y.safetensors", state, {})
+    for name, value in TensorFile(tmp_path / "y.safetensors").items():
+        assert torch.equal(value, state[name])
+        assert value.shape == state[name].shape
     with pytest.raises(KeyError):
-        file["d"]
+        file["nowhere"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
@@ -39,7 +49,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
     with pytest.raises(BadRecording, match=r"x\.safetensors: not a safetensors file"):
         TensorFile(tmp_path / "x.safetensors").metadata  # noqa: B018
     with pytest.raises(BadRecording, match="the file is missing"):
-        list(TensorFile(tmp_path / "y.safetensors"))
+        list(TensorFile(tmp_path / "z.safetensors"))
 
 
 def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):

@@ -1,0 +1,237 @@
+"""What a round costs: bare PyTorch, fedsim inline, fedsim on Ray, Flower's own simulation.
+
+    uv run python -m tests.benchmarks.engines --data ../shared/data/mnist
+
+Each cell is a process of its own; all cells of one call belong together, so compare ratios. A
+client has 60 examples and takes four steps of up to 16: a small client, so that overhead shows.
+CPU-seconds and wall time are per round, over the rounds after the first (which starts workers).
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PER_CLIENT = 60
+CELLS = {
+    "cnn": [(10, 6), (100, 4), (1000, 3)],
+    "resnet18": [(10, 2)],
+}
+WAYS = ("bare", "inline", "ray", "flower")
+
+
+def settings(data: Path, model: str, clients: int, rounds: int) -> list[str]:
+    """Return what all ways have in common."""
+    return [
+        "data=mnist", f"data.root={data}", "data.partition=iid", f"model={model}",
+        f"data.limit={PER_CLIENT * clients}", "auxiliary.share=0.0",
+        f"federation.clients={clients}", f"federation.rounds={rounds}",
+        "federation.evaluate_every=0", "local.lr=0.05", "local.batch_size=16", "local.epochs=1",
+        "attack=llg",
+    ]  # fmt: skip
+
+
+def bare(config, on_round) -> None:
+    """The same local SGD and averaging, as one would write it without any framework."""
+    import torch
+
+    from fedsim import data, models
+    from fedsim.rng import generator
+
+    torch.set_num_threads(1)
+    federated = data.federate(config)
+    dataset = federated.dataset
+    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    parameters = list(model.parameters())
+    total = sum(len(rows) for rows in federated.clients)
+    on_round(0)
+    for round_ in range(1, config.federation.rounds + 1):
+        mean = {name: torch.zeros_like(value) for name, value in state.items()}
+        for client, rows in enumerate(federated.clients):
+            model.load_state_dict(state)
+            model.train()
+            stream = generator(config.seed, "train", client, round_)
+            inputs, labels = dataset.inputs[rows], dataset.labels[rows]
+            for batch in torch.randperm(len(rows), generator=stream).split(config.local.batch_size):
+                loss = torch.nn.functional.cross_entropy(model(inputs[batch]), labels[batch])
+                gradients = torch.autograd.grad(loss, parameters)
+                with torch.no_grad():
+                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                        parameter -= config.local.lr * gradient
+            for name, value in model.state_dict().items():
+                mean[name] += value * (len(rows) / total)
+        state = mean
+        on_round(round_)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of all below it, alive or waited for."""
+    import psutil
+
+    spent = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime
+                for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
+    for process in psutil.Process().children(recursive=True):
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        spent += times.user + times.system
+    return spent
+
+
+def measure(way: str, asked: list[str], out: Path) -> dict[str, float]:
+    """Run one cell in this process."""
+    from fedsim import api, config
+
+    marks: list[tuple[float, float]] = []
+    note = lambda *_: marks.append((cpu_seconds(), time.perf_counter()))  # noqa: E731
+    if way == "bare":
+        bare(config.read(None, asked), note)
+    else:
+        api.run(config.read(None, [*asked, f"engine.name={way}"]), out, on_round=note)
+    rounds = len(marks) - 2
+    return {
+        "cpu": (marks[-1][0] - marks[1][0]) / rounds,
+        "wall": (marks[-1][1] - marks[1][1]) / rounds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def measure_flower(asked: list[str], clients: int, out: Path, home: Path) -> dict[str, float]:
+    """Run one cell with `flwr run` on a SuperLink of its own."""
+    import psutil
+    import pyarrow.compute as pc
+
+    from fedsim.run_folder import RunFolder
+
+    environment = {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(_free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(_free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    }
+    flwr = Path(sys.executable).parent / "flwr"
+    run_config = f'out="{out}" set="{";".join(asked)}"'
+    size = f"num-supernodes={clients} client-resources-num-cpus=1"
+    subprocess.run(
+        [flwr, "run", ".", "--run-config", run_config, "--federation-config", size],
+        cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    last = out / "leakage.parquet"
+    mine: dict[int, psutil.Process] = {}
+    marks: dict[int, float] = {}
+    spent: dict[int, float] = {}
+    peak = 0.0
+    while not last.exists():
+        for process in psutil.process_iter(["pid"]):
+            try:
+                known = process.pid in mine
+                if known or process.environ().get("FLWR_HOME") == str(home):
+                    mine[process.pid] = process
+                    times = process.cpu_times()
+                    spent[process.pid] = times.user + times.system
+            except psutil.Error:
+                continue
+        rss = []
+        for process in mine.values():
+            try:
+                rss.append(process.memory_info().rss / 2**20)
+            except psutil.Error:
+                continue
+        peak = max(peak, sum(rss))
+        done = max((int(p.name) for p in (out / "state").glob("[0-9]*")), default=-1)
+        marks.setdefault(done, sum(spent.values()))
+        time.sleep(0.2)
+    rounds = max(marks) - 1
+    for process in mine.values():
+        try:
+            process.terminate()
+        except psutil.Error:
+            continue
+    table = RunFolder(out).metrics()
+    wanted = pc.and_(
+        pc.is_in(table["metric"], value_set=_strings("train_seconds", "attack_seconds")),
+        pc.greater(table["round"], 1),
+    )
+    seconds = sum(table.filter(wanted)["value"].to_pylist())
+    first = marks.get(1, marks.get(2, 0.0))
+    return {
+        "cpu": (marks[max(marks)] - first) / rounds,
+        "wall": seconds / rounds,
+        "peak_mb": peak,
+    }
+
+
+def _strings(*values: str):
+    import pyarrow as pa
+
+    return pa.array(values)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with MNIST/raw/*.gz")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--models", default=",".join(CELLS))
+    parser.add_argument("--clients", default="")
+    parser.add_argument("--cell", nargs=4, metavar=("WAY", "MODEL", "CLIENTS", "ROUNDS"))
+    options = parser.parse_args()
+    if options.cell:
+        way, model, clients, rounds = options.cell
+        with tempfile.TemporaryDirectory() as folder:
+            asked = settings(options.data, model, int(clients), int(rounds))
+            out = Path(folder) / "run"
+            if way == "flower":
+                result = measure_flower(asked, int(clients), out, Path(folder) / "flwr")
+            else:
+                result = measure(way, asked, out)
+            print(json.dumps(result))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(options.data, folder, dirs_exist_ok=True)
+        only = {int(number) for number in options.clients.split(",") if number}
+        print("| model | clients | way | CPU s/round | ratio | wall s/round | peak MB |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for model in options.models.split(","):
+            for clients, rounds in CELLS[model]:
+                if only and clients not in only:
+                    continue
+                base = None
+                for way in options.ways.split(","):
+                    cell = ["--cell", way, model, str(clients), str(rounds)]
+                    child = subprocess.run(
+                        [sys.executable, "-m", "tests.benchmarks.engines", "--data", folder, *cell],
+                        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+                    )  # fmt: skip
+                    told = json.loads(child.stdout.strip().splitlines()[-1])
+                    base = base or told["cpu"]
+                    print(
+                        f"| {model} | {clients} | {way} | {told['cpu']:.3f} "
+                        f"| {told['cpu'] / base:.2f} | {told['wall']:.3f} | {told['peak_mb']:.0f} |",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()
