@@ -5,9 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def waterfill(
-    level: Float[Tensor, " classes"], step: float, total: int
-) -> Int[Tensor, " classes"]:
+def waterfill(level: Float[Tensor, " classes"], step: float, total: int) -> Int[Tensor, " classes"]:
     """Hand out `total` units one by one to the lowest level, which rises by `step` each time.
 
     In closed form, O(C log C) instead of O(total · C): the units taken are the `total` smallest

@@ -30,9 +30,7 @@ class Family:
     grade: Callable[[Any, Truth], dict[str, float]]
 
 
-def blind_counts(
-    view: View, auxiliary: Auxiliary, generator: Generator
-) -> Int[Tensor, " classes"]:
+def blind_counts(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:
     """Spread the known number of labels like the auxiliary labels, or evenly without any."""
     classes = auxiliary.num_classes
     if auxiliary.labels is None:
@@ -58,5 +56,6 @@ def grade_counts(guess: Int[Tensor, " classes"], truth: Truth) -> dict[str, floa
 
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Family("label", ("asr", "exact"), blind_counts, grade_counts),)
+    family.name: family
+    for family in (Family("label", ("asr", "exact"), blind_counts, grade_counts),)
 }

@@ -31,8 +31,8 @@ def train(
     inputs: Float[Tensor, "n *shape"],
     labels: Int[Tensor, " n"],
     local: LocalTraining,
-    generator: Generator,
     *,
+    generator: Generator,
     gradient: Gradient = batch_gradient,
 ) -> tuple[dict[str, Tensor], Int[Tensor, " uses"]]:
     """Train on one client's examples, as the protocol says.
@@ -60,13 +60,13 @@ def train(
         batch = torch.randperm(len(labels), generator=generator)[: local.batch_size]
         gradients = gradient(model, trained, inputs[batch], labels[batch], generator)
         return _snapshot(state | dict(zip(trained, gradients, strict=True))), batch
-    parameters = list(trained.values())
+    parameters: list[Tensor] = list(trained.values())
     anchor = [value.detach().clone() for value in parameters] if local.proximal_mu else []
     orders = []
     for _ in range(local.epochs):
         orders.append(torch.randperm(len(labels), generator=generator))
         for batch in orders[-1].split(local.batch_size):
-            gradients = gradient(model, trained, inputs[batch], labels[batch], generator)
+            gradients = list(gradient(model, trained, inputs[batch], labels[batch], generator))
             with torch.no_grad():
                 if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
                     pull = torch._foreach_sub(parameters, anchor)

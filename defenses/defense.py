@@ -79,8 +79,8 @@ def defend(
     sent: Params,
     names: Sequence[str],
     state: State,
-    generator: Generator,
     *,
+    generator: Generator,
     upload: Upload,
 ) -> tuple[dict[str, Tensor], State]:
     """Return what a client uploads in place of `trained`, and its defense's new state.

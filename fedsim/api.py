@@ -89,7 +89,7 @@ def attack(
     recording: Path | str,
     attacks: Sequence[Part],
     *,
-    on_round: Callable[[int, int], None] = lambda done, total: None,
+    on_round: Callable[[int, int], None] = lambda *_: None,
 ) -> pa.Table:
     """Attack a recording without training, and put the rows into its ledger.
 
@@ -157,7 +157,9 @@ def newest_unfinished() -> Path:
         if done < folder.config.federation.rounds:
             found.append((path.stat().st_mtime, path.parent))
     if not found:
-        raise ConfigError("--resume: must find an unfinished run under runs/, got none; name it with --out")
+        raise ConfigError(
+            "--resume: must find an unfinished run under runs/, got none; name it with --out"
+        )
     return max(found)[1]
 
 

@@ -1,6 +1,5 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +27,7 @@ KINDS = ("attacks", "datasets", "defenses", "engines", "models", "strategies")
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0917
     config: Annotated[Path | None, typer.Argument(help="TOML file; defaults without.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
@@ -53,7 +52,9 @@ def run(
         asked = configs.read(config, settings)
         target = out_ or api.new_folder(asked)
     with _Progress(asked, target, quiet=as_json) as progress:
-        go: Callable[..., Any] = api.resume if resume else lambda path, **k: api.run(asked, path, **k)
+        go: Callable[..., Any] = (
+            api.resume if resume else lambda path, **k: api.run(asked, path, **k)
+        )
         try:
             done = go(target, on_round=progress.show)
         except KeyboardInterrupt:
@@ -156,7 +157,13 @@ class _Progress:
     """A line per round as it ends, and a bar below them."""
 
     def __init__(self, config: Any, target: Path, *, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self.config, self.target, self.quiet = config, target, quiet
         self.attacks = [part.name for part in config.attack]
@@ -200,7 +207,9 @@ class _Progress:
         accuracy = _percent(told.accuracy)
         self.bar.console.print(f"{told.number:>5}{accuracy:>10}{cells}{told.seconds:>10.2f}")
         for client, reason in told.failures[:3]:
-            self.bar.console.print(f"       client {client} failed: {reason}", style="yellow", markup=False)
+            self.bar.console.print(
+                f"       client {client} failed: {reason}", style="yellow", markup=False
+            )
         if len(told.failures) > 3:
             self.bar.console.print(f"       and {len(told.failures) - 3} more", style="yellow")
 

@@ -64,11 +64,11 @@ def train_client(message: Message, context: Context) -> Message:
     with global_stream(*names, "dropout"):
         trained, used = train(
             site.model, sent, dataset.inputs[rows], dataset.labels[rows], local,
-            generator(*names), gradient=site.defense.gradient or batch_gradient,
+            generator=generator(*names), gradient=site.defense.gradient or batch_gradient,
         )  # fmt: skip
     truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}
     _write_truth(context, round_, client, truth)
-    upload = _defended(site, trained, sent, context, round_, client)
+    upload = _defended(site, trained, sent, context, round_=round_, client=client)
     # With weights it is the client's size; a gradient weighs as much as its batch.
     num_examples = len(used) if local.upload == "gradient" else len(rows)
     reply = {ARRAYS: to_record(upload), METRICS: MetricRecord({NUM_EXAMPLES: num_examples})}
@@ -87,6 +87,7 @@ def _defended(
     trained: dict[str, Tensor],
     sent: dict[str, Tensor],
     context: Context,
+    *,
     round_: int,
     client: str,
 ) -> dict[str, Tensor]:
@@ -96,7 +97,7 @@ def _defended(
     stored = context.state.array_records.get(DEFENSE)
     upload, state = defend(
         site.defense, trained, sent, site.trainable, from_record(stored) if stored else {},
-        generator(site.config.seed, "defense", client, round_),
+        generator=generator(site.config.seed, "defense", client, round_),
         upload=site.config.local_training().upload,
     )  # fmt: skip
     if state:
@@ -122,4 +123,3 @@ def _write_truth(context: Context, round_: int, client: str, truth: dict[str, Te
 def _simulated_by_flower() -> bool:
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
-

@@ -51,7 +51,7 @@ class Federated:
     auxiliary: Int[Tensor, " _"]
 
 
-def digits(root: Path) -> Dataset:
+def digits(root: Path) -> Dataset:  # noqa: ARG001
     """8×8 grey images of digits, 1,797 of them, embedded in scikit-learn: works offline."""
     # The file itself: importing sklearn.datasets costs 2.5 CPU-seconds in every process.
     package = importlib.util.find_spec("sklearn")
@@ -96,10 +96,23 @@ def svhn(root: Path) -> Dataset:
     return _torchvision("SVHN", root, train={"split": "train"}, test={"split": "test"})
 
 
-ADULT = (
-    "age workclass fnlwgt education education-num marital-status occupation relationship race "
-    "sex capital-gain capital-loss hours-per-week native-country income"
-).split()
+ADULT = [
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education-num",
+    "marital-status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital-gain",
+    "capital-loss",
+    "hours-per-week",
+    "native-country",
+    "income",
+]
 
 
 def adult(root: Path) -> Dataset:
@@ -120,7 +133,8 @@ def adult(root: Path) -> Dataset:
     else:
         from sklearn.datasets import fetch_openml
 
-        frame = fetch_openml("adult", version=2, as_frame=True, data_home=root).frame
+        bunch: Any = fetch_openml("adult", version=2, as_frame=True, data_home=root)
+        frame: Any = bunch.frame
         frame = frame.rename(columns={"class": "income"})[ADULT].dropna()
         train, test = frame.iloc[: len(frame) * 2 // 3], frame.iloc[len(frame) * 2 // 3 :]
     numbers = train.drop(columns="income").select_dtypes("number").columns
@@ -269,4 +283,4 @@ def _pixels(data: Tensor | NDArray[np.uint8]) -> Float[Tensor, "n c h w"]:
         images = images.unsqueeze(1)
     elif images.shape[-1] == 3:  # CIFAR stores colour last, SVHN first
         images = images.permute(0, 3, 1, 2)
-    return images.float() / 255
+    return images.to(torch.float32, copy=True, memory_format=torch.contiguous_format).div_(255)

@@ -54,7 +54,9 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
     else:  # a third of the time, and tensors may share memory
         arrays = {k: np.ascontiguousarray(v.detach().numpy()) for k, v in tensors.items()}
         # ascontiguousarray makes a scalar one-dimensional
-        data = safetensors.numpy.save({k: v.reshape(tensors[k].shape) for k, v in arrays.items()}, text)
+        data = safetensors.numpy.save(
+            {k: v.reshape(tensors[k].shape) for k, v in arrays.items()}, text
+        )
     write_whole(path, lambda temporary: temporary.write_bytes(data))
 
 

@@ -60,7 +60,7 @@ def resnet18(
     from torchvision.models import resnet18 as build
 
     channels = _image(input_shape, "resnet18", at_least=1)[0]
-    group_norm = lambda width: nn.GroupNorm(32, width)  # noqa: E731
+    group_norm = lambda width: nn.GroupNorm(32, width)
     model = build(
         num_classes=num_classes, norm_layer=nn.BatchNorm2d if norm == "batch" else group_norm
     )

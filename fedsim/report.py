@@ -1,11 +1,14 @@
 """The report: one self-contained HTML file of a run, or of several side by side."""
 
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart without colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedsim",
     "font.family": "sans-serif",
@@ -258,7 +261,9 @@ def _heat_map(run: _RunData, curve: Curve) -> str:
 
     fig = Figure(figsize=(8.2, min(8.0, 1.3 + 0.22 * len(names))), layout="constrained")
     axis = fig.subplots()
-    image = axis.imshow(grid, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+    image = axis.imshow(
+        grid, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest"
+    )
     ticks = range(0, len(names), max(1, len(names) // 25))
     axis.set_yticks(ticks, [names[i] for i in ticks])
     ticks = range(0, len(curve.rounds), max(1, len(curve.rounds) // 20))

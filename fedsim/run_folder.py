@@ -1,11 +1,14 @@
 """The run folder: what a run leaves behind, and where it goes on after it was killed.
 
-    config.toml                     everything resolved
-    rounds/ truth/                  the tape and the ground truth, a folder per round
-    guesses/0001.safetensors        what each attack answered for each client
-    leakage.parquet metrics.parquet the two tables, whole once the run has ended
-    state/0001/                     a finished round: its table rows, and what resuming needs
+config.toml                     everything resolved
+rounds/ truth/                  the tape and the ground truth, a folder per round
+guesses/0001.safetensors        what each attack answered for each client
+leakage.parquet metrics.parquet the two tables, whole once the run has ended
+state/0001/                     a finished round: its table rows, and what resuming needs
 """
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
 
 import json
 import shutil
@@ -70,7 +73,7 @@ class RunFolder:
         """
         if path.exists() and any(path.iterdir()):
             raise ConfigError(
-                f"--out: must be a new folder, got {path}; --resume goes on with a run that is there"
+                f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
             )
         write_whole(path / "config.toml", lambda file: file.write_text(configs.dump(config)))
         return cls(path)

@@ -196,7 +196,7 @@ def main(grid: Grid, context: Context) -> None:
     else:
         folder = RunFolder.create(out, plan.config)
     ordered = OrderedGrid(grid, plan.config.federation.clients)
-    tell = lambda told: logger.info("%s", told)  # noqa: E731
+    tell = lambda told: logger.info("%s", told)
     federate(plan, ordered, folder, client_of=ordered.client_of, start=start, on_round=tell)
     from fedsim.report import write_report
 

@@ -23,7 +23,9 @@ _STYPE = "numpy.ndarray"
 
 def to_record(params: Params) -> ArrayRecord:
     """Encode named tensors as an ArrayRecord."""
-    return ArrayRecord({name: _encode(value.detach().cpu().numpy()) for name, value in params.items()})
+    return ArrayRecord(
+        {name: _encode(value.detach().cpu().numpy()) for name, value in params.items()}
+    )
 
 
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:

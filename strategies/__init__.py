@@ -47,7 +47,9 @@ def build(config: Config, buffers: Iterable[str]) -> Strategy:
         ConfigError: The name or an option is unknown, or an option is out of range.
     """
     federation = config.federation
-    make = find("federation.strategy", federation.strategy, with_extensions(STRATEGIES, "strategies"))
+    make = find(
+        "federation.strategy", federation.strategy, with_extensions(STRATEGIES, "strategies")
+    )
     fixed: dict[str, Any] = {
         "fraction_train": federation.sampled / federation.clients,
         "min_train_nodes": federation.sampled,
@@ -71,7 +73,9 @@ def build(config: Config, buffers: Iterable[str]) -> Strategy:
 def option_names(make: Callable[..., Strategy]) -> list[str]:
     """Return the numbers that a strategy can be given by `federation.options`."""
     parameters = inspect.signature(make).parameters.values()
-    return [p.name for p in parameters if isinstance(p.default, int | float) and not _reserved(p.name)]
+    return [
+        p.name for p in parameters if isinstance(p.default, int | float) and not _reserved(p.name)
+    ]
 
 
 def _reserved(name: str) -> bool:

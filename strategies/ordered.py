@@ -44,7 +44,7 @@ class OrderedGrid(Grid):
         sent = list(messages)
         replies = list(self.grid.send_and_receive(sent, timeout=timeout))
         place = {message.metadata.message_id: i for i, message in enumerate(sent)}
-        number = lambda m: self._number.get(m.metadata.src_node_id, len(self._number))  # noqa: E731
+        number = lambda m: self._number.get(m.metadata.src_node_id, len(self._number))
         return sorted(
             replies, key=lambda m: (place.get(m.metadata.reply_to_message_id, len(sent)), number(m))
         )

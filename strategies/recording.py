@@ -69,9 +69,7 @@ class Recording(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the strategy choose clients and messages, and write down what it sends."""
-        self._messages = list(
-            self.strategy.configure_train(server_round, arrays, config, grid)
-        )
+        self._messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         if self._messages:
             # What is really sent may differ from `arrays`.
             self._sent = from_record(_only_arrays(self._messages[0]))
@@ -83,9 +81,7 @@ class Recording(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Write down every usable upload, and let the strategy aggregate them."""
-        awaited = {
-            self.client_of(message.metadata.dst_node_id): None for message in self._messages
-        }
+        awaited = {self.client_of(message.metadata.dst_node_id): None for message in self._messages}
         self.failures, self.norms, valid, held = [], {}, [], 0
         answered: dict[str, int] | None = None
         for reply in replies:
@@ -130,7 +126,8 @@ class Recording(Strategy):
             _Refused: It cannot be aggregated.
         """
         if reply.has_error():
-            raise _Refused(" ".join(reply.error.reason.split()) or f"error {reply.error.code}")
+            reason = " ".join((reply.error.reason or "").split())
+            raise _Refused(reason or f"error {reply.error.code}")
         record = _only_arrays(reply)
         try:
             upload = from_record(record)

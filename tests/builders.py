@@ -28,7 +28,11 @@ def small_config(**tables) -> Config:
         "local": {"epochs": 1},
     }
     for name, table in tables.items():
-        both = isinstance(table, dict) and name in sections and (name != "model" or "name" not in table)
+        both = (
+            isinstance(table, dict)
+            and name in sections
+            and (name != "model" or "name" not in table)
+        )
         sections[name] = {**sections[name], **table} if both else table
     return parse(sections)
 
@@ -133,7 +137,9 @@ def answering(answer: Callable[[int], RecordDict | Exception | None]):
     return execute
 
 
-def grid_of(num_clients: int, answer: Callable[[int], RecordDict | Exception | None]) -> SimulationGrid:
+def grid_of(
+    num_clients: int, answer: Callable[[int], RecordDict | Exception | None]
+) -> SimulationGrid:
     """Return a grid whose clients answer as told."""
     return SimulationGrid(num_clients, answering(answer), Path("unused"))
 

@@ -1,6 +1,5 @@
 """All attacks by name; add one line here for a new one."""
 
-
 from adversary.attack import Attack
 from adversary.attacks.idlg import idlg
 from adversary.attacks.llg import llg
@@ -12,4 +11,3 @@ ATTACKS: dict[str, Attack] = {
         Attack("idlg", "label", idlg, summary="the one label of a single-example gradient"),
     )
 }
-

@@ -18,8 +18,8 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # What Ray will do in its next version; saying so keeps it from warning every user.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402
-from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: E402
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 
 class _Worker:
@@ -54,7 +54,7 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
             raise RunStopped(f"engine.address: Ray must be reachable ({reason})") from None
     count = engine.workers or int(ray.cluster_resources().get("CPU", 1))
     worker = ray.remote(num_cpus=1)(_Worker)
-    actors = [worker.remote() for _ in range(count)]
+    actors: list[Any] = [worker.remote() for _ in range(count)]
 
     def execute(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:
         return _spread(jobs, actors, timeout)

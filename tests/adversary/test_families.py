@@ -25,7 +25,9 @@ def test_asr_is_the_share_of_labels_named(guess, asr, exact):
 
 def view_of(size, epochs=1):
     gradient = plain_gradient(MODEL, torch.rand(2, 4), torch.tensor([0, 1]))
-    return observe(gradient, size, local=LocalTraining(lr=0.1, batch_size=2, epochs=epochs, upload="gradient"))
+    return observe(
+        gradient, size, local=LocalTraining(lr=0.1, batch_size=2, epochs=epochs, upload="gradient")
+    )
 
 
 def test_blind_is_the_auxiliary_prior_or_even():

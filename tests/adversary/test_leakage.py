@@ -83,5 +83,7 @@ def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
     assert truth is not None
     assert torch.equal(truth.labels, LABELS)
     save_tensors(path, {"labels": LABELS}, {})
-    with pytest.raises(BadRecording, match=r"0\.safetensors: must hold labels and indices, got no 'indices'"):
+    with pytest.raises(
+        BadRecording, match=r"0\.safetensors: must hold labels and indices, got no 'indices'"
+    ):
         read_truth(tmp_path, 1, "0")

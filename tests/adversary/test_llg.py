@@ -61,7 +61,7 @@ def test_scale_and_sign_of_the_upload_do_not_matter(upload):
     inputs, labels = torch.rand(9, 4), torch.tensor([0, 0, 0, 0, 0, 2, 2, 2, 1])
     sent = {name: value.clone() for name, value in model.state_dict().items()}
     local = LocalTraining(lr=0.5, batch_size=9, upload=upload)
-    state, _ = train(model, sent, inputs, labels, local, generator(0))
+    state, _ = train(model, sent, inputs, labels, local, generator=generator(0))
     delta = state if upload == "gradient" else {n: state[n] - sent[n] for n in state}
     view = View([Observation(sent, Update(1, "0", delta, 9), local)])
     plain = observe(plain_gradient_at(sent, inputs, labels), 9)

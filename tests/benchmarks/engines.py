@@ -2,9 +2,10 @@
 
     uv run python -m tests.benchmarks.engines --data ../shared/data/mnist
 
-Each cell is a process of its own; all cells of one call belong together, so compare ratios. A
-client has 60 examples and takes four steps of up to 16: a small client, so that overhead shows.
-CPU-seconds and wall time are per round, over the rounds after the first (which starts workers).
+MNIST's 60,000 images are split evenly over the clients (ResNet-18: 60 images each); batches of 16,
+one epoch. Each cell is a process of its own; all cells of one call belong together: compare the
+ratios. CPU-seconds and wall time are per round, over the rounds after the first, which starts
+workers. Peak memory is the main process's, with Flower the sum over all its processes.
 """
 
 import argparse
@@ -19,19 +20,20 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PER_CLIENT = 60
-CELLS = {
-    "cnn": [(10, 6), (100, 4), (1000, 3)],
-    "resnet18": [(10, 2)],
+CELLS = {  # model → (clients, images per client, rounds)
+    "cnn": [(10, 6000, 3), (100, 600, 3), (1000, 60, 3), (100, 4, 8)],
+    "resnet18": [(10, 60, 3)],
+    "resnet18-memory": [(100, 16, 2)],
 }
 WAYS = ("bare", "inline", "ray", "flower")
 
 
-def settings(data: Path, model: str, clients: int, rounds: int) -> list[str]:
+def settings(data: Path, model: str, clients: int, images: int, rounds: int) -> list[str]:
     """Return what all ways have in common."""
+    model = model.removesuffix("-memory")
     return [
         "data=mnist", f"data.root={data}", "data.partition=iid", f"model={model}",
-        f"data.limit={PER_CLIENT * clients}", "auxiliary.share=0.0",
+        f"data.limit={images * clients}", "auxiliary.share=0.0",
         f"federation.clients={clients}", f"federation.rounds={rounds}",
         "federation.evaluate_every=0", "local.lr=0.05", "local.batch_size=16", "local.epochs=1",
         "attack=llg",
@@ -72,6 +74,20 @@ def bare(config, on_round) -> None:
         on_round(round_)
 
 
+def empty_message(count: int = 2000) -> float:
+    """Return the CPU-seconds of one message to a simulated client that does nothing, and back."""
+    from flwr.app import Message, MessageType, RecordDict
+
+    from fedsim.engines.grid import SimulationGrid
+    from fedsim.engines.inline import inline
+
+    grid = SimulationGrid(count, inline, Path("unused"))
+    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
+    begun = time.process_time()
+    assert sum(1 for reply in grid.send_and_receive(messages) if reply.has_content()) == count
+    return (time.process_time() - begun) / count
+
+
 def cpu_seconds() -> float:
     """Return the CPU time of this process and of all below it, alive or waited for."""
     import psutil
@@ -92,7 +108,7 @@ def measure(way: str, asked: list[str], out: Path) -> dict[str, float]:
     from fedsim import api, config
 
     marks: list[tuple[float, float]] = []
-    note = lambda *_: marks.append((cpu_seconds(), time.perf_counter()))  # noqa: E731
+    note = lambda *_: marks.append((cpu_seconds(), time.perf_counter()))
     if way == "bare":
         bare(config.read(None, asked), note)
     else:
@@ -191,16 +207,20 @@ def _free_port() -> int:
 def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with MNIST/raw/*.gz")
+    parser.add_argument("--data", type=Path, help="folder with MNIST/raw/*.gz")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--models", default=",".join(CELLS))
     parser.add_argument("--clients", default="")
-    parser.add_argument("--cell", nargs=4, metavar=("WAY", "MODEL", "CLIENTS", "ROUNDS"))
+    parser.add_argument("--cell", nargs=5, metavar=("WAY", "MODEL", "CLIENTS", "IMAGES", "ROUNDS"))
+    parser.add_argument("--message", action="store_true", help="only the cost of an empty message")
     options = parser.parse_args()
+    if options.message:
+        print(f"empty message: {1000 * empty_message():.3f} ms of CPU")
+        return
     if options.cell:
-        way, model, clients, rounds = options.cell
+        way, model, clients, images, rounds = options.cell
         with tempfile.TemporaryDirectory() as folder:
-            asked = settings(options.data, model, int(clients), int(rounds))
+            asked = settings(options.data, model, int(clients), int(images), int(rounds))
             out = Path(folder) / "run"
             if way == "flower":
                 result = measure_flower(asked, int(clients), out, Path(folder) / "flwr")
@@ -211,26 +231,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(options.data, folder, dirs_exist_ok=True)
         only = {int(number) for number in options.clients.split(",") if number}
-        print("| model | clients | way | CPU s/round | ratio | wall s/round | peak MB |")
+        print("| model | clients × images | way | CPU s/round | ratio | wall s/round | peak MB |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for model in options.models.split(","):
-            for clients, rounds in CELLS[model]:
-                if only and clients not in only:
-                    continue
-                base = None
-                for way in options.ways.split(","):
-                    cell = ["--cell", way, model, str(clients), str(rounds)]
-                    child = subprocess.run(
-                        [sys.executable, "-m", "tests.benchmarks.engines", "--data", folder, *cell],
-                        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
-                    )  # fmt: skip
-                    told = json.loads(child.stdout.strip().splitlines()[-1])
-                    base = base or told["cpu"]
-                    print(
-                        f"| {model} | {clients} | {way} | {told['cpu']:.3f} "
-                        f"| {told['cpu'] / base:.2f} | {told['wall']:.3f} | {told['peak_mb']:.0f} |",
-                        flush=True,
-                    )
+            for size in CELLS[model]:
+                if not only or size[0] in only:
+                    ways = ["inline"] if model.endswith("-memory") else options.ways.split(",")
+                    _print_row_per_way(Path(folder), model, size, ways)
+
+
+def _print_row_per_way(data: Path, model: str, size: tuple[int, int, int], ways: list[str]) -> None:
+    base = None
+    for way in ways:
+        cell = ["--cell", way, model, *map(str, size)]
+        command = [sys.executable, "-m", "tests.benchmarks.engines", "--data", str(data), *cell]
+        child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        told = json.loads(child.stdout.strip().splitlines()[-1])
+        base = base or told["cpu"]
+        row = [
+            model, f"{size[0]} × {size[1]}", way, f"{told['cpu']:.3f}", f"{told['cpu'] / base:.2f}",
+            f"{told['wall']:.3f}", f"{told['peak_mb']:.0f}",
+        ]  # fmt: skip
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_it_is_plain_sgd(mu):
     local = LocalTraining(lr=0.1, batch_size=4, epochs=3, proximal_mu=mu)
     expected = obvious(copy.deepcopy(model), local, generator(0, "x"))
     sent = model.state_dict()
-    state, used = train(model_of(9.0), sent, INPUTS, LABELS, local, generator(0, "x"))
+    state, used = train(model_of(9.0), sent, INPUTS, LABELS, local, generator=generator(0, "x"))
     for name, value in expected.items():
         torch.testing.assert_close(state[name], value)
     assert torch.equal(torch.bincount(used), torch.full((11,), 3))
@@ -53,7 +53,7 @@ def test_a_gradient_upload_is_the_gradient_of_the_examples_it_names():
     model = model_of()
     local = LocalTraining(lr=0.1, batch_size=4, upload="gradient")
     sent = {name: value.clone() for name, value in model.state_dict().items()}
-    gradient, used = train(model, sent, INPUTS, LABELS, local, generator(0, "x"))
+    gradient, used = train(model, sent, INPUTS, LABELS, local, generator=generator(0, "x"))
     assert len(used) == len(set(used.tolist())) == 4
     assert same_params(gradient, plain_gradient(model, INPUTS[used], LABELS[used]))
 
@@ -62,16 +62,18 @@ def test_the_hook_replaces_the_batch_gradient():
     ones = lambda model, parameters, *_: [torch.ones_like(p) for p in parameters.values()]
     local = LocalTraining(lr=0.5, batch_size=11, epochs=2)
     sent = {name: value.clone() for name, value in model_of().state_dict().items()}
-    state, _ = train(model_of(), sent, INPUTS, LABELS, local, generator(0), gradient=ones)
+    state, _ = train(model_of(), sent, INPUTS, LABELS, local, generator=generator(0), gradient=ones)
     for name, value in state.items():
         torch.testing.assert_close(value, sent[name] - 1.0)
 
 
 def test_buffers_travel_and_are_no_gradients():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3)
+    )
     sent = {name: value.clone() for name, value in model.state_dict().items()}
     local = LocalTraining(lr=0.1, batch_size=8, upload="gradient")
-    state, _ = train(model, sent, INPUTS, LABELS, local, generator(0))
+    state, _ = train(model, sent, INPUTS, LABELS, local, generator=generator(0))
     assert list(state) == list(sent)
     assert state["1.num_batches_tracked"] == 1
     assert not torch.equal(state["1.running_mean"], sent["1.running_mean"])

@@ -37,12 +37,16 @@ def test_each_defense_of_a_chain_keeps_its_own_state():
 def test_only_one_defense_may_replace_the_gradient():
     hook = dataclasses.replace(clip(), gradient=lambda model, parameters, x, y, g: [])
     assert chain(gaussian(), hook).gradient is hook.gradient
-    with pytest.raises(ValueError, match="at most one defense may replace the gradient, got clip and clip"):
+    with pytest.raises(
+        ValueError, match="at most one defense may replace the gradient, got clip and clip"
+    ):
         chain(hook, hook)
 
 
 def test_defending_weights_moves_them_from_where_they_were_sent():
-    upload, _ = defend(clip(bound=2.5), TRAINED, SENT, ["w"], {}, generator(0), upload="weights")
+    upload, _ = defend(
+        clip(bound=2.5), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights"
+    )
     torch.testing.assert_close(upload["w"], torch.tensor([2.5, 4.0]))
     assert torch.equal(upload["mean"], TRAINED["mean"])
     assert torch.equal(upload["n"], TRAINED["n"])
@@ -50,13 +54,15 @@ def test_defending_weights_moves_them_from_where_they_were_sent():
 
 
 def test_defending_a_gradient_looks_at_the_gradient_alone():
-    upload, _ = defend(clip(bound=1.0), TRAINED, SENT, ["w"], {}, generator(0), upload="gradient")
+    upload, _ = defend(
+        clip(bound=1.0), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="gradient"
+    )
     torch.testing.assert_close(upload["w"], TRAINED["w"] / TRAINED["w"].norm())
 
 
 def test_weights_sent_in_float64_do_not_widen_the_upload():
     sent = {**SENT, "w": SENT["w"].double()}
-    upload, _ = defend(clip(), TRAINED, sent, ["w"], {}, generator(0), upload="weights")
+    upload, _ = defend(clip(), TRAINED, sent, ["w"], {}, generator=generator(0), upload="weights")
     assert upload["w"].dtype == torch.float32
 
 
@@ -72,12 +78,14 @@ def test_weights_sent_in_float64_do_not_widen_the_upload():
 def test_a_broken_defense_fails_closed(broken):
     bad = Defense("broken", lambda p, s, g: (broken(p), s))
     with pytest.raises(ValueError, match="defense broken: "):
-        defend(bad, TRAINED, SENT, ["w"], {}, generator(0), upload="weights")
+        defend(bad, TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights")
 
 
 def test_state_goes_from_round_to_round():
-    _, state = defend(sticky(), TRAINED, SENT, ["w"], {}, generator(0), upload="weights")
-    upload, _ = defend(sticky(), TRAINED, SENT, ["w"], state, generator(0), upload="weights")
+    _, state = defend(sticky(), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights")
+    upload, _ = defend(
+        sticky(), TRAINED, SENT, ["w"], state, generator=generator(0), upload="weights"
+    )
     torch.testing.assert_close(upload["w"], torch.tensor([1 + 0.75 * 3, 2 + 0.75 * 4]))
     assert not same_params(upload, TRAINED)
 

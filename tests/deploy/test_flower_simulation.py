@@ -17,7 +17,12 @@ from tests.builders import rows_without_seconds, same_params
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-SETTINGS = ("federation.rounds=2", "federation.clients=4", "federation.per_round=3", "data.limit=200")
+SETTINGS = (
+    "federation.rounds=2",
+    "federation.clients=4",
+    "federation.per_round=3",
+    "data.limit=200",
+)
 
 pytestmark = pytest.mark.deploy
 
@@ -81,5 +86,7 @@ def test_three_engines_give_the_same_bits(flower, tmp_path):
 def run_status(environment):
     """Return what Flower says of its only run; `flwr run` itself exits 0 when a run failed."""
     command = [BIN / "flwr", "ls", "--format", "json"]
-    listed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     return json.loads(listed.stdout)["runs"][0]["status"]

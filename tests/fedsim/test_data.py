@@ -45,7 +45,9 @@ def test_dirichlet_is_more_skewed_for_smaller_alpha():
 
     def largest_share(alpha):
         parts = partition.dirichlet(labels, 10, 0, alpha=alpha)
-        return np.mean([np.bincount(labels[part], minlength=10).max() / len(part) for part in parts])
+        return np.mean(
+            [np.bincount(labels[part], minlength=10).max() / len(part) for part in parts]
+        )
 
     assert largest_share(0.1) > 0.4 > 0.2 > largest_share(100.0)
 
@@ -77,7 +79,10 @@ def test_users_come_from_a_column_or_a_file(tmp_path):
         ({"data": "tests.builders:observe"}, "data.name: .* must be a function of a folder"),
         ({"data": {"name": "digits", "alhpa": 1}}, "data.alhpa: must be a known key"),
         ({"data": {"limit": 3}}, "federation.clients: must be at most the 3 private examples"),
-        ({"data": TOY | {"partition": "user", "users": "usr"}}, "data.users: .*did you mean 'user'"),
+        (
+            {"data": TOY | {"partition": "user", "users": "usr"}},
+            "data.users: .*did you mean 'user'",
+        ),
         ({"data": {"name": "mnist", "root": "/dev/null/x"}}, "data.root: 'mnist' must be readable"),
     ],
 )

@@ -51,7 +51,9 @@ def test_a_run_stopped_after_any_round_ends_with_the_same_bits(tmp_path, strateg
 
 def test_a_failing_client_is_a_row_and_the_run_goes_on(tmp_path):
     defense = [{"name": "tests.fedsim.test_engines:first_two_fail"}]
-    run = api.run(small_config(defense=defense, federation={"clients": 4, "rounds": 1}), tmp_path / "run")
+    run = api.run(
+        small_config(defense=defense, federation={"clients": 4, "rounds": 1}), tmp_path / "run"
+    )
     rows = [row for row in run.metrics().to_pylist() if row["metric"] == "failed"]
     assert len(rows) == 2
     assert all(row["reason"] == "RuntimeError: out of luck" for row in rows)
@@ -62,7 +64,10 @@ def test_a_failing_client_is_a_row_and_the_run_goes_on(tmp_path):
 
 def test_when_all_clients_fail_the_run_ends_with_the_reason(tmp_path):
     config = small_config(defense=[{"name": "tests.fedsim.test_engines:all_fail"}])
-    with pytest.raises(RunStopped, match="round 1: a client must succeed, got 4 failures; client .: RuntimeError: out of luck"):
+    with pytest.raises(
+        RunStopped,
+        match="round 1: a client must succeed, got 4 failures; client .: RuntimeError: out of luck",
+    ):
         api.run(config, tmp_path / "run")
 
 
@@ -105,7 +110,11 @@ def test_a_recording_attacked_later_gives_the_same_rows(tmp_path):
     run = api.run(small_config(), tmp_path / "run")
     before = rows_without_seconds(run.ledger())
     rounds = []
-    api.attack(run.path, [Part(name="llg"), Part(name="idlg")], on_round=lambda n, total: rounds.append((n, total)))
+    api.attack(
+        run.path,
+        [Part(name="llg"), Part(name="idlg")],
+        on_round=lambda n, total: rounds.append((n, total)),
+    )
     assert rows_without_seconds(run.ledger()) == before
     assert rounds == [(1, 3), (2, 3), (3, 3)]
 
@@ -128,7 +137,12 @@ def test_without_truth_attacks_answer_and_values_are_null(tmp_path):
 def test_only_what_is_selected_is_recorded_and_attacked(tmp_path):
     config = small_config(record={"every": 2, "clients": ["1", "3"]})
     rows = api.run(config, tmp_path / "run").ledger().to_pylist()
-    assert {(row["round"], row["client"]) for row in rows} == {(1, "1"), (1, "3"), (3, "1"), (3, "3")}
+    assert {(row["round"], row["client"]) for row in rows} == {
+        (1, "1"),
+        (1, "3"),
+        (3, "1"),
+        (3, "3"),
+    }
 
 
 @pytest.mark.parametrize("data", ["digits", "adult-like"])

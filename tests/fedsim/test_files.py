@@ -53,7 +53,10 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 
 def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
-    rows = [Leak(1, "0", "llg", "label", "asr", 0.5, None, 0.1), Leak(1, None, "x", "y", "z", None, 0.0, 0.0)]
+    rows = [
+        Leak(1, "0", "llg", "label", "asr", 0.5, None, 0.1),
+        Leak(1, None, "x", "y", "z", None, 0.0, 0.0),
+    ]
     write_table(tmp_path / "l.parquet", leakage_table(rows))
     assert read_table(tmp_path / "l.parquet", LEAKAGE).to_pylist()[1]["client"] is None
     write_table(tmp_path / "m.parquet", leakage_table(rows).drop_columns(["blind"]))

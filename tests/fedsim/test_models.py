@@ -21,7 +21,9 @@ def size(model):
         ("tests.builders:bilinear", (4,), 3, 5 * 5 + 6 * 3),
     ],
 )
-def test_models_have_the_expected_size_and_depend_on_the_seed_alone(name, shape, classes, parameters):
+def test_models_have_the_expected_size_and_depend_on_the_seed_alone(
+    name, shape, classes, parameters
+):
     build = lambda seed: models.build(small_config(model=name, seed=seed), shape, classes)
     first, again, other = build(0), build(0), build(1)
     assert size(first) == parameters

@@ -37,7 +37,9 @@ def test_it_is_one_file_that_loads_nothing(runs):
     page = runs[0].report.read_text()
     reader = Reader(page)
     assert [load for load in reader.loads if not load.startswith(("#", "data:"))] == []
-    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", page)
+    assert not re.search(
+        r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", page
+    )
     assert reader.tags.count("svg") == 2
     text = " ".join(reader.text)
     for expected in ("plain", "llg", "idlg", "blind guess", "test accuracy", "fedavg, 4 clients"):

@@ -16,7 +16,9 @@ def leak(round_, client="0", attack="llg", value=0.5):
 def folder_with(tmp_path, rounds):
     folder = RunFolder.create(tmp_path / "run", small_config())
     for number in rounds:
-        checkpoint = Checkpoint(number, {"w": torch.full((3,), float(number))}, ({}, {"strategy": {}}))
+        checkpoint = Checkpoint(
+            number, {"w": torch.full((3,), float(number))}, ({}, {"strategy": {}})
+        )
         folder.commit(checkpoint, [leak(number)], [Measure(number, "test", "accuracy", 0.5)], {})
     return folder
 
@@ -63,7 +65,10 @@ def test_the_newest_state_of_every_client_is_restored(tmp_path):
         folder.commit(Checkpoint(number, STATE, ({}, {"strategy": {}}), states), [], [], {})
     start = folder.restore()
     assert start is not None
-    assert {name: float(state["m"]) for name, state in start.clients.items()} == {"0": 1.0, "1": 2.0}
+    assert {name: float(state["m"]) for name, state in start.clients.items()} == {
+        "0": 1.0,
+        "1": 2.0,
+    }
     kept = list((folder.path / "state").glob("*/clients/*"))
     assert len(kept) == 2
 
@@ -73,7 +78,12 @@ def test_tables_are_whole_while_running_after_the_end_and_after_going_on(tmp_pat
     assert folder.ledger().num_rows == 2
     folder.write_tables()
     assert folder.ledger().num_rows == folder.metrics().num_rows == 2
-    folder.commit(Checkpoint(2, STATE, ({}, {"strategy": {}})), [leak(2)], [Measure(2, "test", "loss", 1.0)], {})
+    folder.commit(
+        Checkpoint(2, STATE, ({}, {"strategy": {}})),
+        [leak(2)],
+        [Measure(2, "test", "loss", 1.0)],
+        {},
+    )
     assert folder.ledger()["round"].to_pylist() == [0, 1, 2]  # the written table is behind
     assert folder.metrics().num_rows == 3
 

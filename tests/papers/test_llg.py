@@ -53,7 +53,9 @@ def test_untrained_lenet_unbalanced_batches(mnist, size):
         rows = unbalanced(mnist, size, stream)
         sent = {name: value.clone() for name, value in model.state_dict().items()}
         local = LocalTraining(lr=0.1, batch_size=size, upload="gradient")
-        gradient, _ = train(model, sent, mnist.inputs[rows], mnist.labels[rows], local, stream)
+        gradient, _ = train(
+            model, sent, mnist.inputs[rows], mnist.labels[rows], local, generator=stream
+        )
         view = observe(gradient, size, local=local)
         guess = llg(view, auxiliary_of(model, 10), stream)
         truth = Truth(mnist.labels[rows], rows)

@@ -13,7 +13,10 @@ def test_the_server_takes_the_mean_gradients_step_and_averages_buffers():
     gradients = {0: [1.0, 0.0], 1: [0.0, 4.0]}
 
     def answer(client):
-        arrays = {"w": np.array(gradients[client], np.float32), "running": np.array([8.0 * client], np.float32)}
+        arrays = {
+            "w": np.array(gradients[client], np.float32),
+            "running": np.array([8.0 * client], np.float32),
+        }
         return reply_with(arrays, 1 + 2 * client)
 
     strategy = FedSGD(lr=0.5, buffers=["running"])

@@ -53,7 +53,9 @@ def two_arrays(client):
 
 def text(client):
     content = upload(client)
-    content["arrays"] = ArrayRecord({"w": Array("object", (1,), "numpy.ndarray", b"\x80\x04K\x01."), "b": Array(np.ones(1))})
+    content["arrays"] = ArrayRecord(
+        {"w": Array("object", (1,), "numpy.ndarray", b"\x80\x04K\x01."), "b": Array(np.ones(1))}
+    )
     return content
 
 
@@ -66,13 +68,19 @@ FAULTS = {
     "nothing": (lambda c: None, "no reply in time"),
     "nan": (lambda c: upload(c, w=np.array([1, np.nan, 1], np.float32)), "w: must be finite"),
     "infinite": (lambda c: upload(c, b=np.array([np.inf], np.float32)), "b: must be finite"),
-    "shape": (lambda c: upload(c, w=np.ones(4, np.float32)), r"w: shape must be \(3,\), got \(4,\)"),
+    "shape": (
+        lambda c: upload(c, w=np.ones(4, np.float32)),
+        r"w: shape must be \(3,\), got \(4,\)",
+    ),
     "missing": (lambda c: upload(c, b=None), "missing b"),
     "unknown": (lambda c: upload(c, z=np.ones(1)), "unknown z"),
     "records": (two_arrays, "must hold one ArrayRecord, got 2"),
     "pickle": (text, "arrays: must be numeric NumPy arrays"),
     "metrics": (without_metrics, "must hold one MetricRecord, got 0"),
-    "weight": (lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, 0), "num-examples: must be"),
+    "weight": (
+        lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, 0),
+        "num-examples: must be",
+    ),
     "weight-nan": (
         lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, float("nan")),
         "num-examples: must be",
@@ -99,7 +107,9 @@ def test_an_error_from_the_superlink_is_laid_at_the_clients_door(tmp_path):
     late = Message(Error(code=1, reason="node unavailable"), reply_to=messages[1])
     late.metadata.__dict__["_src_node_id"] = 1
     recording.aggregate_train(1, [replies[0], late])
-    assert recording.failures == [("1" if messages[1].metadata.dst_node_id == 3 else "0", "node unavailable")]
+    assert recording.failures == [
+        ("1" if messages[1].metadata.dst_node_id == 3 else "0", "node unavailable")
+    ]
 
 
 def test_what_is_recorded_can_be_chosen(tmp_path):
@@ -124,9 +134,7 @@ def test_large_rounds_are_spooled_to_disk_and_leave_nothing_behind(tmp_path):
             return super().aggregate_train(server_round, replies)
 
     tape = Tape(tmp_path, clients=["0"])
-    recording = Recording(
-        Looking(), tape, client_of=lambda node: str(node - 2), memory=20
-    )
+    recording = Recording(Looking(), tape, client_of=lambda node: str(node - 2), memory=20)
     arrays, _ = one_round(recording, grid_of(3, upload))
     assert sorted(seen.values()) == ["TensorFile", "TensorFile", "dict"]  # one of 16 bytes fits
     assert arrays["w"].numpy() == pytest.approx(np.full(3, 8 / 6))
@@ -144,6 +152,8 @@ def test_metrics_of_others_pass_through(tmp_path):
     recording, _, metrics = record(tmp_path, upload)
     assert isinstance(metrics, MetricRecord)
     recording.summary()
-    evaluate = list(recording.configure_evaluate(1, to_record(SENT), ConfigRecord(), grid_of(3, upload)))
+    evaluate = list(
+        recording.configure_evaluate(1, to_record(SENT), ConfigRecord(), grid_of(3, upload))
+    )
     assert len(evaluate) == 3
     assert recording.aggregate_evaluate(1, []) is None

@@ -51,7 +51,10 @@ def test_a_damaged_or_foreign_recording_is_named(tmp_path, change, reason):
 
 def test_the_delta_is_taken_in_the_uploads_precision(tmp_path):
     tape = Tape(tmp_path)
-    sent = {"w": torch.full((3,), 1 / 3, dtype=torch.float64), "n": torch.tensor(2.5, dtype=torch.float64)}
+    sent = {
+        "w": torch.full((3,), 1 / 3, dtype=torch.float64),
+        "n": torch.tensor(2.5, dtype=torch.float64),
+    }
     upload = {"w": torch.full((3,), 1 / 3), "n": torch.tensor(3)}
     tape.write_sent(1, sent)
     tape.write_upload(1, "0", upload, 5, "weights")
