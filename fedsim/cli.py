@@ -83,9 +83,11 @@ def attack(
     from fedsim import api
     from fedsim.config import Part
 
-    parts = [Part(name=name.strip()) for name in with_.split(",") if name.strip()]
-    if not parts:
+    names = [name.strip() for name in with_.split(",") if name.strip()]
+    if not names:
         raise ConfigError("--with: must name an attack, got none; see fedsim list attacks")
+    own = {part.name: part for part in api.Run(recording).config().attack}  # with their options
+    parts = [own.get(name, Part(name=name)) for name in names]
     with Progress(console=err, transient=True, disable=as_json) as bar:
         task = bar.add_task("attacking", total=None)
         rows = api.attack(
@@ -218,13 +220,12 @@ def main() -> NoReturn:
     """Run the command line: one sentence and a non-zero exit code for every failure."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(standalone_mode=False) or 0
+        if code == 130:  # typer's answer to Ctrl-C
+            err.print("fedsim: stopped")
     except FedsimError as error:
         err.print(f"fedsim: {error}", style="red", markup=False, soft_wrap=True)
         code = error.code
-    except typer.Exit as exit_:
-        code = exit_.exit_code
     except KeyboardInterrupt:
         err.print("fedsim: stopped")
         code = 130

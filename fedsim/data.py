@@ -3,7 +3,7 @@
 import gzip
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -190,14 +190,20 @@ def load(config: Config) -> Dataset:
         raise ConfigError(f"data.name: '{name}' must be a function of a folder ({error})") from None
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"data.name: must return a Dataset, got {type(dataset).__name__}")
+    users = config.data.users
+    if users is not None and users not in dataset.columns:
+        ids = _read_ids(users, dataset)
+        dataset = replace(dataset, columns={**dataset.columns, users: ids})
     if config.data.limit is None or config.data.limit >= len(dataset.labels):
         return dataset
     stream = generator(config.seed, "limit")
     rows = torch.randperm(len(dataset.labels), generator=stream)[: config.data.limit]
-    return Dataset(
-        dataset.inputs[rows], dataset.labels[rows], dataset.test_inputs, dataset.test_labels,
-        dataset.num_classes, {key: column[rows] for key, column in dataset.columns.items()},
-    )  # fmt: skip
+    return replace(
+        dataset,
+        inputs=dataset.inputs[rows],
+        labels=dataset.labels[rows],
+        columns={key: column[rows] for key, column in dataset.columns.items()},
+    )
 
 
 def federate(config: Config) -> Federated:
@@ -236,16 +242,14 @@ def _federate(text: str) -> Federated:
     elif data.partition == "shards":
         parts = partition.shards(labels, num_clients, seed, per_client=data.shards)
     else:
-        ids = _user_ids(dataset, str(data.users))
+        ids = dataset.columns[str(data.users)]
         parts = partition.by_user(ids[rows], num_clients, seed)
     clients = tuple(torch.from_numpy(rows[part]) for part in parts)
     return Federated(dataset, clients, auxiliary)
 
 
-def _user_ids(dataset: Dataset, users: str) -> NDArray[Any]:
-    """Return an id per training row, from a column of the data set or a file with one a row."""
-    if users in dataset.columns:
-        return dataset.columns[users]
+def _read_ids(users: str, dataset: Dataset) -> NDArray[Any]:
+    """Return an id per training row from a file with one a row."""
     path = Path(users).expanduser()
     if not path.exists():
         raise ConfigError(

@@ -148,3 +148,13 @@ def test_help_answers_in_less_than_07_seconds_of_cpu():
     run = [sys.executable, "-c", code, str(program)]
     seconds = [float(subprocess.run(run, capture_output=True, check=True).stdout) for _ in range(3)]
     assert min(seconds) < 0.7
+
+
+def test_ctrl_c_before_anything_started(here, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedsim.config.read", stop)
+    code, _, err = fedsim(capsys, "run", "run.toml")
+    assert code == 130
+    assert err.strip() == "fedsim: stopped"

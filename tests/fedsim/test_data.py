@@ -65,6 +65,9 @@ def test_users_come_from_a_column_or_a_file(tmp_path):
     by_column = small_config(data=TOY | {"partition": "user", "users": "user"})
     np.savetxt(tmp_path / "ids.txt", ids, fmt="%d")
     by_file = small_config(data=TOY | {"partition": "user", "users": str(tmp_path / "ids.txt")})
+    cut = {"users": str(tmp_path / "ids.txt"), "partition": "user", "limit": 40}
+    toy = small_config(data=TOY | cut)
+    assert len(data.load(toy).columns[str(tmp_path / "ids.txt")]) == 40
     for config in (by_column, by_file):
         for rows in data.federate(config).clients:
             others = [r for r in data.federate(config).clients if r is not rows]
