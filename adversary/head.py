@@ -1,6 +1,5 @@
 """The linear classification head, where labels leak: found in the model, read from an update."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,9 +53,3 @@ def _scale(observation: Observation) -> float:
 def num_labels(observation: Observation) -> int:
     """Return how many labels went into the update, one per use of an example."""
     return observation.update.num_examples * observation.local.epochs
-
-
-def num_steps(observation: Observation) -> int:
-    """Return how many local steps the client took."""
-    local = observation.local
-    return local.epochs * math.ceil(observation.update.num_examples / local.batch_size)

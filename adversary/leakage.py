@@ -12,7 +12,7 @@ from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES, Family
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
-from fedsim.errors import ConfigError
+from fedsim.errors import ConfigError, FedsimError
 from fedsim.rng import generator
 from fedsim.types import Auxiliary, Leak, Measure, Truth, View
 
@@ -39,12 +39,15 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
     attacks = []
     for part in parts:
         attack = find("attack.name", part.name, known)
+        if not isinstance(attack, Attack):
+            raise ConfigError(f"attack.name: must be an Attack, got {part.name} = {attack!r}")
         for field in attack.needs:
             if getattr(auxiliary, field) is None:
                 raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
         find(f"attack.{part.name}.family", attack.family, FAMILIES)
         options = check_options(f"attack.{part.name}", attack.infer, part.options)
-        attacks.append(replace(attack, infer=partial(attack.infer, **options)))
+        # In the ledger it goes by the name that the config knows it by.
+        attacks.append(replace(attack, name=part.name, infer=partial(attack.infer, **options)))
     return attacks
 
 
@@ -67,8 +70,10 @@ def attack_view(
         guess, reason, start = None, None, time.perf_counter()
         try:
             guess = attack.infer(view, auxiliary, stream)
-        except ValueError as error:  # this update defeats this attack; the others go on
-            reason = str(error)
+        except FedsimError:  # the recording itself is damaged
+            raise
+        except Exception as error:  # this update defeats this attack; the others go on
+            reason = " ".join(f"{error}".split()) or type(error).__name__
         seconds = time.perf_counter() - start
         answers.append(Answer(view, attack, guess, blinds[family.name], seconds, reason))
     return answers

@@ -7,6 +7,7 @@ from defenses.defense import Defense, chain, defend
 from defenses.gaussian import gaussian
 from fedsim.catalog import call, find, with_extensions
 from fedsim.config import Part
+from fedsim.errors import ConfigError
 
 DEFENSES: dict[str, Callable[..., Defense]] = {
     "clip": clip,
@@ -23,9 +24,13 @@ def build(parts: Iterable[Part]) -> Defense:
         ConfigError: A name or an option is unknown, or an option is out of range.
     """
     known = with_extensions(DEFENSES, "defenses")
-    return chain(
-        *(
-            call(f"defense.{part.name}", find("defense.name", part.name, known), part.options)
-            for part in parts
-        )
-    )
+    built = []
+    for part in parts:
+        make = find("defense.name", part.name, known)
+        built.append(call(f"defense.{part.name}", make, part.options))
+        if not isinstance(built[-1], Defense):
+            raise ConfigError(f"defense.name: must make a Defense, got {part.name} = {make!r}")
+    try:
+        return chain(*built)
+    except ValueError as error:
+        raise ConfigError(f"defense: {error}") from None

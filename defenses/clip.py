@@ -30,7 +30,7 @@ def clip(*, bound: float = 1.0) -> Defense:
         length = float(norm(params))
         if length <= bound:
             return dict(params), state
-        # The next smaller float32 keeps the promise when the scaled entries are rounded.
+        # A hair less keeps the promise when the scaled entries are rounded in float32.
         scale = bound / length * (1 - 2**-22)
         return {name: value * scale for name, value in params.items()}, state
 

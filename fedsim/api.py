@@ -1,24 +1,26 @@
 """The same things as the command line, as functions for a notebook."""
 
-import importlib.metadata
 import logging
 import os
-import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from fedsim import __version__, engines
-from fedsim.config import Config, Part
-from fedsim.engines.grid import SimulationGrid
-from fedsim.errors import BadRecording, ConfigError
+import strategies
+from fedsim import engines
+from fedsim.config import Config, Part, with_versions
+from fedsim.engines.grid import Execute, Job, SimulationGrid
+from fedsim.errors import BadRecording, ConfigError, FedsimError
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, RunFolder
-from fedsim.server_app import Round, attack_round, federate, prepare
-from fedsim.types import Leak
+from fedsim.server_app import Plan, Round, attack_round, federate, prepare
+from fedsim.types import Leak, Measure
+from fedsim.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
 from strategies.tape import recorded_rounds
 
 
@@ -63,11 +65,11 @@ def run(
         ConfigError: The config is wrong; nothing has been written.
         RunStopped: The run ended early; `resume` may go on.
     """
-    config = config or Config()
-    config = config.model_copy(update={"versions": _versions()})
-    plan = prepare(config)
-    folder = RunFolder.create(Path(out) if out else new_folder(config), config)
-    return _go(plan, folder, on_round)
+    plan = prepare(with_versions(config or Config()))
+    path = Path(out) if out else new_folder(plan.config)
+    _rehearse(plan)
+    with _started(plan.config) as execute:
+        return _go(plan, RunFolder.create(path, plan.config), execute, on_round)
 
 
 def resume(out: Path | str, *, on_round: Callable[[Round], None] = lambda _: None) -> Run:
@@ -82,7 +84,9 @@ def resume(out: Path | str, *, on_round: Callable[[Round], None] = lambda _: Non
         RunStopped: The run ended early again.
     """
     folder = RunFolder(Path(out))
-    return _go(prepare(folder.config), folder, on_round)
+    plan = prepare(folder.config)
+    with _started(plan.config) as execute:
+        return _go(plan, folder, execute, on_round)
 
 
 def attack(
@@ -108,16 +112,20 @@ def attack(
     folder = RunFolder(Path(recording))
     plan = prepare(folder.config.model_copy(update={"attack": tuple(attacks)}))
     rounds = recorded_rounds(folder.path)
+    if folder.finished_rounds:  # the round in which a run was killed is not whole
+        rounds = [number for number in rounds if number <= folder.finished_rounds[-1]]
     if not rounds:
         raise BadRecording(f"{folder.path}: must hold recorded rounds, got none")
     leaks: list[Leak] = []
-    with _one_thread(plan.config):
+    failures: list[Measure] = []
+    with folder.locked(), _threads(plan.config):
         for done, round_ in enumerate(rounds, start=1):
-            rows, _, guesses = attack_round(plan, folder, round_)
+            rows, failed, guesses = attack_round(plan, folder, round_)
             leaks += rows
+            failures += failed
             folder.write_guesses(round_, guesses)
             on_round(done, len(rounds))
-    return folder.replace_attacks({part.name for part in attacks}, leaks)
+        return folder.replace_attacks({part.name for part in attacks}, leaks, failures)
 
 
 def report(runs: Iterable[Path | str], out: Path | str | None = None) -> Path:
@@ -152,10 +160,14 @@ def newest_unfinished() -> Path:
     """
     found = []
     for path in Path("runs").glob("*/config.toml"):
-        folder = RunFolder(path.parent)
-        done = max(folder.finished_rounds, default=-1)
-        if done < folder.config.federation.rounds:
-            found.append((path.stat().st_mtime, path.parent))
+        try:
+            folder = RunFolder(path.parent)
+            with folder.locked():
+                done = max(folder.finished_rounds, default=-1)
+                if done < folder.config.federation.rounds:
+                    found.append((path.stat().st_mtime, path.parent))
+        except FedsimError:  # damaged, or still running
+            continue
     if not found:
         raise ConfigError(
             "--resume: must find an unfinished run under runs/, got none; name it with --out"
@@ -163,47 +175,68 @@ def newest_unfinished() -> Path:
     return max(found)[1]
 
 
-def _go(plan, folder: RunFolder, on_round: Callable[[Round], None]) -> Run:
-    _quiet()
-    config = plan.config
-    start = folder.restore()
-    with _one_thread(config), engines.start(config) as execute:
+def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Round], None]) -> Run:
+    with folder.locked():
+        start = folder.restore()
         grid = SimulationGrid(
-            config.federation.clients, execute, folder.truth.absolute(),
+            plan.config.federation.clients, execute, folder.truth.absolute(),
             start.clients if start else None,
         )  # fmt: skip
         federate(
             plan, grid, folder, client_of=grid.client_of, client_states=grid.client_states,
             start=start, on_round=on_round,
         )  # fmt: skip
-    write_report([folder], folder.path / REPORT)
+        write_report([folder], folder.path / REPORT)
     return Run(folder.path)
 
 
-class _one_thread:
-    """Use the config's number of threads inside the block: sums depend on it."""
-
-    def __init__(self, config: Config) -> None:
-        self.threads = config.engine.threads
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
-
-
-def _quiet() -> None:
-    """Flower logs every round at INFO; what matters of it is told by the run itself."""
+@contextmanager
+def _started(config: Config) -> Iterator[Execute]:
+    """Start the engine, before anything is written, with Flower's own log kept quiet."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    with _threads(config), engines.start(config) as execute:
+        yield execute
 
 
-def _versions() -> dict[str, str]:
-    names = ("flwr", "torch", "numpy")
-    return {
-        "fedsim": __version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-    }
+@contextmanager
+def _threads(config: Config) -> Iterator[None]:
+    """Use the config's number of threads inside the block: sums depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.engine.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rehearse(plan: Plan) -> None:
+    """Let the strategy aggregate a round of zeros, so that what can only fail fails now.
+
+    Raises:
+        ConfigError: It cannot aggregate that many uploads with its options.
+    """
+    federation = plan.config.federation
+    strategy = strategies.build(plan.config, ())
+    zeros = to_record({"zeros": torch.zeros(2)})
+
+    def answer(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:  # noqa: ARG001
+        for message, context in jobs:
+            metrics = MetricRecord({NUM_EXAMPLES: 1})
+            content = RecordDict({ARRAYS: ArrayRecord(dict(zeros)), METRICS: metrics})
+            yield Message(content, reply_to=message), context
+
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    grid = SimulationGrid(federation.clients, answer, Path())
+    reason = "none"
+    try:
+        with strategies.sampling(plan.config.seed, 0):
+            messages = strategy.configure_train(1, zeros, ConfigRecord(), grid)
+        if strategy.aggregate_train(1, grid.send_and_receive(messages))[0] is not None:
+            return
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+    raise ConfigError(
+        f"federation.strategy: '{federation.strategy}' must aggregate {federation.sampled} uploads "
+        f"with options {federation.options}, got {reason}"
+    )

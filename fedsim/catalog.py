@@ -16,8 +16,15 @@ Part = TypeVar("Part")
 
 
 def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
-    """Return the built-in parts and those that packages offer as `fedsim.<kind>` entry points."""
-    extensions = {point.name: point.load() for point in entry_points(group=f"fedsim.{kind}")}
+    """Return the built-in parts and those that packages offer as `fedsim.<kind>` entry points.
+
+    Raises:
+        ConfigError: An entry point cannot be imported.
+    """
+    points = entry_points(group=f"fedsim.{kind}")
+    extensions = {
+        point.name: _imported(f"entry point {point.name}", point.value) for point in points
+    }
     return {**extensions, **builtin}
 
 
@@ -35,8 +42,15 @@ def find(key: str, name: str, parts: Mapping[str, Part]) -> Part:
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return a part's options: its keyword-only parameters."""
-    parameters = inspect.signature(function, eval_str=True).parameters
+    """Return a part's options: its keyword-only parameters.
+
+    Raises:
+        ConfigError: It is no function.
+    """
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters
+    except (TypeError, ValueError):
+        raise ConfigError(f"name: must be a function or a class, got {function!r}") from None
     return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
@@ -75,13 +89,15 @@ def call(key: str, function: Callable[..., Part], options: Mapping[str, Any]) ->
         return function(**checked)
     except ValueError as error:
         raise ConfigError(f"{key}.{error}") from None
+    except TypeError as error:  # an option without a default
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _imported(key: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's module may raise anything
         raise ConfigError(
             f"{key}: must be an importable package.module:function, got '{path}' ({error})"
         ) from None

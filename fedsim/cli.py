@@ -58,7 +58,8 @@ def run(  # noqa: PLR0917
         try:
             done = go(target, on_round=progress.show)
         except KeyboardInterrupt:
-            where = f"stopped; {_resume_hint(target)}" if progress.started else "stopped"
+            begun = (target / "config.toml").exists()
+            where = f"stopped; {_resume_hint(target)}" if begun else "stopped"
             raise _Interrupted(where) from None
         except FedsimError as error:
             if not progress.started or isinstance(error, ConfigError):
@@ -219,6 +220,7 @@ class _Progress:
 def main() -> NoReturn:
     """Run the command line: one sentence and a non-zero exit code for every failure."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    sys.path.insert(0, str(Path.cwd()))  # for the user's own `module:function`
     try:
         code = app(standalone_mode=False) or 0
         if code == 130:  # typer's answer to Ctrl-C
@@ -229,6 +231,10 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         err.print("fedsim: stopped")
         code = 130
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        err.print(f"fedsim: {reason}", style="red", markup=False, soft_wrap=True)
+        code = 1
     except Exception as error:
         code = _usage(error)
     sys.exit(code)

@@ -66,8 +66,9 @@ def train_client(message: Message, context: Context) -> Message:
             site.model, sent, dataset.inputs[rows], dataset.labels[rows], local,
             generator=generator(*names), gradient=site.defense.gradient or batch_gradient,
         )  # fmt: skip
-    truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}
-    _write_truth(context, round_, client, truth)
+    if config.record.keeps(round_, client):
+        truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}
+        _write_truth(context, round_, client, truth)
     upload = _defended(site, trained, sent, context, round_=round_, client=client)
     # With weights it is the client's size; a gradient weighs as much as its batch.
     num_examples = len(used) if local.upload == "gradient" else len(rows)

@@ -1,5 +1,8 @@
 """The config: one TOML file, checked whole before anything starts."""
 
+import importlib.metadata
+import math
+import platform
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,9 +15,11 @@ from fedsim.catalog import lower_first
 from fedsim.errors import ConfigError, nearest
 from fedsim.types import LocalTraining, Upload
 
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# strict: `true` is no number
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 class _Section(BaseModel):
@@ -26,6 +31,13 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
+
+    @model_validator(mode="after")
+    def _finite(self) -> "Part":
+        for key, value in self.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key}: must be finite, got {value}")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,7 +69,7 @@ class Federation(_Section):
     strategy: str = "fedavg"
     options: dict[str, Any] = {}
     timeout: Positive = 3600.0
-    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    evaluate_every: Natural = 1
 
     @model_validator(mode="after")
     def _sampled(self) -> "Federation":
@@ -121,6 +133,11 @@ class Record(_Section):
     every: Count = 1
     clients: tuple[str, ...] | None = None
 
+    def keeps(self, round_: int, client: str | None = None) -> bool:
+        """Return whether a round (and in it a client) is recorded."""
+        known = client is None or self.clients is None or client in self.clients
+        return (round_ - 1) % self.every == 0 and known
+
 
 class Engine(_Section):
     """Where clients run; `threads` holds in every engine, so that all give the same bits."""
@@ -134,7 +151,7 @@ class Engine(_Section):
 class Config(_Section):
     """A whole run; every field has a default, so `Config()` is the run of no arguments."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
     federation: Federation = Federation()
     data: Annotated[Data, BeforeValidator(_named)] = Data()
     model: Annotated[Model, BeforeValidator(_named)] = Model()
@@ -208,6 +225,13 @@ def parse_json(text: str) -> Config:
 def to_json(config: Config) -> str:
     """Return the config as one line, to travel in a message."""
     return config.model_dump_json(exclude_none=True)
+
+
+def with_versions(config: Config) -> Config:
+    """Return the config with the versions of what runs it."""
+    names = ("fedsim", "flwr", "torch", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return config.model_copy(update={"versions": {"python": platform.python_version(), **versions}})
 
 
 def read(path: Path | None, settings: Iterable[str] = ()) -> Config:

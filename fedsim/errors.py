@@ -1,6 +1,7 @@
 """The errors a user meets: one sentence each, `thing: rule, got value`."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -29,3 +30,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"one of {', '.join(valid)}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no room for a file."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full

@@ -81,8 +81,11 @@ class TensorFile(Mapping[str, Tensor]):
     def names(self) -> tuple[str, ...]:
         """The tensors' names, in the order in which they were saved."""
         known = self._file.keys()
-        order = json.loads(self.metadata.get("order", "[]"))
-        return tuple(order) if set(order) == set(known) else tuple(known)
+        try:
+            order = json.loads(self.metadata.get("order", "[]"))
+            return tuple(order) if set(order) == set(known) else tuple(known)
+        except (ValueError, TypeError):  # somebody else's metadata
+            return tuple(known)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:

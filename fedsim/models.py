@@ -88,11 +88,8 @@ def build(config: Config, input_shape: Shape, num_classes: int) -> nn.Module:
     """
     name = config.model.name
     function = find("model.name", name, with_extensions(MODELS, "models"))
-    try:
-        wanted = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        raise ConfigError(f"model.name: must be a function or a class, got {function!r}") from None
     options = check_options("model", function, config.model.options)
+    wanted = inspect.signature(function).parameters
     if "input_shape" in wanted:
         options["input_shape"] = input_shape
     if "num_classes" in wanted:
@@ -114,6 +111,11 @@ def trainable(model: nn.Module) -> tuple[str, ...]:
 def _check_output(name: str, model: object, input_shape: Shape, num_classes: int) -> None:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model.name: must build a torch module, got {type(model).__name__}")
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    if tied := sorted(set(names) - {name for name, _ in model.named_parameters()}):
+        raise ConfigError(
+            f"model.name: must hold each parameter under one name, '{name}' ties {tied[0]}"
+        )
     training = model.training
     try:
         with torch.no_grad():

@@ -10,9 +10,11 @@ state/0001/                     a finished round: its table rows, and what resum
 # pyarrow.compute makes its functions at import:
 # pyright: reportAttributeAccessIssue=false
 
+import fcntl
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from fedsim import config as configs
 from fedsim.config import Config
-from fedsim.errors import BadRecording, ConfigError
+from fedsim.errors import BadRecording, ConfigError, RunStopped
 from fedsim.files import TensorFile, save_tensors, write_whole
 from fedsim.ledger import LEAKAGE, METRICS, leakage_table, metrics_table, read_table, write_table
 from fedsim.types import Leak, Measure, Params
@@ -71,12 +73,28 @@ class RunFolder:
         Raises:
             ConfigError: There is something in `path` already.
         """
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--out: must be a folder, got the file {path}")
+        if path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
             raise ConfigError(
                 f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
             )
         write_whole(path / "config.toml", lambda file: file.write_text(configs.dump(config)))
         return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing into the folder inside the block.
+
+        Raises:
+            RunStopped: Another process is at it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunStopped(f"{self.path}: must be free, another process runs it") from None
+            yield
 
     @cached_property
     def config(self) -> Config:
@@ -98,7 +116,7 @@ class RunFolder:
     @property
     def finished_rounds(self) -> list[int]:
         """The rounds that are complete, with their attacks, in order."""
-        return sorted(int(path.name) for path in (self.path / "state").glob("[0-9]*"))
+        return _numbers(self.path / "state")
 
     def commit(
         self,
@@ -135,22 +153,28 @@ class RunFolder:
             BadRecording: A file of the checkpoint is missing or damaged.
         """
         last = max(self.finished_rounds, default=None)
-        for name in ("rounds", "truth"):
-            for path in (self.path / name).glob("[0-9]*"):
-                if last is None or int(path.name) > last:
-                    shutil.rmtree(path)
+        begun = {name: _numbers(self.path / name) for name in ("rounds", "truth")}
+        if max(begun["rounds"], default=0) > (last or 0) + 1:  # not a run that was killed
+            raise BadRecording(f"{self.path}: must hold state/ to go on from, got rounds alone")
+        for name, numbers in begun.items():
+            for number in numbers:
+                if number > (last or 0):
+                    shutil.rmtree(self.path / name / f"{number:04d}")
         if last is None:
             return None
         folder = self.path / "state" / f"{last:04d}"
         memory = TensorFile(folder / "strategy.safetensors")
-        states = sorted((self.path / "state").glob("[0-9]*/clients/*.safetensors"))
-        return Checkpoint(
-            round=last,
-            params=dict(TensorFile(folder / "params.safetensors")),
-            strategy=(dict(memory), json.loads(memory.metadata["state"])),
-            # sorted by round: the newest state of a client wins
-            clients={path.stem: dict(TensorFile(path)) for path in states},
-        )
+        clients = {
+            path.stem: dict(TensorFile(path))
+            for number in self.finished_rounds  # the newest state of a client wins
+            for path in (self.path / "state" / f"{number:04d}" / "clients").glob("*.safetensors")
+        }
+        try:
+            description = json.loads(memory.metadata["state"])
+        except (KeyError, ValueError):
+            raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
+        params = dict(TensorFile(folder / "params.safetensors"))
+        return Checkpoint(last, params, (dict(memory), description), clients)
 
     def final_params(self) -> dict[str, Tensor]:
         """Return the global state after the last finished round.
@@ -165,13 +189,8 @@ class RunFolder:
 
     def write_tables(self) -> None:
         """Write the two tables over all finished rounds, keeping later attacks' rows."""
-        ledger = self._parts(LEDGER, LEAKAGE)
-        if (self.path / LEDGER).exists():
-            before = read_table(self.path / LEDGER, LEAKAGE)
-            later = self._others(before, {part.name for part in self.config.attack})
-            ledger = pa.concat_tables([ledger, later])
-        write_table(self.path / LEDGER, _sorted(ledger))
-        write_table(self.path / MEASURES, self._parts(MEASURES, METRICS))
+        write_table(self.path / LEDGER, _sorted(self._merged(LEDGER, LEAKAGE)))
+        write_table(self.path / MEASURES, self._merged(MEASURES, METRICS))
 
     def ledger(self) -> pa.Table:
         """Return the leakage ledger; of a running or killed run, its finished rounds."""
@@ -181,11 +200,15 @@ class RunFolder:
         """Return the metrics table; of a running or killed run, its finished rounds."""
         return self._table(MEASURES, METRICS)
 
-    def replace_attacks(self, names: set[str], leaks: Iterable[Leak]) -> pa.Table:
+    def replace_attacks(
+        self, names: set[str], leaks: Iterable[Leak], failures: Iterable[Measure] = ()
+    ) -> pa.Table:
         """Put new rows in the place of those of the attacks `names`, and return the new rows."""
-        new = leakage_table(leaks)
-        kept = self._others(self.ledger(), names)
+        new, failed = leakage_table(leaks), metrics_table(failures)
+        kept = _others(self.ledger(), names)
         write_table(self.path / LEDGER, _sorted(pa.concat_tables([kept, new])))
+        kept = _others(self.metrics(), names)
+        write_table(self.path / MEASURES, pa.concat_tables([kept, failed]))
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
@@ -206,18 +229,23 @@ class RunFolder:
         parts = [read_table(folder / f"{r:04d}" / name, schema) for r in self.finished_rounds]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
+    def _merged(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return all rounds' own rows, and those that later attacks put into the whole table."""
+        parts = self._parts(name, schema)
+        if not (self.path / name).exists():
+            return parts
+        own = {part.name for part in self.config.attack}
+        before = read_table(self.path / name, schema)
+        later = before.filter(_of_attacks(before)) if schema is METRICS else before
+        return pa.concat_tables([parts, _others(later, own)])
+
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
         if not (self.path / name).exists():
             return self._parts(name, schema)
         table, parts = read_table(self.path / name, schema), self._parts(name, schema)
         behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
-        return parts if behind else table
-
-    @staticmethod
-    def _others(table: pa.Table, names: set[str]) -> pa.Table:
-        mine = pc.is_in(table["attack"], value_set=pa.array(sorted(names), pa.string()))
-        return table.filter(pc.invert(mine))
+        return self._merged(name, schema) if behind else table
 
     def _forget(self, round_: int, clients: Iterable[str]) -> None:
         """Delete what a newer checkpoint has made useless; the tables stay."""
@@ -236,3 +264,21 @@ def _sorted(table: pa.Table) -> pa.Table:
     keyed = table.append_column("width", pc.utf8_length(table["client"]))
     keys = ("round", "width", "client", "attack", "metric")
     return table.take(pc.sort_indices(keyed, sort_keys=[(key, "ascending") for key in keys]))
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Return the rounds that a folder holds, in order."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+
+
+def _others(table: pa.Table, attacks: set[str]) -> pa.Table:
+    """Leave out the rows of some attacks: in the ledger, or their failures in the metrics."""
+    column, names = "attack", attacks
+    if table.schema.equals(METRICS):
+        column, names = "metric", {f"{name}_failed" for name in attacks}
+    theirs = pc.is_in(table[column], value_set=pa.array(sorted(names), pa.string()))
+    return table.filter(pc.invert(theirs))
+
+
+def _of_attacks(metrics: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(metrics["split"], "attack")

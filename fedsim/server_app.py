@@ -1,6 +1,5 @@
 """The Flower ServerApp: the round loop. The same in every engine."""
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +21,10 @@ from defenses import build as build_defenses
 from fedsim import config as configs
 from fedsim import data, models
 from fedsim.config import Config
-from fedsim.errors import FedsimError, RunStopped
-from fedsim.params import cast_like
-from fedsim.run_folder import Checkpoint, RunFolder
+from fedsim.errors import BadRecording, ConfigError, FedsimError, RunStopped, is_disk_full
+from fedsim.params import cast_like, mismatch
+from fedsim.report import write_report
+from fedsim.run_folder import REPORT, Checkpoint, RunFolder
 from fedsim.types import Auxiliary, Leak, LocalTraining, Measure, Params
 from fedsim.wire import FEDSIM, from_record, to_record
 from strategies import OrderedGrid, Recording, Tape, state
@@ -112,30 +112,18 @@ def federate(
     Raises:
         RunStopped: No round can be finished any more; the finished ones stay.
     """
-    config, federation = plan.config, plan.config.federation
-    begun = time.perf_counter()
-    tape = Tape(folder.path, every=config.record.every, clients=config.record.clients, append=True)
+    record = plan.config.record
+    tape = Tape(folder.path, every=record.every, clients=record.clients, append=True)
     recording = Recording(plan.strategy, tape, client_of=client_of, upload=plan.local.upload)
-    if start is None:
-        initial = {name: value.clone() for name, value in plan.model.state_dict().items()}
-        start = Checkpoint(round=0, params=initial)
-        measures = _evaluate(plan, 0, initial)
-        folder.commit(start, [], measures, {})
-        on_round(_told(0, measures, [], [], time.perf_counter() - begun))
-    else:
-        state.restore(plan.strategy, dict(start.strategy[0]), dict(start.strategy[1]))
-    params = start.params
-    instructions = ConfigRecord({FEDSIM: configs.to_json(config)})
     try:
-        for round_ in range(start.round + 1, federation.rounds + 1):
+        if start is None:
+            start = _begin(plan, folder, on_round)
+        else:
+            state.restore(plan.strategy, dict(start.strategy[0]), dict(start.strategy[1]))
+        params = start.params
+        for round_ in range(start.round + 1, plan.config.federation.rounds + 1):
             begun = time.perf_counter()
-            with strategies.sampling(config.seed, round_):
-                messages = recording.configure_train(round_, to_record(params), instructions, grid)
-            replies = grid.send_and_receive(messages, timeout=federation.timeout)
-            arrays, _ = _stop_on_error(round_, recording, replies)
-            if arrays is None:
-                raise RunStopped(_no_aggregate(round_, recording))
-            params = cast_like(from_record(arrays), params)
+            params = _train_round(plan, recording, grid, round_, params)
             trained = time.perf_counter()
             leaks, measures, guesses = attack_round(plan, folder, round_)
             attacked = time.perf_counter()
@@ -146,11 +134,39 @@ def federate(
             seconds = time.perf_counter() - begun
             on_round(_told(round_, measures, leaks, recording.failures, seconds))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not is_disk_full(error):
             raise
         raise RunStopped(f"{folder.path}: the disk is full; finished rounds are kept") from None
     finally:
         _write_tables(folder)
+
+
+def _begin(plan: Plan, folder: RunFolder, on_round: Callable[[Round], None]) -> Checkpoint:
+    """Commit the untrained model as round 0."""
+    begun = time.perf_counter()
+    params = {name: value.clone() for name, value in plan.model.state_dict().items()}
+    measures = _evaluate(plan, 0, params)
+    folder.commit(Checkpoint(0, params, state.capture(plan.strategy)), [], measures, {})
+    on_round(_told(0, measures, [], [], time.perf_counter() - begun))
+    return Checkpoint(0, params)
+
+
+def _train_round(
+    plan: Plan, recording: Recording, grid: Grid, round_: int, params: Params
+) -> dict[str, Tensor]:
+    """Send, train, record and aggregate; return the next global state.
+
+    Raises:
+        RunStopped: There is no aggregate.
+    """
+    instructions = ConfigRecord({FEDSIM: configs.to_json(plan.config)})
+    with strategies.sampling(plan.config.seed, round_):
+        messages = recording.configure_train(round_, to_record(params), instructions, grid)
+    replies = grid.send_and_receive(messages, timeout=plan.config.federation.timeout)
+    arrays, _ = _stop_on_error(round_, recording, replies)
+    if arrays is None:
+        raise RunStopped(_no_aggregate(round_, recording))
+    return cast_like(from_record(arrays), params)
 
 
 def attack_round(
@@ -167,7 +183,11 @@ def attack_round(
     leaks: list[Leak] = []
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
-    for view in views(folder.path, round_, plan.local) if plan.attacks else ():
+    for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
+        if place == 0 and (reason := mismatch(view.latest.sent, plan.model.state_dict())):
+            raise BadRecording(
+                f"{folder.path}: must be of the config's model, round {round_}: {reason}"
+            )
         answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
         client = view.latest.update.client
         truth = read_truth(folder.truth, round_, client)
@@ -182,25 +202,36 @@ def attack_round(
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run under Flower: settings from the run config, nodes put in the order of clients."""
+    """Run under Flower: settings from the run config, nodes put in the order of clients.
+
+    Raises:
+        ConfigError: The settings are wrong, or a run with stateful defenses is to be resumed:
+            what clients remember is with Flower's nodes.
+        RunStopped: The run ended early.
+    """
     asked = context.run_config
-    path = Path(str(asked["config"])) if asked.get("config") else None
-    settings = [text for text in str(asked.get("set", "")).split(";") if text.strip()]
-    logger = logging.getLogger("flwr")
-    plan = prepare(configs.read(path, settings))
-    out = Path(str(asked.get("out") or "runs/flower")).absolute()
-    start = None
+    out = Path(str(asked.get("out", "")))
+    if not out.is_absolute():
+        raise ConfigError(f"out: must be an absolute path, got '{out}'")
     if asked.get("resume"):
         folder = RunFolder(out)
-        start = folder.restore()
+        plan = prepare(folder.config)
+        if build_defenses(plan.config.defense).init(plan.model.state_dict()):
+            raise ConfigError("resume: must be a run without stateful defenses under flwr run")
     else:
+        path = Path(str(asked["config"])) if asked.get("config") else None
+        settings = [text for text in str(asked.get("set", "")).split(";") if text.strip()]
+        plan = prepare(configs.with_versions(configs.read(path, settings)))
         folder = RunFolder.create(out, plan.config)
+    torch.set_num_threads(plan.config.engine.threads)
+    logger = logging.getLogger("flwr")
     ordered = OrderedGrid(grid, plan.config.federation.clients)
-    tell = lambda told: logger.info("%s", told)
-    federate(plan, ordered, folder, client_of=ordered.client_of, start=start, on_round=tell)
-    from fedsim.report import write_report
-
-    write_report([folder], folder.path / "report.html")
+    with folder.locked():
+        federate(
+            plan, ordered, folder, client_of=ordered.client_of, start=folder.restore(),
+            on_round=lambda told: logger.info("%s", told),
+        )  # fmt: skip
+        write_report([folder], folder.path / REPORT)
 
 
 def _stop_on_error(

@@ -29,7 +29,7 @@ class Recording(Strategy):
 
     Wrap it around everything else: server-side wrappers such as Flower's DP clip the replies in
     place. What reaches the inner strategy is what it would have got alone, less the uploads it
-    could not have used: errors, missing arrays, wrong shapes, NaN (Flower averages NaN silently).
+    could not have used: missing arrays, wrong shapes, NaN (Flower averages NaN silently).
     These are left out and listed in `failures`; the norms of the usable updates are in `norms`.
 
     Uploads beyond `memory` bytes a round are handed on as arrays that read themselves from disk,
@@ -40,7 +40,8 @@ class Recording(Strategy):
         tape: Where to write; a path makes a tape of every client and round there.
         client_of: Node id → the client's identity on tape.
         upload: What clients upload: trained weights, or the gradient.
-        weighted_by: The metric of a reply that holds its number of examples.
+        weighted_by: The metric of a reply that holds its number of examples; by default the one
+            that the strategy weights by.
         memory: Bytes of uploads held in memory per round.
     """
 
@@ -51,30 +52,30 @@ class Recording(Strategy):
         *,
         client_of: Callable[[int], str] = str,
         upload: Upload = "weights",
-        weighted_by: str = NUM_EXAMPLES,
+        weighted_by: str | None = None,
         memory: int = 256 * 2**20,
     ) -> None:
         self.strategy = strategy
         self.tape = tape if isinstance(tape, Tape) else Tape(tape)
         self.client_of = client_of
         self.upload: Upload = upload
-        self.weighted_by = weighted_by
+        self.weighted_by = weighted_by or getattr(strategy, "weighted_by_key", NUM_EXAMPLES)
         self.memory = memory
         self.failures: list[tuple[str, str]] = []
         self.norms: dict[str, float] = {}
         self._messages: list[Message] = []
-        self._sent: dict[str, Tensor] = {}
+        self._sent: dict[str, Tensor] | None = None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the strategy choose clients and messages, and write down what it sends."""
         self._messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        if self._messages:
-            # What is really sent may differ from `arrays`.
-            self._sent = from_record(_only_arrays(self._messages[0]))
-            if self.tape.keeps(server_round):
-                self.tape.write_sent(server_round, self._sent)
+        # What is really sent may differ from `arrays`.
+        sent = list(self._messages[0].content.array_records.values()) if self._messages else []
+        self._sent = from_record(sent[0]) if len(sent) == 1 else None
+        if self._sent is not None and self.tape.keeps(server_round):
+            self.tape.write_sent(server_round, self._sent)
         return self._messages
 
     def aggregate_train(
@@ -92,8 +93,14 @@ class Recording(Strategy):
             told = reply.metadata
             client = self.client_of(answered.get(told.reply_to_message_id, told.src_node_id))
             awaited.pop(client, None)
+            if reply.has_error():
+                reason = " ".join((reply.error.reason or "").split())
+                self.failures.append((client, reason or f"error {reply.error.code}"))
+                valid.append(reply)  # as it would get it alone
+                continue
             try:
-                held += self._receive(server_round, client, reply, held)
+                if self._sent is not None:  # else there is nothing to record
+                    held += self._receive(server_round, client, reply, held)
                 valid.append(reply)
             except _Refused as error:
                 self.failures.append((client, str(error)))
@@ -125,18 +132,16 @@ class Recording(Strategy):
         Raises:
             _Refused: It cannot be aggregated.
         """
-        if reply.has_error():
-            reason = " ".join((reply.error.reason or "").split())
-            raise _Refused(reason or f"error {reply.error.code}")
+        sent = self._sent or {}
         record = _only_arrays(reply)
         try:
             upload = from_record(record)
-        except (ValueError, TypeError, EOFError) as error:
+        except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to
             raise _Refused(f"arrays: must be numeric NumPy arrays ({error})") from None
-        if reason := mismatch(upload, self._sent):
+        if reason := mismatch(upload, sent):
             raise _Refused(reason)
         num_examples = _num_examples(reply, self.weighted_by)
-        norm = self._update_norm(upload)
+        norm = _update_norm(upload, sent if self.upload == "weights" else None)
         if not math.isfinite(norm) and (reason := not_finite(upload)):
             raise _Refused(reason)
         self.norms[client] = norm
@@ -150,15 +155,6 @@ class Recording(Strategy):
             return 0
         _put_off(record, upload)
         return size
-
-    def _update_norm(self, upload: Params) -> float:
-        """Return the norm of the update, in the upload's precision; integers do not count."""
-        names = [name for name, value in upload.items() if value.is_floating_point()]
-        moved = [upload[name] for name in names]
-        if self.upload == "weights":
-            origin = [self._sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
-            moved = torch._foreach_sub(moved, origin)
-        return math.hypot(*torch.stack(torch._foreach_norm(moved)).tolist()) if moved else 0.0
 
 
 def _only_arrays(message: Message) -> ArrayRecord:
@@ -178,8 +174,8 @@ def _num_examples(reply: Message, key: str) -> int | float:
     if len(records) != 1:
         raise _Refused(f"content: must hold one MetricRecord, got {len(records)}")
     value = records[0].get(key)
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise _Refused(f"{key}: must be a positive number, got {value}")
+    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise _Refused(f"{key}: must be a number ≥ 0, got {value}")
     return value
 
 
@@ -192,3 +188,13 @@ def _put_off(record: ArrayRecord, upload: Params) -> None:
 
 def _fetch(upload: Params, name: str) -> NDArray:
     return upload[name].numpy().copy()
+
+
+def _update_norm(upload: Params, sent: Params | None) -> float:
+    """Return the norm of upload − sent, in the upload's precision; integers do not count."""
+    names = [name for name, value in upload.items() if value.is_floating_point()]
+    moved = [upload[name] for name in names]
+    if sent is not None:
+        origin = [sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
+        moved = torch._foreach_sub(moved, origin)
+    return math.hypot(*torch.stack(torch._foreach_norm(moved)).tolist()) if moved else 0.0

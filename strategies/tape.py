@@ -8,11 +8,11 @@ client's precision, exactly as a real server would see it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
+from fedsim.config import Record
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile, save_tensors
 from fedsim.types import LocalTraining, Observation, Params, Update, View
@@ -42,15 +42,13 @@ class Tape:
         append: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.every = every
-        self.clients = None if clients is None else frozenset(clients)
+        self.record = Record(every=every, clients=None if clients is None else tuple(clients))
         if not append and recorded_rounds(self.folder):
             raise ConfigError(f"tape: must be a folder without rounds, got {self.folder}")
 
     def keeps(self, round_: int, client: str | None = None) -> bool:
         """Return whether a round (and in it a client) is recorded."""
-        known = client is None or self.clients is None or client in self.clients
-        return (round_ - 1) % self.every == 0 and known
+        return self.record.keeps(round_, client)
 
     def write_sent(self, round_: int, sent: Params) -> None:
         """Write the global weights that a round starts from."""
@@ -99,18 +97,20 @@ def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
     Nothing is read before an attack asks for it.
     """
     rounds = [number for number in recorded_rounds(folder) if number <= round_]
+    sent = {number: TensorFile(_path(folder, number, SENT)) for number in rounds}
     for client in recorded_clients(folder, round_):
         own = [number for number in rounds if _path(folder, number, client).exists()]
-        yield View(_Observations(folder, client, own, local))
+        yield View(_Observations(folder, client, {number: sent[number] for number in own}, local))
 
 
 class _Observations(Sequence[Observation]):
     """One client's observations, each opened when it is asked for."""
 
     def __init__(
-        self, folder: Path, client: str, rounds: Sequence[int], local: LocalTraining
+        self, folder: Path, client: str, sent: Mapping[int, TensorFile], local: LocalTraining
     ) -> None:
-        self.folder, self.client, self.rounds, self.local = folder, client, rounds, local
+        self.folder, self.client, self.sent, self.local = folder, client, sent, local
+        self.rounds = list(sent)
         self._opened: dict[int, Observation] = {}
 
     def __len__(self) -> int:
@@ -119,18 +119,24 @@ class _Observations(Sequence[Observation]):
     def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
         round_ = self.rounds[index]
         if round_ not in self._opened:
-            self._opened[round_] = _observe(self.folder, round_, self.client, self.local)
+            self._opened[round_] = self._open(round_)
         return self._opened[round_]
 
+    def _open(self, round_: int) -> Observation:
+        sent, upload = self.sent[round_], TensorFile(_path(self.folder, round_, self.client))
+        num_examples = _check(upload, sent, round_, self.client, self.local)
+        delta: Params = upload if self.local.upload == "gradient" else _Delta(upload, sent)
+        return Observation(sent, Update(round_, self.client, delta, num_examples), self.local)
 
-def _observe(folder: Path, round_: int, client: str, local: LocalTraining) -> Observation:
-    """Open one client's upload in one round.
+
+def _check(
+    upload: TensorFile, sent: TensorFile, round_: int, client: str, local: LocalTraining
+) -> int:
+    """Return the number of examples that an upload says it has.
 
     Raises:
         BadRecording: A file is missing, damaged, or was not written by a recorder.
     """
-    sent = _open_sent(_path(folder, round_, SENT))
-    upload = TensorFile(_path(folder, round_, client))
     facts = upload.metadata
     try:
         num_examples = int(float(facts["num_examples"]))
@@ -144,17 +150,13 @@ def _observe(folder: Path, round_: int, client: str, local: LocalTraining) -> Ob
             f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
             f"got the {kind} of client {recorded_client} in round {recorded_round}"
         )
+    if num_examples < 1:
+        raise BadRecording(f"{upload.path}: num_examples must be at least 1, got {num_examples}")
     if missing := set(sent) ^ set(upload):
         raise BadRecording(
             f"{upload.path}: must have the names of sent.safetensors, differs in {min(missing)}"
         )
-    delta: Params = upload if local.upload == "gradient" else _Delta(upload, sent)
-    return Observation(sent, Update(round_, client, delta, num_examples), local)
-
-
-@lru_cache(maxsize=4)
-def _open_sent(path: Path) -> TensorFile:
-    return TensorFile(path)
+    return num_examples
 
 
 class _Delta(Mapping[str, Tensor]):

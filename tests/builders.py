@@ -68,17 +68,6 @@ def sticky(*, pull: float = 0.5) -> Defense:
     return Defense("sticky", apply, init)
 
 
-def failing(*, client: int = 1, how: str = "raise") -> Defense:
-    """A defense whose first user turn fails in a given way, in every round."""
-
-    def apply(
-        params: Params, state: dict[str, Tensor], generator: Generator
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        raise RuntimeError(f"client code failed: {how}")
-
-    return Defense("failing", apply)
-
-
 def observe(
     gradient: Params,
     num_examples: int,

@@ -1,8 +1,8 @@
 """LLG: label leakage from gradients, in its gradients-only form.
 
 A. Wainakh, F. Ventola, T. Müßig, J. Keim, C. Garcia Cordero, E. Zimmer, T. Grube, K. Kersting,
-M. Mühlhäuser, "User-Level Label Leakage from Gradients in Federated Learning", PoPETs 2022(2),
-Algorithm 1.
+M. Mühlhäuser, "User-Level Label Leakage from Gradients in Federated Learning", PoPETs 2022(2);
+after its official code, github tklab-tud/LLG, `Predictor.py`.
 
 Idea: with non-negative features h the row sum g_i of the head's weight gradient can be negative
 only if class i is in the batch (property 1), and g_i ≈ n_i·m + s_i with an impact m < 0 of one
@@ -11,17 +11,19 @@ g_i, each label raising its class by |m|.
 
 *Server must know*: the update, the number of examples, and for uploaded weights the learning
 rate, batch size and epochs.
-*Exact when*: one label per batch, or a single class; approximately for untrained models with
-non-negative features and batches of few classes. m shrinks to nothing as a batch becomes
-balanced, and with signed features (tanh) property 1 does not hold.
-*Differs from the paper*: the loop is a closed form (`waterfill`), the most negative classes come
-first where there are more of them than labels, so that the counts always add up.
+*Exact when*: there is one label, or all labels are of one class and the untrained model's
+predictions are uniform; approximately for untrained models with non-negative features and batches
+of few classes. m shrinks to nothing as a batch becomes balanced, and with signed features (tanh)
+property 1 does not hold.
+*Differs from the code*: the loop is a closed form (`waterfill`); the most negative classes come
+first where there are more of them than labels, so that the counts always add up; where no class is
+negative, so that m = 0, the labels are spread evenly instead of all going to one class.
 """
 
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.counts import waterfill
@@ -54,9 +56,16 @@ def llg(
     g = weight.double().sum(dim=1)
     if not torch.isfinite(g).all():
         raise ValueError("llg: the head's gradient must be finite, got NaN or infinity")
-    factor = 1 + 1 / classes if scale == "paper" else classes / (classes - 1)
-    negative = g < 0
-    m = factor * float(g[negative].sum()) / total  # impact of one label, Eq. 8; m ≤ 0
+    m = impact(g, total, scale)
     present = torch.zeros(classes, dtype=torch.long)
-    present[g.sort(stable=True).indices[: min(int(negative.sum()), total)]] = 1
+    present[g.sort(stable=True).indices[: min(int((g < 0).sum()), total)]] = 1
     return present + waterfill(g - m * present, -m, total - int(present.sum()))
+
+
+def impact(
+    g: Float[Tensor, " classes"], total: int, scale: Literal["paper", "exact"] = "paper"
+) -> float:
+    """Return m ≤ 0, how far one label moves its class's row sum: the negative sums per label."""
+    classes = len(g)
+    factor = 1 + 1 / classes if scale == "paper" else classes / (classes - 1)
+    return factor * float(g[g < 0].sum()) / total

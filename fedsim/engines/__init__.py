@@ -7,8 +7,6 @@ from fedsim.config import Config
 from fedsim.engines.grid import Execute
 from fedsim.engines.inline import inline
 
-ENGINES = ("inline", "ray")
-
 
 @contextmanager
 def start(config: Config) -> Iterator[Execute]:

@@ -6,10 +6,11 @@ from flwr.app import Context, Error, Message
 
 from fedsim.client_app import app
 from fedsim.engines.grid import Job
+from fedsim.errors import is_disk_full
 
 
 def inline(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:  # noqa: ARG001
-    """Run each client when its reply is asked for."""
+    """Run each client when its reply is asked for; in one thread nothing can be cut short."""
     for message, context in jobs:
         yield answer(message, context), context
 
@@ -19,5 +20,7 @@ def answer(message: Message, context: Context) -> Message:
     try:
         return app(message, context)
     except Exception as error:
+        if is_disk_full(error):  # of the machine that simulates, not of the client
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Message(Error(code=0, reason=reason), reply_to=message)

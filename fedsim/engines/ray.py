@@ -52,12 +52,21 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())
             raise RunStopped(f"engine.address: Ray must be reachable ({reason})") from None
-    count = engine.workers or int(ray.cluster_resources().get("CPU", 1))
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    count = engine.workers or cores
+    if count > cores:
+        raise RunStopped(
+            f"engine.workers: must be at most the cluster's {cores} cores, got {count}"
+        )
     worker = ray.remote(num_cpus=1)(_Worker)
     actors: list[Any] = [worker.remote() for _ in range(count)]
 
     def execute(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:
-        return _spread(jobs, actors, timeout)
+        late: set[int] = set()
+        yield from _spread(jobs, actors, timeout, late)
+        for place in late:  # still at a client whose time is over: it would hold up the next round
+            ray.kill(actors[place])
+            actors[place] = worker.remote()
 
     try:
         yield execute
@@ -69,41 +78,44 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
 
 
 def _spread(
-    jobs: Iterable[Job], actors: list[Any], timeout: float | None
+    jobs: Iterable[Job], actors: list[Any], timeout: float | None, late: set[int]
 ) -> Iterator[tuple[Message, Context]]:
     """Keep every actor busy, hold a window of replies, and yield them in the jobs' order.
 
-    The content of a round's messages goes into the object store once.
+    The content of a round's messages goes into the object store once. Clients that do not answer
+    in time are left out, and the places of their actors put into `late`.
 
     Raises:
         RunStopped: A worker process died: the rest of the round would silently be lost.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     stored: dict[int, tuple[RecordDict, Any]] = {}
-    waiting: deque[Any] = deque()
+    waiting: deque[tuple[int, Any]] = deque()
+
+    def collect() -> Iterator[tuple[Message, Context]]:
+        place, reference = waiting.popleft()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            yield ray.get(reference, timeout=left)
+        except GetTimeoutError:
+            late.add(place)
+        except RayActorError:
+            message = "engine: a Ray worker died (out of memory?); --resume goes on"
+            raise RunStopped(message) from None
+        except RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise RunStopped(f"engine: Ray failed ({reason})") from None
+
     # Actor i gets every len(actors)-th job: two in the queue of each keep it busy.
-    for place, (message, context) in enumerate(jobs):
+    for number, (message, context) in enumerate(jobs):
         if len(waiting) >= 2 * len(actors):
-            yield from _collect(waiting.popleft(), deadline)
+            yield from collect()
         content = message.content
         if id(content) not in stored:
             stored[id(content)] = (content, ray.put(content))
         shell = Message(RecordDict(), metadata=message.metadata)  # type: ignore[call-overload]
-        actor = actors[place % len(actors)]
-        waiting.append(actor.run.remote(stored[id(content)][1], shell, context))
+        place = number % len(actors)
+        sent = actors[place].run.remote(stored[id(content)][1], shell, context)
+        waiting.append((place, sent))
     while waiting:
-        yield from _collect(waiting.popleft(), deadline)
-
-
-def _collect(reference: Any, deadline: float | None) -> Iterator[tuple[Message, Context]]:
-    """Yield a reply, or nothing where its client is too late."""
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    try:
-        yield ray.get(reference, timeout=left)
-    except GetTimeoutError:
-        ray.cancel(reference)
-    except RayActorError:
-        raise RunStopped("engine: a Ray worker died (out of memory?); --resume goes on") from None
-    except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise RunStopped(f"engine: Ray failed ({reason})") from None
+        yield from collect()

@@ -8,6 +8,7 @@ import pytest
 
 from fedsim import api, cli
 from fedsim.config import dump
+from fedsim.run_folder import RunFolder
 from tests.builders import small_config
 
 
@@ -86,6 +87,18 @@ def test_json_is_one_object(here, capsys):
         (["run", "--resume", "--out", "nowhere"], 1, "nowhere: must be a run folder"),
         (["run", "--resume", "--set", "seed=1"], 2, "--resume: goes on with the run's own config"),
         (["run", "--out", "taken"], 2, "--out: must be a new folder, got taken"),
+        (["run", "--out", "run.toml"], 2, "--out: must be a folder, got the file run.toml"),
+        (["run", "--set", "attack=math:pi"], 2, "attack.name: must be an Attack"),
+        (["run", "--set", "data=math:pi"], 2, "must be a function or a class, got 3.14"),
+        (["run", "--set", "defense=math:pi"], 2, "must be a function or a class, got 3.14"),
+        (["run", "--set", "defense=builtins:print"], 2, "defense.name: must make a Defense"),
+        (
+            ["run", "--set", "defense=[{name='clip', bound=inf}]"],
+            2,
+            "bound: must be finite, got inf",
+        ),
+        (["run", "--set", "seed=true"], 2, "seed: input should be a valid integer, got True"),
+        (["run", "--set", "model=nowhere:Net"], 2, "model.name: must be an importable"),
         (["run", "--nonsense"], 2, "No such option"),
         (["attack", "nowhere", "--with", "llg"], 1, "nowhere: must be a run folder"),
         (["attack", "taken", "--with", ","], 2, "--with: must name an attack"),
@@ -119,6 +132,7 @@ def test_a_damaged_recording_is_named(finished, here, capsys):
 
 def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
     def stop(path, **options):
+        RunFolder.create(path, small_config())
         options["on_round"](__import__("fedsim.server_app").server_app.Round(0, 0.1, {}, (), 0.1))
         raise KeyboardInterrupt
 

@@ -1,7 +1,7 @@
 import pytest
 
 from fedsim import api
-from fedsim.errors import RunStopped
+from fedsim.errors import BadRecording, ConfigError, RunStopped
 from fedsim.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
 
@@ -77,10 +77,17 @@ def test_a_diverging_run_is_refused_client_by_client(tmp_path):
         api.run(config, tmp_path / "run")
 
 
-def test_too_few_uploads_for_the_strategy_end_the_run(tmp_path):
-    config = small_config(federation={"strategy": "bulyan", "options": {"num_malicious_nodes": 1}})
-    with pytest.raises(RunStopped, match="round 1: Bulyan gave no aggregate of 4 uploads"):
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [("bulyan", {"num_malicious_nodes": 1}), ("fedtrimmedavg", {"beta": 0.6})],
+)
+def test_a_strategy_that_cannot_aggregate_is_told_before_anything_is_written(
+    tmp_path, strategy, options
+):
+    config = small_config(federation={"strategy": strategy, "options": options})
+    with pytest.raises(ConfigError, match="federation"):
         api.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(tmp_path, monkeypatch):
@@ -175,3 +182,56 @@ def first_two_fail():
 
 def all_fail():
     return _fail(lambda generator: True)
+
+
+def test_a_recording_without_state_is_not_taken_for_a_killed_run(tmp_path):
+    import shutil
+
+    run = api.run(small_config(), tmp_path / "run")
+    shutil.rmtree(run.path / "state")
+    with pytest.raises(BadRecording, match="must hold state/ to go on from"):
+        api.resume(run.path)
+    assert len(list((run.path / "rounds").iterdir())) == 3
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    run = api.run(small_config(), tmp_path / "run")
+    with RunFolder(run.path).locked(), pytest.raises(RunStopped, match="another process runs it"):
+        api.resume(run.path)
+
+
+def test_a_recording_of_another_model_is_named(tmp_path):
+    from fedsim.config import Part, dump
+
+    run = api.run(small_config(), tmp_path / "run")
+    other = small_config(model={"hidden": 17})
+    (run.path / "config.toml").write_text(dump(other))
+    with pytest.raises(
+        BadRecording, match=r"must be of the config's model, round 1: 1\.weight: shape"
+    ):
+        api.attack(run.path, [Part(name="llg")])
+
+
+def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ".")
+    config = small_config(
+        federation={"timeout": 20.0, "rounds": 1},
+        defense=[{"name": "tests.fedsim.test_engines:first_is_slow"}],
+        engine={"name": "ray", "workers": 1},
+    )
+    run = api.run(config, tmp_path / "run")
+    failed = [row for row in run.metrics().to_pylist() if row["metric"] == "failed"]
+    assert {row["reason"] for row in failed} == {"no reply in time"}
+
+
+def first_is_slow():
+    import time
+
+    count = iter(range(100))
+
+    def slow(generator):
+        if next(count) == 1:
+            time.sleep(60)
+        return False
+
+    return _fail(slow)

@@ -49,7 +49,7 @@ def test_resnet_has_batch_norm_only_when_asked():
         ("cnn", (104,), "model.name: 'cnn' cannot be built .*images"),
         ("tests.builders:bilinear", (9,), "model.name: .* must take inputs of shape"),
         ("fedsim.rng:derive", (4,), "model.name: 'fedsim.rng:derive' cannot be built"),
-        ("builtins:dict", (4,), "model.name: must be a function or a class"),
+        ("builtins:dict", (4,), "name: must be a function or a class"),
     ],
 )
 def test_a_model_that_does_not_fit_is_one_sentence(model, shape, sentence):

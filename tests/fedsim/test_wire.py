@@ -33,13 +33,12 @@ def test_decoded_tensors_are_the_clients_own():
     assert torch.equal(from_record(record)["b"], STATE["b"])
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<i8", "<f2"])
+@pytest.mark.parametrize("dtype", ["<f4", "<i8", "<f2", "|b1"])
 def test_the_fast_decoder_equals_numpys(dtype):
     values = np.arange(12).reshape(3, 4).astype(dtype)
     for array in (values, np.asfortranarray(values), values[::2]):
-        if array.dtype.isnative:
-            decoded = from_record(ArrayRecord({"x": Array(array)}))["x"].numpy()
-            assert np.array_equal(decoded, Array(array).numpy())
+        decoded = from_record(ArrayRecord({"x": Array(array)}))["x"].numpy()
+        assert np.array_equal(decoded, array)
 
 
 def test_objects_and_pickles_are_not_decoded():

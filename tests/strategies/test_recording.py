@@ -51,12 +51,15 @@ def two_arrays(client):
     return content
 
 
-def text(client):
+def raw(client, data):
     content = upload(client)
-    content["arrays"] = ArrayRecord(
-        {"w": Array("object", (1,), "numpy.ndarray", b"\x80\x04K\x01."), "b": Array(np.ones(1))}
-    )
+    arrays = {"w": Array("float32", (3,), "numpy.ndarray", data), "b": Array(np.ones(1))}
+    content["arrays"] = ArrayRecord(arrays)
     return content
+
+
+def text(client):
+    return raw(client, b"\x80\x04K\x01.")
 
 
 def without_metrics(client):
@@ -78,8 +81,13 @@ FAULTS = {
     "pickle": (text, "arrays: must be numeric NumPy arrays"),
     "metrics": (without_metrics, "must hold one MetricRecord, got 0"),
     "weight": (
-        lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, 0),
+        lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, -1),
         "num-examples: must be",
+    ),
+    "zip": (lambda c: raw(c, b"PK\x03\x04"), "arrays: must be numeric NumPy arrays"),
+    "header": (
+        lambda c: raw(c, b"\x93NUMPY\x01\x00\x06\x00{((((\n"),
+        "arrays: must be numeric NumPy arrays",
     ),
     "weight-nan": (
         lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, float("nan")),
@@ -157,3 +165,27 @@ def test_metrics_of_others_pass_through(tmp_path):
     )
     assert len(evaluate) == 3
     assert recording.aggregate_evaluate(1, []) is None
+
+
+def test_the_strategys_own_weight_is_used_and_no_examples_is_no_error(tmp_path):
+    def answer(client):
+        content = upload(client)
+        content["metrics"] = MetricRecord({"n": client})
+        return content
+
+    inner = FedAvg(min_train_nodes=1, weighted_by_key="n")
+    recording = Recording(inner, tmp_path, client_of=lambda node: str(node - 2))
+    arrays, _ = one_round(recording, grid_of(3, answer))
+    assert recording.failures == []
+    assert arrays["w"].numpy() == pytest.approx(np.full(3, (1 * 1 + 2 * 2) / 3))
+
+
+def test_a_strategy_that_sends_no_arrays_is_left_alone(tmp_path):
+    class Silent(FedAvg):
+        def configure_train(self, server_round, arrays, config, grid):
+            return [Message(RecordDict(), node, "train") for node in grid.get_node_ids()]
+
+    recording = Recording(Silent(), tmp_path, client_of=lambda node: str(node - 2))
+    arrays, _ = one_round(recording, grid_of(3, upload))
+    assert arrays["w"].numpy() == pytest.approx(np.full(3, 8 / 6))
+    assert recorded_rounds(tmp_path) == []
