@@ -90,7 +90,11 @@ class TensorFile(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:
             raise KeyError(name)
-        return self._file.get_tensor(name)
+        try:
+            return torch.from_numpy(self._file.get_tensor(name))
+        except TypeError:  # a dtype that NumPy does not have
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                return file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -101,7 +105,7 @@ class TensorFile(Mapping[str, Tensor]):
     @cached_property
     def _file(self) -> safetensors.safe_open:
         try:
-            return safetensors.safe_open(self.path, framework="pt")
+            return safetensors.safe_open(self.path, framework="np")  # three times faster
         except FileNotFoundError:
             raise BadRecording(f"{self.path}: the file is missing") from None
         except (safetensors.SafetensorError, OSError) as error:
