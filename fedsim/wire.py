@@ -64,7 +64,8 @@ def _encode(values: NDArray) -> Array:
     if not values.flags.c_contiguous:
         return Array(values)
     header = _header(values.dtype.str, values.shape)
-    return Array(str(values.dtype), values.shape, _STYPE, header + values.tobytes())
+    data = b"".join((header, values.reshape(-1).view(np.uint8)))
+    return Array(str(values.dtype), values.shape, _STYPE, data)
 
 
 def _decode(array: Array) -> NDArray:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -53,7 +53,7 @@ class Recording(Strategy):
         client_of: Callable[[int], str] = str,
         upload: Upload = "weights",
         weighted_by: str | None = None,
-        memory: int = 256 * 2**20,
+        memory: int = 64 * 2**20,
     ) -> None:
         self.strategy = strategy
         self.tape = tape if isinstance(tape, Tape) else Tape(tape)
@@ -108,6 +108,7 @@ class Recording(Strategy):
         try:
             return self.strategy.aggregate_train(server_round, valid)
         finally:
+            _open.cache_clear()
             self.tape.discard_spool()
 
     def configure_evaluate(
@@ -151,9 +152,9 @@ class Recording(Strategy):
             path = self.tape.write_upload(round_, client, upload, num_examples, self.upload)
         if held + size > self.memory:
             path = path or self.tape.spool(round_, client, upload)
-            _put_off(record, TensorFile(path))
+            _put_off(record, partial(_from_file, path))
             return 0
-        _put_off(record, upload)
+        _put_off(record, partial(_from_memory, upload))
         return size
 
 
@@ -179,15 +180,23 @@ def _num_examples(reply: Message, key: str) -> int | float:
     return value
 
 
-def _put_off(record: ArrayRecord, upload: Params) -> None:
-    """Put arrays that are fetched from `upload` in place of a record's own."""
+def _put_off(record: ArrayRecord, fetch: Callable[[str], NDArray]) -> None:
+    """Put arrays that are fetched by name in place of a record's own."""
     for name, array in record.items():
-        fetch = partial(_fetch, upload, name)
-        record[name] = LazyArray(fetch, array.dtype, array.shape)
+        record[name] = LazyArray(partial(fetch, name), array.dtype, array.shape)
 
 
-def _fetch(upload: Params, name: str) -> NDArray:
+def _from_memory(upload: Params, name: str) -> NDArray:
     return upload[name].numpy().copy()
+
+
+def _from_file(path: Path, name: str) -> NDArray:
+    return _open(path)[name].numpy()
+
+
+@lru_cache(maxsize=1)  # one, because a mapped file counts as memory
+def _open(path: Path) -> TensorFile:
+    return TensorFile(path)
 
 
 def _update_norm(upload: Params, sent: Params | None) -> float:
