@@ -64,7 +64,7 @@ def _encode(values: NDArray) -> Array:
     if not values.flags.c_contiguous:
         return Array(values)
     header = _header(values.dtype.str, values.shape)
-    data = b"".join((header, values.reshape(-1).view(np.uint8)))
+    data = b"".join((header, values.reshape(-1).view(np.uint8).data))
     return Array(str(values.dtype), values.shape, _STYPE, data)
 
 
