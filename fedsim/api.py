@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -13,12 +14,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 
 import strategies
 from fedsim import engines
-from fedsim.config import Config, Part, with_versions
+from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
 from fedsim.errors import BadRecording, ConfigError, FedsimError
+from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, RunFolder
-from fedsim.server_app import Plan, Round, attack_round, federate, prepare
+from fedsim.server_app import Round, federate
 from fedsim.types import Leak, Measure
 from fedsim.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
 from strategies.tape import recorded_rounds
@@ -142,6 +144,22 @@ def report(runs: Iterable[Path | str], out: Path | str | None = None) -> Path:
     target = Path(out) if out else folders[0].path / REPORT
     write_report(folders, target)
     return target
+
+
+def means(ledger: pa.Table) -> list[dict[str, Any]]:
+    """Return the mean of each attack's metrics, over clients and rounds."""
+    groups = ledger.group_by(["attack", "metric"], use_threads=False)
+    means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
+    return [
+        {
+            "attack": row["attack"],
+            "metric": row["metric"],
+            "value": row["value_mean"],
+            "blind": row["blind_mean"],
+            "ms": 1000 * row["seconds_mean"],
+        }
+        for row in means.to_pylist()
+    ]
 
 
 def new_folder(config: Config) -> Path:

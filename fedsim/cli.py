@@ -94,7 +94,7 @@ def attack(
         rows = api.attack(
             recording, parts, on_round=lambda n, total: bar.update(task, completed=n, total=total)
         )
-    means = _means(rows)
+    means = api.means(rows)
     if as_json:
         out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
         return
@@ -266,29 +266,15 @@ def _percent(value: float | None) -> str:
 
 
 def _summary(done: Any) -> dict[str, Any]:
+    from fedsim import api
+
     accuracy = [row for row in done.metrics().to_pylist() if row["metric"] == "accuracy"]
     return {
         "run": str(done.path),
         "report": str(done.report),
         "accuracy": accuracy[-1]["value"] if accuracy else None,
-        "attacks": _means(done.ledger()),
+        "attacks": api.means(done.ledger()),
     }
-
-
-def _means(ledger: Any) -> list[dict[str, Any]]:
-    """Return the mean of each attack's metrics, over clients and rounds."""
-    groups = ledger.group_by(["attack", "metric"], use_threads=False)
-    means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
-    return [
-        {
-            "attack": row["attack"],
-            "metric": row["metric"],
-            "value": row["value_mean"],
-            "blind": row["blind_mean"],
-            "ms": 1000 * row["seconds_mean"],
-        }
-        for row in means.to_pylist()
-    ]
 
 
 def _attack_table(means: list[dict[str, Any]]) -> None:

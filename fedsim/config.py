@@ -1,8 +1,6 @@
 """The config: one TOML file, checked whole before anything starts."""
 
-import importlib.metadata
 import math
-import platform
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -225,13 +223,6 @@ def parse_json(text: str) -> Config:
 def to_json(config: Config) -> str:
     """Return the config as one line, to travel in a message."""
     return config.model_dump_json(exclude_none=True)
-
-
-def with_versions(config: Config) -> Config:
-    """Return the config with the versions of what runs it."""
-    names = ("fedsim", "flwr", "torch", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return config.model_copy(update={"versions": {"python": platform.python_version(), **versions}})
 
 
 def read(path: Path | None, settings: Iterable[str] = ()) -> Config:

@@ -9,45 +9,23 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 import strategies
-from adversary import leakage
-from adversary.attack import Attack
-from adversary.truth import read_truth
 from clients.train import load
 from defenses import build as build_defenses
 from fedsim import config as configs
-from fedsim import data, models
-from fedsim.config import Config
-from fedsim.errors import BadRecording, ConfigError, FedsimError, RunStopped, is_disk_full
-from fedsim.params import cast_like, mismatch
+from fedsim.errors import ConfigError, FedsimError, RunStopped, is_disk_full
+from fedsim.params import cast_like
+from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, Checkpoint, RunFolder
-from fedsim.types import Auxiliary, Leak, LocalTraining, Measure, Params
+from fedsim.types import Leak, Measure, Params
 from fedsim.wire import FEDSIM, from_record, to_record
 from strategies import OrderedGrid, Recording, Tape, state
-from strategies.tape import views
 
 app = ServerApp()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything a run needs, built and checked before anything is written."""
-
-    config: Config
-    federated: data.Federated
-    model: nn.Module
-    strategy: strategies.Strategy
-    auxiliary: Auxiliary
-    attacks: Sequence[Attack]
-
-    @property
-    def local(self) -> LocalTraining:
-        """How clients train, as the strategy will tell them."""
-        return self.config.local_training(float(getattr(self.strategy, "proximal_mu", 0.0)))
 
 
 @dataclass(frozen=True)
@@ -64,28 +42,6 @@ class Round:
     leakage: Mapping[str, tuple[float, float]]
     failures: Sequence[tuple[str, str]]
     seconds: float
-
-
-def prepare(config: Config) -> Plan:
-    """Build data, model, strategy, defenses and attacks.
-
-    Raises:
-        ConfigError: A name, an option or the data are not what they must be.
-    """
-    federated = data.federate(config)
-    dataset = federated.dataset
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
-    buffers = set(model.state_dict()) - set(models.trainable(model))
-    build_defenses(config.defense)
-    held_out = federated.auxiliary
-    auxiliary = Auxiliary(
-        model=model,
-        num_classes=dataset.num_classes,
-        inputs=dataset.inputs[held_out] if len(held_out) else None,
-        labels=dataset.labels[held_out] if len(held_out) else None,
-    )
-    attacks = leakage.build(config.attack, auxiliary)
-    return Plan(config, federated, model, strategies.build(config, buffers), auxiliary, attacks)
 
 
 def federate(
@@ -169,37 +125,6 @@ def _train_round(
     return cast_like(from_record(arrays), params)
 
 
-def attack_round(
-    plan: Plan, folder: RunFolder, round_: int
-) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
-    """Attack every client recorded in a round, and grade the guesses where there is truth.
-
-    Returns:
-        Ledger rows, failures of attacks, and the answers by `attack/client`.
-
-    Raises:
-        BadRecording: The round's files are damaged or foreign.
-    """
-    leaks: list[Leak] = []
-    measures: list[Measure] = []
-    guesses: dict[str, Tensor] = {}
-    for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
-        if place == 0 and (reason := mismatch(view.latest.sent, plan.model.state_dict())):
-            raise BadRecording(
-                f"{folder.path}: must be of the config's model, round {round_}: {reason}"
-            )
-        answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
-        client = view.latest.update.client
-        truth = read_truth(folder.truth, round_, client)
-        for answer in answers:
-            rows, failures = leakage.grade(answer, truth)
-            leaks += rows
-            measures += failures
-            if answer.guess is not None:
-                guesses[f"{answer.attack.name}/{client}"] = answer.guess
-    return leaks, measures, guesses
-
-
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run under Flower: settings from the run config, nodes put in the order of clients.
@@ -221,7 +146,7 @@ def main(grid: Grid, context: Context) -> None:
     else:
         path = Path(str(asked["config"])) if asked.get("config") else None
         settings = [text for text in str(asked.get("set", "")).split(";") if text.strip()]
-        plan = prepare(configs.with_versions(configs.read(path, settings)))
+        plan = prepare(with_versions(configs.read(path, settings)))
         folder = RunFolder.create(out, plan.config)
     torch.set_num_threads(plan.config.engine.threads)
     logger = logging.getLogger("flwr")

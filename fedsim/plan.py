@@ -1,0 +1,98 @@
+"""The plan of a run: everything built and checked before anything is written, and its attacks."""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+import strategies
+from adversary import leakage
+from adversary.attack import Attack
+from adversary.truth import read_truth
+from defenses import build as build_defenses
+from fedsim import data, models
+from fedsim.config import Config
+from fedsim.errors import BadRecording
+from fedsim.params import mismatch
+from fedsim.run_folder import RunFolder
+from fedsim.types import Auxiliary, Leak, LocalTraining, Measure
+from strategies.tape import views
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs, built and checked before anything is written."""
+
+    config: Config
+    federated: data.Federated
+    model: nn.Module
+    strategy: strategies.Strategy
+    auxiliary: Auxiliary
+    attacks: Sequence[Attack]
+
+    @property
+    def local(self) -> LocalTraining:
+        """How clients train, as the strategy will tell them."""
+        return self.config.local_training(float(getattr(self.strategy, "proximal_mu", 0.0)))
+
+
+def with_versions(config: Config) -> Config:
+    """Return the config with the versions of what runs it."""
+    names = ("fedsim", "flwr", "torch", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return config.model_copy(update={"versions": {"python": platform.python_version(), **versions}})
+
+
+def prepare(config: Config) -> Plan:
+    """Build data, model, strategy, defenses and attacks.
+
+    Raises:
+        ConfigError: A name, an option or the data are not what they must be.
+    """
+    federated = data.federate(config)
+    dataset = federated.dataset
+    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    buffers = set(model.state_dict()) - set(models.trainable(model))
+    build_defenses(config.defense)
+    held_out = federated.auxiliary
+    auxiliary = Auxiliary(
+        model=model,
+        num_classes=dataset.num_classes,
+        inputs=dataset.inputs[held_out] if len(held_out) else None,
+        labels=dataset.labels[held_out] if len(held_out) else None,
+    )
+    attacks = leakage.build(config.attack, auxiliary)
+    return Plan(config, federated, model, strategies.build(config, buffers), auxiliary, attacks)
+
+
+def attack_round(
+    plan: Plan, folder: RunFolder, round_: int
+) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
+    """Attack every client recorded in a round, and grade the guesses where there is truth.
+
+    Returns:
+        Ledger rows, failures of attacks, and the answers by `attack/client`.
+
+    Raises:
+        BadRecording: The round's files are damaged or foreign.
+    """
+    leaks: list[Leak] = []
+    measures: list[Measure] = []
+    guesses: dict[str, Tensor] = {}
+    for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
+        if place == 0 and (reason := mismatch(view.latest.sent, plan.model.state_dict())):
+            raise BadRecording(
+                f"{folder.path}: must be of the config's model, round {round_}: {reason}"
+            )
+        answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
+        client = view.latest.update.client
+        truth = read_truth(folder.truth, round_, client)
+        for answer in answers:
+            rows, failures = leakage.grade(answer, truth)
+            leaks += rows
+            measures += failures
+            if answer.guess is not None:
+                guesses[f"{answer.attack.name}/{client}"] = answer.guess
+    return leaks, measures, guesses
