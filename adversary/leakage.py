@@ -12,7 +12,7 @@ from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES, Family
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
-from fedsim.errors import ConfigError, FedsimError
+from fedsim.errors import ConfigError, FedsimError, one_line
 from fedsim.rng import generator
 from fedsim.types import Auxiliary, Leak, Measure, Truth, View
 
@@ -73,7 +73,7 @@ def attack_view(
         except FedsimError:  # the recording itself is damaged
             raise
         except Exception as error:  # this update defeats this attack; the others go on
-            reason = " ".join(f"{error}".split()) or type(error).__name__
+            reason = one_line(error)
         seconds = time.perf_counter() - start
         answers.append(Answer(view, attack, guess, blinds[family.name], seconds, reason))
     return answers

@@ -16,7 +16,7 @@ import strategies
 from fedsim import engines
 from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
-from fedsim.errors import BadRecording, ConfigError, FedsimError
+from fedsim.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, RunFolder
@@ -253,7 +253,7 @@ def _rehearse(plan: Plan) -> None:
         if strategy.aggregate_train(1, grid.send_and_receive(messages))[0] is not None:
             return
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
     raise ConfigError(
         f"federation.strategy: '{federation.strategy}' must aggregate {federation.sampled} uploads "
         f"with options {federation.options}, got {reason}"

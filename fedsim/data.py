@@ -17,7 +17,7 @@ from torch import Tensor
 from fedsim import partition
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Config, Federation, parse_json
-from fedsim.errors import ConfigError, nearest
+from fedsim.errors import ConfigError, nearest, one_line
 from fedsim.rng import generator
 
 
@@ -184,7 +184,7 @@ def load(config: Config) -> Dataset:
     try:
         dataset = function(root, **options)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"data.root: '{name}' must be readable in {root} ({reason})") from None
     except TypeError as error:
         raise ConfigError(f"data.name: '{name}' must be a function of a folder ({error})") from None

@@ -36,3 +36,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Return whether an error says that there is no room for a file."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return isinstance(error, OSError) and error.errno in full
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

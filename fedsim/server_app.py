@@ -16,7 +16,7 @@ import strategies
 from clients.train import load
 from defenses import build as build_defenses
 from fedsim import config as configs
-from fedsim.errors import ConfigError, FedsimError, RunStopped, is_disk_full
+from fedsim.errors import ConfigError, FedsimError, RunStopped, is_disk_full, one_line
 from fedsim.params import cast_like
 from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
@@ -169,7 +169,7 @@ def _stop_on_error(
         raise
     except Exception as error:
         name = type(recording.strategy).__name__
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise RunStopped(f"round {round_}: {name} cannot aggregate ({reason})") from error
 
 

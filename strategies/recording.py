@@ -148,7 +148,7 @@ class Recording(Strategy):
         self.norms[client] = norm
         size = sum(value.nbytes for value in upload.values())
         path = None
-        if self.tape.keeps(round_, client):
+        if self.tape.keeps(round_, client) and num_examples >= 1:  # else it says nothing
             path = self.tape.write_upload(round_, client, upload, num_examples, self.upload)
         if held + size > self.memory:
             path = path or self.tape.spool(round_, client, upload)

@@ -1,5 +1,8 @@
 """Small things that tests are built from; plain functions."""
 
+import os
+import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -146,3 +149,27 @@ def same_params(left: Params, right: Params) -> bool:
 def norms(updates: Sequence[Params]) -> list[float]:
     """Return the Euclidean norm of each update."""
     return [float(torch.cat([v.flatten() for v in update.values()]).norm()) for update in updates]
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return an environment in which Flower keeps to itself: own home, own SuperLink."""
+    programs = Path(sys.executable).parent
+    return {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }

@@ -6,7 +6,7 @@ from flwr.app import Context, Error, Message
 
 from fedsim.client_app import app
 from fedsim.engines.grid import Job
-from fedsim.errors import is_disk_full
+from fedsim.errors import is_disk_full, one_line
 
 
 def inline(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:  # noqa: ARG001
@@ -22,5 +22,5 @@ def answer(message: Message, context: Context) -> Message:
     except Exception as error:
         if is_disk_full(error):  # of the machine that simulates, not of the client
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"{type(error).__name__}: {one_line(error)}"
         return Message(Error(code=0, reason=reason), reply_to=message)

@@ -11,7 +11,7 @@ from flwr.app import Context, Message, RecordDict
 
 from fedsim.config import Engine
 from fedsim.engines.grid import Execute, Job
-from fedsim.errors import RunStopped
+from fedsim.errors import RunStopped, one_line
 
 # `uv run` would otherwise make Ray build a fresh environment for every worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -50,7 +50,7 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
         try:
             ray.init(address=engine.address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise RunStopped(f"engine.address: Ray must be reachable ({reason})") from None
     cores = int(ray.cluster_resources().get("CPU", 1))
     count = engine.workers or cores

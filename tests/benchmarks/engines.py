@@ -10,7 +10,6 @@ workers. Peak memory is the main process's, with Flower the sum over all its pro
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -127,17 +126,9 @@ def measure_flower(asked: list[str], clients: int, out: Path, home: Path) -> dic
     import pyarrow.compute as pc
 
     from fedsim.run_folder import RunFolder
+    from tests.builders import flower_environment
 
-    environment = {
-        **os.environ,
-        "FLWR_HOME": str(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(_free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(_free_port()),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    }
+    environment = flower_environment(home)
     flwr = Path(sys.executable).parent / "flwr"
     run_config = f'out="{out}" set="{";".join(asked)}"'
     size = f"num-supernodes={clients} client-resources-num-cpus=1"
@@ -194,14 +185,6 @@ def _strings(*values: str):
     import pyarrow as pa
 
     return pa.array(values)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def main() -> None:

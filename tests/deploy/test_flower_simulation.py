@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from fedsim import api, config
 from fedsim.run_folder import RunFolder
-from tests.builders import rows_without_seconds, same_params
+from tests.builders import flower_environment, rows_without_seconds, same_params
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -27,28 +26,10 @@ SETTINGS = (
 pytestmark = pytest.mark.deploy
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def flower(tmp_path):
     """An environment with a SuperLink of its own, which is stopped by its id at the end."""
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(tmp_path / "flwr"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    yield environment
+    yield flower_environment(tmp_path / "flwr")
     for process in Path("/proc").glob("[0-9]*"):
         try:
             ours = f"FLWR_HOME={tmp_path / 'flwr'}".encode() in (process / "environ").read_bytes()

@@ -181,6 +181,7 @@ def test_the_strategys_own_weight_is_used_and_no_examples_is_no_error(tmp_path):
     recording = Recording(inner, tmp_path, client_of=lambda node: str(node - 2))
     arrays, _ = one_round(recording, grid_of(3, answer))
     assert recording.failures == []
+    assert recorded_clients(tmp_path, 1) == ["1", "2"]  # client 0 has no examples to attack
     assert arrays["w"].numpy() == pytest.approx(np.full(3, (1 * 1 + 2 * 2) / 3))
 
 
