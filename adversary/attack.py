@@ -21,6 +21,7 @@ class Attack:
         infer: (view, auxiliary, generator) → guess. Options are keyword-only arguments.
         needs: The fields of Auxiliary it cannot do without.
         summary: One line for `fedsim list attacks`.
+        baseline: Whether it looks at no update: what it gets has not leaked.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Attack:
     infer: Infer
     needs: tuple[str, ...] = ()
     summary: str = ""
+    baseline: bool = False

@@ -1,5 +1,7 @@
 """Whole numbers of labels out of real-valued evidence; the total is always kept."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -50,4 +52,41 @@ def largest_remainder(
     remainder = (exact - counts)[order]
     winners = order[remainder.sort(descending=True, stable=True).indices]
     counts[winners[: total - int(counts.sum())]] += 1
+    return counts
+
+
+@lru_cache(maxsize=64)
+def expected_overlap(total: int, classes: int) -> Float[Tensor, " counts"]:
+    """Return E min(n, K) for n = 0 … total, where K of `total` random labels are of one class.
+
+    K is binomial with chance 1/C. The chance level of ASR is Σ_i E min(n_i, K) / N.
+    """
+    k = torch.arange(total + 1, dtype=torch.float64)
+    n = torch.tensor(float(total), dtype=torch.float64)
+    log_choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    rate = torch.tensor(1 / classes, dtype=torch.float64)
+    mass = (log_choose + torch.xlogy(k, rate) + torch.xlogy(n - k, 1 - rate)).exp()
+    more = 1 - mass.cumsum(0)  # P(K > k); E min(n, K) = Σ_{k < n} P(K > k)
+    return torch.cat([torch.zeros(1, dtype=torch.float64), more[:-1].cumsum(0)])
+
+
+def round_counts(estimate: Float[Tensor, " classes"], total: int) -> Int[Tensor, " classes"]:
+    """Turn real-valued counts into whole ones that add up to `total`.
+
+    Negative ones are taken as 0 and the rest are scaled to `total`; of equal remainders the larger
+    count wins. Where nothing is left, the labels are spread evenly.
+    """
+    share = estimate.double().clamp(min=0)
+    if not share.any():
+        share = torch.ones_like(share)
+    order = share.sort(descending=True, stable=True).indices
+    return largest_remainder(share / share.sum(), total, order)
+
+
+def in_turn(order: Int[Tensor, " chosen"], total: int, num_classes: int) -> Int[Tensor, " classes"]:
+    """Hand out `total` units to the classes in `order`, one each, again and again."""
+    rounds, left = divmod(total, len(order))
+    counts = torch.zeros(num_classes, dtype=torch.long)
+    counts[order] = rounds
+    counts[order[:left]] += 1
     return counts

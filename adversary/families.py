@@ -1,15 +1,15 @@
 """Families of secrets: the best guess without an update, and how a guess is graded."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from adversary.counts import largest_remainder
-from adversary.head import num_labels
+from adversary.counts import expected_overlap, largest_remainder
+from adversary.steps import num_labels
 from fedsim.types import Auxiliary, Truth, View
 
 
@@ -22,12 +22,39 @@ class Family:
         metrics: The metrics of `grade`, for rows where no truth is at hand.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
         grade: (guess, truth) → value per metric; larger is more leakage.
+        prepare: The view as the attacks of this family are shown it.
+        remark: (view, truth) → what a reader of the grades must know, or None.
     """
 
     name: str
     metrics: tuple[str, ...]
     blind: Callable[[View, Auxiliary, Generator], Any]
     grade: Callable[[Any, Truth], dict[str, float]]
+    prepare: Callable[[View], View] = lambda view: view
+    remark: Callable[[View, Truth | None], str | None] | None = None
+
+
+def per_mille(view: View) -> View:
+    """Let a client that told no number of examples have 1,000: its counts are then per mille.
+
+    A gradient is a mean over its batch, whose size does not matter. Uploaded weights are left
+    alone: without the number of local steps their scale is not known, and attacks say so.
+    """
+    latest = view.latest
+    if latest.update.num_examples is not None or latest.local.upload == "weights":
+        return view
+    return View([replace(latest, update=replace(latest.update, num_examples=1000))])
+
+
+def remark_counts(view: View, truth: Truth | None) -> str | None:
+    """Say where counts are proportions."""
+    if view.latest.update.num_examples is None:
+        return "num_examples: not told, so the answer is proportions (per mille)"
+    told = num_labels(view.latest)
+    if truth is not None and told != len(truth.labels):
+        used = len(truth.labels)
+        return f"num_examples: told {told} labels but used {used}, so graded as proportions"
+    return None
 
 
 def blind_counts(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:
@@ -39,23 +66,55 @@ def blind_counts(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[
         share = torch.bincount(auxiliary.labels, minlength=classes).double()
         share /= share.sum()
     order = torch.randperm(classes, generator=generator)
-    return largest_remainder(share, num_labels(view.latest), order)
+    told = view.latest.update.num_examples is not None
+    return largest_remainder(share, num_labels(view.latest) if told else 1000, order)
 
 
-def grade_counts(guess: Int[Tensor, " classes"], truth: Truth) -> dict[str, float]:
-    """Grade label counts.
+def grade_counts(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """Grade label counts, or proportions where the number of labels was not known.
 
-    `asr` is the attack success rate of the label papers, Σ_i min(n̂_i, n_i) / N: the share of the
-    labels named, order ignored. `exact` is 1 where all counts are right.
+    Args:
+        guess: Shape (classes,), not negative. Where it does not add up to the true number of
+            labels N, both are compared as proportions, so that naming more labels buys nothing.
+        truth: The labels used.
+
+    Returns:
+        `asr`: attack success rate of the label papers, Σ_i min(n̂_i, n_i) / N, order ignored. It
+        equals 1 − Σ_i |n̂_i − n_i| / 2N, so that error has no column of its own.
+        `skill`: (asr − chance) / (1 − chance), where chance is the expected ASR of labels drawn
+        evenly at random; 0 where chance is 1.
+        `exact`: 1 where all counts are right.
+        `precision`, `recall`: of the classes named present.
     """
     true = torch.bincount(truth.labels, minlength=len(guess))
-    overlap = torch.minimum(guess, true).sum()
-    # Divided by the larger total, so that naming more labels than there are buys nothing.
-    total = torch.maximum(guess.sum(), true.sum())
-    return {"asr": float(overlap / total), "exact": float(torch.equal(guess, true))}
+    total = len(truth.labels)
+    known = not guess.is_floating_point() and int(guess.sum()) == total
+    share = guess.double() / guess.sum()
+    asr = float(torch.minimum(share, true / total).sum())
+    if known:  # in whole numbers, so that 1 is 1
+        asr = float(torch.minimum(guess, true).sum()) / total
+    chance = float(expected_overlap(total, len(guess))[true].sum()) / total
+    named, present = guess > 0, true > 0
+    both = float((named & present).sum())
+    return {
+        "asr": asr,
+        "skill": (asr - chance) / (1 - chance) if chance < 1 else 0.0,
+        "exact": float(known and torch.equal(guess, true)),
+        "precision": both / float(named.sum()),
+        "recall": both / float(present.sum()),
+    }
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (Family("label", ("asr", "exact"), blind_counts, grade_counts),)
+    for family in (
+        Family(
+            "label",
+            ("asr", "skill", "exact", "precision", "recall"),
+            blind_counts,
+            grade_counts,
+            prepare=per_mille,
+            remark=remark_counts,
+        ),
+    )
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES, Family
+from adversary.validity import validity_number
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
 from fedsim.errors import ConfigError, FedsimError, one_line
@@ -59,17 +60,18 @@ def attack_view(
     This is all the adversary does: no truth comes near it.
     """
     latest = view.latest.update
+    prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
     blinds: dict[str, Tensor] = {}
     answers = []
     for attack in attacks:
         family = FAMILIES[attack.family]
         if family.name not in blinds:
             stream = generator(seed, "blind", family.name, latest.client, latest.round)
-            blinds[family.name] = family.blind(view, auxiliary, stream)
+            blinds[family.name] = family.blind(prepared[family.name], auxiliary, stream)
         stream = generator(seed, "infer", attack.name, latest.client, latest.round)
         guess, reason, start = None, None, time.perf_counter()
         try:
-            guess = attack.infer(view, auxiliary, stream)
+            guess = attack.infer(prepared[family.name], auxiliary, stream)
         except FedsimError:  # the recording itself is damaged
             raise
         except Exception as error:  # this update defeats this attack; the others go on
@@ -79,8 +81,20 @@ def attack_view(
     return answers
 
 
+def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> list[Measure]:
+    """Return how well several local steps can be read in this round, for attacks on labels."""
+    latest = view.latest
+    if latest.local.upload == "gradient" or all(attack.family != "label" for attack in attacks):
+        return []
+    try:
+        number = validity_number(auxiliary, latest.sent, latest.local)
+    except ValueError:  # no linear head: the attacks say so
+        return []
+    return [Measure(latest.update.round, "server", "validity", number)]
+
+
 def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure]]:
-    """Turn one answer into ledger rows, and a failure of the attack into a metrics row."""
+    """Turn one answer into ledger rows, and what there is to say about it into a metrics row."""
     update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
     values = _grades(family, answer.guess, truth)
     blinds = _grades(family, answer.blind, truth)
@@ -91,10 +105,13 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure
         )
         for metric in family.metrics
     ]  # fmt: skip
-    if answer.reason is None:
+    what, why = "failed", answer.reason
+    if why is None and family.remark is not None:
+        what, why = "note", family.remark(answer.view, truth)
+    if why is None:
         return leaks, []
-    name = f"{answer.attack.name}_failed"
-    return leaks, [Measure(update.round, "attack", name, 1.0, update.client, answer.reason)]
+    name = f"{answer.attack.name}_{what}"
+    return leaks, [Measure(update.round, "attack", name, 1.0, update.client, why)]
 
 
 def _grades(family: Family, guess: Tensor | None, truth: Truth | None) -> dict[str, float | None]:

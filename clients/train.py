@@ -1,12 +1,14 @@
 """Local training: the weights sent and private data in, what is uploaded and the truth out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from fedsim.sgd import descend, epoch_orders
 from fedsim.types import LocalTraining, Params
 
 Gradient = Callable[[nn.Module, Params, Tensor, Tensor, Generator], Sequence[Tensor]]
@@ -19,9 +21,11 @@ def batch_gradient(
     inputs: Float[Tensor, "batch *shape"],
     labels: Int[Tensor, " batch"],
     generator: Generator,  # noqa: ARG001
+    *,
+    label_smoothing: float = 0.0,
 ) -> Sequence[Tensor]:
     """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
-    loss = functional.cross_entropy(model(inputs), labels)
+    loss = functional.cross_entropy(model(inputs), labels, label_smoothing=label_smoothing)
     return torch.autograd.grad(loss, list(parameters.values()))
 
 
@@ -33,25 +37,30 @@ def train(
     local: LocalTraining,
     *,
     generator: Generator,
-    gradient: Gradient = batch_gradient,
+    gradient: Gradient | None = None,
 ) -> tuple[dict[str, Tensor], Int[Tensor, " uses"]]:
     """Train on one client's examples, as the protocol says.
-
-    Plain SGD by hand: `torch.optim` imports a compiler that costs every process 4 CPU-seconds.
 
     Args:
         model: Work space; its weights are overwritten.
         sent: The state the server sent, buffers included.
         inputs: The client's examples.
         labels: Their labels.
-        local: Learning rate, batch size, epochs, what to upload.
+        local: Learning rate, momentum, batch size, epochs, what to upload.
         generator: Order of the examples, and the coins of `gradient`.
-        gradient: Replaces the batch gradient where a defense lives inside training.
+        gradient: Replaces `batch_gradient` where a defense lives inside training.
 
     Returns:
         The state to upload (with `upload="gradient"`: the gradient of one batch in place of the
         trainable parameters), and the position of every example used, one entry per use.
+
+    Raises:
+        ValueError: Labels are to be smoothed, and a defense replaces the gradient.
     """
+    if gradient is None:
+        gradient = partial(batch_gradient, label_smoothing=local.label_smoothing)
+    elif local.label_smoothing:
+        raise ValueError("label_smoothing: must be 0 where a defense replaces the gradient")
     state = model.state_dict()  # shares its memory with the model
     _copy(state, sent)
     model.train()
@@ -60,18 +69,12 @@ def train(
         batch = torch.randperm(len(labels), generator=generator)[: local.batch_size]
         gradients = gradient(model, trained, inputs[batch], labels[batch], generator)
         return _snapshot(state | dict(zip(trained, gradients, strict=True))), batch
-    parameters: list[Tensor] = list(trained.values())
-    anchor = [value.detach().clone() for value in parameters] if local.proximal_mu else []
-    orders = []
-    for _ in range(local.epochs):
-        orders.append(torch.randperm(len(labels), generator=generator))
-        for batch in orders[-1].split(local.batch_size):
-            gradients = list(gradient(model, trained, inputs[batch], labels[batch], generator))
-            with torch.no_grad():
-                if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
-                    pull = torch._foreach_sub(parameters, anchor)
-                    gradients = torch._foreach_add(gradients, pull, alpha=local.proximal_mu)
-                torch._foreach_add_(parameters, gradients, alpha=-local.lr)
+    orders = epoch_orders(len(labels), local, generator)
+    batches = [batch for order in orders for batch in order.split(local.batch_size)]
+    descend(
+        list(trained.values()), local, batches,
+        lambda batch: gradient(model, trained, inputs[batch], labels[batch], generator),
+    )  # fmt: skip
     return _snapshot(state), torch.cat(orders)
 
 

@@ -130,19 +130,23 @@ def attack(
         return folder.replace_attacks({part.name for part in attacks}, leaks, failures)
 
 
-def report(runs: Iterable[Path | str], out: Path | str | None = None) -> Path:
+def report(
+    runs: Iterable[Path | str], out: Path | str | None = None, *, client: str | None = None
+) -> Path:
     """Draw one run, or compare several, into a self-contained HTML file.
 
     Args:
         runs: Run folders.
         out: Where to; by default `report.html` in the first.
+        client: Whose label counts to draw, of one run; by default the most exposed client's.
 
     Raises:
-        BadRecording: A folder is no run.
+        BadRecording: A folder is no run, or a file in it is damaged.
+        ConfigError: A run has no finished round, or there is no such client in it.
     """
     folders = [RunFolder(Path(path)) for path in runs]
     target = Path(out) if out else folders[0].path / REPORT
-    write_report(folders, target)
+    write_report(folders, target, client=client)
     return target
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from fedsim import __version__
+from fedsim.cli_tables import Rounds, print_attacks
 from fedsim.errors import ConfigError, FedsimError, nearest
 
 app = typer.Typer(
@@ -51,7 +52,7 @@ def run(  # noqa: PLR0917
     else:
         asked = configs.read(config, settings)
         target = out_ or api.new_folder(asked)
-    with _Progress(asked, target, quiet=as_json) as progress:
+    with Rounds(asked, target, out, quiet=as_json) as progress:
         go: Callable[..., Any] = (
             api.resume if resume else lambda path, **k: api.run(asked, path, **k)
         )
@@ -98,7 +99,7 @@ def attack(
     if as_json:
         out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
         return
-    _attack_table(means)
+    print_attacks(means, out)
     out.print(f"\nNext     fedsim report {recording}", soft_wrap=True)
 
 
@@ -108,6 +109,10 @@ def report(
     out_: Annotated[
         Path | None, typer.Option("--out", help="HTML file; report.html in the first run without.")
     ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Whose label counts to draw; the most exposed without."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw a run, or compare several, into one HTML file."""
@@ -115,7 +120,7 @@ def report(
 
     if len(runs) > 1 and out_ is None:
         out_ = Path("comparison.html")  # one run's own report is not overwritten
-    path = api.report(runs, out_)
+    path = api.report(runs, out_, client=client)
     if as_json:
         out.print_json(data={"report": str(path)})
         return
@@ -154,67 +159,6 @@ def version() -> None:
 
 class _Interrupted(FedsimError):
     code = 130
-
-
-class _Progress:
-    """A line per round as it ends, and a bar below them."""
-
-    def __init__(self, config: Any, target: Path, *, quiet: bool) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self.config, self.target, self.quiet = config, target, quiet
-        self.attacks = [part.name for part in config.attack]
-        columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=out, transient=True, disable=quiet)
-        self.started = False
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def _start(self) -> None:
-        """Print the head of the table, once there is something to put under it."""
-        self.started = True
-        federation, data = self.config.federation, self.config.data
-        out.print(
-            f"{data.name} · {self.config.model.name} · {federation.strategy} · "
-            f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
-            soft_wrap=True,
-        )
-        blind = ["blind"] if self.attacks else []
-        names = "".join(f"{name + ' ASR':>12}" for name in self.attacks + blind)
-        out.print(f"round  accuracy{names}   seconds", style="bold")
-        self.task = self.bar.add_task("", total=federation.rounds)
-        self.bar.start()
-
-    def show(self, told: Any) -> None:
-        """Print one finished round."""
-        if self.quiet:
-            self.started = True
-            return
-        if not self.started:
-            self._start()
-        self.bar.update(self.task, completed=told.number)
-        leaks = [told.leakage.get(name) for name in self.attacks]
-        blind = next((leak[1] for leak in leaks if leak), None)
-        values = [leak[0] if leak else None for leak in leaks] + ([blind] if leaks else [])
-        cells = "".join(f"{_percent(value):>12}" for value in values)
-        accuracy = _percent(told.accuracy)
-        self.bar.console.print(f"{told.number:>5}{accuracy:>10}{cells}{told.seconds:>10.2f}")
-        for client, reason in told.failures[:3]:
-            self.bar.console.print(
-                f"       client {client} failed: {reason}", style="yellow", markup=False
-            )
-        if len(told.failures) > 3:
-            self.bar.console.print(f"       and {len(told.failures) - 3} more", style="yellow")
 
 
 def main() -> NoReturn:
@@ -261,10 +205,6 @@ def _resume_hint(target: Path) -> str:
     return f"go on with: fedsim run --resume --out {target}"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 def _summary(done: Any) -> dict[str, Any]:
     from fedsim import api
 
@@ -275,22 +215,6 @@ def _summary(done: Any) -> dict[str, Any]:
         "accuracy": accuracy[-1]["value"] if accuracy else None,
         "attacks": api.means(done.ledger()),
     }
-
-
-def _attack_table(means: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("attack", "metric"):
-        table.add_column(name)
-    for name in ("value", "blind", "ms"):
-        table.add_column(name, justify="right")
-    for row in means:
-        table.add_row(
-            row["attack"], row["metric"], _percent(row["value"]), _percent(row["blind"]),
-            f"{row['ms']:.2f}",
-        )  # fmt: skip
-    out.print(table)
 
 
 if __name__ == "__main__":

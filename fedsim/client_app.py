@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 import defenses
-from clients.train import batch_gradient, train
+from clients.train import train
 from defenses import Defense, defend
 from fedsim import data, models
 from fedsim.config import Config, parse_json
@@ -64,7 +64,7 @@ def train_client(message: Message, context: Context) -> Message:
     with global_stream(*names, "dropout"):
         trained, used = train(
             site.model, sent, dataset.inputs[rows], dataset.labels[rows], local,
-            generator=generator(*names), gradient=site.defense.gradient or batch_gradient,
+            generator=generator(*names), gradient=site.defense.gradient,
         )  # fmt: skip
     if config.record.keeps(round_, client):
         truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}

@@ -116,6 +116,8 @@ class Local(_Section):
     lr: Positive = 0.2
     batch_size: Count = 8
     epochs: Count = 2
+    momentum: Rate = 0.0
+    label_smoothing: Rate = 0.0
     upload: Upload | None = None
 
 
@@ -170,6 +172,8 @@ class Config(_Section):
             )
         if self._sgd and self.local.epochs != 1:
             raise ValueError(f"local.epochs: must be 1 with fedsgd, got {self.local.epochs}")
+        if self._sgd and self.local.momentum:
+            raise ValueError(f"local.momentum: must be 0 with fedsgd, got {self.local.momentum}")
         unknown = {*(self.record.clients or ())} - set(map(str, range(self.federation.clients)))
         if unknown:
             raise ValueError(
@@ -193,6 +197,8 @@ class Config(_Section):
             epochs=self.local.epochs,
             upload="gradient" if self._sgd else "weights",
             proximal_mu=proximal_mu,
+            momentum=self.local.momentum,
+            label_smoothing=self.local.label_smoothing,
         )
 
 

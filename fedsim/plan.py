@@ -62,6 +62,7 @@ def prepare(config: Config) -> Plan:
         num_classes=dataset.num_classes,
         inputs=dataset.inputs[held_out] if len(held_out) else None,
         labels=dataset.labels[held_out] if len(held_out) else None,
+        input_shape=dataset.input_shape,
     )
     attacks = leakage.build(config.attack, auxiliary)
     return Plan(config, federated, model, strategies.build(config, buffers), auxiliary, attacks)
@@ -82,10 +83,12 @@ def attack_round(
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
     for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
-        if place == 0 and (reason := mismatch(view.latest.sent, plan.model.state_dict())):
-            raise BadRecording(
-                f"{folder.path}: must be of the config's model, round {round_}: {reason}"
-            )
+        if place == 0:
+            if reason := mismatch(view.latest.sent, plan.model.state_dict()):
+                raise BadRecording(
+                    f"{folder.path}: must be of the config's model, round {round_}: {reason}"
+                )
+            measures += leakage.validity(view, plan.attacks, plan.auxiliary)
         answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
         client = view.latest.update.client
         truth = read_truth(folder.truth, round_, client)

@@ -12,19 +12,29 @@ PAGE = """\
 <title>fedsim: {{ runs | map(attribute="name") | join(", ") }}</title>
 <style>
 body { margin: 0; background: #f5f5f3; color: #222; font: 15px/1.5 system-ui, sans-serif }
-main { max-width: 900px; margin: 0 auto; padding: 2rem 1rem 4rem }
+main { max-width: 940px; margin: 0 auto; padding: 2rem 1rem 4rem }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem } h2 { font-size: 1.1rem; margin: 0 0 .6rem }
 section, .tile { background: #fff; border: 1px solid #e3e3df; border-radius: 8px }
 section { padding: 1.1rem 1.3rem; margin-top: 1rem; overflow-x: auto }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(115px, 1fr)); gap: .7rem;
   margin-top: 1.2rem }
-.tile { padding: .8rem 1rem } .tile b { display: block; font-size: 1.5rem; line-height: 1.2 }
+.tile { padding: .7rem .8rem } .tile b { display: block; font-size: 1.5rem; line-height: 1.2 }
 .tile span, .quiet, caption { color: #666; font-size: .87rem }
-svg { max-width: 100%; height: auto; display: block }
+svg { width: 100%; height: auto; display: block }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .28rem .6rem; border-bottom: 1px solid #eee }
 th { font-weight: 600; color: #555; font-size: .87rem } th:first-child, td:first-child,
 td.text, th.text { text-align: left }
+.scroll { overflow-x: auto } .scroll th, .scroll td { white-space: nowrap; padding: .28rem .42rem;
+  font-size: .83rem }
+.scroll th { vertical-align: bottom } .scroll td:first-child, .scroll th:first-child {
+  position: sticky; left: 0; background: #fff; padding-left: 0 }
+.mark { color: #888; font-size: .8rem }
+.warning { margin-top: 1rem; padding: .7rem 1rem; background: #fff8e6; border: 1px solid #edd9a3;
+  border-left: 4px solid #e69f00; border-radius: 6px }
+.warning p { margin: 0 } .warning p + p { margin-top: .5rem } .nowrap { white-space: nowrap }
+td.run { max-width: 9rem; overflow: hidden; text-overflow: ellipsis }
+.note { background: #f1f6fa; border-color: #cfdfea; border-left-color: #56b4e9 }
 pre { overflow-x: auto; background: #fafaf8; padding: .8rem; font-size: .8rem }
 </style>
 </head>
@@ -39,45 +49,70 @@ round by round.</p>
   <div class="tile"><b>{{ run.accuracy[1][-1] | percent }}</b><span>test accuracy, round
   {{ run.accuracy[0][-1] }}</span></div>
 {% endif %}
-{% for curve in run.curves %}
-  <div class="tile"><b>{{ curve.mean.mean() | percent }}</b><span>{{ curve.attack }},
-  {{ curve.metric }} over all rounds (blind {{ curve.blind.mean() | percent }})</span></div>
+{% for curve in run.leaders()[:4] %}
+  <div class="tile"><b>{{ curve.main.value | percent }}</b><span>{{ curve.attack }}, mean
+  {{ curve.metric | upper }}; <span class="nowrap">blind {{ curve.main.blind_value | percent }}</span></span></div>
 {% endfor %}
   <div class="tile"><b>{{ run.failures | length }}</b><span>failures</span></div>
 </div>
 {% endif %}
+{% for kind, sentences in said if sentences %}
+<div class="{{ kind }}" role="note">
+{% for name, sentence in sentences %}
+<p>{% if runs | length > 1 %}<b>{{ name }}:</b> {% endif %}{{ sentence }}</p>
+{% endfor %}
+</div>
+{% endfor %}
 {% for title, caption, svg in pictures %}
 <section><h2>{{ title }}</h2>{{ svg | safe }}<p class="quiet">{{ caption }}</p></section>
 {% endfor %}
 <section><h2>Attacks</h2>
-<table>
+{% if runs | selectattr("curves") | list %}
+<div class="scroll"><table>
 <tr>{% if runs | length > 1 %}<th class="text">run</th>{% endif %}<th class="text">attack</th>
-<th class="text">family</th><th class="text">metric</th><th>first round</th><th>last round</th>
-<th>mean</th><th>blind</th><th>skill</th><th>exact</th><th>ms</th></tr>
+<th class="text">family</th><th class="text">metric</th><th>first<br>round</th><th>last<br>round</th>
+<th>mean</th><th>blind</th><th>skill</th><th>exact</th><th>precision</th><th>recall</th>
+<th>L1/2N</th><th>ms</th></tr>
 {% for run in runs %}{% for curve in run.curves %}
-<tr>{% if runs | length > 1 %}<td class="text">{{ run.name }}</td>{% endif %}
-<td class="text">{{ curve.attack }}</td><td class="text">{{ curve.family }}</td>
-<td class="text">{{ curve.metric }}</td><td>{{ curve.mean[0] | percent }}</td>
-<td>{{ curve.mean[-1] | percent }}</td><td>{{ curve.mean.mean() | percent }}</td>
-<td>{{ curve.blind.mean() | percent }}</td><td>{{ "%.2f" | format(curve.skill) }}</td>
-<td>{{ curve.exact | percent }}</td><td>{{ "%.2f" | format(curve.milliseconds) }}</td></tr>
+<tr>{% if runs | length > 1 %}<td class="text run" title="{{ run.name }}">{{ run.name }}</td>{% endif %}
+<td class="text">{{ curve.attack }}{% if curve.baseline %} <span class="mark">baseline</span>{% endif %}
+{% if curve.failures %} <span class="mark">{{ curve.failures }} failed</span>{% endif %}</td>
+<td class="text">{{ curve.family }}</td><td class="text">{{ curve.metric }}</td>
+<td>{{ curve.main.mean[0] | percent }}</td><td>{{ curve.main.mean[-1] | percent }}</td>
+<td>{{ curve.main.value | percent }}</td><td>{{ curve.main.blind_value | percent }}</td>
+<td>{{ "%.2f" | format(curve.skill) }}</td><td>{{ curve.means.get("exact") | percent }}</td>
+<td>{{ curve.means.get("precision") | percent }}</td>
+<td>{{ curve.means.get("recall") | percent }}</td><td>{{ curve.l1 | percent }}</td>
+<td>{{ "%.2f" | format(curve.milliseconds) }}</td></tr>
 {% endfor %}{% endfor %}
-</table>
-<p class="quiet">Larger is more leakage. <i>Blind</i> is the same metric for the best guess without
-looking at any update; <i>skill</i> = (value − blind) / (1 − blind), so that 0 is no leakage and 1
-is full knowledge; <i>exact</i> is the share of clients and rounds with every count right;
-<i>ms</i> is the time of one attack on one client. {% if runs | length == 1 and not runs[0].curves %}
-Nothing could be graded: no ground truth is at hand.{% endif %}</p>
+</table></div>
+<p class="quiet">Sorted by skill. <i>First round</i>, <i>last round</i> and <i>mean</i> are those of
+the metric; <i>blind</i> is the same metric for the best guess without looking at any update. For
+labels, <i>skill</i> = (ASR − chance) / (1 − chance), where chance is the expected ASR of labels
+drawn evenly at random; for other families blind stands in the place of chance. <i>Exact</i> is the
+share of clients and rounds with every count right; <i>precision</i> and <i>recall</i> are those of
+the classes named present; <i>L1/2N</i> = 1 − ASR is the label papers’ error, where less is more
+leakage; <i>ms</i> is the time of one attack on one client. All are means over clients and rounds. A
+<i>baseline</i> looks at no update; <i>failed</i> says how often an attack gave no answer, which no
+mean counts.</p>
+{% else %}
+<p class="quiet">Nothing could be graded: no attack answered, or no ground truth is at hand.</p>
+{% endif %}
 </section>
 {% for run in runs %}{% if run.failures %}
 <section><h2>Failures{% if runs | length > 1 %} of {{ run.name }}{% endif %}</h2>
-<table><tr><th>round</th><th>client</th><th class="text">what</th><th class="text">reason</th></tr>
-{% for row in run.failures[:50] %}
-<tr><td>{{ row.round }}</td><td>{{ row.client }}</td><td class="text">{{ row.metric }}</td>
-<td class="text">{{ row.reason }}</td></tr>
+<table><tr><th class="text">what</th><th>times</th><th class="text">clients</th>
+<th class="text">rounds</th><th class="text">reason</th></tr>
+{% set failures = groups(run.failures) %}
+{% for group in failures[:50] %}
+<tr><td class="text">{{ group.what }}</td><td>{{ group.rows }}</td>
+<td class="text">{{ group.clients[:5] | join(", ") }}{% if group.clients | length > 5 %} and
+{{ group.clients | length - 5 }} more{% endif %}</td><td class="text">{{ group.rounds }}</td>
+<td class="text">{{ group.reason }}{% if group.alike > 1 %} <span class="mark">and
+{{ group.alike - 1 }} alike</span>{% endif %}</td></tr>
 {% endfor %}
 </table>
-{% if run.failures | length > 50 %}<p class="quiet">and {{ run.failures | length - 50 }} more in
+{% if failures | length > 50 %}<p class="quiet">and {{ failures | length - 50 }} more kinds in
 metrics.parquet</p>{% endif %}
 </section>
 {% endif %}{% endfor %}

@@ -201,14 +201,15 @@ class RunFolder:
         return self._table(MEASURES, METRICS)
 
     def replace_attacks(
-        self, names: set[str], leaks: Iterable[Leak], failures: Iterable[Measure] = ()
+        self, names: set[str], leaks: Iterable[Leak], measures: Iterable[Measure] = ()
     ) -> pa.Table:
         """Put new rows in the place of those of the attacks `names`, and return the new rows."""
-        new, failed = leakage_table(leaks), metrics_table(failures)
+        new, told = leakage_table(leaks), metrics_table(measures)
         kept = _others(self.ledger(), names)
         write_table(self.path / LEDGER, _sorted(pa.concat_tables([kept, new])))
-        kept = _others(self.metrics(), names)
-        write_table(self.path / MEASURES, pa.concat_tables([kept, failed]))
+        # What was measured again beside the attacks is not to be there twice.
+        kept = _without(_others(self.metrics(), names), "metric", set(told["metric"].to_pylist()))
+        write_table(self.path / MEASURES, pa.concat_tables([kept, told]))
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
@@ -272,11 +273,16 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _others(table: pa.Table, attacks: set[str]) -> pa.Table:
-    """Leave out the rows of some attacks: in the ledger, or their failures in the metrics."""
-    column, names = "attack", attacks
-    if table.schema.equals(METRICS):
-        column, names = "metric", {f"{name}_failed" for name in attacks}
-    theirs = pc.is_in(table[column], value_set=pa.array(sorted(names), pa.string()))
+    """Leave out the rows of some attacks: in the ledger, or what is said of them in the metrics."""
+    if not table.schema.equals(METRICS):
+        return _without(table, "attack", attacks)
+    told = {f"{name}_{what}" for name in attacks for what in ("failed", "note")}
+    return _without(table, "metric", told)
+
+
+def _without(table: pa.Table, column: str, values: set[str]) -> pa.Table:
+    """Leave out the rows that have one of the values in a column."""
+    theirs = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
     return table.filter(pc.invert(theirs))
 
 

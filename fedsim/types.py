@@ -17,11 +17,13 @@ class LocalTraining:
     """How a client trains: public, because the protocol tells every party.
 
     Attributes:
-        lr: Learning rate of plain SGD.
+        lr: Learning rate of SGD.
         batch_size: Examples per local step; the last batch of an epoch may be smaller.
         epochs: Passes over the client's data per round; 1 with `upload="gradient"`.
         upload: The trained weights, or the gradient of one batch at the weights sent.
         proximal_mu: FedProx's pull towards the weights sent; 0 is plain SGD.
+        momentum: Heavy-ball momentum, starting from rest in every round; 0 is plain SGD.
+        label_smoothing: Share of each target spread evenly over all classes.
     """
 
     lr: float
@@ -29,23 +31,30 @@ class LocalTraining:
     epochs: int = 1
     upload: Upload = "weights"
     proximal_mu: float = 0.0
+    momentum: float = 0.0
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
 class Update:
     """What one client gave away in one round, after its defenses.
 
+    Under secure aggregation the server sees the sum over a cohort instead, and the numbers of
+    examples are summed too.
+
     Attributes:
         round: From 1.
-        client: The client's identity, stable over rounds.
+        client: The identity of the client (or the cohort), stable over rounds.
         delta: Trained − sent weights; with `upload="gradient"` the gradient itself.
-        num_examples: The client's own count of its examples, as uploaded.
+        num_examples: The client's own count of its examples, as uploaded; None where it told none.
+        num_clients: How many clients were summed.
     """
 
     round: int
     client: str
     delta: Params
-    num_examples: int
+    num_examples: int | None
+    num_clients: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class Auxiliary:
         inputs: Auxiliary examples, disjoint from all clients' data; None without any.
         labels: Their labels.
         defense: The clients' defenses; given to an adaptive adversary only.
+        input_shape: Shape of one example, as the architecture takes it; that of `inputs` without.
     """
 
     model: nn.Module
@@ -86,6 +96,7 @@ class Auxiliary:
     inputs: Tensor | None = None
     labels: Tensor | None = None
     defense: Any = None
+    input_shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

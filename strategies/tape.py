@@ -131,7 +131,7 @@ class _Observations(Sequence[Observation]):
 
 def _check(
     upload: TensorFile, sent: TensorFile, round_: int, client: str, local: LocalTraining
-) -> int:
+) -> int | None:
     """Return the number of examples that an upload says it has.
 
     Raises:
@@ -139,18 +139,19 @@ def _check(
     """
     facts = upload.metadata
     try:
-        num_examples = int(float(facts["num_examples"]))
+        told = facts.get("num_examples")  # somebody else's clients may not say
+        num_examples = None if told is None else int(float(told))
         kind, recorded_round, recorded_client = facts["upload"], facts["round"], facts["client"]
     except (KeyError, ValueError, OverflowError) as error:
         raise BadRecording(
-            f"{upload.path}: must hold num_examples, upload, round and client ({error})"
+            f"{upload.path}: must hold upload, round and client, and num_examples ({error})"
         ) from None
     if (kind, recorded_round, recorded_client) != (local.upload, str(round_), client):
         raise BadRecording(
             f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
             f"got the {kind} of client {recorded_client} in round {recorded_round}"
         )
-    if num_examples < 1:
+    if num_examples is not None and num_examples < 1:
         raise BadRecording(f"{upload.path}: num_examples must be at least 1, got {num_examples}")
     if missing := set(sent) ^ set(upload):
         raise BadRecording(

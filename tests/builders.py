@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from torch import Generator, Tensor, nn
 
 from adversary.attack import Attack
-from adversary.head import num_labels
+from adversary.steps import num_labels
 from defenses import Defense
 from fedsim.config import Config, parse
 from fedsim.data import Dataset
@@ -73,15 +73,19 @@ def sticky(*, pull: float = 0.5) -> Defense:
 
 def observe(
     gradient: Params,
-    num_examples: int,
+    num_examples: int | None,
     *,
     local: LocalTraining | None = None,
     round_: int = 1,
     client: str = "0",
+    sent: Params | nn.Module | None = None,
 ) -> View:
-    """Return the view of a server that saw one upload."""
-    local = local or LocalTraining(lr=0.1, batch_size=num_examples, upload="gradient")
-    sent = {name: torch.zeros_like(value) for name, value in gradient.items()}
+    """Return the view of a server that sent weights (zeros without) and saw one upload."""
+    local = local or LocalTraining(lr=0.1, batch_size=num_examples or 1, upload="gradient")
+    if sent is None:
+        sent = {name: torch.zeros_like(value) for name, value in gradient.items()}
+    elif isinstance(sent, nn.Module):
+        sent = {name: value.clone() for name, value in sent.state_dict().items()}
     return View([Observation(sent, Update(round_, client, gradient, num_examples), local)])
 
 
@@ -93,8 +97,9 @@ def plain_gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str
 
 
 def auxiliary_of(model: nn.Module, num_classes: int) -> Auxiliary:
-    """Return an adversary that knows the architecture alone."""
-    return Auxiliary(model=model, num_classes=num_classes)
+    """Return an adversary that knows the architecture alone; it takes vectors."""
+    first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    return Auxiliary(model, num_classes, input_shape=(first.in_features,))
 
 
 def random_guess(view: View, auxiliary: Auxiliary, generator: Generator) -> Tensor:
@@ -173,3 +178,14 @@ def flower_environment(home: Path) -> dict[str, str]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
+
+
+def prune(update: Params, rate: float) -> dict[str, Tensor]:
+    """Zero the smallest entries of each tensor, so that a share `1 − rate` of it stays."""
+    kept = {}
+    for name, value in update.items():
+        size = value.abs().flatten()
+        stay = max(1, round((1 - rate) * len(size)))
+        edge = size.sort(descending=True).values[stay - 1]
+        kept[name] = torch.where(value.abs() >= edge, value, 0.0)
+    return kept

@@ -57,7 +57,7 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(t
     weights, ledger = outcome(path)
     assert same_params(weights, expected[0])
     assert ledger == expected[1]
-    assert len(ledger) == 60 * 3 * 2 * 2
+    assert len(ledger) == 60 * 3 * 2 * 5
 
 
 def test_the_run_of_no_arguments(tmp_path, monkeypatch):
@@ -69,5 +69,5 @@ def test_the_run_of_no_arguments(tmp_path, monkeypatch):
     assert llg["value"] > llg["blind"] + 0.1
     assert (tmp_path / result["report"]).stat().st_size > 20_000
     rows = RunFolder(tmp_path / result["run"]).ledger().to_pylist()
-    assert len(rows) == 10 * 10 * 2 * 2
+    assert len(rows) == 10 * 10 * 2 * 5
     assert all(row["value"] is not None for row in rows)

@@ -1,13 +1,89 @@
 """All attacks by name; add one line here for a new one."""
 
+from functools import partial
+
 from adversary.attack import Attack
+from adversary.attacks.baselines import random, uniform
+from adversary.attacks.dimitrov import dimitrov
+from adversary.attacks.eb_gls import eb_gls
+from adversary.attacks.eb_gls_rounds import eb_gls_rounds
+from adversary.attacks.eb_gls_sim import eb_gls_sim
+from adversary.attacks.geng import zlg, zlg_plus
+from adversary.attacks.grad_inversion import grad_inversion
 from adversary.attacks.idlg import idlg
-from adversary.attacks.llg import llg
+from adversary.attacks.ilrg import ilrg
+from adversary.attacks.llbg import llbg
+from adversary.attacks.llg import llg, llg_plus, llg_star
+from adversary.attacks.rlg import rlg
+from adversary.attacks.rlu import rlu
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
-        Attack("llg", "label", llg, summary="label counts from the head gradient's row sums"),
+        Attack("llg", "label", llg, summary="counts from the head gradient's row sums"),
+        Attack("llg-star", "label", llg_star, summary="LLG*, calibrated on dummy inputs"),
+        Attack(
+            "llg-plus",
+            "label",
+            llg_plus,
+            ("inputs", "labels"),
+            "LLG+, calibrated on auxiliary data",
+        ),
         Attack("idlg", "label", idlg, summary="the one label of a single-example gradient"),
+        Attack(
+            "grad-inversion",
+            "label",
+            grad_inversion,
+            summary="rows with the lowest entries, in turn",
+        ),
+        Attack("rlg", "label", rlg, summary="the set of classes that a direction separates"),
+        Attack("zlg", "label", zlg, summary="counts from mean probabilities on noise"),
+        Attack(
+            "zlg-plus",
+            "label",
+            zlg_plus,
+            ("inputs",),
+            "ZLG+, mean probabilities on auxiliary data",
+        ),
+        Attack("dimitrov", "label", dimitrov, summary="ZLG, interpolated over several local steps"),
+        Attack("ilrg", "label", ilrg, summary="counts from linear equations in class embeddings"),
+        Attack("llbg", "label", llbg, summary="LLG on the bias gradient"),
+        Attack(
+            "rlu",
+            "label",
+            rlu,
+            ("inputs", "labels"),
+            "counts by least squares, simulating several local steps",
+        ),
+        Attack(
+            "eb-gls",
+            "label",
+            eb_gls,
+            needs=("inputs", "labels"),
+            summary="moments of each class, least squares, empirical-Bayes prior",
+        ),
+        Attack(
+            "eb-gls-gibbs",
+            "label",
+            partial(eb_gls, refine="gibbs"),
+            needs=("inputs", "labels"),
+            summary="EB-GLS, answering with the largest expected overlap",
+        ),
+        Attack(
+            "eb-gls-sim",
+            "label",
+            eb_gls_sim,
+            needs=("inputs", "labels"),
+            summary="EB-GLS, corrected by rehearsing the local training",
+        ),
+        Attack(
+            "eb-gls-rounds",
+            "label",
+            eb_gls_rounds,
+            needs=("inputs", "labels"),
+            summary="EB-GLS on all of a client's updates so far",
+        ),
+        Attack("random", "label", random, summary="every label at random", baseline=True),
+        Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),
     )
 }

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from adversary.head import bias_gradient, find_head, num_labels, weight_gradient
+from adversary.head import read_head
 from fedsim.types import Auxiliary, View
 
 
@@ -38,18 +38,16 @@ def idlg(
     Raises:
         ValueError: The model has no linear head.
     """
-    classes = auxiliary.num_classes
-    head = find_head(auxiliary.model, classes)
-    bias = bias_gradient(view.latest, head)
-    if bias is not None:
-        label = int(bias.argmin())
+    head = read_head(view.latest, auxiliary)
+    if head.bias is not None:
+        label = int(head.bias.argmin())
     else:
-        rows = weight_gradient(view.latest, head).double()
+        rows = head.weight
         agreement = rows @ rows.T
         agreement.fill_diagonal_(-torch.inf)
         # The row that agrees least with its best friend; equal (two classes): the lower sum.
         scores = torch.stack([agreement.amax(dim=1), rows.sum(dim=1)], dim=1).tolist()
-        label = min(range(classes), key=scores.__getitem__)
-    counts = torch.zeros(classes, dtype=torch.long)
-    counts[label] = num_labels(view.latest)
+        label = min(range(len(rows)), key=scores.__getitem__)
+    counts = torch.zeros(auxiliary.num_classes, dtype=torch.long)
+    counts[label] = head.total
     return counts

@@ -1,4 +1,4 @@
-"""LLG: label leakage from gradients, in its gradients-only form.
+"""LLG, LLG* and LLG+: label leakage from gradients.
 
 A. Wainakh, F. Ventola, T. Müßig, J. Keim, C. Garcia Cordero, E. Zimmer, T. Grube, K. Kersting,
 M. Mühlhäuser, "User-Level Label Leakage from Gradients in Federated Learning", PoPETs 2022(2);
@@ -6,18 +6,23 @@ after its official code, github tklab-tud/LLG, `Predictor.py`.
 
 Idea: with non-negative features h the row sum g_i of the head's weight gradient can be negative
 only if class i is in the batch (property 1), and g_i ≈ n_i·m + s_i with an impact m < 0 of one
-label (property 2). Classes with g_i < 0 get one label each; the rest go one by one to the lowest
-g_i, each label raising its class by |m|.
+label and an offset s_i ≥ 0 from the other classes (property 2). Classes with g_i < 0 get one label
+each; the rest go one by one to the lowest g_i − s_i, each label raising its class by |m|.
+LLG takes m from the negative g_i and s = 0; LLG* measures both on the model with dummy inputs,
+LLG+ with auxiliary data.
 
 *Server must know*: the update, the number of examples, and for uploaded weights the learning
-rate, batch size and epochs.
+rate, batch size and epochs; LLG* and LLG+ the weights sent, LLG+ labelled auxiliary data.
 *Exact when*: there is one label, or all labels are of one class and the untrained model's
-predictions are uniform; approximately for untrained models with non-negative features and batches
-of few classes. m shrinks to nothing as a batch becomes balanced, and with signed features (tanh)
-property 1 does not hold.
-*Differs from the code*: the loop is a closed form (`waterfill`); the most negative classes come
-first where there are more of them than labels, so that the counts always add up; where no class is
-negative, so that m = 0, the labels are spread evenly instead of all going to one class.
+predictions are uniform (LLG); approximately for untrained models with non-negative features. LLG's
+m shrinks to nothing as a batch becomes balanced, and with signed features (tanh) property 1 does
+not hold.
+*Differs from the paper and its code*: the loop is a closed form (`waterfill`); the most negative
+classes come first where there are more of them than labels, so that the counts always add up (the
+code's LLG and LLG* may name more); where m is not negative, the labels are spread evenly. m and s
+are expectations over all auxiliary examples of a class, measured once per global model, not ten
+random batches per victim; over T local steps s is T times that of one step and m, the impact of
+one label, stays (the code divides m by T and leaves s, which is right for no T > 1).
 """
 
 from typing import Literal
@@ -27,8 +32,19 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.counts import waterfill
-from adversary.head import find_head, num_labels, weight_gradient
-from fedsim.types import Auxiliary, View
+from adversary.head import (
+    Forward,
+    auxiliary_forward,
+    forward,
+    input_shape,
+    noise_forward,
+    read_head,
+)
+from adversary.memo import once
+from fedsim.types import Auxiliary, Params, View
+
+Scale = Literal["paper", "exact"]
+Dummy = Literal["zeros", "ones", "noise"]
 
 
 def llg(
@@ -36,9 +52,9 @@ def llg(
     auxiliary: Auxiliary,
     generator: Generator,  # noqa: ARG001
     *,
-    scale: Literal["paper", "exact"] = "paper",
+    scale: Scale = "paper",
 ) -> Int[Tensor, " classes"]:
-    """Return label counts that add up to the number of labels used.
+    """Return label counts that add up to the number of labels used, from the update alone.
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -46,26 +62,127 @@ def llg(
         generator: Not used: the answer is deterministic.
         scale: Correction of the impact for the correct class's own probability: the paper's
             (1 + 1/C), or C/(C − 1), which is exact for a single-class batch of an untrained
-            model. They differ by 1/C²: 1 % at ten classes, 25 % at two.
+            model. They differ by a factor 1 − 1/C²: 1 % at ten classes, 25 % at two.
 
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    classes, total = auxiliary.num_classes, num_labels(view.latest)
-    weight = weight_gradient(view.latest, find_head(auxiliary.model, classes))
-    g = weight.double().sum(dim=1)
-    if not torch.isfinite(g).all():
-        raise ValueError("llg: the head's gradient must be finite, got NaN or infinity")
-    m = impact(g, total, scale)
-    present = torch.zeros(classes, dtype=torch.long)
-    present[g.sort(stable=True).indices[: min(int((g < 0).sum()), total)]] = 1
-    return present + waterfill(g - m * present, -m, total - int(present.sum()))
+    head = read_head(view.latest, auxiliary)
+    g = head.row_sums
+    return _extract(g, torch.zeros_like(g), impact(g, head.total, scale), head.total)
 
 
-def impact(
-    g: Float[Tensor, " classes"], total: int, scale: Literal["paper", "exact"] = "paper"
-) -> float:
-    """Return m ≤ 0, how far one label moves its class's row sum: the negative sums per label."""
-    classes = len(g)
-    factor = 1 + 1 / classes if scale == "paper" else classes / (classes - 1)
-    return factor * float(g[g < 0].sum()) / total
+def llg_star(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+    *,
+    scale: Scale = "paper",
+    dummy: Dummy = "zeros",
+) -> Int[Tensor, " classes"]:
+    """Return label counts, with impact and offset measured on dummy inputs.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture and the number of classes.
+        generator: Not used: the answer is deterministic.
+        scale: As for `llg`.
+        dummy: The inputs: all zeros, all ones (the paper's choice for CIFAR-100), or 500 images
+            of uniform noise. Each is labelled with every class in turn.
+
+    Raises:
+        ValueError: The model has no linear head, or its gradient is not finite.
+    """
+    head = read_head(view.latest, auxiliary)
+    m, s = _dummy_impact(auxiliary, view.latest.sent, dummy=dummy)
+    return _extract(head.row_sums, head.total * s, m * correction(len(s), scale), head.total)
+
+
+def llg_plus(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+    *,
+    scale: Scale = "paper",
+) -> Int[Tensor, " classes"]:
+    """Return label counts, with impact and offset measured on auxiliary data.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs and labels.
+        generator: Not used: the answer is deterministic.
+        scale: As for `llg`.
+
+    Raises:
+        ValueError: The model has no linear head, or its gradient is not finite.
+    """
+    head = read_head(view.latest, auxiliary)
+    m, s = _auxiliary_impact(auxiliary, view.latest.sent)
+    return _extract(head.row_sums, head.total * s, m * correction(len(s), scale), head.total)
+
+
+def impact(g: Float[Tensor, " classes"], total: int, scale: Scale = "paper") -> float:
+    """Return LLG's m ≤ 0, how far one label moves its class: the negative sums per label."""
+    return correction(len(g), scale) * float(g.clamp(max=0).sum()) / total
+
+
+def correction(classes: int, scale: Scale) -> float:
+    """Return the factor on the impact: the paper's approximation, or the exact one."""
+    return 1 + 1 / classes if scale == "paper" else classes / (classes - 1)
+
+
+@once()
+def _auxiliary_impact(auxiliary: Auxiliary, sent: Params) -> tuple[float, Tensor]:
+    """Return the impact of one label and the offset by one label, for all clients of the round."""
+    assert auxiliary.labels is not None
+    return impact_and_offset(auxiliary_forward(auxiliary, sent), auxiliary.labels)
+
+
+@once()
+def _dummy_impact(auxiliary: Auxiliary, sent: Params, *, dummy: Dummy) -> tuple[float, Tensor]:
+    classes = auxiliary.num_classes
+    if dummy == "noise":
+        there = noise_forward(auxiliary, sent)
+    else:
+        fill = torch.zeros if dummy == "zeros" else torch.ones
+        there = forward(auxiliary, sent, fill(1, *input_shape(auxiliary)))
+    # Every dummy once under every label.
+    count = len(there.logits)
+    repeated = Forward(
+        there.features.repeat_interleave(classes, 0), there.logits.repeat_interleave(classes, 0)
+    )
+    return impact_and_offset(repeated, torch.arange(classes).repeat(count))
+
+
+def impact_and_offset(
+    there: Forward, labels: Int[Tensor, " n"]
+) -> tuple[float, Float[Tensor, " classes"]]:
+    """Return m, what one label adds to its own class's row sum, and s, what it adds to others'.
+
+    Both are means over batches of one class: the (c, j) entry of `sums` is what an example of
+    class c adds to g_j. Classes without an example are left out.
+    """
+    classes = there.logits.shape[1]
+    sums = there.probabilities * there.sums.unsqueeze(1)
+    sums[torch.arange(len(labels)), labels] -= there.sums
+    per_class = torch.zeros(classes, classes, dtype=torch.float64).index_add_(0, labels, sums)
+    counts = torch.bincount(labels, minlength=classes)
+    per_class = per_class / counts.clamp(min=1).unsqueeze(1)
+    known = counts > 0
+    own = per_class.diagonal()
+    others = known.sum() - known.long()
+    offset = (per_class.sum(dim=0) - own * known) / others.clamp(min=1)
+    return float(own[known].mean()), offset
+
+
+def _extract(
+    g: Float[Tensor, " classes"], s: Float[Tensor, " classes"], m: float, total: int
+) -> Int[Tensor, " classes"]:
+    """Give one label to each class with negative g, and the rest by water-filling."""
+    negative = g < 0
+    num_negative = int(negative.sum())
+    present = negative.long()
+    if num_negative > total:
+        present.zero_()[g.sort(stable=True).indices[:total]] = 1
+    left = max(0, total - num_negative)
+    return present + waterfill(g - s - m * present, -m, left)

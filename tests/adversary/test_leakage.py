@@ -3,11 +3,14 @@ import torch
 
 from adversary import leakage
 from adversary.attack import Attack
+from adversary.attacks import ATTACKS
+from adversary.families import FAMILIES
 from adversary.truth import read_truth
 from fedsim.config import Part
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import save_tensors
-from fedsim.types import Truth
+from fedsim.rng import generator
+from fedsim.types import Auxiliary, LocalTraining, Truth
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, random_attack
 
 MODEL = bilinear(3)
@@ -28,26 +31,26 @@ def test_rows_hold_value_and_blind_value():
         assert not failures
         rows += leaks
     assert [(row.attack, row.metric) for row in rows] == [
-        ("llg", "asr"), ("llg", "exact"), ("idlg", "asr"), ("idlg", "exact"),
-    ]  # fmt: skip
+        (name, metric) for name in ("llg", "idlg") for metric in FAMILIES["label"].metrics
+    ]
     assert {(row.round, row.client, row.family) for row in rows} == {(3, "7", "label")}
     blinds = {row.blind for row in rows if row.metric == "asr"}
     assert len(blinds) == 1
-    assert rows[2].value in (0.25, 0.5)
+    assert rows[5].value in (0.25, 0.5)
 
 
 def test_without_truth_there_is_an_answer_but_no_value():
     [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
     assert int(answer.guess.sum()) == 4
     leaks, _ = leakage.grade(answer, None)
-    assert [(leak.value, leak.blind) for leak in leaks] == [(None, None)] * 2
+    assert [(leak.value, leak.blind) for leak in leaks] == [(None, None)] * 5
 
 
 def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
     attacks = [Attack("refuse", "label", refuse), random_attack]
     first, second = leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0)
     leaks, [failure] = leakage.grade(first, Truth(LABELS, LABELS))
-    assert [leak.value for leak in leaks] == [None, None]
+    assert [leak.value for leak in leaks] == [None] * 5
     assert leaks[0].blind is not None
     assert (failure.split, failure.metric, failure.client) == ("attack", "refuse_failed", "7")
     assert failure.reason == "refuse: this update cannot be attacked"
@@ -58,7 +61,7 @@ def test_options_reach_the_attack_and_wrong_ones_are_one_sentence():
     [attack] = leakage.build([Part.model_validate({"name": "llg", "scale": "exact"})], AUXILIARY)
     assert attack.infer.keywords == {"scale": "exact"}  # type: ignore[attr-defined]
     for part, sentence in [
-        ({"name": "lg"}, "attack.name: must be a known name, got 'lg'; did you mean 'llg'"),
+        ({"name": "llgg"}, "attack.name: must be a known name, got 'llgg'; did you mean 'llg'"),
         ({"name": "llg", "scal": 1}, "attack.llg.scal: .*did you mean 'scale'"),
         ({"name": "llg", "scale": "loose"}, "attack.llg.scale: .*'paper' or 'exact'"),
     ]:
@@ -87,3 +90,40 @@ def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
         BadRecording, match=r"0\.safetensors: must hold labels and indices, got no 'indices'"
     ):
         read_truth(tmp_path, 1, "0")
+
+
+def untold(local):
+    """Return the view of a client that told no number of examples, and a full adversary."""
+    labels = torch.tensor([0] * 30 + [1] * 9 + [2])
+    inputs = torch.rand(len(labels), 4, generator=generator(0, "untold"))
+    there = torch.arange(60) % 3
+    known = Auxiliary(MODEL, 3, torch.rand(60, 4, generator=generator(1, "untold")), there)
+    view = observe(plain_gradient(MODEL, inputs, labels), None, local=local, sent=MODEL)
+    return view, known, Truth(labels, labels)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_gradient_of_an_unknown_number_of_examples_gives_proportions(name):
+    view, known, truth = untold(LocalTraining(0.1, 40, upload="gradient"))
+    [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
+    assert answer.reason is None
+    assert int(answer.guess.sum()) == 1000
+    leaks, [note] = leakage.grade(answer, truth)
+    assert (note.split, note.metric, note.client) == ("attack", f"{name}_note", "0")
+    assert note.reason == "num_examples: not told, so the answer is proportions (per mille)"
+    values = [leak.value or 0.0 for leak in leaks]
+    assert values[2] == 0.0  # never exact
+    if name in ("eb-gls", "rlu"):
+        assert values[0] > 0.9
+
+
+@pytest.mark.parametrize("name", ["eb-gls", "llg", "rlu", "random"])
+def test_weights_of_an_unknown_number_of_examples_have_no_scale(name):
+    view, known, truth = untold(LocalTraining(0.1, 8))
+    [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
+    assert answer.guess is None
+    leaks, [failure] = leakage.grade(answer, truth)
+    assert failure.metric == f"{name}_failed"
+    assert failure.reason == "num_examples: must be told by the client, got none"
+    assert leaks[0].value is None
+    assert leaks[0].blind is not None

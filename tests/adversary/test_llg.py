@@ -1,11 +1,13 @@
 import pytest
 import torch
+from torch import nn
 
-from adversary.attacks.llg import impact, llg
+from adversary.attacks.llg import impact, impact_and_offset, llg, llg_plus, llg_star
 from adversary.families import FAMILIES
-from clients.train import train
+from adversary.head import forward
 from fedsim.rng import generator
-from fedsim.types import LocalTraining, Observation, Truth, Update, View
+from fedsim.types import Auxiliary, Truth
+from tests.adversary.label_cases import asr, hand, known, untrained
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient
 
 
@@ -27,6 +29,68 @@ def test_worked_example():
     # A batch of one class is counted right, at any size.
     head, gradient = head_of(torch.ones(7, 2), torch.full((7,), 1), 3)
     assert llg(observe(gradient, 7), auxiliary_of(head, 3), generator(0)).tolist() == [0, 7, 0]
+
+
+def test_worked_example_with_a_measured_impact():
+    # T5, vector A: m = −4/9 and s = 2/3 a batch of four, from an auxiliary input of ones.
+    view, auxiliary = hand("A")
+    there = forward(auxiliary, view.latest.sent, torch.ones(3, 2))
+    m, s = impact_and_offset(there, torch.arange(3))
+    assert m / 4 * (1 + 1 / 3) == pytest.approx(-4 / 9)
+    torch.testing.assert_close(s, torch.full((3,), 2 / 3).double())
+    assert llg_plus(view, auxiliary, generator(0)).tolist() == [2, 1, 1]
+    assert llg_star(view, auxiliary, generator(0), dummy="ones").tolist() == [2, 1, 1]
+
+
+def one_batch_at_a_time(model, inputs, labels, classes):
+    """The paper's measurement: m is the mean of g_c over batches of class c, s_j that of g_j."""
+    g = {
+        c: plain_gradient(model, inputs[labels == c], labels[labels == c])["2.weight"].sum(1)
+        for c in classes
+    }
+    others = [[g[c][j] for c in classes if c != j] for j in range(4)]
+    return float(sum(g[c][c] for c in classes)) / len(classes), [sum(o) / len(o) for o in others]
+
+
+@pytest.mark.parametrize("classes", [[0, 1, 2, 3], [0, 1, 3]])
+def test_impact_and_offset_are_those_of_single_class_batches(classes):
+    model, stream = bilinear(4, features=9), generator(0, "llg")
+    inputs, labels = torch.rand(37, 4, generator=stream), torch.arange(37) % 4
+    there = torch.isin(labels, torch.tensor(classes))  # of one class nothing may be known
+    inputs, labels = inputs[there], labels[there]
+    auxiliary = Auxiliary(model, 4, inputs, labels)
+    m, s = impact_and_offset(forward(auxiliary, model.state_dict(), inputs), labels)
+    expected_m, expected_s = one_batch_at_a_time(model, inputs, labels, classes)
+    assert m == pytest.approx(expected_m, rel=1e-5)
+    assert s.tolist() == pytest.approx([float(value) for value in expected_s], rel=1e-4)
+
+
+def test_each_dummy_is_labelled_with_every_class():
+    model, stream = bilinear(4, features=9), generator(0, "dummies")
+    model.get_parameter("2.bias").data = torch.tensor([1.0, -1.0, 2.0, 0.0])  # offsets that differ
+    inputs = torch.rand(9, 4, generator=stream)
+    view = observe(plain_gradient(model, inputs, torch.arange(9) % 3), 9, sent=model)
+    known_to = lambda inputs: known(model, 4, inputs, each=len(inputs))
+    for dummy, inputs in (("zeros", torch.zeros(1, 4)), ("ones", torch.ones(1, 4))):
+        star = llg_star(view, auxiliary_of(model, 4), generator(0), dummy=dummy)
+        assert torch.equal(star, llg_plus(view, known_to(inputs), generator(0)))
+    noise = llg_star(view, auxiliary_of(model, 4), generator(0), dummy="noise")
+    assert int(noise.sum()) == 9
+
+
+@pytest.mark.parametrize("attack", [llg, llg_plus, llg_star])
+def test_over_small_steps_the_offset_grows_and_the_impact_stays(attack):
+    # 8 small steps of 4 at an untrained model are one batch of 32, give or take a label.
+    rates = []
+    for seed in range(10):
+        local = {"lr": 1e-3, "batch_size": 4, "upload": "weights"}
+        counts = [16, 8, 0, 5, 3]
+        one = untrained(counts, nn.Sigmoid, seed=seed)
+        several = untrained(counts, nn.Sigmoid, seed=seed, **local)
+        guesses = [attack(*known_, generator(0)) for known_ in (one, several)]
+        assert asr(*guesses) > 30 / 32
+        rates.append(asr(guesses[0], torch.tensor(counts)))
+    assert sum(rates) / 10 > (0.7 if attack is llg else 0.9)
 
 
 def test_features_that_cancel_say_nothing():
@@ -60,36 +124,6 @@ def test_more_present_classes_than_labels_never_give_more_labels(size):
     view = observe({"weight": weight, "bias": torch.zeros(6)}, size)
     counts = llg(view, auxiliary_of(head, 6), generator(0))
     assert counts.tolist() == [0] * (6 - size) + [1] * size
-
-
-@pytest.mark.parametrize("upload", ["weights", "gradient"])
-def test_scale_and_sign_of_the_upload_do_not_matter(upload):
-    model = bilinear(3)
-    inputs, labels = torch.rand(9, 4), torch.tensor([0, 0, 0, 0, 0, 2, 2, 2, 1])
-    sent = {name: value.clone() for name, value in model.state_dict().items()}
-    local = LocalTraining(lr=0.5, batch_size=9, upload=upload)
-    state, _ = train(model, sent, inputs, labels, local, generator=generator(0))
-    delta = state if upload == "gradient" else {n: state[n] - sent[n] for n in state}
-    view = View([Observation(sent, Update(1, "0", delta, 9), local)])
-    plain = observe(plain_gradient_at(sent, inputs, labels), 9)
-    auxiliary = auxiliary_of(bilinear(3), 3)
-    assert torch.equal(llg(view, auxiliary, generator(0)), llg(plain, auxiliary, generator(0)))
-
-
-def plain_gradient_at(sent, inputs, labels):
-    model = bilinear(3)
-    model.load_state_dict(sent)
-    return plain_gradient(model, inputs, labels)
-
-
-def test_permuting_the_classes_permutes_the_answer():
-    model = bilinear(5)
-    gradient = plain_gradient(model, torch.rand(8, 4), torch.tensor([0, 0, 0, 0, 3, 3, 1, 4]))
-    order = torch.tensor([4, 2, 0, 1, 3])
-    moved = {k: v[order] if k.startswith("2.") else v for k, v in gradient.items()}
-    auxiliary = auxiliary_of(model, 5)
-    straight, permuted = (llg(observe(g, 8), auxiliary, generator(0)) for g in (gradient, moved))
-    assert torch.equal(straight[order], permuted)
 
 
 def test_it_names_most_labels_of_an_unbalanced_batch():

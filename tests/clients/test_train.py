@@ -23,12 +23,14 @@ def model_of(scale=1.0):
 def obvious(model, local, stream):
     """The same training with torch's own SGD."""
     anchor = [parameter.detach().clone() for parameter in model.parameters()]
-    optimiser = torch.optim.SGD(model.parameters(), lr=local.lr)
+    optimiser = torch.optim.SGD(model.parameters(), lr=local.lr, momentum=local.momentum)
     for _ in range(local.epochs):
         order = torch.randperm(len(LABELS), generator=stream)
         for start in range(0, len(order), local.batch_size):
             batch = order[start : start + local.batch_size]
-            loss = functional.cross_entropy(model(INPUTS[batch]), LABELS[batch])
+            loss = functional.cross_entropy(
+                model(INPUTS[batch]), LABELS[batch], label_smoothing=local.label_smoothing
+            )
             for parameter, origin in zip(model.parameters(), anchor, strict=True):
                 loss = loss + local.proximal_mu / 2 * (parameter - origin).square().sum()
             optimiser.zero_grad()
@@ -37,16 +39,55 @@ def obvious(model, local, stream):
     return model.state_dict()
 
 
-@pytest.mark.parametrize("mu", [0.0, 0.7])
-def test_it_is_plain_sgd(mu):
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"proximal_mu": 0.7},
+        {"momentum": 0.9},
+        {"label_smoothing": 0.2},
+        {"proximal_mu": 0.7, "momentum": 0.5, "label_smoothing": 0.1},
+    ],
+)
+def test_it_is_torchs_sgd(form):
     model = model_of()
-    local = LocalTraining(lr=0.1, batch_size=4, epochs=3, proximal_mu=mu)
+    local = LocalTraining(lr=0.1, batch_size=4, epochs=3, **form)
     expected = obvious(copy.deepcopy(model), local, generator(0, "x"))
     sent = model.state_dict()
     state, used = train(model_of(9.0), sent, INPUTS, LABELS, local, generator=generator(0, "x"))
     for name, value in expected.items():
         torch.testing.assert_close(state[name], value)
     assert torch.equal(torch.bincount(used), torch.full((11,), 3))
+
+
+def test_momentum_starts_from_rest_in_every_round():
+    local = LocalTraining(lr=0.1, batch_size=11, momentum=0.9)
+    sent = {name: value.clone() for name, value in model_of().state_dict().items()}
+    train_once = lambda m: train(m, sent, INPUTS, LABELS, local, generator=generator(0))[0]
+    model = model_of()
+    assert same_params(train_once(model), train_once(model))
+
+
+@pytest.mark.parametrize("upload", ["weights", "gradient"])
+def test_smoothed_labels_and_a_hook_do_not_go_together(upload):
+    local = LocalTraining(lr=0.1, batch_size=4, upload=upload, label_smoothing=0.1)
+    with pytest.raises(ValueError, match="label_smoothing: must be 0 where a defense replaces"):
+        train(
+            model_of(), model_of().state_dict(), INPUTS, LABELS, local,
+            generator=generator(0), gradient=lambda *_: [],
+        )  # fmt: skip
+
+
+def test_a_smoothed_gradient_is_that_of_torchs_loss():
+    model = model_of()
+    local = LocalTraining(lr=0.1, batch_size=11, upload="gradient", label_smoothing=0.3)
+    gradient, used = train(
+        model, copy.deepcopy(model.state_dict()), INPUTS, LABELS, local, generator=generator(0)
+    )
+    p = model(INPUTS).softmax(dim=1).detach()
+    target = 0.7 * torch.eye(3)[LABELS] + 0.1
+    torch.testing.assert_close(gradient["2.bias"], (p - target).mean(dim=0))
+    assert len(used) == 11
 
 
 def test_a_gradient_upload_is_the_gradient_of_the_examples_it_names():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim import api, cli
+from fedsim.cli_tables import best_of, columns_that_fit
 from fedsim.config import dump
 from fedsim.run_folder import RunFolder
 from tests.builders import small_config
@@ -60,6 +61,64 @@ def test_json_is_one_object(here, capsys):
     assert asr["value"] == before["value"]
     _, out, _ = fedsim(capsys, "report", "there", "--json")
     assert json.loads(out) == {"report": "there/report.html"}
+
+
+def test_with_many_attacks_a_round_stays_one_line_and_names_the_best(here, capsys):
+    attacks = 'attack=["llg","llg-star","llg-plus","idlg","zlg","random"]'
+    code, out, _ = fedsim(
+        capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1"
+    )
+    assert code == 0
+    head, _, line, *_ = out.splitlines()[2:]
+    assert len(head) <= 80
+    words = ["round", "accuracy", "llg", "ASR", "best", "ASR", "blind", "ASR", "seconds"]
+    assert head.split() == words
+    assert len(line) == len(head)
+    means = api.means(api.Run(Path("runs/digits-mlp-fedavg")).ledger())
+    asr = {row["attack"]: row["value"] for row in means if row["metric"] == "asr"}
+    best = max(asr.keys() - {"random"}, key=lambda name: asr[name])
+    assert f"{100 * asr['llg']:.1f} % " in line
+    assert f" {best} {100 * asr[best]:.1f} % " in line
+    _, out, _ = fedsim(
+        capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1", "--json"
+    )
+    assert {row["attack"] for row in json.loads(out)["attacks"]} == asr.keys()
+
+
+def test_columns_are_the_configs_first_that_fit():
+    names = ["llg", "idlg", "a-long-attack-name"]
+    whole = 15 + 12 + 12 + 24 + 12 + 10  # round and accuracy, three attacks, blind, seconds
+    assert columns_that_fit(names, whole) == names
+    assert columns_that_fit(names, whole - 1) == ["llg"]
+    assert columns_that_fit(names, 40) == []
+    assert columns_that_fit([], 80) == []
+    assert best_of({"random": 0.9, "llg": 0.5, "idlg": 0.6}) == "idlg"
+    assert best_of({"random": 0.9}) == "random"
+    assert best_of({}) is None
+
+
+def test_attacks_on_a_recording_are_a_row_each_sorted_by_skill(finished, here, capsys):
+    shutil.copytree(finished, "copy")
+    code, out, _ = fedsim(capsys, "attack", "copy", "--with", "idlg,llg,random")
+    assert code == 0
+    head, *rows = [line.split() for line in out.splitlines() if line]
+    assert head == ["attack", "ASR", "blind", "skill", "exact", "precision", "recall", "ms"]
+    skills = [float(row[5]) for row in rows[:3]]  # a share and its % sign are two words
+    assert skills == sorted(skills, reverse=True)
+    assert {row[0] for row in rows[:3]} == {"llg", "idlg", "random"}
+    assert rows[3][:3] == ["Next", "fedsim", "report"]
+
+
+def test_a_report_draws_the_client_asked_for(finished, here, capsys):
+    code, _, _ = fedsim(capsys, "report", finished, "--client", "2", "--out", "two.html")
+    assert code == 0
+    assert "True and inferred labels of client 2" in Path("two.html").read_text()
+    code, _, err = fedsim(capsys, "report", finished, "--client", "22", "--out", "none.html")
+    assert code == 2
+    assert err.strip() == (
+        "fedsim: --client: must be one of the 4 clients attacked, got '22'; the nearest is '2'"
+    )
+    assert not Path("none.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def damaged(tmp_path, metadata=None, upload=None, raw=None):
     ("change", "reason"),
     [
         ({"raw": b"x" * 40}, "not a safetensors file"),
-        ({"metadata": {}}, "must hold num_examples, upload, round and client"),
+        ({"metadata": {}}, "must hold upload, round and client"),
         (
             {"metadata": {"num_examples": 5, "upload": "gradient", "round": 1, "client": "0"}},
             "must be the weights of client 0 in round 1, got the gradient",
@@ -38,7 +38,7 @@ def damaged(tmp_path, metadata=None, upload=None, raw=None):
         ),
         (
             {"metadata": {"num_examples": "many", "upload": "weights", "round": 1, "client": "0"}},
-            "must hold num_examples",
+            "must hold upload, round and client, and num_examples",
         ),
         ({"upload": {"v": torch.ones(3)}}, "must have the names of sent.safetensors"),
     ],
@@ -76,3 +76,15 @@ def test_a_view_opens_only_what_is_asked_for(tmp_path):
     assert view.latest.update.round == 2
     with pytest.raises(BadRecording):
         view.observations[0]
+
+
+@pytest.mark.parametrize("upload", ["gradient", "weights"])
+def test_a_client_that_told_no_number_of_examples_is_seen_without_one(tmp_path, upload):
+    tape, local = Tape(tmp_path), LocalTraining(lr=0.1, batch_size=4, upload=upload)
+    tape.write_sent(1, STATE)
+    path = tape.write_upload(1, "0", STATE, 5, upload)
+    facts = {"upload": upload, "round": 1, "client": "0"}
+    save_tensors(path, {"w": torch.full((3,), 3.0)}, facts)
+    [view] = views(tmp_path, 1, local)
+    assert view.latest.update.num_examples is None
+    assert view.latest.update.delta["w"].tolist() == [3.0 if upload == "gradient" else 2.0] * 3

@@ -1,0 +1,44 @@
+"""Two guesses that look at no update: what they score, no update has leaked.
+
+Idea: `random` draws every label evenly, which is the chance level of the label papers; `uniform`
+names every class equally often, which on average is the best that can be said of evenly
+distributed labels.
+
+*Server must know*: the number of examples, and for uploaded weights the number of epochs.
+*Exact when*: by luck; `uniform` where all classes are equally frequent.
+*Differs from the paper*: nothing; the random guess of LLG and its followers.
+"""
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.counts import in_turn
+from adversary.steps import num_labels
+from fedsim.types import Auxiliary, View
+
+
+def random(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:
+    """Return the counts of labels drawn evenly.
+
+    Args:
+        view: One client's observations; only the latest one's number of labels is read.
+        auxiliary: The number of classes.
+        generator: Draws the labels.
+    """
+    classes = auxiliary.num_classes
+    labels = torch.randint(classes, (num_labels(view.latest),), generator=generator)
+    return torch.bincount(labels, minlength=classes)
+
+
+def uniform(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:
+    """Return counts as even as possible.
+
+    Args:
+        view: One client's observations; only the latest one's number of labels is read.
+        auxiliary: The number of classes.
+        generator: Draws the classes that get one more than others.
+    """
+    classes = auxiliary.num_classes
+    order = torch.randperm(classes, generator=generator)
+    return in_turn(order, num_labels(view.latest), classes)

@@ -1,0 +1,244 @@
+"""EB-GLS: label counts by generalised least squares with an empirical-Bayes prior.
+
+fedsim's own. Builds on the identity behind all label attacks (papers: Wainakh et al., PoPETs 2022;
+Ma et al., ICLR 2023; the least-squares form of Chen and Vikalo, ICML 2024) and replaces their
+point estimates by first and second moments.
+
+Idea: one example of class c adds a random share with mean μ_c and covariance S_c to the head's
+gradient, both measured on auxiliary data at the model sent (`moments`). The update is their sum
+over n_c examples a class: least squares weighted by the covariance that the counts imply, a prior
+around even counts whose spread the update itself decides, then whole numbers that are most likely
+(`refine = "search"`) or have the largest expected overlap under a Dirichlet-multinomial prior
+(`refine = "gibbs"`).
+
+*Server must know*: the update, the number of examples, the protocol, labelled auxiliary data.
+*Exact when*: the untrained model's shares hardly vary within a class, at any batch size and with
+features of any sign; and where the bounds below leave one answer.
+What else it uses: (1) one clean gradient proves n_c > −b_c for its summed bias gradient b, and for
+features that are never negative a negative entry in row c proves n_c ≥ 1; (2) rows of a clean head
+gradient add up to zero, so what their sum is, is noise, and its variance enters the covariance;
+(3) entries that a pruning client zeroed are left out on both sides; (4) over several local steps
+an example's share is its mean along the way from the model sent to the model uploaded
+(`trajectory`), which depends on the counts, so that tracing and solving take turns; (5) a client
+that uploads weights uses every example once an epoch, so its counts are multiples of the epochs.
+*Differs from the paper*: there is none.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from adversary.gls import Fit, fit_counts
+from adversary.head import Forward, HeadGradient, auxiliary_forward, read_head
+from adversary.moments import Moments, Sketch, fit, measure, start_moments
+from adversary.reading import end_forward, steps_per_client
+from adversary.trajectory import known_at, path, simulate
+from fedsim.types import Auxiliary, Observation, View
+
+Refine = Literal["search", "gibbs"]
+POINTS = 8  # local steps at which shares are taken
+ROUNDS = 3  # of tracing and solving
+
+
+def eb_gls(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    *,
+    refine: Refine = "search",
+    chains: int = 32,
+    steps: int | None = None,
+) -> Int[Tensor, " classes"]:
+    """Return label counts that add up to the number of labels used.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs and labels.
+        generator: Draws the moves of `refine = "gibbs"`; else not used.
+        refine: How real-valued counts become whole; "gibbs" costs tens of milliseconds and is
+            better where the model is half trained and the batch small or unbalanced.
+        chains: Of `refine = "gibbs"`, side by side.
+        steps: Of each chain; 40 per class without, at least 400.
+
+    Raises:
+        ValueError: The model has no linear head, or its gradient is not finite.
+    """
+    problem, found = solve(view.latest, auxiliary)
+    counts = found.posterior.whole(found.counts)
+    if refine == "gibbs":
+        steps = steps or max(400, 40 * auxiliary.num_classes)
+        counts = found.evidence.expected_overlap_counts(
+            counts, generator, chains=chains, steps=steps
+        )
+    return counts * problem.uses
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One client's update as a question about counts of examples, each used `uses` times.
+
+    Attributes:
+        sketch: The head's gradient per use.
+        moments: Of one example, in the same sketch.
+        lower: Counts that are certain.
+        noise: Variance of each coordinate that is no example's.
+        total: Number of examples.
+        uses: Epochs.
+        basis: What made the sketch.
+    """
+
+    sketch: Float[Tensor, " kept"]
+    moments: Moments
+    lower: Float[Tensor, " classes"]
+    noise: Float[Tensor, " kept"]
+    total: int
+    uses: int
+    basis: Sketch
+
+    def solve(self) -> Fit:
+        """Return evidence, prior and the most likely real-valued counts."""
+        return fit_counts(self.sketch, self.moments, self.lower, self.total, noise=self.noise)
+
+
+def solve(observation: Observation, auxiliary: Auxiliary) -> tuple[Problem, Fit]:
+    """Pose a client's update as a problem, trace its local steps, and solve it.
+
+    Raises:
+        ValueError: The model has no linear head, or the update is not finite.
+    """
+    problem = pose(observation, auxiliary)
+    end = end_forward(observation, auxiliary, auxiliary.inputs)
+    if end is None:
+        return problem, problem.solve()
+    trace = Trace(observation, auxiliary, end, problem.basis)
+    found = replace(problem, moments=problem.moments.middle(trace.end_moments())).solve()
+    for _ in range(ROUNDS):
+        problem = replace(problem, moments=trace.moments(found.counts))
+        found = problem.solve()
+    return problem, found
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The auxiliary examples along a client's local training.
+
+    Attributes:
+        observation: The client's.
+        auxiliary: With inputs and labels.
+        end: What the uploaded model makes of the auxiliary inputs.
+        basis: How shares are sketched.
+    """
+
+    observation: Observation
+    auxiliary: Auxiliary
+    end: Forward
+    basis: Sketch
+
+    def end_moments(self) -> Moments:
+        """Return the moments at the model uploaded."""
+        return self._measured(self._shares(self.end))
+
+    def moments(self, counts: Float[Tensor, " classes"]) -> Moments:
+        """Return the moments of an example's mean share along the way."""
+        return self._measured(self.shares(counts))
+
+    def shares(self, counts: Float[Tensor, " classes"]) -> Float[Tensor, "n kept"]:
+        """Return every auxiliary example's mean share, if the client's counts are these."""
+        observation, known = self.observation, known_at(self.auxiliary, self.observation.sent)
+        steps = steps_per_client(observation)
+        shifts = simulate(known, counts / counts.sum(), observation.local, steps)
+        features = auxiliary_forward(self.auxiliary, observation.sent).features
+        away = self.end.features - features
+        along = path(shifts, self.end.logits.double() - known.logits, POINTS)
+        parts = [
+            self._shares(Forward(features + way * away, known.logits + shift))
+            for way, shift in along
+        ]
+        return torch.stack(parts).mean(dim=0)
+
+    def _shares(self, there: Forward) -> Float[Tensor, "n kept"]:
+        labels, local = self.auxiliary.labels, self.observation.local
+        assert labels is not None
+        return self.basis.of_examples(there, labels, local.label_smoothing)
+
+    def _measured(self, shares: Float[Tensor, "n kept"]) -> Moments:
+        assert self.auxiliary.labels is not None
+        return measure(shares, self.auxiliary.labels, self.auxiliary.num_classes)
+
+
+def pose(observation: Observation, auxiliary: Auxiliary) -> Problem:
+    """Read the update and measure what examples of each class would have done in a first step.
+
+    Raises:
+        ValueError: The model has no linear head, or its gradient is not finite.
+    """
+    head, sent = read_head(observation, auxiliary), observation.sent
+    local, uses = observation.local, observation.local.epochs
+    smoothing, bias = local.label_smoothing, head.bias is not None
+    mask = uploaded(head)
+    if mask is None:
+        basis, moments = start_moments(auxiliary, sent, smoothing=smoothing, bias=bias)
+    else:
+        there = auxiliary_forward(auxiliary, sent)
+        basis, moments = fit(auxiliary, there, smoothing, bias=bias, mask=mask)
+    noise = 0.0 if mask is not None else noise_variance(head)
+    return Problem(
+        sketch=basis.of_gradient(head) / uses,
+        moments=moments,
+        lower=certain(observation, auxiliary, head) if mask is None else _zeros(head),
+        noise=basis.noise(auxiliary.num_classes) * (noise / uses**2),
+        total=head.total // uses,
+        uses=uses,
+        basis=basis,
+    )
+
+
+def uploaded(head: HeadGradient) -> tuple[Tensor, Tensor | None] | None:
+    """Return which entries a pruning client left; None where it seems to have pruned nothing.
+
+    A feature that no example has makes a whole column zero; only zeros elsewhere are pruned.
+    """
+    zero = head.observed == 0
+    alive = ~zero.all(dim=0)
+    if not alive.any() or float(zero[:, alive].double().mean()) < 0.01:
+        return None
+    return ~zero, None if head.observed_bias is None else head.observed_bias != 0
+
+
+def noise_variance(head: HeadGradient) -> float:
+    """Return the variance of noise on the entries, from sums over classes that should be zero."""
+    sums = head.weight.sum(dim=0)
+    if head.bias is not None:
+        sums = torch.cat([sums, head.bias.sum().reshape(1)])
+    return float(sums.square().mean()) / len(head.weight)
+
+
+def certain(
+    observation: Observation, auxiliary: Auxiliary, head: HeadGradient
+) -> Float[Tensor, " classes"]:
+    """Return how many labels of each class one clean gradient proves; zero where it is not clean.
+
+    n_c·(1 − ε) = Σ p_c − b_c − εN/C with Σ p_c > 0; and only an example of class c can make an
+    entry of row c negative where no feature is.
+    """
+    local, update = observation.local, observation.update
+    spread = float(head.weight.abs().max())
+    clean = noise_variance(head) <= (1e-4 * spread) ** 2
+    if local.upload == "weights" or update.num_clients > 1 or not clean or spread == 0:
+        return _zeros(head)
+    lower = _zeros(head)
+    epsilon = local.label_smoothing
+    if head.bias is not None:
+        proven = (-head.bias - epsilon * head.total / len(lower)) / (1 - epsilon)
+        # Rounding may put what is a whole number a little above it.
+        lower = (proven - 1e-3).ceil().clamp(min=0)
+    if epsilon == 0 and float(auxiliary_forward(auxiliary, observation.sent).features.min()) >= 0:
+        lower = torch.maximum(lower, (head.weight.amin(dim=1) < -1e-4 * spread).double())
+    return lower if float(lower.sum()) <= head.total else _zeros(head)
+
+
+def _zeros(head: HeadGradient) -> Float[Tensor, " classes"]:
+    return torch.zeros(len(head.observed), dtype=torch.float64)

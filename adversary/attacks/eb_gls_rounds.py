@@ -1,0 +1,196 @@
+"""EB-GLS over rounds: the evidence of all of a client's updates so far, added up.
+
+fedsim's own: published label attacks look at one update. A client that keeps its data is asked the
+same question in every round, and the first one, at the untrained model, is the easiest.
+
+Idea: `eb_gls` turns each update into a quadratic form in the counts, which add like any
+log-likelihoods. Uploaded weights come from all of the client's data, the same in every round: the
+forms are added. How far each round can be trusted is rehearsed first, on clients made of auxiliary
+data: a trained model and many local steps make least squares surer than they may be. An uploaded
+gradient comes from a batch of its own: earlier rounds then say what the client's data are, and with
+that prior the last update says what its batch was.
+
+*Server must know*: as `eb_gls`, and which updates came from one client (or one cohort).
+*Exact when*: one of the rounds is, and the client keeps its data.
+*Differs from the paper*: there is none.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from adversary.attacks.eb_gls import eb_gls, solve
+from adversary.gls import best_spread
+from adversary.head import find_head
+from adversary.memo import Identity, once
+from adversary.posterior import Evidence
+from adversary.rehearsal import rehearse
+from fedsim.rng import generator as derived
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, View
+
+_remembered: OrderedDict[tuple[Identity, bytes], Evidence] = OrderedDict()
+TURNS = 5  # of adding up and weighing
+CLIENTS = 4  # rehearsed to see how far a round can be trusted
+SIZE = 100  # of each, in examples
+SYSTEMATIC = 0.25  # of their squared error is taken to be in every round; measured on MNIST
+REMEMBERED = 4096  # updates whose evidence is kept from round to round
+
+
+def eb_gls_rounds(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    *,
+    rounds: int | None = None,
+) -> Int[Tensor, " classes"]:
+    """Return label counts of the latest round that add up to the number of labels used.
+
+    Args:
+        view: One client's observations, all of which are used.
+        auxiliary: With inputs and labels.
+        generator: Not used: the answer is deterministic.
+        rounds: Look at the client's first rounds only, and at the latest; at all without.
+
+    Raises:
+        ValueError: The model has no linear head, an update is not finite, or `rounds` is negative.
+    """
+    if rounds is not None and rounds < 0:
+        raise ValueError(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
+    latest = view.latest
+    earlier = [view.observations[k] for k in range(len(view.observations) - 1)][:rounds]
+    told = [
+        evidence(observation, auxiliary) for observation in earlier if same(observation, latest)
+    ]
+    if not told:
+        return eb_gls(view, auxiliary, generator)
+    last = evidence(latest, auxiliary)
+    if latest.local.upload == "weights":
+        posterior = agree([*told, last])
+    else:
+        posterior = with_history(told, last)
+    return posterior.whole(posterior.most_likely()) * latest.local.epochs
+
+
+def same(earlier: Observation, latest: Observation) -> bool:
+    """Return whether an earlier update can be from the same data."""
+    kept = earlier.update.num_examples == latest.update.num_examples
+    return earlier.local == latest.local and (kept or latest.local.upload == "gradient")
+
+
+def evidence(observation: Observation, auxiliary: Auxiliary) -> Evidence:
+    """Return what one update says, remembered from round to round."""
+    names, digest = find_head(auxiliary), hashlib.blake2b(digest_size=16)
+    for name in (names.weight, names.bias):
+        for params in (observation.sent, observation.update.delta):
+            if name is not None:
+                digest.update(params[name].detach().contiguous().numpy().tobytes())
+    digest.update(repr((observation.local, observation.update.num_examples)).encode())
+    key = Identity(auxiliary), digest.digest()
+    if key not in _remembered:
+        found = solve(observation, auxiliary)[1].evidence
+        error = _error(auxiliary, observation.sent, local=observation.local) * found.total**2
+        blur = SYSTEMATIC * error * torch.eye(len(found.linear), dtype=torch.float64)
+        _remembered[key] = blurred(found, blur)
+        if len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
+    return _remembered[key]
+
+
+@once()
+def _error(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining) -> float:
+    """Return the mean squared error of a class's share, of clients made of auxiliary data."""
+    assert auxiliary.labels is not None
+    stream = derived(0, "error")
+    size, classes = max(1, min(SIZE, len(auxiliary.labels) // 2)), auxiliary.num_classes
+    like = Observation(sent, Update(1, "rehearsal", {}, size), local)
+    errors = []
+    for _ in range(CLIENTS):
+        weights = torch.rand(classes, generator=stream).pow(4)  # few classes have most examples
+        drawn = torch.multinomial(weights + 1e-3, size, replacement=True, generator=stream)
+        counts = torch.bincount(drawn, minlength=classes)
+        found = solve(rehearse(like, auxiliary, counts, stream), auxiliary)[1]
+        errors.append(float((found.posterior.most_likely() - counts).square().mean()))
+    return sum(errors) / CLIENTS / size**2
+
+
+def blurred(e: Evidence, blur: Float[Tensor, "classes classes"]) -> Evidence:
+    """Add an error with covariance `blur`, invertible, to the counts that evidence is on.
+
+    The precision becomes (Q⁻¹ + blur)⁻¹, taken without Q⁻¹, which need not exist.
+    """
+    if float(blur.abs().max()) < 1e-12:
+        return e
+    gone = torch.linalg.solve(e.quadratic + torch.linalg.inv(blur), e.quadratic).T
+    keep = torch.eye(len(blur), dtype=torch.float64) - gone
+    return Evidence(keep @ e.quadratic, keep @ e.linear, e.lower, e.total)
+
+
+def agree(told: Sequence[Evidence]) -> Evidence:
+    """Add evidence on the same counts, and the prior that makes it most likely.
+
+    A round that is further from the common answer than its own certainty allows is taken to be
+    that much less certain.
+    """
+    freedom = len(told[0].linear) - 1
+    trust = torch.ones(len(told), dtype=torch.float64)
+    quadratic = torch.stack([e.quadratic for e in told])
+    linear = torch.stack([e.linear for e in told])
+    alone = torch.stack([e.with_prior(best_spread(e)).most_likely() for e in told])
+    for turn in range(TURNS):
+        both = Evidence(
+            torch.einsum("t,tij->ij", trust, quadratic), trust @ linear,
+            told[-1].lower, told[-1].total,
+        )  # fmt: skip
+        posterior = both.with_prior(best_spread(both))
+        if len(told) == 1 or turn == TURNS - 1:
+            return posterior
+        away = alone - posterior.most_likely()
+        misfit = torch.einsum("ti,tij,tj->t", away, quadratic, away) / freedom
+        trust = 1 / misfit.clamp(min=1)
+    raise AssertionError("there is at least one turn")
+
+
+def with_history(told: Sequence[Evidence], last: Evidence) -> Evidence:
+    """Let earlier batches of a client say what its data are, as a prior for the last batch."""
+    if not told:
+        return last.with_prior(best_spread(last))
+    share = _shares(told)
+    spread = _multinomial(share)
+    precision, pull = _on_shares(told, spread)
+    mean = torch.linalg.solve(precision, pull).clamp(min=0)
+    mean = mean / mean.sum()
+    total = last.total
+    covariance = total**2 * torch.linalg.inv(precision) + total * _multinomial(mean)
+    prior = torch.linalg.inv(covariance)
+    return Evidence(last.quadratic + prior, last.linear + prior @ (total * mean), last.lower, total)
+
+
+def _shares(told: Sequence[Evidence]) -> Float[Tensor, " classes"]:
+    """Return the mean of what each round alone says, a little towards even."""
+    alone = [e.with_prior(best_spread(e)).most_likely() / e.total for e in told]
+    classes = len(alone[0])
+    return (torch.stack(alone).mean(dim=0) * len(told) + 1 / classes) / (len(told) + 1)
+
+
+def _multinomial(share: Float[Tensor, " classes"]) -> Float[Tensor, "classes classes"]:
+    """Return the covariance of one draw, made invertible."""
+    spread = torch.diag(share) - share.unsqueeze(1) * share
+    return spread + 1e-3 / len(share) * torch.eye(len(share), dtype=torch.float64)
+
+
+def _on_shares(
+    told: Sequence[Evidence], spread: Float[Tensor, "classes classes"]
+) -> tuple[Float[Tensor, "classes classes"], Float[Tensor, " classes"]]:
+    """Return precision and pull on the client's shares, from batches drawn with them."""
+    classes = len(spread)
+    precision = 1e-3 * torch.eye(classes, dtype=torch.float64)  # no round may say anything
+    pull = torch.full((classes,), 1e-3 / classes, dtype=torch.float64)
+    for e in told:
+        seen = blurred(e, e.total * spread)
+        precision = precision + e.total**2 * seen.quadratic
+        pull = pull + e.total * seen.linear
+    return precision, pull

@@ -1,0 +1,109 @@
+"""ZLG and ZLG+: zero-shot label restoration from the mean probabilities and the mean feature sum.
+
+J. Geng, Y. Mou, F. Li, Q. Li, O. Beyan, S. Decker, C. Rong, "Towards General Deep Leakage in
+Federated Learning", 2021, arXiv 2110.09074. ZLG+ is the name that later comparisons give to it
+with auxiliary data.
+
+Idea: row i of the head's weight gradient sums to g_i = Σ_s (p_si − [y_s = i])·O_s, where O_s is the
+sum of an example's features. With one Ō for all examples, n_i = N·p̄_i − g_i/Ō. Any inputs may show
+the mean probabilities p̄ and Ō of a model: noise (ZLG), or auxiliary data (ZLG+).
+
+*Server must know*: the weights sent and the update, the number of examples, and for uploaded
+weights the learning rate, batch size and epochs; ZLG+ auxiliary inputs (no labels).
+*Exact when*: all examples have the same feature sum, not 0, the model's predictions are the same
+for all inputs (an untrained head), and all steps were taken at the weights sent.
+*Differs from the paper*: 500 noise images, uniform in [0, 1] as pixels are, measured once per
+global model; p̄ and Ō of several local steps are the means of the start and the end model; negative
+counts become 0 and the rest is scaled and rounded to N; where Ō is 0, the gradient is passed over.
+Label smoothing, not treated there, is taken out.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from adversary.counts import round_counts
+from adversary.head import auxiliary_forward, input_shape, noise_forward, read_head
+from adversary.memo import once
+from adversary.reading import end_forward
+from fedsim.rng import generator
+from fedsim.types import Auxiliary, Observation, View
+
+Statistics = tuple[Float[Tensor, " classes"], float]
+"""(p̄, Ō): mean probabilities, and mean feature sum."""
+
+
+def zlg(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Int[Tensor, " classes"]:
+    """Return label counts, with the model's statistics on noise.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture and the number of classes.
+        generator: Not used: the noise is the same for all clients of a round.
+
+    Raises:
+        ValueError: The model has no linear head, or gradient or uploaded model are not finite.
+    """
+    return _between(view.latest, auxiliary, noise=True)
+
+
+def zlg_plus(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Int[Tensor, " classes"]:
+    """Return label counts, with the model's statistics on auxiliary data.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs; their labels are not read.
+        generator: Not used: the answer is deterministic.
+
+    Raises:
+        ValueError: The model has no linear head, or gradient or uploaded model are not finite.
+    """
+    return _between(view.latest, auxiliary, noise=False)
+
+
+def _between(
+    observation: Observation, auxiliary: Auxiliary, *, noise: bool
+) -> Int[Tensor, " classes"]:
+    (p, o), (p_end, o_end) = ends(observation, auxiliary, noise=noise)
+    return restore(observation, auxiliary, (p + p_end) / 2, inverse((o + o_end) / 2))
+
+
+def ends(
+    observation: Observation, auxiliary: Auxiliary, *, noise: bool
+) -> tuple[Statistics, Statistics]:
+    """Return the statistics of the model sent, and of the trained one if it took several steps."""
+    sent = observation.sent
+    start = noise_forward(auxiliary, sent) if noise else auxiliary_forward(auxiliary, sent)
+    inputs = _noise(auxiliary) if noise else auxiliary.inputs
+    end = end_forward(observation, auxiliary, inputs) or start
+    first, last = ((x.probabilities.mean(dim=0), float(x.sums.mean())) for x in (start, end))
+    return first, last
+
+
+@once()
+def _noise(auxiliary: Auxiliary) -> Tensor:
+    """Return the images of `noise_forward`, which keeps no client's model."""
+    return torch.rand(500, *input_shape(auxiliary), generator=generator(0, "noise inputs"))
+
+
+def inverse(o: float) -> float:
+    """Return 1/Ō; 0 where Ō is, which passes the gradient over."""
+    return 1 / o if o else 0.0
+
+
+def restore(
+    observation: Observation, auxiliary: Auxiliary, p: Float[Tensor, " classes"], per_o: float
+) -> Int[Tensor, " classes"]:
+    """Return n_i = N·p̄_i − g_i/Ō as whole numbers."""
+    head = read_head(observation, auxiliary)
+    # Smoothing ε puts the share ε/C of every label on class i, and 1 − ε on its own.
+    spread = observation.local.label_smoothing / auxiliary.num_classes
+    return round_counts(head.total * (p - spread) - head.row_sums * per_o, head.total)

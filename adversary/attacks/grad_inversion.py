@@ -1,0 +1,42 @@
+"""GradInversion's label step: the classes with the most negative entries.
+
+H. Yin, A. Mallya, A. Vahdat, J. M. Alvarez, J. Kautz, P. Molchanov, "See through Gradients: Image
+Batch Recovery via GradInversion", CVPR 2021, Eq. 5.
+
+Idea: with non-negative features only an example of class i makes entries of row i of the head's
+weight gradient negative. The minimum over a row shows it even where the row's sum is drowned by
+the other examples; the N classes with the lowest minima are named, one label each.
+
+*Server must know*: the update and the number of examples.
+*Exact when*: no label repeats, one step, non-negative features, and for every example some feature
+is large where that of the other examples is not; always for one example.
+*Differs from the paper*: more labels than classes, which the paper excludes, go through the same
+order again and again. The reconstruction of images is not here.
+"""
+
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.counts import in_turn
+from adversary.head import read_head
+from fedsim.types import Auxiliary, View
+
+
+def grad_inversion(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Int[Tensor, " classes"]:
+    """Return label counts, at most one apart.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture and the number of classes.
+        generator: Not used: the answer is deterministic.
+
+    Raises:
+        ValueError: The model has no linear head, or its gradient is not finite.
+    """
+    head = read_head(view.latest, auxiliary)
+    lowest = head.weight.amin(dim=1)
+    return in_turn(lowest.sort(stable=True).indices, head.total, auxiliary.num_classes)

@@ -1,0 +1,104 @@
+"""iLRG: instance-wise label restoration, from embeddings of the classes in the gradient.
+
+K. Ma, Y. Sun, J. Cui, D. Li, Z. Guan, J. Liu, "Instance-wise Batch Label Restoration via Gradients
+in Federated Learning", ICLR 2023; after its official code, github BUAA-CST/iLRG.
+
+Idea: row i of the head's gradient, divided by its bias entry, is a mean of features in which the
+examples of class i weigh most, if there are any. The head maps it to probabilities P̂_i, taken
+for those of class i's examples. Then b_j = Σ_i n_i·P̂_ij − n_j and Σ n_i = N are C + 1 linear
+equations in the counts.
+
+*Server must know*: the update, the head that was sent, and the number of examples; for uploaded
+weights the learning rate, batch size and epochs.
+*Exact when*: one step and predictions that are the same for all inputs (an untrained head).
+On a trained model the row of a class is a mix of all examples, and its probabilities mean little.
+*Differs from the paper and its code*: one C×C system in place of the pseudo-inverse of C + 1
+equations: columns of P̂ᵀ − I add up to 0, so Σ n_i = N may be added to every equation, and the
+solution is the same; least squares where that system is singular. Bias entries are centred (they
+add up to 0). Where one is about 0, because a class's labels and probabilities balance, the quotient
+is noise: no embedding is longer than 4 times the median. After several local steps the
+uploaded head maps the embeddings, not the one sent: 4 to 40 points more ASR on unbalanced
+clients, and how RLU's code runs iLRG. Counts are rounded to N (the code may name more).
+Label smoothing, not treated there, is taken out. 100 times faster than the code at 1,000 classes,
+which divides number by number in decimal strings.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from adversary.counts import round_counts
+from adversary.head import HeadGradient, find_head
+from adversary.reading import check_finite, end_state, read_bias
+from fedsim.types import Auxiliary, View
+
+LONGEST = 4.0
+"""No embedding may be longer than this many times the median."""
+
+
+def ilrg(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Int[Tensor, " classes"]:
+    """Return label counts, from the update and the head alone.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture and the number of classes.
+        generator: Not used: the answer is deterministic.
+
+    Raises:
+        ValueError: The model has no linear head, the head has no bias, or gradient or uploaded
+            model are not finite.
+    """
+    latest = view.latest
+    head, sums, hit = read_bias(latest, auxiliary, "ilrg")
+    state, names = end_state(latest) or latest.sent, find_head(auxiliary)
+    assert names.bias is not None
+    p = embedded(head, state[names.weight], state[names.bias])
+    check_finite(p.sum())
+    return round_counts(solve_counts(p, sums, head.total, hit), head.total)
+
+
+def embedded(
+    head: HeadGradient, weight: Float[Tensor, "classes features"], bias: Float[Tensor, " classes"]
+) -> Float[Tensor, "classes classes"]:
+    """Return P̂, row i from the embedding of class i; no embedding where a bias entry is 0."""
+    assert head.observed_bias is not None
+    entries = head.observed_bias.double()
+    norms = head.observed.norm(dim=1).double()
+    longest = LONGEST * torch.nanmedian(norms / entries.abs())
+    quotient = entries.sign() * torch.fmin(1 / entries.abs(), longest / norms)
+    quotient = torch.where(entries == 0, 0.0, quotient)
+    # The product comes first: rows of any size stay in single precision's range.
+    logits = (head.observed.to(weight.dtype) @ weight.T).double()
+    return (logits * quotient.unsqueeze(1) + bias.double()).softmax(dim=1)
+
+
+def solve_counts(
+    p: Float[Tensor, "classes classes"],
+    sums: Float[Tensor, " classes"],
+    total: int,
+    hit: float = 1.0,
+) -> Float[Tensor, " classes"]:
+    """Return n with Σ_i n_i·p_ij − hit·n_j = sums_j and Σ n_i = total, as far as both can be met.
+
+    Args:
+        p: Mean probabilities of an example of each class, one row a class.
+        sums: Sum over labels of p − hit·e_y.
+        total: How many labels there are.
+        hit: The weight of its own class in a label's target.
+    """
+    classes = len(p)
+    identity = hit * torch.eye(classes, dtype=torch.float64)
+    left = p.T - identity
+    # Every equation plus 1/C of Σ n_i = total.
+    sums = sums + ((1 - hit) * total - sums.sum()) / classes
+    right = sums + total / classes
+    counts, _ = torch.linalg.solve_ex(left + 1 / classes, right)
+    if bool(torch.isfinite(counts).all()) and float(counts.abs().max()) < 100 * total:
+        return counts
+    whole = torch.cat([torch.ones(1, classes, dtype=torch.float64), left])
+    known = torch.cat([torch.tensor([total], dtype=torch.float64), sums])
+    return torch.linalg.lstsq(whole, known, driver="gelsd").solution

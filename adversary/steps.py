@@ -1,0 +1,46 @@
+"""How many labels and local steps went into an update, and how much each step weighs in it."""
+
+from functools import lru_cache
+
+from fedsim.types import LocalTraining, Observation
+
+
+def num_labels(observation: Observation) -> int:
+    """Return how many labels went into the update, one per use of an example.
+
+    Raises:
+        ValueError: The client told no number of examples.
+    """
+    count = observation.update.num_examples
+    if count is None:
+        raise ValueError("num_examples: must be told by the client, got none")
+    return count * observation.local.epochs
+
+
+def num_steps(observation: Observation) -> int:
+    """Return how many batch gradients were summed: over local steps, and over a cohort's clients.
+
+    A cohort's clients are taken to have equally many examples.
+    """
+    clients = observation.update.num_clients
+    if observation.local.upload == "gradient":
+        return clients
+    per_client = -(-num_labels(observation) // (observation.local.epochs * clients))
+    return clients * observation.local.epochs * -(-per_client // observation.local.batch_size)
+
+
+@lru_cache(maxsize=64)
+def mean_weight(local: LocalTraining, steps: int) -> float:
+    """Return how much a step's gradient weighs in −delta / lr, on average over `steps` steps.
+
+    1 for plain SGD. Momentum carries a gradient into all later steps; FedProx pulls it back.
+    """
+    if not local.momentum and not local.proximal_mu:
+        return 1.0
+    # The response to one gradient of 1, k steps later; the optimiser is linear in gradients.
+    velocity, moved, total = 1.0, 0.0, 0.0
+    for _ in range(steps):
+        moved += velocity
+        total += moved
+        velocity = local.momentum * velocity - local.proximal_mu * local.lr * moved
+    return total / steps

@@ -1,0 +1,162 @@
+"""What the command line prints of attacks: a line per round as it ends, and their means."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROUND, SECONDS, COLUMN = "round  accuracy", "   seconds", 12
+
+
+class Rounds:
+    """A line per round as it ends, never wider than the terminal, and a bar below them.
+
+    Args:
+        config: What runs.
+        target: Where to.
+        console: Where it is printed.
+        quiet: Print nothing.
+    """
+
+    def __init__(self, config: Any, target: Path, console: "Console", *, quiet: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.config, self.target, self.console, self.quiet = config, target, console, quiet
+        self.attacks = [part.name for part in config.attack]
+        self.shown = columns_that_fit(self.attacks, console.width)
+        columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=quiet)
+        self.started = False
+
+    def __enter__(self) -> "Rounds":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, told: Any) -> None:
+        """Print one finished round."""
+        if self.quiet:
+            self.started = True
+            return
+        if not self.started:
+            self._start()
+        self.bar.update(self.task, completed=told.number)
+        cells = self._cells(told.leakage)
+        accuracy = percent(told.accuracy)
+        self.bar.console.print(f"{told.number:>5}{accuracy:>10}{cells}{told.seconds:>10.2f}")
+        for client, reason in told.failures[:3]:
+            self.bar.console.print(
+                f"       client {client} failed: {reason}", style="yellow", markup=False
+            )
+        if len(told.failures) > 3:
+            self.bar.console.print(f"       and {len(told.failures) - 3} more", style="yellow")
+
+    def _start(self) -> None:
+        """Print the head of the table, once there is something to put under it."""
+        self.started = True
+        federation, data = self.config.federation, self.config.data
+        self.console.print(
+            f"{data.name} · {self.config.model.name} · {federation.strategy} · "
+            f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
+            soft_wrap=True,
+        )
+        names = "".join(f"{name + ' ASR':>{_width(name)}}" for name in self.shown)
+        if len(self.shown) < len(self.attacks):
+            names += f"{'best ASR':>{_best_width(self.attacks)}}"
+        names += f"{'blind ASR':>{COLUMN}}" if self.attacks else ""
+        self.console.print(f"{ROUND}{names}{SECONDS}", style="bold")
+        self.task = self.bar.add_task("", total=federation.rounds)
+        self.bar.start()
+
+    def _cells(self, leakage: Mapping[str, tuple[float, float]]) -> str:
+        """Return the attacks' part of a line; the best by name where not all are shown."""
+        values = {name: leakage[name][0] for name in self.attacks if name in leakage}
+        cells = "".join(f"{percent(values.get(name)):>{_width(name)}}" for name in self.shown)
+        if len(self.shown) < len(self.attacks):
+            best = best_of(values)
+            text = f"{best} {percent(values[best])}" if best else percent(None)
+            cells += f"{text:>{_best_width(self.attacks)}}"
+        blind = next((leakage[name][1] for name in values), None)
+        return cells + (f"{percent(blind):>{COLUMN}}" if self.attacks else "")
+
+
+def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
+    """Return the attacks, from the first, that have a column of their own in a terminal."""
+    room = width - len(ROUND) - len(SECONDS) - COLUMN
+    if sum(map(_width, attacks)) <= room:
+        return list(attacks)
+    room -= _best_width(attacks)
+    shown: list[str] = []
+    for name in attacks:
+        room -= _width(name)
+        if room < 0:
+            break
+        shown.append(name)
+    return shown
+
+
+def best_of(values: Mapping[str, float]) -> str | None:
+    """Return the attack with the largest value; a baseline only where there is nothing else."""
+    from adversary.attacks import ATTACKS
+
+    real = [name for name in values if name not in ATTACKS or not ATTACKS[name].baseline]
+    return max(real or values, key=lambda name: values[name], default=None)
+
+
+def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> None:
+    """Print the means of `api.means`: a table per family, with a row per attack, by skill."""
+    from adversary.families import FAMILIES
+
+    attacks: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in means:
+        attacks.setdefault(row["attack"], {})[row["metric"]] = row
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for name, rows in attacks.items():
+        orders = (family.metrics for family in FAMILIES.values() if set(family.metrics) == {*rows})
+        tables.setdefault(next(orders, tuple(sorted(rows))), []).append(name)
+    for metrics, names in tables.items():
+        by = "skill" if "skill" in metrics else metrics[0]
+        value = {name: attacks[name][by]["value"] for name in names}
+        names.sort(key=lambda name: -value[name] if value[name] is not None else float("inf"))
+        console.print(_table(metrics, {name: attacks[name] for name in names}))
+
+
+def percent(value: float | None) -> str:
+    """Return a share as text."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _table(metrics: Sequence[str], attacks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("attack")
+    heads = ["ASR" if metric == "asr" else metric for metric in metrics]
+    for head in (heads[0], "blind", *heads[1:], "ms"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, rows in attacks.items():
+        values = [_number(metric, rows[metric]["value"]) for metric in metrics]
+        blind, spent = percent(rows[metrics[0]]["blind"]), f"{rows[metrics[0]]['ms']:.2f}"
+        table.add_row(name, values[0], blind, *values[1:], spent)
+    return table
+
+
+def _number(metric: str, value: float | None) -> str:
+    return f"{value:.2f}" if metric == "skill" and value is not None else percent(value)
+
+
+def _width(name: str) -> int:
+    return max(COLUMN, len(name) + 6)
+
+
+def _best_width(attacks: Sequence[str]) -> int:
+    return max(map(len, attacks), default=0) + 10

@@ -1,0 +1,120 @@
+"""What a reader must know before believing a report: warnings, remarks and failures in words."""
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from adversary.validity import LIMIT
+from fedsim.report_data import RunData, listed, spans
+
+LITTLE_SKILL = 0.1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Metrics rows that say the same thing, whatever numbers stand in their reasons.
+
+    Attributes:
+        what: Their metric, without a suffix.
+        reason: That of the first row.
+        alike: How many different reasons there are.
+        rows: How many rows.
+        clients: Their clients.
+        rounds: The rounds, in words.
+    """
+
+    what: str
+    reason: str
+    alike: int
+    rows: int
+    clients: tuple[str, ...]
+    rounds: str
+
+
+def warnings(run: RunData) -> list[str]:
+    """Return a sentence for everything that limits what the report's numbers mean."""
+    return [*_validity(run), *_chance(run)]
+
+
+def remarks(run: RunData) -> list[str]:
+    """Return a sentence per reason for which attacks answered with a remark."""
+    noted = pc.ends_with(pc.field("metric"), "_note") & (pc.field("split") == "attack")
+    per_attack = groups(run.metrics.filter(noted).to_pylist(), suffix="_note")
+    same: dict[tuple, list[str]] = {}
+    for group in per_attack:
+        key = (group.reason, group.alike, len(group.clients), group.rounds)
+        same.setdefault(key, []).append(group.what)
+    return [_remark(names, *key) for key, names in same.items()]
+
+
+def groups(rows: Iterable[dict], suffix: str = "") -> list[Group]:
+    """Group metrics rows by metric and reason, where numbers in reasons make no difference."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        pattern = re.sub(r"\d+(\.\d+)?", "#", row["reason"] or "")
+        found.setdefault((row["metric"].removesuffix(suffix), pattern), []).append(row)
+    return [
+        Group(
+            what=what,
+            reason=members[0]["reason"] or "",
+            alike=len({row["reason"] for row in members}),
+            rows=len(members),
+            clients=tuple(dict.fromkeys(str(row["client"]) for row in members)),
+            rounds=spans([row["round"] for row in members]),
+        )
+        for (what, _), members in found.items()
+    ]
+
+
+def _validity(run: RunData) -> list[str]:
+    known = (pc.field("metric") == "validity") & pc.field("value").is_valid()
+    rows = run.metrics.filter(known).to_pylist()
+    above = {row["round"]: row["value"] for row in rows if row["value"] > LIMIT}
+    if not above:
+        return []
+    low, high = (f"{pick(above.values()):.1f}" for pick in (min, max))
+    reach = low if low == high else f"{low} to {high}"
+    return [
+        f"The validity number lr·E[‖h‖² + 1] is above {LIMIT:g} in {_rounds(spans(list(above)))} "
+        f"({reach}): several local steps overshoot there, and every label attack is poor. "
+        "Little leakage in such rounds is no promise of privacy."
+    ]
+
+
+def _chance(run: RunData) -> list[str]:
+    """Say for each family where even its best attack finds nothing."""
+    found = []
+    for family in run.families:
+        best = run.leaders(family)[0]
+        if best.baseline:
+            continue
+        name, value, blind = best.metric.upper(), best.main.value, best.main.blind_value
+        if best.skill < LITTLE_SKILL:
+            found.append(
+                f"No {family} attack gets beyond chance: the best, {best.attack}, has a mean skill "
+                f"of {best.skill:.2f} (below {LITTLE_SKILL:g}). This says how these attacks fare, "
+                "not that the updates are safe."
+            )
+        elif value <= blind:
+            found.append(
+                f"No {family} attack beats the blind guess: the best, {best.attack}, has a mean "
+                f"{name} of {100 * value:.1f} %, a guess without any update {100 * blind:.1f} %. "
+                "This says how these attacks fare, not that the updates are safe."
+            )
+    return found
+
+
+def _remark(names: list[str], reason: str, alike: int, clients: int, rounds: str) -> str:
+    who = listed(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    example = f" (and {alike - 1} more like it)" if alike > 1 else ""
+    where = f"{clients} client{'s' * (clients > 1)}, {_rounds(rounds)}"
+    return f"{who} answered with a remark ({where}): {reason}{example}."
+
+
+def _rounds(text: str) -> str:
+    return f"round {text}" if text.isdigit() else f"rounds {text}"
