@@ -5,7 +5,7 @@ for a covariance. The sketch keeps, for each class's row, the bias entry, the ro
 projections on the features' principal directions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from fedsim.types import Auxiliary, Params
 
 DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than one direction
 CERTAIN = 1e-3  # of a coordinate's spread is its scale where no class has a spread of its own
+STAND_INS = 1000  # inputs for all classes without any of their own
 TENSOR_LIMIT = 2**27  # bytes of covariances, one per class; beyond it they are pooled
 
 
@@ -100,6 +101,27 @@ class Moments:
         return Moments(
             (self.means + other.means) / 2, (self.covariances + other.covariances) / 2, self.counts
         )
+
+
+@once()
+def with_every_class(auxiliary: Auxiliary) -> Auxiliary:
+    """Give each class without an auxiliary example all the others' inputs, under its own label.
+
+    What a wrong label does to the head depends little on the input that carries it; a class of
+    which nothing is known would otherwise seem to do nothing.
+    """
+    inputs, labels = auxiliary.inputs, auxiliary.labels
+    assert inputs is not None
+    assert labels is not None
+    seen = torch.bincount(labels, minlength=auxiliary.num_classes) > 0
+    missing = torch.nonzero(~seen)[:, 0]
+    if not len(missing):
+        return auxiliary
+    count = min(len(labels), max(10, STAND_INS // len(missing)))
+    some = torch.linspace(0, len(labels) - 1, count).long()
+    labels = torch.cat([labels, missing.repeat_interleave(len(some))])
+    inputs = torch.cat([inputs, *[inputs[some]] * len(missing)])
+    return replace(auxiliary, inputs=inputs, labels=labels)
 
 
 @once()

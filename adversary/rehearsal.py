@@ -33,7 +33,7 @@ def rehearse(
     assert inputs is not None
     assert labels is not None
     rows = torch.cat([_draw(labels, c, int(n), generator) for c, n in enumerate(counts)])
-    inputs, labels = inputs[rows], labels[rows]
+    inputs, labels = inputs[rows], torch.arange(len(counts)).repeat_interleave(counts)
     model = working_copy(auxiliary, observation.sent)
     trained = [value for value in model.parameters() if value.requires_grad]
     loss = partial(functional.cross_entropy, label_smoothing=local.label_smoothing)

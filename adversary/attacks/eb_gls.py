@@ -33,7 +33,14 @@ from torch import Generator, Tensor
 
 from adversary.gls import Fit, fit_counts
 from adversary.head import Forward, HeadGradient, auxiliary_forward, read_head
-from adversary.moments import Moments, Sketch, fit, measure, start_moments
+from adversary.moments import (
+    Moments,
+    Sketch,
+    fit,
+    measure,
+    start_moments,
+    with_every_class,
+)
 from adversary.reading import end_forward, steps_per_client
 from adversary.trajectory import known_at, path, simulate
 from fedsim.types import Auxiliary, Observation, View
@@ -109,6 +116,7 @@ def solve(observation: Observation, auxiliary: Auxiliary) -> tuple[Problem, Fit]
     Raises:
         ValueError: The model has no linear head, or the update is not finite.
     """
+    auxiliary = with_every_class(auxiliary)
     problem = pose(observation, auxiliary)
     end = end_forward(observation, auxiliary, auxiliary.inputs)
     if end is None:

@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from adversary.attacks.eb_gls import Problem, Trace, solve
 from adversary.gls import fit_counts
 from adversary.head import read_head
+from adversary.moments import with_every_class
 from adversary.posterior import round_above
 from adversary.reading import end_forward
 from adversary.rehearsal import rehearse
@@ -40,7 +41,7 @@ def eb_gls_sim(
 
     Args:
         view: One client's observations; the latest is attacked.
-        auxiliary: With inputs and labels, an example of every class.
+        auxiliary: With inputs and labels.
         generator: Draws the rehearsed examples and their order.
         simulations: Rehearsals, each as much work as the client's local training; ≥ 1.
 
@@ -50,7 +51,7 @@ def eb_gls_sim(
     """
     if simulations < 1:
         raise ValueError(f"eb-gls-sim: simulations must be at least 1, got {simulations}")
-    observation = view.latest
+    observation, auxiliary = view.latest, with_every_class(auxiliary)
     problem, found = solve(observation, auxiliary)
     end = end_forward(observation, auxiliary, auxiliary.inputs)
     if end is None or observation.update.num_clients > 1:

@@ -69,7 +69,7 @@ def without(auxiliary: Auxiliary, keep: Tensor) -> Auxiliary:
     return replace(auxiliary, inputs=auxiliary.inputs[keep], labels=auxiliary.labels[keep])
 
 
-@pytest.mark.parametrize("known", ["five of each"])
+@pytest.mark.parametrize("known", ["five of each", "two classes are missing"])
 def test_poor_auxiliary_data_do_not_mislead(known):
     rates = []
     for seed in range(10):
