@@ -5,7 +5,6 @@ our own implementations in the same trials, so that the comparison is paired.
 """
 
 import pytest
-import torch
 
 from tests.benchmarks.labels import CELLS, DEFENDED, ONE_STEP, outcomes
 
@@ -47,7 +46,6 @@ def test_several_steps(name):
 
 
 def check(name, ours, trials):
-    torch.set_num_threads(1)
     gain, error = lead(CELLS[name], ours, trials)
     assert gain >= -0.02 - 2 * error
     if name in ABOVE:
