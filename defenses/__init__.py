@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from defenses.clip import clip
 from defenses.defense import Defense, chain, defend
 from defenses.gaussian import gaussian
+from defenses.promise import Promise
 from fedsim.catalog import call, find, with_extensions
 from fedsim.config import Part
 from fedsim.errors import ConfigError
@@ -14,7 +15,7 @@ DEFENSES: dict[str, Callable[..., Defense]] = {
     "gaussian": gaussian,
 }
 
-__all__ = ["DEFENSES", "Defense", "build", "chain", "clip", "defend", "gaussian"]
+__all__ = ["DEFENSES", "Defense", "Promise", "build", "chain", "clip", "defend", "gaussian"]
 
 
 def build(parts: Iterable[Part]) -> Defense:

@@ -1,43 +1,84 @@
 """A defense: a record of pure functions from an update to the update that is uploaded."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Generator, Tensor, nn
 
+from defenses.promise import HEURISTIC, Promise, gaussian_mechanism
 from fedsim.params import add, mismatch, not_finite, subtract
-from fedsim.types import Params, Upload
+from fedsim.types import LocalTraining, Params, Upload
 
 State = dict[str, Tensor]
 Apply = Callable[[Params, State, Generator], tuple[dict[str, Tensor], State]]
-Gradient = Callable[[nn.Module, Params, Tensor, Tensor, Generator], Sequence[Tensor]]
+Gradient = Callable[[nn.Module, Params, Tensor, Tensor, LocalTraining, Generator], Sequence[Tensor]]
+"""(model, its trainable parameters, inputs, labels, protocol, generator) → a gradient for each."""
+Batches = Callable[[int, LocalTraining, Generator], list[Tensor]]
+"""(number of examples, protocol, generator) → the positions of each local step's examples."""
+Check = Callable[[nn.Module, LocalTraining, Sequence[int]], None]
+"""(model, protocol, examples per client) → nothing, or a ValueError in one sentence."""
 
 
-def _no_state(params: Params) -> State:  # noqa: ARG001
+def unchanged(update: Params, state: State, generator: Generator) -> tuple[Params, State]:  # noqa: ARG001
+    """Leave the update as it is: for a defense that works inside training."""
+    return dict(update), state
+
+
+def no_state(params: Params) -> State:  # noqa: ARG001
+    """Return the state of a defense without memory."""
     return {}
+
+
+def no_bound(bound: float) -> float:  # noqa: ARG001
+    """Return the largest norm after a defense that bounds none."""
+    return math.inf
+
+
+def same_bound(bound: float) -> float:
+    """Return the largest norm after a defense that makes no update longer."""
+    return bound
+
+
+def accepts(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
+    """Accept every model, protocol and client."""
 
 
 @dataclass(frozen=True)
 class Defense:
-    """What a client does to its update before upload.
+    """What a client does to its update before upload, or while it trains.
 
     Attributes:
         name: As in the config.
         apply: (update, state, generator) → (defended update, new state); pure.
         init: Parameters → the state before the first round.
         gradient: Replaces the batch gradient, for a defense inside training; None for most.
+        batches: Replaces the shuffled batches of every epoch; None for most.
+        check: Refuses, before round 1, a setting in which the defense is not what it says.
+        promise: What it guarantees by itself.
+        bound: Largest Euclidean norm of an update before → after it.
+        noise: Standard deviation of Gaussian noise that it adds to every entry; 0 without.
+        delta: δ at which an ε that follows from `noise` is stated.
     """
 
     name: str
-    apply: Apply
-    init: Callable[[Params], State] = _no_state
+    apply: Apply = unchanged
+    init: Callable[[Params], State] = no_state
     gradient: Gradient | None = None
+    batches: Batches | None = None
+    check: Check = accepts
+    promise: Promise = HEURISTIC
+    bound: Callable[[float], float] = no_bound
+    noise: float = 0.0
+    delta: float = 1e-5
 
 
 def chain(*defenses: Defense) -> Defense:
     """Compose defenses; the first one sees the update first.
 
-    Each keeps its own state, under its place in the chain.
+    Each keeps its own state, under its place in the chain. Gaussian noise after a bound on the
+    norm is the Gaussian mechanism, whatever comes before the bound or after the noise: the chain
+    then promises what none of its links does.
 
     Raises:
         ValueError: More than one of them replaces the batch gradient.
@@ -65,12 +106,34 @@ def chain(*defenses: Defense) -> Defense:
             after |= {prefix + name: value for name, value in own.items()}
         return dict(params), after
 
+    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
+        for defense in defenses:
+            defense.check(model, local, sizes)
+
     return Defense(
         name=" → ".join(defense.name for defense in defenses) or "none",
         apply=apply,
         init=init,
         gradient=hooks[0].gradient if hooks else None,
+        batches=hooks[0].batches if hooks else None,
+        check=check,
+        promise=_promise(defenses),
     )
+
+
+def _promise(defenses: Sequence[Defense]) -> Promise:
+    """Return the formal promise of a chain: that of a link, or of noise on a bounded update."""
+    bound = math.inf
+    for defense in defenses:
+        if defense.promise.formal:
+            return defense.promise
+        if defense.noise and math.isfinite(bound):
+            return gaussian_mechanism(bound, defense.noise, defense.delta)
+        bound = defense.bound(bound)
+    if not defenses:
+        return replace(HEURISTIC, statement="no defense")
+    said = [defense.promise.statement for defense in defenses]
+    return replace(HEURISTIC, statement="; ".join(dict.fromkeys(said)))
 
 
 def defend(

@@ -64,7 +64,8 @@ def train_client(message: Message, context: Context) -> Message:
     with global_stream(*names, "dropout"):
         trained, used = train(
             site.model, sent, dataset.inputs[rows], dataset.labels[rows], local,
-            generator=generator(*names), gradient=site.defense.gradient,
+            generator=generator(*names),
+            gradient=site.defense.gradient, batches=site.defense.batches,
         )  # fmt: skip
     if config.record.keeps(round_, client):
         truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}

@@ -68,14 +68,23 @@ def test_momentum_starts_from_rest_in_every_round():
     assert same_params(train_once(model), train_once(model))
 
 
-@pytest.mark.parametrize("upload", ["weights", "gradient"])
-def test_smoothed_labels_and_a_hook_do_not_go_together(upload):
-    local = LocalTraining(lr=0.1, batch_size=4, upload=upload, label_smoothing=0.1)
-    with pytest.raises(ValueError, match="label_smoothing: must be 0 where a defense replaces"):
-        train(
-            model_of(), model_of().state_dict(), INPUTS, LABELS, local,
-            generator=generator(0), gradient=lambda *_: [],
-        )  # fmt: skip
+def test_a_defense_may_draw_its_own_batches():
+    seen = []
+
+    def gradient(model, parameters, inputs, labels, local, stream):
+        seen.append((inputs, labels, local))
+        return [torch.zeros_like(value) for value in parameters.values()]
+
+    local = LocalTraining(lr=0.1, batch_size=4, label_smoothing=0.1)
+    own = [torch.tensor([3, 3]), torch.tensor([], dtype=torch.int64)]
+    _, used = train(
+        model_of(), model_of().state_dict(), INPUTS, LABELS, local, generator=generator(0),
+        gradient=gradient, batches=lambda count, told, stream: own if count == 11 else [],
+    )  # fmt: skip
+    assert used.tolist() == [3, 3]
+    assert torch.equal(seen[0][0], INPUTS[[3, 3]])
+    assert len(seen[1][1]) == 0
+    assert seen[0][2] is local
 
 
 def test_a_smoothed_gradient_is_that_of_torchs_loss():

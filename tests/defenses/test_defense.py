@@ -35,7 +35,7 @@ def test_each_defense_of_a_chain_keeps_its_own_state():
 
 
 def test_only_one_defense_may_replace_the_gradient():
-    hook = dataclasses.replace(clip(), gradient=lambda model, parameters, x, y, g: [])
+    hook = dataclasses.replace(clip(), gradient=lambda *_: [])
     assert chain(gaussian(), hook).gradient is hook.gradient
     with pytest.raises(
         ValueError, match="at most one defense may replace the gradient, got clip and clip"

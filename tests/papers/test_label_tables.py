@@ -6,7 +6,7 @@ our own implementations in the same trials, so that the comparison is paired.
 
 import pytest
 
-from tests.benchmarks.labels import CELLS, DEFENDED, ONE_STEP, outcomes
+from tests.benchmarks.labels import CELLS, DEFENDED, ONE_STEP, Cell, outcomes
 
 pytestmark = pytest.mark.paper
 
@@ -50,3 +50,10 @@ def check(name, ours, trials):
     assert gain >= -0.02 - 2 * error
     if name in ABOVE:
         assert gain > 0
+
+
+# papers/label.md, T14. LLG+ is held to its floor in test_llg.py.
+@pytest.mark.parametrize("model", ["lenet5", "lenet", "mlp-tanh"])
+def test_untrained_models_are_answered_exactly(model):
+    exact = outcomes(Cell("floor", model, size=64), ["eb-gls"], 40)["eb-gls"][:, 2]
+    assert float(exact.mean()) >= 0.95

@@ -1,0 +1,81 @@
+"""What a defense guarantees, as data."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedsim.types import LocalTraining
+
+Epsilon = Callable[[LocalTraining, int, int], float]
+"""(protocol, a client's number of examples, rounds it took part in) → its ε so far."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a defense guarantees; an ε is stated only where one exists.
+
+    Attributes:
+        statement: One line: what is promised, or what the defense is for.
+        relation: Which two data sets cannot be told apart; None for a heuristic.
+        mechanism: What makes it so; None for a heuristic.
+        delta: δ of the guarantee.
+        epsilon: ε at that δ, towards the server; None for a heuristic.
+    """
+
+    statement: str
+    relation: str | None = None
+    mechanism: str | None = None
+    delta: float = 0.0
+    epsilon: Epsilon | None = None
+
+    @property
+    def formal(self) -> bool:
+        """Whether there is a proof behind it."""
+        return self.epsilon is not None
+
+
+HEURISTIC = Promise("no guarantee")
+
+
+def gaussian_mechanism(bound: float, std: float, delta: float) -> Promise:
+    """Return the promise of Gaussian noise on an update of bounded norm.
+
+    Two updates of norm ≤ `bound` are at most 2·bound apart; T rounds compose to the Gaussian
+    mechanism with √T times the sensitivity (Dong, Roth, Su, "Gaussian Differential Privacy",
+    JRSS B 2022). The number of examples and buffers such as BatchNorm statistics are uploaded
+    as they are and are not covered.
+
+    Args:
+        bound: Largest Euclidean norm of an update before the noise.
+        std: Of the noise on every entry; > 0.
+        delta: δ of the guarantee.
+    """
+
+    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:  # noqa: ARG001
+        return gaussian_epsilon(2 * bound / std * rounds**0.5, delta)
+
+    return Promise(
+        statement=f"one round hides a whole update: norm at most {bound:g}, noise {std:g}",
+        relation="replace all of one client's data",
+        mechanism="Gaussian mechanism",
+        delta=delta,
+        epsilon=epsilon,
+    )
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Return ε at δ of μ-Gaussian differential privacy.
+
+    δ(ε) = Φ(−ε/μ + μ/2) − e^ε·Φ(−ε/μ − μ/2), solved for ε (Dong, Roth, Su, corollary 1).
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    def excess(epsilon: float) -> float:
+        first = norm.sf(epsilon / mu - mu / 2)
+        second = norm.logsf(epsilon / mu + mu / 2) + epsilon  # in logs: e^ε overflows
+        return float(first - math.exp(second)) - delta
+
+    if mu == 0 or excess(0.0) <= 0:
+        return 0.0
+    return float(brentq(excess, 0.0, mu * (mu + 2 * math.sqrt(-2 * math.log(delta))) + 1))
