@@ -55,7 +55,7 @@ def largest_remainder(
     return counts
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def expected_overlap(total: int, classes: int) -> Float[Tensor, " counts"]:
     """Return E min(n, K) for n = 0 … total, where K of `total` random labels are of one class.
 

@@ -28,7 +28,7 @@ KINDS = ("attacks", "datasets", "defenses", "engines", "models", "strategies")
 
 
 @app.command()
-def run(  # noqa: PLR0917
+def run(
     config: Annotated[Path | None, typer.Argument(help="TOML file; defaults without.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")

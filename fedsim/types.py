@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class View:
 
     observations: Sequence[Observation]
 
-    @property
+    @cached_property
     def latest(self) -> Observation:
         """The observation of the round under attack."""
         return self.observations[-1]
