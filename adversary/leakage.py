@@ -115,6 +115,6 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure
 
 
 def _grades(family: Family, guess: Tensor | None, truth: Truth | None) -> dict[str, float | None]:
-    if guess is None or truth is None:
+    if guess is None or truth is None or not len(truth.labels):
         return dict.fromkeys(family.metrics)
     return {**family.grade(guess, truth)}

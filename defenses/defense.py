@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
 
@@ -136,6 +137,20 @@ def _promise(defenses: Sequence[Defense]) -> Promise:
     return replace(HEURISTIC, statement="; ".join(dict.fromkeys(said)))
 
 
+class Defended(NamedTuple):
+    """What came out of a client's defenses.
+
+    Attributes:
+        upload: In place of the trained state.
+        state: What the defenses remember.
+        update: The defended update itself, of the trainable parameters.
+    """
+
+    upload: dict[str, Tensor]
+    state: State
+    update: dict[str, Tensor]
+
+
 def defend(
     defense: Defense,
     trained: Params,
@@ -145,22 +160,26 @@ def defend(
     *,
     generator: Generator,
     upload: Upload,
-) -> tuple[dict[str, Tensor], State]:
+) -> Defended:
     """Return what a client uploads in place of `trained`, and its defense's new state.
 
     Only the trainable parameters `names` are defended; buffers travel as they are.
 
     Raises:
-        ValueError: The defended update has other names or shapes, or is not finite: the client
-            then uploads an error and never the undefended update.
+        ValueError: The update is not finite, or the defended one has other names, shapes or
+            dtypes or is not finite: the client then uploads an error and never the undefended
+            update.
     """
     theirs = {name: trained[name] for name in names}
     origin = {name: sent[name] for name in names}
     update = subtract(theirs, origin) if upload == "weights" else theirs
+    if reason := not_finite(update):
+        raise ValueError(f"update: {reason}")
     defended, after = defense.apply(update, state or defense.init(update), generator)
     if reason := mismatch(defended, update) or not_finite(defended):
         raise ValueError(f"defense {defense.name}: {reason}")
+    moved = defended
     if upload == "weights":
         # theirs' dtype, so that weights sent in float64 do not widen the upload
-        defended = add(defended, {name: origin[name].to(defended[name].dtype) for name in names})
-    return {**trained, **defended}, after
+        moved = add(defended, {name: origin[name].to(defended[name].dtype) for name in names})
+    return Defended({**trained, **moved}, after, dict(defended))

@@ -11,12 +11,15 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 import defenses
+from clients.fidelity import fidelity
 from clients.train import train
 from defenses import Defense, defend
 from fedsim import data, models
 from fedsim.config import Config, parse_json
 from fedsim.files import save_tensors
+from fedsim.params import subtract
 from fedsim.rng import generator, global_stream
+from fedsim.types import LocalTraining
 from fedsim.wire import ARRAYS, CONFIG, FEDSIM, METRICS, NUM_EXAMPLES, from_record, to_record
 
 app = ClientApp()
@@ -61,18 +64,31 @@ def train_client(message: Message, context: Context) -> Message:
     rows = site.federated.clients[int(client)]
     dataset, names = site.federated.dataset, (config.seed, "train", client, round_)
     local = config.local_training(float(str(instructions.get("proximal-mu", 0.0))))
-    with global_stream(*names, "dropout"):
-        trained, used = train(
-            site.model, sent, dataset.inputs[rows], dataset.labels[rows], local,
-            generator=generator(*names),
-            gradient=site.defense.gradient, batches=site.defense.batches,
-        )  # fmt: skip
-    if config.record.keeps(round_, client):
-        truth = {"labels": dataset.labels[rows[used]], "indices": rows[used]}
-        _write_truth(context, round_, client, truth)
-    upload = _defended(site, trained, sent, context, round_=round_, client=client)
-    # With weights it is the client's size; a gradient weighs as much as its batch.
-    num_examples = len(used) if local.upload == "gradient" else len(rows)
+    inputs, labels = dataset.inputs[rows], dataset.labels[rows]
+
+    def trained_with(defense: Defense | None) -> tuple[dict[str, Tensor], Tensor]:
+        with global_stream(*names, "dropout"):
+            return train(
+                site.model, sent, inputs, labels, local, generator=generator(*names),
+                gradient=defense and defense.gradient, batches=defense and defense.batches,
+            )  # fmt: skip
+
+    trained, used = trained_with(site.defense)
+    upload, update = _defended(site, trained, sent, context, round_=round_, client=client)
+    folder = _truth_folder(context) if config.record.keeps(round_, client) else None
+    if folder:
+        told = {}
+        if config.defense:
+            plain = trained if site.defense.gradient is None else trained_with(None)[0]
+            told = fidelity(update, _update(plain, sent, site, local))
+        truth = {"labels": labels[used], "indices": rows[used]}
+        path = folder / f"{round_:04d}" / f"{client}.safetensors"
+        save_tensors(path, truth, {"round": round_, "client": client, **told})
+    # With weights it is the client's size; a gradient weighs as much as its batch, or as the batch
+    # is expected to be where a defense keeps its size secret.
+    num_examples = len(rows) if local.upload == "weights" else len(used)
+    if local.upload == "gradient" and site.defense.batches is not None:
+        num_examples = min(local.batch_size, len(rows))
     reply = {ARRAYS: to_record(upload), METRICS: MetricRecord({NUM_EXAMPLES: num_examples})}
     return Message(RecordDict(reply), reply_to=message)
 
@@ -92,23 +108,34 @@ def _defended(
     *,
     round_: int,
     client: str,
-) -> dict[str, Tensor]:
-    """Apply the client's defenses, which remember their state in the node's context."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Apply the client's defenses, which remember their state in the node's context.
+
+    Returns:
+        What is uploaded, and the defended update in it.
+    """
     if not site.config.defense:
-        return trained
+        return trained, {}
     stored = context.state.array_records.get(DEFENSE)
-    upload, state = defend(
+    upload, state, update = defend(
         site.defense, trained, sent, site.trainable, from_record(stored) if stored else {},
         generator=generator(site.config.seed, "defense", client, round_),
         upload=site.config.local_training().upload,
     )  # fmt: skip
     if state:
         context.state[DEFENSE] = to_record(state)
-    return upload
+    return upload, update
 
 
-def _write_truth(context: Context, round_: int, client: str, truth: dict[str, Tensor]) -> None:
-    """Write the ground truth beside the run, never into the reply.
+def _update(
+    trained: dict[str, Tensor], sent: dict[str, Tensor], site: _Site, local: LocalTraining
+) -> dict[str, Tensor]:
+    theirs = {name: trained[name] for name in site.trainable}
+    return theirs if local.upload == "gradient" else subtract(theirs, sent)
+
+
+def _truth_folder(context: Context) -> Path | None:
+    """Return where the ground truth goes: beside the run, never into the reply.
 
     In fedsim's engines the node's own config says where. Under `flwr run` nodes cannot be given
     one, so a client that runs inside Flower's simulation (a Ray worker) takes the run's folder;
@@ -116,10 +143,8 @@ def _write_truth(context: Context, round_: int, client: str, truth: dict[str, Te
     """
     folder = str(context.node_config.get(TRUTH, ""))
     if not folder and _simulated_by_flower() and context.run_config.get("out"):
-        folder = str(Path(str(context.run_config["out"])) / "truth")
-    if folder:
-        path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
-        save_tensors(path, truth, {"round": round_, "client": client})
+        return Path(str(context.run_config["out"])) / "truth"
+    return Path(folder) if folder else None
 
 
 def _simulated_by_flower() -> bool:

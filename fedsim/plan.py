@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ import strategies
 from adversary import leakage
 from adversary.attack import Attack
 from adversary.truth import read_truth
+from defenses import Defense
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config
-from fedsim.errors import BadRecording
+from fedsim.errors import BadRecording, ConfigError
+from fedsim.files import TensorFile
 from fedsim.params import mismatch
 from fedsim.run_folder import RunFolder
 from fedsim.types import Auxiliary, Leak, LocalTraining, Measure
@@ -29,6 +31,7 @@ class Plan:
     federated: data.Federated
     model: nn.Module
     strategy: strategies.Strategy
+    defense: Defense
     auxiliary: Auxiliary
     attacks: Sequence[Attack]
 
@@ -55,7 +58,12 @@ def prepare(config: Config) -> Plan:
     dataset = federated.dataset
     model = models.build(config, dataset.input_shape, dataset.num_classes)
     buffers = set(model.state_dict()) - set(models.trainable(model))
-    build_defenses(config.defense)
+    defense = build_defenses(config.defense)
+    sizes = [len(rows) for rows in federated.clients]
+    try:
+        defense.check(model, config.local_training(), sizes)
+    except ValueError as error:
+        raise ConfigError(f"defense.{error}") from None
     held_out = federated.auxiliary
     auxiliary = Auxiliary(
         model=model,
@@ -65,7 +73,8 @@ def prepare(config: Config) -> Plan:
         input_shape=dataset.input_shape,
     )
     attacks = leakage.build(config.attack, auxiliary)
-    return Plan(config, federated, model, strategies.build(config, buffers), auxiliary, attacks)
+    strategy = strategies.build(config, buffers)
+    return Plan(config, federated, model, strategy, defense, auxiliary, attacks)
 
 
 def attack_round(
@@ -99,3 +108,35 @@ def attack_round(
             if answer.guess is not None:
                 guesses[f"{answer.attack.name}/{client}"] = answer.guess
     return leaks, measures, guesses
+
+
+def price(
+    plan: Plan, folder: RunFolder, round_: int, rounds_of: Mapping[str, int]
+) -> list[Measure]:
+    """Return what the clients' defenses cost and promise after a round.
+
+    How far each upload is from the undefended one stands in the client's truth, where there is
+    any; ε follows from the protocol.
+
+    Args:
+        plan: Of the run.
+        folder: Where the run is kept.
+        round_: The round.
+        rounds_of: Client → rounds it took part in so far, this one included.
+    """
+    if not plan.config.defense:
+        return []
+    measures = []
+    for path in sorted((folder.truth / f"{round_:04d}").glob("*.safetensors")):
+        told = TensorFile(path).metadata
+        measures += [
+            Measure(round_, "defense", name, float(told[name]), path.stem)
+            for name in ("update_cosine", "update_snr_db", "upload_bytes")
+            if name in told
+        ]
+    promise = plan.defense.promise
+    if promise.epsilon is not None:
+        for client, rounds in rounds_of.items():
+            epsilon = promise.epsilon(plan.local, len(plan.federated.clients[int(client)]), rounds)
+            measures.append(Measure(round_, "defense", "epsilon", epsilon, client))
+    return measures

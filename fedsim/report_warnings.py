@@ -81,7 +81,7 @@ def _validity(run: RunData) -> list[str]:
     reach = low if low == high else f"{low} to {high}"
     return [
         f"The validity number lr·E[‖h‖² + 1] is above {LIMIT:g} in {_rounds(spans(list(above)))} "
-        f"({reach}): several local steps overshoot there, and every label attack is poor. "
+        f"({reach}): several local steps overshoot there, and every attack on one update is poor. "
         "Little leakage in such rounds is no promise of privacy."
     ]
 

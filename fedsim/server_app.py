@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,10 @@ from torch.nn import functional
 
 import strategies
 from clients.train import load
-from defenses import build as build_defenses
 from fedsim import config as configs
 from fedsim.errors import ConfigError, FedsimError, RunStopped, is_disk_full, one_line
 from fedsim.params import cast_like
-from fedsim.plan import Plan, attack_round, prepare, with_versions
+from fedsim.plan import Plan, attack_round, prepare, price, with_versions
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, Checkpoint, RunFolder
 from fedsim.types import Leak, Measure, Params
@@ -71,6 +71,7 @@ def federate(
     record = plan.config.record
     tape = Tape(folder.path, every=record.every, clients=record.clients, append=True)
     recording = Recording(plan.strategy, tape, client_of=client_of, upload=plan.local.upload)
+    taken = Counter[str]() if start is None else _taken(folder)
     try:
         if start is None:
             start = _begin(plan, folder, on_round)
@@ -85,6 +86,8 @@ def federate(
             attacked = time.perf_counter()
             measures += _evaluate(plan, round_, params)
             measures += _costs(round_, recording, trained - begun, attacked - trained)
+            taken.update(recording.norms.keys())
+            measures += price(plan, folder, round_, {c: taken[c] for c in recording.norms})
             checkpoint = Checkpoint(round_, params, state.capture(plan.strategy), client_states())
             folder.commit(checkpoint, leaks, measures, guesses)
             seconds = time.perf_counter() - begun
@@ -95,6 +98,12 @@ def federate(
         raise RunStopped(f"{folder.path}: the disk is full; finished rounds are kept") from None
     finally:
         _write_tables(folder)
+
+
+def _taken(folder: RunFolder) -> Counter[str]:
+    """Return how many finished rounds each client took part in."""
+    rows = folder.metrics().to_pylist()
+    return Counter(row["client"] for row in rows if row["metric"] == "update_norm")
 
 
 def _begin(plan: Plan, folder: RunFolder, on_round: Callable[[Round], None]) -> Checkpoint:
@@ -141,7 +150,7 @@ def main(grid: Grid, context: Context) -> None:
     if asked.get("resume"):
         folder = RunFolder(out)
         plan = prepare(folder.config)
-        if build_defenses(plan.config.defense).init(plan.model.state_dict()):
+        if plan.defense.init(plan.model.state_dict()):
             raise ConfigError("resume: must be a run without stateful defenses under flwr run")
     else:
         path = Path(str(asked["config"])) if asked.get("config") else None

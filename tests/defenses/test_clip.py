@@ -33,3 +33,9 @@ def test_the_norm_never_exceeds_the_bound(bound, seed, dtype):
 def test_the_bound_must_be_positive(bound):
     with pytest.raises(ValueError, match="bound: must be > 0"):
         clip(bound=bound)
+
+
+def test_each_layer_may_have_its_own_bound():
+    clipped, _ = clip(bound=3.5, per_layer=True).apply(UPDATE, {}, generator(0))
+    assert torch.equal(clipped["a"], UPDATE["a"])
+    torch.testing.assert_close(clipped["b"], torch.tensor([[3.5]]))

@@ -44,7 +44,7 @@ def test_only_one_defense_may_replace_the_gradient():
 
 
 def test_defending_weights_moves_them_from_where_they_were_sent():
-    upload, _ = defend(
+    upload, *_ = defend(
         clip(bound=2.5), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights"
     )
     torch.testing.assert_close(upload["w"], torch.tensor([2.5, 4.0]))
@@ -54,7 +54,7 @@ def test_defending_weights_moves_them_from_where_they_were_sent():
 
 
 def test_defending_a_gradient_looks_at_the_gradient_alone():
-    upload, _ = defend(
+    upload, *_ = defend(
         clip(bound=1.0), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="gradient"
     )
     torch.testing.assert_close(upload["w"], TRAINED["w"] / TRAINED["w"].norm())
@@ -62,7 +62,7 @@ def test_defending_a_gradient_looks_at_the_gradient_alone():
 
 def test_weights_sent_in_float64_do_not_widen_the_upload():
     sent = {**SENT, "w": SENT["w"].double()}
-    upload, _ = defend(clip(), TRAINED, sent, ["w"], {}, generator=generator(0), upload="weights")
+    upload, *_ = defend(clip(), TRAINED, sent, ["w"], {}, generator=generator(0), upload="weights")
     assert upload["w"].dtype == torch.float32
 
 
@@ -82,8 +82,8 @@ def test_a_broken_defense_fails_closed(broken):
 
 
 def test_state_goes_from_round_to_round():
-    _, state = defend(sticky(), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights")
-    upload, _ = defend(
+    _, state, _ = defend(sticky(), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights")
+    upload, *_ = defend(
         sticky(), TRAINED, SENT, ["w"], state, generator=generator(0), upload="weights"
     )
     torch.testing.assert_close(upload["w"], torch.tensor([1 + 0.75 * 3, 2 + 0.75 * 4]))

@@ -1,5 +1,8 @@
+from collections import Counter
+
 import pytest
 
+from defenses.promise import gaussian_epsilon
 from fedsim import api
 from fedsim.errors import BadRecording, ConfigError, RunStopped
 from fedsim.run_folder import RunFolder
@@ -235,3 +238,21 @@ def first_is_slow():
         return False
 
     return _fail(slow)
+
+
+def test_a_run_says_what_its_defenses_cost_and_promise(tmp_path):
+    config = small_config(
+        federation={"per_round": 2},
+        defense=[{"name": "clip", "bound": 0.5}, {"name": "gaussian", "std": 0.01}],
+    )
+    rows = api.run(config, tmp_path / "run").metrics().to_pylist()
+    told = {name: [row for row in rows if row["metric"] == name] for name in (
+        "update_cosine", "update_snr_db", "upload_bytes", "epsilon",
+    )}  # fmt: skip
+    assert all(len(found) == 3 * 2 for found in told.values())
+    assert all(0.5 < row["value"] < 1 for row in told["update_cosine"])
+    taken = Counter()
+    for row in sorted(told["epsilon"], key=lambda row: row["round"]):
+        taken[row["client"]] += 1
+        expected = gaussian_epsilon(2 * 0.5 / 0.01 * taken[row["client"]] ** 0.5, 1e-5)
+        assert row["value"] == pytest.approx(expected)
