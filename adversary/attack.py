@@ -22,6 +22,9 @@ class Attack:
         needs: The fields of Auxiliary it cannot do without.
         summary: One line for `fedsim list attacks`.
         baseline: Whether it looks at no update: what it gets has not leaked.
+        adaptive: Whether an adversary that knows the clients' defense makes another of it
+            (`adversary.adaptive`), at the cost of tens of its answers per round.
+        knows_defense: Whether it is handed that defense.
     """
 
     name: str
@@ -30,3 +33,5 @@ class Attack:
     needs: tuple[str, ...] = ()
     summary: str = ""
     baseline: bool = False
+    adaptive: bool = True
+    knows_defense: bool = False

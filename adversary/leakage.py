@@ -7,9 +7,11 @@ from functools import partial
 
 from torch import Tensor
 
+from adversary.adaptive import adaptive
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES, Family
+from adversary.memo import once
 from adversary.validity import validity_number
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
@@ -31,7 +33,9 @@ class Answer:
 
 
 def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
-    """Return the attacks that a config lists.
+    """Return the attacks that a config lists, and each one's adaptive twin after it.
+
+    Twins are for an adversary that knows the clients' defense and has auxiliary data.
 
     Raises:
         ConfigError: A name or an option is unknown, or the adversary lacks what one needs.
@@ -48,8 +52,23 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
         find(f"attack.{part.name}.family", attack.family, FAMILIES)
         options = check_options(f"attack.{part.name}", attack.infer, part.options)
         # In the ledger it goes by the name that the config knows it by.
-        attacks.append(replace(attack, name=part.name, infer=partial(attack.infer, **options)))
+        attack = replace(attack, name=part.name, infer=partial(attack.infer, **options))
+        attacks.append(attack)
+        if _has_adaptive(attack, auxiliary):
+            attacks.append(adaptive(attack))
     return attacks
+
+
+def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:
+    known = (auxiliary.defense, auxiliary.inputs, auxiliary.labels)
+    able = attack.family == "label" and attack.adaptive and not attack.baseline
+    return able and all(value is not None for value in known)
+
+
+@once()
+def _static(auxiliary: Auxiliary) -> Auxiliary:
+    """Return the same adversary without the defense: one object, so that it computes once."""
+    return auxiliary if auxiliary.defense is None else replace(auxiliary, defense=None)
 
 
 def attack_view(
@@ -67,11 +86,12 @@ def attack_view(
         family = FAMILIES[attack.family]
         if family.name not in blinds:
             stream = generator(seed, "blind", family.name, latest.client, latest.round)
-            blinds[family.name] = family.blind(prepared[family.name], auxiliary, stream)
+            blinds[family.name] = family.blind(prepared[family.name], _static(auxiliary), stream)
         stream = generator(seed, "infer", attack.name, latest.client, latest.round)
         guess, reason, start = None, None, time.perf_counter()
         try:
-            guess = attack.infer(prepared[family.name], auxiliary, stream)
+            known = auxiliary if attack.knows_defense else _static(auxiliary)
+            guess = attack.infer(prepared[family.name], known, stream)
         except FedsimError:  # the recording itself is damaged
             raise
         except Exception as error:  # this update defeats this attack; the others go on
@@ -87,7 +107,7 @@ def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> lis
     if latest.local.upload == "gradient" or all(attack.family != "label" for attack in attacks):
         return []
     try:
-        number = validity_number(auxiliary, latest.sent, latest.local)
+        number = validity_number(_static(auxiliary), latest.sent, latest.local)
     except ValueError:  # no linear head: the attacks say so
         return []
     return [Measure(latest.update.round, "server", "validity", number)]

@@ -1,17 +1,16 @@
 """Rehearsals: what the protocol makes of auxiliary examples whose labels are known."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from adversary.head import working_copy
 from fedsim.params import subtract
 from fedsim.rng import global_stream
-from fedsim.sgd import descend, epoch_orders
+from fedsim.sgd import descend, mean_gradient, shuffled
 from fedsim.types import Auxiliary, Observation
 
 
@@ -20,6 +19,8 @@ def rehearse(
     auxiliary: Auxiliary,
     counts: Int[Tensor, " classes"],
     generator: Generator,
+    *,
+    hooked: bool = False,
 ) -> Observation:
     """Do as the client did, with auxiliary examples drawn with these counts.
 
@@ -28,6 +29,7 @@ def rehearse(
         auxiliary: With inputs and labels.
         counts: Examples of each class; of a class without any, others stand in.
         generator: Draws examples, their order, and what dropout leaves out.
+        hooked: Whether the client trains as the defense says that the adversary knows of.
     """
     inputs, labels, local = auxiliary.inputs, auxiliary.labels, observation.local
     assert inputs is not None
@@ -35,25 +37,32 @@ def rehearse(
     rows = torch.cat([_draw(labels, c, int(n), generator) for c, n in enumerate(counts)])
     inputs, labels = inputs[rows], torch.arange(len(counts)).repeat_interleave(counts)
     model = working_copy(auxiliary, observation.sent)
-    trained = [value for value in model.parameters() if value.requires_grad]
-    loss = partial(functional.cross_entropy, label_smoothing=local.label_smoothing)
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    hook = (hooked and auxiliary.defense.gradient) or mean_gradient
+    batches = (hooked and auxiliary.defense.batches) or shuffled
 
-    def gradient(batch: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(loss(model(inputs[batch]), labels[batch]), trained)
+    def gradient(batch: Tensor) -> Sequence[Tensor]:
+        return hook(model, trained, inputs[batch], labels[batch], local, generator)
 
     with global_stream(int(torch.randint(2**62, (1,), generator=generator)), "rehearsal"):
         if local.upload == "gradient":
-            names = [name for name, value in model.named_parameters() if value.requires_grad]
-            delta = dict(zip(names, gradient(torch.arange(len(labels))), strict=True))
+            delta = dict(zip(trained, gradient(torch.arange(len(labels))), strict=True))
         else:
-            orders = epoch_orders(len(labels), local, generator)
-            batches = [batch for order in orders for batch in order.split(local.batch_size)]
-            descend(trained, local, batches, gradient)
+            steps = batches(len(labels), local, generator)
+            descend(list(trained.values()), local, steps, gradient)
             sent = {name: observation.sent[name] for name in model.state_dict()}
             delta = subtract(model.state_dict(), sent)
     delta = {name: value.detach() for name, value in delta.items()}
     update = replace(observation.update, delta=delta, num_examples=len(labels), num_clients=1)
     return replace(observation, update=update)
+
+
+def defended(observation: Observation, auxiliary: Auxiliary, generator: Generator) -> Observation:
+    """Return a rehearsed client's observation after the defense that the adversary knows of."""
+    model, defense, delta = auxiliary.model, auxiliary.defense, observation.update.delta
+    own = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
+    changed = {**delta, **defense.apply(own, defense.init(own), generator)[0]}
+    return replace(observation, update=replace(observation.update, delta=changed))
 
 
 def _draw(labels: Int[Tensor, " n"], label: int, count: int, generator: Generator) -> Tensor:

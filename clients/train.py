@@ -5,35 +5,10 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from defenses.defense import Batches, Gradient
-from fedsim.sgd import descend, epoch_orders
+from fedsim.sgd import descend, mean_gradient, shuffled
 from fedsim.types import LocalTraining, Params
-
-
-def batch_gradient(
-    model: nn.Module,
-    parameters: Params,
-    inputs: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"],
-    local: LocalTraining,
-    generator: Generator,  # noqa: ARG001
-) -> tuple[Tensor, ...]:
-    """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
-    loss = functional.cross_entropy(model(inputs), labels, label_smoothing=local.label_smoothing)
-    return torch.autograd.grad(loss, list(parameters.values()))
-
-
-def shuffled(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:
-    """Return the positions of each step's examples: every one once an epoch, in a new order.
-
-    For an uploaded gradient it is one batch.
-    """
-    if local.upload == "gradient":
-        return [torch.randperm(count, generator=generator)[: local.batch_size]]
-    orders = epoch_orders(count, local, generator)
-    return [batch for order in orders for batch in order.split(local.batch_size)]
 
 
 def train(
@@ -56,14 +31,14 @@ def train(
         labels: Their labels.
         local: Learning rate, momentum, batch size, epochs, what to upload.
         generator: Order of the examples, and the coins of `gradient`.
-        gradient: Replaces `batch_gradient` where a defense lives inside training.
+        gradient: Replaces `mean_gradient` where a defense lives inside training.
         batches: Replaces `shuffled`, for a defense that needs another sampling.
 
     Returns:
         The state to upload (with `upload="gradient"`: the gradient of one batch in place of the
         trainable parameters), and the position of every example used, one entry per use.
     """
-    gradient = gradient or batch_gradient
+    gradient = gradient or mean_gradient
     state = model.state_dict()  # shares its memory with the model
     _copy(state, sent)
     model.train()

@@ -4,18 +4,33 @@ from collections.abc import Callable, Iterable
 
 from defenses.clip import clip
 from defenses.defense import Defense, chain, defend
+from defenses.freeze import freeze
 from defenses.gaussian import gaussian
+from defenses.laplace import laplace
 from defenses.promise import Promise
+from defenses.prune import prune
+from defenses.quantise import quantise
+from defenses.sign import sign
+from defenses.sparsify import sparsify
 from fedsim.catalog import call, find, with_extensions
 from fedsim.config import Part
 from fedsim.errors import ConfigError
 
 DEFENSES: dict[str, Callable[..., Defense]] = {
     "clip": clip,
+    "freeze": freeze,
     "gaussian": gaussian,
+    "laplace": laplace,
+    "prune": prune,
+    "quantise": quantise,
+    "sign": sign,
+    "sparsify": sparsify,
 }
 
-__all__ = ["DEFENSES", "Defense", "Promise", "build", "chain", "clip", "defend", "gaussian"]
+__all__ = [
+    "DEFENSES", "Defense", "Promise", "build", "chain", "clip", "defend", "freeze", "gaussian",
+    "laplace", "prune", "quantise", "sign", "sparsify",
+]  # fmt: skip
 
 
 def build(parts: Iterable[Part]) -> Defense:

@@ -21,7 +21,11 @@ Check = Callable[[nn.Module, LocalTraining, Sequence[int]], None]
 """(model, protocol, examples per client) → nothing, or a ValueError in one sentence."""
 
 
-def unchanged(update: Params, state: State, generator: Generator) -> tuple[Params, State]:  # noqa: ARG001
+def unchanged(
+    update: Params,
+    state: State,
+    generator: Generator,  # noqa: ARG001
+) -> tuple[dict[str, Tensor], State]:
     """Leave the update as it is: for a defense that works inside training."""
     return dict(update), state
 

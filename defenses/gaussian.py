@@ -32,10 +32,11 @@ def gaussian(*, std: float = 0.01, delta: float = 1e-5) -> Defense:
     def apply(
         params: Params, state: State, generator: Generator
     ) -> tuple[dict[str, Tensor], State]:
-        return {
-            name: value + std * torch.randn(value.shape, dtype=value.dtype, generator=generator)
+        noise = {
+            name: torch.randn(value.shape, dtype=value.dtype, generator=generator)
             for name, value in params.items()
-        }, state
+        }
+        return {name: noise[name].mul_(std).add_(value) for name, value in params.items()}, state
 
     promise = Promise("noise blurs every entry; a guarantee only after clip")
     return Defense("gaussian", apply, promise=promise, noise=std, delta=delta)

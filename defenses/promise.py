@@ -78,4 +78,5 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
     if mu == 0 or excess(0.0) <= 0:
         return 0.0
-    return float(brentq(excess, 0.0, mu * (mu + 2 * math.sqrt(-2 * math.log(delta))) + 1))
+    highest = mu * (mu + 2 * math.sqrt(-2 * math.log(delta))) + 1
+    return float(brentq(excess, 0.0, highest))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 import strategies
+from adversary.adaptive import adaptive_name
 from fedsim import engines
 from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
@@ -127,7 +128,9 @@ def attack(
             failures += failed
             folder.write_guesses(round_, guesses)
             on_round(done, len(rounds))
-        return folder.replace_attacks({part.name for part in attacks}, leaks, failures)
+        names = {part.name for part in attacks}
+        names |= {adaptive_name(name) for name in names}
+        return folder.replace_attacks(names, leaks, failures)
 
 
 def report(

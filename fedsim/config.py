@@ -122,9 +122,13 @@ class Local(_Section):
 
 
 class Known(_Section):
-    """What the adversary knew before round 1: a share of the training examples, held out."""
+    """What the adversary knew before round 1: a share of the training examples, held out.
+
+    One that knows the clients' defense attacks twice, with that knowledge and without.
+    """
 
     share: Rate = 0.1
+    knows_defense: bool = True
 
 
 class Record(_Section):

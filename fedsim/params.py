@@ -24,8 +24,9 @@ def add(left: Params, right: Params) -> dict[str, Tensor]:
 
 def norm(params: Params) -> Tensor:
     """Return the Euclidean norm of all entries together, accumulated in float64."""
-    squares = [value.double().square().sum() for value in params.values()]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
+    wide = torch.float64
+    norms = [torch.linalg.vector_norm(value, dtype=wide) for value in params.values()]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), dtype=wide)
 
 
 def cast_like(params: Params, like: Params) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ def prepare(config: Config) -> Plan:
         num_classes=dataset.num_classes,
         inputs=dataset.inputs[held_out] if len(held_out) else None,
         labels=dataset.labels[held_out] if len(held_out) else None,
+        defense=defense if config.defense and config.auxiliary.knows_defense else None,
         input_shape=dataset.input_shape,
     )
     attacks = leakage.build(config.attack, auxiliary)

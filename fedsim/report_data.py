@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from adversary.adaptive import adaptive_name
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from fedsim.errors import ConfigError
@@ -109,7 +110,8 @@ class RunData:
     def attacks(self) -> list[str]:
         """All attacks in the ledger, as the config orders them."""
         names = self.ledger["attack"].unique().to_pylist()
-        own = [part.name for part in self.folder.config.attack]
+        parts = self.folder.config.attack
+        own = [name for part in parts for name in (part.name, adaptive_name(part.name))]
         return sorted(names, key=lambda name: (own.index(name) if name in own else len(own), name))
 
     @property

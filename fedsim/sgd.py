@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
-from fedsim.types import LocalTraining
+from fedsim.types import LocalTraining, Params
 
 
 def descend(
@@ -41,3 +42,27 @@ def descend(
 def epoch_orders(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:
     """Return a new order of a client's examples for every epoch."""
     return [torch.randperm(count, generator=generator) for _ in range(local.epochs)]
+
+
+def mean_gradient(
+    model: nn.Module,
+    parameters: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    local: LocalTraining,
+    generator: Generator,  # noqa: ARG001
+) -> tuple[Tensor, ...]:
+    """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
+    loss = functional.cross_entropy(model(inputs), labels, label_smoothing=local.label_smoothing)
+    return torch.autograd.grad(loss, list(parameters.values()))
+
+
+def shuffled(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:
+    """Return the positions of each step's examples: every one once an epoch, in a new order.
+
+    For an uploaded gradient it is one batch.
+    """
+    if local.upload == "gradient":
+        return [torch.randperm(count, generator=generator)[: local.batch_size]]
+    orders = epoch_orders(count, local, generator)
+    return [batch for order in orders for batch in order.split(local.batch_size)]

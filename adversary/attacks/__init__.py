@@ -75,6 +75,7 @@ ATTACKS: dict[str, Attack] = {
             eb_gls_sim,
             needs=("inputs", "labels"),
             summary="EB-GLS, corrected by rehearsing the local training",
+            adaptive=False,
         ),
         Attack(
             "eb-gls-rounds",
@@ -82,6 +83,7 @@ ATTACKS: dict[str, Attack] = {
             eb_gls_rounds,
             needs=("inputs", "labels"),
             summary="EB-GLS on all of a client's updates so far",
+            adaptive=False,
         ),
         Attack("random", "label", random, summary="every label at random", baseline=True),
         Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),

@@ -1,0 +1,204 @@
+"""An adversary that knows the clients' defense: every label attack, behind a correction.
+
+fedsim's own; adaptive in the sense of Li et al., "Analyzing Inference Privacy Risks Through
+Gradients in Machine Learning", CCS 2024: the best, on rehearsed data, of a set of attacks that
+contains the one that knows nothing of the defense.
+
+Idea: rehearse clients on auxiliary data, without and with the defense; learn from the pairs how to
+undo what it does to the head's gradient; let each attack choose, on other rehearsed clients, the
+correction that helps it most, which may be none. Nothing here knows any particular defense.
+
+*Server must know*: what the attack itself must know, auxiliary data, and the defense with its
+parameters, not its coins.
+*Differs from the paper*: the paper attacks other secrets; its code is not at hand.
+"""
+
+import math
+from collections import ChainMap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from adversary.attack import Attack, Infer
+from adversary.head import find_head
+from adversary.memo import once
+from adversary.rehearsal import defended, rehearse
+from fedsim.rng import generator as derived
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, View
+
+REHEARSED = {"gradient": 48, "weights": 16}  # clients; corrections are learned from one half, and
+# each attack chooses on the other
+PRIOR = 8.0  # pairs of an entry that its layer's own slope is worth
+
+Correct = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""The head's weight and bias in an update → the same, corrected."""
+
+
+def adaptive(attack: Attack) -> Attack:
+    """Return the attack by an adversary that knows the defense, under its own name."""
+    return replace(
+        attack,
+        name=adaptive_name(attack.name),
+        infer=partial(infer, inner=attack.infer),
+        needs=(*attack.needs, "inputs", "labels", "defense"),
+        adaptive=False,
+        knows_defense=True,
+    )
+
+
+def adaptive_name(name: str) -> str:
+    """Return what an attack is called in the ledger when it knows the defense."""
+    return f"{name} (adaptive)"
+
+
+def infer(
+    view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infer
+) -> Int[Tensor, " classes"]:
+    """Return the inner attack's answer to the corrected update.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs, labels and the defense.
+        generator: Of the inner attack.
+        inner: The attack.
+
+    Raises:
+        ValueError: As the inner attack.
+    """
+    latest = view.latest
+    size = _bucket(latest)
+    name = chosen(auxiliary, latest.sent, inner, local=latest.local, size=size)
+    correct = corrections(auxiliary, latest.sent, local=latest.local, size=size)[name]
+    return inner(_corrected(latest, auxiliary, correct), auxiliary, generator)
+
+
+def _bucket(observation: Observation) -> int:
+    """Return how many examples to rehearse with: a power of four, near the client's number.
+
+    Clients of about the same size then share their rehearsals; all batches are of one size.
+    """
+    told = observation.update.num_examples
+    if told is None:
+        raise ValueError("num_examples: must be told by the client, got none")
+    if observation.local.upload == "gradient":
+        return max(1, round(told / observation.update.num_clients))
+    return 4 ** round(math.log(max(1, told), 4))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A rehearsed client: its counts, and its update without and with the defense."""
+
+    counts: Int[Tensor, " classes"]
+    plain: Observation
+    defended: Observation
+
+
+@once(size=16)
+def rehearsed(
+    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
+) -> tuple[Pair, ...]:
+    """Return rehearsed clients; few classes have most of each one's examples.
+
+    A defense on the update is applied to what was trained without it; one inside training takes a
+    training of its own.
+    """
+    stream, classes = derived(0, "shadow"), auxiliary.num_classes
+    like, pairs = Observation(sent, Update(1, "shadow", {}, size), local), []
+    for place in range(REHEARSED[local.upload]):
+        share = torch.rand(classes, generator=stream).pow(4) + 1e-3
+        drawn = torch.multinomial(share, size, replacement=True, generator=stream)
+        counts = torch.bincount(drawn, minlength=classes)
+        name = ("shadow", place)  # the same examples with the hook and without
+        plain = trained = rehearse(like, auxiliary, counts, derived(0, *name))
+        if auxiliary.defense.gradient is not None:
+            trained = rehearse(like, auxiliary, counts, derived(0, *name), hooked=True)
+        uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
+        pairs.append(Pair(counts, plain, uploaded))
+    return tuple(pairs)
+
+
+@once(size=16)
+def corrections(
+    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
+) -> dict[str, Correct]:
+    """Return, by name, ways to undo the defense, learned from pairs of rehearsed updates.
+
+    `none`; `scale` divides each layer by the share of its gradient that the defense lets through
+    (⟨u, g⟩/⟨g, g⟩), for clipping; `expect` is the linear expectation E[g | u] of every entry, for
+    noise and signs.
+    """
+    pairs = rehearsed(auxiliary, sent, local=local, size=size)[::2]
+    plain = [_head(pair.plain, auxiliary) for pair in pairs]
+    uploaded = [_head(pair.defended, auxiliary) for pair in pairs]
+    g = [torch.stack(values).double() for values in zip(*plain, strict=True)]
+    u = [torch.stack(values).double() for values in zip(*uploaded, strict=True)]
+    through = [_ratio((a * b).sum(), b.square().sum()) for a, b in zip(u, g, strict=True)]
+    lines = [_line(a, b) for a, b in zip(u, g, strict=True)]
+
+    def scale(parts: Sequence[Tensor]) -> list[Tensor]:
+        return [part / (t if t > 0 else 1.0) for part, t in zip(parts, through, strict=True)]
+
+    def expect(parts: Sequence[Tensor]) -> list[Tensor]:
+        return [mean + slope * (part.double() - middle)
+                for part, (mean, slope, middle) in zip(parts, lines, strict=True)]  # fmt: skip
+
+    return {"none": lambda parts: parts, "scale": scale, "expect": expect}
+
+
+def _line(u: Float[Tensor, "n ..."], g: Float[Tensor, "n ..."]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean of g, slope of g on u, and mean of u, per entry.
+
+    Few pairs tell little of one entry: its slope is drawn towards that of the whole layer.
+    """
+    mean, middle = g.mean(dim=0), u.mean(dim=0)
+    product, square = ((g - mean) * (u - middle)).mean(dim=0), (u - middle).square().mean(dim=0)
+    layer = _ratio(product.sum(), square.sum())
+    weight = PRIOR / len(u)
+    slope = (product + weight * layer * square.mean()) / (square + weight * square.mean() + 1e-300)
+    return mean, slope, middle
+
+
+def _ratio(above: Tensor, below: Tensor) -> float:
+    return float(above / below) if float(below) > 0 else 0.0
+
+
+@once(size=256)
+def chosen(
+    auxiliary: Auxiliary, sent: Params, inner: Infer, *, local: LocalTraining, size: int
+) -> str:
+    """Return the correction with which an attack names most labels of rehearsed clients."""
+    pairs = rehearsed(auxiliary, sent, local=local, size=size)[1::2]
+    found = {}
+    for name, correct in corrections(auxiliary, sent, local=local, size=size).items():
+        found[name] = 0.0
+        for place, pair in enumerate(pairs):
+            view = _corrected(pair.defended, auxiliary, correct)
+            try:
+                guess = inner(view, auxiliary, derived(0, "choose", place)).double()
+            except ValueError:  # this correction does not go with this attack
+                continue
+            share = guess / guess.sum().clamp(min=1)
+            found[name] += float(torch.minimum(share, pair.counts / size).sum())
+    return max(found, key=lambda name: found[name])  # of equals the first: none
+
+
+def _head(observation: Observation, auxiliary: Auxiliary) -> list[Tensor]:
+    names = find_head(auxiliary)
+    return [observation.update.delta[n] for n in (names.weight, names.bias) if n is not None]
+
+
+def _corrected(observation: Observation, auxiliary: Auxiliary, correct: Correct) -> View:
+    """Return a view with another gradient of the head; the other layers are read as they are."""
+    names, delta = find_head(auxiliary), observation.update.delta
+    parts = _head(observation, auxiliary)
+    kept = [name for name in (names.weight, names.bias) if name is not None]
+    corrected = [
+        value.to(part.dtype) for value, part in zip(correct(parts), parts, strict=True)
+    ]  # fmt: skip
+    overlay = ChainMap(dict(zip(kept, corrected, strict=True)), delta)  # type: ignore[arg-type]
+    return View([replace(observation, update=replace(observation.update, delta=overlay))])

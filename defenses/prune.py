@@ -1,0 +1,164 @@
+"""Magnitude pruning: only the largest entries of an update are uploaded."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from defenses.defense import Defense, State, no_bound, no_state, same_bound
+from defenses.promise import Promise
+from fedsim.params import add, subtract
+from fedsim.types import Params
+
+_SAMPLE = 2**15  # entries that the threshold is first guessed from
+
+
+def prune(
+    *,
+    rate: float = 0.9,
+    per_layer: bool = False,
+    error_feedback: bool = False,
+    momentum: float = 0.0,
+) -> Defense:
+    """Upload the largest entries by magnitude and zero the rest.
+
+    Of n entries exactly max(1, round((1 − rate)·n)) are uploaded; of equal ones, the first.
+    Promises no privacy: what is uploaded is exact, and error feedback uploads the rest later.
+
+    Source: Stich, Cordonnier, Jaggi, "Sparsified SGD with Memory", NeurIPS 2018, algorithm 1
+    (error feedback); Lin, Han, Mao, Wang, Dally, "Deep Gradient Compression", ICLR 2018, section
+    3.2 (momentum correction) and 3.3 (momentum factor masking), without its clipping and warm-up.
+
+    Args:
+        rate: Share of entries that are zeroed; in [0, 1).
+        per_layer: Of every tensor by itself, instead of the whole update.
+        error_feedback: Keep what was zeroed in the client's state and add it to its next update.
+        momentum: Heavy-ball momentum of the updates, before the residual; in [0, 1).
+
+    Raises:
+        ValueError: `rate` or `momentum` is outside [0, 1), or momentum has no error feedback.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate: must be at least 0 and below 1, got {rate}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum: must be at least 0 and below 1, got {momentum}")
+    if momentum and not error_feedback:
+        raise ValueError(f"momentum: must be 0 without error_feedback, got {momentum}")
+
+    def largest(params: Params) -> dict[str, Tensor]:
+        groups = [[name] for name in params] if per_layer else [list(params)]
+        sent: dict[str, Tensor] = {}
+        for names in groups:
+            kept = _largest([params[name] for name in names], 1 - rate)
+            sent |= dict(zip(names, kept, strict=True))
+        return sent
+
+    def init(params: Params) -> State:
+        return {
+            f"{memory}.{name}": torch.zeros_like(value)
+            for memory in (("residual", "velocity") if momentum else ("residual",))
+            for name, value in params.items()
+        }
+
+    def without_memory(
+        params: Params,
+        state: State,
+        generator: Generator,  # noqa: ARG001
+    ) -> tuple[dict[str, Tensor], State]:
+        return largest(params), state
+
+    def with_memory(
+        params: Params,
+        state: State,
+        generator: Generator,  # noqa: ARG001
+    ) -> tuple[dict[str, Tensor], State]:
+        residual = {name: state[f"residual.{name}"] for name in params}
+        velocity = params
+        if momentum:
+            velocity = {n: v.add(state[f"velocity.{n}"], alpha=momentum) for n, v in params.items()}
+        wanted = add(residual, velocity)
+        sent = largest(wanted)
+        after = {f"residual.{n}": value for n, value in subtract(wanted, sent).items()}
+        if momentum:
+            # clone().eq_(0) is a mask in the tensor's own dtype, three times faster than bool.
+            after |= {f"velocity.{n}": sent[n].clone().eq_(0).mul_(velocity[n]) for n in params}
+        return sent, after
+
+    fate = "come later" if error_feedback else "are hidden"
+    return Defense(
+        "prune",
+        with_memory if error_feedback else without_memory,
+        init=init if error_feedback else no_state,
+        promise=Promise(f"small entries {fate}; large ones are exact"),
+        bound=no_bound if error_feedback else same_bound,
+    )
+
+
+def _largest(values: Sequence[Tensor], share: float) -> list[Tensor]:
+    """Return `values` with all but the given share of their entries zeroed, smallest first.
+
+    An entry that is not a number stays, so that the upload fails instead of hiding it.
+    """
+    dtype = torch.float32
+    for value in values:
+        dtype = torch.promote_types(dtype, value.dtype)
+    wide = [value.detach().to(dtype).contiguous() for value in values]
+    size = sum(value.numel() for value in wide)
+    if not size:
+        return [value.clone() for value in values]
+    threshold, surplus = _threshold(wide, size, max(1, round(share * size)))
+    # hardshrink zeroes all of magnitude ≤ λ in one pass over the memory; a mask takes seven.
+    below = float(np.nextafter(threshold, threshold.dtype.type(0)))
+    kept = [nn.functional.hardshrink(value, below) for value in wide]
+    for value in reversed(kept):
+        if surplus == 0:
+            break
+        entries = value.view(-1).numpy()
+        equal = np.flatnonzero(np.abs(entries) == threshold)[-surplus:]
+        entries[equal] = 0
+        surplus -= len(equal)
+    return [new.to(old.dtype) for new, old in zip(kept, values, strict=True)]
+
+
+def _threshold(values: Sequence[Tensor], size: int, keep: int) -> tuple[np.floating, int]:
+    """Return the `keep`-th largest magnitude, and how many entries equal to it are too many.
+
+    Only magnitudes near a guess are ranked, where the guess turns out right; else all of them.
+    """
+    guesses = [_guess(values, size, keep)] if size > 4 * _SAMPLE else []
+    for low, high in (*guesses, (0.0, math.inf)):
+        above, near = _near(values, low, high)
+        rank = keep - above  # from 1, among `near`
+        if 0 < rank <= len(near):
+            threshold = np.partition(near, len(near) - rank)[len(near) - rank]
+            surplus = int(np.count_nonzero(near >= threshold)) - rank
+            return threshold, surplus if threshold else 0  # a zero is zero, kept or not
+    return values[0].new_zeros(1).numpy()[0], 0  # too few of the entries are numbers
+
+
+def _guess(values: Sequence[Tensor], size: int, keep: int) -> tuple[float, float]:
+    """Return two magnitudes, five standard deviations around the threshold of a sample.
+
+    Entries at equal distances stand for all: nothing is random, and a wrong guess costs only time.
+    """
+    stride = size // _SAMPLE | 1  # odd: widths of layers are even
+    sample = np.sort(torch.cat([value.view(-1)[::stride] for value in values]).abs().numpy())
+    num = len(sample)
+    middle = num * (1 - keep / size)
+    spread = 5 * math.sqrt(middle * keep / size) + 1
+    low, high = int(middle - spread), int(middle + spread) + 1
+    return float(sample[low]) if low > 0 else 0.0, float(sample[high]) if high < num else math.inf
+
+
+def _near(values: Sequence[Tensor], low: float, high: float) -> tuple[int, NDArray]:
+    """Return how many magnitudes are above `high`, and those from `low` to `high`."""
+    above, near = 0, []
+    for value in values:
+        sizes = value.abs().view(-1).numpy()
+        over = sizes > high
+        above += int(np.count_nonzero(over))
+        near.append(np.compress((sizes >= low) ^ over, sizes))  # numpy: a third of torch's time
+    return above, np.concatenate(near)
