@@ -77,7 +77,7 @@ def infer(
 
 
 def _bucket(observation: Observation) -> int:
-    """Return how many examples to rehearse with: a power of four, near the client's number.
+    """Return how many examples to rehearse with: within a fifth of the client's number.
 
     Clients of about the same size then share their rehearsals; all batches are of one size.
     """
@@ -86,7 +86,7 @@ def _bucket(observation: Observation) -> int:
         raise ValueError("num_examples: must be told by the client, got none")
     if observation.local.upload == "gradient":
         return max(1, round(told / observation.update.num_clients))
-    return 4 ** round(math.log(max(1, told), 4))
+    return round(2 ** (round(2 * math.log2(max(1, told))) / 2))
 
 
 @dataclass(frozen=True)

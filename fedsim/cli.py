@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedsim import __version__
 from fedsim.cli_tables import Rounds, print_attacks
-from fedsim.errors import ConfigError, FedsimError, nearest
+from fedsim.errors import ConfigError, FedsimError, RunStopped, nearest
 
 app = typer.Typer(
     help="A federated-learning simulator with a built-in adversary.",
@@ -126,6 +126,61 @@ def report(
         return
     out.print(f"Report   {path}", soft_wrap=True)
     out.print(f"Next     open {path} in a browser", soft_wrap=True)
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; defaults without.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V,V,…", help="Values of one setting; again for a grid."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    out_: Annotated[
+        Path, typer.Option("--out", help="Folder of the runs; what is there already goes on.")
+    ] = Path("runs/sweep"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time, on Ray; one by one without.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run every combination of settings, and compare leakage and accuracy."""
+    from rich.progress import Progress
+
+    from fedsim import api, sweeps
+    from fedsim.config import Engine
+
+    if not over:
+        raise ConfigError("--over: must name a setting and its values, got none")
+    todo = sweeps.cells(config, set_ or (), [sweeps.parse_over(text) for text in over])
+    engine = None if workers is None else Engine(name="ray", workers=workers)
+    failed: dict[str, str] = {}
+    with Progress(console=err, transient=True, disable=as_json) as bar:
+        task = bar.add_task("sweeping", total=len(todo))
+
+        def told(cell: sweeps.Cell, reason: str | None) -> None:
+            bar.advance(task)
+            if reason is not None:
+                failed[cell.name] = reason
+            if not as_json:
+                out.print(f"{cell.name}  {reason or 'done'}", markup=False, soft_wrap=True)
+
+        try:
+            paths = sweeps.sweep(todo, out_, engine=engine, on_cell=told)
+        except KeyboardInterrupt:
+            raise _Interrupted("stopped; the same command goes on") from None
+    report = api.report(paths, out_ / "report.html") if paths else None
+    if as_json:
+        runs = [str(path) for path in paths]
+        out.print_json(data={"runs": runs, "failed": failed, "report": report and str(report)})
+    elif report:
+        out.print(f"\nReport   {report}", soft_wrap=True)
+        out.print(f"Next     open {report} in a browser", soft_wrap=True)
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise RunStopped(f"{len(failed)} of {len(todo)} runs failed; {name}: {reason}")
 
 
 @app.command("list")

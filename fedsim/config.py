@@ -20,6 +20,9 @@ Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
+LISTS = ("defense", "attack")  # keys that hold a list of parts
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -235,8 +238,15 @@ def to_json(config: Config) -> str:
     return config.model_dump_json(exclude_none=True)
 
 
-def read(path: Path | None, settings: Iterable[str] = ()) -> Config:
-    """Return the config in a TOML file (None: the defaults) with `key=value` settings on top.
+def read(
+    path: Path | None, settings: Iterable[str] = (), values: Iterable[tuple[str, Any]] = ()
+) -> Config:
+    """Return the config in a TOML file (None: the defaults) with settings on top.
+
+    Args:
+        path: The file.
+        settings: `key=value`, where the value is TOML or a bare word.
+        values: Keys and parsed values, after the settings.
 
     Raises:
         ConfigError: The file is missing or not TOML, or what it says is wrong.
@@ -248,7 +258,9 @@ def read(path: Path | None, settings: Iterable[str] = ()) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: must be TOML ({lower_first(str(error))})") from None
     for setting in settings:
-        _put(tables, setting)
+        _put(tables, *_parsed(setting))
+    for key, value in values:
+        _put(tables, key, value)
     return parse(tables)
 
 
@@ -257,16 +269,29 @@ def dump(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def _put(tables: dict[str, Any], setting: str) -> None:
-    """Put one `section.key=value` into `tables`; a value that is not TOML is taken as text."""
+def _parsed(setting: str) -> tuple[str, Any]:
+    """Return key and value of `section.key=value`; what is not TOML is taken as text."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set: must be key=value, got '{setting}'")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *sections, name = key.strip().split(".")
+        return key.strip(), text.strip()
+
+
+def _put(tables: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value into `tables`, at `section.key` or, for a listed part, `section.part.key`."""
+    *sections, name = key.split(".")
+    if sections and sections[0] in LISTS and len(sections) == 2:
+        listed = _named_list(tables.get(sections[0], []))
+        if not isinstance(listed, list):
+            raise ConfigError(f"--set {key}: '{sections[0]}' must be a list, got {listed!r}")
+        found = [part for part in listed if part.get("name") == sections[1]]
+        part = found[0] if found else {"name": sections[1]}
+        part[name] = value
+        tables[sections[0]] = listed if found else [*listed, part]
+        return
     for section in sections:
         table = tables.setdefault(section, {})
         if isinstance(table, str):  # `data = "mnist"` and then `data.root = ...`

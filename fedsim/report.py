@@ -7,10 +7,13 @@ from fedsim.errors import ConfigError
 from fedsim.files import write_whole
 from fedsim.report_counts import counts_picture
 from fedsim.report_data import RunData
+from fedsim.report_defenses import Defended, trade_off
 from fedsim.report_page import PAGE
 from fedsim.report_pictures import STYLE, Picture, heat_map, over_rounds, side_by_side
 from fedsim.report_warnings import groups, remarks, warnings
 from fedsim.run_folder import RunFolder
+
+MOST_LINES = 8  # runs that can be told apart as lines
 
 
 def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None = None) -> None:
@@ -33,15 +36,26 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
         raise ConfigError(f"--client: must go with one run, got {len(folders)} runs")
     runs = [RunData(folder) for folder in folders]
     with mpl.rc_context(STYLE):
-        pictures = _of_one(runs[0], client) if len(runs) == 1 else [side_by_side(runs)]
+        pictures = _of_one(runs[0], client) if len(runs) == 1 else _of_several(runs)
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
+    defended = [Defended(run) for run in runs if len(runs) > 1 or run.folder.config.defense]
+    page.filters["number"] = lambda value, digits: "–" if value is None else f"{value:.{digits}f}"
     said = [
         (kind, [(run.name, sentence) for run in runs for sentence in of(run)])
         for kind, of in (("warning", warnings), ("warning note", remarks))
     ]
-    html = page.from_string(PAGE).render(runs=runs, pictures=pictures, said=said, groups=groups)
+    html = page.from_string(PAGE).render(
+        runs=runs, pictures=pictures, said=said, groups=groups, defended=defended
+    )
     write_whole(out, lambda file: file.write_text(html, encoding="utf-8"))
+
+
+def _of_several(runs: Sequence[RunData]) -> list[Picture]:
+    """Return the pictures that compare runs: of many, only their sums."""
+    compared = trade_off([Defended(run) for run in runs])
+    lines = [side_by_side(runs)] if len(runs) <= MOST_LINES else []
+    return [*([compared] if compared else []), *lines]
 
 
 def _of_one(run: RunData, client: str | None) -> list[Picture]:

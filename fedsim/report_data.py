@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from adversary.adaptive import adaptive_name
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
+from fedsim.config import Part
 from fedsim.errors import ConfigError
 from fedsim.run_folder import RunFolder
 
@@ -73,6 +74,11 @@ class Curve:
     def baseline(self) -> bool:
         """Whether it looks at no update."""
         return self.attack in ATTACKS and ATTACKS[self.attack].baseline
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the attacker knows the clients' defense."""
+        return self.attack.endswith(adaptive_name(""))
 
     @property
     def l1(self) -> float | None:
@@ -165,7 +171,7 @@ class RunData:
             f"{federation.sampled} per round, {federation.rounds} rounds",
             "Local training": f"lr {local.lr:g}, batch {local.batch_size}, "
             f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}",
-            "Defenses": " → ".join(_part_text(part) for part in config.defense) or "none",
+            "Defenses": " → ".join(part_text(part) for part in config.defense) or "none",
             "Seed": str(config.seed),
         }
 
@@ -240,6 +246,7 @@ def _series(rows: pa.Table) -> Series:
     )
 
 
-def _part_text(part) -> str:
+def part_text(part: Part) -> str:
+    """Return a chosen part and its options in words."""
     options = ", ".join(f"{key} = {value}" for key, value in part.options.items())
     return f"{part.name} ({options})" if options else part.name

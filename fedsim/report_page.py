@@ -9,7 +9,7 @@ PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fedsim: {{ runs | map(attribute="name") | join(", ") }}</title>
+<title>fedsim: {{ (runs | map(attribute="name") | list)[:4] | join(", ") }}</title>
 <style>
 body { margin: 0; background: #f5f5f3; color: #222; font: 15px/1.5 system-ui, sans-serif }
 main { max-width: 940px; margin: 0 auto; padding: 2rem 1rem 4rem }
@@ -39,7 +39,8 @@ pre { overflow-x: auto; background: #fafaf8; padding: .8rem; font-size: .8rem }
 </style>
 </head>
 <body><main>
-<h1>{{ runs | map(attribute="name") | join(" · ") }}</h1>
+<h1>{% if runs | length > 4 %}{{ runs | length }} runs compared{% else
+%}{{ runs | map(attribute="name") | join(" · ") }}{% endif %}</h1>
 <p class="quiet">What an honest-but-curious server learned from the updates of this federation,
 round by round.</p>
 {% if runs | length == 1 %}
@@ -66,6 +67,46 @@ round by round.</p>
 {% for title, caption, svg in pictures %}
 <section><h2>{{ title }}</h2>{{ svg | safe }}<p class="quiet">{{ caption }}</p></section>
 {% endfor %}
+{% if defended %}
+<section><h2>Defenses</h2>
+<div class="scroll"><table>
+<tr>{% if runs | length > 1 %}<th class="text">run</th>{% endif %}<th class="text">defense</th>
+<th>test<br>accuracy</th>
+<th class="text">family</th><th>strongest<br>static</th><th>strongest<br>adaptive</th><th>blind</th>
+<th>cosine</th><th>SNR,<br>dB</th><th>upload,<br>KB</th><th>train,<br>s/round</th></tr>
+{% for row in defended %}{% for left in row.left or [none] %}
+<tr>{% if runs | length > 1 %}<td class="text run" title="{{ row.run.name }}">{{ row.run.name }}</td>{% endif %}
+<td class="text">{{ row.name }}</td><td>{{ row.accuracy | percent }}</td>
+{% if left %}
+<td class="text">{{ left.family }}</td>
+{% for curve in (left.static, left.adaptive) %}
+<td>{% if curve %}{{ curve.main.value | percent }} <span class="mark">{{ curve.attack |
+replace(" (adaptive)", "") }}</span>{% else %}–{% endif %}</td>
+{% endfor %}
+<td>{{ left.worst.main.blind_value | percent }}</td>
+{% else %}<td>–</td><td>–</td><td>–</td><td>–</td>{% endif %}
+<td>{{ row.mean("update_cosine") | number(2) }}</td><td>{{ row.mean("update_snr_db") | number(1) }}</td>
+<td>{{ row.kilobytes | number(1) }}</td>
+<td>{{ row.seconds | number(2) }}</td></tr>
+{% endfor %}{% endfor %}
+</table></div>
+<p class="quiet">A defense is worth what it is against the strongest attacker, so that the larger of
+<i>static</i> (knows nothing of the defense) and <i>adaptive</i> (knows it and its options, not its
+coins) counts. <i>Cosine</i> and <i>SNR</i> compare the upload with what the client would have
+uploaded without the defense; – is an update left as it was. <i>Upload</i> is the update in its shortest plain
+encoding (dense, sparse or a table of values); Flower itself sends every array dense.</p>
+{% set promises = {} %}
+{% for row in defended if row.kind not in promises or row.epsilon %}
+{% if promises.update({row.kind: 1}) %}{% endif %}
+<p>{% if row.promise.epsilon %}<b>{{ row.name }}</b>: formal, towards the server. {{ row.promise.statement }};
+{{ row.promise.mechanism }}, neighbours {{ row.promise.relation }}; {% if row.epsilon is not none
+%}ε = {{ "%.3g" | format(row.epsilon) }} at δ = {{ "%g" | format(row.promise.delta) }} for the most
+exposed client after the last round.{% endif %}
+{% elif row.kind != "none" %}<b>{{ row.kind }}</b>: heuristic, no guarantee. {{ row.promise.statement }}.
+{% endif %}</p>
+{% endfor %}
+</section>
+{% endif %}
 <section><h2>Attacks</h2>
 {% if runs | selectattr("curves") | list %}
 <div class="scroll"><table>

@@ -66,12 +66,12 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
     for axis, name in zip(axes, names, strict=False):
         for place, run in enumerate(runs):
             for curve in (curve for curve in run.curves if curve.attack == name):
-                _draw(axis, curve.main, place, _short(run.name), band=len(runs) <= BANDS)
+                _draw(axis, curve.main, place, short(run.name), band=len(runs) <= BANDS)
                 _draw_blind(axis, curve.main, COLOURS[place % len(COLOURS)])
                 axis.set_ylabel(metric_name(curve.metric))
         axis.set_title(name, loc="left", fontsize=10, fontweight="bold")
     _draw_accuracy(axes[-1], runs)
-    _legend_above(fig, axes[-1], [_short(run.name) for run in runs])
+    _legend_above(fig, axes[-1], [short(run.name) for run in runs])
     caption = (
         "One panel per attack, one colour per run; dashed: that run's blind guess. Bottom: test "
         "accuracy, so that protection and its price are seen together."
@@ -138,6 +138,18 @@ def panels(heights: Sequence[float]) -> "tuple[Figure, list[Axes]]":
         axis.yaxis.set_major_formatter(_percent)
     axes[-1].set_xlabel("round")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return fig, list(axes)
+
+
+def panels_of(count: int) -> "tuple[Figure, list[Axes]]":
+    """Return a figure of `count` equal panels, both axes in percent."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(WIDTH, 3.6 * count + 0.4), layout="constrained")
+    axes = fig.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for axis in axes:
+        axis.xaxis.set_major_formatter(_percent)
+        axis.yaxis.set_major_formatter(_percent)
     return fig, list(axes)
 
 
@@ -226,7 +238,7 @@ def _draw_accuracy(axis: "Axes", runs: Sequence[RunData]) -> None:
         marker = _dot(run.accuracy[0])
         axis.plot(
             *run.accuracy, color=colour, linestyle=_line(place), marker=marker,
-            label=_short(run.name),
+            label=short(run.name),
         )  # fmt: skip
     axis.set_ylabel("test accuracy")
 
@@ -247,7 +259,7 @@ def _legend_beside(axis: "Axes", curves: Sequence[Curve], coloured: Sequence[Cur
         labels.append(f"baseline{'s' * (len(baselines) > 1)}")
     handles.append(Line2D([], [], color=BLIND, lw=1, ls="--"))
     axis.legend(
-        handles, [*map(_short, labels), "blind guess"], loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        handles, [*map(short, labels), "blind guess"], loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
 
 
@@ -278,7 +290,8 @@ def _dot(points: "Series | np.ndarray", marker: str = ".") -> str:
     return marker if len(rounds) == 1 else ""
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """Return a name that fits a legend."""
     return name if len(name) <= 36 else f"{name[:16]}…{name[-19:]}"
 
 

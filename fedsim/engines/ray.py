@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,38 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
     Raises:
         RunStopped: Ray cannot start or be reached.
     """
+    with _connected(engine) as count:
+        yield from _actors(count)
+
+
+def ray_tasks(
+    function: Callable[..., str | None], jobs: Mapping[str, tuple[Any, ...]], engine: Engine
+) -> Iterator[tuple[str, str | None]]:
+    """Run `function(*arguments)` for every named job, each in a process of its own on Ray.
+
+    Yields:
+        A job's name and what its function returned (a reason, where the process died), as they
+        finish.
+
+    Raises:
+        RunStopped: Ray cannot start or be reached.
+    """
+    with _connected(engine):
+        task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(function)
+        running = {task.remote(*arguments): name for name, arguments in jobs.items()}
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                try:
+                    reason = ray.get(reference)
+                except RayError as error:
+                    reason = f"the process died ({one_line(error)})"
+                yield running.pop(reference), reason
+
+
+@contextmanager
+def _connected(engine: Engine) -> Iterator[int]:
+    """Use the running Ray or start one, and stop it at the end; yield how many workers to use."""
     ours = not ray.is_initialized()
     if ours:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -52,12 +84,21 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = one_line(error)
             raise RunStopped(f"engine.address: Ray must be reachable ({reason})") from None
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    count = engine.workers or cores
-    if count > cores:
-        raise RunStopped(
-            f"engine.workers: must be at most the cluster's {cores} cores, got {count}"
-        )
+    try:
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        count = engine.workers or cores
+        if count > cores:
+            raise RunStopped(
+                f"engine.workers: must be at most the cluster's {cores} cores, got {count}"
+            )
+        yield count
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _actors(count: int) -> Iterator[Execute]:
+    """Yield once: how to run clients on that many actors."""
     worker = ray.remote(num_cpus=1)(_Worker)
     actors: list[Any] = [worker.remote() for _ in range(count)]
 
@@ -73,8 +114,6 @@ def ray_actors(engine: Engine) -> Iterator[Execute]:
     finally:
         for actor in actors:
             ray.kill(actor)
-        if ours:
-            ray.shutdown()
 
 
 def _spread(

@@ -82,7 +82,9 @@ def test_a_broken_defense_fails_closed(broken):
 
 
 def test_state_goes_from_round_to_round():
-    _, state, _ = defend(sticky(), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights")
+    _, state, _ = defend(
+        sticky(), TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights"
+    )
     upload, *_ = defend(
         sticky(), TRAINED, SENT, ["w"], state, generator=generator(0), upload="weights"
     )
