@@ -1,11 +1,12 @@
 """Families of secrets: the best guess without an update, and how a guess is graded."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.counts import expected_overlap, largest_remainder
@@ -21,7 +22,7 @@ class Family:
         name: As in the ledger.
         metrics: The metrics of `grade`, for rows where no truth is at hand.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
-        grade: (guess, truth) → value per metric; larger is more leakage.
+        grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
         prepare: The view as the attacks of this family are shown it.
         remark: (view, truth) → what a reader of the grades must know, or None.
     """
@@ -105,6 +106,68 @@ def grade_counts(guess: Tensor, truth: Truth) -> dict[str, float]:
     }
 
 
+def blind_members(
+    view: View,  # noqa: ARG001
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Float[Tensor, " m"]:
+    """Score every candidate alike: within a class, nothing but the update tells them apart."""
+    asked = auxiliary.candidates
+    return torch.zeros(0 if asked is None else len(asked.labels), dtype=torch.float64)
+
+
+def grade_members(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """Grade scores of membership within classes, so that knowing a client's labels buys nothing.
+
+    Clients differ in their labels: who knows which classes a client has tells its examples from
+    others without any trace of a single one. Each candidate's score is therefore replaced by its
+    rank among the class's non-members (other clients' rows and test rows), as the share of them
+    that it beats, where a tie counts half. Equal scores, the blind guess, have an AUROC of exactly
+    0.5 then, whatever the labels.
+
+    Args:
+        guess: A real score per candidate, higher for a member, shape (m,).
+        truth: With members and classes.
+
+    Returns:
+        `auroc`: the mean rank of members. It is the mean over classes of the AUROC in a class,
+        weighted by its number of members.
+        `advantage`: max_t TPR − FPR with a threshold t on ranks, classes weighted in the same way.
+        As a maximum it is never negative: about 0.87/√k for scores that mean nothing, where k
+        members are few among many non-members.
+        Classes without both are left out; both values are NaN where no class has both.
+    """
+    if truth.members is None or truth.classes is None:
+        return {"auroc": math.nan, "advantage": math.nan}
+    rank, others = _ranks(guess, truth.members, truth.classes)
+    members = torch.bincount(truth.classes[truth.members], minlength=len(others))
+    graded = ((members > 0) & (others > 0))[truth.classes]
+    inside, outside = truth.members & graded, ~truth.members & graded
+    total = int(inside.sum())
+    if not total:
+        return {"auroc": math.nan, "advantage": math.nan}
+    share = members / (total * others.clamp(min=1)).double()  # of FPR, per non-member of a class
+    step = inside.double() / total - share[truth.classes] * outside
+    levels, place = rank[graded].unique(return_inverse=True)
+    rates = torch.zeros_like(levels).index_add_(0, place, step[graded]).flip(0).cumsum(0)
+    return {
+        "auroc": float(rank[inside].mean()),
+        "advantage": max([0.0, *rates[:-1].tolist()]),  # the last names all: TPR = FPR
+    }
+
+
+def _ranks(guess: Tensor, members: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of its class's non-members that each candidate beats, and their numbers."""
+    order = guess.unique(return_inverse=True)[1]
+    start = classes * len(guess)
+    keys = (start + order)[~members].sort().values  # by class, then by score
+    first = torch.searchsorted(keys, start)
+    beaten = torch.searchsorted(keys, start + order) - first
+    reached = torch.searchsorted(keys, start + order, right=True) - first
+    others = torch.bincount(classes[~members], minlength=int(classes.max()) + 1)
+    return (beaten + reached).double() / (2 * others)[classes], others
+
+
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
@@ -116,5 +179,6 @@ FAMILIES: dict[str, Family] = {
             prepare=per_mille,
             remark=remark_counts,
         ),
+        Family("membership", ("auroc", "advantage"), blind_members, grade_members),
     )
 }

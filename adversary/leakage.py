@@ -1,7 +1,8 @@
 """Attack views and grade the guesses: the adversary's half of a round."""
 
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,6 +33,15 @@ class Answer:
     reason: str | None = None
 
 
+def needs(parts: Iterable[Part]) -> set[str]:
+    """Return the fields of Auxiliary that the attacks of a config cannot do without.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    return {field for _, attack in _found(parts) for field in attack.needs}
+
+
 def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
     """Return the attacks that a config lists, and each one's adaptive twin after it.
 
@@ -40,12 +50,8 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
     Raises:
         ConfigError: A name or an option is unknown, or the adversary lacks what one needs.
     """
-    known = with_extensions(ATTACKS, "attacks")
     attacks = []
-    for part in parts:
-        attack = find("attack.name", part.name, known)
-        if not isinstance(attack, Attack):
-            raise ConfigError(f"attack.name: must be an Attack, got {part.name} = {attack!r}")
+    for part, attack in _found(parts):
         for field in attack.needs:
             if getattr(auxiliary, field) is None:
                 raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
@@ -57,6 +63,15 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
         if _has_adaptive(attack, auxiliary):
             attacks.append(adaptive(attack))
     return attacks
+
+
+def _found(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
+    known = with_extensions(ATTACKS, "attacks")
+    for part in parts:
+        attack = find("attack.name", part.name, known)
+        if not isinstance(attack, Attack):
+            raise ConfigError(f"attack.name: must be an Attack, got {part.name} = {attack!r}")
+        yield part, attack
 
 
 def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:
@@ -137,4 +152,5 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure
 def _grades(family: Family, guess: Tensor | None, truth: Truth | None) -> dict[str, float | None]:
     if guess is None or truth is None or not len(truth.labels):
         return dict.fromkeys(family.metrics)
-    return {**family.grade(guess, truth)}
+    values = family.grade(guess, truth)
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

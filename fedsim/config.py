@@ -127,11 +127,13 @@ class Local(_Section):
 class Known(_Section):
     """What the adversary knew before round 1: a share of the training examples, held out.
 
-    One that knows the clients' defense attacks twice, with that knowledge and without.
+    One that knows the clients' defense attacks twice, with that knowledge and without. Attacks on
+    membership ask about candidates: half are training rows of the clients, half are test rows.
     """
 
     share: Rate = 0.1
     knows_defense: bool = True
+    candidates: Natural = 400
 
 
 class Record(_Section):

@@ -40,6 +40,11 @@ def describe(kind: str) -> dict[str, str]:
             for name, make in functions.items()
         }
     functions = _functions(kind)
+    if kind == "defenses":
+        return {
+            name: f"{_first_line(make)} {_promise(make)}{_options(options_of(make))}"
+            for name, make in functions.items()
+        }
     return {
         name: f"{_first_line(make)}{_options(options_of(make))}" for name, make in functions.items()
     }
@@ -57,6 +62,17 @@ def _functions(kind: str) -> Mapping[str, Callable[..., Any]]:
     from fedsim.models import MODELS
 
     return with_extensions(MODELS, kind)
+
+
+def _promise(make: Callable[..., Any]) -> str:
+    """Return what a defense guarantees with its defaults; nothing where it has none."""
+    try:
+        promise = make().promise
+    except (TypeError, ValueError):
+        return ""
+    if not promise.formal:
+        return f"Heuristic: {promise.statement}."
+    return f"Formal: {promise.statement}; neighbours {promise.relation}."
 
 
 def _first_line(function: Callable[..., Any]) -> str:

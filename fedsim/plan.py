@@ -3,8 +3,9 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 import strategies
@@ -18,14 +19,19 @@ from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile
 from fedsim.params import mismatch
+from fedsim.rng import generator
 from fedsim.run_folder import RunFolder
-from fedsim.types import Auxiliary, Leak, LocalTraining, Measure
+from fedsim.types import Auxiliary, Candidates, Leak, LocalTraining, Measure, Truth
 from strategies.tape import views
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run needs, built and checked before anything is written."""
+    """Everything a run needs, built and checked before anything is written.
+
+    Attributes:
+        candidates: Rows of the training set that the adversary asks about, −1 for a test row.
+    """
 
     config: Config
     federated: data.Federated
@@ -34,6 +40,7 @@ class Plan:
     defense: Defense
     auxiliary: Auxiliary
     attacks: Sequence[Attack]
+    candidates: Tensor | None = None
 
     @property
     def local(self) -> LocalTraining:
@@ -65,6 +72,9 @@ def prepare(config: Config) -> Plan:
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
     held_out = federated.auxiliary
+    rows, candidates = None, None
+    if config.auxiliary.candidates and "candidates" in leakage.needs(config.attack):
+        rows, candidates = draw_candidates(config, federated)
     auxiliary = Auxiliary(
         model=model,
         num_classes=dataset.num_classes,
@@ -72,10 +82,27 @@ def prepare(config: Config) -> Plan:
         labels=dataset.labels[held_out] if len(held_out) else None,
         defense=defense if config.defense and config.auxiliary.knows_defense else None,
         input_shape=dataset.input_shape,
+        candidates=candidates,
     )
     attacks = leakage.build(config.attack, auxiliary)
     strategy = strategies.build(config, buffers)
-    return Plan(config, federated, model, strategy, defense, auxiliary, attacks)
+    return Plan(config, federated, model, strategy, defense, auxiliary, attacks, rows)
+
+
+def draw_candidates(config: Config, federated: data.Federated) -> tuple[Tensor, Candidates]:
+    """Return the rows and records that membership is asked of: clients' and test rows, half each.
+
+    Fewer where there are not as many rows.
+    """
+    dataset, count = federated.dataset, config.auxiliary.candidates
+    private, stream = torch.cat(federated.clients), generator(config.seed, "candidates")
+    theirs = private[torch.randperm(len(private), generator=stream)[: count // 2]]
+    order = torch.randperm(len(dataset.test_labels), generator=stream)
+    tests = order[: count - count // 2]
+    return torch.cat([theirs, torch.full_like(tests, -1)]), Candidates(
+        torch.cat([dataset.inputs[theirs], dataset.test_inputs[tests]]),
+        torch.cat([dataset.labels[theirs], dataset.test_labels[tests]]),
+    )
 
 
 def attack_round(
@@ -101,7 +128,7 @@ def attack_round(
             measures += leakage.validity(view, plan.attacks, plan.auxiliary)
         answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
         client = view.latest.update.client
-        truth = read_truth(folder.truth, round_, client)
+        truth = with_members(plan, read_truth(folder.truth, round_, client))
         for answer in answers:
             rows, failures = leakage.grade(answer, truth)
             leaks += rows
@@ -109,6 +136,15 @@ def attack_round(
             if answer.guess is not None:
                 guesses[f"{answer.attack.name}/{client}"] = answer.guess
     return leaks, measures, guesses
+
+
+def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the answer for every candidate, where there are any."""
+    asked = plan.auxiliary.candidates
+    if truth is None or plan.candidates is None or asked is None:
+        return truth
+    members = torch.isin(plan.candidates, truth.indices)
+    return replace(truth, members=members, classes=asked.labels)
 
 
 def price(

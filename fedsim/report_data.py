@@ -228,7 +228,7 @@ def listed(texts: Sequence[str]) -> str:
 
 def metric_name(metric: str) -> str:
     """Return what a metric is called in pictures."""
-    return {"asr": "labels recovered (ASR)"}.get(metric, metric)
+    return {"asr": "labels recovered (ASR)", "auroc": "AUROC"}.get(metric, metric)
 
 
 def _series(rows: pa.Table) -> Series:

@@ -80,6 +80,19 @@ class View:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Records of which the adversary asks whether a client trained on them.
+
+    Attributes:
+        inputs: Shape (m, *input_shape).
+        labels: Shape (m,).
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class Auxiliary:
     """What the adversary knew before round 1.
 
@@ -90,6 +103,7 @@ class Auxiliary:
         labels: Their labels.
         defense: The clients' defenses; given to an adaptive adversary only.
         input_shape: Shape of one example, as the architecture takes it; that of `inputs` without.
+        candidates: Records whose membership is in question; None where no attack asks.
     """
 
     model: nn.Module
@@ -98,6 +112,7 @@ class Auxiliary:
     labels: Tensor | None = None
     defense: Any = None
     input_shape: tuple[int, ...] | None = None
+    candidates: Candidates | None = None
 
 
 @dataclass(frozen=True)
@@ -107,10 +122,14 @@ class Truth:
     Attributes:
         labels: Labels of every example used, one entry per use, shape (N,).
         indices: Rows of the training set the labels belong to, shape (N,).
+        members: Whether each candidate is among the examples used, shape (m,); None without any.
+        classes: Labels of the candidates, shape (m,).
     """
 
     labels: Tensor
     indices: Tensor
+    members: Tensor | None = None
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from functools import partial
 
 from adversary.attack import Attack
 from adversary.attacks.baselines import random, uniform
+from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.dimitrov import dimitrov
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.eb_gls_rounds import eb_gls_rounds
@@ -84,6 +85,13 @@ ATTACKS: dict[str, Attack] = {
             needs=("inputs", "labels"),
             summary="EB-GLS on all of a client's updates so far",
             adaptive=False,
+        ),
+        Attack(
+            "cosine-mia",
+            "membership",
+            cosine_mia,
+            needs=("candidates",),
+            summary="cosine of the update and each candidate's own gradient",
         ),
         Attack("random", "label", random, summary="every label at random", baseline=True),
         Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),
