@@ -4,32 +4,43 @@ from collections.abc import Callable, Iterable
 
 from defenses.clip import clip
 from defenses.defense import Defense, chain, defend
+from defenses.dp_sgd import dp_sgd
 from defenses.freeze import freeze
 from defenses.gaussian import gaussian
 from defenses.laplace import laplace
+from defenses.mixup import mixup
+from defenses.perturb import perturb
 from defenses.promise import Promise
 from defenses.prune import prune
 from defenses.quantise import quantise
 from defenses.sign import sign
+from defenses.soteria import soteria
 from defenses.sparsify import sparsify
+from defenses.vib import vib
 from fedsim.catalog import call, find, with_extensions
 from fedsim.config import Part
 from fedsim.errors import ConfigError
 
 DEFENSES: dict[str, Callable[..., Defense]] = {
     "clip": clip,
+    "dp-sgd": dp_sgd,
     "freeze": freeze,
     "gaussian": gaussian,
     "laplace": laplace,
+    "mixup": mixup,
+    "perturb": perturb,
     "prune": prune,
     "quantise": quantise,
     "sign": sign,
+    "soteria": soteria,
     "sparsify": sparsify,
+    "vib": vib,
 }
 
 __all__ = [
-    "DEFENSES", "Defense", "Promise", "build", "chain", "clip", "defend", "freeze", "gaussian",
-    "laplace", "prune", "quantise", "sign", "sparsify",
+    "DEFENSES", "Defense", "Promise", "build", "chain", "clip", "defend", "dp_sgd", "freeze",
+    "gaussian", "laplace", "mixup", "perturb", "prune", "quantise", "sign", "soteria",
+    "sparsify", "vib",
 ]  # fmt: skip
 
 

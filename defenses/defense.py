@@ -19,6 +19,8 @@ Batches = Callable[[int, LocalTraining, Generator], list[Tensor]]
 """(number of examples, protocol, generator) → the positions of each local step's examples."""
 Check = Callable[[nn.Module, LocalTraining, Sequence[int]], None]
 """(model, protocol, examples per client) → nothing, or a ValueError in one sentence."""
+Spend = Callable[[State, LocalTraining, int], State]
+"""(state, protocol, number of examples) → state after one more round, or a ValueError."""
 
 
 def unchanged(
@@ -49,6 +51,11 @@ def accepts(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> Non
     """Accept every model, protocol and client."""
 
 
+def spends_nothing(state: State, local: LocalTraining, num_examples: int) -> State:  # noqa: ARG001
+    """Return the state of a defense without a budget, as it is."""
+    return state
+
+
 @dataclass(frozen=True)
 class Defense:
     """What a client does to its update before upload, or while it trains.
@@ -60,6 +67,8 @@ class Defense:
         gradient: Replaces the batch gradient, for a defense inside training; None for most.
         batches: Replaces the shuffled batches of every epoch; None for most.
         check: Refuses, before round 1, a setting in which the defense is not what it says.
+        spend: Called before a client trains: counts the round, or refuses it, because a budget is
+            spent; the client then uploads an error.
         promise: What it guarantees by itself.
         bound: Largest Euclidean norm of an update before → after it.
         noise: Standard deviation of Gaussian noise that it adds to every entry; 0 without.
@@ -72,6 +81,7 @@ class Defense:
     gradient: Gradient | None = None
     batches: Batches | None = None
     check: Check = accepts
+    spend: Spend = spends_nothing
     promise: Promise = HEURISTIC
     bound: Callable[[float], float] = no_bound
     noise: float = 0.0
@@ -105,15 +115,20 @@ def chain(*defenses: Defense) -> Defense:
     ) -> tuple[dict[str, Tensor], State]:
         after: State = {}
         for place, defense in enumerate(defenses):
-            prefix = f"{place}."
-            own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-            params, own = defense.apply(params, own, generator)
-            after |= {prefix + name: value for name, value in own.items()}
+            params, own = defense.apply(params, _own(state, place), generator)
+            after |= {f"{place}.{name}": value for name, value in own.items()}
         return dict(params), after
 
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
         for defense in defenses:
             defense.check(model, local, sizes)
+
+    def spend(state: State, local: LocalTraining, num_examples: int) -> State:
+        return {
+            f"{place}.{name}": value
+            for place, defense in enumerate(defenses)
+            for name, value in defense.spend(_own(state, place), local, num_examples).items()
+        }
 
     return Defense(
         name=" → ".join(defense.name for defense in defenses) or "none",
@@ -122,8 +137,15 @@ def chain(*defenses: Defense) -> Defense:
         gradient=hooks[0].gradient if hooks else None,
         batches=hooks[0].batches if hooks else None,
         check=check,
+        spend=spend,
         promise=_promise(defenses),
     )
+
+
+def _own(state: State, place: int) -> State:
+    """Return what the link at a place of the chain remembers."""
+    prefix = f"{place}."
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
 
 
 def _promise(defenses: Sequence[Defense]) -> Promise:

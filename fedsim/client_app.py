@@ -73,8 +73,11 @@ def train_client(message: Message, context: Context) -> Message:
                 gradient=defense and defense.gradient, batches=defense and defense.batches,
             )  # fmt: skip
 
+    remembered = _remembered(site, sent, context, local, len(rows))
     trained, used = trained_with(site.defense)
-    upload, update = _defended(site, trained, sent, context, round_=round_, client=client)
+    upload, update = _defended(
+        site, trained, sent, context, remembered, round_=round_, client=client
+    )
     folder = _truth_folder(context) if config.record.keeps(round_, client) else None
     if folder:
         told = {}
@@ -100,25 +103,45 @@ def query_client(message: Message, context: Context) -> Message:
     return Message(RecordDict({CONFIG: ConfigRecord({"client": number})}), reply_to=message)
 
 
+def _remembered(
+    site: _Site,
+    sent: dict[str, Tensor],
+    context: Context,
+    local: LocalTraining,
+    num_examples: int,
+) -> dict[str, Tensor]:
+    """Return what the client's defenses remember in the node's context, this round counted.
+
+    Raises:
+        ValueError: A privacy budget is spent.
+    """
+    stored = context.state.array_records.get(DEFENSE)
+    if stored is None:
+        state = site.defense.init({name: sent[name] for name in site.trainable})
+    else:
+        state = from_record(stored)
+    return site.defense.spend(state, local, num_examples)
+
+
 def _defended(
     site: _Site,
     trained: dict[str, Tensor],
     sent: dict[str, Tensor],
     context: Context,
+    remembered: dict[str, Tensor],
     *,
     round_: int,
     client: str,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Apply the client's defenses, which remember their state in the node's context.
+    """Apply the client's defenses and keep what they remember in the node's context.
 
     Returns:
         What is uploaded, and the defended update in it.
     """
     if not site.config.defense:
         return trained, {}
-    stored = context.state.array_records.get(DEFENSE)
     upload, state, update = defend(
-        site.defense, trained, sent, site.trainable, from_record(stored) if stored else {},
+        site.defense, trained, sent, site.trainable, remembered,
         generator=generator(site.config.seed, "defense", client, round_),
         upload=site.config.local_training().upload,
     )  # fmt: skip

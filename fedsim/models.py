@@ -6,7 +6,7 @@ from math import prod
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Config
@@ -23,24 +23,56 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Bottleneck(nn.Module):
+    """A variational bottleneck: features are blurred while training, by as much as is learned.
+
+    Source: Alemi, Fischer, Dillon, Murphy, "Deep Variational Information Bottleneck", ICLR 2017;
+    before the head as in Scheliga, Mäder, Seeland, "PRECODE", WACV 2022. `defenses.vib` adds the
+    price of information to the loss; without it nothing keeps the blur from vanishing.
+
+    Args:
+        features: Width of what comes in.
+        size: Width of the code that goes out.
+    """
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(features, size)
+        self.log_variance = nn.Linear(features, size)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return a draw from N(mean, variance) while training, and the mean otherwise."""
+        mean, log_variance = self.mean(h), self.log_variance(h)
+        if not self.training:
+            return mean
+        return mean + (log_variance / 2).exp() * torch.randn_like(mean)
+
+
 def mlp(
-    input_shape: Shape, num_classes: int, *, hidden: int = 128, activation: Activation = "relu"
+    input_shape: Shape,
+    num_classes: int,
+    *,
+    hidden: int = 128,
+    activation: Activation = "relu",
+    bottleneck: int = 0,
 ) -> nn.Module:
     """Two-layer perceptron."""
     return _sequence(
         nn.Flatten(), nn.Linear(prod(input_shape), hidden), ACTIVATIONS[activation](),
-        head=nn.Linear(hidden, num_classes),
+        head=nn.Linear(hidden, num_classes), bottleneck=bottleneck,
     )  # fmt: skip
 
 
-def cnn(input_shape: Shape, num_classes: int, *, hidden: int = 24) -> nn.Module:
+def cnn(
+    input_shape: Shape, num_classes: int, *, hidden: int = 24, bottleneck: int = 0
+) -> nn.Module:
     """Two 3×3 convolutions with pooling and a hidden layer, ReLU; 42,706 parameters on MNIST."""
     channels, height, width = _image(input_shape, "cnn", at_least=4)
     return _sequence(
         nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), hidden), nn.ReLU(),
-        head=nn.Linear(hidden, num_classes),
+        head=nn.Linear(hidden, num_classes), bottleneck=bottleneck,
     )  # fmt: skip
 
 
@@ -62,7 +94,13 @@ def lenet(input_shape: Shape, num_classes: int) -> nn.Module:
     return model
 
 
-def lenet5(input_shape: Shape, num_classes: int, *, activation: Activation = "relu") -> nn.Module:
+def lenet5(
+    input_shape: Shape,
+    num_classes: int,
+    *,
+    activation: Activation = "relu",
+    bottleneck: int = 0,
+) -> nn.Module:
     """LeNet-5 with max-pooling, 61,706 parameters on MNIST.
 
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document
@@ -75,7 +113,7 @@ def lenet5(input_shape: Shape, num_classes: int, *, activation: Activation = "re
         nn.Conv2d(channels, 6, 5, padding=2), act(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), act(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(flat, 120), act(), nn.Linear(120, 84), act(),
-        head=nn.Linear(84, num_classes),
+        head=nn.Linear(84, num_classes), bottleneck=bottleneck,
     )  # fmt: skip
 
 
@@ -135,6 +173,14 @@ def trainable(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, value in model.named_parameters() if value.requires_grad)
 
 
+def mixing_layer(model: nn.Module) -> str | None:
+    """Return the first layer whose output for one example depends on the others, or None."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return f"{name} = {type(module).__name__}"
+    return None
+
+
 def _check_output(name: str, model: object, input_shape: Shape, num_classes: int) -> None:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model.name: must build a torch module, got {type(model).__name__}")
@@ -161,8 +207,13 @@ def _check_output(name: str, model: object, input_shape: Shape, num_classes: int
         )
 
 
-def _sequence(*layers: nn.Module, head: nn.Linear) -> nn.Sequential:
+def _sequence(*layers: nn.Module, head: nn.Linear, bottleneck: int = 0) -> nn.Sequential:
     model = nn.Sequential(*layers)
+    if bottleneck < 0:
+        raise ValueError(f"bottleneck: must be at least 0, got {bottleneck}")
+    if bottleneck:
+        model.add_module("bottleneck", Bottleneck(head.in_features, bottleneck))
+        head = nn.Linear(bottleneck, head.out_features)
     model.add_module("head", head)
     return model
 

@@ -98,11 +98,11 @@ encoding (dense, sparse or a table of values); Flower itself sends every array d
 {% set promises = {} %}
 {% for row in defended if row.kind not in promises or row.epsilon %}
 {% if promises.update({row.kind: 1}) %}{% endif %}
-<p>{% if row.promise.epsilon %}<b>{{ row.name }}</b>: formal, towards the server. {{ row.promise.statement }};
+<p>{% if row.promise.epsilon %}<b>{{ row.name }}</b>: formal, towards the server: {{ row.promise.statement }};
 {{ row.promise.mechanism }}, neighbours {{ row.promise.relation }}; {% if row.epsilon is not none
 %}ε = {{ "%.3g" | format(row.epsilon) }} at δ = {{ "%g" | format(row.promise.delta) }} for the most
 exposed client after the last round.{% endif %}
-{% elif row.kind != "none" %}<b>{{ row.kind }}</b>: heuristic, no guarantee. {{ row.promise.statement }}.
+{% elif row.kind != "none" %}<b>{{ row.kind }}</b>: heuristic, no guarantee: {{ row.promise.statement }}.
 {% endif %}</p>
 {% endfor %}
 </section>

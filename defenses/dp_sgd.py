@@ -1,0 +1,225 @@
+"""DP-SGD: every example's influence on training is bounded and blurred."""
+
+import logging
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from defenses.defense import Defense, State, no_state
+from defenses.examples import example_gradients
+from defenses.promise import Promise, gaussian_epsilon
+from fedsim.models import mixing_layer
+from fedsim.types import LocalTraining, Params
+
+Sampling = Literal["poisson", "shuffle"]
+
+ROUNDS = "rounds"  # in the state: how many rounds the client has taken part in
+ORDERS = [*range(2, 64), *range(64, 512, 16), 1024]
+
+
+def dp_sgd(
+    *,
+    clip: float = 1.0,
+    noise: float = 1.0,
+    delta: float = 1e-5,
+    max_epsilon: float | None = None,
+    sampling: Sampling = "poisson",
+    microbatch: int = 64,
+) -> Defense:
+    """Clip each example's gradient, add Gaussian noise to their sum, and divide by the batch size.
+
+    Source: Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang, "Deep Learning with
+    Differential Privacy", CCS 2016, algorithm 1. With `poisson`, each step's batch holds every
+    example by itself with probability B/n, and ε is that of the Poisson-subsampled Gaussian
+    mechanism (Mironov, Talwar, Zhang 2019), by dp-accounting's Rényi accountant. With `shuffle`,
+    every example is used once an epoch, nothing is gained by sampling, and each epoch counts as one
+    Gaussian mechanism in which a removed example's gradient is zero. Either way the sum is divided
+    by the batch size B that was asked for, never by how many examples came, which would give that
+    number away. ε holds for the client's number of examples being public, for what a client itself
+    uploads in all its rounds, and for coins that the server cannot draw; a run's seed is no secret
+    from its server.
+
+    Args:
+        clip: Largest Euclidean norm of one example's gradient over all parameters; > 0.
+        noise: Noise multiplier σ: the sum's noise has standard deviation σ·clip; ≥ 0.
+        delta: δ at which ε is stated; in (0, 1), and below 1/n for every client.
+        max_epsilon: A client whose next round would exceed it uploads nothing any more.
+        sampling: How batches are drawn.
+        microbatch: Examples whose gradients are held at the same time.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+    if not (clip > 0 and math.isfinite(clip)):
+        raise ValueError(f"clip: must be finite and > 0, got {clip}")
+    if not (noise >= 0 and math.isfinite(noise)):
+        raise ValueError(f"noise: must be finite and ≥ 0, got {noise}")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta: must be above 0 and below 1, got {delta}")
+    if max_epsilon is not None and not max_epsilon > 0:
+        raise ValueError(f"max_epsilon: must be > 0, got {max_epsilon}")
+    if microbatch < 1:
+        raise ValueError(f"microbatch: must be at least 1, got {microbatch}")
+
+    def gradient(
+        model: nn.Module,
+        parameters: Params,
+        inputs: Float[Tensor, "batch *shape"],
+        labels: Int[Tensor, " batch"],
+        local: LocalTraining,
+        generator: Generator,
+    ) -> Sequence[Tensor]:
+        total = clipped_sum(
+            model, parameters, inputs, labels,
+            clip=clip, label_smoothing=local.label_smoothing, microbatch=microbatch,
+        )  # fmt: skip
+        return [
+            (value + noise * clip * _normal(value, generator)) / local.batch_size
+            for value in total.values()
+        ]
+
+    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:
+        if noise == 0:
+            return math.inf if rounds else 0.0
+        if sampling == "shuffle":
+            return gaussian_epsilon((local.epochs * rounds) ** 0.5 / noise, delta)
+        steps = num_steps(num_examples, local) * rounds
+        return subsampled_epsilon(noise, min(1.0, local.batch_size / num_examples), steps, delta)
+
+    def spend(state: State, local: LocalTraining, num_examples: int) -> State:
+        if max_epsilon is None:
+            return state
+        rounds = int(state[ROUNDS]) + 1
+        after = epsilon(local, num_examples, rounds)
+        if after > max_epsilon:
+            raise ValueError(
+                f"dp-sgd: privacy budget spent: round {rounds} of this client would bring ε to "
+                f"{after:.3g}, max_epsilon = {max_epsilon:g}"
+            )
+        return {ROUNDS: torch.tensor(rounds)}
+
+    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
+        _check(model, local, min(sizes), delta)
+
+    sampled = "Poisson-subsampled Gaussian" if sampling == "poisson" else "Gaussian"
+    return Defense(
+        "dp-sgd",
+        init=no_state if max_epsilon is None else lambda _: {ROUNDS: torch.tensor(0)},
+        gradient=gradient,
+        batches=poisson if sampling == "poisson" else None,
+        check=check,
+        spend=spend,
+        promise=Promise(
+            f"hides each example: clip {clip:g}, noise multiplier {noise:g}",
+            relation="add or remove one example" if sampling == "poisson" else "zero one example",
+            mechanism=sampled,
+            delta=delta,
+            epsilon=epsilon if noise > 0 else None,
+        ),
+    )
+
+
+def clipped_sum(
+    model: nn.Module,
+    parameters: Params,
+    inputs: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"],
+    *,
+    clip: float,
+    label_smoothing: float = 0.0,
+    microbatch: int = 64,
+) -> dict[str, Tensor]:
+    """Return the sum of the examples' gradients, each scaled down to norm `clip` if it is longer.
+
+    Args:
+        model: Runs on one example at a time; must not mix examples.
+        parameters: Those to take gradients of.
+        inputs: Any number of examples, none included.
+        labels: Theirs.
+        clip: Over all parameters together.
+        label_smoothing: Of the loss.
+        microbatch: Examples at the same time.
+    """
+    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    for x, y in zip(inputs.split(microbatch), labels.split(microbatch), strict=True):
+        if not len(x):  # a batch drawn without any example
+            continue
+        found = example_gradients(model, parameters, x, y, label_smoothing=label_smoothing)
+        squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in found.values()])
+        scale = (clip / squares.sum(dim=0).sqrt().clamp(min=1e-12)).clamp(max=1.0)
+        for name, g in found.items():
+            total[name] += torch.tensordot(scale, g, dims=1)
+    return total
+
+
+def num_steps(num_examples: int, local: LocalTraining) -> int:
+    """Return how many batches a round has."""
+    if local.upload == "gradient":
+        return 1
+    return local.epochs * -(-num_examples // local.batch_size)
+
+
+def poisson(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:
+    """Return batches in which every example is by itself with probability B/n; some may be empty.
+
+    There are as many as shuffling would make.
+    """
+    rate = min(1.0, local.batch_size / count)
+    draws = torch.rand(num_steps(count, local), count, generator=generator) < rate
+    return [torch.nonzero(row)[:, 0] for row in draws]
+
+
+@lru_cache(maxsize=4096)
+def subsampled_epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
+    """Return ε at δ of `steps` Poisson-subsampled Gaussian mechanisms, adding or removing one.
+
+    An upper bound by Rényi differential privacy, dp-accounting's accountant; the exact one of the
+    Gaussian mechanism where everything is sampled.
+
+    Args:
+        noise: Noise multiplier; > 0.
+        rate: Chance of each example to be in a batch.
+        steps: Batches.
+        delta: δ.
+    """
+    if rate == 1:
+        return gaussian_epsilon(steps**0.5 / noise, delta)
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # orders that do not converge are left out, with a warning each
+    try:
+        import dp_accounting
+        from dp_accounting.rdp import RdpAccountant
+
+        gaussian = dp_accounting.GaussianDpEvent(noise)
+        accountant = RdpAccountant(orders=ORDERS)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, gaussian), steps)
+        return float(accountant.get_epsilon(delta))
+    finally:
+        logger.setLevel(before)
+
+
+def _check(model: nn.Module, local: LocalTraining, smallest: int, delta: float) -> None:
+    if found := mixing_layer(model):
+        raise ValueError(
+            f"dp-sgd: must have a model that does not mix examples, got {found}; use GroupNorm"
+        )
+    if local.batch_size > smallest:
+        raise ValueError(
+            f"dp-sgd: local.batch_size must be at most the smallest client's {smallest} examples, "
+            f"got {local.batch_size}; use a smaller one, or fewer clients"
+        )
+    if delta >= 1 / smallest:
+        raise ValueError(
+            f"dp-sgd.delta: must be below 1/n = {1 / smallest:.3g} for the smallest client's n = "
+            f"{smallest}, got {delta:g}; use {0.1 / smallest:.1g}"
+        )
+
+
+def _normal(like: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(like.shape, dtype=like.dtype, generator=generator)

@@ -1,0 +1,88 @@
+"""Soteria: hide the coordinates of the representation that say most about the input."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from defenses.defense import Defense
+from defenses.promise import Promise
+from fedsim.errors import nearest
+from fedsim.types import LocalTraining, Params
+
+
+def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
+    """Zero the gradient of a linear layer for the inputs of it that would move the data most.
+
+    Source: Sun, Li, Wang, Yang, Li, Chen, "Soteria: Provable Defense against Privacy Leakage in
+    Federated Learning from Representation Perspective", CVPR 2021, section 4: of the representation
+    r, the layer's input, those coordinates are dropped whose |r_i| / ‖∂r_i/∂x‖ is largest, because
+    hiding them displaces the reconstruction most. As in its official code, the mask is one for the
+    batch (the statistic is averaged) and acts on the layer's weight gradient, column by column.
+    Made against input reconstruction; the bias and all other layers are exact, and it promises no
+    privacy: an attacker that leaves the layer out gets past it (Balunović et al., ICLR 2022).
+
+    Args:
+        layer: Name of a linear layer whose input is the representation.
+        rate: Share of the representation that is dropped; in [0, 1].
+
+    Raises:
+        ValueError: `rate` is outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate: must be at least 0 and at most 1, got {rate}")
+
+    def gradient(
+        model: nn.Module,
+        parameters: Params,
+        inputs: Float[Tensor, "batch *shape"],
+        labels: Int[Tensor, " batch"],
+        local: LocalTraining,
+        generator: Generator,  # noqa: ARG001
+    ) -> Sequence[Tensor]:
+        seen: list[Tensor] = []
+        x = inputs.detach().requires_grad_()
+        found = model.get_submodule(layer)
+        hook = found.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            logits = model(x)
+        finally:
+            hook.remove()
+        loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
+        grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+        dropped = exposing(seen[0], x, rate)
+        return [
+            g.masked_fill(dropped, 0.0) if name == f"{layer}.weight" else g
+            for name, g in zip(parameters, grads, strict=True)
+        ]
+
+    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
+        known = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+        if layer not in known:
+            hint = nearest(layer, known) if known else "the model has none"
+            raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
+
+    said = "hides part of one layer from reconstruction; everything else is exact"
+    return Defense("soteria", gradient=gradient, check=check, promise=Promise(said))
+
+
+def exposing(r: Float[Tensor, "n features"], x: Float[Tensor, "n *shape"], rate: float) -> Tensor:
+    """Return which share `rate` of the features has the largest mean |r_i| / ‖∂r_i/∂x‖.
+
+    Args:
+        r: Computed from `x`, one example from one row.
+        x: Requires a gradient.
+        rate: Share.
+    """
+    # One backward pass per feature; the rows do not mix, so that it serves all examples.
+    slopes = [
+        torch.autograd.grad(r[:, i].sum(), x, retain_graph=True)[0].flatten(1).norm(dim=1)
+        for i in range(r.shape[1])
+    ]
+    # A feature that is off for an example has no slope, and hiding it hides nothing.
+    ratio = (r.detach().abs() / torch.stack(slopes, dim=1).clamp(min=1e-12)).mean(dim=0)
+    dropped = torch.zeros(len(ratio), dtype=torch.bool)
+    dropped[ratio.argsort(descending=True, stable=True)[: round(rate * len(ratio))]] = True
+    return dropped
