@@ -133,7 +133,7 @@ def grade_members(guess: Tensor, truth: Truth) -> dict[str, float]:
         `auroc`: the mean rank of members. It is the mean over classes of the AUROC in a class,
         weighted by its number of members.
         `advantage`: max_t TPR − FPR with a threshold t on ranks, classes weighted in the same way.
-        As a maximum it is never negative: about 0.87/√k for scores that mean nothing, where k
+        As a maximum it is never negative: about 0.63/√k for scores that mean nothing, where k
         members are few among many non-members.
         Classes without both are left out; both values are NaN where no class has both.
     """

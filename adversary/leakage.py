@@ -51,14 +51,14 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
         ConfigError: A name or an option is unknown, or the adversary lacks what one needs.
     """
     attacks = []
-    for part, attack in _found(parts):
-        for field in attack.needs:
+    for part, found in _found(parts):
+        for field in found.needs:
             if getattr(auxiliary, field) is None:
                 raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
-        find(f"attack.{part.name}.family", attack.family, FAMILIES)
-        options = check_options(f"attack.{part.name}", attack.infer, part.options)
+        find(f"attack.{part.name}.family", found.family, FAMILIES)
+        options = check_options(f"attack.{part.name}", found.infer, part.options)
         # In the ledger it goes by the name that the config knows it by.
-        attack = replace(attack, name=part.name, infer=partial(attack.infer, **options))
+        attack = replace(found, name=part.name, infer=partial(found.infer, **options))
         attacks.append(attack)
         if _has_adaptive(attack, auxiliary):
             attacks.append(adaptive(attack))

@@ -69,23 +69,28 @@ class Rounds:
             f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
             soft_wrap=True,
         )
-        names = "".join(f"{name + ' ASR':>{_width(name)}}" for name in self.shown)
+        names = "".join(f"{_head(name):>{_width(name)}}" for name in self.shown)
+        first = _metric(self.attacks[0]) if self.attacks else ""
         if len(self.shown) < len(self.attacks):
-            names += f"{'best ASR':>{_best_width(self.attacks)}}"
-        names += f"{'blind ASR':>{COLUMN}}" if self.attacks else ""
+            names += f"{'best ' + first:>{_best_width(self.attacks)}}"
+        names += f"{'blind ' + first:>{COLUMN}}" if self.attacks else ""
         self.console.print(f"{ROUND}{names}{SECONDS}", style="bold")
         self.task = self.bar.add_task("", total=federation.rounds)
         self.bar.start()
 
     def _cells(self, leakage: Mapping[str, tuple[float, float]]) -> str:
-        """Return the attacks' part of a line; the best by name where not all are shown."""
+        """Return the attacks' part of a line; the best by name where not all are shown.
+
+        The best and the blind guess are those of the first attack's metric.
+        """
         values = {name: leakage[name][0] for name in self.attacks if name in leakage}
         cells = "".join(f"{percent(values.get(name)):>{_width(name)}}" for name in self.shown)
+        alike = [name for name in values if _metric(name) == _metric(self.attacks[0])]
         if len(self.shown) < len(self.attacks):
-            best = best_of(values)
+            best = best_of({name: values[name] for name in alike})
             text = f"{best} {percent(values[best])}" if best else percent(None)
             cells += f"{text:>{_best_width(self.attacks)}}"
-        blind = next((leakage[name][1] for name in values), None)
+        blind = next((leakage[name][1] for name in alike), None)
         return cells + (f"{percent(blind):>{COLUMN}}" if self.attacks else "")
 
 
@@ -140,7 +145,7 @@ def _table(metrics: Sequence[str], attacks: Mapping[str, Mapping[str, Mapping[st
 
     table = Table(box=None, pad_edge=False)
     table.add_column("attack")
-    heads = ["ASR" if metric == "asr" else metric for metric in metrics]
+    heads = [metric.upper() if metric in ("asr", "auroc") else metric for metric in metrics]
     for head in (heads[0], "blind", *heads[1:], "ms"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, rows in attacks.items():
@@ -154,8 +159,21 @@ def _number(metric: str, value: float | None) -> str:
     return f"{value:.2f}" if metric == "skill" and value is not None else percent(value)
 
 
-def _width(name: str) -> int:
-    return max(COLUMN, len(name) + 6)
+def _metric(attack: str) -> str:
+    """Return what an attack's first metric is called; ASR for one that is not built in."""
+    from adversary.attacks import ATTACKS
+    from adversary.families import FAMILIES
+
+    family = ATTACKS[attack].family if attack in ATTACKS else "label"
+    return FAMILIES[family].metrics[0].upper()
+
+
+def _head(attack: str) -> str:
+    return f"{attack} {_metric(attack)}"
+
+
+def _width(attack: str) -> int:
+    return max(COLUMN, len(_head(attack)) + 2)
 
 
 def _best_width(attacks: Sequence[str]) -> int:

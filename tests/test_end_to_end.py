@@ -57,7 +57,7 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(t
     weights, ledger = outcome(path)
     assert same_params(weights, expected[0])
     assert ledger == expected[1]
-    assert len(ledger) == 60 * 3 * 2 * 5
+    assert len(ledger) == 60 * 3 * (2 + 2) * 5  # with and without knowing the defense
 
 
 def test_the_run_of_no_arguments(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from scipy.stats import binom
 from adversary.counts import expected_overlap
 from adversary.families import FAMILIES
 from fedsim.rng import generator
-from fedsim.types import Auxiliary, LocalTraining, Truth
+from fedsim.types import Auxiliary, Candidates, LocalTraining, Truth
 from tests.builders import bilinear, observe, plain_gradient
 
 LABEL = FAMILIES["label"]
@@ -159,3 +159,116 @@ def test_no_grade_is_beyond_its_range():
         grades = LABEL.grade(guess, Truth(labels, labels))
         assert all(math.isfinite(value) and value <= 1 for value in grades.values())
         assert all(value >= 0 for name, value in grades.items() if name != "skill")
+
+
+MEMBERSHIP = FAMILIES["membership"]
+NONE = torch.zeros(1, dtype=torch.long)
+
+
+def membership(scores, members, classes):
+    told = Truth(NONE, NONE, torch.tensor(members, dtype=torch.bool), torch.tensor(classes))
+    return MEMBERSHIP.grade(torch.tensor(scores, dtype=torch.float64), told)
+
+
+@pytest.mark.parametrize(
+    ("scores", "auroc", "advantage"),
+    [
+        ([9, 8, 3, 2], 1.0, 1.0),
+        ([3, 2, 9, 8], 0.0, 0.0),
+        ([9, 2, 3, 1], 0.75, 0.5),
+        ([5, 5, 5, 5], 0.5, 0.0),
+        ([5, 5, 5, 1], 0.75, 0.5),
+    ],
+)
+def test_auroc_is_the_share_of_pairs_in_the_right_order(scores, auroc, advantage):
+    grades = membership(scores, [1, 1, 0, 0], [4, 4, 4, 4])
+    assert (grades["auroc"], grades["advantage"]) == (auroc, advantage)
+    assert tuple(grades) == MEMBERSHIP.metrics
+
+
+def test_knowing_a_clients_classes_is_no_membership():
+    # Class 0 is mostly members, class 1 mostly not: its scores are all alike within a class.
+    grades = membership([7, 7, 7, 2, 2, 2], [1, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1])
+    assert grades == {"auroc": 0.5, "advantage": 0.0}
+
+
+def test_classes_weigh_as_many_members_as_they_have_and_those_without_both_are_left_out():
+    # Class 0: two members above its non-member; class 1: one below; 2 and 3 say nothing.
+    scores, members = [3, 2, 1, 8, 9, 5, 6], [1, 1, 0, 1, 0, 1, 0]
+    grades = membership(scores, members, [0, 0, 0, 1, 1, 2, 3])
+    assert grades["auroc"] == pytest.approx((2 * 1.0 + 1 * 0.0) / 3)
+    assert grades["advantage"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("members", [[0, 0, 0], [1, 1, 1], [1, 0, 0]])
+def test_where_no_class_has_both_there_is_no_grade(members):
+    grades = membership([1, 2, 3], members, [0, 1, 1])
+    assert all(math.isnan(value) for value in grades.values())
+
+
+def test_without_members_in_the_truth_there_is_no_grade():
+    assert all(math.isnan(v) for v in MEMBERSHIP.grade(torch.rand(3), truth(0, 1)).values())
+
+
+def by_pairs(scores, members, classes):
+    """Count pairs one by one, and try every threshold on the ranks."""
+    wins, ranks = [], {}
+    for i, (score, one) in enumerate(zip(scores, classes, strict=True)):
+        others = [s for s, m, c in zip(scores, members, classes, strict=True) if c == one and not m]
+        if others and any(m and c == one for m, c in zip(members, classes, strict=True)):
+            ranks[i] = sum((s < score) + (s == score) / 2 for s in others) / len(others)
+            wins += [ranks[i]] if members[i] else []
+    share = {c: sum(members[i] and classes[i] == c for i in ranks) for c in classes}
+    best = 0.0
+    for t in ranks.values():
+        true = sum(bool(members[i]) and ranks[i] >= t for i in ranks) / len(wins)
+        false = 0.0
+        for c, count in share.items():
+            out = [i for i in ranks if classes[i] == c and not members[i]]
+            false += count / len(wins) * sum(ranks[i] >= t for i in out) / max(1, len(out))
+        best = max(best, true - false)
+    return sum(wins) / len(wins), best
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_grades_of_membership_equal_the_slow_count_of_pairs(seed):
+    stream = generator(seed, "pairs")
+    scores, classes = (torch.randint(high, (40,), generator=stream) for high in (12, 5))
+    members = torch.rand(40, generator=stream) < 0.3
+    grades = membership(scores.tolist(), members.tolist(), classes.tolist())
+    slow = by_pairs(scores.tolist(), members.tolist(), classes.tolist())
+    assert (grades["auroc"], grades["advantage"]) == pytest.approx(slow)
+
+
+def test_in_one_class_it_is_the_auroc_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    stream = generator(0, "sklearn")
+    scores = torch.randint(9, (60,), generator=stream)
+    members = torch.rand(60, generator=stream) < 0.4
+    grades = membership(scores.tolist(), members.tolist(), [3] * 60)
+    false, true, _ = roc_curve(members, scores)
+    assert grades["auroc"] == pytest.approx(roc_auc_score(members, scores))
+    assert grades["advantage"] == pytest.approx((true - false).max())
+
+
+def test_the_blind_guess_on_membership_is_exactly_one_half_whatever_the_labels():
+    stream = generator(0, "skewed")
+    classes = torch.randint(7, (90,), generator=stream)
+    candidates = Candidates(torch.rand(90, 4), classes)
+    guess = MEMBERSHIP.blind(view_of(4), Auxiliary(MODEL, 7, candidates=candidates), generator(0))
+    members = torch.rand(90, generator=stream) < classes / 7  # the client has mostly high classes
+    grades = MEMBERSHIP.grade(guess, Truth(NONE, NONE, members, classes))
+    assert grades == {"auroc": 0.5, "advantage": 0.0}
+
+
+def test_scores_without_meaning_have_the_advantage_that_the_docstring_tells():
+    values = []
+    for seed in range(300):
+        stream = generator(seed, "meaningless")
+        classes, members = torch.arange(400) % 10, torch.arange(400) < 20
+        guess = torch.rand(400, generator=stream)
+        values.append(MEMBERSHIP.grade(guess, Truth(NONE, NONE, members, classes)))
+    mean = {name: sum(v[name] for v in values) / 300 for name in MEMBERSHIP.metrics}
+    assert mean["auroc"] == pytest.approx(0.5, abs=0.013)  # 3.5 · (12 · 20)^−½ · 300^−½
+    assert mean["advantage"] == pytest.approx(0.63 / 20**0.5, abs=0.02)

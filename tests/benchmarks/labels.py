@@ -24,6 +24,7 @@ from tests.builders import observe, prune, small_config
 from tests.real_data import cifar_part, mnist
 
 AUXILIARY_PER_CLASS = 100
+LABEL = [name for name, attack in ATTACKS.items() if attack.family == "label"]
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--only", default="", help="cells whose name holds this")
-    parser.add_argument("--attacks", default=",".join(ATTACKS))
+    parser.add_argument("--attacks", default=",".join(LABEL))
     parser.add_argument("--show", choices=("asr", "skill", "ms"), default="asr")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -8,28 +8,42 @@ import torch
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from fedsim.rng import generator
-from fedsim.types import Auxiliary, Truth
+from fedsim.types import Auxiliary, Candidates, Truth
 from tests.builders import bilinear, observe, plain_gradient, same_params
 
 NUM_CLASSES = 10
 MODEL = bilinear(NUM_CLASSES, features=20)
 AUX_LABELS = torch.arange(200) % NUM_CLASSES
+CANDIDATES = Candidates(torch.rand(100, 4, generator=generator(0, "asked")), AUX_LABELS[:100])
 AUXILIARY = Auxiliary(
-    MODEL, NUM_CLASSES, torch.rand(200, 4, generator=generator(0, "auxiliary")), AUX_LABELS
+    MODEL,
+    NUM_CLASSES,
+    torch.rand(200, 4, generator=generator(0, "auxiliary")),
+    AUX_LABELS,
+    candidates=CANDIDATES,
 )
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 
-pytestmark = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+
+def attacks(family=None):
+    """Run a test once per attack, of one family or of all."""
+    names = [name for name, attack in ATTACKS.items() if family in (None, attack.family)]
+    return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)
 
 
 def trial(seed, *, independent=False, size=1):
-    """One client's view and truth; `independent`: an update that is nothing but noise."""
+    """One client's view and truth; `independent`: an update that is nothing but noise.
+
+    The client's examples are among the candidates.
+    """
     stream = generator(seed, "trial")
-    labels = torch.randint(NUM_CLASSES, (size,), generator=stream)
-    gradient = plain_gradient(MODEL, torch.rand(size, 4, generator=stream), labels)
+    rows = torch.randperm(len(CANDIDATES.labels), generator=stream)[:size]
+    labels = CANDIDATES.labels[rows]
+    gradient = plain_gradient(MODEL, CANDIDATES.inputs[rows], labels)
     if independent:
         gradient = {k: torch.randn(v.shape, generator=stream) for k, v in gradient.items()}
-    return observe(gradient, size, sent=SENT), Truth(labels, labels)
+    members = torch.isin(torch.arange(len(CANDIDATES.labels)), rows)
+    return observe(gradient, size, sent=SENT), Truth(labels, rows, members, CANDIDATES.labels)
 
 
 def mean_advantage(attack, trials, **options):
@@ -46,6 +60,7 @@ def mean_advantage(attack, trials, **options):
     return float(values.mean()), float(values.std()) / math.sqrt(trials)
 
 
+@attacks()
 def test_it_beats_the_blind_guess_on_a_plain_gradient_unless_it_does_not_look(attack):
     gain, error = mean_advantage(attack, 50)
     if attack.baseline:
@@ -54,12 +69,14 @@ def test_it_beats_the_blind_guess_on_a_plain_gradient_unless_it_does_not_look(at
         assert gain > 5 * error
 
 
+@attacks()
 @pytest.mark.parametrize("size", [1, 8])
 def test_it_has_no_advantage_on_noise(attack, size):
     gain, error = mean_advantage(attack, 120, independent=True, size=size)
     assert gain <= 3.5 * error
 
 
+@attacks()
 def test_the_same_seed_gives_the_same_answer_and_the_view_is_left_alone(attack):
     view, _ = trial(3, size=5)
     before = {name: value.clone() for name, value in view.latest.update.delta.items()}
@@ -68,8 +85,9 @@ def test_the_same_seed_gives_the_same_answer_and_the_view_is_left_alone(attack):
     assert same_params(view.latest.update.delta, before)
 
 
+@attacks("label")
 @pytest.mark.parametrize("size", [1, 2, 17])
-def test_the_answer_has_the_right_shape(attack, size):
+def test_counts_have_the_right_shape(attack, size):
     view, truth = trial(0, size=size)
     guess = attack.infer(view, AUXILIARY, generator(0))
     assert guess.shape == (NUM_CLASSES,)
@@ -79,6 +97,18 @@ def test_the_answer_has_the_right_shape(attack, size):
     assert set(FAMILIES[attack.family].grade(guess, truth)) == set(FAMILIES[attack.family].metrics)
 
 
+@attacks("membership")
+@pytest.mark.parametrize("size", [1, 2, 17])
+def test_there_is_a_score_per_candidate(attack, size):
+    view, truth = trial(0, size=size)
+    guess = attack.infer(view, AUXILIARY, generator(0))
+    assert guess.shape == CANDIDATES.labels.shape
+    assert guess.dtype == torch.float64
+    assert bool(torch.isfinite(guess).all())
+    assert set(FAMILIES[attack.family].grade(guess, truth)) == set(FAMILIES[attack.family].metrics)
+
+
+@attacks("label")
 @pytest.mark.parametrize(
     "gradient",
     [
@@ -104,6 +134,7 @@ def one_batch(counts):
     return observe(plain_gradient(model, inputs, labels), len(labels), sent=model), auxiliary
 
 
+@attacks("label")
 @pytest.mark.parametrize("counts", [[1, 0], [0, 9], [5, 4]])
 def test_two_classes_are_enough(attack, counts):
     view, auxiliary = one_batch(counts)
@@ -113,6 +144,7 @@ def test_two_classes_are_enough(attack, counts):
     assert int(guess.sum()) == sum(counts)
 
 
+@attacks("label")
 @pytest.mark.parametrize("size", [1, 40])
 def test_a_batch_of_one_class(attack, size):
     view, auxiliary = one_batch([0, 0, size, 0, 0])
@@ -122,6 +154,7 @@ def test_a_batch_of_one_class(attack, size):
         assert int(guess[2]) == int(guess.max())
 
 
+@attacks("label")
 @pytest.mark.parametrize("size", [1, 3])
 def test_fewer_examples_than_classes_with_negative_entries(attack, size):
     gradient = {name: torch.zeros_like(value) for name, value in SENT.items()}
@@ -133,6 +166,7 @@ def test_fewer_examples_than_classes_with_negative_entries(attack, size):
     assert int(guess.sum()) == size
 
 
+@attacks()
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_refused(attack, value):
     gradient = {name: tensor.clone() for name, tensor in SENT.items()}

@@ -63,6 +63,18 @@ def test_json_is_one_object(here, capsys):
     assert json.loads(out) == {"report": "there/report.html"}
 
 
+def test_a_round_names_each_attacks_own_metric(here, capsys):
+    attacks = 'attack=["cosine-mia","llg"]'
+    code, out, _ = fedsim(
+        capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1"
+    )
+    assert code == 0
+    head, _, line, *_ = out.splitlines()[2:]
+    assert "  cosine-mia AUROC     llg ASR blind AUROC   seconds" in head
+    assert "      50.0 %" in line
+    assert len(line) == len(head)
+
+
 def test_with_many_attacks_a_round_stays_one_line_and_names_the_best(here, capsys):
     attacks = 'attack=["llg","llg-star","llg-plus","idlg","zlg","random"]'
     code, out, _ = fedsim(
