@@ -15,7 +15,7 @@ parameters, not its coins.
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -53,6 +53,11 @@ def adaptive(attack: Attack) -> Attack:
 def adaptive_name(name: str) -> str:
     """Return what an attack is called in the ledger when it knows the defense."""
     return f"{name} (adaptive)"
+
+
+def with_adaptive(names: Iterable[str]) -> list[str]:
+    """Return every name, followed by what the attack is called when it knows the defense."""
+    return [both for name in names for both in (name, adaptive_name(name))]
 
 
 def infer(

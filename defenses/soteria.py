@@ -10,6 +10,7 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.promise import Promise
 from fedsim.errors import nearest
+from fedsim.models import mixing_layer
 from fedsim.types import LocalTraining, Params
 
 
@@ -20,7 +21,9 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
     Federated Learning from Representation Perspective", CVPR 2021, section 4: of the representation
     r, the layer's input, those coordinates are dropped whose |r_i| / ‖∂r_i/∂x‖ is largest, because
     hiding them displaces the reconstruction most. As in its official code, the mask is one for the
-    batch (the statistic is averaged) and acts on the layer's weight gradient, column by column.
+    batch and acts on the layer's weight gradient, column by column. Unlike there, the ratio itself
+    is averaged (there its inverse is summed, with 0.1 added to r), and coordinates that are off for
+    the whole batch are dropped last (there first, though their columns are zero anyway).
     Made against input reconstruction; the bias and all other layers are exact, and it promises no
     privacy: an attacker that leaves the layer out gets past it (Balunović et al., ICLR 2022).
 
@@ -63,6 +66,10 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
         if layer not in known:
             hint = nearest(layer, known) if known else "the model has none"
             raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
+        if found := mixing_layer(model):  # a batch's slopes would cancel to rounding errors
+            raise ValueError(
+                f"soteria: must have a model that does not mix examples, got {found}; use GroupNorm"
+            )
 
     said = "hides part of one layer from reconstruction; everything else is exact"
     return Defense("soteria", gradient=gradient, check=check, promise=Promise(said))

@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 import strategies
-from adversary.adaptive import adaptive_name
+from adversary.adaptive import with_adaptive
 from fedsim import engines
 from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
@@ -128,8 +128,7 @@ def attack(
             failures += failed
             folder.write_guesses(round_, guesses)
             on_round(done, len(rounds))
-        names = {part.name for part in attacks}
-        names |= {adaptive_name(name) for name in names}
+        names = set(with_adaptive(part.name for part in attacks))
         return folder.replace_attacks(names, leaks, failures)
 
 

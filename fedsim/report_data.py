@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from adversary.adaptive import adaptive_name
+from adversary.adaptive import adaptive_name, with_adaptive
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from fedsim.config import Part
@@ -116,8 +116,7 @@ class RunData:
     def attacks(self) -> list[str]:
         """All attacks in the ledger, as the config orders them."""
         names = self.ledger["attack"].unique().to_pylist()
-        parts = self.folder.config.attack
-        own = [name for part in parts for name in (part.name, adaptive_name(part.name))]
+        own = with_adaptive(part.name for part in self.folder.config.attack)
         return sorted(names, key=lambda name: (own.index(name) if name in own else len(own), name))
 
     @property

@@ -4,7 +4,10 @@ import warnings
 import dp_accounting
 import pytest
 import torch
+from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
+from scipy.optimize import brentq
+from scipy.stats import norm
 from torch import nn
 
 from clients.train import train
@@ -157,15 +160,45 @@ def test_training_goes_through_empty_batches():
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
-def test_epsilon_is_dp_accountings():
-    event = dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(1.0))
-    oracle = RdpAccountant(orders=list(range(2, 200)))
-    oracle.compose(event, 1000)
-    assert subsampled_epsilon(1.0, 0.01, 1000, 1e-5) == pytest.approx(
-        oracle.get_epsilon(1e-5), rel=1e-3
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps"), [(1.0, 0.01, 1000), (4.0, 0.01, 10000), (0.5, 0.08, 390)]
+)
+def test_epsilon_is_dp_accountings(noise, rate, steps):
+    event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+    fine, renyi = PLDAccountant(), RdpAccountant()
+    found = subsampled_epsilon(noise, rate, steps, 1e-5)
+    assert found == pytest.approx(fine.compose(event, steps).get_epsilon(1e-5), rel=1e-3)
+    assert found < renyi.compose(event, steps).get_epsilon(1e-5)
+
+
+def test_epsilon_of_the_papers_example_is_below_its_moments_accountants():
+    # Abadi et al., section 3.2: q = 0.01, σ = 4, δ = 1e-5, 10,000 steps: ε ≈ 1.26.
+    orders = torch.arange(2, 65).tolist()
+    event = dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(4.0))
+    moments = RdpAccountant(orders=orders).compose(event, 10000)._rdp
+    theirs = min(m + math.log(1e5) / (order - 1) for m, order in zip(moments, orders, strict=True))
+    assert theirs == pytest.approx(1.26, abs=0.005)
+    assert subsampled_epsilon(4.0, 0.01, 10000, 1e-5) == pytest.approx(0.947, abs=1e-3)
+
+
+@pytest.mark.parametrize(("noise", "rate"), [(1.0, 0.01), (1.0, 0.5), (2.0, 0.1)])
+def test_one_steps_epsilon_is_that_of_two_known_densities(noise, rate):
+    """(1−q)·N(0, σ²) + q·N(1, σ²) exceeds e^ε·N(0, σ²) to the right of one point."""
+
+    def excess(epsilon):
+        edge = noise**2 * math.log((math.exp(epsilon) - 1 + rate) / rate) + 0.5
+        tail = norm.sf(edge / noise)
+        mixed = (1 - rate) * tail + rate * norm.sf((edge - 1) / noise)
+        return mixed - math.exp(epsilon) * tail - 1e-5
+
+    assert subsampled_epsilon(noise, rate, 1, 1e-5) == pytest.approx(
+        brentq(excess, 0.0, 50.0), rel=1e-4
     )
-    # Everything sampled is the Gaussian mechanism, whose ε is exact and below Rényi's.
+
+
+def test_epsilon_where_sampling_gains_nothing_is_the_gaussian_mechanisms():
     assert subsampled_epsilon(2.0, 1.0, 4, 1e-5) == gaussian_epsilon(1.0, 1e-5)
+    assert subsampled_epsilon(1e-3, 0.5, 1, 1e-5) == gaussian_epsilon(1e3, 1e-5)
 
 
 def test_epsilon_grows_with_rounds_and_epochs_and_shrinks_with_noise_and_data():
@@ -236,6 +269,8 @@ def test_ranges(options, rule):
     [
         (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), LOCAL, 1e-5,
          "got 1 = BatchNorm1d; use GroupNorm"),
+        (nn.Sequential(nn.Linear(4, 3), nn.InstanceNorm1d(3, track_running_stats=True)), LOCAL,
+         1e-5, "got 1 = InstanceNorm1d; set track_running_stats=False"),
         (bilinear(3), LocalTraining(0.1, 60), 1e-5,
          "at most the smallest client's 50 examples, got 60"),
         (bilinear(3), LOCAL, 0.02, r"must be below 1/n = 0.02 .* n = 50, got 0.02; use 0.002"),
@@ -244,4 +279,5 @@ def test_ranges(options, rule):
 def test_settings_in_which_it_would_not_hold_are_refused(model, local, delta, rule):
     with pytest.raises(ValueError, match=rule):
         chain(dp_sgd(delta=delta)).check(model, local, [100, 50])
-    chain(dp_sgd()).check(bilinear(3), LOCAL, [100, 50])
+    fine = nn.Sequential(nn.Linear(4, 3), nn.InstanceNorm1d(3), nn.GroupNorm(1, 3))
+    chain(dp_sgd()).check(fine, LOCAL, [100, 50])
