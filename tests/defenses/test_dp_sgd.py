@@ -210,6 +210,7 @@ def test_epsilon_grows_with_rounds_and_epochs_and_shrinks_with_noise_and_data():
     assert epsilon(noise=2.0) < epsilon()
     assert epsilon(n=1000) < epsilon()
     assert epsilon(sampling="shuffle", rounds=4) == gaussian_epsilon(2.0, 1e-5)
+    assert epsilon(sampling="shuffle", rounds=3, epochs=3) == gaussian_epsilon(3.0, 1e-5)
     assert epsilon() < epsilon(sampling="shuffle")
     gradient = LocalTraining(0.1, 8, upload="gradient")
     one = dp_sgd().promise.epsilon(gradient, 100, 5)
