@@ -10,7 +10,9 @@ correction that helps it most, which may be none. Nothing here knows any particu
 
 *Server must know*: what the attack itself must know, auxiliary data, and the defense with its
 parameters, not its coins.
-*Differs from the paper*: the paper attacks other secrets; its code is not at hand.
+*Differs from the paper*: the paper attacks other secrets; its code is not at hand. Every client is
+rehearsed in its first round, without what a defense would remember from earlier ones (the residuals
+of error feedback), and an uploaded gradient with all its examples (no Poisson sampling).
 """
 
 import math

@@ -130,6 +130,7 @@ def chain(*defenses: Defense) -> Defense:
             for name, value in defense.spend(_own(state, place), local, num_examples).items()
         }
 
+    counts = any(defense.spend is not spends_nothing for defense in defenses)
     return Defense(
         name=" → ".join(defense.name for defense in defenses) or "none",
         apply=apply,
@@ -137,7 +138,7 @@ def chain(*defenses: Defense) -> Defense:
         gradient=hooks[0].gradient if hooks else None,
         batches=hooks[0].batches if hooks else None,
         check=check,
-        spend=spend,
+        spend=spend if counts else spends_nothing,
         promise=_promise(defenses),
     )
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from defenses.defense import Defense, State, no_state
 from defenses.examples import example_gradients
 from defenses.promise import Promise, gaussian_epsilon
-from fedsim.models import mixing_layer
+from fedsim.models import mixing_layer, remembering_layer
 from fedsim.types import LocalTraining, Params
 
 if TYPE_CHECKING:  # slow to import
@@ -104,7 +104,12 @@ def dp_sgd(
         return {ROUNDS: torch.tensor(rounds)}
 
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
-        _check(model, local, min(sizes), delta)
+        _check(model, local, sizes, delta)
+        if max_epsilon is not None and epsilon(local, min(sizes), 1) > max_epsilon:
+            raise ValueError(
+                f"dp-sgd.max_epsilon: must allow a round, whose ε is "
+                f"{epsilon(local, min(sizes), 1):.3g} for the smallest client, got {max_epsilon:g}"
+            )
 
     sampled = "Poisson-subsampled Gaussian" if sampling == "poisson" else "Gaussian"
     return Defense(
@@ -204,12 +209,13 @@ def _step_loss(noise: float, rate: float) -> "PrivacyLossDistribution":
     return from_gaussian_mechanism(noise, sampling_prob=rate, value_discretization_interval=grid)
 
 
-def _check(model: nn.Module, local: LocalTraining, smallest: int, delta: float) -> None:
+def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: float) -> None:
+    smallest, largest = min(sizes), max(sizes)
     if found := mixing_layer(model):
         raise ValueError(
             f"dp-sgd: must have a model that does not mix examples, got {found}; use GroupNorm"
         )
-    if found := _remembering_layer(model):
+    if found := remembering_layer(model):
         raise ValueError(
             f"dp-sgd: must have a model whose buffers do not follow the data, got {found}; "
             "set track_running_stats=False"
@@ -219,19 +225,11 @@ def _check(model: nn.Module, local: LocalTraining, smallest: int, delta: float) 
             f"dp-sgd: local.batch_size must be at most the smallest client's {smallest} examples, "
             f"got {local.batch_size}; use a smaller one, or fewer clients"
         )
-    if delta >= 1 / smallest:
+    if delta >= 1 / largest:
         raise ValueError(
-            f"dp-sgd.delta: must be below 1/n = {1 / smallest:.3g} for the smallest client's n = "
-            f"{smallest}, got {delta:g}; use {0.1 / smallest:.1g}"
+            f"dp-sgd.delta: must be below 1/n = {1 / largest:.3g} for the largest client's n = "
+            f"{largest}, got {delta:g}; use {0.1 / largest:.1g}"
         )
-
-
-def _remembering_layer(model: nn.Module) -> str | None:
-    """Return the first layer that keeps statistics of the data, which would be uploaded as is."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
-            return f"{name} = {type(module).__name__}"
-    return None
 
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:

@@ -23,8 +23,7 @@ def freeze(*, layers: Sequence[str] = ()) -> Defense:
         layers: Names of tensors, or of what stands before a dot: "0" is "0.weight" and "0.bias".
 
     Raises:
-        ValueError: Before round 1, no layer is named or the model lacks one; on an update, it
-            lacks one.
+        ValueError: Before round 1 and on an update, no layer is named or one is missing.
     """
 
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
@@ -37,6 +36,8 @@ def freeze(*, layers: Sequence[str] = ()) -> Defense:
         state: State,
         generator: Generator,  # noqa: ARG001
     ) -> tuple[dict[str, Tensor], State]:
+        if not layers:
+            raise ValueError("layers: must name at least one, got none")
         frozen = _frozen(layers, params)
         return {
             name: torch.zeros_like(value) if name in frozen else value

@@ -17,7 +17,8 @@ def sign(*, magnitude: float | None = None) -> Defense:
     Non-Convex Problems", ICML 2018 (fixed s); Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback
     Fixes SignSGD and other Gradient Compression Schemes", ICML 2019, algorithm 1 without its
     feedback (mean magnitude). A zero becomes +s or −s at random, so that it is no third symbol;
-    a tensor of zeros only has s = 0 and stays zero. Promises no privacy.
+    a tensor of zeros only has s = 0 and stays zero. Uploaded as a gradient these are the two
+    symbols of the wire; uploaded weights are the sum with those sent, rounded. Promises no privacy.
 
     Args:
         magnitude: s for all entries, in units of the update, > 0; None for each tensor's mean.

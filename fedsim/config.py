@@ -290,9 +290,9 @@ def _put(tables: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(listed, list):
             raise ConfigError(f"--set {key}: '{sections[0]}' must be a list, got {listed!r}")
         found = [part for part in listed if part.get("name") == sections[1]]
-        part = found[0] if found else {"name": sections[1]}
-        part[name] = value
-        tables[sections[0]] = listed if found else [*listed, part]
+        part = {**(found[0] if found else {"name": sections[1]}), name: value}
+        others = listed if found else [*listed, part]
+        tables[sections[0]] = [part if found and it is found[0] else it for it in others]
         return
     for section in sections:
         table = tables.setdefault(section, {})

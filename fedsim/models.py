@@ -181,6 +181,14 @@ def mixing_layer(model: nn.Module) -> str | None:
     return None
 
 
+def remembering_layer(model: nn.Module) -> str | None:
+    """Return the first layer that keeps statistics of the data, which would be uploaded as is."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            return f"{name} = {type(module).__name__}"
+    return None
+
+
 def _check_output(name: str, model: object, input_shape: Shape, num_classes: int) -> None:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model.name: must build a torch module, got {type(model).__name__}")

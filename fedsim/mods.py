@@ -1,16 +1,15 @@
 """Defenses in a Flower app of one's own: a defense as a mod of its ClientApp."""
 
-import secrets
 from collections.abc import Callable
 from contextvars import ContextVar
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from torch import Tensor
 
-from defenses.defense import Defense, defend
+from defenses.defense import Defense, defend, spends_nothing
 from fedsim.errors import one_line
-from fedsim.rng import generator
+from fedsim.rng import generator, secret_generator
 from fedsim.types import Upload
 from fedsim.wire import from_record, to_record
 
@@ -25,7 +24,7 @@ _depth: ContextVar[int] = ContextVar("depth", default=0)
 def as_mod(
     defense: Defense, *, upload: Upload = "weights", buffers: bool = False, seed: int | None = None
 ) -> Mod:
-    """Return a Flower mod that applies a defense to everything a ClientApp uploads.
+    """Return a Flower mod that applies a defense to the arrays of every train reply.
 
     `ClientApp(mods=[as_mod(chain(clip(bound=1.0), gaussian(std=0.1)))])`. Flower's outermost mod
     touches the upload last: of stacked ones, the last in the list defends first. Integers and
@@ -38,14 +37,15 @@ def as_mod(
         upload: Whether the app uploads trained weights, which are defended as their difference
             to those received, or a gradient.
         buffers: Defend floating-point batch statistics too.
-        seed: Of the defense's coins. Without one, each node draws its own secret and keeps it in
-            its state; give one only to repeat an experiment, because who knows it can take the
-            noise off.
+        seed: Of the defense's coins. Without one every upload has new ones from the system's
+            entropy; give one only to repeat an experiment, because who knows it can take the noise
+            off.
 
     Raises:
-        ValueError: The defense works inside training.
+        ValueError: The defense works inside training, or keeps a budget.
     """
-    if defense.gradient is not None or defense.batches is not None:
+    inside = defense.gradient is not None or defense.batches is not None
+    if inside or defense.spend is not spends_nothing:
         raise ValueError(
             f"as_mod: must be a defense on the update, got {defense.name}, which works inside "
             "training: use fedsim's client"
@@ -118,22 +118,21 @@ def _only(content: RecordDict, what: str) -> tuple[str, ArrayRecord]:
 
 
 def _is_parameter(name: str, value: Tensor, *, buffers: bool) -> bool:
+    if value.is_complex():
+        raise ValueError(f"arrays: must be real, got {name} of {value.dtype}")
     return value.is_floating_point() and (buffers or name.rpartition(".")[2] not in STATISTICS)
 
 
 def _stream(message: Message, context: Context, key: str, seed: int | None) -> torch.Generator:
-    """Return coins of this node, round and place among the stacked mods.
+    """Return new coins; with a seed those of this node, round and place among the stacked mods.
 
-    Without a round in the message, the message's own id stands for it.
+    They must not repeat: the server chooses the rounds' numbers, and of two uploads with the same
+    noise the difference is clean. Without a round in the message, its own id stands for it.
     """
+    if seed is None:
+        return secret_generator()
     configs = message.content.config_records.values()
     rounds = [str(c["server-round"]) for c in configs if "server-round" in c]
-    round_ = rounds[0] if rounds else message.metadata.message_id or secrets.token_hex(16)
-    if seed is None:
-        own = f"{key}-secret"
-        if own not in context.state:
-            context.state[own] = ConfigRecord({"secret": secrets.token_hex(16)})
-        secret = str(context.state.config_records[own]["secret"])
-        return generator(0, secret, "defense", round_)
+    round_ = rounds[0] if rounds else message.metadata.message_id or "none"
     client = context.node_config.get("partition-id", context.node_id)
     return generator(seed, key, str(client), round_)

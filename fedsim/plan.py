@@ -172,7 +172,7 @@ def price(
             if name in told
         ]
     promise = plan.defense.promise
-    if promise.epsilon is not None:
+    if promise.epsilon is not None and models.remembering_layer(plan.model) is None:
         for client, rounds in rounds_of.items():
             epsilon = promise.epsilon(plan.local, len(plan.federated.clients[int(client)]), rounds)
             measures.append(Measure(round_, "defense", "epsilon", epsilon, client))

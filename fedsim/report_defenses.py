@@ -153,11 +153,19 @@ def trade_off(rows: Sequence[Defended]) -> Picture | None:
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside right upper")
     caption = (
-        "One point per run: up is what the strongest attacker got, one that knows the defense "
-        "included, on average over clients and rounds; right is the model's accuracy. The line "
-        "joins the runs that no other beats in both. Dashed: the best guess without any update; "
-        "below it nothing leaks."
+        "One point per run: up is what the strongest attacker got, on average over clients and "
+        "rounds; right is the model's accuracy. The line joins the runs that no other beats in "
+        "both. Dashed: the best guess without any update."
     )
+    for family in families:
+        lefts = [left for row in known for left in row.left if left.family == family]
+        knowing = any(left.adaptive for left in lefts)
+        caption += (
+            f" {family.capitalize()}: attackers that know the defense are among them."
+            if knowing else
+            f" {family.capitalize()}: no attacker here knows the defense, and one that does may "
+            "get more."
+        )  # fmt: skip
     return Picture("Leakage against accuracy", caption, svg(fig))
 
 

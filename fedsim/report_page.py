@@ -94,14 +94,16 @@ replace(" (adaptive)", "") }}</span>{% else %}–{% endif %}</td>
 <i>static</i> (knows nothing of the defense) and <i>adaptive</i> (knows it and its options, not its
 coins) counts. <i>Cosine</i> and <i>SNR</i> compare the upload with what the client would have
 uploaded without the defense; – is an update left as it was. <i>Upload</i> is the update in its shortest plain
-encoding (dense, sparse or a table of values); Flower itself sends every array dense.</p>
+encoding (dense, sparse or a table of values); Flower itself sends every array dense. <i>Train</i>
+includes what the comparison itself takes, for a defense inside training a second training.</p>
 {% set promises = {} %}
 {% for row in defended if row.kind not in promises or row.epsilon %}
 {% if promises.update({row.kind: 1}) %}{% endif %}
-<p>{% if row.promise.epsilon %}<b>{{ row.name }}</b>: formal, towards the server: {{ row.promise.statement }};
-{{ row.promise.mechanism }}, neighbours {{ row.promise.relation }}; {% if row.epsilon is not none
-%}ε = {{ "%.3g" | format(row.epsilon) }} at δ = {{ "%g" | format(row.promise.delta) }} for the most
-exposed client after the last round.{% endif %}
+<p>{% if row.promise.epsilon and row.epsilon is not none %}<b>{{ row.name }}</b>: formal, towards the server: {{ row.promise.statement }};
+{{ row.promise.mechanism }}, neighbours {{ row.promise.relation }}; ε = {{ "%.3g" | format(row.epsilon) }} at δ = {{ "%g" | format(row.promise.delta) }} for the most
+exposed client after the last round.
+{% elif row.promise.epsilon %}<b>{{ row.name }}</b>: no guarantee here, because the model's running
+statistics are uploaded as they are, or no round was finished.
 {% elif row.kind != "none" %}<b>{{ row.kind }}</b>: heuristic, no guarantee: {{ row.promise.statement }}.
 {% endif %}</p>
 {% endfor %}

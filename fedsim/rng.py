@@ -1,10 +1,14 @@
 """Randomness by name: every stream is derived from the run's seed and the names of its use."""
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+
+HEADER, WORDS = 3, 624  # of the state of torch's generator, in 64-bit words
 
 
 def derive(seed: int, *names: object) -> int:
@@ -22,6 +26,22 @@ def derive(seed: int, *names: object) -> int:
 def generator(seed: int, *names: object) -> torch.Generator:
     """Return a torch generator on the stream called `names`."""
     return torch.Generator().manual_seed(derive(seed, *names))
+
+
+def secret_generator() -> torch.Generator:
+    """Return a torch generator that nobody can repeat, its whole state from the system's entropy.
+
+    A seed would leave 32 bits: torch's Mersenne Twister uses no more of it, and trying them all
+    takes hours. The twister itself is no cipher: 624 draws that are seen exactly tell the others,
+    which noise added to unknown numbers does not show.
+    """
+    generator = torch.Generator()
+    state = generator.get_state()
+    words = state.numpy().view("uint64")  # seed, counters, then the twister's 624 words
+    drawn = np.frombuffer(secrets.token_bytes(4 * WORDS), dtype=np.uint32)
+    words[HEADER : HEADER + WORDS] = drawn
+    generator.set_state(state)
+    return generator
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from fedsim import api
 from fedsim import config as configs
 from fedsim.config import Config, Engine
-from fedsim.errors import BadRecording, ConfigError, FedsimError
+from fedsim.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.plan import prepare
 from fedsim.run_folder import RunFolder
 
@@ -64,7 +64,7 @@ def cells(
         chosen = [(key, value) for (key, _), value in zip(overs, values, strict=True)]
         name = "_".join(_label(key, value) for key, value in chosen) or "run"
         try:
-            config = configs.read(path, settings, chosen)
+            config = configs.read(path, settings, chosen).model_copy(update={"versions": {}})
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
         while name in found:  # labels leave out what no file name can hold
@@ -129,8 +129,10 @@ def _run(cell: Cell, path: Path) -> str | None:
             api.run(cell.config, path)
         elif max(RunFolder(path).finished_rounds, default=-1) < cell.config.federation.rounds:
             api.resume(path)
-    except (FedsimError, OSError) as error:
+    except FedsimError as error:
         return str(error)
+    except Exception as error:  # the other runs go on
+        return one_line(error)
     return None
 
 

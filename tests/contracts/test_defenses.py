@@ -1,14 +1,16 @@
 """What every defense must keep; a new line in DEFENSES is tested here by itself."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from defenses import DEFENSES
+from defenses import DEFENSES, freeze
 from fedsim.rng import generator
 from fedsim.wire import from_record, to_record
 from tests.builders import same_params, sticky
 
-ALL = {**DEFENSES, "sticky": sticky}
+ALL = {**DEFENSES, "sticky": sticky, "freeze": partial(freeze, layers=["conv"])}
 UPDATE = {
     "conv": torch.randn(4, 3, 5, 5, generator=generator(0, "a")),
     "bias": torch.randn(4, dtype=torch.float64, generator=generator(0, "b")),

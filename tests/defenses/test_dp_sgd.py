@@ -227,7 +227,7 @@ def test_a_spent_budget_ends_a_clients_part():
     epsilon = dp_sgd().promise.epsilon
     state, rounds = defense.init({}), 0
     with pytest.raises(ValueError, match="privacy budget spent: round .* max_epsilon = 6"):  # noqa: PT012
-        while True:
+        for _ in range(100):
             state = defense.spend(state, LOCAL, 100)
             rounds += 1
     assert epsilon(LOCAL, 100, rounds) <= 6 < epsilon(LOCAL, 100, rounds + 1)
@@ -274,7 +274,7 @@ def test_ranges(options, rule):
          1e-5, "got 1 = InstanceNorm1d; set track_running_stats=False"),
         (bilinear(3), LocalTraining(0.1, 60), 1e-5,
          "at most the smallest client's 50 examples, got 60"),
-        (bilinear(3), LOCAL, 0.02, r"must be below 1/n = 0.02 .* n = 50, got 0.02; use 0.002"),
+        (bilinear(3), LOCAL, 0.02, r"must be below 1/n = 0.01 .* n = 100, got 0.02; use 0.001"),
     ],
 )  # fmt: skip
 def test_settings_in_which_it_would_not_hold_are_refused(model, local, delta, rule):

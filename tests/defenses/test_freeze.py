@@ -20,7 +20,6 @@ LOCAL = LocalTraining(lr=0.1, batch_size=1)
 @pytest.mark.parametrize(
     ("layers", "frozen"),
     [
-        ([], set()),
         (["0"], {"0.weight", "0.bias"}),
         (["0.bias"], {"0.bias"}),
         (["head", "0.weight"], {"head.weight", "0.weight"}),
@@ -43,6 +42,7 @@ def test_the_named_tensors_are_zero_and_the_others_as_they_were(layers, frozen):
         (["0.wieght"], "layers: must be in the model, got '0.wieght'; did you mean '0.weight'?"),
         (["xyz"], "layers: must be in the model, got 'xyz'; one of 0, 01, head"),
         ([""], "layers: must be in the model, got ''; one of 0, 01, head"),
+        ([], "layers: must name at least one, got none"),
     ],
 )
 def test_a_layer_that_an_update_lacks_fails_closed(layers, sentence):

@@ -5,7 +5,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from defenses import Defense, chain, clip, gaussian
+from defenses import Defense, chain, clip, freeze, gaussian
 from fedsim.mods import FAILED, as_mod
 from tests.builders import sticky
 
@@ -114,8 +114,8 @@ def test_coins_differ_between_nodes_and_rounds_and_come_from_no_global_stream():
             (message(None), here), (message(None), here),
         )
     ]  # fmt: skip
-    assert draws[0] == draws[1]  # one node, one round
-    assert len({str(draw) for draw in draws}) == 5
+    # Nor do they repeat with the round's number, which the server chooses.
+    assert len({str(draw) for draw in draws}) == 6
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -140,6 +140,8 @@ def test_other_messages_and_errors_pass():
         (Defense("d", lambda p, s, g: ({"w": p["w"] / 0}, s)), MOVED, "NaN or infinity"),
         (Defense("d", lambda p, s, g: 1 / 0), MOVED, "division by zero"),
         (clip(), {**MOVED, "w": np.array([np.nan, 1], dtype=np.float32)}, "update: w: must be fin"),
+        (clip(), {**MOVED, "w": MOVED["w"] * 1j}, "arrays: must be real, got w of torch.complex64"),
+        (freeze(), MOVED, "layers: must name at least one, got none"),
         (clip(), {"v": MOVED["w"]}, "names and shapes received, got 'v'"),
         (clip(), {"n": np.array(1)}, "floating-point parameters, got none"),
     ],
@@ -166,3 +168,7 @@ def test_a_defense_inside_training_is_refused():
     inside = chain(Defense("hook", gradient=lambda *_: []))
     with pytest.raises(ValueError, match="must be a defense on the update, got hook"):
         as_mod(inside)
+    budget = chain(Defense("budget", spend=lambda state, local, count: state))
+    with pytest.raises(ValueError, match="must be a defense on the update, got budget"):
+        as_mod(budget)
+    as_mod(chain(clip(), gaussian()))

@@ -1,6 +1,6 @@
 import torch
 
-from fedsim.rng import derive, generator, global_stream
+from fedsim.rng import derive, generator, global_stream, secret_generator
 
 
 def test_a_stream_is_named_by_all_its_parts():
@@ -23,3 +23,17 @@ def test_the_global_generator_is_put_back():
         inside = torch.rand(2)
     assert torch.equal(torch.rand(2), expected)
     assert not torch.equal(inside, expected)
+
+
+def test_secret_coins_are_new_every_time_and_well_spread():
+    draws = [torch.randn(4000, generator=secret_generator()) for _ in range(3)]
+    assert len({tuple(draw[:3].tolist()) for draw in draws}) == 3
+    for draw in draws:
+        assert abs(float(draw.mean())) < 5 / 4000**0.5
+        assert abs(float(draw.std()) - 1) < 5 / 8000**0.5
+    # More than a seed can say: the twister's words are not those of any 32-bit seed's recurrence.
+    state = secret_generator().get_state().numpy().view("uint64")
+    words = [int(word) for word in state[3:627]]
+    assert all(word < 2**32 for word in words)
+    expected = (1812433253 * (words[0] ^ (words[0] >> 30)) + 1) % 2**32
+    assert words[1] != expected
