@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
@@ -159,9 +159,9 @@ def _promise(defenses: Sequence[Defense]) -> Promise:
             return gaussian_mechanism(bound, defense.noise, defense.delta)
         bound = defense.bound(bound)
     if not defenses:
-        return replace(HEURISTIC, statement="no defense")
+        return Promise("no defense")
     said = [defense.promise.statement for defense in defenses]
-    return replace(HEURISTIC, statement="; ".join(dict.fromkeys(said)))
+    return Promise("; ".join(dict.fromkeys(said)))
 
 
 class Defended(NamedTuple):

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, State, no_state
-from defenses.examples import example_gradients
+from defenses.examples import check_apart, example_gradients
 from defenses.promise import Promise, gaussian_epsilon
-from fedsim.models import mixing_layer, remembering_layer
+from fedsim.models import remembering_layer
 from fedsim.types import LocalTraining, Params
 
 if TYPE_CHECKING:  # slow to import
@@ -211,10 +211,7 @@ def _step_loss(noise: float, rate: float) -> "PrivacyLossDistribution":
 
 def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: float) -> None:
     smallest, largest = min(sizes), max(sizes)
-    if found := mixing_layer(model):
-        raise ValueError(
-            f"dp-sgd: must have a model that does not mix examples, got {found}; use GroupNorm"
-        )
+    check_apart("dp-sgd", model)
     if found := remembering_layer(model):
         raise ValueError(
             f"dp-sgd: must have a model whose buffers do not follow the data, got {found}; "

@@ -5,7 +5,20 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from fedsim.models import mixing_layer
 from fedsim.types import Params
+
+
+def check_apart(defense: str, model: nn.Module) -> None:
+    """Refuse a model in which one example's output depends on the others.
+
+    Raises:
+        ValueError: A layer mixes examples.
+    """
+    if found := mixing_layer(model):
+        raise ValueError(
+            f"{defense}: must have a model that does not mix examples, got {found}; use GroupNorm"
+        )
 
 
 def example_gradients(

@@ -9,9 +9,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Defense
-from defenses.examples import example_gradients
+from defenses.examples import check_apart, example_gradients
 from defenses.promise import Promise
-from fedsim.models import mixing_layer
 from fedsim.types import LocalTraining, Params
 
 RIDGE = 1e-3  # of the mean eigenvalue, so that the surrogate can be fitted at all
@@ -61,10 +60,7 @@ def perturb(*, strength: float = 0.1, shadows: int = 64) -> Defense:
         return torch.autograd.grad((weights * losses).sum(), list(parameters.values()))
 
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
-        if found := mixing_layer(model):
-            raise ValueError(
-                f"perturb: must have a model that does not mix examples, got {found}; use GroupNorm"
-            )
+        check_apart("perturb", model)
 
     said = "misleads one linear surrogate; another attacker may not follow it"
     return Defense("perturb", gradient=gradient, check=check, promise=Promise(said))

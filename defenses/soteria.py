@@ -8,9 +8,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Defense
+from defenses.examples import check_apart
 from defenses.promise import Promise
 from fedsim.errors import nearest
-from fedsim.models import mixing_layer
 from fedsim.types import LocalTraining, Params
 
 
@@ -66,10 +66,7 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
         if layer not in known:
             hint = nearest(layer, known) if known else "the model has none"
             raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
-        if found := mixing_layer(model):  # a batch's slopes would cancel to rounding errors
-            raise ValueError(
-                f"soteria: must have a model that does not mix examples, got {found}; use GroupNorm"
-            )
+        check_apart("soteria", model)  # a batch's slopes would cancel to rounding errors
 
     said = "hides part of one layer from reconstruction; everything else is exact"
     return Defense("soteria", gradient=gradient, check=check, promise=Promise(said))

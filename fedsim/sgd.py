@@ -39,11 +39,6 @@ def descend(
             torch._foreach_add_(list(parameters), velocity or gradients, alpha=-local.lr)
 
 
-def epoch_orders(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:
-    """Return a new order of a client's examples for every epoch."""
-    return [torch.randperm(count, generator=generator) for _ in range(local.epochs)]
-
-
 def mean_gradient(
     model: nn.Module,
     parameters: Params,
@@ -64,5 +59,5 @@ def shuffled(count: int, local: LocalTraining, generator: Generator) -> list[Ten
     """
     if local.upload == "gradient":
         return [torch.randperm(count, generator=generator)[: local.batch_size]]
-    orders = epoch_orders(count, local, generator)
+    orders = [torch.randperm(count, generator=generator) for _ in range(local.epochs)]
     return [batch for order in orders for batch in order.split(local.batch_size)]
