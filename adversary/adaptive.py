@@ -1,4 +1,4 @@
-"""An adversary that knows the clients' defense: every label attack, behind a correction.
+"""An adversary that knows the clients' defense: every attack, behind a correction.
 
 fedsim's own; adaptive in the sense of Li et al., "Analyzing Inference Privacy Risks Through
 Gradients in Machine Learning", CCS 2024: the best, on rehearsed data, of a set of attacks that
@@ -16,16 +16,17 @@ of error feedback), and an uploaded gradient with all its examples (no Poisson s
 """
 
 import math
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 
+from adversary import adaptive_members
 from adversary.attack import Attack, Infer
+from adversary.corrections import Correct, corrected, learn
 from adversary.head import find_head
 from adversary.memo import once
 from adversary.rehearsal import defended, rehearse
@@ -34,10 +35,6 @@ from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, 
 
 REHEARSED = {"gradient": 48, "weights": 16}  # clients; corrections are learned from one half, and
 # each attack chooses on the other
-PRIOR = 8.0  # pairs of an entry that its layer's own slope is worth
-
-Correct = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""The head's weight and bias in an update → the same, corrected."""
 
 
 def adaptive(attack: Attack) -> Attack:
@@ -45,7 +42,7 @@ def adaptive(attack: Attack) -> Attack:
     return replace(
         attack,
         name=adaptive_name(attack.name),
-        infer=partial(infer, inner=attack.infer),
+        infer=partial(TWINS[attack.family], inner=attack.infer),
         needs=(*attack.needs, "inputs", "labels", "defense"),
         adaptive=False,
         knows_defense=True,
@@ -80,7 +77,7 @@ def infer(
     size = _bucket(latest)
     name = chosen(auxiliary, latest.sent, inner, local=latest.local, size=size)
     correct = corrections(auxiliary, latest.sent, local=latest.local, size=size)[name]
-    return inner(_corrected(latest, auxiliary, correct), auxiliary, generator)
+    return inner(corrected(latest, _names(auxiliary), correct), auxiliary, generator)
 
 
 def _bucket(observation: Observation) -> int:
@@ -133,45 +130,10 @@ def rehearsed(
 def corrections(
     auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
 ) -> dict[str, Correct]:
-    """Return, by name, ways to undo the defense, learned from pairs of rehearsed updates.
-
-    `none`; `scale` divides each layer by the share of its gradient that the defense lets through
-    (⟨u, g⟩/⟨g, g⟩), for clipping; `expect` is the linear expectation E[g | u] of every entry, for
-    noise and signs.
-    """
+    """Return ways to undo what the defense does to the head, learned from half of the pairs."""
     pairs = rehearsed(auxiliary, sent, local=local, size=size)[::2]
     plain = [_head(pair.plain, auxiliary) for pair in pairs]
-    uploaded = [_head(pair.defended, auxiliary) for pair in pairs]
-    g = [torch.stack(values).double() for values in zip(*plain, strict=True)]
-    u = [torch.stack(values).double() for values in zip(*uploaded, strict=True)]
-    through = [_ratio((a * b).sum(), b.square().sum()) for a, b in zip(u, g, strict=True)]
-    lines = [_line(a, b) for a, b in zip(u, g, strict=True)]
-
-    def scale(parts: Sequence[Tensor]) -> list[Tensor]:
-        return [part / (t if t > 0 else 1.0) for part, t in zip(parts, through, strict=True)]
-
-    def expect(parts: Sequence[Tensor]) -> list[Tensor]:
-        return [mean + slope * (part.double() - middle)
-                for part, (mean, slope, middle) in zip(parts, lines, strict=True)]  # fmt: skip
-
-    return {"none": lambda parts: parts, "scale": scale, "expect": expect}
-
-
-def _line(u: Float[Tensor, "n ..."], g: Float[Tensor, "n ..."]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean of g, slope of g on u, and mean of u, per entry.
-
-    Few pairs tell little of one entry: its slope is drawn towards that of the whole layer.
-    """
-    mean, middle = g.mean(dim=0), u.mean(dim=0)
-    product, square = ((g - mean) * (u - middle)).mean(dim=0), (u - middle).square().mean(dim=0)
-    layer = _ratio(product.sum(), square.sum())
-    weight = PRIOR / len(u)
-    slope = (product + weight * layer * square.mean()) / (square + weight * square.mean() + 1e-300)
-    return mean, slope, middle
-
-
-def _ratio(above: Tensor, below: Tensor) -> float:
-    return float(above / below) if float(below) > 0 else 0.0
+    return learn(plain, [_head(pair.defended, auxiliary) for pair in pairs])
 
 
 @once(size=256)
@@ -184,7 +146,7 @@ def chosen(
     for name, correct in corrections(auxiliary, sent, local=local, size=size).items():
         found[name] = 0.0
         for place, pair in enumerate(pairs):
-            view = _corrected(pair.defended, auxiliary, correct)
+            view = corrected(pair.defended, _names(auxiliary), correct)
             try:
                 guess = inner(view, auxiliary, derived(0, "choose", place)).double()
             except ValueError:  # this correction does not go with this attack
@@ -194,18 +156,13 @@ def chosen(
     return max(found, key=lambda name: found[name])  # of equals the first: none
 
 
+def _names(auxiliary: Auxiliary) -> list[str]:
+    head = find_head(auxiliary)
+    return [name for name in (head.weight, head.bias) if name is not None]
+
+
 def _head(observation: Observation, auxiliary: Auxiliary) -> list[Tensor]:
-    names = find_head(auxiliary)
-    return [observation.update.delta[n] for n in (names.weight, names.bias) if n is not None]
+    return [observation.update.delta[name] for name in _names(auxiliary)]
 
 
-def _corrected(observation: Observation, auxiliary: Auxiliary, correct: Correct) -> View:
-    """Return a view with another gradient of the head; the other layers are read as they are."""
-    names, delta = find_head(auxiliary), observation.update.delta
-    parts = _head(observation, auxiliary)
-    kept = [name for name in (names.weight, names.bias) if name is not None]
-    corrected = [
-        value.to(part.dtype) for value, part in zip(correct(parts), parts, strict=True)
-    ]  # fmt: skip
-    overlay = ChainMap(dict(zip(kept, corrected, strict=True)), delta)  # type: ignore[arg-type]
-    return View([replace(observation, update=replace(observation.update, delta=overlay))])
+TWINS = {"label": infer, "membership": adaptive_members.infer}

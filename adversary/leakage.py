@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from adversary.adaptive import adaptive
+from adversary.adaptive import TWINS, adaptive
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES, Family
@@ -76,7 +76,7 @@ def _found(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
 
 def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:
     known = (auxiliary.defense, auxiliary.inputs, auxiliary.labels)
-    able = attack.family == "label" and attack.adaptive and not attack.baseline
+    able = attack.family in TWINS and attack.adaptive and not attack.baseline
     return able and all(value is not None for value in known)
 
 

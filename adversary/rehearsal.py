@@ -25,18 +25,40 @@ def rehearse(
     """Do as the client did, with auxiliary examples drawn with these counts.
 
     Args:
-        observation: The weights sent and the protocol; its update is not looked at.
+        observation: As for `rehearse_with`.
         auxiliary: With inputs and labels.
         counts: Examples of each class; of a class without any, others stand in.
         generator: Draws examples, their order, and what dropout leaves out.
-        hooked: Whether the client trains as the defense says that the adversary knows of.
+        hooked: As for `rehearse_with`.
     """
-    inputs, labels, local = auxiliary.inputs, auxiliary.labels, observation.local
+    inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
     rows = torch.cat([_draw(labels, c, int(n), generator) for c, n in enumerate(counts)])
-    inputs, labels = inputs[rows], torch.arange(len(counts)).repeat_interleave(counts)
-    model = working_copy(auxiliary, observation.sent)
+    labels = torch.arange(len(counts)).repeat_interleave(counts)
+    return rehearse_with(observation, auxiliary, inputs[rows], labels, generator, hooked=hooked)
+
+
+def rehearse_with(
+    observation: Observation,
+    auxiliary: Auxiliary,
+    inputs: Tensor,
+    labels: Tensor,
+    generator: Generator,
+    *,
+    hooked: bool = False,
+) -> Observation:
+    """Do as the client did, with these examples.
+
+    Args:
+        observation: The weights sent and the protocol; its update is not looked at.
+        auxiliary: The architecture, and the defense where `hooked`.
+        inputs: The examples.
+        labels: Theirs.
+        generator: Draws their order, and what dropout leaves out.
+        hooked: Whether the client trains as the defense says that the adversary knows of.
+    """
+    local, model = observation.local, working_copy(auxiliary, observation.sent)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     hook = (hooked and auxiliary.defense.gradient) or mean_gradient
     batches = (hooked and auxiliary.defense.batches) or shuffled

@@ -80,6 +80,11 @@ class Federation(_Section):
             )
         return self
 
+    def is_evaluated(self, round_: int) -> bool:
+        """Whether the model is tested after a round; after the last one too, unless never."""
+        every = self.evaluate_every
+        return bool(every) and (round_ % every == 0 or round_ == self.rounds)
+
     @property
     def sampled(self) -> int:
         """Clients that train in each round."""

@@ -153,13 +153,15 @@ def price(
     """Return what the clients' defenses cost and promise after a round.
 
     How far each upload is from the undefended one stands in the client's truth, where there is
-    any; ε follows from the protocol.
+    any; ε follows from the protocol, and is worked out in the rounds that are
+    evaluated, and in the last.
 
     Args:
         plan: Of the run.
         folder: Where the run is kept.
         round_: The round.
-        rounds_of: Client → rounds it took part in so far, this one included.
+        rounds_of: Client → rounds it took part in so far, this one included; every client that
+            took part in any.
     """
     if not plan.config.defense:
         return []
@@ -172,6 +174,9 @@ def price(
             if name in told
         ]
     promise = plan.defense.promise
+    federation = plan.config.federation
+    if not federation.is_evaluated(round_) and round_ != federation.rounds:
+        return measures
     if promise.epsilon is not None and models.remembering_layer(plan.model) is None:
         for client, rounds in rounds_of.items():
             epsilon = promise.epsilon(plan.local, len(plan.federated.clients[int(client)]), rounds)

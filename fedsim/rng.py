@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,30 +18,40 @@ def derive(seed: int, *names: object) -> int:
         seed: The run's seed.
         *names: What the stream is for, e.g. `"infer", "llg", client, round`.
     """
-    # The length of each part goes in, so that ("ab", "c") and ("a", "bc") differ.
-    text = "".join(f"{len(part)}:{part}" for part in map(str, (seed, *names)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+    text = _text(seed, names).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 
 def generator(seed: int, *names: object) -> torch.Generator:
-    """Return a torch generator on the stream called `names`."""
-    return torch.Generator().manual_seed(derive(seed, *names))
+    """Return a torch generator on the stream called `names`.
+
+    Its whole state comes from them. A seed would leave 32 bits, of which two in a hundred thousand
+    streams are likely to be the same: torch's Mersenne Twister uses no more of it.
+    """
+    return _with_state(hashlib.shake_128(_text(seed, names).encode()).digest(4 * WORDS))
 
 
 def secret_generator() -> torch.Generator:
     """Return a torch generator that nobody can repeat, its whole state from the system's entropy.
 
-    A seed would leave 32 bits: torch's Mersenne Twister uses no more of it, and trying them all
-    takes hours. The twister itself is no cipher: 624 draws that are seen exactly tell the others,
-    which noise added to unknown numbers does not show.
+    The twister itself is no cipher: 624 draws that are seen exactly tell the others, which noise
+    added to unknown numbers does not show.
     """
+    return _with_state(secrets.token_bytes(4 * WORDS))
+
+
+def _with_state(drawn: bytes) -> torch.Generator:
     generator = torch.Generator()
     state = generator.get_state()
     words = state.numpy().view("uint64")  # seed, counters, then the twister's 624 words
-    drawn = np.frombuffer(secrets.token_bytes(4 * WORDS), dtype=np.uint32)
-    words[HEADER : HEADER + WORDS] = drawn
+    words[HEADER : HEADER + WORDS] = np.frombuffer(drawn, dtype=np.uint32)
     generator.set_state(state)
     return generator
+
+
+def _text(seed: int, names: Iterable[object]) -> str:
+    # The length of each part goes in, so that ("ab", "c") and ("a", "bc") differ.
+    return "".join(f"{len(part)}:{part}" for part in map(str, (seed, *names)))
 
 
 @contextmanager
@@ -53,7 +63,7 @@ def global_stream(seed: int, *names: object) -> Iterator[None]:
     # Not torch.manual_seed, which imports the compiler: 4 CPU-seconds in every process.
     ours = torch.default_generator
     before = ours.get_state()
-    ours.manual_seed(derive(seed, *names))
+    ours.set_state(generator(seed, *names).get_state())
     try:
         yield
     finally:

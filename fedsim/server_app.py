@@ -87,7 +87,7 @@ def federate(
             measures += _evaluate(plan, round_, params)
             measures += _costs(round_, recording, trained - begun, attacked - trained)
             taken.update(recording.norms.keys())
-            measures += price(plan, folder, round_, {c: taken[c] for c in recording.norms})
+            measures += price(plan, folder, round_, taken)
             checkpoint = Checkpoint(round_, params, state.capture(plan.strategy), client_states())
             folder.commit(checkpoint, leaks, measures, guesses)
             seconds = time.perf_counter() - begun
@@ -195,9 +195,7 @@ def _no_aggregate(round_: int, recording: Recording) -> str:
 
 def _evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
     """Measure the global model on the test set, in rounds that are due."""
-    every = plan.config.federation.evaluate_every
-    last = plan.config.federation.rounds
-    if not every or (round_ % every and round_ != last):
+    if not plan.config.federation.is_evaluated(round_):
         return []
     dataset, model = plan.federated.dataset, plan.model
     load(model, params)

@@ -92,7 +92,6 @@ ATTACKS: dict[str, Attack] = {
             cosine_mia,
             needs=("candidates",),
             summary="cosine of the update and each candidate's own gradient",
-            adaptive=False,
         ),
         Attack("random", "label", random, summary="every label at random", baseline=True),
         Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),

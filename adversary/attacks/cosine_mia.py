@@ -14,11 +14,6 @@ orthogonal; a heuristic otherwise.
 over rounds. Gradients are taken in evaluation mode, where no candidate depends on another: batch
 normalisation uses the running statistics sent, and nothing is dropped out; clients train in
 training mode.
-
-It does not look at the clients' defense. What an adversary that knows it could do instead was
-mostly worse on digits (MLP, FedAvg and FedSGD): cosines over the coordinates that an upload kept
-lost up to 2 points of AUROC behind pruning and quantisation, and gained (5) only where a gradient's
-coordinates had been dropped at random; signs against signs lost 1 to 5 behind one-bit uploads.
 """
 
 import copy

@@ -237,7 +237,7 @@ def test_a_spent_budget_ends_a_clients_part():
 def test_in_a_run_clients_stop_when_their_budget_is_spent(tmp_path):
     budget = dp_sgd().promise.epsilon(LOCAL, 180, 2)
     config = small_config(
-        federation={"rounds": 4, "clients": 2, "evaluate_every": 0},
+        federation={"rounds": 4, "clients": 2},
         data={"limit": 400, "partition": "iid"}, attack=[], local={"batch_size": 8},
         defense=[{"name": "dp-sgd", "max_epsilon": budget}],
     )  # fmt: skip

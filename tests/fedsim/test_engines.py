@@ -1,5 +1,3 @@
-from collections import Counter
-
 import pytest
 
 from defenses.promise import gaussian_epsilon
@@ -242,17 +240,21 @@ def first_is_slow():
 
 def test_a_run_says_what_its_defenses_cost_and_promise(tmp_path):
     config = small_config(
-        federation={"per_round": 2},
+        federation={"per_round": 2, "rounds": 5, "evaluate_every": 2},
         defense=[{"name": "clip", "bound": 0.5}, {"name": "gaussian", "std": 0.01}],
     )
     rows = api.run(config, tmp_path / "run").metrics().to_pylist()
     told = {name: [row for row in rows if row["metric"] == name] for name in (
         "update_cosine", "update_snr_db", "upload_bytes", "epsilon",
     )}  # fmt: skip
-    assert all(len(found) == 3 * 2 for found in told.values())
+    epsilons = told.pop("epsilon")
+    assert all(len(found) == 5 * 2 for found in told.values())
     assert all(0.5 < row["value"] < 1 for row in told["update_cosine"])
-    taken = Counter()
-    for row in sorted(told["epsilon"], key=lambda row: row["round"]):
-        taken[row["client"]] += 1
-        expected = gaussian_epsilon(2 * 0.5 / 0.01 * taken[row["client"]] ** 0.5, 1e-5)
+    assert {row["round"] for row in epsilons} == {2, 4, 5}  # evaluated, or the last
+    trained = [(row["round"], row["client"]) for row in told["upload_bytes"]]
+    for row in epsilons:
+        rounds = sum(who == row["client"] and when <= row["round"] for when, who in trained)
+        expected = gaussian_epsilon(2 * 0.5 / 0.01 * rounds**0.5, 1e-5)
         assert row["value"] == pytest.approx(expected)
+    last = {row["client"] for row in epsilons if row["round"] == 5}
+    assert last == {who for _, who in trained}  # also who has not trained in that round

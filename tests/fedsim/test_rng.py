@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from fedsim.rng import derive, generator, global_stream, secret_generator
@@ -31,9 +32,21 @@ def test_secret_coins_are_new_every_time_and_well_spread():
     for draw in draws:
         assert abs(float(draw.mean())) < 5 / 4000**0.5
         assert abs(float(draw.std()) - 1) < 5 / 8000**0.5
-    # More than a seed can say: the twister's words are not those of any 32-bit seed's recurrence.
-    state = secret_generator().get_state().numpy().view("uint64")
-    words = [int(word) for word in state[3:627]]
+
+
+@pytest.mark.parametrize("make", [secret_generator, lambda: generator(0, "x")])
+def test_a_stream_is_more_than_a_seed_of_32_bits_can_say(make):
+    words = [int(word) for word in make().get_state().numpy().view("uint64")[3:627]]
     assert all(word < 2**32 for word in words)
-    expected = (1812433253 * (words[0] ^ (words[0] >> 30)) + 1) % 2**32
-    assert words[1] != expected
+    seeded = lambda first: (1812433253 * (first ^ (first >> 30)) + 1) % 2**32
+    assert words[1] != seeded(words[0])
+    usual = torch.Generator().manual_seed(3).get_state().numpy().view("uint64")
+    assert int(usual[4]) == seeded(int(usual[3]))
+
+
+def test_named_streams_are_well_spread_and_apart():
+    draws = torch.stack([torch.rand(1000, generator=generator(0, "s", n)) for n in range(200)])
+    assert abs(float(draws.mean()) - 0.5) < 5 * (1 / 12 / 200_000) ** 0.5
+    together = torch.corrcoef(draws)
+    together.fill_diagonal_(0)
+    assert float(together.abs().max()) < 6 / 1000**0.5

@@ -32,11 +32,11 @@ def untrained(labels, size):
 
 @pytest.mark.parametrize("labels", UNTRAINED)
 def test_llg_on_untrained_models(labels):
-    found = [rate(llg, untrained(labels, size), trials=60, model_seeds=30) for size in SIZES]
+    found = [rate(llg, untrained(labels, size), trials=120, model_seeds=60) for size in SIZES]
     figures = UNTRAINED[labels]
     # Six initialisations there, and one differs from the next by 0.08 to 0.1: a figure alone has a
-    # standard error of 0.035 to 0.04.
-    assert found == pytest.approx(figures, abs=0.07)
+    # standard error of 0.035 to 0.04: two of them.
+    assert found == pytest.approx(figures, abs=0.08)
     assert sum(found) / len(SIZES) == pytest.approx(sum(figures) / len(SIZES), abs=0.04)
 
 
