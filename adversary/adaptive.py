@@ -30,6 +30,7 @@ from adversary.corrections import Correct, corrected, learn
 from adversary.head import find_head
 from adversary.memo import once
 from adversary.rehearsal import defended, rehearse
+from adversary.secrets import SECRETS
 from fedsim.rng import generator as derived
 from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, View
 
@@ -42,7 +43,9 @@ def adaptive(attack: Attack) -> Attack:
     return replace(
         attack,
         name=adaptive_name(attack.name),
-        infer=partial(TWINS[attack.family], inner=attack.infer),
+        infer=attack.infer
+        if attack.rehearses
+        else partial(TWINS[attack.family], inner=attack.infer),
         needs=(*attack.needs, "inputs", "labels", "defense"),
         adaptive=False,
         knows_defense=True,
@@ -165,4 +168,13 @@ def _head(observation: Observation, auxiliary: Auxiliary) -> list[Tensor]:
     return [observation.update.delta[name] for name in _names(auxiliary)]
 
 
-TWINS = {"label": infer, "membership": adaptive_members.infer}
+def _knowing(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infer) -> Tensor:
+    """Return the answer of an attack that makes use of the defense by itself."""
+    return inner(view, auxiliary, generator)
+
+
+TWINS = {
+    "label": infer,
+    "membership": adaptive_members.infer,
+    **dict.fromkeys(("attribute", *SECRETS), _knowing),
+}

@@ -1,40 +1,26 @@
 """Membership attacks by an adversary that knows the defense.
 
-As `adversary.adaptive` does for labels: rehearse clients with the defense on auxiliary data, of
-which the adversary knows who was a member, and let each attack choose the correction of the update
-with which it tells members from others best.
-
-*Differs from a client*: one that has more than half as many examples as the adversary has
-auxiliary ones is rehearsed with as many as that.
+As `adversary.adaptive` does for labels: defend shadow clients, of which the adversary knows who was
+a member, and let each attack choose the correction of the update with which it tells members from
+others best.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from adversary.attack import Infer
+from adversary.candidates import trained_names
 from adversary.corrections import Correct, corrected, learn, whiten
 from adversary.families import grade_members
 from adversary.memo import once
-from adversary.rehearsal import defended, rehearse_with
+from adversary.shadows import shadow_size, shadows, shown
 from fedsim.rng import generator as derived
-from fedsim.types import (
-    Auxiliary,
-    Candidates,
-    LocalTraining,
-    Observation,
-    Params,
-    Truth,
-    Update,
-    View,
-)  # fmt: skip
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Truth, View
 
-REHEARSED = {"gradient": 48, "weights": 16}  # clients; corrections are learned from one half, and
-# each attack chooses on the other
-POOL = 400  # auxiliary examples that are drawn from, and asked about
 SURE = 1.5  # standard errors by which a correction must help to be chosen
 
 
@@ -51,14 +37,11 @@ def infer(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infe
         ValueError: The client told no number of examples, or as the inner attack.
     """
     latest = view.latest
-    told = latest.update.num_examples
-    if told is None:
-        raise ValueError("num_examples: must be told by the client, got none")
-    size = max(1, round(2 ** (round(2 * math.log2(max(1, told))) / 2)))
+    size = shadow_size(latest)
     rehearsal = rehearsed(auxiliary, latest.sent, local=latest.local, size=size)
     name = chosen(rehearsal, latest.sent, inner)
     correct = rehearsal.corrections[name]
-    return inner(corrected(latest, _names(auxiliary), correct), auxiliary, generator)
+    return inner(corrected(latest, trained_names(auxiliary), correct), auxiliary, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,34 +63,19 @@ class Rehearsal:
 
 @once(size=4)
 def rehearsed(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> Rehearsal:
-    """Rehearse clients on a part of the auxiliary data, and learn corrections from half of them."""
-    inputs, labels = auxiliary.inputs, auxiliary.labels
-    assert inputs is not None
-    assert labels is not None
-    order = torch.randperm(len(labels), generator=derived(0, "pool"))
-    pool = order[: max(POOL, 2 * size)]
-    asked = Candidates(inputs[pool[:POOL]], labels[pool[:POOL]])
-    like = Observation(sent, Update(1, "shadow", {}, size), local)
-    hooks = auxiliary.defense.gradient is not None
+    """Defend shadow clients, and learn corrections from half of them."""
+    there = shadows(auxiliary, sent, local=local, size=size)
     plain, uploaded, clients, members = [], [], [], []
-    for place in range(REHEARSED[local.upload]):
-        name = ("shadow member", place)
-        drawn = _draw(labels[pool], min(size, len(pool) // 2), derived(0, *name))
-        mine = inputs[pool[drawn]], labels[pool[drawn]]
-        without = trained = rehearse_with(like, auxiliary, *mine, derived(0, *name, "train"))
-        if hooks:
-            stream = derived(0, *name, "train")
-            trained = rehearse_with(like, auxiliary, *mine, stream, hooked=True)
-        shown = defended(trained, auxiliary, derived(0, *name, "defense"))
+    for place, shadow in enumerate(there.clients):
+        seen = shown(shadow, auxiliary)
         if place % 2:
-            clients.append(shown)
-            members.append(torch.isin(torch.arange(len(asked.labels)), drawn))
+            clients.append(seen)
+            members.append(shadow.members)
         else:
-            plain.append(_parts(without, auxiliary))
-            uploaded.append(_parts(shown, auxiliary))
+            plain.append(_parts(shadow.observation, auxiliary))
+            uploaded.append(_parts(seen, auxiliary))
     corrections = {**learn(plain, uploaded), "whiten": whiten(uploaded)}
-    asking = replace(auxiliary, candidates=asked, defense=None)
-    return Rehearsal(asking, clients, members, corrections)
+    return Rehearsal(there.auxiliary, clients, members, corrections)
 
 
 @once(size=64)
@@ -124,7 +92,7 @@ def chosen(rehearsal: Rehearsal, sent: Params, inner: Infer) -> str:  # noqa: AR
         for place, (seen, members) in enumerate(
             zip(rehearsal.clients, rehearsal.members, strict=True)
         ):
-            view = corrected(seen, _names(rehearsal.auxiliary), correct)
+            view = corrected(seen, trained_names(rehearsal.auxiliary), correct)
             scores = inner(view, rehearsal.auxiliary, derived(0, "choose", place))
             truth = Truth(asked.labels[members], members.nonzero()[:, 0], members, asked.labels)
             values.append(grade_members(scores, truth)["auroc"])
@@ -137,15 +105,5 @@ def chosen(rehearsal: Rehearsal, sent: Params, inner: Infer) -> str:  # noqa: AR
     return max(gains, key=lambda name: gains[name])  # of equals the first: none
 
 
-def _draw(labels: Tensor, count: int, generator: Generator) -> Tensor:
-    """Return rows of a client, without repetition; few classes have most of them."""
-    share = torch.rand(int(labels.max()) + 1, generator=generator).pow(4) + 1e-3
-    return torch.multinomial(share[labels], count, generator=generator)
-
-
-def _names(auxiliary: Auxiliary) -> list[str]:
-    return [name for name, value in auxiliary.model.named_parameters() if value.requires_grad]
-
-
 def _parts(observation: Observation, auxiliary: Auxiliary) -> list[Tensor]:
-    return [observation.update.delta[name] for name in _names(auxiliary)]
+    return [observation.update.delta[name] for name in trained_names(auxiliary)]

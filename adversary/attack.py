@@ -25,6 +25,8 @@ class Attack:
         adaptive: Whether an adversary that knows the clients' defense makes another of it
             (`adversary.adaptive`), at the cost of tens of its answers per round.
         knows_defense: Whether it is handed that defense.
+        rehearses: Whether it rehearses clients itself, and with the defense where it is handed
+            one: that is its adaptive self.
     """
 
     name: str
@@ -35,3 +37,4 @@ class Attack:
     baseline: bool = False
     adaptive: bool = True
     knows_defense: bool = False
+    rehearses: bool = False

@@ -1,7 +1,7 @@
 """Families of secrets: the best guess without an update, and how a guess is graded."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.counts import expected_overlap, largest_remainder
+from adversary.imputation import imputed
+from adversary.secrets import SECRETS, Secrets, grade_attributes
+from adversary.sources import blind_sources, pool_sources
 from adversary.steps import num_labels
 from fedsim.types import Auxiliary, Truth, View
 
@@ -25,6 +28,11 @@ class Family:
         grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
         prepare: The view as the attacks of this family are shown it.
         remark: (view, truth) → what a reader of the grades must know, or None.
+        pool: (guesses of a round's clients, their truths) → value per metric of `pooled`, for
+            what only several clients together show.
+        pooled: The metrics of `pool`.
+        ceiling: The truths that a row is graded by → the most that any attack could reach, per
+            metric; a metric without one is not in it.
     """
 
     name: str
@@ -33,6 +41,9 @@ class Family:
     grade: Callable[[Any, Truth], dict[str, float]]
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
+    pool: Callable[[Sequence[Any], Sequence[Truth]], dict[str, float]] | None = None
+    pooled: tuple[str, ...] = ()
+    ceiling: Callable[[Sequence[Truth]], Mapping[str, float]] = lambda _: {}
 
 
 def per_mille(view: View) -> View:
@@ -156,6 +167,23 @@ def grade_members(guess: Tensor, truth: Truth) -> dict[str, float]:
     }
 
 
+def grade_sources(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """Grade whether this client's candidates score above other clients' of the same class.
+
+    Args:
+        guess: A score per candidate, higher where this client is a likelier source, shape (m,).
+        truth: With members, classes and users.
+
+    Returns:
+        `auroc`: as for membership, among the candidates that exactly one client of the round used.
+    """
+    if truth.members is None or truth.classes is None or truth.users is None:
+        return {"auroc": math.nan}
+    one = truth.users == 1
+    among = replace(truth, members=truth.members[one], classes=truth.classes[one])
+    return {"auroc": grade_members(guess[one], among)["auroc"]}
+
+
 def _ranks(guess: Tensor, members: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """Return the share of its class's non-members that each candidate beats, and their numbers."""
     order = guess.unique(return_inverse=True)[1]
@@ -178,7 +206,44 @@ FAMILIES: dict[str, Family] = {
             grade_counts,
             prepare=per_mille,
             remark=remark_counts,
+            ceiling=lambda _: dict.fromkeys(("asr", "skill", "exact", "precision", "recall"), 1.0),
         ),
-        Family("membership", ("auroc", "advantage"), blind_members, grade_members),
+        Family(
+            "membership",
+            ("auroc", "advantage"),
+            blind_members,
+            grade_members,
+            ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
+        ),
+        Family(
+            "source",
+            ("auroc",),
+            blind_sources,
+            grade_sources,
+            prepare=per_mille,
+            pool=pool_sources,
+            pooled=("accuracy", "label_accuracy"),
+            ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
+        ),
+        Family(
+            "attribute",
+            ("auroc", "accuracy"),
+            lambda view, auxiliary, generator: imputed(auxiliary),  # noqa: ARG005
+            grade_attributes,
+            ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
+        ),
+        *(
+            Family(
+                name,
+                ("accuracy", "bits"),
+                secrets.blind,
+                secrets.grade,
+                pool=secrets.pool,
+                pooled=("auroc",),
+                ceiling=secrets.ceiling,
+            )
+            for name in SECRETS
+            for secrets in (Secrets(name),)
+        ),
     )
 }

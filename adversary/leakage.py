@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from adversary.adaptive import TWINS, adaptive
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
-from adversary.families import FAMILIES, Family
+from adversary.families import FAMILIES
 from adversary.memo import once
 from adversary.validity import validity_number
 from fedsim.catalog import check_options, find, with_extensions
@@ -39,7 +40,16 @@ def needs(parts: Iterable[Part]) -> set[str]:
     Raises:
         ConfigError: A name is unknown.
     """
-    return {field for _, attack in _found(parts) for field in attack.needs}
+    return {field for attack in listed(parts) for field in attack.needs}
+
+
+def listed(parts: Iterable[Part]) -> list[Attack]:
+    """Return the attacks that a config lists, as they are without options.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    return [attack for _, attack in _found(parts)]
 
 
 def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
@@ -131,15 +141,8 @@ def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> lis
 def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure]]:
     """Turn one answer into ledger rows, and what there is to say about it into a metrics row."""
     update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
-    values = _grades(family, answer.guess, truth)
-    blinds = _grades(family, answer.blind, truth)
-    leaks = [
-        Leak(
-            update.round, update.client, answer.attack.name, family.name, metric,
-            values[metric], blinds[metric], answer.seconds,
-        )
-        for metric in family.metrics
-    ]  # fmt: skip
+    one = lambda guesses, truths: family.grade(guesses[0], truths[0])
+    leaks = _rows([answer], _known([truth]), family.metrics, one, update.client)
     what, why = "failed", answer.reason
     if why is None and family.remark is not None:
         what, why = "note", family.remark(answer.view, truth)
@@ -149,8 +152,51 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure
     return leaks, [Measure(update.round, "attack", name, 1.0, update.client, why)]
 
 
-def _grades(family: Family, guess: Tensor | None, truth: Truth | None) -> dict[str, float | None]:
-    if guess is None or truth is None or not len(truth.labels):
-        return dict.fromkeys(family.metrics)
-    values = family.grade(guess, truth)
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def pool(answers: Sequence[Answer], truths: Sequence[Truth | None]) -> list[Leak]:
+    """Turn one attack's answers to all clients of a round into the rows pooled over them.
+
+    Clients whose truth is kept and clients for whom the attack had no answer are left out. There
+    are no rows where nothing is pooled in the attack's family.
+    """
+    family = FAMILIES[answers[0].attack.family] if answers else None
+    if family is None or family.pool is None:
+        return []
+    both = zip(answers, truths, strict=True)
+    used = [(a, t) for a, t in both if a.guess is not None and _known([t])]
+    seconds = sum(answer.seconds for answer in answers)
+    asked = [answer for answer, _ in used] or answers[:1]
+    rows = _rows(asked, _known([truth for _, truth in used]), family.pooled, family.pool, None)
+    return [replace(row, seconds=seconds) for row in rows]
+
+
+def _rows(
+    answers: Sequence[Answer],
+    truths: Sequence[Truth],
+    metrics: Sequence[str],
+    grade: Callable[[Sequence[Any], Sequence[Truth]], Mapping[str, float]],
+    client: str | None,
+) -> list[Leak]:
+    """Return a row per metric; empty where there is no truth."""
+    first, attack = answers[0], answers[0].attack
+
+    def graded(guesses: Sequence[Tensor | None]) -> dict[str, float]:
+        if not truths or any(guess is None for guess in guesses):
+            return {}
+        found = grade(guesses, truths)
+        return {name: value for name, value in found.items() if not math.isnan(value)}
+
+    values = graded([answer.guess for answer in answers])
+    blinds = graded([answer.blind for answer in answers])
+    most = FAMILIES[attack.family].ceiling(truths) if truths else {}
+    return [
+        Leak(
+            first.view.latest.update.round, client, attack.name, attack.family, metric,
+            values.get(metric), blinds.get(metric), first.seconds,
+            most.get(metric) if metric in blinds else None,
+        )
+        for metric in metrics
+    ]  # fmt: skip
+
+
+def _known(truths: Iterable[Truth | None]) -> list[Truth]:
+    return [truth for truth in truths if truth is not None and len(truth.labels)]

@@ -20,6 +20,8 @@ class Promise:
         mechanism: What makes it so; None for a heuristic.
         delta: δ of the guarantee.
         epsilon: ε at that δ, towards the server; None for a heuristic.
+        mu: μ of Gaussian differential privacy, tighter than any one (ε, δ); None where it is not
+            known to hold.
     """
 
     statement: str
@@ -27,6 +29,7 @@ class Promise:
     mechanism: str | None = None
     delta: float = 0.0
     epsilon: Epsilon | None = None
+    mu: Epsilon | None = None
 
     @property
     def formal(self) -> bool:
@@ -51,8 +54,11 @@ def gaussian_mechanism(bound: float, std: float, delta: float) -> Promise:
         delta: δ of the guarantee.
     """
 
-    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:  # noqa: ARG001
-        return gaussian_epsilon(2 * bound / std * rounds**0.5, delta)
+    def mu(local: LocalTraining, num_examples: int, rounds: int) -> float:  # noqa: ARG001
+        return 2 * bound / std * rounds**0.5
+
+    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:
+        return gaussian_epsilon(mu(local, num_examples, rounds), delta)
 
     return Promise(
         statement=f"one round hides a whole update: norm at most {bound:g}, noise {std:g}",
@@ -60,6 +66,7 @@ def gaussian_mechanism(bound: float, std: float, delta: float) -> Promise:
         mechanism="Gaussian mechanism",
         delta=delta,
         epsilon=epsilon,
+        mu=mu,
     )
 
 

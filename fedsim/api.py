@@ -18,6 +18,7 @@ from fedsim import engines
 from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
 from fedsim.errors import BadRecording, ConfigError, FedsimError, one_line
+from fedsim.ledger import over_clients
 from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, RunFolder
@@ -154,7 +155,7 @@ def report(
 
 def means(ledger: pa.Table) -> list[dict[str, Any]]:
     """Return the mean of each attack's metrics, over clients and rounds."""
-    groups = ledger.group_by(["attack", "metric"], use_threads=False)
+    groups = over_clients(ledger).group_by(["attack", "metric"], use_threads=False)
     means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
     return [
         {

@@ -24,7 +24,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-KINDS = ("attacks", "datasets", "defenses", "engines", "models", "strategies")
+KINDS = ("attacks", "datasets", "defenses", "engines", "games", "models", "strategies")
 
 
 @app.command()
@@ -181,6 +181,53 @@ def sweep(
     if failed:
         name, reason = next(iter(failed.items()))
         raise RunStopped(f"{len(failed)} of {len(todo)} runs failed; {name}: {reason}")
+
+
+@app.command()
+def game(
+    config: Annotated[Path | None, typer.Argument(help="TOML file with [game].")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V,V,…", help="Values of one setting; again for a grid."),
+    ] = None,
+    out_: Annotated[
+        Path, typer.Option("--out", help="Folder of table and report; what is there is kept.")
+    ] = Path("runs/game"),
+    as_json: Json = False,
+) -> None:
+    """Play inference games: many independent trials against one model."""
+    from fedsim import games, sweeps
+    from fedsim.cli_tables import GAME_HEADER, game_line
+    from fedsim.report_games import wide, write_games_report
+
+    _say(as_json, "Loading …", end="\r")
+    todo = sweeps.cells(config, set_ or (), [sweeps.parse_over(text) for text in over or ()])
+    if not as_json:
+        out.print(GAME_HEADER, style="bold", soft_wrap=True)
+
+    def told(rows: Any) -> None:
+        if not as_json:
+            for line in wide([vars(row) for row in rows]):
+                out.print(game_line(line, several=len(todo) > 1), markup=False, soft_wrap=True)
+
+    try:
+        table = games.games(todo, out_, on_rows=told)
+    except KeyboardInterrupt:
+        raise _Interrupted("stopped; the same command goes on") from None
+    rows = table.to_pylist()
+    report = out_ / games.REPORT
+    write_games_report(rows, report, configs=(out_ / games.CONFIGS).read_text())
+    if as_json:
+        out.print_json(
+            data={"games": rows, "table": str(out_ / games.TABLE), "report": str(report)}
+        )
+        return
+    out.print(f"\nTable    {out_ / games.TABLE}", soft_wrap=True)
+    out.print(f"Report   {report}", soft_wrap=True)
+    out.print(f"Next     open {report} in a browser", soft_wrap=True)
 
 
 @app.command("list")

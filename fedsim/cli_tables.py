@@ -126,7 +126,8 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
         attacks.setdefault(row["attack"], {})[row["metric"]] = row
     tables: dict[tuple[str, ...], list[str]] = {}
     for name, rows in attacks.items():
-        orders = (family.metrics for family in FAMILIES.values() if set(family.metrics) == {*rows})
+        known = (family.metrics + family.pooled for family in FAMILIES.values())
+        orders = (metrics for metrics in known if set(metrics) == {*rows})
         tables.setdefault(next(orders, tuple(sorted(rows))), []).append(name)
     for metrics, names in tables.items():
         by = "skill" if "skill" in metrics else metrics[0]
@@ -178,3 +179,18 @@ def _width(attack: str) -> int:
 
 def _best_width(attacks: Sequence[str]) -> int:
     return max(map(len, attacks), default=0) + 10
+
+
+GAME_HEADER = "game             batch rounds  adversary  AUROC  95 %            ceiling  bits   by"
+
+
+def game_line(line: Mapping[str, Any], *, several: bool) -> str:
+    """Return one game of `fedsim game` as a line under `GAME_HEADER`."""
+    auroc, bits = line["auroc"], line["information"]
+    where = f"  {line['setting']}" if several else ""
+    between = f"{auroc['low']:.3f} to {auroc['high']:.3f}"
+    return (
+        f"{line['game']:<16} {line['batch_size']:>5} {line['rounds']:>6}  {line['adversary']:<9}"
+        f"  {auroc['value']:.3f}  {between}  {auroc['ceiling']:>7.3f}"
+        f"  {bits['value']:>5.2f}  {line['chosen']}{where}"
+    )

@@ -1,74 +1,40 @@
 """The config: one TOML file, checked whole before anything starts."""
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from fedsim.catalog import lower_first
+from fedsim.config_game import Game
+from fedsim.config_types import (
+    Count,
+    Named,
+    Natural,
+    Part,
+    Parts,
+    Positive,
+    Rate,
+    Section,
+    named_list,
+)
 from fedsim.errors import ConfigError, nearest
 from fedsim.types import LocalTraining, Upload
-
-# strict: `true` is no number
-Count = Annotated[int, Field(ge=1, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
-Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-
 
 LISTS = ("defense", "attack")  # keys that hold a list of parts
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Part(BaseModel):
-    """A part chosen by name; every other key of its table is an option of that part."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
-
-    @model_validator(mode="after")
-    def _finite(self) -> "Part":
-        for key, value in self.options.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{key}: must be finite, got {value}")
-        return self
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys beside those every part of this kind has."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-def _named(value: object) -> object:
-    """Let a bare name stand for a table with that name and no options."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _named_list(value: object) -> object:
-    """Let "llg,idlg" stand for a list of such tables."""
-    if isinstance(value, str):
-        value = [name.strip() for name in value.split(",") if name.strip()]
-    return [_named(item) for item in value] if isinstance(value, list) else value
-
-
-Parts = Annotated[tuple[Part, ...], BeforeValidator(_named_list)]
-
-
-class Federation(_Section):
+class Federation(Section):
     """Who trains together, how often, and how the server aggregates."""
 
     rounds: Count = 10
     clients: Count = 10
     per_round: Count | None = None
     strategy: str = "fedavg"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # noqa: RUF012 pydantic copies it
     timeout: Positive = 3600.0
     evaluate_every: Natural = 1
 
@@ -118,7 +84,7 @@ class Model(Part):
     name: str = "cnn"
 
 
-class Local(_Section):
+class Local(Section):
     """What each client does in a round; `upload` follows from the strategy unless given."""
 
     lr: Positive = 0.2
@@ -129,7 +95,7 @@ class Local(_Section):
     upload: Upload | None = None
 
 
-class Known(_Section):
+class Known(Section):
     """What the adversary knew before round 1: a share of the training examples, held out.
 
     One that knows the clients' defense attacks twice, with that knowledge and without. Attacks on
@@ -141,7 +107,7 @@ class Known(_Section):
     candidates: Natural = 400
 
 
-class Record(_Section):
+class Record(Section):
     """Which uploads the recorder keeps: every k-th round from the first, and whose."""
 
     every: Count = 1
@@ -153,7 +119,7 @@ class Record(_Section):
         return (round_ - 1) % self.every == 0 and known
 
 
-class Engine(_Section):
+class Engine(Section):
     """Where clients run; `threads` holds in every engine, so that all give the same bits."""
 
     name: Literal["inline", "ray"] = "inline"
@@ -162,20 +128,21 @@ class Engine(_Section):
     threads: Count = 1
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run; every field has a default, so `Config()` is the run of no arguments."""
 
     seed: Natural = 0
     federation: Federation = Federation()
-    data: Annotated[Data, BeforeValidator(_named)] = Data()
-    model: Annotated[Model, BeforeValidator(_named)] = Model()
+    data: Annotated[Data, Named] = Data()
+    model: Annotated[Model, Named] = Model()
     local: Local = Local()
     defense: Parts = ()
     attack: Parts = (Part(name="llg"), Part(name="idlg"))
     auxiliary: Known = Known()
     record: Record = Record()
     engine: Engine = Engine()
-    versions: dict[str, str] = {}
+    game: Game = Game()
+    versions: dict[str, str] = {}  # noqa: RUF012
 
     @model_validator(mode="after")
     def _gradient_upload(self) -> "Config":
@@ -291,7 +258,7 @@ def _put(tables: dict[str, Any], key: str, value: Any) -> None:
     """Put a value into `tables`, at `section.key` or, for a listed part, `section.part.key`."""
     *sections, name = key.split(".")
     if sections and sections[0] in LISTS and len(sections) == 2:
-        listed = _named_list(tables.get(sections[0], []))
+        listed = named_list(tables.get(sections[0], []))
         if not isinstance(listed, list):
             raise ConfigError(f"--set {key}: '{sections[0]}' must be a list, got {listed!r}")
         found = [part for part in listed if part.get("name") == sections[1]]

@@ -1,9 +1,13 @@
 """The two tables of a run, as parquet: leakage (the ledger) and metrics."""
 
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedsim.errors import BadRecording
@@ -20,8 +24,10 @@ LEAKAGE = pa.schema(
         pa.field("value", pa.float64()),
         pa.field("blind", pa.float64()),
         pa.field("seconds", pa.float64()),
+        pa.field("ceiling", pa.float64()),
     ]
 )
+LATER = ("ceiling",)  # columns that recordings of earlier versions do not have
 METRICS = pa.schema(
     [
         pa.field("round", pa.int32()),
@@ -44,6 +50,17 @@ def metrics_table(rows: Iterable[Measure]) -> pa.Table:
     return pa.Table.from_pylist([vars(row) for row in rows], schema=METRICS)
 
 
+def over_clients(ledger: pa.Table) -> pa.Table:
+    """Return what a mean over clients is taken of: no pooled row beside rows of single clients.
+
+    A row that is pooled over clients stays where its attack has no others of that metric.
+    """
+    pooled = pc.is_null(ledger["client"])
+    keys = pc.binary_join_element_wise(ledger["attack"], ledger["metric"], "\n")
+    single = pc.is_in(keys, value_set=keys.filter(pc.invert(pooled)).combine_chunks())
+    return ledger.filter(pc.invert(pc.and_(pooled, single)))
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one parquet file, whole or not at all."""
     write_whole(path, lambda temporary: pq.write_table(table, temporary))
@@ -61,6 +78,10 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise BadRecording(f"{path}: the file is missing") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise BadRecording(f"{path}: not a parquet file ({error})") from None
+    for name in LATER:
+        if name in schema.names and name not in table.schema.names:
+            field = schema.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     if table.schema.names != schema.names:
         raise BadRecording(
             f"{path}: columns must be {', '.join(schema.names)}, "

@@ -10,6 +10,7 @@ NEXT = {
     "datasets": "fedsim run --set data=mnist",
     "defenses": "fedsim run --set 'defense=[{name=\"clip\", bound=1.0}]'",
     "engines": "fedsim run --engine ray",
+    "games": "fedsim game --set 'game.play=[\"membership\"]'",
     "models": "fedsim run --set model=mlp",
     "strategies": "fedsim run --set federation.strategy=fedadam",
 }
@@ -31,6 +32,10 @@ def describe(kind: str) -> dict[str, str]:
             name: f"{attack.family}: {attack.summary}{_options(options_of(attack.infer))}"
             for name, attack in known.items()
         }
+    if kind == "games":
+        from adversary.games.samplers import GAMES
+
+        return {name: game.summary for name, game in GAMES.items()}
     if kind == "strategies":
         from strategies import STRATEGIES, option_names
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 import strategies
 from adversary import leakage
 from adversary.attack import Attack
+from adversary.families import FAMILIES
+from adversary.games.samplers import Rules
+from adversary.secrets import SECRETS, secret_of
 from adversary.truth import read_truth
 from defenses import Defense
 from defenses import build as build_defenses
@@ -18,11 +21,12 @@ from fedsim import data, models
 from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile
+from fedsim.marks import encoding, marks
 from fedsim.params import mismatch
 from fedsim.rng import generator
 from fedsim.run_folder import RunFolder
 from fedsim.types import Auxiliary, Candidates, Leak, LocalTraining, Measure, Truth
-from strategies.tape import views
+from strategies.tape import recorded_clients, views
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Plan:
 
     Attributes:
         candidates: Rows of the training set that the adversary asks about, −1 for a test row.
+        marks: Family of secrets → a mark per training row.
     """
 
     config: Config
@@ -41,6 +46,7 @@ class Plan:
     auxiliary: Auxiliary
     attacks: Sequence[Attack]
     candidates: Tensor | None = None
+    marks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def local(self) -> LocalTraining:
@@ -75,6 +81,9 @@ def prepare(config: Config) -> Plan:
     rows, candidates = None, None
     if config.auxiliary.candidates and "candidates" in leakage.needs(config.attack):
         rows, candidates = draw_candidates(config, federated)
+    asked = {attack.family for attack in leakage.listed(config.attack)} & {"attribute", *SECRETS}
+    marked = {family: marks(config.game, dataset, users=family == "user") for family in asked}
+    game = config.game
     auxiliary = Auxiliary(
         model=model,
         num_classes=dataset.num_classes,
@@ -83,10 +92,13 @@ def prepare(config: Config) -> Plan:
         defense=defense if config.defense and config.auxiliary.knows_defense else None,
         input_shape=dataset.input_shape,
         candidates=candidates,
+        marks={family: of[held_out] for family, of in marked.items()} if marked else None,
+        encoding=encoding(game, dataset) if "attribute" in marked else None,
+        rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
     )
     attacks = leakage.build(config.attack, auxiliary)
     strategy = strategies.build(config, buffers)
-    return Plan(config, federated, model, strategy, defense, auxiliary, attacks, rows)
+    return Plan(config, federated, model, strategy, defense, auxiliary, attacks, rows, marked)
 
 
 def draw_candidates(config: Config, federated: data.Federated) -> tuple[Tensor, Candidates]:
@@ -119,6 +131,8 @@ def attack_round(
     leaks: list[Leak] = []
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
+    truths = truths_of(plan, folder, round_) if plan.attacks else {}
+    answered: dict[str, list[leakage.Answer]] = {}
     for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
         if place == 0:
             if reason := mismatch(view.latest.sent, plan.model.state_dict()):
@@ -126,16 +140,28 @@ def attack_round(
                     f"{folder.path}: must be of the config's model, round {round_}: {reason}"
                 )
             measures += leakage.validity(view, plan.attacks, plan.auxiliary)
-        answers = leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed)
         client = view.latest.update.client
-        truth = with_members(plan, read_truth(folder.truth, round_, client))
-        for answer in answers:
-            rows, failures = leakage.grade(answer, truth)
+        for answer in leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed):
+            rows, failures = leakage.grade(answer, truths[client])
             leaks += rows
             measures += failures
+            if FAMILIES[answer.attack.family].pool is not None:
+                answered.setdefault(answer.attack.name, []).append(answer)
             if answer.guess is not None:
                 guesses[f"{answer.attack.name}/{client}"] = answer.guess
+    for answers in answered.values():
+        leaks += leakage.pool(answers, list(truths.values()))
     return leaks, measures, guesses
+
+
+def truths_of(plan: Plan, folder: RunFolder, round_: int) -> dict[str, Truth | None]:
+    """Return what every client recorded in a round used, with the answer for every candidate."""
+    clients = recorded_clients(folder.path, round_)
+    read = {c: read_truth(folder.truth, round_, c) for c in clients}
+    found = {c: with_secrets(plan, with_members(plan, truth)) for c, truth in read.items()}
+    members = [t.members for t in found.values() if t is not None and t.members is not None]
+    users = torch.stack(members).sum(dim=0) if members else None
+    return {c: None if t is None else replace(t, users=users) for c, t in found.items()}
 
 
 def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
@@ -145,6 +171,19 @@ def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
         return truth
     members = torch.isin(plan.candidates, truth.indices)
     return replace(truth, members=members, classes=asked.labels)
+
+
+def with_secrets(plan: Plan, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the class of each secret that is asked for."""
+    if truth is None or not len(truth.indices):
+        return truth
+    told = {family: secret_of(family, of[truth.indices], plan.auxiliary.rules)
+            for family, of in plan.marks.items() if family in SECRETS}  # fmt: skip
+    if "attribute" in plan.marks and plan.candidates is not None:
+        theirs = plan.candidates >= 0
+        having = theirs & (plan.marks["attribute"][plan.candidates.clamp(min=0)] == 1)
+        truth = replace(truth, attributes=having)
+    return replace(truth, secrets={family: s for family, s in told.items() if s is not None})
 
 
 def price(

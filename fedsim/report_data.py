@@ -17,6 +17,7 @@ from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from fedsim.config import Part
 from fedsim.errors import ConfigError
+from fedsim.ledger import over_clients
 from fedsim.run_folder import RunFolder
 
 
@@ -187,7 +188,7 @@ class RunData:
 
 def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
     """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
-    graded = rows.filter(pc.field("value").is_valid())
+    graded = over_clients(rows.filter(pc.field("value").is_valid()))
     metrics = graded["metric"].unique().to_pylist()
     if not metrics:
         return None

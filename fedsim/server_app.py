@@ -241,7 +241,7 @@ def _told(
     known: dict[str, list[Leak]] = {}
     for leak in leaks:
         rows = known.setdefault(leak.attack, [])
-        if leak.value is not None and (not rows or rows[0].metric == leak.metric):
+        if leak.value is not None and (not rows or _alike(rows[0], leak)):
             rows.append(leak)
     means = {
         attack: (
@@ -252,6 +252,11 @@ def _told(
         if rows
     }
     return Round(round_, accuracy, means, tuple(failures), seconds)
+
+
+def _alike(left: Leak, right: Leak) -> bool:
+    """Return whether a mean may be taken of both: of one metric, and both pooled or neither."""
+    return left.metric == right.metric and (left.client is None) == (right.client is None)
 
 
 def _write_tables(folder: RunFolder) -> None:

@@ -1,7 +1,7 @@
 """The nouns of a run: what each room takes in and gives out. No work is done here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -69,9 +69,16 @@ class Observation:
 
 @dataclass(frozen=True)
 class View:
-    """The observations of one client, oldest first; never empty."""
+    """The observations of one client, oldest first; never empty.
+
+    Attributes:
+        observations: Its own.
+        cohort: The latest of every client of the round, this one's included; one object for all
+            views of a round. Empty where other clients are not seen.
+    """
 
     observations: Sequence[Observation]
+    cohort: Sequence[Observation] = ()
 
     @cached_property
     def latest(self) -> Observation:
@@ -104,6 +111,11 @@ class Auxiliary:
         defense: The clients' defenses; given to an adaptive adversary only.
         input_shape: Shape of one example, as the architecture takes it; that of `inputs` without.
         candidates: Records whose membership is in question; None where no attack asks.
+        marks: Family of secrets → a mark per auxiliary example, shape (n,): 1 where it has the
+            property, or which user's it is, −1 for nobody's; None where no attack asks.
+        rules: What those secrets leave open, `adversary.games.samplers.Rules`.
+        encoding: How the attribute stands in the inputs, `adversary.games.samplers.Encoding`; None
+            where it does not.
     """
 
     model: nn.Module
@@ -113,6 +125,9 @@ class Auxiliary:
     defense: Any = None
     input_shape: tuple[int, ...] | None = None
     candidates: Candidates | None = None
+    marks: Mapping[str, Tensor] | None = None
+    rules: Any = None
+    encoding: Any = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +139,18 @@ class Truth:
         indices: Rows of the training set the labels belong to, shape (N,).
         members: Whether each candidate is among the examples used, shape (m,); None without any.
         classes: Labels of the candidates, shape (m,).
+        users: How many of the round's clients used each candidate, shape (m,).
+        secrets: Family of secrets → the class that is true of the examples used.
+        attributes: Whether each candidate has the attribute in question, shape (m,).
     """
 
     labels: Tensor
     indices: Tensor
     members: Tensor | None = None
     classes: Tensor | None = None
+    users: Tensor | None = None
+    secrets: Mapping[str, int] = field(default_factory=dict)
+    attributes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +161,8 @@ class Leak:
         client: None where the row is pooled over clients.
         value: None where no truth is at hand.
         blind: The same metric for the best guess without the update.
-        seconds: Wall time of the attack on this client and round.
+        seconds: Wall time of the attack on this client and round; of a pooled row, on all of them.
+        ceiling: The most that any attack could reach here, in closed form; None where not known.
     """
 
     round: int
@@ -151,6 +173,7 @@ class Leak:
     value: float | None
     blind: float | None
     seconds: float
+    ceiling: float | None = None
 
 
 @dataclass(frozen=True)

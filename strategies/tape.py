@@ -98,26 +98,41 @@ def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
     """
     rounds = [number for number in recorded_rounds(folder) if number <= round_]
     sent = {number: TensorFile(_path(folder, number, SENT)) for number in rounds}
-    for client in recorded_clients(folder, round_):
+    clients = recorded_clients(folder, round_)
+    latest = [_Observations(folder, client, {round_: sent[round_]}, local) for client in clients]
+    cohort = _Cohort(latest)
+    for client, last in zip(clients, latest, strict=True):
         own = [number for number in rounds if _path(folder, number, client).exists()]
-        yield View(_Observations(folder, client, {number: sent[number] for number in own}, local))
+        before = {number: sent[number] for number in own if number < round_}
+        yield View(_Observations(folder, client, before, local, last), cohort)
 
 
 class _Observations(Sequence[Observation]):
-    """One client's observations, each opened when it is asked for."""
+    """One client's observations, each opened when it is asked for.
+
+    `after` are later ones, which the cohort opens too.
+    """
 
     def __init__(
-        self, folder: Path, client: str, sent: Mapping[int, TensorFile], local: LocalTraining
+        self,
+        folder: Path,
+        client: str,
+        sent: Mapping[int, TensorFile],
+        local: LocalTraining,
+        after: Sequence[Observation] = (),
     ) -> None:
         self.folder, self.client, self.sent, self.local = folder, client, sent, local
-        self.rounds = list(sent)
+        self.rounds, self.after = list(sent), after
         self._opened: dict[int, Observation] = {}
 
     def __len__(self) -> int:
-        return len(self.rounds)
+        return len(self.rounds) + len(self.after)
 
     def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
-        round_ = self.rounds[index]
+        place = range(len(self))[index]
+        if place >= len(self.rounds):
+            return self.after[place - len(self.rounds)]
+        round_ = self.rounds[place]
         if round_ not in self._opened:
             self._opened[round_] = self._open(round_)
         return self._opened[round_]
@@ -127,6 +142,19 @@ class _Observations(Sequence[Observation]):
         num_examples = _check(upload, sent, round_, self.client, self.local)
         delta: Params = upload if self.local.upload == "gradient" else _Delta(upload, sent)
         return Observation(sent, Update(round_, self.client, delta, num_examples), self.local)
+
+
+class _Cohort(Sequence[Observation]):
+    """The latest observation of every client, each opened when it is asked for."""
+
+    def __init__(self, clients: Sequence[Sequence[Observation]]) -> None:
+        self.clients = clients
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
+        return self.clients[index][-1]
 
 
 def _check(

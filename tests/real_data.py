@@ -20,7 +20,12 @@ SHARED = Path(os.environ.get("FEDSIM_SHARED_DATA", Path(__file__).parents[2] / "
 @lru_cache(maxsize=1)
 def mnist() -> Dataset:
     """MNIST."""
-    return data.mnist(unpacked(_present("mnist")))
+    return data.mnist(mnist_root())
+
+
+def mnist_root() -> Path:
+    """The folder that a run reads MNIST from."""
+    return unpacked(_present("mnist"))
 
 
 @lru_cache

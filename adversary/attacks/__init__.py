@@ -3,20 +3,32 @@
 from functools import partial
 
 from adversary.attack import Attack
+from adversary.attacks.attribute_inference import attribute_inference
 from adversary.attacks.baselines import random, uniform
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.dimitrov import dimitrov
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.eb_gls_rounds import eb_gls_rounds
 from adversary.attacks.eb_gls_sim import eb_gls_sim
+from adversary.attacks.fedmia import fedmia
 from adversary.attacks.geng import zlg, zlg_plus
 from adversary.attacks.grad_inversion import grad_inversion
+from adversary.attacks.gradient_difference_mia import gradient_difference_mia
 from adversary.attacks.idlg import idlg
 from adversary.attacks.ilrg import ilrg
 from adversary.attacks.llbg import llbg
 from adversary.attacks.llg import llg, llg_plus, llg_star
+from adversary.attacks.quantile_mia import quantile_mia
 from adversary.attacks.rlg import rlg
 from adversary.attacks.rlu import rlu
+from adversary.attacks.shadow_inference import (
+    distribution_inference,
+    property_inference,
+    user_inference,
+)
+from adversary.attacks.source_inference import source_inference
+from adversary.attacks.update_lira import update_lira
+from adversary.attacks.whitened_mia import whitened_mia
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
@@ -92,6 +104,96 @@ ATTACKS: dict[str, Attack] = {
             cosine_mia,
             needs=("candidates",),
             summary="cosine of the update and each candidate's own gradient",
+        ),
+        Attack(
+            "gradient-difference-mia",
+            "membership",
+            gradient_difference_mia,
+            needs=("candidates",),
+            summary="how much shorter the update is without each candidate's gradient",
+        ),
+        Attack(
+            "whitened-mia",
+            "membership",
+            whitened_mia,
+            needs=("inputs", "labels", "candidates"),
+            summary="cosine, entries weighted by how much clients differ in them",
+        ),
+        Attack(
+            "whitened-mia-full",
+            "membership",
+            partial(whitened_mia, covariance="full"),
+            needs=("inputs", "labels", "candidates"),
+            summary="cosine of what auxiliary gradients do not explain of the update",
+            adaptive=False,
+        ),
+        Attack(
+            "fedmia",
+            "membership",
+            fedmia,
+            needs=("candidates",),
+            summary="the cosine's z-score among the round's other clients",
+            adaptive=False,
+        ),
+        Attack(
+            "update-lira",
+            "membership",
+            update_lira,
+            needs=("inputs", "labels", "candidates"),
+            summary="likelihood ratio of the cosine, from rehearsed clients",
+            rehearses=True,
+        ),
+        Attack(
+            "quantile-mia",
+            "membership",
+            quantile_mia,
+            needs=("inputs", "labels", "candidates"),
+            summary="the cosine above a threshold for each kind of record",
+            adaptive=False,
+        ),
+        Attack(
+            "source-inference",
+            "source",
+            source_inference,
+            needs=("candidates",),
+            summary="the loss of each candidate under the client's local model",
+            adaptive=False,
+        ),
+        Attack(
+            "source-whitened",
+            "source",
+            partial(whitened_mia, covariance="full"),
+            needs=("inputs", "labels", "candidates"),
+            summary="whitened-mia-full, to name the client of each candidate",
+            adaptive=False,
+        ),
+        Attack(
+            "aia",
+            "attribute",
+            attribute_inference,
+            needs=("inputs", "labels", "candidates", "marks", "encoding"),
+            summary="an attribute of records that the client holds, by a likelihood ratio",
+        ),
+        Attack(
+            "pia",
+            "property",
+            property_inference,
+            needs=("inputs", "labels", "marks"),
+            summary="whether any example has the property, from rehearsed clients",
+        ),
+        Attack(
+            "dia",
+            "distribution",
+            distribution_inference,
+            needs=("inputs", "labels", "marks"),
+            summary="which share of the examples has it, from rehearsed clients",
+        ),
+        Attack(
+            "uia",
+            "user",
+            user_inference,
+            needs=("inputs", "labels", "marks"),
+            summary="whose examples they are, from rehearsed clients",
         ),
         Attack("random", "label", random, summary="every label at random", baseline=True),
         Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),

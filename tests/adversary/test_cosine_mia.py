@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from adversary import leakage
-from adversary.attacks.cosine_mia import CHUNK, cosine_mia
+from adversary.attacks.cosine_mia import cosine_mia
+from adversary.candidates import CHUNK
 from adversary.families import FAMILIES
 from fedsim import api
 from fedsim.config import Part

@@ -4,7 +4,7 @@ import torch
 from adversary import leakage
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
-from adversary.families import FAMILIES
+from adversary.families import FAMILIES, Family
 from adversary.truth import read_truth
 from fedsim.config import Part
 from fedsim.errors import BadRecording, ConfigError
@@ -15,6 +15,7 @@ from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, rand
 
 MODEL = bilinear(3)
 LABELS = torch.tensor([0, 0, 1, 2])
+TRUTH = Truth(LABELS, LABELS)
 VIEW = observe(plain_gradient(MODEL, torch.rand(4, 4), LABELS), 4, round_=3, client="7")
 AUXILIARY = auxiliary_of(MODEL, 3)
 
@@ -127,3 +128,58 @@ def test_weights_of_an_unknown_number_of_examples_have_no_scale(name):
     assert failure.reason == "num_examples: must be told by the client, got none"
     assert leaks[0].value is None
     assert leaks[0].blind is not None
+
+
+def summed(guesses, truths):
+    return {"total": float(sum(guesses)) / sum(len(truth.labels) for truth in truths)}
+
+
+TOTAL = Family(
+    "total",
+    ("share",),
+    blind=lambda *_: torch.tensor(0.0),
+    grade=lambda guess, truth: summed([guess], [truth]) | {"share": float(guess)},
+    pool=summed,
+    pooled=("total",),
+    ceiling=lambda truths: {"share": 4.0, "total": float(sum(len(t.labels) for t in truths))},
+)
+
+
+def pooled(monkeypatch, guesses, truths):
+    monkeypatch.setitem(FAMILIES, "total", TOTAL)
+    attack = Attack("sum", "total", refuse)
+    answers = [
+        leakage.Answer(VIEW, attack, None if g is None else torch.tensor(g), torch.tensor(1.0), 2.0)
+        for g in guesses
+    ]
+    return leakage.pool(answers, truths)
+
+
+@pytest.mark.parametrize(
+    ("guesses", "truths", "value", "blind", "ceiling"),
+    [
+        ((4.0, 8.0), [TRUTH, TRUTH], 1.5, 0.25, 8.0),
+        ((4.0, None), [TRUTH, TRUTH], 1.0, 0.25, 4.0),  # who was not answered is left out
+        ((4.0, 8.0), [TRUTH, None], 1.0, 0.25, 4.0),  # and who keeps the truth
+        ((4.0, 8.0), [None, None], None, None, None),
+        ((None, None), [TRUTH, TRUTH], None, None, None),
+    ],
+)
+def test_a_row_is_pooled_over_the_clients_that_can_be_graded(
+    monkeypatch, guesses, truths, value, blind, ceiling
+):
+    [row] = pooled(monkeypatch, guesses, truths)
+    assert (row.client, row.metric, row.round, row.seconds) == (None, "total", 3, 4.0)
+    assert (row.value, row.blind, row.ceiling) == (value, blind, ceiling)
+
+
+def test_nothing_is_pooled_where_nobody_answered_or_the_family_pools_nothing():
+    assert leakage.pool([], []) == []
+    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    assert leakage.pool([answer], [TRUTH]) == []
+
+
+def test_a_row_holds_its_ceiling_where_it_is_graded():
+    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    assert {row.ceiling for row in leakage.grade(answer, TRUTH)[0]} == {1.0}
+    assert {row.ceiling for row in leakage.grade(answer, None)[0]} == {None}

@@ -7,43 +7,67 @@ import torch
 
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
+from adversary.games.samplers import Encoding, Rules
+from adversary.secrets import SECRETS, secret_of
 from fedsim.rng import generator
-from fedsim.types import Auxiliary, Candidates, Truth
+from fedsim.types import Auxiliary, Candidates, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 
-NUM_CLASSES = 10
+NUM_CLASSES, OTHERS = 10, 7
 MODEL = bilinear(NUM_CLASSES, features=20)
 AUX_LABELS = torch.arange(200) % NUM_CLASSES
-CANDIDATES = Candidates(torch.rand(100, 4, generator=generator(0, "asked")), AUX_LABELS[:100])
+ENCODING = Encoding(torch.tensor([3]), torch.tensor([0.0]), torch.tensor([1.0]))
+MARKS = torch.randint(2, (300,), generator=generator(0, "marks"))  # of candidates, then auxiliary
+CANDIDATES = Candidates(
+    ENCODING.put(torch.rand(100, 4, generator=generator(0, "asked")), MARKS[:100]),
+    AUX_LABELS[:100],
+)
 AUXILIARY = Auxiliary(
     MODEL,
     NUM_CLASSES,
-    torch.rand(200, 4, generator=generator(0, "auxiliary")),
+    ENCODING.put(torch.rand(200, 4, generator=generator(0, "auxiliary")), MARKS[100:]),
     AUX_LABELS,
     candidates=CANDIDATES,
+    marks=dict.fromkeys(("attribute", *SECRETS), MARKS[100:]),
+    rules=Rules(1, shares=(0.2, 0.8), users=2),
+    encoding=ENCODING,
 )
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 
 
-def attacks(family=None):
-    """Run a test once per attack, of one family or of all."""
-    names = [name for name, attack in ATTACKS.items() if family in (None, attack.family)]
+def attacks(*families):
+    """Run a test once per attack, of some families or of all."""
+    names = [name for name, attack in ATTACKS.items() if attack.family in (families or FAMILIES)]
     return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)
 
 
 def trial(seed, *, independent=False, size=1):
-    """One client's view and truth; `independent`: an update that is nothing but noise.
+    """One client's view and truth; `independent`: updates that are nothing but noise.
 
-    The client's examples are among the candidates.
+    The client's examples are among the candidates, and so are those of the other clients.
     """
     stream = generator(seed, "trial")
-    rows = torch.randperm(len(CANDIDATES.labels), generator=stream)[:size]
+    order = torch.randperm(len(CANDIDATES.labels), generator=stream)
+    rows, others = order[:size], order[size : size + OTHERS * 8].split(8)
     labels = CANDIDATES.labels[rows]
-    gradient = plain_gradient(MODEL, CANDIDATES.inputs[rows], labels)
-    if independent:
-        gradient = {k: torch.randn(v.shape, generator=stream) for k, v in gradient.items()}
+    view, *cohort = (
+        observe(gradient_of(used, stream if independent else None), len(used), sent=SENT, client=c)
+        for c, used in zip("01234567", (rows, *others), strict=True)
+    )
     members = torch.isin(torch.arange(len(CANDIDATES.labels)), rows)
-    return observe(gradient, size, sent=SENT), Truth(labels, rows, members, CANDIDATES.labels)
+    users = torch.isin(torch.arange(len(CANDIDATES.labels)), order[: size + OTHERS * 8]).long()
+    told = {family: secret_of(family, MARKS[rows], AUXILIARY.rules) for family in SECRETS}
+    truth = Truth(
+        labels, rows, members, CANDIDATES.labels, users, secrets=told, attributes=MARKS[:100] == 1
+    )
+    return View(view.observations, [seen.latest for seen in (view, *cohort)]), truth
+
+
+def gradient_of(rows, noise=None):
+    """Return the gradient of some candidates, or drawn from `noise`."""
+    if noise is not None:
+        return {k: torch.randn(v.shape, generator=noise) for k, v in SENT.items()}
+    return plain_gradient(MODEL, CANDIDATES.inputs[rows], CANDIDATES.labels[rows])
 
 
 def mean_advantage(attack, trials, **options):
@@ -54,7 +78,7 @@ def mean_advantage(attack, trials, **options):
         view, truth = trial(seed, **options)
         guess = attack.infer(view, AUXILIARY, generator(seed, "infer"))
         blind = family.blind(view, AUXILIARY, generator(seed, "blind"))
-        main = family.metrics[0]
+        main = "accuracy" if "accuracy" in family.metrics else family.metrics[0]
         gains.append(family.grade(guess, truth)[main] - family.grade(blind, truth)[main])
     values = torch.tensor(gains)
     return float(values.mean()), float(values.std()) / math.sqrt(trials)
@@ -97,7 +121,7 @@ def test_counts_have_the_right_shape(attack, size):
     assert set(FAMILIES[attack.family].grade(guess, truth)) == set(FAMILIES[attack.family].metrics)
 
 
-@attacks("membership")
+@attacks("membership", "source", "attribute")
 @pytest.mark.parametrize("size", [1, 2, 17])
 def test_there_is_a_score_per_candidate(attack, size):
     view, truth = trial(0, size=size)
@@ -105,6 +129,15 @@ def test_there_is_a_score_per_candidate(attack, size):
     assert guess.shape == CANDIDATES.labels.shape
     assert guess.dtype == torch.float64
     assert bool(torch.isfinite(guess).all())
+    assert set(FAMILIES[attack.family].grade(guess, truth)) == set(FAMILIES[attack.family].metrics)
+
+
+@attacks(*SECRETS)
+def test_classes_have_log_probabilities(attack):
+    view, truth = trial(0, size=2)
+    guess = attack.infer(view, AUXILIARY, generator(0))
+    assert guess.shape == (2,)
+    assert float(guess.exp().sum()) == pytest.approx(1.0)
     assert set(FAMILIES[attack.family].grade(guess, truth)) == set(FAMILIES[attack.family].metrics)
 
 

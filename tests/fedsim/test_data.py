@@ -1,5 +1,4 @@
-import gzip
-import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ from hypothesis import strategies as st
 
 from fedsim import data, partition
 from fedsim.errors import ConfigError
-from tests.builders import small_config
+from tests.builders import small_config, toy_dataset
 
-SHARED = Path(os.environ.get("FEDSIM_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TOY = {"name": "tests.builders:toy_dataset"}
 
 
@@ -94,40 +92,58 @@ def test_data_that_cannot_be_had_is_one_sentence(tables, sentence):
         data.federate(small_config(**tables))
 
 
-def test_digits_are_the_ones_of_scikit_learn():
-    from sklearn.datasets import load_digits
+def test_attributes_survive_the_limit(monkeypatch):
+    sex = data.Attribute((1, 3), ("f", "m"), torch.eye(2))
 
-    ours, theirs = data.digits(Path()), load_digits()
-    assert len(ours.labels) + len(ours.test_labels) == len(theirs.target) == 1797
-    test = np.arange(1797) % 5 == 4
-    assert np.array_equal(ours.test_inputs.numpy()[:, 0] * 16, theirs.images[test])
-    assert np.array_equal(ours.labels.numpy(), theirs.target[~test])
+    def toy(root: Path) -> data.Dataset:
+        return replace(toy_dataset(root), attributes={"sex": sex})
 
-
-def test_adult_has_the_published_size_and_columns():
-    root = SHARED / "adult"
-    if not root.exists():
-        pytest.skip(f"no Adult data in {root}")
-    adult = data.adult(root)
-    assert len(adult.labels) + len(adult.test_labels) == 45_222
-    assert adult.input_shape == (104,)
-    assert adult.inputs.mean(dim=0)[:6].abs().max() < 1e-3
-    assert 0.24 < float(adult.labels.float().mean()) < 0.26
-    assert set(np.unique(adult.columns["sex"])) == {"Female", "Male"}
+    monkeypatch.setitem(data.DATASETS, "toy", toy)
+    limited = data.load(small_config(data={"name": "toy", "limit": 40}))
+    assert len(limited.labels) == 40
+    assert limited.attributes == {"sex": sex}
 
 
-def test_mnist_knows_its_writers(tmp_path):
-    root = SHARED / "mnist"
-    if not root.exists():
-        pytest.skip(f"no MNIST in {root}")
-    for path in root.rglob("*.gz"):
-        copy = tmp_path / path.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    mnist = data.mnist(tmp_path)
-    assert mnist.inputs.shape == (60_000, 1, 28, 28)
-    assert float(mnist.inputs.max()) == 1
-    assert len(np.unique(mnist.columns["writer"])) == 539
-    raw = gzip.decompress((root / "QMNIST/raw/qmnist-train-labels-idx2-int.gz").read_bytes())
-    digits = np.frombuffer(raw, ">i4", offset=12).reshape(-1, 8)[:, 0]
-    assert np.array_equal(digits, mnist.labels)
+def test_every_data_set_says_in_one_line_what_it_is():
+    for name, function in data.DATASETS.items():
+        first = function.__doc__.splitlines()[0]
+        assert first.endswith("."), name
+        assert 20 < len(first) < 100, name
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("heart-disease", "processed.cleveland.data", "x;y\n"),
+        ("heart-disease", "processed.cleveland.data", None),
+        ("uci-har", "uci_har_train_21subjects.npz", ""),
+        ("uci-har", "uci_har_train_21subjects.npz", "no archive"),
+        ("olivetti", "olivettifaces.mat", ""),
+        ("olivetti", "olivettifaces.mat", "no matrix " * 99),
+        ("pneumonia-mnist", "pneumoniamnist.npz", "PK\x03\x04 cut short"),
+        ("cifar10", "lossless/cifar10_batch_0.png", "no picture"),
+    ],
+)
+def test_a_file_that_is_missing_or_damaged_is_one_sentence(name, file, content, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(ConfigError, match=rf"data.root: '{name}' must be readable in .*\(.+\)"):
+        data.load(small_config(data={"name": name, "root": str(tmp_path)}))
+
+
+def test_an_archive_that_lacks_an_array_is_one_sentence(tmp_path):
+    np.savez(tmp_path / "pneumoniamnist.npz", train_images=np.zeros((2, 28, 28), np.uint8))
+    with pytest.raises(ConfigError, match="must be readable .*train_labels is not a file"):
+        data.load(small_config(data={"name": "pneumonia-mnist", "root": str(tmp_path)}))
+
+
+def test_an_archive_with_a_broken_stream_is_one_sentence(tmp_path):
+    path = tmp_path / "pneumoniamnist.npz"
+    np.savez_compressed(path, train_images=np.zeros((2, 28, 28), np.uint8))
+    content = bytearray(path.read_bytes())
+    start = 30 + content[26] + 256 * content[27] + content[28] + 256 * content[29]
+    content[start] = 0b111  # the first block says that it is of a type that does not exist
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="must be readable .*invalid block type"):
+        data.load(small_config(data={"name": "pneumonia-mnist", "root": str(tmp_path)}))

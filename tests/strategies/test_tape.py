@@ -88,3 +88,34 @@ def test_a_client_that_told_no_number_of_examples_is_seen_without_one(tmp_path, 
     [view] = views(tmp_path, 1, local)
     assert view.latest.update.num_examples is None
     assert view.latest.update.delta["w"].tolist() == [3.0 if upload == "gradient" else 2.0] * 3
+
+
+def three_clients(tmp_path):
+    tape = Tape(tmp_path)
+    for round_ in (1, 2):
+        tape.write_sent(round_, STATE)
+        for client in ("0", "1", "2")[: 1 + round_]:
+            upload = {"w": STATE["w"] + round_ + float(client)}
+            tape.write_upload(round_, client, upload, 5, "weights")
+    return list(views(tmp_path, 2, LOCAL))
+
+
+def test_all_views_of_a_round_share_one_cohort_of_their_latest_observations(tmp_path):
+    seen = three_clients(tmp_path)
+    assert len({id(view.cohort) for view in seen}) == 1
+    assert [view.cohort[place] is view.latest for place, view in enumerate(seen)] == [True] * 3
+    assert [one.update.client for one in seen[0].cohort] == ["0", "1", "2"]
+    assert {one.update.round for one in seen[0].cohort} == {2}
+    assert [len(view.observations) for view in seen] == [2, 2, 1]
+    assert [one.update.round for one in seen[1].observations] == [1, 2]
+    assert seen[2].cohort[1].update.delta["w"].tolist() == [3.0] * 3
+
+
+def test_a_cohort_opens_only_what_is_asked_for_and_holds_no_tensors(tmp_path):
+    first, *_ = three_clients(tmp_path)
+    (tmp_path / "rounds" / "0002" / "1.safetensors").write_bytes(b"broken")
+    assert first.cohort[2].update.client == "2"
+    delta = first.cohort[0].update.delta
+    assert delta["w"].data_ptr() != delta["w"].data_ptr()  # read anew each time
+    with pytest.raises(BadRecording):
+        first.cohort[1]

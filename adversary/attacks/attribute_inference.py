@@ -1,0 +1,101 @@
+"""Attribute inference: the sensitive attribute of records that a client is known to hold.
+
+Li et al., "Analyzing Inference Privacy Risks Through Gradients in Machine Learning", CCS 2024, the
+game of attributes; knowledge level K1 of `papers/inference.md`: all of a record but the attribute
+is known, its label too.
+
+Idea: each value of the attribute would have given the record another gradient; which of the two is
+in the upload is asked by a likelihood ratio that knows from rehearsed clients how uploads vary.
+The odds are added to those of imputation, which looks at the rest of the record only.
+
+*Server must know*: the weights sent, the protocol, the number of examples, the records without the
+attribute, how the attribute is encoded, and auxiliary records with it.
+*Exact when*: the upload is the gradient of one record.
+*Differs from the paper*: its code is not at hand. Answers are asked for all candidates; only those
+that the client used are graded. The candidates' own attribute is overwritten before anything else.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from adversary.games.evidence import Evidence
+from adversary.games.learner import Learner
+from adversary.games.play import learn
+from adversary.games.predictors import Predictor
+from adversary.games.samplers import GAMES, Pool, Rules, Trials
+from adversary.imputation import imputed
+from adversary.memo import once
+from fedsim.params import not_finite
+from fedsim.types import Auxiliary, LocalTraining, Params, View
+
+SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
+
+
+def attribute_inference(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Float[Tensor, " m"]:
+    """Return the log-odds of the attribute for every candidate.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs, labels, candidates, marks and encoding; where it has the defense,
+            shadow uploads pass through it too.
+        generator: Not used: rehearsals are the same for all clients.
+
+    Raises:
+        ValueError: The update is not finite, the client told no number of examples.
+    """
+    latest = view.latest
+    told = latest.update.num_examples
+    if told is None:
+        raise ValueError("num_examples: must be told by the client, got none")
+    if reason := not_finite(latest.update.delta):
+        raise ValueError(f"update: {reason}")
+    size = max(1, round(told / latest.update.num_clients))
+    if latest.local.upload == "weights":
+        size = round(2 ** (round(2 * math.log2(size)) / 2))
+    learner, predictor = fitted(auxiliary, latest.sent, local=latest.local, size=size)
+    hypotheses = _hypotheses(auxiliary, latest.sent, local=latest.local)
+    upload = learner.flat(latest.update.delta).expand(len(hypotheses), -1)
+    asked = Evidence(upload, size, learner.weight(size), hypotheses)
+    found = predictor.log_probabilities(asked)
+    return found[:, 1] - found[:, 0] + imputed(auxiliary)
+
+
+@once(size=32)
+def fitted(
+    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
+) -> tuple[Learner, Predictor]:
+    """Return a predictor learned at the weights sent, once for all clients of this size."""
+    inputs, labels, marks = auxiliary.inputs, auxiliary.labels, auxiliary.marks
+    assert inputs is not None
+    assert labels is not None
+    assert marks is not None
+    pool, learner = (
+        Pool(inputs, labels, marks["attribute"], auxiliary.encoding),
+        Learner(auxiliary, local),
+    )
+    shadows = SHADOWS[local.upload]
+    told = learn(GAMES["attribute-known"], Rules(size), pool, learner, sent, shadows=shadows)
+    return learner, told["adaptive" if "adaptive" in told else "static"]
+
+
+@once(size=2)
+def _hypotheses(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining) -> Tensor:
+    """Return every candidate's gradient without and with the attribute, (m, 2, 1, features)."""
+    asked = auxiliary.candidates
+    assert asked is not None
+    none = torch.zeros(len(asked.labels), dtype=torch.int64)
+    both = [auxiliary.encoding.put(asked.inputs, none + mark) for mark in (0, 1)]
+    trials = Trials(both[0][:, None], asked.labels[:, None], none,
+                    torch.stack(both, dim=1), asked.labels)  # fmt: skip
+    known = replace(auxiliary, defense=None)
+    found = Learner(known, local).hypotheses(sent, trials, label_known=True)
+    assert found is not None
+    return found

@@ -1,0 +1,70 @@
+"""FedMIA: a client's own example stands out against all other clients of the round.
+
+G. Zhu, D. Li, H. Gu, Y. Yao, L. Fan, Y. Han, "FedMIA: an effective membership inference attack
+exploiting 'all for one' principle in federated learning", CVPR 2025 (arXiv 2402.06289), FedMIA-II.
+
+Idea: the other clients do not have the record, so that their updates show how an update agrees with
+it by chance. How far the target's cosine lies above theirs, in their standard deviations, needs no
+shadow training.
+
+*Server must know*: the weights sent, the updates of all clients of the round, the loss, and the
+candidate records.
+*Exact when*: the other clients' cosines are Gaussian, and none of them has the record. A record
+that another client has scores low, so that records are also found by elimination.
+*Differs from the paper*: the score is the z-score itself. The authors' code takes its Gaussian cdf,
+which in floating point is exactly 1 from 8 standard deviations on, where the surest members are,
+and adds 10⁻⁸ to the variances; here each has a share of the mean over the candidates added
+(`shrink`), for rounds of few clients. One round by itself: the views of earlier rounds hold the
+target's updates, but not the other clients'. A client whose update is not finite is no reference.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from adversary.candidates import cosines
+from adversary.memo import once
+from fedsim.types import Auxiliary, Observation, View
+
+
+def fedmia(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+    *,
+    shrink: float = 0.1,
+) -> Float[Tensor, " m"]:
+    """Return how many standard deviations the cosine lies above the other clients'.
+
+    Args:
+        view: One client's observations, with the round's cohort; the latest is attacked.
+        auxiliary: With candidates.
+        generator: Not used: the answer is deterministic.
+        shrink: Share of the candidates' mean variance that is added to each one's.
+
+    Raises:
+        ValueError: The update is not finite, or fewer than two other clients' are.
+    """
+    own, latest = cosines(view.latest, auxiliary), view.latest.update
+    known = _cohort(auxiliary, view.cohort).items()
+    others = [scores for client, scores in known if client != latest.client]
+    if len(others) < 2:
+        raise ValueError(f"fedmia: the round must have at least 3 clients, got {len(others) + 1}")
+    there = torch.stack(others)
+    variance = there.var(dim=0)
+    variance = variance + shrink * variance.mean() + torch.finfo(variance.dtype).tiny
+    return (own - there.mean(dim=0)) / variance.sqrt()
+
+
+@once(size=2)
+def _cohort(auxiliary: Auxiliary, cohort: Sequence[Observation]) -> dict[str, Tensor]:
+    """Return every client's cosines, once for all views of the round."""
+    found = {}
+    for observation in cohort:
+        try:
+            found[observation.update.client] = cosines(observation, auxiliary)
+        except ValueError:
+            continue
+    return found

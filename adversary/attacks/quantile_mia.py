@@ -1,0 +1,89 @@
+"""Quantile membership inference: a threshold on the score for every record of its own.
+
+M. Bertran, S. Tang, M. Kearns, J. Morgenstern, A. Roth, Z. S. Wu, "Scalable membership inference
+attacks via quantile regression", NeurIPS 2023, algorithm 1.
+
+Idea: a score that is high for this kind of record anyway says little. Records that nobody trained
+on are scored against the same update, and the score that a share 1 − FPR of them stays below is
+fitted as a function of what the record is like. A candidate is a member where its score is above
+its own threshold, and the distance is the new score: it calibrates any score, here the cosine.
+
+*Server must know*: the weights sent, the update, the loss, auxiliary data, and the candidates.
+*Exact when*: the conditional quantile is linear in the features, and the auxiliary records are
+drawn as the candidates are.
+*Differs from the paper*: the paper's regressor is a network on the record itself that is trained
+once per model; here a linear one with an intercept per class, the loss and the logarithm of the
+gradient's length at the weights sent, fitted for every client and round. Intercepts of classes
+change nothing that is graded within classes.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from adversary.candidates import asking_of_auxiliary, cosines, gradient_norms, losses
+from adversary.memo import once
+from fedsim.types import Auxiliary, Params, View
+
+
+def quantile_mia(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+    *,
+    fpr: float = 0.1,
+) -> Float[Tensor, " m"]:
+    """Return by how much each candidate's cosine is above its threshold.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs, labels and candidates.
+        generator: Not used: the answer is deterministic.
+        fpr: Share of the non-members that are above their threshold, in (0, 1).
+
+    Raises:
+        ValueError: The update is not finite, or `fpr` is out of range.
+    """
+    if not 0 < fpr < 1:
+        raise ValueError(f"fpr: must be in (0, 1), got {fpr}")
+    latest, others = view.latest, asking_of_auxiliary(auxiliary)
+    smoothing = latest.local.label_smoothing
+    score, theirs = cosines(latest, auxiliary), cosines(latest, others)
+    features, there = (
+        _features(asked, latest.sent, smoothing=smoothing) for asked in (auxiliary, others)
+    )
+    return score - quantile(features, there, theirs, 1 - fpr)
+
+
+def quantile(
+    features: Float[Tensor, "m d"],
+    there: Float[Tensor, "n d"],
+    scores: Float[Tensor, " n"],
+    level: float,
+) -> Float[Tensor, " m"]:
+    """Return the conditional quantile of a score, fitted by the pinball loss.
+
+    Args:
+        features: Of the records that it is wanted for.
+        there: Of the records it is fitted on.
+        scores: Theirs.
+        level: Share of them that is to be below, in (0, 1).
+    """
+    from sklearn.linear_model import QuantileRegressor
+
+    scale = float(scores.abs().max()) or 1.0  # the solver has an absolute tolerance
+    model = QuantileRegressor(quantile=level, alpha=0.0, solver="highs", fit_intercept=False)
+    model.fit(there.numpy(), (scores / scale).numpy())
+    return torch.from_numpy(model.predict(features.numpy())) * scale
+
+
+@once(size=4)
+def _features(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> Float[Tensor, "m d"]:
+    """Return an intercept for each class, the loss and the log gradient norm of every candidate."""
+    asked = auxiliary.candidates
+    assert asked is not None
+    loss = losses(auxiliary, sent, smoothing=smoothing)
+    norms = gradient_norms(auxiliary, sent, smoothing=smoothing)
+    classes = torch.nn.functional.one_hot(asked.labels, auxiliary.num_classes).double()
+    tall = torch.stack([loss, (norms + 1e-12).log()], dim=1)
+    return torch.cat([classes, tall], dim=1)

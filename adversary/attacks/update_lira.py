@@ -1,0 +1,109 @@
+"""Update-LiRA: the likelihood ratio of an update's cosine with and without a record.
+
+N. Carlini, S. Chien, M. Nasr, S. Song, A. Terzis, F. Tramèr, "Membership inference attacks from
+first principles", S&P 2022, the offline attack.
+
+Idea: what a record scores where nobody trained on it depends on the record. Here the shadow model
+is one client's local update of the round, which costs little: each shadow client is rehearsed on
+auxiliary data and scored against every candidate, for log N(s; in) − log N(s; out).
+
+*Server must know*: the weights sent, the update, the number of examples, the protocol, auxiliary
+data, and the candidate records.
+*Exact when*: scores are Gaussian, and all records gain as much, in their own standard deviations.
+*Differs from the paper*: no shadow client is ever trained on a candidate, for that would be a
+training per candidate. Mean and variance without the record are the candidate's own, over all
+shadow clients of the round and size; with it, the mean is higher by what the shadow clients' own
+examples gain over others of their class, in standard deviations, pooled, and the variance is the
+same (with two variances, the ratio would rise again for the lowest scores). The score is the
+cosine, not the logit of the confidence, which a gradient does not change. One round is judged by
+itself.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from adversary.candidates import cosines
+from adversary.memo import once
+from adversary.shadows import shadow_size, shadows, shown
+from fedsim.types import Auxiliary, LocalTraining, Params, View
+
+SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
+
+
+def update_lira(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Float[Tensor, " m"]:
+    """Return log N(s; in) − log N(s; out) for every candidate.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs, labels and candidates; clients are rehearsed with its defense.
+        generator: Not used: the answer is deterministic.
+
+    Raises:
+        ValueError: The update is not finite, or the client told no number of examples.
+    """
+    latest = view.latest
+    score, size = cosines(latest, auxiliary), shadow_size(latest)
+    model = _fitted(auxiliary, latest.sent, local=latest.local, size=size)
+    return model.gain * ((score - model.mean) / model.deviation - model.gain / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """How candidates score.
+
+    Attributes:
+        mean: Without the candidate, shape (m,).
+        deviation: Standard deviation, without it and with it, shape (m,).
+        gain: How many standard deviations higher the mean is with it; never negative.
+    """
+
+    mean: Float[Tensor, " m"]
+    deviation: Float[Tensor, " m"]
+    gain: float
+
+
+@once(size=16)
+def _fitted(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> _Scores:
+    """Score candidates, and the records that stand in for members, under all shadow clients."""
+    there = shadows(auxiliary, sent, local=local, size=size)
+    seen = [shown(shadow, auxiliary) for shadow in there.clients]
+    out = torch.stack([cosines(observation, auxiliary) for observation in seen])
+    pool = torch.stack([cosines(observation, there.auxiliary) for observation in seen])
+    members = torch.stack([shadow.members for shadow in there.clients])
+    asked = there.auxiliary.candidates
+    assert asked is not None
+    gain = _gain(pool, members, asked.labels)
+    return _Scores(*_moments(out, torch.ones_like(out, dtype=torch.bool)), gain)
+
+
+def _moments(
+    scores: Float[Tensor, "clients m"], use: Bool[Tensor, "clients m"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """Return each record's mean and standard deviation over the clients that `use` names."""
+    count = use.sum(dim=0)
+    mean = (scores * use).sum(dim=0) / count.clamp(min=1)
+    variance = ((scores - mean).square() * use).sum(dim=0) / (count - 1).clamp(min=1)
+    variance = variance + SHRINK * variance.mean() + torch.finfo(variance.dtype).tiny
+    return mean, variance.sqrt()
+
+
+def _gain(
+    scores: Float[Tensor, "clients m"],
+    members: Bool[Tensor, "clients m"],
+    labels: Int[Tensor, " m"],
+) -> float:
+    """Return how many standard deviations a client's examples score above others of their class."""
+    mean, deviation = _moments(scores, ~members)
+    z = (scores - mean) / deviation
+    classes = torch.nn.functional.one_hot(labels).to(z.dtype)
+    inside, outside = members.to(z.dtype) @ classes, (~members).to(z.dtype) @ classes
+    level = ((z * ~members) @ classes) / outside.clamp(min=1)
+    gains, used = ((z * members) @ classes) - inside * level, inside * (outside > 0)
+    return max(0.0, float((gains * (outside > 0)).sum() / used.sum().clamp(min=1)))

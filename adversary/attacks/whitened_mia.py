@@ -1,0 +1,136 @@
+"""Whitened membership inference: what an update has in excess of what any client would upload.
+
+fedsim's own; a matched filter. Uploads of clients that do not have z have a mean m and a
+covariance Σ; z in it shifts an upload u along z's gradient g_z, and between two such Gaussians
+g_zᵀ Σ⁻¹ (u − m) tells best.
+
+Idea: directions in which all clients differ (their classes, features that many examples have) hide
+one example; what is left of the update without them is mostly the client's own. `covariance` is
+`diagonal`, with m and Σ from rehearsed clients, or
+`full`, the second moment of auxiliary examples' gradients and a diagonal floor: what any of them
+explains is taken out of the update. That needs neither rehearsals nor the number of examples.
+
+*Server must know*: the weights sent, the update, the protocol, auxiliary data, and the candidate
+records; for `diagonal` also the client's number of examples.
+*Exact when*: updates are Gaussian with that covariance, and all g_z have one length.
+*Differs from the likelihood ratio*: divided by ‖g_z‖, because Σ is never the whole truth and
+overstates what records with large gradients show. On MNIST (FedSGD, batch 32) the mean AUROC is
+0.80 without that, 0.83 with the ratio's own term −½ g_zᵀ Σ⁻¹ g_z, 0.86 so; 0.98 with `full`,
+where the cosine of the update itself has 0.75.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from adversary.candidates import (
+    asking_of_auxiliary,
+    gradient_norms,
+    gradients,
+    slopes,
+    trained_names,
+    uphill,
+)
+from adversary.corrections import Correct, whiten
+from adversary.memo import once
+from adversary.shadows import shadow_size, shadows
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, View
+
+ENTRIES = 2**26  # of the auxiliary gradients that are held at a time: 256 MiB
+OWN, EVEN = 0.1, 0.03  # floor of the variances: of each entry's own, and of the mean of all
+
+
+def whitened_mia(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+    *,
+    covariance: Literal["diagonal", "full"] = "diagonal",
+) -> Float[Tensor, " m"]:
+    """Return g_zᵀ Σ⁻¹ (u − m) / ‖g_z‖ for every candidate z; 0 where a gradient is zero.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With inputs, labels and candidates; clients are rehearsed undefended.
+        generator: Not used: the answer is deterministic.
+        covariance: How Σ is estimated.
+
+    Raises:
+        ValueError: The update is not finite, or the client told no number of examples (`diagonal`).
+    """
+    latest = view.latest
+    smoothing = latest.local.label_smoothing
+    direction, length = uphill(latest, auxiliary)
+    norms = gradient_norms(auxiliary, latest.sent, smoothing=smoothing)
+    if covariance == "full":
+        direction = _span(auxiliary, latest.sent, smoothing=smoothing).outside(direction)
+    elif length > 0:
+        direction = _excess(latest, auxiliary)
+    along = slopes(auxiliary, latest.sent, direction, smoothing=smoothing)
+    return torch.where(norms > 0, along / norms, 0.0)
+
+
+def _excess(observation: Observation, auxiliary: Auxiliary) -> Params:
+    """Return Σ⁻¹ (u − m), uphill, for a diagonal Σ."""
+    local, names = observation.local, trained_names(auxiliary)
+    size = shadow_size(observation)
+    correct = _whitening(auxiliary, observation.sent, local=local, size=size)
+    parts = correct([observation.update.delta[name] for name in names])
+    sign = -1 if local.upload == "weights" else 1
+    return {name: sign * part for name, part in zip(names, parts, strict=True)}
+
+
+@once(size=12)  # sizes of clients, twice where there is an adaptive adversary too
+def _whitening(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> Correct:
+    """Learn mean and variances from shadow clients."""
+    there, names = shadows(auxiliary, sent, local=local, size=size), trained_names(auxiliary)
+    seen = [shadow.observation.update.delta for shadow in there.clients]
+    return whiten([[delta[name] for name in names] for delta in seen])
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Second moment AᵀA of auxiliary gradients, and a floor D: Σ = AᵀA + D.
+
+    Attributes:
+        rows: A·D^−½, shape (n, entries).
+        floor: The diagonal of D.
+        inner: Lower Cholesky factor of I + A·D⁻¹·Aᵀ.
+    """
+
+    rows: Float[Tensor, "n p"]
+    floor: Float[Tensor, " p"]
+    inner: Float[Tensor, "n n"]
+
+    def outside(self, direction: Params) -> Params:
+        """Return Σ⁻¹ x, by Woodbury's identity, at unit length."""
+        x = torch.cat([value.flatten() for value in direction.values()]).float()
+        x = x / self.floor.sqrt()
+        there = torch.cholesky_solve((self.rows @ x).unsqueeze(1), self.inner)[:, 0]
+        x = (x - there @ self.rows) / self.floor.sqrt()
+        x = x / x.norm().clamp(min=torch.finfo(x.dtype).tiny)
+        parts = x.split([value.numel() for value in direction.values()])
+        return {
+            name: part.view_as(value)
+            for (name, value), part in zip(direction.items(), parts, strict=True)
+        }
+
+
+@once(size=1)
+def _span(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> _Span:
+    """Take the gradients of auxiliary examples, once for all clients of the round."""
+    known = asking_of_auxiliary(auxiliary)
+    asked = known.candidates
+    assert asked is not None
+    entries = sum(value.numel() for value in known.model.parameters() if value.requires_grad)
+    a = torch.empty(min(len(asked.labels), max(1, ENTRIES // entries)), entries)
+    # Not strict: there may be more examples than rows.
+    for row, gradient in zip(a, gradients(known, sent, smoothing=smoothing), strict=False):
+        row.copy_(torch.cat([part.flatten() for part in gradient.values()]))
+    variances = torch.linalg.vector_norm(a, dim=0).square() / len(a)
+    floor = OWN * variances + EVEN * variances.mean() + torch.finfo(a.dtype).tiny
+    a /= (len(a) * floor).sqrt()
+    return _Span(a, floor, torch.linalg.cholesky(torch.eye(len(a)) + a @ a.T))

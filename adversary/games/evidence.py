@@ -1,0 +1,37 @@
+"""What an adversary has of each trial: the upload, and what it knew beforehand."""
+
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the adversary has of n trials.
+
+    Attributes:
+        uploads: Flat gradients or updates, pointing uphill; of several clients in turn where the
+            game has them, shape (n, d) or (n, clients, d).
+        batch: Records per upload, as far as the adversary knows.
+        weight: How often an upload holds one record's gradient: one over the batch, or, for
+            trained weights, epochs over the size of a local step.
+        hypotheses: The gradient of the record in question under each value of the secret, for
+            each label that it may have, shape (n, values, labels, d); None where none is known.
+        others: The mean gradient of all other records of each batch, where they are known; shaped
+            as the uploads.
+    """
+
+    uploads: Float[Tensor, "n ..."]
+    batch: int
+    weight: float
+    hypotheses: Float[Tensor, "n values labels d"] | None = None
+    others: Float[Tensor, "n ..."] | None = None
+
+    def part(self, rows: slice) -> "Evidence":
+        """Return some of the trials."""
+        cut = lambda value: None if value is None else value[rows]
+        return replace(
+            self, uploads=self.uploads[rows], hypotheses=cut(self.hypotheses),
+            others=cut(self.others),
+        )  # fmt: skip

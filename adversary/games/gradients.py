@@ -1,0 +1,175 @@
+"""Gradients of many batches at once: the shadow gradients of an adversary.
+
+For fully connected layers and convolutions the gradient of a batch is a product of what goes in
+and what comes back, so that all batches go through the model together and one batched product per
+layer gives every batch's own gradient. Other models take `torch.func.vmap` over whole batches.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.nn import functional
+
+from fedsim.types import Params
+
+RECORDS = 8192  # that go through the model together
+PARAMETERS = 2**18  # entries of all gradients of a chunk: they stay in the cache
+
+
+def batch_gradients(
+    model: nn.Module,
+    state: Params,
+    inputs: Float[Tensor, "n batch *shape"],
+    labels: Int[Tensor, "n batch"],
+    *,
+    smoothing: float = 0.0,
+    reduce: "Reduce | None" = None,
+) -> Float[Tensor, "n features"]:
+    """Return the gradient of every batch's mean cross-entropy, flat, in `state_dict` order.
+
+    Args:
+        model: The architecture; its own weights are left alone. Evaluated as in training, without
+            dropout and with the batch's own statistics where it has batch normalisation.
+        state: Where the gradients are taken.
+        inputs: n batches of as many records each.
+        labels: Theirs.
+        smoothing: Label smoothing of the loss.
+        reduce: Makes features of a chunk of flat gradients, so that they need not all be held.
+    """
+    working = copy.deepcopy(model).eval()
+    working.load_state_dict(dict(state))
+    trained = {n: v for n, v in working.named_parameters() if v.requires_grad}
+    size = sum(value.numel() for value in trained.values())
+    chunk = max(1, min(RECORDS // max(1, inputs.shape[1]), PARAMETERS // max(1, size)))
+    inputs = inputs.to(next(iter(trained.values())).dtype)
+    take = _by_layer if _layers(working, trained) is not None else _by_batch
+    found = torch.empty(len(labels), size if reduce is None else reduce.cells)
+    parts = zip(found.split(chunk), inputs.split(chunk), labels.split(chunk), strict=True)
+    for into, x, y in parts:
+        flat = take(working, trained, x, y, smoothing)
+        into.copy_(flat if reduce is None else reduce(flat))
+    return found
+
+
+class Reduce:
+    """A random projection of each layer, by hashing: bounded memory whatever the model's size.
+
+    Every entry is added, with a random sign, to one of the layer's cells; inner products keep their
+    expectation. K. Weinberger, A. Dasgupta, J. Langford, A. Smola, J. Attenberg, "Feature hashing
+    for large scale multitask learning", ICML 2009.
+    """
+
+    def __init__(self, sizes: Sequence[int], cells: int, generator: torch.Generator) -> None:
+        """Share `cells` among layers of these sizes, by the square root of the size."""
+        weights = [size**0.5 for size in sizes]
+        share = [cells * weight / sum(weights) for weight in weights]
+        places, start = [], 0
+        for size, wanted in zip(sizes, share, strict=True):
+            own = min(size, max(1, int(wanted)))
+            direct = torch.arange(size)
+            hashed = torch.randint(own, (size,), generator=generator)
+            places.append(start + (direct if own == size else hashed))
+            start += own
+        self.cells, self.place = start, torch.cat(places)
+        self.sign = torch.randint(2, (sum(sizes),), generator=generator).float().mul_(2).sub_(1)
+
+    def __call__(self, flat: Float[Tensor, "n size"]) -> Float[Tensor, "n cells"]:
+        """Return the projections of flat gradients."""
+        return torch.zeros(len(flat), self.cells).index_add_(1, self.place, flat * self.sign)
+
+
+def _layers(model: nn.Module, trained: Params) -> list[tuple[str, nn.Module]] | None:
+    """Return the layers that hold all trained parameters, where each is of a kind known here."""
+    found, held = [], set[str]()
+    if len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters())):
+        return None  # one tensor in two layers
+    for name, module in model.named_modules():
+        own = [
+            f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)
+        ]
+        own = [key for key in own if key in trained]
+        if not own:
+            continue
+        plain_convolution = isinstance(module, nn.Conv2d) and (
+            module.groups == 1
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        )
+        if not (type(module) is nn.Linear or (type(module) is nn.Conv2d and plain_convolution)):
+            return None
+        held |= set(own)
+        found.append((name, module))
+    mixes = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    return found if held == set(trained) and not mixes else None
+
+
+def _by_layer(
+    model: nn.Module, trained: Params, inputs: Tensor, labels: Tensor, smoothing: float
+) -> Tensor:
+    layers, seen = _layers(model, trained) or [], {}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            # Not the output itself, which a ReLU in place would write over.
+            edge = get_gradient_edge(output) if output.requires_grad else None
+            seen.setdefault(name, []).append((args[0].detach(), edge))
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in layers]
+    try:
+        logits = model(inputs.flatten(0, 1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    count, batch = labels.shape
+    once = all(len(seen.get(name, ())) == 1 for name, _ in layers)  # not twice, not never
+    if not once or any(len(x) != count * batch or edge is None for [(x, edge)] in seen.values()):
+        return _by_batch(model, trained, inputs, labels, smoothing)
+    loss = functional.cross_entropy(
+        logits, labels.flatten(), reduction="sum", label_smoothing=smoothing
+    )
+    edges = [seen[name][0][1] for name, _ in layers]
+    returned = torch.autograd.grad(loss / batch, edges, allow_unused=True)
+    if any(back is None for back in returned):  # a layer that the loss does not hang on
+        return _by_batch(model, trained, inputs, labels, smoothing)
+    own: dict[str, Tensor] = {}
+    for (name, module), back in zip(layers, returned, strict=True):
+        entered = seen[name][0][0]
+        if isinstance(module, nn.Conv2d):
+            entered = functional.unfold(
+                entered, module.kernel_size, module.dilation,  # type: ignore[arg-type]
+                module.padding, module.stride,  # type: ignore[arg-type]
+            ).transpose(1, 2)  # fmt: skip
+            back = back.flatten(2).transpose(1, 2)  # noqa: PLW2901
+        entered = entered.reshape(count, -1, entered.shape[-1])
+        back = back.reshape(count, -1, back.shape[-1])  # noqa: PLW2901
+        prefix = f"{name}." if name else ""
+        own[f"{prefix}weight"] = torch.bmm(back.transpose(1, 2), entered).flatten(1)
+        own[f"{prefix}bias"] = back.sum(dim=1)
+    return torch.cat([own[name] for name in trained], dim=1)
+
+
+def _by_batch(
+    model: nn.Module, trained: Params, inputs: Tensor, labels: Tensor, smoothing: float
+) -> Tensor:
+    from torch.func import functional_call, grad, vmap
+
+    parameters = {name: value.detach() for name, value in trained.items()}
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+
+    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            functional_call(model, values, (x,)), y, label_smoothing=smoothing
+        )
+
+    found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
+    return torch.cat([found[name].flatten(1) for name in trained], dim=1)

@@ -1,0 +1,180 @@
+"""Known records: a likelihood ratio of an upload, given each value of the secret.
+
+The upload is the record's own share plus that of others, whose mean and covariance the adversary
+learns from shadow trials; a direction counts the less, the more it varies with the others and with
+a defense's noise. `ratio` takes entries as independent (`papers/inference.md`, 2.2), `whitened`
+takes their covariance, shrunk towards the diagonal of equal entries: gradients of other records lie
+in few directions, and beside those the record in question stands out. Beside them the cosine of
+the upload and each hypothetical gradient, as in L. Lyu, C. Chen, "A novel attribute reconstruction
+attack in federated learning", 2021.
+
+*Exact when*: the sum of the others is Gaussian with that covariance. It is not, and ratios are
+over-confident: they are calibrated on shadow trials.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adversary.games.evidence import Evidence
+from adversary.memo import once
+
+FLOOR = 1e-4  # of an entry's variance, in units of the mean over all entries
+SHRINKAGE = 3e-3  # of a covariance towards equal entries, in the same unit
+TINY = 1e-12  # of its variance where nothing varies, in units of the squared upload
+
+Score = Callable[[Evidence], Tensor]
+Divide = Callable[[Tensor], Tensor]
+"""Shifts (…, d) → the same, divided by a covariance."""
+
+
+def known(
+    evidence: Evidence, secrets: Int[Tensor, " n"], *, through: float = 1.0
+) -> dict[str, Score]:
+    """Learn what the others' share looks like, and return the ways to score.
+
+    Args:
+        evidence: Of shadow trials, with hypotheses.
+        secrets: The class of each.
+        through: Which part of a gradient the defense lets through.
+
+    Returns:
+        `ratio`, `whitened` and `cosine`.
+    """
+    told, share = evidence.hypotheses, through * evidence.weight
+    assert told is not None
+    several, absent = evidence.uploads.ndim == 3, None
+    unknown = evidence.uploads - _others(evidence, share)
+    if several:
+        unknown = _of(unknown, secrets)
+    own = told.mean(dim=2)  # of unknown labels their mean
+    own = own[:, 0] if own.shape[1] == 1 else _of(own, secrets)
+    residual = unknown - share * own
+    if told.shape[1] == 1 and not several:  # the record may not be there at all
+        absent = unknown[secrets == 0].mean(dim=0)
+        residual = residual[secrets == 1]
+    mean, tiny = residual.mean(dim=0), TINY * float(evidence.uploads.square().mean()) + 1e-30
+    residual = (residual - mean).double()
+    variance = residual.square().mean(dim=0)
+    level = float(variance.mean())
+
+    def ratio(divide: Divide) -> Score:
+        @once(size=1)  # the same records are asked of many uploads
+        def shifts(hypotheses: Tensor, *, part: float) -> tuple[Tensor, Tensor]:
+            shift = part * hypotheses
+            if absent is not None:
+                none = (absent - mean).expand(len(shift), 1, shift.shape[2], -1)
+                shift = torch.cat([none, shift], dim=1)
+            weight = divide(shift).double()
+            return weight, (weight * shift).sum(dim=-1) / 2
+
+        def score(asked: Evidence) -> Tensor:
+            part = through * asked.weight
+            left = asked.uploads - mean - _others(asked, part)
+            return _likelihood(left, *shifts(_hypotheses(asked), part=part))
+
+        return _tamed(score, evidence)
+
+    found = {
+        "ratio": ratio(_entrywise(variance + FLOOR * level + tiny)),
+        "cosine": lambda asked: cosine(asked, through=through),
+    }
+    if level > tiny:
+        divide = _shrunk(*_principal(residual), SHRINKAGE * level + tiny)
+        found["whitened"] = ratio(divide)
+    return found
+
+
+def _entrywise(variance: Tensor) -> Divide:
+    return lambda shift: shift / variance.float()
+
+
+def _principal(residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the covariance's λ_k, and √λ_k v_k in rows; by trials or entries, the fewer.
+
+    Of trials there may be fewer than entries: (d, d) matrices are not made then.
+    """
+    count, size = residual.shape
+    if count <= size:
+        values, vectors = torch.linalg.eigh(residual @ residual.T / count)
+        return values.clamp(min=0), (vectors.T @ residual / count**0.5).float()
+    values, vectors = torch.linalg.eigh(residual.T @ residual / count)
+    values = values.clamp(min=0)
+    return values, (values.sqrt()[:, None] * vectors.T).float()
+
+
+def _shrunk(values: Tensor, directions: Tensor, floor: float) -> Divide:
+    """Return division by Σ λ_k v_k v_kᵀ + floor · I, without the matrix (Woodbury).
+
+    Args:
+        values: λ, shape (m,).
+        directions: √λ_k v_k in rows, shape (m, d).
+        floor: Variance of every direction.
+    """
+    weights = (1 / (values + floor)).float()
+
+    def divide(shift: Tensor) -> Tensor:
+        along = (shift @ directions.T) * weights
+        return (shift - along @ directions) / floor
+
+    return divide
+
+
+def _tamed(score: Score, evidence: Evidence) -> Score:
+    """Return scores whose extremes are logarithmic, so that a calibration's one slope fits them.
+
+    The order of two classes stays.
+    """
+    centred = lambda asked: (told := score(asked)) - told.mean(dim=1, keepdim=True)
+    scale = float(centred(evidence).abs().median()) or 1.0
+    return lambda asked: (centred(asked) / scale).asinh()
+
+
+def cosine(asked: Evidence, *, through: float = 1.0) -> Float[Tensor, "n classes"]:
+    """Return the cosine of the upload and each hypothetical gradient; the best of all labels.
+
+    What is known of other records is taken off the upload first.
+    """
+    told, left = _hypotheses(asked), asked.uploads - _others(asked, through * asked.weight)
+    unit = lambda value: value / value.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    if left.ndim == 3:
+        return torch.einsum("nkd,nld->nkl", unit(left), unit(told[:, 0])).amax(dim=2)
+    found = torch.einsum("nd,nvld->nvl", unit(left), unit(told)).amax(dim=2)
+    if found.shape[1] == 1:
+        found = torch.cat([torch.zeros_like(found), found], dim=1)
+    return found
+
+
+def _likelihood(left: Tensor, weight: Tensor, half: Tensor) -> Tensor:
+    """Return log p(left | class), up to a constant of the trial; labels are averaged over.
+
+    Classes are the values of the secret, or, of uploads of several clients, whose it is.
+
+    Args:
+        left: The upload less what is expected without the record.
+        weight: C⁻¹s, for every shift s that a class and a label make, under the covariance C.
+        half: sᵀC⁻¹s / 2.
+    """
+    left = left.double()
+    if left.ndim == 3:
+        along = torch.einsum("nkd,nld->nkl", left, weight[:, 0]) - half
+    else:
+        along = torch.einsum("nd,nvld->nvl", left, weight) - half
+    return along.logsumexp(dim=2)
+
+
+def _hypotheses(evidence: Evidence) -> Tensor:
+    assert evidence.hypotheses is not None
+    return evidence.hypotheses
+
+
+def _others(evidence: Evidence, share: float) -> Tensor | float:
+    if evidence.others is None:
+        return 0.0
+    return share * (evidence.batch - 1) * evidence.others
+
+
+def _of(values: Tensor, secrets: Tensor) -> Tensor:
+    return values[torch.arange(len(secrets)), secrets]

@@ -1,0 +1,174 @@
+"""Playing a game: many independent trials against an adversary that learns from shadow trials."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adversary.games.evidence import Evidence
+from adversary.games.known_record import known
+from adversary.games.learner import Learner
+from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, learned
+from adversary.games.samplers import Game, Pool, Rules, secrets
+from fedsim.rng import derive, generator
+from fedsim.types import Params
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the adversary does and does not know.
+
+    Attributes:
+        batch: Records per update as it believes; None where it knows the number.
+        model: Whether it has every round's weights, or the first round's only.
+        label: Whether it knows the label of a record in question.
+        others: Whether it knows all other records of the batch: the worst case.
+    """
+
+    batch: int | None = None
+    model: bool = True
+    label: bool = True
+    others: bool = False
+
+
+@dataclass(frozen=True)
+class Played:
+    """What an adversary said of each trial.
+
+    Attributes:
+        log_probabilities: log p(secret | uploads) in nats, shape (trials, classes).
+        secrets: Shape (trials,).
+        chosen: The predictor of each round.
+    """
+
+    log_probabilities: Float[Tensor, "n classes"]
+    secrets: Int[Tensor, " n"]
+    chosen: tuple[str, ...]
+
+
+def play(
+    game: Game,
+    rules: Rules,
+    private: Pool,
+    auxiliary: Pool,
+    learner: Learner,
+    states: Sequence[Params],
+    *,
+    trials: int,
+    shadows: int,
+    knowledge: Knowledge = Knowledge(),
+    seed: int = 0,
+) -> dict[str, Played]:
+    """Play a game, and return what the static and the adaptive adversary said.
+
+    A static one learns from undefended shadow trials; an adaptive one also from defended ones, and
+    chooses on defended shadow trials among all predictors, the static ones included. Without a
+    defense there is the static one only.
+
+    Args:
+        game: Which.
+        rules: What it leaves open.
+        private: Records of the trials.
+        auxiliary: Records of the shadow trials; of the same kind, and disjoint.
+        learner: The client.
+        states: The weights sent in every round; each trial uploads in each round, new records
+            under the same secret.
+        trials: How many.
+        shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
+        knowledge: Of the adversary.
+        seed: Of everything drawn.
+
+    Raises:
+        ValueError: The game cannot be played with these records.
+    """
+    classes = game.classes(rules)
+    drawn = secrets(trials, classes, generator(seed, "secrets"))
+    adversaries = ["static", "adaptive"] if learner.auxiliary.defense is not None else ["static"]
+    said: dict[str, list[Tensor]] = {name: [] for name in adversaries}
+    names: dict[str, list[str]] = {name: [] for name in adversaries}
+    seen: list[Tensor] = []
+    fitted: dict[str, Predictor] = {}
+    for round_, state in enumerate(states):
+        stream = generator(seed, "trials", round_)
+        played = game.sample(private, rules, drawn, stream)
+        evidence = learner.evidence(
+            state, played, coins=f"{seed} trial {round_}", defense=True,
+            label_known=knowledge.label, others_known=knowledge.others,
+            told_batch=knowledge.batch or rules.batch,
+            told_state=state if knowledge.model else states[0],
+        )  # fmt: skip
+        seen.append(evidence.uploads)
+        if knowledge.model or not fitted:
+            fitted = learn(
+                game, rules, auxiliary, learner, state,
+                shadows=shadows, knowledge=knowledge, seed=seed, round_=round_,
+            )  # fmt: skip
+        for name in adversaries:
+            said[name].append(fitted[name].log_probabilities(evidence))
+            names[name].append(fitted[name].name)
+    return {
+        name: Played(combine(said[name], seen), drawn, tuple(names[name])) for name in adversaries
+    }
+
+
+def learn(
+    game: Game,
+    rules: Rules,
+    auxiliary: Pool,
+    learner: Learner,
+    state: Params,
+    *,
+    shadows: int,
+    knowledge: Knowledge = Knowledge(),
+    seed: int = 0,
+    round_: int = 0,
+) -> dict[str, Predictor]:
+    """Return the predictor of the static adversary, and of the adaptive one under a defense.
+
+    Args:
+        game: Which.
+        rules: What it leaves open.
+        auxiliary: Records of the shadow trials.
+        learner: The client.
+        state: The weights sent.
+        shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
+        knowledge: Of the adversary.
+        seed: Of everything drawn.
+        round_: Names the draws of one round.
+
+    Raises:
+        ValueError: The game cannot be played with these records.
+    """
+    classes = game.classes(rules)
+    told = rules if knowledge.batch is None else replace(rules, batch=knowledge.batch)
+    wanted = secrets(shadows, classes, generator(seed, "shadow secrets", round_))
+    sampled = game.sample(auxiliary, told, wanted, generator(seed, "shadows", round_))
+    cut = round(shadows * (1 - VALIDATION))
+
+    def look(*, defense: bool) -> Evidence:
+        return learner.evidence(
+            state, sampled, coins=f"{seed} shadow {round_}", defense=defense,
+            label_known=knowledge.label, others_known=knowledge.others, told_batch=told.batch,
+        )  # fmt: skip
+
+    def fit(shown: Evidence, through: float) -> dict[str, Score]:
+        part = shown.part(slice(cut))
+        if game.asks:
+            return known(part, wanted[:cut], through=through)
+        return learned(part, wanted[:cut], classes, seed=derive(seed, "predictor") % 2**32)
+
+    plain = look(defense=False)
+    scores = fit(plain, 1.0)
+    found = {"static": choose(scores, plain.part(slice(cut, None)), wanted[cut:])}
+    if learner.auxiliary.defense is not None:
+        hidden = look(defense=True)
+        own = fit(hidden, _through(hidden.uploads, plain.uploads))
+        both = own | {f"static {name}": score for name, score in scores.items()}
+        found["adaptive"] = choose(both, hidden.part(slice(cut, None)), wanted[cut:])
+    return found
+
+
+def _through(defended: Tensor, plain: Tensor) -> float:
+    """Return which part of an update the defense lets through, ⟨u, g⟩ / ⟨g, g⟩."""
+    return float((defended * plain).sum() / plain.square().sum().clamp(min=1e-30))

@@ -1,0 +1,202 @@
+"""Predictors of a secret from gradients, fitted and chosen on shadow data only.
+
+L. Melis, C. Song, E. De Cristofaro, V. Shmatikov, "Exploiting unintended feature leakage in
+collaborative learning", S&P 2019: a random forest on the gradient's magnitudes, with the settings
+of their code. A linear discriminant beside it: the forest wins on clean and sparse gradients, the
+linear one as soon as there is dense noise.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adversary.games.evidence import Evidence
+
+VALIDATION = 0.25  # share of the shadow trials on which predictors are chosen and calibrated
+LOWEST = 0.02  # probability of a class that no evidence takes further down, per pair of classes
+TREES, LEAF, SPLIT = 100, 5, 5  # Melis et al.
+STRENGTHS = 10.0 ** np.arange(-2, 7)  # of the ridge, per standard deviation
+
+Score = Callable[[Evidence], Tensor]
+"""What the adversary has of n trials → scores (n, classes)."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A predictor, calibrated on validation trials.
+
+    Attributes:
+        name: `forest` or `linear`; `static` before it where it has never seen the defense.
+        score: Higher for the likelier class.
+        slope, shift: log p(class) = slope · score + shift, up to a constant.
+    """
+
+    name: str
+    score: Score
+    slope: float
+    shift: Tensor
+
+    def log_probabilities(self, evidence: Evidence) -> Float[Tensor, "n classes"]:
+        """Return log p(class | evidence), in nats, no probability below its floor."""
+        found = (self.slope * self.score(evidence) + self.shift).double().log_softmax(dim=1)
+        lowest = 2 * LOWEST / found.shape[1]
+        return ((1 - found.shape[1] * lowest) * found.exp() + lowest).log()
+
+
+def learned(
+    evidence: Evidence, secrets: Int[Tensor, " n"], classes: int, *, seed: int
+) -> dict[str, Score]:
+    """Fit a forest and a linear discriminant to uploads.
+
+    Args:
+        evidence: Of the shadow trials.
+        secrets: The class of each.
+        classes: K; every class must occur.
+        seed: Of the forest.
+    """
+    forest = _forest(evidence.uploads, secrets, classes, seed)
+    linear = _linear(evidence.uploads, secrets, classes)
+    return {
+        "forest": lambda asked: forest(asked.uploads),
+        "linear": lambda asked: linear(asked.uploads),
+    }
+
+
+def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " n"]) -> Predictor:
+    """Return the one with the lowest cross-entropy on validation trials, after calibration.
+
+    Args:
+        scores: By name; of equals the first.
+        evidence: Of trials that none of them was fitted on.
+        secrets: The class of each.
+    """
+    found = []
+    for name, score in scores.items():
+        values = score(evidence)
+        slope, shift = _calibrated(values, secrets)
+        predictor = Predictor(name, score, slope, shift)
+        told = predictor.log_probabilities(evidence).gather(1, secrets[:, None])
+        found.append((-float(told.mean()), len(found), predictor))
+    return min(found)[2]
+
+
+def combine(
+    rounds: Sequence[Float[Tensor, "n classes"]], seen: Sequence[Tensor]
+) -> Float[Tensor, "n classes"]:
+    """Add the log-odds of several rounds; what was seen before adds nothing.
+
+    Args:
+        rounds: log p(class | update) of every round, under a uniform prior.
+        seen: What each round showed, shape (n, …): a trial's exact copies count once.
+    """
+    total = torch.zeros_like(rounds[0])
+    for place, told in enumerate(rounds):
+        again = torch.zeros(len(told), dtype=torch.bool)
+        for earlier in seen[:place]:
+            again |= (earlier == seen[place]).flatten(1).all(dim=1)
+        total += torch.where(again[:, None], 0.0, told)
+    return total.log_softmax(dim=1)
+
+
+def _forest(
+    features: Tensor, secrets: Tensor, classes: int, seed: int
+) -> Callable[[Tensor], Tensor]:
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(
+        TREES, min_samples_leaf=LEAF, min_samples_split=SPLIT, random_state=seed,
+        n_jobs=torch.get_num_threads(),
+    )  # fmt: skip
+    forest.fit(_magnitudes(features).numpy(), secrets.numpy())
+    known = torch.as_tensor(forest.classes_, dtype=torch.int64)
+
+    def score(values: Tensor) -> Tensor:
+        told: Any = forest.predict_proba(_magnitudes(values).numpy())
+        shares = torch.zeros(len(values), classes, dtype=torch.float64)
+        shares[:, known] = torch.from_numpy(np.asarray(told))
+        smooth = (TREES * shares + 0.5) / (TREES + 0.5 * classes)  # no share is quite nothing
+        return smooth.log()
+
+    return score
+
+
+def _magnitudes(features: Tensor) -> Tensor:
+    """Return |g| with each row of length 1, so that a scaled update is the same update."""
+    return features.abs() / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def _linear(features: Tensor, secrets: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
+    """Fit ridge regression of one-hot classes, its strength by generalised cross-validation.
+
+    With two classes the direction is the linear discriminant's under a shrunk covariance. Solved
+    in the space of trials, or of entries where they are fewer.
+    """
+    rows = _unit(features).double()
+    mean, spread = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-12)
+    spread = torch.where(spread < 1e-9 * spread.max(), math.inf, spread)  # constant columns
+    x = (rows - mean) / spread / math.sqrt(max(1, rows.shape[1]))
+    targets, count = torch.eye(classes, dtype=torch.float64)[secrets], len(rows)
+    centre = targets.mean(dim=0)
+    values, vectors = _squares(x)
+    rotated = vectors.T @ (targets - centre)
+    outside = float((targets - centre).square().sum() - rotated.square().sum())
+    best: tuple[float, Tensor] | None = None
+    for strength in STRENGTHS * (float(values.sum()) / count or 1.0) * 1e-3:
+        kept = strength / (values + strength)  # what is left of each direction, as a residual
+        error = float((kept[:, None] * rotated).square().sum()) + outside
+        error /= (float(kept.sum()) + count - len(kept)) ** 2
+        if best is None or error < best[0]:
+            best = error, vectors @ (rotated / (values + strength)[:, None])
+    assert best is not None
+    weights = x.T @ best[1]
+
+    def score(asked: Tensor) -> Tensor:
+        scaled = (_unit(asked).double() - mean) / spread / math.sqrt(max(1, rows.shape[1]))
+        return scaled @ weights + centre
+
+    return score
+
+
+def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared singular values of x, and its left singular vectors in columns."""
+    if x.shape[0] <= x.shape[1]:
+        values, vectors = torch.linalg.eigh(x @ x.T)
+        return values.clamp(min=0), vectors
+    values, right = torch.linalg.eigh(x.T @ x)
+    there = values > 1e-12 * values.max()
+    return values[there], x @ right[:, there] / values[there].sqrt()
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def _calibrated(scores: Tensor, secrets: Tensor) -> tuple[float, Tensor]:
+    """Return slope ≥ 0 and shifts that make softmax(slope · score + shift) most likely.
+
+    J. Platt, "Probabilistic outputs for support vector machines", 1999; one slope for all classes.
+    """
+    from scipy.optimize import minimize
+
+    spread = float(scores.std()) or 1.0
+    scaled, classes = (scores / spread).double(), scores.shape[1]
+
+    def loss(values: Any) -> tuple[float, Any]:
+        at = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        logits = at[0].exp() * scaled + at[1:]
+        # A weak pull: where a class is separated without an error, slopes would grow for ever.
+        value = torch.nn.functional.cross_entropy(logits, secrets) + 1e-3 * at.square().sum()
+        (slopes,) = torch.autograd.grad(value, at)
+        return float(value.detach()), slopes.numpy()
+
+    # Not L-BFGS-B, which wakes BLAS's threads in every step: ten times slower on a busy machine.
+    found = minimize(loss, np.append(0.0, np.zeros(classes)), jac=True, method="TNC",
+                     bounds=[(-6, 4), *[(None, None)] * classes])  # fmt: skip
+    shift = torch.from_numpy(found.x[1:])
+    return math.exp(found.x[0]) / spread, shift

@@ -1,0 +1,136 @@
+"""How well scores tell a secret: with intervals, over independent trials."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+ENOUGH = 10  # false positives below which a TPR at that rate is not told
+CONFIDENCE = 1.959964  # standard errors on either side of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value with its 95 % interval; `low` and `high` are NaN where none is known."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+def auroc(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"]) -> Measured:
+    """Return the probability that a trial with the secret scores above one without; ties half.
+
+    The interval is DeLong's: E. DeLong, D. DeLong, D. Clarke-Pearson, "Comparing the areas under
+    two or more correlated receiver operating characteristic curves", Biometrics 1988. NaN where
+    one kind of trial is missing.
+
+    Args:
+        scores: Higher where the secret is more likely.
+        secret: Whether it is so.
+    """
+    above, below = scores[secret].double(), scores[~secret].double()
+    if not len(above) or not len(below):
+        return Measured(math.nan)
+    beaten = _placements(above, below)  # of each positive: the share of negatives it beats
+    lost = _placements(below, above)
+    value = float(beaten.mean())
+    if len(above) < 2 or len(below) < 2:
+        return Measured(value)
+    error = math.sqrt(float(beaten.var()) / len(above) + float(lost.var()) / len(below))
+    return _interval(value, error)
+
+
+def _placements(own: Tensor, other: Tensor) -> Tensor:
+    """Return the share of `other` below each of `own`; equal ones count half."""
+    ordered = other.sort().values
+    first = torch.searchsorted(ordered, own)
+    last = torch.searchsorted(ordered, own, right=True)
+    return (first + last).double() / (2 * len(other))
+
+
+def _interval(value: float, error: float, low: float = 0.0, high: float = 1.0) -> Measured:
+    if math.isnan(error):
+        return Measured(value)
+    reach = CONFIDENCE * error
+    return Measured(value, max(low, value - reach), min(high, value + reach))
+
+
+def advantage(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"]) -> float:
+    """Return max_t TPR(t) − FPR(t), never negative; NaN where one kind of trial is missing."""
+    true, false = _rates(scores, secret)
+    return float((true - false).max()) if len(true) else math.nan
+
+
+def tpr_at(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"], *, fpr: float) -> float:
+    """Return the largest TPR at a false-positive rate of at most `fpr`.
+
+    NaN where fewer than 10 of the negatives would be false positives: it would say nothing.
+    """
+    if int((~secret).sum()) * fpr < ENOUGH or not bool(secret.any()):
+        return math.nan
+    true, false = _rates(scores, secret)
+    return float(true[false <= fpr].max())
+
+
+def _rates(scores: Tensor, secret: Tensor) -> tuple[Tensor, Tensor]:
+    """Return TPR and FPR of every threshold, from the one that names nobody on."""
+    positives, negatives = int(secret.sum()), int((~secret).sum())
+    if not positives or not negatives:
+        return torch.zeros(0), torch.zeros(0)
+    levels, place = scores.unique(return_inverse=True)
+    zeros = torch.zeros(len(levels), dtype=torch.float64)
+    hits = [zeros.clone().index_add_(0, place, mask.double()).flip(0).cumsum(0)
+            for mask in (secret, ~secret)]  # fmt: skip
+    start = torch.zeros(1, dtype=torch.float64)
+    return torch.cat([start, hits[0] / positives]), torch.cat([start, hits[1] / negatives])
+
+
+def accuracy(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) -> Measured:
+    """Return the share of trials whose highest score is the secret's; Wald's interval."""
+    right = (scores.argmax(dim=1) == secrets).double()
+    share = float(right.mean())
+    return _interval(share, math.sqrt(share * (1 - share) / len(right)))
+
+
+def information(
+    log_probabilities: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]
+) -> Measured:
+    """Return a lower bound of I(s; u) in bits: H(s) − cross-entropy of held-out predictions.
+
+    D. Barber, F. Agakov, "The IM algorithm", NeurIPS 2003; equal for the true posterior. Negative
+    where the predictor is worse than the prior. The prior is uniform over the classes.
+
+    Args:
+        log_probabilities: log p(s | u) by a predictor that has not seen these trials, in nats.
+        secrets: The true class of each.
+    """
+    classes = log_probabilities.shape[1]
+    told = log_probabilities.gather(1, secrets[:, None])[:, 0].double()
+    bits = math.log2(classes) + told / math.log(2)
+    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+    return _interval(float(bits.mean()), error, -math.inf, math.log2(classes))
+
+
+def macro_auroc(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) -> Measured:
+    """Return the mean over classes of each one's AUROC against the rest, with its interval.
+
+    DeLong's too: a trial moves all of the AUROCs, and the interval is that of what it moves in sum.
+    """
+    values, moved, told = [], torch.zeros(len(secrets), dtype=torch.float64), True
+    for c in range(scores.shape[1]):
+        mine = secrets == c
+        above, below = scores[mine, c].double(), scores[~mine, c].double()
+        if not len(above) or not len(below):
+            continue
+        beaten, lost = _placements(above, below), _placements(below, above)
+        values.append(float(beaten.mean()))
+        told = told and len(above) > 1 and len(below) > 1
+        moved[mine] += (beaten - beaten.mean()) / max(1, len(above) - 1)
+        moved[~mine] -= (lost - lost.mean()) / max(1, len(below) - 1)
+    if not values:
+        return Measured(math.nan)
+    error = float(moved.norm()) / len(values) if told else math.nan
+    return _interval(sum(values) / len(values), error)

@@ -1,0 +1,75 @@
+"""What the config's sections are made of."""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+# strict: `true` is no number
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
+
+class Section(BaseModel):
+    """A table of the config; a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(BaseModel):
+    """A part chosen by name; every other key of its table is an option of that part."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @model_validator(mode="after")
+    def _finite(self) -> "Part":
+        for key, value in self.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key}: must be finite, got {value}")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside those every part of this kind has."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _named(value: object) -> object:
+    """Let a bare name stand for a table with that name and no options."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    """Let "llg,idlg" stand for a list of names."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
+
+
+def named_list(value: object) -> object:
+    """Let "llg,idlg" stand for a list of such tables."""
+    value = _split(value)
+    return [_named(item) for item in value] if isinstance(value, list) else value
+
+
+def _one_or_more(value: object) -> object:
+    """Let one number stand for a list of it."""
+    return [value] if isinstance(value, (int, float)) else value
+
+
+def _as_text(value: object) -> object:
+    """Let a number stand for its text."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number else value
+
+
+Named = BeforeValidator(_named)
+Parts = Annotated[tuple[Part, ...], BeforeValidator(named_list)]
+Text = Annotated[str, BeforeValidator(_as_text)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_one_or_more)]
+Shares = Annotated[tuple[Share, ...], Field(min_length=2)]

@@ -1,0 +1,49 @@
+"""What a data set is: examples, labels, and what is known of each example."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A categorical column that is an input, and how the inputs say each of its values.
+
+    Writing `codes[k]` into the features `columns` of an example gives its twin with `values[k]`.
+
+    Attributes:
+        columns: The input features that encode it.
+        values: Its categories, by the words that `Dataset.columns` has for them.
+        codes: A row per value: what stands in `columns` of an example that has it.
+    """
+
+    columns: tuple[int, ...]
+    values: tuple[str, ...]
+    codes: Float[Tensor, "values columns"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples and labels; images are (channels, height, width) in [0, 1].
+
+    Attributes:
+        columns: A value per *training* row, by name; a partition by user takes its ids here.
+        attributes: The categorical columns among the inputs, by name.
+    """
+
+    inputs: Float[Tensor, "n *shape"]
+    labels: Int[Tensor, " n"]
+    test_inputs: Float[Tensor, "m *shape"]
+    test_labels: Int[Tensor, " m"]
+    num_classes: int
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.inputs.shape[1:])

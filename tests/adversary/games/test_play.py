@@ -1,0 +1,251 @@
+import math
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+
+import pytest
+import torch
+
+from adversary.games.play import Knowledge, learn, play
+from adversary.games.samplers import GAMES, Rules
+from adversary.games.scores import auroc, information
+from defenses import Defense, clip, gaussian, prune, sign
+from fedsim.rng import generator
+from fedsim.types import LocalTraining
+from tests.adversary.games.game_cases import (
+    PRIOR,
+    census,
+    chance_error,
+    error,
+    evidence,
+    learner,
+    played,
+    told,
+)
+from tests.builders import same_params
+
+SIZES = (1, 2, 4, 8, 16, 64)
+once = lru_cache(maxsize=None)(played)
+
+
+def value(game, batch=1, **options):
+    return told(once(game, batch, **options)["static"])
+
+
+def apart(*measured):
+    """Return the standard error of a difference."""
+    return math.hypot(*map(error, measured))
+
+
+def noise():
+    """A defense whose upload has nothing to do with the update."""
+
+    def apply(params, state, stream):
+        return {n: torch.randn(v.shape, generator=stream) for n, v in params.items()}, state
+
+    return Defense("noise", apply)
+
+
+def withheld():
+    """A defense that uploads zeros."""
+    return Defense(
+        "withheld", lambda params, state, _: ({n: 0 * v for n, v in params.items()}, state)
+    )
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_on_pure_noise_nobody_tells_the_secret(game):
+    said = played(game, 4, noise(), trials=1200)
+    for one in said.values():
+        assert told(one).value == pytest.approx(0.5, abs=3.5 * chance_error(1200))
+    one = said["adaptive"]  # the other is sure of itself, and wrong
+    bits = information(one.log_probabilities, one.secrets)
+    assert -0.02 < bits.value <= 2 * (bits.high - bits.value) / 1.96
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_with_the_update_withheld_nobody_tells_the_secret(game):
+    found = told(played(game, 1, withheld(), trials=1200)["adaptive"])
+    assert found.value == pytest.approx(0.5, abs=3.5 * chance_error(1200))
+    assert value(game, 1).value > 0.65
+
+
+def test_a_known_attribute_is_the_updates_to_tell_and_no_imputations():
+    hidden = told(played("attribute-known", 1, withheld(), inside=True, trials=1200)["static"])
+    assert hidden.value == pytest.approx(0.5, abs=3.5 * chance_error(1200))
+    assert value("attribute-known", 1).value >= 0.99
+
+
+@pytest.mark.parametrize("batch", SIZES)
+def test_counts_are_the_most_that_anyone_tells(batch):
+    for game in ("attribute", "distribution"):
+        one, rules = once(game, batch)["static"], Rules(batch)
+        prior = census("private").prior
+        assert prior == pytest.approx(PRIOR, abs=0.05)
+        ceiling, found = GAMES[game].ceiling(rules, prior), told(one)
+        assert found.value <= ceiling + 3.5 * chance_error(600)
+        if batch <= 4:
+            assert found.value >= ceiling - 0.05
+        bits = information(one.log_probabilities, one.secrets)
+        error_ = (bits.high - bits.value) / 1.96
+        assert bits.value <= GAMES[game].bits(rules, prior) + 3.5 * error_
+        assert bits.value <= 1
+
+
+@pytest.mark.parametrize(("inside", "sizes"), [(True, SIZES), (False, (1, 4, 64))])
+def test_attributes_hide_in_large_batches_and_shares_and_users_do_not(inside, sizes):
+    for game, sign_ in (("attribute", -1), ("distribution", 1), ("user", 1)):
+        steps = sizes[::2] if game == "user" else sizes
+        found = [value(game, batch, inside=inside) for batch in steps]
+        for few, many in pairwise(found):
+            assert sign_ * (many.value - few.value) >= -3 * apart(few, many)
+        assert sign_ * (found[-1].value - found[0].value) > 0.05
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16, 64])
+def test_a_property_that_is_an_input_is_there_or_not_to_the_bit(batch):
+    pool = census("private")
+    rules, client = Rules(batch), learner()
+    wanted = torch.arange(400) % 2
+    trials = GAMES["property"].sample(pool, rules, wanted, generator(0, "records"))
+    uploads = client.uploads(
+        client.model.state_dict(), trials.inputs, trials.labels, coins="", defense=True
+    )
+    column = uploads[:, : client.model[0].weight.numel()].view(400, 8, 8)[:, :, -1]
+    active = client.model[0](trials.inputs).relu().amax(dim=2)[:, 0] > 0  # of the one record
+    assert float(active.double().mean()) > 0.95
+    assert torch.equal((column != 0).any(dim=1), (wanted == 1) & active)
+    assert value("property", batch).value > 0.99
+
+
+def test_a_wrong_number_of_records_or_an_old_model_helps_nobody():
+    full = value("distribution", 4)
+    for knowledge in (Knowledge(batch=16), Knowledge(batch=1)):
+        other = told(played("distribution", 4, knowledge=knowledge)["static"])
+        assert other.value <= full.value + 3 * apart(full, other)
+        assert other.value > 0.7
+    pools = [census(half) for half in ("private", "auxiliary")]
+    client, rules = learner(), Rules(16)
+    first = client.model.state_dict()
+    moved = {name: -value for name, value in first.items()}
+    options = {"trials": 600, "shadows": 900}
+    knows, stale = (
+        told(
+            play(
+                GAMES["attribute-known"], rules, *pools, client, [first, moved],
+                knowledge=Knowledge(model=model), **options,
+            )["static"]
+        )
+        for model in (True, False)
+    )  # fmt: skip
+    assert stale.value < knows.value - 3 * apart(knows, stale)
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_more_rounds_tell_more(model):
+    one = value("distribution", 4, trials=600)
+    found = told(played("distribution", 4, rounds=4, knowledge=Knowledge(model=model))["static"])
+    assert found.value > one.value + 3 * apart(one, found)
+
+
+DEFENSES = {
+    "clip": clip(bound=0.2), "gaussian": gaussian(std=0.1), "sign": sign(), "prune": prune(rate=0.9)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("game", ["attribute", "distribution", "attribute-known"])
+@pytest.mark.parametrize("name", DEFENSES)
+def test_who_knows_the_defense_tells_no_less(game, name):
+    said = played(game, 4, DEFENSES[name])
+    static, adaptive = told(said["static"]), told(said["adaptive"])
+    assert adaptive.value >= static.value - 3 * apart(static, adaptive)
+    plain = value(game, 4)  # and no defense gives anything away
+    assert adaptive.value <= plain.value + 3 * apart(plain, adaptive)
+
+
+@pytest.mark.parametrize(
+    ("game", "defenses"),
+    [
+        ("distribution", [gaussian(std=std) for std in (0.0, 0.1, 1.0)]),
+        ("attribute-known", [gaussian(std=std) for std in (0.0, 0.1, 1.0)]),
+        ("distribution", [prune(rate=rate) for rate in (0.9, 0.99)]),
+    ],
+)
+def test_a_stronger_defense_hides_no_less(game, defenses):
+    found = [told(played(game, 16, defense)["adaptive"]) for defense in defenses]
+    for weak, strong in pairwise(found):
+        assert strong.value <= weak.value + 3 * apart(weak, strong)
+    assert found[-1].value < value(game, 16).value - 0.1
+
+
+def test_noise_on_shares_is_averaged_away_by_who_knows_of_it():
+    said = played("distribution", 64, gaussian(std=0.05))
+    static, adaptive = told(said["static"]), told(said["adaptive"])
+    assert adaptive.value > static.value + 3 * apart(static, adaptive)
+
+
+def test_an_adaptive_adversary_may_keep_to_what_it_learned_without_the_defense():
+    names = {played(game, 4, clip(bound=1e6))["adaptive"].chosen[0] for game in ("attribute",)}
+    assert names <= {"forest", "linear"}  # of equals the first
+    one = played("attribute-known", 4, clip(bound=1e6))
+    assert torch.equal(one["static"].log_probabilities, one["adaptive"].log_probabilities)
+    assert list(played("attribute", 4)) == ["static"]
+
+
+@pytest.mark.parametrize("game", ["attribute", "attribute-known", "user", "source"])
+def test_the_same_seed_plays_the_same_game(game):
+    one, again, other = (
+        played(game, 2, gaussian(std=0.05), trials=60, shadows=120, seed=seed) for seed in (1, 1, 2)
+    )
+    for name in ("static", "adaptive"):
+        assert torch.equal(one[name].log_probabilities, again[name].log_probabilities)
+        assert torch.equal(one[name].secrets, again[name].secrets)
+        assert one[name].chosen == again[name].chosen
+        assert not torch.equal(one[name].log_probabilities, other[name].log_probabilities)
+
+
+@pytest.mark.parametrize("game", ["distribution", "attribute-known", "source"])
+def test_of_weights_as_of_gradients(game):
+    local = LocalTraining(0.1, 4)
+    weights = told(played(game, 4, local=local, trials=120, shadows=240)["static"])
+    gradient = told(played(game, 4, trials=120, shadows=240)["static"])
+    assert weights.value == pytest.approx(gradient.value, abs=0.03)  # the forest's ties
+
+
+def test_what_several_users_and_shares_say():
+    rules = Rules(4, users=4, own=0.7)
+    users = played("user", rules=rules)["static"]
+    assert users.log_probabilities.shape == (600, 4)
+    assert users.secrets.bincount().tolist() == [150] * 4
+    assert told(users).value > 0.7
+    shares = played("distribution", rules=Rules(16, shares=(0.1, 0.5, 0.9)))["static"]
+    right = (shares.log_probabilities.argmax(dim=1) == shares.secrets).double().mean()
+    assert float(right) > 0.6
+    assert told(shares).value <= GAMES["distribution"].ceiling(
+        Rules(16, shares=(0.1, 0.5, 0.9)), PRIOR
+    )
+
+
+def test_an_adversary_that_was_taught_wrongly_tells_nothing():
+    # Every secret of its shadow trials is a coin: the population's count says nothing of it.
+    pool = census("auxiliary")
+    mixed = pool.marks[torch.randperm(len(pool.marks), generator=generator(0, "mixed"))]
+    client, (trials, truth) = learner(), evidence("attribute", 1, "private", count=1200)
+    found = learn(
+        GAMES["attribute"], Rules(1), replace(pool, marks=mixed), client,
+        client.model.state_dict(), shadows=900,
+    )["static"]  # fmt: skip
+    told_ = found.log_probabilities(trials)
+    measured = auroc(told_[:, 1] - told_[:, 0], truth == 1)
+    assert abs(measured.value - 0.5) < 0.2  # of one shadow set, for all trials by the same chance
+    assert abs(information(told_, truth).value) < 0.05
+
+
+def test_playing_changes_neither_the_model_nor_the_pools():
+    client, pools = learner(gaussian(std=0.1)), [census("private"), census("auxiliary")]
+    own = {name: value.clone() for name, value in client.model.state_dict().items()}
+    before = [pool.inputs.clone() for pool in pools]
+    for game in ("attribute-known", "distribution"):
+        play(GAMES[game], Rules(2), *pools, client, [own], trials=40, shadows=80)
+    assert same_params(client.model.state_dict(), own)
+    assert all(torch.equal(p.inputs, b) for p, b in zip(pools, before, strict=True))

@@ -1,0 +1,210 @@
+import math
+
+import pytest
+import torch
+from scipy.stats import norm
+
+from adversary.games.evidence import Evidence
+from adversary.games.predictors import LOWEST, choose, combine, learned
+from adversary.games.scores import auroc, information
+from fedsim.rng import generator
+from tests.adversary.games.game_cases import error
+
+ANCHOR = 30.0  # a constant entry, beside which the others' length does not matter
+
+
+def gaussian(count, mu, *names, dims=4):
+    """Return updates whose first entry is N(±mu/2, 1), and the secrets."""
+    secrets = torch.arange(count) % 2
+    noise = torch.randn(count, dims, generator=generator(0, "toy", *names))
+    noise[:, 0] += mu * (secrets - 0.5)
+    return torch.cat([torch.full((count, 1), ANCHOR), noise], dim=1), secrets
+
+
+def sparse(count, *names):
+    """Return updates in which the secret decides which of many entries are there."""
+    secrets = torch.arange(count) % 2
+    stream = generator(0, "sparse", *names)
+    there = torch.rand(count, 20, generator=stream) < torch.where(secrets == 1, 0.6, 0.3)[:, None]
+    return there * torch.randn(count, 20, generator=stream), secrets
+
+
+def shown(uploads):
+    return Evidence(uploads, 1, 1.0)
+
+
+def fitted(uploads, secrets, *, classes=2, seed=0, names=("forest", "linear")):
+    """Fit on three quarters, choose and calibrate on the rest."""
+    cut = len(secrets) * 3 // 4
+    scores = learned(shown(uploads[:cut]), secrets[:cut], classes, seed=seed)
+    return choose({n: scores[n] for n in names}, shown(uploads[cut:]), secrets[cut:])
+
+
+def odds(predictor, uploads):
+    told = predictor.log_probabilities(shown(uploads))
+    return told[:, 1] - told[:, 0]
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.0, 2.0])
+def test_two_gaussians_are_told_apart_as_well_as_can_be(mu):
+    uploads, secrets = gaussian(1200, mu, "trials", mu)
+    found = fitted(*gaussian(3000, mu, "shadows", mu))
+    told = auroc(odds(found, uploads), secrets == 1)
+    assert found.name == "linear"
+    assert told.value == pytest.approx(norm.cdf(mu / 2**0.5), abs=3.5 * error(told))
+
+
+def test_log_odds_of_several_rounds_add():
+    mu, rounds = 0.7, 4
+    found = fitted(*gaussian(3000, mu, "shadows"))
+    batches = [gaussian(1200, mu, "round", k) for k in range(rounds)]
+    seen = [uploads for uploads, _ in batches]
+    together = combine([found.log_probabilities(shown(u)) for u in seen], seen)
+    told = auroc(together[:, 1] - together[:, 0], batches[0][1] == 1)
+    assert told.value == pytest.approx(norm.cdf(rounds**0.5 * mu / 2**0.5), abs=3.5 * error(told))
+    assert together.exp().sum(dim=1).tolist() == pytest.approx([1.0] * 1200)
+    prior = torch.zeros(1200, 2, dtype=torch.float64).log_softmax(dim=1)
+    other = [u + 1 for u in seen]
+    same = combine([together, prior, prior], [seen[0], other[1], other[2]])
+    torch.testing.assert_close(same, together)  # a round that says nothing changes nothing
+
+
+def test_copies_of_what_was_seen_change_nothing():
+    uploads, secrets = gaussian(600, 1.0, "trials")
+    told = fitted(*gaussian(2000, 1.0, "shadows")).log_probabilities(shown(uploads))
+    once, often = combine([told], [uploads]), combine([told] * 5, [uploads] * 5)
+    assert torch.equal(once, often)
+    assert information(once, secrets) == information(often, secrets)
+    half = uploads.clone()
+    half[::2] += 1e-6 * torch.arange(1, 6)  # of every other trial it is not quite a copy
+    twice = combine([told, told], [uploads, half])
+    assert torch.equal(twice[1::2], once[1::2])
+    assert not torch.equal(twice[::2], once[::2])
+    back = combine([told] * 3, [uploads, half, uploads])  # not only of the round before
+    assert torch.equal(back, twice)
+
+
+def test_the_forest_wins_on_patterns_and_the_linear_one_on_means():
+    assert fitted(*sparse(1500, "shadows")).name == "forest"
+    assert fitted(*gaussian(1500, 0.5, "shadows", dims=40)).name == "linear"
+    uploads, secrets = sparse(1200, "trials")
+    told = auroc(odds(fitted(*sparse(1500, "shadows")), uploads), secrets == 1)
+    assert told.value > 0.95
+
+
+def test_permuted_secrets_teach_nothing():
+    # A direction by chance is right or wrong for all trials of one shadow set, whose own error is
+    # therefore not the only one: the mean over shadow sets is held to theirs.
+    uploads, secrets = gaussian(1200, 3.0, "trials")
+    others, wanted = gaussian(600, 3.0, "shadows")
+    values = {"forest": [], "linear": []}
+    for k in range(10):
+        mixed = wanted[torch.randperm(600, generator=generator(k, "permuted"))]
+        scores = learned(shown(others[:450]), mixed[:450], 2, seed=0)
+        for name, score in scores.items():
+            found = choose({name: score}, shown(others[450:]), mixed[450:])
+            values[name].append(auroc(odds(found, uploads), secrets == 1).value)
+    for found in values.values():
+        spread = torch.tensor(found).std() / len(found) ** 0.5
+        assert sum(found) / len(found) == pytest.approx(0.5, abs=3.5 * float(spread))
+
+
+@pytest.mark.parametrize("name", ["forest", "linear"])
+def test_swapped_roles_are_the_complement(name):
+    uploads, secrets = gaussian(400, 1.0, "trials")
+    others, wanted = gaussian(800, 1.0, "shadows")
+    found, swapped = (fitted(others, w, names=(name,)) for w in (wanted, 1 - wanted))
+    value, other = (auroc(odds(f, uploads), secrets == 1).value for f in (found, swapped))
+    assert value + other == pytest.approx(1, abs=1e-9)
+    assert auroc(odds(found, uploads), secrets == 0).value == pytest.approx(1 - value, abs=1e-12)
+
+
+@pytest.mark.parametrize("mu", [0.5, 2.0])
+def test_probabilities_are_nearly_the_true_posteriors(mu):
+    uploads, secrets = gaussian(4000, mu, "trials", mu)
+    found = fitted(*gaussian(3000, mu, "shadows", mu)).log_probabilities(shown(uploads))
+    true = torch.stack([-mu * uploads[:, 1], mu * uploads[:, 1]], dim=1).double() / 2
+    ours, best = (information(told, secrets) for told in (found, true.log_softmax(dim=1)))
+    assert ours.value <= best.value + 0.005
+    assert ours.value == pytest.approx(best.value, abs=0.02)  # bits
+    sure = found.exp()[:, 1]
+    for low in torch.arange(0.1, 0.9, 0.2).tolist():
+        here = (sure >= low) & (sure < low + 0.2)
+        share, said = secrets[here].double().mean(), sure[here].mean()
+        assert float(share) == pytest.approx(float(said), abs=3.5 * 0.5 / int(here.sum()) ** 0.5)
+
+
+def test_bits_of_noise_are_none():
+    uploads, secrets = gaussian(2000, 0.0, "trials")
+    found = fitted(*gaussian(1500, 0.0, "shadows")).log_probabilities(shown(uploads))
+    bits = information(found, secrets)
+    assert bits.value <= 2 * (bits.high - bits.value) / 1.96
+    assert bits.value > -0.02
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_no_class_is_ruled_out(classes):
+    secrets = torch.arange(1000) % classes
+    uploads = torch.eye(classes)[secrets] + 0.01 * torch.randn(
+        1000, classes, generator=generator(0, "apart")
+    )
+    found = fitted(uploads, secrets, classes=classes)
+    told = found.log_probabilities(shown(uploads)).exp()
+    floor = 2 * LOWEST / classes
+    assert float(told.min()) >= floor - 1e-12
+    assert float(told.max()) <= 1 - (classes - 1) * floor + 1e-12
+    assert torch.equal(told.argmax(dim=1), secrets)
+    assert told.sum(dim=1).tolist() == pytest.approx([1.0] * 1000)
+    assert LOWEST == 0.02  # papers/inference.md, 2.2: two probabilities in [0.02, 0.98]
+
+
+@pytest.mark.parametrize("name", ["forest", "linear"])
+def test_a_scaled_update_is_the_same_update(name):
+    uploads, secrets = sparse(600, "shadows")
+    found = fitted(uploads, secrets, names=(name,))
+    torch.testing.assert_close(odds(found, 1e-3 * uploads), odds(found, uploads))
+
+
+@pytest.mark.parametrize("name", ["forest", "linear"])
+def test_updates_that_are_all_the_same_teach_nothing(name):
+    for value in (0.0, 1.0):
+        found = fitted(torch.full((200, 6), value), torch.arange(200) % 2, names=(name,))
+        told = odds(found, torch.full((10, 6), value))
+        assert told.tolist() == pytest.approx([0.0] * 10, abs=0.2)
+        assert len(set(told.tolist())) == 1
+
+
+def test_the_linear_one_is_ridge_regression():
+    uploads, secrets = gaussian(300, 1.0, "shadows", dims=8)
+    rows = uploads / uploads.norm(dim=1, keepdim=True)
+    x = ((rows - rows.mean(dim=0)) / rows.std(dim=0)).double() / 9**0.5
+    score = learned(shown(uploads), secrets, 2, seed=0)["linear"](shown(uploads))
+    fits = []
+    for strength in 10.0 ** torch.arange(-12, 8, 0.05, dtype=torch.float64):
+        inverse = torch.linalg.solve(x.T @ x + strength * torch.eye(9), x.T)
+        fits.append(x @ inverse @ (secrets - 0.5).double() + 0.5)
+    # Some strength gives these scores; which one, cross-validation says.
+    nearest = min(fits, key=lambda fit: float((fit - score[:, 1]).abs().max()))
+    assert float((nearest - score[:, 1]).abs().max()) < 0.02
+    torch.testing.assert_close(score.sum(dim=1), torch.ones(300).double())
+
+
+def test_the_same_seed_grows_the_same_forest():
+    uploads, secrets = sparse(400, "shadows")
+    others, _ = sparse(50, "trials")
+    scores = [
+        learned(shown(uploads), secrets, 2, seed=k)["forest"](shown(others)) for k in (1, 1, 2)
+    ]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_of_equals_the_first_is_chosen_and_noise_is_not():
+    uploads, secrets = gaussian(400, 2.0, "shadows")
+    good = lambda asked: torch.stack([-asked.uploads[:, 1], asked.uploads[:, 1]], dim=1)
+    noise = lambda asked: torch.randn(len(asked.uploads), 2, generator=generator(0, "noise"))
+    both = {"noise": noise, "first": good, "second": good}
+    assert choose(both, shown(uploads), secrets).name == "first"
+    loss = choose({"noise": noise}, shown(uploads), secrets)
+    assert loss.slope >= 0
+    assert float(loss.log_probabilities(shown(uploads)).abs().max()) < math.log(4)
