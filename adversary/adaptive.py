@@ -15,7 +15,6 @@ rehearsed in its first round, without what a defense would remember from earlier
 of error feedback), and an uploaded gradient with all its examples (no Poisson sampling).
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +28,7 @@ from adversary.attack import Attack, Infer
 from adversary.corrections import Correct, corrected, learn
 from adversary.head import find_head
 from adversary.memo import once
-from adversary.rehearsal import defended, rehearse
+from adversary.rehearsal import defended, rehearse, rehearsed_size
 from adversary.secrets import SECRETS
 from fedsim.rng import generator as derived
 from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, View
@@ -77,23 +76,10 @@ def infer(
         ValueError: As the inner attack.
     """
     latest = view.latest
-    size = _bucket(latest)
+    size = rehearsed_size(latest)
     name = chosen(auxiliary, latest.sent, inner, local=latest.local, size=size)
     correct = corrections(auxiliary, latest.sent, local=latest.local, size=size)[name]
     return inner(corrected(latest, _names(auxiliary), correct), auxiliary, generator)
-
-
-def _bucket(observation: Observation) -> int:
-    """Return how many examples to rehearse with: within a fifth of the client's number.
-
-    Clients of about the same size then share their rehearsals; all batches are of one size.
-    """
-    told = observation.update.num_examples
-    if told is None:
-        raise ValueError("num_examples: must be told by the client, got none")
-    if observation.local.upload == "gradient":
-        return max(1, round(told / observation.update.num_clients))
-    return round(2 ** (round(2 * math.log2(max(1, told))) / 2))
 
 
 @dataclass(frozen=True)

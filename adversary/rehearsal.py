@@ -1,5 +1,6 @@
 """Rehearsals: what the protocol makes of auxiliary examples whose labels are known."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +13,22 @@ from fedsim.params import subtract
 from fedsim.rng import global_stream
 from fedsim.sgd import descend, mean_gradient, shuffled
 from fedsim.types import Auxiliary, Observation
+
+
+def rehearsed_size(observation: Observation) -> int:
+    """Return how many examples to rehearse with: within a fifth of the client's number.
+
+    Clients of about the same size then share their rehearsals; all batches are of one size.
+
+    Raises:
+        ValueError: The client told no number of examples.
+    """
+    told = observation.update.num_examples
+    if told is None:
+        raise ValueError("num_examples: must be told by the client, got none")
+    if observation.local.upload == "gradient":
+        return max(1, round(told / observation.update.num_clients))
+    return round(2 ** (round(2 * math.log2(max(1, told))) / 2))
 
 
 def rehearse(

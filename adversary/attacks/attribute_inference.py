@@ -15,7 +15,6 @@ attribute, how the attribute is encoded, and auxiliary records with it.
 that the client used are graded. The candidates' own attribute is overwritten before anything else.
 """
 
-import math
 from dataclasses import replace
 
 import torch
@@ -29,6 +28,7 @@ from adversary.games.predictors import Predictor
 from adversary.games.samplers import GAMES, Pool, Rules, Trials
 from adversary.imputation import imputed
 from adversary.memo import once
+from adversary.rehearsal import rehearsed_size
 from fedsim.params import not_finite
 from fedsim.types import Auxiliary, LocalTraining, Params, View
 
@@ -52,14 +52,9 @@ def attribute_inference(
         ValueError: The update is not finite, the client told no number of examples.
     """
     latest = view.latest
-    told = latest.update.num_examples
-    if told is None:
-        raise ValueError("num_examples: must be told by the client, got none")
     if reason := not_finite(latest.update.delta):
         raise ValueError(f"update: {reason}")
-    size = max(1, round(told / latest.update.num_clients))
-    if latest.local.upload == "weights":
-        size = round(2 ** (round(2 * math.log2(size)) / 2))
+    size = rehearsed_size(latest)
     learner, predictor = fitted(auxiliary, latest.sent, local=latest.local, size=size)
     hypotheses = _hypotheses(auxiliary, latest.sent, local=latest.local)
     upload = learner.flat(latest.update.delta).expand(len(hypotheses), -1)

@@ -16,7 +16,6 @@ same size share a predictor. For the property, shadow clients have exactly as ma
 as the question asks, or none.
 """
 
-import math
 from dataclasses import replace
 from functools import partial
 
@@ -29,6 +28,7 @@ from adversary.games.play import learn
 from adversary.games.predictors import Predictor
 from adversary.games.samplers import GAMES, Pool
 from adversary.memo import once
+from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
 from fedsim.params import not_finite
 from fedsim.types import Auxiliary, LocalTraining, Params, View
@@ -57,14 +57,9 @@ def shadow_inference(
             no auxiliary examples with and without the property.
     """
     latest = view.latest
-    told = latest.update.num_examples
-    if told is None:
-        raise ValueError("num_examples: must be told by the client, got none")
     if reason := not_finite(latest.update.delta):
         raise ValueError(f"update: {reason}")
-    size = max(1, round(told / latest.update.num_clients))
-    if latest.local.upload == "weights":
-        size = round(2 ** (round(2 * math.log2(size)) / 2))
+    size = rehearsed_size(latest)
     size = max(size, auxiliary.rules.count if family == "property" else 1)
     learner, predictor = fitted(
         auxiliary, latest.sent, family=family, local=latest.local, size=size
