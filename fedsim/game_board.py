@@ -28,8 +28,8 @@ class Board:
     Attributes:
         private: The challenger's records.
         auxiliary: The adversary's.
+        learner: The client.
         states: The model's weights before every round.
-        accuracy: The model's, on test rows, in the last of them.
     """
 
     config: Config
@@ -37,7 +37,10 @@ class Board:
     auxiliary: Pool
     learner: Learner
     states: tuple[Params, ...]
-    accuracy: float
+
+    def client(self, batch: int) -> Learner:
+        """Return the client of a game with so many records per update."""
+        return replace(self.learner, local=_protocol(self.config, batch))
 
 
 def prepare(config: Config) -> Board:
@@ -65,7 +68,7 @@ def prepare(config: Config) -> Board:
     private, auxiliary = pools
     for pool, whose in ((private, "private"), (auxiliary, "auxiliary")):
         _check_pool(config, pool, whose)
-    local = replace(config.local_training(), upload=config.game.upload, lr=config.local.lr)
+    local = _protocol(config, min(config.game.batch_size))
     defense = build_defenses(config.defense)
     try:
         defense.check(model, local, [min(config.game.batch_size)])
@@ -74,17 +77,16 @@ def prepare(config: Config) -> Board:
     learner = Learner(
         Auxiliary(model, dataset.num_classes, defense=defense if config.defense else None), local
     )
-    states = _trained(config, model, private)
-    last = copy_of(model, states[-1])
-    with torch.no_grad():
-        right = (last(dataset.test_inputs).argmax(dim=1) == dataset.test_labels).double().mean()
-    return Board(config, private, auxiliary, learner, states, float(right))
+    return Board(config, private, auxiliary, learner, _trained(config, model, private))
 
 
-def copy_of(model: nn.Module, state: Params) -> nn.Module:
-    """Return the model, with these weights, for evaluation."""
-    model.load_state_dict(dict(state))
-    return model.eval()
+def _protocol(config: Config, batch: int) -> LocalTraining:
+    """Return how a client of so many records trains.
+
+    A gradient is of all its records at once: no defense may count on its having sampled them.
+    """
+    local = replace(config.local_training(), upload=config.game.upload)
+    return replace(local, batch_size=batch) if local.upload == "gradient" else local
 
 
 def _known(config: Config, dataset: data.Dataset, rows: Tensor) -> Tensor:

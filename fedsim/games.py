@@ -133,7 +133,7 @@ def _played(name: str, board: Board, game: Rule, batch: int, rounds: int) -> Ite
     )
     try:
         said = play(
-            game, rules, board.private, board.auxiliary, board.learner, board.states[:rounds],
+            game, rules, board.private, board.auxiliary, board.client(batch), board.states[:rounds],
             trials=asked.trials, shadows=asked.shadows, knowledge=knowledge, seed=board.config.seed,
         )  # fmt: skip
     except ValueError as error:
@@ -192,7 +192,8 @@ def _private(board: Board, game: Rule, rules: Rules, rounds: int) -> Mapping[str
     defense = board.learner.auxiliary.defense
     if defense is None or defense.promise.epsilon is None or game.classes(rules) > 2:
         return {}
-    promise, told = defense.promise, (board.learner.local, rules.batch, rounds)
+    local = board.client(rules.batch).local
+    promise, told = defense.promise, (local, rules.batch, rounds)
     if promise.mu is not None:  # two batches are two data sets of one client
         mu = promise.mu(*told)
         return {

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from adversary.candidates import trained_names
 from adversary.games.evidence import Evidence
 from adversary.games.gradients import PARAMETERS, Reduce, batch_gradients
 from adversary.games.samplers import Trials
@@ -38,7 +39,7 @@ class Learner:
     @cached_property
     def names(self) -> list[str]:
         """The trained parameters."""
-        return [name for name, value in self.model.named_parameters() if value.requires_grad]
+        return trained_names(self.auxiliary)
 
     @cached_property
     def reduce(self) -> Reduce | None:

@@ -1,8 +1,12 @@
 import json
+import math
 
 import pyarrow.compute as pc
 import pytest
+import torch
 
+from adversary.games import ceilings
+from defenses.promise import gaussian_epsilon
 from fedsim import cli, games, sweeps
 from fedsim.errors import ConfigError
 from fedsim.game_board import prepare
@@ -85,6 +89,23 @@ def test_a_defense_with_an_epsilon_lowers_the_ceiling(tmp_path):
     table = games.games(todo, tmp_path)
     (ceiling,) = set(table.filter(pc.field("metric") == "auroc")["ceiling"].to_pylist())
     assert ceiling == pytest.approx(0.5562, abs=1e-3)  # Φ(0.2 / √2); 0.87 without the noise
+
+
+def test_nothing_is_gained_by_a_sampling_that_is_not_done(tmp_path):
+    noisy = 'defense=[{name="dp-sgd",clip=1.0,noise=2.0}]'
+    todo = cells("game.batch_size=[16]", noisy, "game.play=property", "local.batch_size=2",
+                 "game.trials=40", "game.shadows=40")  # fmt: skip
+    table = games.games(todo, tmp_path)
+    (found,) = set(table.filter(pc.field("metric") == "advantage")["ceiling"].to_pylist())
+    epsilon = gaussian_epsilon(1 / 2.0, 1e-5)  # of one Gaussian release, every record in it
+    expected = ceilings.private_advantage(2 * epsilon, 1e-5 * (1 + math.exp(epsilon)))
+    assert found == pytest.approx(expected, rel=0.02)
+    quiet = 'defense=[{name="dp-sgd",clip=1e6,noise=1e-12}]'
+    board = prepare(cells(quiet, "local.batch_size=2")[0].config)
+    batch = board.private.inputs[:16][None], board.private.labels[:16][None]
+    given = {"state": board.states[0], "inputs": batch[0], "labels": batch[1], "coins": ""}
+    private, plain = (board.client(16).uploads(**given, defense=d) for d in (True, False))
+    torch.testing.assert_close(private, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("game", ["attribute-known", "membership", "source"])
