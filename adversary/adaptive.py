@@ -162,5 +162,6 @@ def _knowing(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: I
 TWINS = {
     "label": infer,
     "membership": adaptive_members.infer,
+    "source": adaptive_members.infer,
     **dict.fromkeys(("attribute", *SECRETS), _knowing),
 }

@@ -27,6 +27,8 @@ class Attack:
         knows_defense: Whether it is handed that defense.
         rehearses: Whether it rehearses clients itself, and with the defense where it is handed
             one: that is its adaptive self.
+        over_rounds: Whether it asks about all that the client has used so far, instead of in the
+            latest round.
     """
 
     name: str
@@ -38,3 +40,4 @@ class Attack:
     adaptive: bool = True
     knows_defense: bool = False
     rehearses: bool = False
+    over_rounds: bool = False

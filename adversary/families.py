@@ -33,6 +33,8 @@ class Family:
         pooled: The metrics of `pool`.
         ceiling: The truths that a row is graded by → the most that any attack could reach, per
             metric; a metric without one is not in it.
+        blind_so_far: The best guess about all that a client has used so far, without looking at
+            any update, where it is not that about the latest round.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Family:
     pool: Callable[[Sequence[Any], Sequence[Truth]], dict[str, float]] | None = None
     pooled: tuple[str, ...] = ()
     ceiling: Callable[[Sequence[Truth]], Mapping[str, float]] = lambda _: {}
+    blind_so_far: Callable[[View, Auxiliary, Generator], Any] | None = None
 
 
 def per_mille(view: View) -> View:
@@ -241,6 +244,7 @@ FAMILIES: dict[str, Family] = {
                 pool=secrets.pool,
                 pooled=("auroc",),
                 ceiling=secrets.ceiling,
+                blind_so_far=secrets.blind_so_far,
             )
             for name in SECRETS
             for secrets in (Secrets(name),)

@@ -14,6 +14,7 @@ from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from adversary.memo import once
+from adversary.over_rounds import over_rounds
 from adversary.validity import validity_number
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
@@ -69,9 +70,9 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
         options = check_options(f"attack.{part.name}", found.infer, part.options)
         # In the ledger it goes by the name that the config knows it by.
         attack = replace(found, name=part.name, infer=partial(found.infer, **options))
-        attacks.append(attack)
+        attacks.append(over_rounds(attack))
         if _has_adaptive(attack, auxiliary):
-            attacks.append(adaptive(attack))
+            attacks.append(over_rounds(adaptive(attack)))
     return attacks
 
 
@@ -105,13 +106,16 @@ def attack_view(
     """
     latest = view.latest.update
     prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
-    blinds: dict[str, Tensor] = {}
+    blinds: dict[tuple[str, bool], Tensor] = {}
     answers = []
     for attack in attacks:
         family = FAMILIES[attack.family]
-        if family.name not in blinds:
+        about = family.name, attack.over_rounds and family.blind_so_far is not None
+        if about not in blinds:
             stream = generator(seed, "blind", family.name, latest.client, latest.round)
-            blinds[family.name] = family.blind(prepared[family.name], _static(auxiliary), stream)
+            guess = family.blind_so_far if attack.over_rounds else None
+            guess = guess or family.blind
+            blinds[about] = guess(prepared[family.name], _static(auxiliary), stream)
         stream = generator(seed, "infer", attack.name, latest.client, latest.round)
         guess, reason, start = None, None, time.perf_counter()
         try:
@@ -122,7 +126,7 @@ def attack_view(
         except Exception as error:  # this update defeats this attack; the others go on
             reason = one_line(error)
         seconds = time.perf_counter() - start
-        answers.append(Answer(view, attack, guess, blinds[family.name], seconds, reason))
+        answers.append(Answer(view, attack, guess, blinds[about], seconds, reason))
     return answers
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from adversary.games import scores
 from adversary.games.predictors import LOWEST
 from adversary.games.samplers import Rules
-from adversary.steps import num_labels
+from adversary.steps import keeps_data, num_labels
 from fedsim.types import Auxiliary, Truth, View
 
 SECRETS = ("property", "distribution", "user")
@@ -88,6 +88,15 @@ class Secrets:
     def blind(self, view: View, auxiliary: Auxiliary, generator: Generator) -> Tensor:  # noqa: ARG002
         """Return the prior's log-probabilities."""
         return prior(self.name, view, auxiliary)
+
+    def blind_so_far(self, view: View, auxiliary: Auxiliary, generator: Generator) -> Tensor:  # noqa: ARG002
+        """Return the prior's log-probabilities for all that the client has used so far."""
+        latest = prior(self.name, view, auxiliary)
+        if self.name != "property" or keeps_data(view.latest):
+            return latest
+        rounds = range(len(view.observations))
+        none = sum(prior(self.name, view.until(k), auxiliary)[0] for k in rounds)
+        return torch.stack([torch.as_tensor(none), torch.log(-torch.expm1(torch.as_tensor(none)))])
 
     def grade(self, guess: Tensor, truth: Truth) -> dict[str, float]:
         """Grade log-probabilities of the classes, shape (classes,).

@@ -44,3 +44,12 @@ def mean_weight(local: LocalTraining, steps: int) -> float:
         total += moved
         velocity = local.momentum * velocity - local.proximal_mu * local.lr * moved
     return total / steps
+
+
+def keeps_data(observation: Observation) -> bool:
+    """Return whether every upload is of all of the client's data, as far as the server can tell.
+
+    A gradient is of a new batch in every round, if it is of a whole one.
+    """
+    local, told = observation.local, observation.update.num_examples
+    return local.upload == "weights" or (told is not None and told < local.batch_size)

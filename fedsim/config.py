@@ -19,6 +19,7 @@ from fedsim.config_types import (
     Positive,
     Rate,
     Section,
+    Share,
     named_list,
 )
 from fedsim.errors import ConfigError, nearest
@@ -100,9 +101,11 @@ class Known(Section):
 
     One that knows the clients' defense attacks twice, with that knowledge and without. Attacks on
     membership ask about candidates: half are training rows of the clients, half are test rows.
+    One of whose records more than a share `overlap` are copies of the clients' is refused.
     """
 
     share: Rate = 0.1
+    overlap: Share = 0.01
     knows_defense: bool = True
     candidates: Natural = 400
 
@@ -172,15 +175,9 @@ class Config(Section):
 
     def local_training(self, proximal_mu: float = 0.0) -> LocalTraining:
         """Return what the protocol tells every party about local training."""
-        return LocalTraining(
-            lr=self.local.lr,
-            batch_size=self.local.batch_size,
-            epochs=self.local.epochs,
-            upload="gradient" if self._sgd else "weights",
-            proximal_mu=proximal_mu,
-            momentum=self.local.momentum,
-            label_smoothing=self.local.label_smoothing,
-        )
+        upload: Upload = "gradient" if self._sgd else "weights"
+        told = self.local.model_dump(exclude={"upload"})
+        return LocalTraining(upload=upload, proximal_mu=proximal_mu, **told)
 
 
 def parse(tables: Mapping[str, Any]) -> Config:

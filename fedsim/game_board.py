@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adversary.games.learner import Learner
 from adversary.games.samplers import GAMES, Pool
 from defenses import build as build_defenses
-from fedsim import data, models
+from fedsim import data, models, overlap
 from fedsim.catalog import find
 from fedsim.config import Config
 from fedsim.errors import ConfigError
@@ -63,6 +63,7 @@ def prepare(config: Config) -> Board:
         found = marks(asked, dataset, users="user" in asked.play)
         coded = encoding(asked, dataset)
     known = _known(config, dataset, federated.auxiliary)
+    overlap.check(replace(federated, auxiliary=known), config)
     pools = [Pool(dataset.inputs[rows], dataset.labels[rows], found[rows], coded)
              for rows in (mine, known)]  # fmt: skip
     private, auxiliary = pools
@@ -106,7 +107,7 @@ def _check_pool(config: Config, pool: Pool, whose: str) -> None:
     else:
         wanted = range(config.game.users) if "user" in config.game.play else (0, 1)
     for mark in wanted:
-        if not len(pool.rows(mark=mark)):
+        if not bool((pool.marks == mark).any()):
             raise ConfigError(
                 f"game: {whose} records must have every value of the secret, got none of {mark}"
             )

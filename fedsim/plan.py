@@ -17,7 +17,7 @@ from adversary.secrets import SECRETS, secret_of
 from adversary.truth import read_truth
 from defenses import Defense
 from defenses import build as build_defenses
-from fedsim import data, models
+from fedsim import data, models, overlap
 from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile
@@ -26,7 +26,7 @@ from fedsim.params import mismatch
 from fedsim.rng import generator
 from fedsim.run_folder import RunFolder
 from fedsim.types import Auxiliary, Candidates, Leak, LocalTraining, Measure, Truth
-from strategies.tape import recorded_clients, views
+from strategies.tape import recorded_clients, recorded_rounds, views
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def prepare(config: Config) -> Plan:
         ConfigError: A name, an option or the data are not what they must be.
     """
     federated = data.federate(config)
+    overlap.check(federated, config)
     dataset = federated.dataset
     model = models.build(config, dataset.input_shape, dataset.num_classes)
     buffers = set(model.state_dict()) - set(models.trainable(model))
@@ -132,6 +133,9 @@ def attack_round(
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
     truths = truths_of(plan, folder, round_) if plan.attacks else {}
+    so_far = truths
+    if any(attack.over_rounds for attack in plan.attacks):
+        so_far = truths_of(plan, folder, round_, so_far=True)
     answered: dict[str, list[leakage.Answer]] = {}
     for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
         if place == 0:
@@ -142,7 +146,8 @@ def attack_round(
             measures += leakage.validity(view, plan.attacks, plan.auxiliary)
         client = view.latest.update.client
         for answer in leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed):
-            rows, failures = leakage.grade(answer, truths[client])
+            true = so_far if answer.attack.over_rounds else truths
+            rows, failures = leakage.grade(answer, true[client])
             leaks += rows
             measures += failures
             if FAMILIES[answer.attack.family].pool is not None:
@@ -150,14 +155,29 @@ def attack_round(
             if answer.guess is not None:
                 guesses[f"{answer.attack.name}/{client}"] = answer.guess
     for answers in answered.values():
-        leaks += leakage.pool(answers, list(truths.values()))
+        true = so_far if answers[0].attack.over_rounds else truths
+        leaks += leakage.pool(answers, list(true.values()))
     return leaks, measures, guesses
 
 
-def truths_of(plan: Plan, folder: RunFolder, round_: int) -> dict[str, Truth | None]:
-    """Return what every client recorded in a round used, with the answer for every candidate."""
-    clients = recorded_clients(folder.path, round_)
-    read = {c: read_truth(folder.truth, round_, c) for c in clients}
+def truths_of(
+    plan: Plan, folder: RunFolder, round_: int, *, so_far: bool = False
+) -> dict[str, Truth | None]:
+    """Return what every client recorded in a round used, with the answer for every candidate.
+
+    In that round, or in all recorded rounds until then; nothing of a client that keeps its truth.
+    """
+    clients, rounds = recorded_clients(folder.path, round_), [round_]
+    if so_far:
+        rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
+    read: dict[str, Truth | None] = {}
+    for client in clients:
+        used = [read_truth(folder.truth, number, client) for number in rounds]
+        there = [truth for truth in used if truth is not None]
+        read[client] = None if used[-1] is None else Truth(
+            torch.cat([truth.labels for truth in there]),
+            torch.cat([truth.indices for truth in there]),
+        )  # fmt: skip
     found = {c: with_secrets(plan, with_members(plan, truth)) for c, truth in read.items()}
     members = [t.members for t in found.values() if t is not None and t.members is not None]
     users = torch.stack(members).sum(dim=0) if members else None

@@ -73,17 +73,26 @@ class View:
 
     Attributes:
         observations: Its own.
-        cohort: The latest of every client of the round, this one's included; one object for all
-            views of a round. Empty where other clients are not seen.
+        cohorts: For each of them, those of every client of that round, this one's included; one
+            object for all views of a round. Empty where other clients are not seen.
     """
 
     observations: Sequence[Observation]
-    cohort: Sequence[Observation] = ()
+    cohorts: Sequence[Sequence[Observation]] = ()
 
     @cached_property
     def latest(self) -> Observation:
         """The observation of the round under attack."""
         return self.observations[-1]
+
+    @property
+    def cohort(self) -> Sequence[Observation]:
+        """The observations of the round under attack, of every client."""
+        return self.cohorts[-1] if self.cohorts else ()
+
+    def until(self, place: int) -> "View":
+        """Return the view as it was when its observation at `place` was the latest, by itself."""
+        return View([self.observations[place]], self.cohorts[place : place + 1])
 
 
 @dataclass(frozen=True)

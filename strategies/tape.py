@@ -8,6 +8,7 @@ client's precision, exactly as a real server would see it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -97,64 +98,66 @@ def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
     Nothing is read before an attack asks for it.
     """
     rounds = [number for number in recorded_rounds(folder) if number <= round_]
-    sent = {number: TensorFile(_path(folder, number, SENT)) for number in rounds}
-    clients = recorded_clients(folder, round_)
-    latest = [_Observations(folder, client, {round_: sent[round_]}, local) for client in clients]
-    cohort = _Cohort(latest)
-    for client, last in zip(clients, latest, strict=True):
+    cohorts = {number: _Cohort(folder, number, local) for number in rounds}
+    for client in cohorts[round_].clients:
         own = [number for number in rounds if _path(folder, number, client).exists()]
-        before = {number: sent[number] for number in own if number < round_}
-        yield View(_Observations(folder, client, before, local, last), cohort)
-
-
-class _Observations(Sequence[Observation]):
-    """One client's observations, each opened when it is asked for.
-
-    `after` are later ones, which the cohort opens too.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        client: str,
-        sent: Mapping[int, TensorFile],
-        local: LocalTraining,
-        after: Sequence[Observation] = (),
-    ) -> None:
-        self.folder, self.client, self.sent, self.local = folder, client, sent, local
-        self.rounds, self.after = list(sent), after
-        self._opened: dict[int, Observation] = {}
-
-    def __len__(self) -> int:
-        return len(self.rounds) + len(self.after)
-
-    def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
-        place = range(len(self))[index]
-        if place >= len(self.rounds):
-            return self.after[place - len(self.rounds)]
-        round_ = self.rounds[place]
-        if round_ not in self._opened:
-            self._opened[round_] = self._open(round_)
-        return self._opened[round_]
-
-    def _open(self, round_: int) -> Observation:
-        sent, upload = self.sent[round_], TensorFile(_path(self.folder, round_, self.client))
-        num_examples = _check(upload, sent, round_, self.client, self.local)
-        delta: Params = upload if self.local.upload == "gradient" else _Delta(upload, sent)
-        return Observation(sent, Update(round_, self.client, delta, num_examples), self.local)
+        yield View(_Own([cohorts[number] for number in own], client), [cohorts[n] for n in own])
 
 
 class _Cohort(Sequence[Observation]):
-    """The latest observation of every client, each opened when it is asked for."""
+    """The observations of one round, each opened when it is asked for, and once."""
 
-    def __init__(self, clients: Sequence[Sequence[Observation]]) -> None:
-        self.clients = clients
+    def __init__(self, folder: Path, round_: int, local: LocalTraining) -> None:
+        self.folder, self.round, self.local = folder, round_, local
+        self._opened: dict[str, Observation] = {}
+
+    @cached_property
+    def clients(self) -> list[str]:
+        """Their names."""
+        return recorded_clients(self.folder, self.round)
+
+    @cached_property
+    def sent(self) -> TensorFile:
+        """The weights sent."""
+        return TensorFile(_path(self.folder, self.round, SENT))
 
     def __len__(self) -> int:
         return len(self.clients)
 
     def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
-        return self.clients[index][-1]
+        return self.of(self.clients[index])
+
+    def of(self, client: str) -> Observation:
+        """Return one client's observation."""
+        if client not in self._opened:
+            self._opened[client] = self.open(client)
+        return self._opened[client]
+
+    def open(self, client: str) -> Observation:
+        """Return one client's observation, and do not keep it."""
+        upload = TensorFile(_path(self.folder, self.round, client))
+        told = _check(upload, self.sent, self.round, client, self.local)
+        delta: Params = upload if self.local.upload == "gradient" else _Delta(upload, self.sent)
+        return Observation(self.sent, Update(self.round, client, delta, told), self.local)
+
+
+class _Own(Sequence[Observation]):
+    """One client's observations; those of earlier rounds go with the view, open files and all."""
+
+    def __init__(self, cohorts: Sequence[_Cohort], client: str) -> None:
+        self.cohorts, self.client = cohorts, client
+        self._earlier: dict[int, Observation] = {}
+
+    def __len__(self) -> int:
+        return len(self.cohorts)
+
+    def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
+        place = range(len(self))[index]
+        if place == len(self) - 1:
+            return self.cohorts[place].of(self.client)
+        if place not in self._earlier:
+            self._earlier[place] = self.cohorts[place].open(self.client)
+        return self._earlier[place]
 
 
 def _check(

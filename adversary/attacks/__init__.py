@@ -28,6 +28,7 @@ from adversary.attacks.shadow_inference import (
 )
 from adversary.attacks.source_inference import source_inference
 from adversary.attacks.update_lira import update_lira
+from adversary.attacks.user_ratio import user_ratio
 from adversary.attacks.whitened_mia import whitened_mia
 
 ATTACKS: dict[str, Attack] = {
@@ -157,7 +158,6 @@ ATTACKS: dict[str, Attack] = {
             source_inference,
             needs=("candidates",),
             summary="the loss of each candidate under the client's local model",
-            adaptive=False,
         ),
         Attack(
             "source-whitened",
@@ -194,6 +194,90 @@ ATTACKS: dict[str, Attack] = {
             user_inference,
             needs=("inputs", "labels", "marks"),
             summary="whose examples they are, from rehearsed clients",
+        ),
+        Attack(
+            "uia-ratio",
+            "user",
+            user_ratio,
+            needs=("inputs", "labels", "marks"),
+            summary="the user whose other records the update makes likelier",
+            adaptive=False,
+        ),
+        Attack(
+            "cosine-mia-rounds",
+            "membership",
+            cosine_mia,
+            needs=("candidates",),
+            summary="the cosine's mean over a client's rounds so far",
+            over_rounds=True,
+        ),
+        Attack(
+            "whitened-mia-full-rounds",
+            "membership",
+            partial(whitened_mia, covariance="full"),
+            needs=("inputs", "labels", "candidates"),
+            summary="whitened-mia-full, its mean over the rounds so far",
+            adaptive=False,
+            over_rounds=True,
+        ),
+        Attack(
+            "fedmia-rounds",
+            "membership",
+            fedmia,
+            needs=("candidates",),
+            summary="the z-score among clients, its mean over the rounds so far",
+            adaptive=False,
+            over_rounds=True,
+        ),
+        Attack(
+            "update-lira-rounds",
+            "membership",
+            update_lira,
+            needs=("inputs", "labels", "candidates"),
+            summary="update-lira, its mean over the rounds so far",
+            rehearses=True,
+            over_rounds=True,
+        ),
+        Attack(
+            "source-whitened-rounds",
+            "source",
+            partial(whitened_mia, covariance="full"),
+            needs=("inputs", "labels", "candidates"),
+            summary="source-whitened, its mean over the rounds so far",
+            adaptive=False,
+            over_rounds=True,
+        ),
+        Attack(
+            "aia-rounds",
+            "attribute",
+            partial(attribute_inference, over_rounds=True),
+            needs=("inputs", "labels", "candidates", "marks", "encoding"),
+            summary="aia on all of a client's updates so far",
+            over_rounds=True,
+        ),
+        Attack(
+            "pia-rounds",
+            "property",
+            partial(property_inference, over_rounds=True),
+            needs=("inputs", "labels", "marks"),
+            summary="pia on all of a client's updates so far",
+            over_rounds=True,
+        ),
+        Attack(
+            "dia-rounds",
+            "distribution",
+            partial(distribution_inference, over_rounds=True),
+            needs=("inputs", "labels", "marks"),
+            summary="dia on all of a client's updates so far",
+            over_rounds=True,
+        ),
+        Attack(
+            "uia-rounds",
+            "user",
+            partial(user_inference, over_rounds=True),
+            needs=("inputs", "labels", "marks"),
+            summary="uia on all of a client's updates so far",
+            over_rounds=True,
         ),
         Attack("random", "label", random, summary="every label at random", baseline=True),
         Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),

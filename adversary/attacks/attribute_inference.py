@@ -28,9 +28,11 @@ from adversary.games.predictors import Predictor
 from adversary.games.samplers import GAMES, Pool, Rules, Trials
 from adversary.imputation import imputed
 from adversary.memo import once
+from adversary.over_rounds import Told, added, held_out
 from adversary.rehearsal import rehearsed_size
+from adversary.steps import keeps_data
 from fedsim.params import not_finite
-from fedsim.types import Auxiliary, LocalTraining, Params, View
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, View
 
 SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 
@@ -39,6 +41,8 @@ def attribute_inference(
     view: View,
     auxiliary: Auxiliary,
     generator: Generator,  # noqa: ARG001
+    *,
+    over_rounds: bool = False,
 ) -> Float[Tensor, " m"]:
     """Return the log-odds of the attribute for every candidate.
 
@@ -47,25 +51,45 @@ def attribute_inference(
         auxiliary: With inputs, labels, candidates, marks and encoding; where it has the defense,
             shadow uploads pass through it too.
         generator: Not used: rehearsals are the same for all clients.
+        over_rounds: Use all observations.
 
     Raises:
-        ValueError: The update is not finite, the client told no number of examples.
+        ValueError: The update is not finite, the client told no number of examples, or, over
+            rounds, trains on a new batch in every round, so that a record may not be in it.
     """
-    latest = view.latest
-    if reason := not_finite(latest.update.delta):
-        raise ValueError(f"update: {reason}")
-    size = rehearsed_size(latest)
-    learner, predictor = fitted(auxiliary, latest.sent, local=latest.local, size=size)
-    hypotheses = _hypotheses(auxiliary, latest.sent, local=latest.local)
-    upload = learner.flat(latest.update.delta).expand(len(hypotheses), -1)
-    asked = Evidence(upload, size, learner.weight(size), hypotheses)
-    found = predictor.log_probabilities(asked)
+    if not over_rounds:
+        found = evidence(view.latest, auxiliary)[0]
+    elif keeps_data(view.latest):
+        found = added(view, auxiliary, "aia", lambda seen: evidence(seen.latest, auxiliary))
+    else:
+        raise ValueError("aia-rounds: clients must upload all of their data in every round")
     return found[:, 1] - found[:, 0] + imputed(auxiliary)
+
+
+def evidence(observation: Observation, auxiliary: Auxiliary) -> Told:
+    """Return log p(upload | attribute), (m, 2), and what `held_out` returns."""
+    if reason := not_finite(observation.update.delta):
+        raise ValueError(f"update: {reason}")
+    sent, local, size = observation.sent, observation.local, rehearsed_size(observation)
+    learner, predictor = fitted(
+        auxiliary, sent, local=local, size=size,
+        round_=observation.update.round, kept=keeps_data(observation),
+    )  # fmt: skip
+    hypotheses = _hypotheses(auxiliary, sent, local=local)
+    upload = learner.flat(observation.update.delta).expand(len(hypotheses), -1)
+    asked = Evidence(upload, size, learner.weight(size), hypotheses)
+    return predictor.log_probabilities(asked), *held_out(predictor)
 
 
 @once(size=32)
 def fitted(
-    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
+    auxiliary: Auxiliary,
+    sent: Params,
+    *,
+    local: LocalTraining,
+    size: int,
+    round_: int,
+    kept: bool,
 ) -> tuple[Learner, Predictor]:
     """Return a predictor learned at the weights sent, once for all clients of this size."""
     inputs, labels, marks = auxiliary.inputs, auxiliary.labels, auxiliary.marks
@@ -76,8 +100,10 @@ def fitted(
         Pool(inputs, labels, marks["attribute"], auxiliary.encoding),
         Learner(auxiliary, local),
     )
-    shadows = SHADOWS[local.upload]
-    told = learn(GAMES["attribute-known"], Rules(size), pool, learner, sent, shadows=shadows)
+    told = learn(
+        GAMES["attribute-known"], Rules(size), pool, learner, sent,
+        shadows=SHADOWS[local.upload], round_=round_, kept=kept,
+    )  # fmt: skip
     return learner, told["adaptive" if "adaptive" in told else "static"]
 
 

@@ -27,6 +27,7 @@ from adversary.attacks.eb_gls import eb_gls, solve
 from adversary.gls import best_spread
 from adversary.head import find_head
 from adversary.memo import Identity, once
+from adversary.over_rounds import same_data
 from adversary.posterior import Evidence
 from adversary.rehearsal import rehearse
 from fedsim.rng import generator as derived
@@ -63,7 +64,9 @@ def eb_gls_rounds(
     latest = view.latest
     earlier = [view.observations[k] for k in range(len(view.observations) - 1)][:rounds]
     told = [
-        evidence(observation, auxiliary) for observation in earlier if same(observation, latest)
+        evidence(observation, auxiliary)
+        for observation in earlier
+        if same_data(observation, latest)
     ]
     if not told:
         return eb_gls(view, auxiliary, generator)
@@ -73,12 +76,6 @@ def eb_gls_rounds(
     else:
         posterior = with_history(told, last)
     return posterior.whole(posterior.most_likely()) * latest.local.epochs
-
-
-def same(earlier: Observation, latest: Observation) -> bool:
-    """Return whether an earlier update can be from the same data."""
-    kept = earlier.update.num_examples == latest.update.num_examples
-    return earlier.local == latest.local and (kept or latest.local.upload == "gradient")
 
 
 def evidence(observation: Observation, auxiliary: Auxiliary) -> Evidence:

@@ -19,6 +19,7 @@ as the question asks, or none.
 from dataclasses import replace
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -26,12 +27,14 @@ from adversary.games.evidence import Evidence
 from adversary.games.learner import Learner
 from adversary.games.play import learn
 from adversary.games.predictors import Predictor
-from adversary.games.samplers import GAMES, Pool
-from adversary.memo import once
+from adversary.games.samplers import GAMES, Pool, with_label_skew
+from adversary.memo import Identity, once
+from adversary.over_rounds import Told, added, distinct, held_out, summed
 from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
+from adversary.steps import keeps_data
 from fedsim.params import not_finite
-from fedsim.types import Auxiliary, LocalTraining, Params, View
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, View
 
 SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 
@@ -42,8 +45,9 @@ def shadow_inference(
     generator: Generator,  # noqa: ARG001
     *,
     family: str,
+    over_rounds: bool = False,
 ) -> Float[Tensor, " classes"]:
-    """Return log p(secret | upload), in nats, with the prior of the blind guess.
+    """Return log p(secret | uploads), in nats, with the prior of the blind guess.
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -51,27 +55,58 @@ def shadow_inference(
             pass through it too.
         generator: Not used: rehearsals are the same for all clients.
         family: `property`, `distribution` or `user`.
+        over_rounds: Use all observations, for the secret of all that the client has used so far.
 
     Raises:
         ValueError: The update is not finite, the client told no number of examples, or there are
             no auxiliary examples with and without the property.
     """
-    latest = view.latest
-    if reason := not_finite(latest.update.delta):
+    if not over_rounds:
+        odds = evidence(view.latest, auxiliary, family)[0]
+    elif family == "property" and not keeps_data(view.latest):
+        return any_so_far(view, auxiliary)
+    else:
+        odds = added(view, auxiliary, family, lambda seen: evidence(seen.latest, auxiliary, family))
+    return (odds + prior(family, view, auxiliary)).log_softmax(dim=0)
+
+
+def any_so_far(view: View, auxiliary: Auxiliary) -> Float[Tensor, " classes"]:
+    """Return log p(no example so far has the property, any has), of a new batch in every round."""
+    if auxiliary.rules.count > 1:
+        raise ValueError(f"game.count: must be 1 for new batches, got {auxiliary.rules.count}")
+
+    def none(seen: View) -> Told:
+        odds = evidence(seen.latest, auxiliary, "property")[0]
+        return ((odds + prior("property", seen, auxiliary)).log_softmax(dim=0)[0],)
+
+    (log_none,) = summed(distinct(view, same=True), none, (Identity(auxiliary), "none"))
+    return torch.stack([log_none, torch.log(-torch.expm1(log_none))])
+
+
+def evidence(observation: Observation, auxiliary: Auxiliary, family: str) -> Told:
+    """Return log p(upload | secret), (classes,), and what `predicted` returns."""
+    if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
-    size = rehearsed_size(latest)
+    size = rehearsed_size(observation)
     size = max(size, auxiliary.rules.count if family == "property" else 1)
     learner, predictor = fitted(
-        auxiliary, latest.sent, family=family, local=latest.local, size=size
-    )
-    asked = Evidence(learner.flat(latest.update.delta)[None], size, learner.weight(size))
-    found = predictor.log_probabilities(asked)[0] + prior(family, view, auxiliary)
-    return found.log_softmax(dim=0)
+        auxiliary, observation.sent, family=family, local=observation.local, size=size,
+        round_=observation.update.round, kept=keeps_data(observation),
+    )  # fmt: skip
+    asked = Evidence(learner.flat(observation.update.delta)[None], size, learner.weight(size))
+    return predictor.log_probabilities(asked)[0], *held_out(predictor)
 
 
 @once(size=32)
 def fitted(
-    auxiliary: Auxiliary, sent: Params, *, family: str, local: LocalTraining, size: int
+    auxiliary: Auxiliary,
+    sent: Params,
+    *,
+    family: str,
+    local: LocalTraining,
+    size: int,
+    round_: int,
+    kept: bool,
 ) -> tuple[Learner, Predictor]:
     """Return a predictor learned at the weights sent, once for all clients of this size."""
     assert auxiliary.inputs is not None
@@ -79,7 +114,11 @@ def fitted(
     assert auxiliary.marks is not None
     pool = Pool(auxiliary.inputs, auxiliary.labels, auxiliary.marks[family])
     learner, rules = Learner(auxiliary, local), replace(auxiliary.rules, batch=size)
-    told = learn(GAMES[family], rules, pool, learner, sent, shadows=SHADOWS[local.upload])
+    game = replace(GAMES[family], sample=with_label_skew(GAMES[family].sample))
+    told = learn(
+        game, rules, pool, learner, sent,
+        shadows=SHADOWS[local.upload], round_=round_, kept=kept,
+    )  # fmt: skip
     return learner, told["adaptive" if "adaptive" in told else "static"]
 
 

@@ -123,6 +123,7 @@ def learn(
     knowledge: Knowledge = Knowledge(),
     seed: int = 0,
     round_: int = 0,
+    kept: bool = False,
 ) -> dict[str, Predictor]:
     """Return the predictor of the static adversary, and of the adaptive one under a defense.
 
@@ -136,14 +137,16 @@ def learn(
         knowledge: Of the adversary.
         seed: Of everything drawn.
         round_: Names the draws of one round.
+        kept: Whether shadow trials have the same records, or only the same secrets, in all rounds.
 
     Raises:
         ValueError: The game cannot be played with these records.
     """
     classes = game.classes(rules)
     told = rules if knowledge.batch is None else replace(rules, batch=knowledge.batch)
-    wanted = secrets(shadows, classes, generator(seed, "shadow secrets", round_))
-    sampled = game.sample(auxiliary, told, wanted, generator(seed, "shadows", round_))
+    wanted = secrets(shadows, classes, generator(seed, "shadow secrets", 0))
+    drawn = generator(seed, "shadows", 0 if kept else round_)
+    sampled = game.sample(auxiliary, told, wanted, drawn)
     cut = round(shadows * (1 - VALIDATION))
 
     def look(*, defense: bool) -> Evidence:

@@ -35,18 +35,20 @@ class Predictor:
         name: `forest` or `linear`; `static` before it where it has never seen the defense.
         score: Higher for the likelier class.
         slope, shift: log p(class) = slope · score + shift, up to a constant.
+        held_out: Of the validation trials, log p(class), shape (v, classes).
+        secrets: Their classes, shape (v,).
     """
 
     name: str
     score: Score
     slope: float
     shift: Tensor
+    held_out: Tensor
+    secrets: Tensor
 
     def log_probabilities(self, evidence: Evidence) -> Float[Tensor, "n classes"]:
         """Return log p(class | evidence), in nats, no probability below its floor."""
-        found = (self.slope * self.score(evidence) + self.shift).double().log_softmax(dim=1)
-        lowest = 2 * LOWEST / found.shape[1]
-        return ((1 - found.shape[1] * lowest) * found.exp() + lowest).log()
+        return _probable(self.slope * self.score(evidence) + self.shift)
 
 
 def learned(
@@ -80,10 +82,27 @@ def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " 
     for name, score in scores.items():
         values = score(evidence)
         slope, shift = _calibrated(values, secrets)
-        predictor = Predictor(name, score, slope, shift)
-        told = predictor.log_probabilities(evidence).gather(1, secrets[:, None])
-        found.append((-float(told.mean()), len(found), predictor))
+        told = _probable(slope * values + shift)
+        predictor = Predictor(name, score, slope, shift, told, secrets)
+        found.append((-float(told.gather(1, secrets[:, None]).mean()), len(found), predictor))
     return min(found)[2]
+
+
+def recalibrated(
+    total: Float[Tensor, "n classes"], held_out: Float[Tensor, "v classes"], secrets: Tensor
+) -> Float[Tensor, "n classes"]:
+    """Return log p(class | all rounds), from sums over rounds of log p(class | round).
+
+    Rounds with the same records err together, and their sum is surer than it may be: slope and
+    shift are those that make the same sums over validation trials most likely.
+
+    Args:
+        total: Sums of what is asked.
+        held_out: Of the validation trials.
+        secrets: Their classes.
+    """
+    slope, shift = _calibrated(held_out, secrets)
+    return _probable(slope * total + shift)
 
 
 def combine(
@@ -102,6 +121,12 @@ def combine(
             again |= (earlier == seen[place]).flatten(1).all(dim=1)
         total += torch.where(again[:, None], 0.0, told)
     return total.log_softmax(dim=1)
+
+
+def _probable(logits: Tensor) -> Float[Tensor, "n classes"]:
+    found = logits.double().log_softmax(dim=1)
+    lowest = 2 * LOWEST / found.shape[1]
+    return ((1 - found.shape[1] * lowest) * found.exp() + lowest).log()
 
 
 def _forest(

@@ -14,6 +14,9 @@ from torch import Generator, Tensor
 
 from adversary.games import ceilings
 
+UNEVEN = 4.0  # exponent of labels' weights, at most
+BATCH = ("inputs", "labels")
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -44,22 +47,38 @@ class Pool:
         labels: Shape (n,).
         marks: 1 where a record has the attribute or property; in the game of users, who it is of.
         encoding: How to set the attribute, where it is an input.
+        weights: How often each record is drawn, up to a constant, shape (n,); None for evenly.
     """
 
     inputs: Tensor
     labels: Int[Tensor, " n"]
     marks: Int[Tensor, " n"]
     encoding: Encoding | None = None
+    weights: Tensor | None = None
 
     @property
     def prior(self) -> float:
         """The share of records with the attribute."""
         return float(self.marks.double().mean())
 
-    def rows(self, *, mark: int | None = None) -> Tensor:
-        """Return the places of all records, or of those with a mark."""
-        found = torch.arange(len(self.marks))
-        return found if mark is None else found[self.marks == mark]
+    def drawn(self, count: int, generator: Generator, *, mark: int | None = None) -> Tensor:
+        """Return places of random records, or of random ones with a mark; with repetition.
+
+        Raises:
+            ValueError: There is none.
+        """
+        there = torch.arange(len(self.marks))
+        there = there if mark is None else there[self.marks == mark]
+        if not len(there):
+            raise ValueError(
+                "pool: must hold records with and without the property, got none of one"
+            )
+        if self.weights is None:
+            return there[torch.randint(len(there), (count,), generator=generator)]
+        if not count:
+            return there[:0]
+        chosen = torch.multinomial(self.weights[there], count, True, generator=generator)
+        return there[chosen]
 
 
 @dataclass(frozen=True)
@@ -141,22 +160,36 @@ def secrets(count: int, classes: int, generator: Generator) -> Int[Tensor, " n"]
     return (torch.arange(count) % classes)[torch.randperm(count, generator=generator)]
 
 
-def _drawn(places: Tensor, count: int, generator: Generator) -> Tensor:
-    if not len(places):
-        raise ValueError("pool: must hold records with and without the property, got none of one")
-    return places[torch.randint(len(places), (count,), generator=generator)]
-
-
 def _trials(pool: Pool, rows: Int[Tensor, "n batch"], wanted: Tensor) -> Trials:
     return Trials(pool.inputs[rows], pool.labels[rows], wanted)
 
 
+def with_label_skew(sample: Sampler) -> Sampler:
+    """Let every trial draw its records with label shares of its own.
+
+    Clients of a federation differ in their labels; an adversary that has never seen such clients
+    takes their labels for the secret. How uneven the shares are is drawn too, from even on.
+    """
+
+    def skewed(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) -> Trials:
+        classes, trials = int(pool.labels.max()) + 1, []
+        for secret in wanted.split(1):
+            uneven = UNEVEN * torch.rand(1, generator=generator)
+            shares = torch.rand(classes, generator=generator).pow(uneven) + 1e-3
+            part = replace(pool, weights=shares[pool.labels])
+            trials.append(sample(part, rules, secret, generator))
+        inputs, labels = (torch.cat([getattr(t, name) for t in trials]) for name in BATCH)
+        return Trials(inputs, labels, wanted)
+
+    return skewed
+
+
 def attribute(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) -> Trials:
     """The first record has the attribute or has not; the others are anyone's."""
-    rows = _drawn(pool.rows(), len(wanted) * rules.batch, generator).view(len(wanted), rules.batch)
+    rows = pool.drawn(len(wanted) * rules.batch, generator).view(len(wanted), rules.batch)
     for mark in (0, 1):
         chosen = wanted == mark
-        rows[chosen, 0] = _drawn(pool.rows(mark=mark), int(chosen.sum()), generator)
+        rows[chosen, 0] = pool.drawn(int(chosen.sum()), generator, mark=mark)
     return _trials(pool, rows, wanted)
 
 
@@ -164,7 +197,7 @@ def known_record(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator)
     """The attribute of the first record, anyone's, is set by a fair coin: the counterfactual."""
     if pool.encoding is None:
         raise ValueError("column: must be a model input to be set in a known record, got none")
-    rows = _drawn(pool.rows(), len(wanted) * rules.batch, generator).view(len(wanted), rules.batch)
+    rows = pool.drawn(len(wanted) * rules.batch, generator).view(len(wanted), rules.batch)
     trials = _trials(pool, rows, wanted)
     first = trials.inputs[:, 0]
     both = [pool.encoding.put(first, torch.full_like(wanted, mark)) for mark in (0, 1)]
@@ -176,9 +209,9 @@ def property_(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) ->
     """Some records of the batch have the property, or none has."""
     if rules.count > rules.batch:
         raise ValueError(f"count: must be at most the batch size {rules.batch}, got {rules.count}")
-    rows = _drawn(pool.rows(mark=0), len(wanted) * rules.batch, generator)
+    rows = pool.drawn(len(wanted) * rules.batch, generator, mark=0)
     rows, having = rows.view(len(wanted), rules.batch), wanted == 1
-    some = _drawn(pool.rows(mark=1), int(having.sum()) * rules.count, generator)
+    some = pool.drawn(int(having.sum()) * rules.count, generator, mark=1)
     rows[having, : rules.count] = some.view(-1, rules.count)
     return _trials(pool, rows, wanted)
 
@@ -187,24 +220,24 @@ def distribution(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator)
     """Each record has the attribute with the probability that the secret names."""
     shares = torch.tensor(rules.shares)[wanted]
     marked = torch.rand(len(wanted), rules.batch, generator=generator) < shares[:, None]
-    rows = _drawn(pool.rows(mark=0), marked.numel(), generator).view_as(marked)
-    rows[marked] = _drawn(pool.rows(mark=1), int(marked.sum()), generator)
+    rows = pool.drawn(marked.numel(), generator, mark=0).view_as(marked)
+    rows[marked] = pool.drawn(int(marked.sum()), generator, mark=1)
     return _trials(pool, rows, wanted)
 
 
 def user(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) -> Trials:
     """A share of the records is of the user that the secret names, the rest is anyone's."""
-    rows = _drawn(pool.rows(), len(wanted) * rules.batch, generator).view(len(wanted), rules.batch)
+    rows = pool.drawn(len(wanted) * rules.batch, generator).view(len(wanted), rules.batch)
     own = torch.rand(len(wanted), rules.batch, generator=generator) < rules.own
     for who in range(rules.users):
         places = own & (wanted == who)[:, None]
-        rows[places] = _drawn(pool.rows(mark=who), int(places.sum()), generator)
+        rows[places] = pool.drawn(int(places.sum()), generator, mark=who)
     return _trials(pool, rows, wanted)
 
 
 def member(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) -> Trials:
     """The record in question is the first of the batch, or another one is in its place."""
-    rows = _drawn(pool.rows(), len(wanted) * (rules.batch + 1), generator)
+    rows = pool.drawn(len(wanted) * (rules.batch + 1), generator)
     rows = rows.view(len(wanted), rules.batch + 1)
     asked = rows[:, 0]
     rows = torch.where((wanted == 1)[:, None], rows[:, :-1], rows[:, 1:])
@@ -214,7 +247,7 @@ def member(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) -> Tr
 
 def source(pool: Pool, rules: Rules, wanted: Tensor, generator: Generator) -> Trials:
     """One of several clients holds the record in question, first in its batch."""
-    rows = _drawn(pool.rows(), len(wanted) * rules.users * rules.batch, generator)
+    rows = pool.drawn(len(wanted) * rules.users * rules.batch, generator)
     rows = rows.view(len(wanted), rules.users, rules.batch)
     asked = rows[torch.arange(len(wanted)), wanted, 0]
     trials = _trials(pool, rows.flatten(1), wanted)

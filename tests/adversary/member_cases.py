@@ -35,7 +35,7 @@ def round_of(
         seen.append(replace(found, sent=SENT, update=update))  # one object: computed with once
         members = torch.isin(torch.arange(ASKED), mine)
         truths.append(Truth(LABELS[mine], mine, members, LABELS[:ASKED], users))
-    return [View([one], seen) for one in seen], truths
+    return [View([one], [seen]) for one in seen], truths
 
 
 def aurocs(infer, *, local=GRADIENT, trials: int = 10, known: Auxiliary = KNOWN) -> Tensor:

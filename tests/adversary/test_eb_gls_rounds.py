@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from adversary.attacks.eb_gls import eb_gls
-from adversary.attacks.eb_gls_rounds import agree, eb_gls_rounds, evidence, same, with_history
+from adversary.attacks.eb_gls_rounds import agree, eb_gls_rounds, evidence, with_history
 from adversary.families import grade_counts
+from adversary.over_rounds import same_data
 from adversary.posterior import Evidence
 from clients.train import train
 from fedsim.rng import generator
@@ -109,9 +110,9 @@ def test_history_is_a_prior_for_the_last_batch():
 def test_only_updates_from_the_same_data_count():
     local = LocalTraining(lr=0.3, batch_size=4)
     first, second = (Observation({}, Update(1, "0", {}, size), local) for size in (24, 25))
-    assert same(first, first)
-    assert not same(first, second)
-    assert not same(Observation({}, first.update, LocalTraining(lr=0.1, batch_size=4)), first)
+    assert same_data(first, first)
+    assert not same_data(first, second)
+    assert not same_data(Observation({}, first.update, LocalTraining(lr=0.1, batch_size=4)), first)
 
 
 def test_evidence_is_remembered_by_what_was_seen():

@@ -32,7 +32,7 @@ def test_it_is_the_z_score_among_the_others(shrink):
 
 def test_the_order_of_the_cohort_does_not_matter():
     [view, *_], _ = cases.round_of(0)
-    turned = View(view.observations, list(reversed(view.cohort)))
+    turned = View(view.observations, [list(reversed(view.cohort))])
     torch.testing.assert_close(scores(turned), scores(view))
 
 
@@ -42,19 +42,19 @@ def test_a_client_that_uploads_what_is_not_finite_is_no_reference():
     cohort = list(views[0].cohort)
     spoilt = [with_delta(o, broken) if o.update.client == "1" else o for o in cohort]
     fewer = [o for o in cohort if o.update.client != "1"]
-    found, expected = (scores(View(views[0].observations, c)) for c in (spoilt, fewer))
+    found, expected = (scores(View(views[0].observations, [c])) for c in (spoilt, fewer))
     assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("clients", [1, 2])
 def test_two_other_clients_are_needed(clients):
     [view, *_], _ = cases.round_of(0)
-    few = View(view.observations, view.cohort[:clients])
+    few = View(view.observations, [view.cohort[:clients]])
     with pytest.raises(
         ValueError, match=f"fedmia: the round must have at least 3 .*, got {clients}"
     ):
         scores(few)
-    assert scores(View(view.observations, view.cohort[:3])).shape == (cases.ASKED,)
+    assert scores(View(view.observations, [view.cohort[:3]])).shape == (cases.ASKED,)
 
 
 def test_without_a_cohort_it_says_so():
@@ -74,7 +74,7 @@ def test_where_a_distribution_function_is_one_the_surest_still_stand_above_the_s
         }))
         for place in range(1, 5)
     ]  # fmt: skip
-    found = scores(View(views[0].observations, [views[0].latest, *others]), shrink=0.0)
+    found = scores(View(views[0].observations, [[views[0].latest, *others]]), shrink=0.0)
     saturated = found[torch.special.ndtr(found) == 1]
     assert len(saturated) > 10
     assert len(saturated.unique()) == len(saturated)
@@ -85,7 +85,7 @@ def test_clients_that_all_agree_tell_nothing():
     same = [
         replace(view.latest, update=replace(view.latest.update, client=str(k))) for k in range(5)
     ]
-    assert float(scores(View([same[0]], same)).abs().max()) == 0
+    assert float(scores(View([same[0]], [same])).abs().max()) == 0
 
 
 @pytest.mark.parametrize("local", [cases.GRADIENT, cases.WEIGHTS])

@@ -67,8 +67,8 @@ def test_it_tells_the_secret_of_clients_it_has_not_seen(family):
 def test_trained_weights_tell_it_too():
     local = LocalTraining(0.05, 5, epochs=2)
     told = [int(guess("distribution", s, n, local=local).argmax()) == s
-            for s in (0, 1) for n in range(8)]  # fmt: skip
-    assert sum(told) >= 14
+            for s in (0, 1) for n in range(20)]  # fmt: skip
+    assert sum(told) >= 30
 
 
 def test_noise_in_place_of_the_update_leaves_the_prior():

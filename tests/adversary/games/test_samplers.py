@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets
+from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets, with_label_skew
 from fedsim.rng import generator
 from tests.adversary.games.game_cases import ENCODING, census
 
@@ -146,3 +146,18 @@ def test_records_that_a_game_needs_must_be_there():
         sampled("attribute-known", pool=replace(NUMBERED, encoding=None))
     with pytest.raises(ValueError, match="count: must be at most the batch size 6, got 7"):
         sampled("property", replace(RULES, count=7))
+
+
+@pytest.mark.parametrize("name", ["distribution", "property", "user"])
+def test_trials_with_skewed_labels_keep_the_secret_and_differ_in_their_labels(name):
+    rules, wanted = Rules(60), secrets(80, 2, generator(0, "wanted"))
+    even, skewed = (
+        sample(NUMBERED, rules, wanted, generator(0, "skew"))
+        for sample in (GAMES[name].sample, with_label_skew(GAMES[name].sample))
+    )
+    assert skewed.inputs.shape == even.inputs.shape
+    assert torch.equal(skewed.secrets, wanted)
+    spread = lambda trials: float((trials.labels == 0).double().mean(dim=1).std())
+    assert spread(skewed) > 2 * spread(even)
+    shares = lambda trials: [float(marked(trials)[wanted == s].double().mean()) for s in (0, 1)]
+    assert shares(skewed) == pytest.approx(shares(even), abs=0.05)
