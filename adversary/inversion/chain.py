@@ -1,0 +1,107 @@
+"""A model as a chain of layers, each of which a reconstruction walks back through."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
+
+from adversary.inversion.activations import ACTIVATIONS
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of a chain.
+
+    Attributes:
+        name: As in `named_modules`; its parameters are `name.weight` and `name.bias`.
+        kind: What it does.
+        module: The layer.
+        shape: Of its input, without the batch.
+        out: Of its output.
+    """
+
+    name: str
+    kind: Literal["linear", "conv", "activation", "flatten"]
+    module: nn.Module
+    shape: Shape
+    out: Shape
+
+    @property
+    def weight(self) -> str:
+        """The name of its weight."""
+        return f"{self.name}.weight"
+
+    @property
+    def bias(self) -> str | None:
+        """The name of its bias, where it has one."""
+        return None if getattr(self.module, "bias", None) is None else f"{self.name}.bias"
+
+
+def chain(model: nn.Module, shape: Shape) -> list[Layer]:
+    """Return the layers of a model that is nothing but one layer after another.
+
+    Convolutions with any stride, padding by zeros and one group, linear layers, activations,
+    `Flatten`; `Identity` is left out.
+
+    Args:
+        model: In the order of `nn.Sequential`, nested or not.
+        shape: Of one input.
+
+    Raises:
+        ValueError: It has branches, or a layer that cannot be walked back through; names it.
+    """
+    layers = []
+    for name, module in _leaves(model, ""):
+        if isinstance(module, nn.Identity):
+            continue
+        kind = _kind(name, module)
+        with torch.no_grad():
+            parameter = next(iter(module.parameters()), torch.zeros(0))
+            out = tuple(module(torch.zeros(1, *shape, dtype=parameter.dtype)).shape[1:])
+        layers.append(Layer(name, kind, module, shape, out))
+        shape = out
+    return layers
+
+
+def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, nn.Sequential):
+        for key, child in module.named_children():
+            yield from _leaves(child, f"{name}.{key}" if name else key)
+    elif not name or any(True for _ in module.children()):
+        raise ValueError(
+            f"{name or 'model'} = {type(module).__name__}: layers must follow one another in "
+            "nn.Sequential; a layer with branches cannot be walked back through"
+        )
+    else:
+        yield name, module
+
+
+def _kind(name: str, module: nn.Module) -> Literal["linear", "conv", "activation", "flatten"]:
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, nn.Flatten) and module.start_dim == 1:
+        return "flatten"
+    if type(module) in ACTIVATIONS:
+        return "activation"
+    what = f"{name} = {type(module).__name__}"
+    if isinstance(module, nn.Conv2d):
+        if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
+            raise ValueError(f"{what}: must have one group and padding by a number of zeros")
+        return "conv"
+    raise ValueError(f"{what}: cannot be walked back through")
+
+
+def grad_input(layer: Layer, weight: Tensor, out: Tensor) -> Tensor:
+    """Return dL/d(input), (n, *shape), of a linear or convolutional layer from dL/d(output)."""
+    if layer.kind == "linear":
+        return out @ weight
+    conv = layer.module
+    assert isinstance(conv, nn.Conv2d)
+    return conv2d_input(
+        (len(out), *layer.shape), weight, out, conv.stride, conv.padding, conv.dilation
+    )  # type: ignore[call-overload]

@@ -1,0 +1,75 @@
+"""What an update says of the batch it came from: its gradient, its size, its labels."""
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.attacks.eb_gls import eb_gls
+from adversary.attacks.idlg import idlg
+from adversary.attacks.llg import llg
+from adversary.candidates import trained_names
+from adversary.counts import largest_remainder
+from adversary.steps import mean_weight, num_steps
+from fedsim.params import not_finite
+from fedsim.types import Auxiliary, Observation, Params, View
+
+
+def batch_size(observation: Observation) -> int:
+    """Return how many examples the client has, or its batch where it uploads a gradient.
+
+    Raises:
+        ValueError: It told none, or the update is a sum over clients.
+    """
+    told = observation.update.num_examples
+    if told is None:
+        raise ValueError("num_examples: must be told by the client, got none")
+    if observation.update.num_clients > 1:
+        raise ValueError(
+            f"num_clients: must be 1 to reconstruct examples, got {observation.update.num_clients}"
+        )
+    return told
+
+
+def mean_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, Tensor]:
+    """Return the mean over local steps of the batch gradient, float64.
+
+    Of an uploaded gradient, or of weights after one step, it is the gradient at the weights sent.
+
+    Raises:
+        ValueError: The update is not finite or lacks a trained parameter.
+    """
+    names = trained_names(auxiliary)
+    if missing := [name for name in names if name not in observation.update.delta]:
+        raise ValueError(f"{missing[0]}: must be in the update")
+    delta = {name: observation.update.delta[name] for name in names}
+    if reason := not_finite(delta):
+        raise ValueError(f"update: {reason}")
+    local = observation.local
+    if local.upload == "gradient":
+        return {name: value.double() for name, value in delta.items()}
+    steps = num_steps(observation)
+    scale = -1 / (local.lr * mean_weight(local, steps) * steps)
+    return {name: value.double() * scale for name, value in delta.items()}
+
+
+def weights(observation: Observation, auxiliary: Auxiliary) -> Params:
+    """Return the trained parameters sent, float64."""
+    return {name: observation.sent[name].double() for name in trained_names(auxiliary)}
+
+
+def batch_labels(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " n"]:
+    """Return the labels of the client's examples as a label attack tells them, in order of class.
+
+    Of one example, the one whose head gradient points up; else EB-GLS where there are auxiliary
+    examples, LLG where there are none.
+
+    Raises:
+        ValueError: The attack has no answer.
+    """
+    size = batch_size(view.latest)
+    attack = llg if auxiliary.inputs is None or auxiliary.labels is None else eb_gls
+    attack = idlg if size == 1 else attack
+    counts = attack(view, auxiliary, generator).double()
+    order = torch.arange(len(counts))
+    counts = largest_remainder(counts / counts.sum(), size, order)
+    return torch.arange(len(counts)).repeat_interleave(counts)
