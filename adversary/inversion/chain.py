@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
+from torch.nn import functional
 
 from adversary.inversion.activations import ACTIVATIONS
 
@@ -102,6 +102,14 @@ def grad_input(layer: Layer, weight: Tensor, out: Tensor) -> Tensor:
         return out @ weight
     conv = layer.module
     assert isinstance(conv, nn.Conv2d)
-    return conv2d_input(
-        (len(out), *layer.shape), weight, out, conv.stride, conv.padding, conv.dilation
-    )  # type: ignore[call-overload]
+    at = torch.zeros(len(out), *layer.shape, dtype=out.dtype, requires_grad=True)
+    with torch.enable_grad():
+        there = functional.conv2d(
+            at,
+            weight,
+            None,
+            conv.stride,
+            conv.padding,
+            conv.dilation,  # type: ignore[arg-type]
+        )
+        return torch.autograd.grad(there, at, out)[0]
