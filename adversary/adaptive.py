@@ -163,5 +163,5 @@ TWINS = {
     "label": infer,
     "membership": adaptive_members.infer,
     "source": adaptive_members.infer,
-    **dict.fromkeys(("attribute", *SECRETS), _knowing),
+    **dict.fromkeys(("attribute", "reconstruction", *SECRETS), _knowing),
 }

@@ -29,6 +29,8 @@ class Attack:
             one: that is its adaptive self.
         over_rounds: Whether it asks about all that the client has used so far, instead of in the
             latest round.
+        every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
+        clients: The clients it attacks; None for all.
     """
 
     name: str
@@ -41,3 +43,10 @@ class Attack:
     knows_defense: bool = False
     rehearses: bool = False
     over_rounds: bool = False
+    every: int = 1
+    clients: tuple[str, ...] | None = None
+
+    def is_due(self, round_: int, client: str | None = None) -> bool:
+        """Return whether it attacks a round (and in it a client)."""
+        known = client is None or self.clients is None or client in self.clients
+        return (round_ - 1) % self.every == 0 and known

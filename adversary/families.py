@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary import reconstructions
 from adversary.counts import expected_overlap, largest_remainder
 from adversary.imputation import imputed
 from adversary.secrets import SECRETS, Secrets, grade_attributes
@@ -35,6 +36,8 @@ class Family:
             metric; a metric without one is not in it.
         blind_so_far: The best guess about all that a client has used so far, without looking at
             any update, where it is not that about the latest round.
+        check: (answer of an attack, auxiliary) → the guess, or a ValueError that says why it can
+            be none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Family:
     pooled: tuple[str, ...] = ()
     ceiling: Callable[[Sequence[Truth]], Mapping[str, float]] = lambda _: {}
     blind_so_far: Callable[[View, Auxiliary, Generator], Any] | None = None
+    check: Callable[[Any, Auxiliary], Any] = lambda guess, _: guess
 
 
 def per_mille(view: View) -> View:
@@ -248,6 +252,16 @@ FAMILIES: dict[str, Family] = {
             )
             for name in SECRETS
             for secrets in (Secrets(name),)
+        ),
+        Family(
+            "reconstruction",
+            reconstructions.METRICS,
+            reconstructions.blind,
+            reconstructions.grade,
+            pool=reconstructions.pool,
+            pooled=reconstructions.METRICS,
+            ceiling=reconstructions.ceiling,
+            check=reconstructions.checked,
         ),
     )
 }

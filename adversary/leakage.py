@@ -15,6 +15,7 @@ from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from adversary.memo import once
 from adversary.over_rounds import over_rounds
+from adversary.schedule import scheduled
 from adversary.validity import validity_number
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
@@ -67,9 +68,10 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
             if getattr(auxiliary, field) is None:
                 raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
         find(f"attack.{part.name}.family", found.family, FAMILIES)
-        options = check_options(f"attack.{part.name}", found.infer, part.options)
+        planned, own = scheduled(f"attack.{part.name}", found, part.options)
+        options = check_options(f"attack.{part.name}", found.infer, own)
         # In the ledger it goes by the name that the config knows it by.
-        attack = replace(found, name=part.name, infer=partial(found.infer, **options))
+        attack = replace(planned, name=part.name, infer=partial(found.infer, **options))
         attacks.append(over_rounds(attack))
         if _has_adaptive(attack, auxiliary):
             attacks.append(over_rounds(adaptive(attack)))
@@ -100,11 +102,12 @@ def _static(auxiliary: Auxiliary) -> Auxiliary:
 def attack_view(
     view: View, attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
 ) -> list[Answer]:
-    """Run every attack on one client's view, and the blind guess of each family once.
+    """Run every attack that is due on one client's view, and the blind guess of each family once.
 
     This is all the adversary does: no truth comes near it.
     """
     latest = view.latest.update
+    attacks = [attack for attack in attacks if attack.is_due(latest.round, latest.client)]
     prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
     blinds: dict[tuple[str, bool], Tensor] = {}
     answers = []
@@ -120,7 +123,7 @@ def attack_view(
         guess, reason, start = None, None, time.perf_counter()
         try:
             known = auxiliary if attack.knows_defense else _static(auxiliary)
-            guess = attack.infer(prepared[family.name], known, stream)
+            guess = family.check(attack.infer(prepared[family.name], known, stream), auxiliary)
         except FedsimError:  # the recording itself is damaged
             raise
         except Exception as error:  # this update defeats this attack; the others go on

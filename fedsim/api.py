@@ -57,6 +57,7 @@ def run(
     out: Path | str | None = None,
     *,
     on_round: Callable[[Round], None] = lambda _: None,
+    on_plan: Callable[[Plan], None] = lambda _: None,
 ) -> Run:
     """Train a federation, attack it in every round, and write the run folder and its report.
 
@@ -64,24 +65,32 @@ def run(
         config: What to run; the defaults train on scikit-learn's digits, offline.
         out: A new folder; by default one under `runs/`.
         on_round: Called after every round.
+        on_plan: Called before anything is written.
 
     Raises:
         ConfigError: The config is wrong; nothing has been written.
         RunStopped: The run ended early; `resume` may go on.
     """
     plan = prepare(with_versions(config or Config()))
+    on_plan(plan)
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
     with _started(plan.config) as execute:
         return _go(plan, RunFolder.create(path, plan.config), execute, on_round)
 
 
-def resume(out: Path | str, *, on_round: Callable[[Round], None] = lambda _: None) -> Run:
+def resume(
+    out: Path | str,
+    *,
+    on_round: Callable[[Round], None] = lambda _: None,
+    on_plan: Callable[[Plan], None] = lambda _: None,
+) -> Run:
     """Go on with a run after its last finished round, to the same bits as without the stop.
 
     Args:
         out: Its folder.
         on_round: Called after every round.
+        on_plan: Called before anything is written.
 
     Raises:
         BadRecording: There is no run, or its files are damaged.
@@ -89,6 +98,7 @@ def resume(out: Path | str, *, on_round: Callable[[Round], None] = lambda _: Non
     """
     folder = RunFolder(Path(out))
     plan = prepare(folder.config)
+    on_plan(plan)
     with _started(plan.config) as execute:
         return _go(plan, folder, execute, on_round)
 

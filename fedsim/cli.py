@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from fedsim import __version__
+from fedsim import __version__, cli_explain
 from fedsim.cli_tables import Rounds, print_attacks
 from fedsim.errors import ConfigError, FedsimError, RunStopped, nearest
 
@@ -57,7 +57,7 @@ def run(
             api.resume if resume else lambda path, **k: api.run(asked, path, **k)
         )
         try:
-            done = go(target, on_round=progress.show)
+            done = go(target, on_round=progress.show, on_plan=progress.warn)
         except KeyboardInterrupt:
             begun = (target / "config.toml").exists()
             where = f"stopped; {_resume_hint(target)}" if begun else "stopped"
@@ -228,6 +228,9 @@ def game(
     out.print(f"\nTable    {out_ / games.TABLE}", soft_wrap=True)
     out.print(f"Report   {report}", soft_wrap=True)
     out.print(f"Next     open {report} in a browser", soft_wrap=True)
+
+
+app.command()(cli_explain.explain)
 
 
 @app.command("list")

@@ -1,8 +1,12 @@
 """What the command line prints of attacks: a line per round as it ends, and their means."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fedsim.catalog import find, with_extensions
+from fedsim.units import name_of, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +46,20 @@ class Rounds:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
+    def warn(self, plan: Any) -> None:
+        """Say before hours are spent why reconstructions will be hard, where any are asked for."""
+        if self.quiet or all(attack.family != "reconstruction" for attack in plan.attacks):
+            return
+        from statistics import median
+
+        from fedsim.explain import hindrances
+
+        sizes = [len(rows) for rows in plan.federated.clients]
+        shape = plan.federated.dataset.input_shape
+        local, weights = plan.local, plan.model.state_dict()
+        for it in hindrances(plan.model, weights, shape, local, int(median(sizes))):
+            self.console.print(f"reconstruction: {it}", style="yellow", markup=False)
+
     def show(self, told: Any) -> None:
         """Print one finished round."""
         if self.quiet:
@@ -70,7 +88,7 @@ class Rounds:
             soft_wrap=True,
         )
         names = "".join(f"{_head(name):>{_width(name)}}" for name in self.shown)
-        first = _metric(self.attacks[0]) if self.attacks else ""
+        first = _metric(self.attacks[0]).upper() if self.attacks else ""
         if len(self.shown) < len(self.attacks):
             names += f"{'best ' + first:>{_best_width(self.attacks)}}"
         names += f"{'blind ' + first:>{COLUMN}}" if self.attacks else ""
@@ -84,14 +102,16 @@ class Rounds:
         The best and the blind guess are those of the first attack's metric.
         """
         values = {name: leakage[name][0] for name in self.attacks if name in leakage}
-        cells = "".join(f"{percent(values.get(name)):>{_width(name)}}" for name in self.shown)
-        alike = [name for name in values if _metric(name) == _metric(self.attacks[0])]
+        texts = {name: written(_metric(name), values.get(name)) for name in self.attacks}
+        cells = "".join(f"{texts[name]:>{_width(name)}}" for name in self.shown)
+        first = _metric(self.attacks[0]) if self.attacks else ""
+        alike = [name for name in values if _metric(name) == first]
         if len(self.shown) < len(self.attacks):
             best = best_of({name: values[name] for name in alike})
-            text = f"{best} {percent(values[best])}" if best else percent(None)
+            text = f"{best} {texts[best]}" if best else percent(None)
             cells += f"{text:>{_best_width(self.attacks)}}"
         blind = next((leakage[name][1] for name in alike), None)
-        return cells + (f"{percent(blind):>{COLUMN}}" if self.attacks else "")
+        return cells + (f"{written(first, blind):>{COLUMN}}" if first else "")
 
 
 def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
@@ -126,7 +146,8 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
         attacks.setdefault(row["attack"], {})[row["metric"]] = row
     tables: dict[tuple[str, ...], list[str]] = {}
     for name, rows in attacks.items():
-        known = (family.metrics + family.pooled for family in FAMILIES.values())
+        families = FAMILIES.values()
+        known = (tuple(dict.fromkeys(family.metrics + family.pooled)) for family in families)
         orders = (metrics for metrics in known if set(metrics) == {*rows})
         tables.setdefault(next(orders, tuple(sorted(rows))), []).append(name)
     for metrics, names in tables.items():
@@ -138,7 +159,7 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
 
 def percent(value: float | None) -> str:
     """Return a share as text."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return written("", value)
 
 
 def _table(metrics: Sequence[str], attacks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Any:
@@ -146,31 +167,31 @@ def _table(metrics: Sequence[str], attacks: Mapping[str, Mapping[str, Mapping[st
 
     table = Table(box=None, pad_edge=False)
     table.add_column("attack")
-    heads = [metric.upper() if metric in ("asr", "auroc") else metric for metric in metrics]
+    heads = [name_of(metric) for metric in metrics]
     for head in (heads[0], "blind", *heads[1:], "ms"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, rows in attacks.items():
-        values = [_number(metric, rows[metric]["value"]) for metric in metrics]
-        blind, spent = percent(rows[metrics[0]]["blind"]), f"{rows[metrics[0]]['ms']:.2f}"
+        values = [written(metric, rows[metric]["value"]) for metric in metrics]
+        first = rows[metrics[0]]
+        blind, spent = written(metrics[0], first["blind"]), f"{first['ms']:.2f}"
         table.add_row(name, values[0], blind, *values[1:], spent)
     return table
 
 
-def _number(metric: str, value: float | None) -> str:
-    return f"{value:.2f}" if metric == "skill" and value is not None else percent(value)
-
-
+@lru_cache(maxsize=256)
 def _metric(attack: str) -> str:
-    """Return what an attack's first metric is called; ASR for one that is not built in."""
+    """Return an attack's first metric; ASR for one that does not exist."""
     from adversary.attacks import ATTACKS
     from adversary.families import FAMILIES
 
-    family = ATTACKS[attack].family if attack in ATTACKS else "label"
-    return FAMILIES[family].metrics[0].upper()
+    known = with_extensions(ATTACKS, "attacks")
+    found = find("attack.name", attack, known) if attack in known or ":" in attack else None
+    family = getattr(found, "family", None)
+    return FAMILIES[family if family in FAMILIES else "label"].metrics[0]
 
 
 def _head(attack: str) -> str:
-    return f"{attack} {_metric(attack)}"
+    return f"{attack} {_metric(attack).upper()}"
 
 
 def _width(attack: str) -> int:

@@ -117,6 +117,24 @@ def lenet5(
     )  # fmt: skip
 
 
+def rgap_cnn6(input_shape: Shape, num_classes: int) -> nn.Module:
+    """The six convolutions of the R-GAP paper, without biases, and leaky ReLUs of slope 0.2.
+
+    Source: Zhu, Blaschko, "R-GAP: Recursive Gradient Attack on Privacy", ICLR 2021, official code;
+    with a head of one logit per class and a bias instead of one logistic unit without.
+    """
+    channels, height, width = _image(input_shape, "rgap-cnn6", at_least=4)
+    layers: list[nn.Module] = []
+    for fan_in, fan_out, kernel, stride, padding in (
+        (channels, 12, 4, 2, 2), (12, 36, 3, 2, 1), (36, 36, 3, 1, 1),
+        (36, 36, 3, 1, 1), (36, 64, 3, 2, 1), (64, 128, 3, 1, 1),
+    ):  # fmt: skip
+        layers.append(nn.Conv2d(fan_in, fan_out, kernel, stride, padding, bias=False))
+        layers.append(nn.LeakyReLU(0.2))
+    high, wide = (-(-(size // 2 + 1) // 4) for size in (height, width))
+    return _sequence(*layers, nn.Flatten(), head=nn.Linear(128 * high * wide, num_classes))
+
+
 def resnet18(
     input_shape: Shape, num_classes: int, *, norm: Literal["group", "batch"] = "group"
 ) -> nn.Module:
@@ -138,6 +156,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
     "lenet": lenet,
     "lenet5": lenet5,
+    "rgap-cnn6": rgap_cnn6,
     "resnet18": resnet18,
 }
 

@@ -17,11 +17,12 @@ from adversary.secrets import SECRETS, secret_of
 from adversary.truth import read_truth
 from defenses import Defense
 from defenses import build as build_defenses
-from fedsim import data, models, overlap
+from fedsim import data, explain, models, overlap
 from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile
 from fedsim.marks import encoding, marks
+from fedsim.originals import with_inputs
 from fedsim.params import mismatch
 from fedsim.rng import generator
 from fedsim.run_folder import RunFolder
@@ -98,6 +99,12 @@ def prepare(config: Config) -> Plan:
         rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
     )
     attacks = leakage.build(config.attack, auxiliary)
+    for attack in attacks:
+        if unknown := {*(attack.clients or ())} - set(map(str, range(len(sizes)))):
+            raise ConfigError(
+                f"attack.{attack.name}.clients: must be client numbers below {len(sizes)}, "
+                f"got '{min(unknown)}'"
+            )
     strategy = strategies.build(config, buffers)
     return Plan(config, federated, model, strategy, defense, auxiliary, attacks, rows, marked)
 
@@ -123,6 +130,8 @@ def attack_round(
 ) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
     """Attack every client recorded in a round, and grade the guesses where there is truth.
 
+    Only attacks that are due, on clients that they are for; there are no rows of others.
+
     Returns:
         Ledger rows, failures of attacks, and the answers by `attack/client`.
 
@@ -132,31 +141,39 @@ def attack_round(
     leaks: list[Leak] = []
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
-    truths = truths_of(plan, folder, round_) if plan.attacks else {}
+    attacks = [attack for attack in plan.attacks if attack.is_due(round_)]
+    truths = truths_of(plan, folder, round_) if attacks else {}
     so_far = truths
-    if any(attack.over_rounds for attack in plan.attacks):
+    if any(attack.over_rounds for attack in attacks):
         so_far = truths_of(plan, folder, round_, so_far=True)
-    answered: dict[str, list[leakage.Answer]] = {}
-    for place, view in enumerate(views(folder.path, round_, plan.local) if plan.attacks else ()):
+    answered: dict[str, list[tuple[leakage.Answer, Truth | None]]] = {}
+    for place, view in enumerate(views(folder.path, round_, plan.local) if attacks else ()):
         if place == 0:
             if reason := mismatch(view.latest.sent, plan.model.state_dict()):
                 raise BadRecording(
                     f"{folder.path}: must be of the config's model, round {round_}: {reason}"
                 )
-            measures += leakage.validity(view, plan.attacks, plan.auxiliary)
+            measures += leakage.validity(view, attacks, plan.auxiliary)
+            if any(attack.family == "reconstruction" for attack in attacks):
+                shape = plan.federated.dataset.input_shape
+                measures += explain.hindered(plan.model, view.latest, shape)
         client = view.latest.update.client
-        for answer in leakage.attack_view(view, plan.attacks, plan.auxiliary, plan.config.seed):
-            true = so_far if answer.attack.over_rounds else truths
-            rows, failures = leakage.grade(answer, true[client])
+        for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
+            truth = (so_far if answer.attack.over_rounds else truths)[client]
+            if pictures := answer.attack.family == "reconstruction":
+                truth = with_inputs(
+                    truth, plan.federated, seed=plan.config.seed, round_=round_, client=client
+                )
+            rows, failures = leakage.grade(answer, truth)
             leaks += rows
             measures += failures
             if FAMILIES[answer.attack.family].pool is not None:
-                answered.setdefault(answer.attack.name, []).append(answer)
+                answered.setdefault(answer.attack.name, []).append((answer, truth))
             if answer.guess is not None:
-                guesses[f"{answer.attack.name}/{client}"] = answer.guess
-    for answers in answered.values():
-        true = so_far if answers[0].attack.over_rounds else truths
-        leaks += leakage.pool(answers, list(true.values()))
+                kept = answer.guess.float() if pictures else answer.guess
+                guesses[f"{answer.attack.name}/{client}"] = kept
+    for both in answered.values():
+        leaks += leakage.pool(*zip(*both, strict=True))
     return leaks, measures, guesses
 
 

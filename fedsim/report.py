@@ -8,10 +8,13 @@ from fedsim.files import write_whole
 from fedsim.report_counts import counts_picture
 from fedsim.report_data import RunData
 from fedsim.report_defenses import Defended, trade_off
+from fedsim.report_figures import STYLE, Picture
+from fedsim.report_gallery import galleries
 from fedsim.report_page import PAGE
-from fedsim.report_pictures import STYLE, Picture, heat_map, over_rounds, side_by_side
+from fedsim.report_pictures import heat_map, over_rounds, side_by_side
 from fedsim.report_warnings import groups, remarks, warnings
 from fedsim.run_folder import RunFolder
+from fedsim.units import written
 
 MOST_LINES = 8  # runs that can be told apart as lines
 
@@ -38,7 +41,8 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
     with mpl.rc_context(STYLE):
         pictures = _of_one(runs[0], client) if len(runs) == 1 else _of_several(runs)
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
+    page.filters["percent"] = lambda value: written("", value)
+    page.filters["of"] = lambda value, metric: written(metric, value)
     defended = [Defended(run) for run in runs if len(runs) > 1 or run.folder.config.defense]
     page.filters["number"] = lambda value, digits: "–" if value is None else f"{value:.{digits}f}"
     said = [
@@ -46,8 +50,9 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
         for kind, of in (("warning", warnings), ("warning note", remarks))
     ]
     html = page.from_string(PAGE).render(
-        runs=runs, pictures=pictures, said=said, groups=groups, defended=defended
-    )
+        runs=runs, pictures=pictures, said=said, groups=groups, defended=defended,
+        galleries=galleries(runs[0]) if len(runs) == 1 else [],
+    )  # fmt: skip
     write_whole(out, lambda file: file.write_text(html, encoding="utf-8"))
 
 

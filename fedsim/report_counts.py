@@ -12,7 +12,8 @@ from adversary.attacks import ATTACKS
 from adversary.truth import read_truth
 from fedsim.errors import ConfigError
 from fedsim.report_data import Curve, RunData, listed
-from fedsim.report_pictures import COLOURS, MARKERS, WIDTH, Picture, svg
+from fedsim.report_figures import WIDTH, Picture, svg
+from fedsim.report_pictures import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

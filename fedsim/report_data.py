@@ -19,6 +19,7 @@ from fedsim.config import Part
 from fedsim.errors import ConfigError
 from fedsim.ledger import over_clients
 from fedsim.run_folder import RunFolder
+from fedsim.units import beyond_blind, name_of
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class Curve:
         """The ledger's skill; without it, what the attack finds of what blind leaves open."""
         if self.skills is not None:
             return self.skills.value
-        open_, found = 1 - self.main.blind_value, self.main.value - self.main.blind_value
-        return found / open_ if open_ > 0 else 0.0
+        return beyond_blind(self.metric, self.main.value, self.main.blind_value)
 
     @property
     def baseline(self) -> bool:
@@ -228,7 +228,7 @@ def listed(texts: Sequence[str]) -> str:
 
 def metric_name(metric: str) -> str:
     """Return what a metric is called in pictures."""
-    return {"asr": "labels recovered (ASR)", "auroc": "AUROC"}.get(metric, metric)
+    return "labels recovered (ASR)" if metric == "asr" else name_of(metric)
 
 
 def _series(rows: pa.Table) -> Series:

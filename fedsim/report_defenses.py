@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import defenses
 from defenses import Promise
 from fedsim.report_data import Curve, RunData, metric_name, part_text
-from fedsim.report_pictures import COLOURS, MARKERS, Picture, panels_of, short, svg
+from fedsim.report_figures import Picture, fit, panels_of, svg
+from fedsim.report_pictures import COLOURS, MARKERS, short
 
 NAMED = 12  # points that are named in a picture; beyond it only the best
 
@@ -145,6 +146,7 @@ def trade_off(rows: Sequence[Defended]) -> Picture | None:
         for values, limit in ((0, axis.set_xlim), (1, axis.set_ylim)):
             along = [point[values] for point in points] + [blind] * values
             limit(max(0.0, min(along) - 0.05), min(1.02, max(along) + 0.05))
+        fit(axis, mine[0][1].worst.metric)
         axis.axhline(blind, ls="--", lw=1, color="#555555", zorder=1)
         axis.text(0.01, blind, "blind guess", transform=axis.get_yaxis_transform(), fontsize=8,
                   va="bottom", color="#555555")  # fmt: skip

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.files import write_whole
-from fedsim.report_pictures import BLIND, COLOURS, GREY, MARKERS, STYLE, WIDTH, Picture, svg
+from fedsim.report_figures import STYLE, WIDTH, Picture, svg
+from fedsim.report_pictures import BLIND, COLOURS, GREY, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -35,6 +35,14 @@ td.text, th.text { text-align: left }
 .warning p { margin: 0 } .warning p + p { margin-top: .5rem } .nowrap { white-space: nowrap }
 td.run { max-width: 9rem; overflow: hidden; text-overflow: ellipsis }
 .note { background: #f1f6fa; border-color: #cfdfea; border-left-color: #56b4e9 }
+.gallery { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: .7rem }
+.gallery figure { margin: 0 } .gallery figcaption { color: #666; font-size: .83rem; line-height: 1.35 }
+.gallery figcaption b { color: #222 }
+.gallery span { display: inline-block; width: 84px; margin-right: 2px; text-align: center; font-size: .75rem; color: #888 }
+.gallery i { display: block; height: 84px; overflow: hidden; background: #eee }
+.gallery img { width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated; filter: blur(24px) }
+.small span { width: 60px; font-size: .68rem } .small i { height: 60px } .small img { filter: blur(15px) }
+.reveal:checked ~ .gallery img { filter: none } .values { width: auto; margin-bottom: .7rem }
 pre { overflow-x: auto; background: #fafaf8; padding: .8rem; font-size: .8rem }
 </style>
 </head>
@@ -51,8 +59,8 @@ round by round.</p>
   {{ run.accuracy[0][-1] }}</span></div>
 {% endif %}
 {% for curve in run.leaders()[:4] %}
-  <div class="tile"><b>{{ curve.main.value | percent }}</b><span>{{ curve.attack }}, mean
-  {{ curve.metric | upper }}; <span class="nowrap">blind {{ curve.main.blind_value | percent }}</span></span></div>
+  <div class="tile"><b>{{ curve.main.value | of(curve.metric) }}</b><span>{{ curve.attack }}, mean
+  {{ curve.metric | upper }}; <span class="nowrap">blind {{ curve.main.blind_value | of(curve.metric) }}</span></span></div>
 {% endfor %}
   <div class="tile"><b>{{ run.failures | length }}</b><span>failures</span></div>
 </div>
@@ -67,6 +75,33 @@ round by round.</p>
 {% for title, caption, svg in pictures %}
 <section><h2>{{ title }}</h2>{{ svg | safe }}<p class="quiet">{{ caption }}</p></section>
 {% endfor %}
+{% for gallery in galleries %}
+<section><h2>Recovered by {{ gallery.attack }}</h2>
+{% if gallery["values"] %}
+<table class="values"><tr><th></th>{% for name, value, blind in gallery["values"] %}<th>{{ name }}</th>{% endfor %}</tr>
+<tr><td>mean over clients and rounds</td>{% for name, value, blind in gallery["values"] %}<td>{{ value }}</td>{% endfor %}</tr>
+<tr><td>blind picture</td>{% for name, value, blind in gallery["values"] %}<td>{{ blind }}</td>{% endfor %}</tr></table>
+{% endif %}
+{% if gallery.examples %}
+<input type="checkbox" class="reveal" id="reveal-{{ loop.index }}"><label for="reveal-{{ loop.index }}">
+Show the pictures, which are blurred because they may be private</label>
+{% for heading, size, shown in ((gallery.heading, "", gallery.examples), ("Best example of each attacked round", " small", gallery.rounds)) if shown %}
+<p><b>{{ heading }}</b></p>
+<div class="gallery{{ size }}">
+{% for one in shown %}
+<figure>{% for what, uri in one.pictures.items() %}<span><i><img src="{{ uri }}" alt="{{ what }}"></i>{{ what }}</span>
+{% endfor %}<figcaption><b>{{ one.title }}</b>{% for line in one.caption %}<br>{{ line }}{% endfor %}</figcaption></figure>
+{% endfor %}
+</div>
+{% endfor %}
+<p class="quiet">{% for sentence in gallery.sentences %}{{ sentence }} {% endfor %}{% if gallery.rounds %}<i>Difference</i> is
+the distance of each pixel, black where there is none. {% endif %}<i>Blind</i> is the mean auxiliary
+image, which looks at no update. The blur is for the eyes: the pixels are in this file.</p>
+{% else %}
+<p class="quiet">{% for sentence in gallery.sentences %}{{ sentence }} {% endfor %}</p>
+{% endif %}
+</section>
+{% endfor %}
 {% if defended %}
 <section><h2>Defenses</h2>
 <div class="scroll"><table>
@@ -80,10 +115,10 @@ round by round.</p>
 {% if left %}
 <td class="text">{{ left.family }}</td>
 {% for curve in (left.static, left.adaptive) %}
-<td>{% if curve %}{{ curve.main.value | percent }} <span class="mark">{{ curve.attack |
+<td>{% if curve %}{{ curve.main.value | of(curve.metric) }} <span class="mark">{{ curve.attack |
 replace(" (adaptive)", "") }}</span>{% else %}–{% endif %}</td>
 {% endfor %}
-<td>{{ left.worst.main.blind_value | percent }}</td>
+<td>{{ left.worst.main.blind_value | of(left.worst.metric) }}</td>
 {% else %}<td>–</td><td>–</td><td>–</td><td>–</td>{% endif %}
 <td>{{ row.mean("update_cosine") | number(2) }}</td><td>{{ row.mean("update_snr_db") | number(1) }}</td>
 <td>{{ row.kilobytes | number(1) }}</td>
@@ -121,8 +156,8 @@ statistics are uploaded as they are, or no round was finished.
 <td class="text">{{ curve.attack }}{% if curve.baseline %} <span class="mark">baseline</span>{% endif %}
 {% if curve.failures %} <span class="mark">{{ curve.failures }} failed</span>{% endif %}</td>
 <td class="text">{{ curve.family }}</td><td class="text">{{ curve.metric }}</td>
-<td>{{ curve.main.mean[0] | percent }}</td><td>{{ curve.main.mean[-1] | percent }}</td>
-<td>{{ curve.main.value | percent }}</td><td>{{ curve.main.blind_value | percent }}</td>
+<td>{{ curve.main.mean[0] | of(curve.metric) }}</td><td>{{ curve.main.mean[-1] | of(curve.metric) }}</td>
+<td>{{ curve.main.value | of(curve.metric) }}</td><td>{{ curve.main.blind_value | of(curve.metric) }}</td>
 <td>{{ "%.2f" | format(curve.skill) }}</td><td>{{ curve.means.get("exact") | percent }}</td>
 <td>{{ curve.means.get("precision") | percent }}</td>
 <td>{{ curve.means.get("recall") | percent }}</td><td>{{ curve.l1 | percent }}</td>
@@ -132,7 +167,8 @@ statistics are uploaded as they are, or no round was finished.
 <p class="quiet">Sorted by skill. <i>First round</i>, <i>last round</i> and <i>mean</i> are those of
 the metric; <i>blind</i> is the same metric for the best guess without looking at any update. For
 labels, <i>skill</i> = (ASR − chance) / (1 − chance), where chance is the expected ASR of labels
-drawn evenly at random; for other families blind stands in the place of chance. <i>Exact</i> is the
+drawn evenly at random; for other families blind stands in the place of chance, and of a metric in dB
+it is the share of the blind guess’s squared error that is gone. <i>Exact</i> is the
 share of clients and rounds with every count right; <i>precision</i> and <i>recall</i> are those of
 the classes named present; <i>L1/2N</i> = 1 − ASR is the label papers’ error, where less is more
 leakage; <i>ms</i> is the time of one attack on one client. All are means over clients and rounds. A

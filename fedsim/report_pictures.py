@@ -1,12 +1,13 @@
 """The report's pictures over rounds: one run, several side by side, and clients × rounds."""
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedsim.report_data import Curve, RunData, Series, metric_name
+from fedsim.report_figures import WIDTH, Picture, decibels, fit, panels, percent, svg
+from fedsim.units import DECIBELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,29 +19,6 @@ MARKERS = "os^DvPX"
 COLOURED, BANDS = 6, 3
 GREY = "#b5b5b5"
 BLIND = "#555555"
-WIDTH = 8.2
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedsim",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-
-
-class Picture(NamedTuple):
-    """A section of the page."""
-
-    title: str
-    caption: str
-    svg: str
 
 
 def over_rounds(run: RunData) -> Picture:
@@ -69,6 +47,7 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
                 _draw(axis, curve.main, place, short(run.name), band=len(runs) <= BANDS)
                 _draw_blind(axis, curve.main, COLOURS[place % len(COLOURS)])
                 axis.set_ylabel(metric_name(curve.metric))
+                fit(axis, curve.metric)
         axis.set_title(name, loc="left", fontsize=10, fontweight="bold")
     _draw_accuracy(axes[-1], runs)
     _legend_above(fig, axes[-1], [short(run.name) for run in runs])
@@ -96,8 +75,10 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
 
     fig = Figure(figsize=(WIDTH, min(8.0, 1.3 + 0.22 * len(place))), layout="constrained")
     axis = fig.subplots()
+    ratio = curve.metric in DECIBELS
+    limits = (np.nanmin(grid), np.nanmax(grid)) if ratio else (0, 1)
     image = axis.imshow(
-        grid, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest"
+        grid, aspect="auto", vmin=limits[0], vmax=limits[1], cmap="viridis", interpolation="nearest"
     )
     ticks = range(0, len(place), max(1, len(place) // 25))
     axis.set_yticks(ticks, [run.clients[i] for i in ticks])
@@ -105,52 +86,12 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     axis.set_xticks(ticks, [str(curve.main.rounds[i]) for i in ticks])
     axis.set(xlabel="round", ylabel="client")
     axis.grid(visible=False)
-    fig.colorbar(image, format=_percent)
+    fig.colorbar(image, format=decibels if ratio else percent)
     caption = (
         f"Each cell: {metric_name(curve.metric)} by {curve.attack}, the attack with the most "
-        "skill in this run: a row per client, a column per round. White: not recorded or no answer."
+        "skill in this run: a row per client, a column per round. White: not attacked or no answer."
     )
     return Picture("Who leaks when", caption, svg(fig))
-
-
-def svg(fig: "Figure") -> str:
-    """Return a figure as an SVG element, the same for the same figure."""
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")
-    for axis in fig.axes:  # the layout's solver differs in the last bit from call to call
-        left, bottom, width, height = np.round(axis.get_position().bounds, 5).tolist()
-        axis.set_position((left, bottom, width, height))
-    text = io.StringIO()
-    fig.savefig(text, format="svg", metadata={"Date": None})
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]
-
-
-def panels(heights: Sequence[float]) -> "tuple[Figure, list[Axes]]":
-    """Return a figure of panels in percent with a common round axis."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    fig = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
-    axes = fig.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axis in axes:
-        axis.set_ylim(0, 1.02)
-        axis.yaxis.set_major_formatter(_percent)
-    axes[-1].set_xlabel("round")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    return fig, list(axes)
-
-
-def panels_of(count: int) -> "tuple[Figure, list[Axes]]":
-    """Return a figure of `count` equal panels, both axes in percent."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(WIDTH, 3.6 * count + 0.4), layout="constrained")
-    axes = fig.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    for axis in axes:
-        axis.xaxis.set_major_formatter(_percent)
-        axis.yaxis.set_major_formatter(_percent)
-    return fig, list(axes)
 
 
 def _caption(run: RunData, *, skill: bool) -> str:
@@ -203,6 +144,7 @@ def _draw_family(axis: "Axes", run: RunData, family: str, *, skill: bool) -> Non
     else:
         several = f"{family}: " if len(run.families) > 1 else ""
         axis.set_ylabel(several + metric_name(coloured[0].metric))
+        fit(axis, coloured[0].metric)
         _legend_beside(axis, curves, coloured)
 
 
@@ -293,7 +235,3 @@ def _dot(points: "Series | np.ndarray", marker: str = ".") -> str:
 def short(name: str) -> str:
     """Return a name that fits a legend."""
     return name if len(name) <= 36 else f"{name[:16]}…{name[-19:]}"
-
-
-def _percent(value: float, _: Any = None) -> str:
-    return f"{100 * value:.0f} %"

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from adversary.validity import LIMIT
 from fedsim.report_data import RunData, listed, spans
+from fedsim.units import written
 
 LITTLE_SKILL = 0.1
 
@@ -38,7 +39,7 @@ class Group:
 
 def warnings(run: RunData) -> list[str]:
     """Return a sentence for everything that limits what the report's numbers mean."""
-    return [*_validity(run), *_chance(run)]
+    return [*_validity(run), *_chance(run), *_obstacles(run)]
 
 
 def remarks(run: RunData) -> list[str]:
@@ -103,10 +104,20 @@ def _chance(run: RunData) -> list[str]:
         elif value <= blind:
             found.append(
                 f"No {family} attack beats the blind guess: the best, {best.attack}, has a mean "
-                f"{name} of {100 * value:.1f} %, a guess without any update {100 * blind:.1f} %. "
+                f"{name} of {written(best.metric, value)}, a guess without any update "
+                f"{written(best.metric, blind)}. "
                 "This says how these attacks fare, not that the updates are safe."
             )
     return found
+
+
+def _obstacles(run: RunData) -> list[str]:
+    """Say what stood in the way of reconstructions, where any were tried."""
+    rows = run.metrics.filter(pc.field("metric") == "obstacle").to_pylist()
+    return [
+        f"In the way of reconstruction in {_rounds(group.rounds)}: {group.reason}."
+        for group in groups(rows)
+    ]
 
 
 def _remark(names: list[str], reason: str, alike: int, clients: int, rounds: str) -> str:

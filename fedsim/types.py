@@ -140,6 +140,25 @@ class Auxiliary:
 
 
 @dataclass(frozen=True)
+class Lineup:
+    """What a reconstruction is measured by, and told apart from.
+
+    Attributes:
+        examples: The training set, shape (N, *input_shape).
+        others: Rows of examples that the client did not use, shape (m,).
+        blank: What stands for an example without a reconstruction, shape (*input_shape).
+        low: Smallest value of each input, shape (*input_shape).
+        high: Largest value of each input.
+    """
+
+    examples: Tensor
+    others: Tensor
+    blank: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
 class Truth:
     """Ground truth of one client in one round; only the grader reads it.
 
@@ -151,6 +170,8 @@ class Truth:
         users: How many of the round's clients used each candidate, shape (m,).
         secrets: Family of secrets → the class that is true of the examples used.
         attributes: Whether each candidate has the attribute in question, shape (m,).
+        inputs: The distinct examples used, shape (n, *input_shape); None where none is asked for.
+        lineup: What reconstructions of them are graded with.
     """
 
     labels: Tensor
@@ -160,6 +181,8 @@ class Truth:
     users: Tensor | None = None
     secrets: Mapping[str, int] = field(default_factory=dict)
     attributes: Tensor | None = None
+    inputs: Tensor | None = None
+    lineup: Lineup | None = None
 
 
 @dataclass(frozen=True)

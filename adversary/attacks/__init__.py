@@ -3,10 +3,12 @@
 from functools import partial
 
 from adversary.attack import Attack
+from adversary.attacks.analytic import analytic
 from adversary.attacks.attribute_inference import attribute_inference
 from adversary.attacks.baselines import random, uniform
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.dimitrov import dimitrov
+from adversary.attacks.dlg import dlg
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.eb_gls_rounds import eb_gls_rounds
 from adversary.attacks.eb_gls_sim import eb_gls_sim
@@ -16,17 +18,22 @@ from adversary.attacks.grad_inversion import grad_inversion
 from adversary.attacks.gradient_difference_mia import gradient_difference_mia
 from adversary.attacks.idlg import idlg
 from adversary.attacks.ilrg import ilrg
+from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.attacks.joint import joint
 from adversary.attacks.llbg import llbg
 from adversary.attacks.llg import llg, llg_plus, llg_star
 from adversary.attacks.quantile_mia import quantile_mia
+from adversary.attacks.r_gap import hybrid, r_gap
 from adversary.attacks.rlg import rlg
 from adversary.attacks.rlu import rlu
+from adversary.attacks.see_through_gradients import see_through_gradients
 from adversary.attacks.shadow_inference import (
     distribution_inference,
     property_inference,
     user_inference,
 )
 from adversary.attacks.source_inference import source_inference
+from adversary.attacks.spear import spear
 from adversary.attacks.update_lira import update_lira
 from adversary.attacks.user_ratio import user_ratio
 from adversary.attacks.whitened_mia import whitened_mia
@@ -278,6 +285,69 @@ ATTACKS: dict[str, Attack] = {
             needs=("inputs", "labels", "marks"),
             summary="uia on all of a client's updates so far",
             over_rounds=True,
+        ),
+        Attack(
+            "dlg",
+            "reconstruction",
+            dlg,
+            summary="inputs and labels with the client's gradient, by L-BFGS",
+            adaptive=False,
+        ),
+        Attack(
+            "idlg-inversion",
+            "reconstruction",
+            partial(dlg, labels="recovered"),
+            summary="dlg with labels from a label attack",
+            adaptive=False,
+        ),
+        Attack(
+            "inverting-gradients",
+            "reconstruction",
+            inverting_gradients,
+            summary="inputs whose gradient points where the client's does, smooth",
+            rehearses=True,
+        ),
+        Attack(
+            "see-through-gradients",
+            "reconstruction",
+            see_through_gradients,
+            summary="GradInversion: restarts drawn to what they agree upon",
+            rehearses=True,
+        ),
+        Attack(
+            "analytic",
+            "reconstruction",
+            analytic,
+            summary="inputs of a fully connected first layer, by ratios of gradients",
+            adaptive=False,
+        ),
+        Attack(
+            "spear",
+            "reconstruction",
+            spear,
+            summary="a whole batch behind a fully connected ReLU layer, exact",
+            adaptive=False,
+        ),
+        Attack(
+            "r-gap",
+            "reconstruction",
+            r_gap,
+            summary="one input, by a linear system per layer from the last to the first",
+            adaptive=False,
+        ),
+        Attack(
+            "hybrid",
+            "reconstruction",
+            hybrid,
+            summary="r-gap, and the smoothest picture that fits where a layer leaves it open",
+            adaptive=False,
+        ),
+        Attack(
+            "joint",
+            "reconstruction",
+            joint,
+            summary="inputs by Gauss-Newton steps on the whole gradient",
+            adaptive=False,
         ),
         Attack("random", "label", random, summary="every label at random", baseline=True),
         Attack("uniform", "label", uniform, summary="all classes equally often", baseline=True),

@@ -1,6 +1,6 @@
 """A model as a chain of layers, each of which a reconstruction walks back through."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adversary.inversion.activations import ACTIVATIONS
+from fedsim.rng import generator
 
 Shape = tuple[int, ...]
 
@@ -70,7 +71,8 @@ def chain(model: nn.Module, shape: Shape) -> list[Layer]:
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, nn.Sequential):
-        for key, child in module.named_children():
+        for key, child in module._modules.items():  # named_children leaves out a second use
+            assert child is not None
             yield from _leaves(child, f"{name}.{key}" if name else key)
     elif not name or any(True for _ in module.children()):
         raise ValueError(
@@ -113,3 +115,49 @@ def grad_input(layer: Layer, weight: Tensor, out: Tensor) -> Tensor:
             conv.dilation,  # type: ignore[arg-type]
         )
         return torch.autograd.grad(there, at, out)[0]
+
+
+def first_linear(model: nn.Module, shape: Shape) -> str:
+    """Return the name of the linear layer that takes the inputs themselves.
+
+    The model is run once, on random inputs, whatever comes after that layer.
+
+    Raises:
+        ValueError: There is none, or it has no bias.
+    """
+    parameter = next(iter(model.parameters()))
+    asked = torch.rand(2, *shape, generator=generator(0, "first layer"), dtype=parameter.dtype)
+    seen: list[tuple[str, nn.Module, bool]] = []
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            whole = torch.equal(inputs[0].flatten(1), asked.flatten(1))
+            seen.append((name, module, whole))
+
+        return hook
+
+    parts = [(name, module) for name, module in model.named_modules() if _has_weights(module)]
+    hooks = [module.register_forward_pre_hook(look(name)) for name, module in parts]
+    try:
+        with torch.no_grad():
+            model(asked)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    name, module, whole = seen[0]
+    if not isinstance(module, nn.Linear) or not whole:
+        raise ValueError(f"{name} = {type(module).__name__}: the first layer must be linear")
+    if module.bias is None:
+        raise ValueError(f"{name}: must have a bias")
+    return name
+
+
+def follows(model: nn.Module, name: str) -> str:
+    """Return the type of the module that comes after another one, in order of their names."""
+    names = [n for n, module in model.named_modules() if not any(True for _ in module.children())]
+    place = names.index(name) + 1
+    return type(model.get_submodule(names[place])).__name__ if place < len(names) else "nothing"
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))

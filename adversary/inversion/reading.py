@@ -1,14 +1,17 @@
 """What an update says of the batch it came from: its gradient, its size, its labels."""
 
+import copy
+
 import torch
 from jaxtyping import Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.idlg import idlg
 from adversary.attacks.llg import llg
 from adversary.candidates import trained_names
 from adversary.counts import largest_remainder
+from adversary.memo import once
 from adversary.steps import mean_weight, num_steps
 from fedsim.params import not_finite
 from fedsim.types import Auxiliary, Observation, Params, View
@@ -50,6 +53,52 @@ def mean_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, T
     steps = num_steps(observation)
     scale = -1 / (local.lr * mean_weight(local, steps) * steps)
     return {name: value.double() * scale for name, value in delta.items()}
+
+
+def batch_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, Tensor]:
+    """Return the gradient of the client's batch at the weights sent, float64.
+
+    Raises:
+        ValueError: The client took several steps, or as `mean_gradient`.
+    """
+    steps = num_steps(observation)
+    if observation.local.upload == "weights" and steps > 1:
+        raise ValueError(
+            f"local: must be one step for this attack, got {steps}; inverting-gradients simulates "
+            "several"
+        )
+    return mean_gradient(observation, auxiliary)
+
+
+def precise(auxiliary: Auxiliary, sent: Params) -> nn.Module:
+    """Return a copy of the model with the weights sent, float64, for gradients of examples.
+
+    Raises:
+        ValueError: A layer's output depends on more than its example.
+    """
+    for name, module in auxiliary.model.named_modules():
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+            what = f"{name} = {type(module).__name__}"
+            raise ValueError(f"{what}: an example's gradient depends on what the server cannot see")
+    return _precise(auxiliary, sent)
+
+
+@once()
+def _precise(auxiliary: Auxiliary, sent: Params) -> nn.Module:
+    model = copy.deepcopy(auxiliary.model).double()
+    model.load_state_dict({name: sent[name] for name in model.state_dict()})
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
+    """Return the shape of one input.
+
+    Raises:
+        ValueError: It is not known.
+    """
+    if auxiliary.input_shape is None and auxiliary.inputs is None:
+        raise ValueError("auxiliary: must tell the shape of an input")
+    return auxiliary.input_shape or tuple(auxiliary.inputs.shape[1:])  # type: ignore[union-attr]
 
 
 def weights(observation: Observation, auxiliary: Auxiliary) -> Params:

@@ -4,13 +4,15 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
 from adversary.games.samplers import Encoding, Rules
 from adversary.over_rounds import SCORES
 from adversary.secrets import SECRETS, secret_of
-from fedsim.rng import generator
+from fedsim.catalog import options_of
+from fedsim.rng import generator, global_stream
 from fedsim.types import Auxiliary, Candidates, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 
@@ -38,12 +40,14 @@ SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 
 
 def attacks(*families):
-    """Run a test once per attack, of some families or of all.
+    """Run a test once per attack, of some families or of all but reconstruction.
 
-    An attack that is averaged over rounds is the same function as on one round.
+    An attack that is averaged over rounds is the same function as on one round. What reconstructs
+    wants a picture, and takes its time.
     """
     own = {name: a for name, a in ATTACKS.items() if not (a.over_rounds and a.family in SCORES)}
-    names = [name for name, attack in own.items() if attack.family in (families or FAMILIES)]
+    asked = families or set(FAMILIES) - {"reconstruction"}
+    names = [name for name, attack in own.items() if attack.family in asked]
     return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)
 
 
@@ -215,3 +219,62 @@ def test_what_is_not_finite_is_refused(attack, value):
         return
     with pytest.raises(ValueError, match="must be finite, got NaN or infinity"):
         attack.infer(observe(gradient, 4, sent=SENT), AUXILIARY, generator(0))
+
+
+PIXELS = (1, 6, 6)
+PICTURES = torch.rand(40, *PIXELS, generator=generator(0, "pictures"))
+with global_stream(0, "flat"):
+    FLAT = nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.ReLU(), nn.Linear(40, 5))
+FLAT_SENT = {name: value.clone() for name, value in FLAT.state_dict().items()}
+KNOWS = Auxiliary(FLAT, 5, PICTURES[10:], torch.arange(30) % 5)
+
+
+def reconstructed(attack, view, seed):
+    """Return an attack's answer after a few steps, where it takes steps."""
+    few = {"iterations": 60, "restarts": 1, "steps": 8}
+    options = {name: few[name] for name in set(few) & set(options_of(attack.infer))}
+    return attack.infer(view, KNOWS, generator(seed), **options)
+
+
+def picture(place):
+    """Return the view of a client with one picture."""
+    label = torch.tensor([place % 5])
+    gradient = plain_gradient(FLAT, PICTURES[place : place + 1], label)
+    return observe(gradient, 1, sent=FLAT_SENT)
+
+
+@attacks("reconstruction")
+def test_a_picture_comes_nearer_than_the_mean_one(attack):
+    mean, gains = PICTURES[10:].mean(dim=0), []
+    for place in range(2):
+        guess = reconstructed(attack, picture(place), place)
+        assert guess.shape == (1, *PIXELS)
+        assert guess.is_floating_point()
+        true = PICTURES[place]
+        gains.append(float((mean - true).norm() / (guess[0] - true).norm()))
+    assert max(gains) > 1.2
+
+
+@attacks("reconstruction")
+def test_a_picture_is_a_function_of_what_was_seen(attack):
+    view = picture(1)
+    before = {name: value.clone() for name, value in view.latest.update.delta.items()}
+    first, second = (reconstructed(attack, view, 1) for _ in range(2))
+    assert torch.equal(first, second)
+    assert same_params(view.latest.update.delta, before)
+
+
+@attacks("reconstruction")
+def test_noise_in_place_of_an_update_gives_no_picture(attack):
+    stream, family, gains = generator(0, "noise"), FAMILIES["reconstruction"], []
+    for place in range(2):
+        noise = {k: torch.randn(v.shape, generator=stream) for k, v in FLAT_SENT.items()}
+        view = observe(noise, 1, sent=FLAT_SENT)
+        try:
+            guess = family.check(reconstructed(attack, view, place), KNOWS)
+        except ValueError:  # refuses what cannot be
+            continue
+        blind = PICTURES[10:].mean(dim=0)
+        far = (guess[:1].clamp(0, 1) - PICTURES[place]).norm()
+        gains.append(float((blind - PICTURES[place]).norm() / far))
+    assert not gains or max(gains) < 1.2

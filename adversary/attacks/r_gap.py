@@ -1,0 +1,104 @@
+"""R-GAP and the hybrid: from the last layer back to the input of one example, layer by layer.
+
+C. Chen, N. D. F. Campbell, "Analysing training-data leakage from gradients through linear systems
+and gradient matching", BMVC 2022 (arXiv 2210.13231), the hybrid; J. Zhu, M. Blaschko, "R-GAP:
+recursive gradient attack on privacy", ICLR 2021.
+
+Idea: on its far side everything a layer does is known: its output and the gradient there. Its input
+solves a linear system: the weights times the input are the output, and its weight's gradient is
+linear in the input too.
+
+*Server must know*: the weights sent, and the gradient of one example; its label is not needed where
+the head has a bias.
+*Exact when*: every layer's system has full rank (`fedsim explain`), and activations are invertible.
+ReLU is walked back through where it is active.
+*Differs from the paper*: labels come from the update. Linear layers take all units, not the first
+one with a gradient. Systems are solved in float64 by their normal equations, biases of convolutions
+are subtracted, and the gradient of an input is taken after its correction. Where a system leaves
+directions open, the hybrid takes the picture of least total variation that explains the layer
+exactly (`adversary.inversion.affine`), instead of descending on a weighted sum; and where that
+happens behind the first layer, it goes on with Gauss-Newton steps on the whole gradient, kept if
+they bring it nearer.
+"""
+
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from adversary.inversion.affine import smoothest
+from adversary.inversion.chain import chain
+from adversary.inversion.joint import gauss_newton, misfit
+from adversary.inversion.reading import (
+    batch_gradient,
+    batch_labels,
+    batch_size,
+    input_shape,
+    precise,
+    weights,
+)
+from adversary.inversion.recursive import walk
+from adversary.inversion.systems import ConvSystem, Solution
+from fedsim.types import Auxiliary, View
+
+
+def r_gap(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+) -> Float[Tensor, "1 *shape"]:
+    """Return the input of one example, the least-norm solution around mid-grey where it is open.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture.
+        generator: Of the label attack.
+
+    Raises:
+        ValueError: There is more than one example or step, or a layer cannot be walked back
+            through; names it.
+    """
+    return _walked(view, auxiliary, generator, smooth=False)
+
+
+def hybrid(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    *,
+    steps: int = 20,
+) -> Float[Tensor, "1 *shape"]:
+    """Return the input of one example, the smoothest picture where the first layer leaves it open.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture.
+        generator: Of the label attack.
+        steps: Gauss-Newton steps where a later layer leaves its input open.
+
+    Raises:
+        ValueError: As `r_gap`.
+    """
+    return _walked(view, auxiliary, generator, smooth=True, steps=steps)
+
+
+def _walked(
+    view: View, auxiliary: Auxiliary, generator: Generator, *, smooth: bool, steps: int = 0
+) -> Tensor:
+    latest, shape = view.latest, input_shape(auxiliary)
+    if (size := batch_size(latest)) != 1:
+        raise ValueError(f"num_examples: must be 1 to walk back layer by layer, got {size}")
+    gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
+    model = precise(auxiliary, latest.sent)
+    labels = batch_labels(view, auxiliary, generator)
+
+    def correct(place: int, system: ConvSystem, solution: Solution) -> Tensor:  # noqa: ARG001
+        return smoothest(solution) if smooth and place == 0 else solution.point
+
+    taken = walk(chain(model, shape), sent, gradient, int(labels[0]), correct)
+    x = taken[-1].input.view(1, *shape)
+    if smooth and any(step.hidden for step in taken[:-1]):
+        start = x.clamp(0, 1)
+        smoothing = latest.local.label_smoothing
+        fit = gauss_newton(model, sent, gradient, labels, start, smoothing=smoothing, steps=steps)
+        error = misfit(model, sent, gradient, labels, x, smoothing=smoothing)
+        x = fit.inputs if fit.error < error else x
+    return x.float()

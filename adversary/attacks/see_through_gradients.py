@@ -1,0 +1,62 @@
+"""See through gradients (GradInversion): restarts that are drawn to what they agree upon.
+
+H. Yin, A. Mallya, A. Vahdat, J. M. Alvarez, J. Kautz, P. Molchanov, "See through Gradients: Image
+Batch Recovery via GradInversion", CVPR 2021, Eqs. 2, 8 and 11.
+
+Idea: the squared distance of gradients, with priors of total variation and energy; several
+descents from different seeds, each pulled to the mean of all, because what one of them invents the
+others do not.
+
+*Server must know*: the weights sent, the update, the number of examples, the protocol; knowing the
+defense, also labelled auxiliary data.
+*Exact when*: never, because of the priors.
+*Differs from the paper*:
+- No registration of restarts before their mean (its Eq. 12), no noise in the steps, and no
+  distance of batch statistics from those of batch normalisation.
+- Weights are those of mean penalties and of a squared distance relative to the observed one's
+  length; the paper's belong to ImageNet and sums.
+- Adam is given signs, as by Geiping et al., which at a thousand steps comes further.
+- Labels come from a label attack (the paper's own is the attack `grad-inversion`).
+"""
+
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from adversary.inversion.matching import Settings, reconstruct
+from adversary.inversion.through_defenses import adapt
+from fedsim.types import Auxiliary, View
+
+
+def see_through_gradients(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    *,
+    restarts: int = 4,
+    iterations: int = 1200,
+    lr: float = 0.1,
+    tv: float = 0.01,
+    energy: float = 1e-4,
+    group: float = 0.01,
+) -> Float[Tensor, "n *shape"]:
+    """Return the examples of the restart with the lowest loss.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture; with its defense, also inputs and labels.
+        generator: Draws where restarts begin.
+        restarts: Descents; ≥ 1.
+        iterations: Steps of Adam; ≥ 1.
+        lr: Its rate, > 0.
+        tv: Weight of the mean total variation, ≥ 0; of inputs that are no images there is none.
+        energy: Weight of the mean square; ≥ 0.
+        group: Weight of the mean squared distance from the mean of all restarts; ≥ 0.
+
+    Raises:
+        ValueError: As for `adversary.inversion.matching.reconstruct`, or an option out of range.
+    """
+    settings = Settings(
+        distance="l2", iterations=iterations, restarts=restarts, lr=lr, tv=tv, energy=energy,
+        group=group,
+    )  # fmt: skip
+    return reconstruct(view, auxiliary, generator, settings, adapt=adapt)

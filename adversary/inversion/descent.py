@@ -1,0 +1,236 @@
+"""Descent of many rows at once, each by itself: L-BFGS with its own line search, and Adam.
+
+One evaluation serves all rows. A row whose step is refused tries a shorter one at the next
+evaluation, while others go on from where they are: no row waits, and none has a say in another's
+direction.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Evaluate = Callable[
+    [Float[Tensor, "rows n"]], tuple[Float[Tensor, " rows"], Float[Tensor, "rows n"]]
+]
+"""Points → the loss of each row and its gradient there."""
+
+Project = Callable[[Float[Tensor, "rows n"]], Float[Tensor, "rows n"]]
+
+DECREASE = 1e-4  # Armijo: share of the slope's promise that a step must keep
+REFUSALS = 12  # in a row, until what was learned of the curvature is forgotten
+MILESTONES = (3 / 8, 5 / 8, 7 / 8)  # of all steps, where Geiping et al. divide the rate by ten
+
+
+@dataclass
+class Best:
+    """The best point that each row has seen, by its own loss.
+
+    Attributes:
+        points: Shape (rows, n).
+        losses: Shape (rows,).
+    """
+
+    points: Float[Tensor, "rows n"]
+    losses: Float[Tensor, " rows"]
+
+    @classmethod
+    def of(cls, points: Tensor) -> "Best":
+        """Start with nothing seen."""
+        return cls(points.clone(), torch.full((len(points),), torch.inf, dtype=points.dtype))
+
+    def see(self, points: Tensor, losses: Tensor) -> None:
+        """Keep rows that are better; NaN is not."""
+        better = losses < self.losses
+        self.points = torch.where(better.unsqueeze(1), points, self.points)
+        self.losses = torch.where(better, losses, self.losses)
+
+
+def adam(
+    evaluate: Evaluate,
+    start: Float[Tensor, "rows n"],
+    *,
+    steps: int,
+    lr: float,
+    signed: bool = False,
+    decay: bool = True,
+    project: Project | None = None,
+) -> Best:
+    """Adam with β = (0.9, 0.999).
+
+    Args:
+        evaluate: The losses.
+        start: Where each row begins.
+        steps: Evaluations.
+        lr: Learning rate.
+        signed: Whether Adam is given the gradient's signs only.
+        decay: Whether the rate falls to a tenth at each of `MILESTONES`.
+        project: Puts points back to where they are allowed, after each step.
+    """
+    v = start.clone()
+    mean, square, best = torch.zeros_like(v), torch.zeros_like(v), Best.of(v)
+    for step in range(1, steps + 1):
+        losses, g = evaluate(v)
+        best.see(v, losses)
+        g = g.nan_to_num(posinf=0.0, neginf=0.0)
+        g = g.sign() if signed else g
+        mean.lerp_(g, 0.1)
+        square.lerp_(g * g, 0.001)
+        rate = lr * 0.1 ** sum(step > share * steps for share in MILESTONES) if decay else lr
+        there = square.div(1 - 0.999**step).sqrt_().add_(1e-8)
+        v = v - mean.div(there).mul_(rate / (1 - 0.9**step))
+        v = project(v) if project else v
+    return best
+
+
+def lbfgs(
+    evaluate: Evaluate,
+    start: Float[Tensor, "rows n"],
+    *,
+    steps: int,
+    history: int = 100,
+) -> Best:
+    """L-BFGS with backtracking to a sufficient decrease.
+
+    Source: Byrd, Nocedal, Schnabel, "Representations of quasi-Newton matrices and their use in
+    limited memory methods", 1994, Eq. 3.1: the two-loop recursion in a handful of matrix products,
+    because 200 small operations would cost more than the loss. A pair without positive curvature
+    is left out, because no step is asked to meet the second condition of Wolfe. A row stops where
+    even the steepest descent finds nothing lower.
+
+    Args:
+        evaluate: The losses.
+        start: Where each row begins.
+        steps: Evaluations, refused steps included.
+        history: Pairs of steps and gradient differences that are remembered.
+    """
+    best = Best.of(start)
+    losses, g = evaluate(start)
+    best.see(start, losses)
+    pairs = _Pairs.of(start, history)
+    v, refused = start.clone(), torch.zeros(len(start), dtype=torch.long)
+    d = -g
+    size = _first(g)
+    for _ in range(steps - 1):
+        if bool((size == 0).all()):
+            break
+        there = v + size.unsqueeze(1) * d
+        new, slope = evaluate(there)
+        best.see(there, new)
+        promised = size * _dot(g, d)
+        taken = new <= losses + DECREASE * promised  # never where NaN
+        pairs.add(there - v, slope - g, taken)
+        # The lowest point of the parabola through what is known; half and a tenth are its bounds.
+        dip = -promised / (2 * (new - losses - promised))
+        shrink = dip.nan_to_num(0.1, 0.1, 0.1).clamp(0.1, 0.5)
+        refused = torch.where(taken, 0, refused + 1)
+        v = torch.where(taken.unsqueeze(1), there, v)
+        losses, g = torch.where(taken, new, losses), torch.where(taken.unsqueeze(1), slope, g)
+        stuck = refused >= REFUSALS
+        done = stuck & (pairs.count == 0)
+        pairs.forget(stuck)
+        turned = taken | stuck
+        fresh = pairs.direction(g)
+        downhill = _dot(g, fresh) < 0
+        fresh = torch.where(downhill.unsqueeze(1), fresh, -g)
+        d = torch.where(turned.unsqueeze(1), fresh, d)
+        begin = torch.where((pairs.count > 0) & downhill, 1.0, _first(g))
+        size = torch.where(turned, begin, size * shrink)
+        refused = torch.where(stuck, 0, refused)
+        size = torch.where(done, 0.0, size)
+    return best
+
+
+@dataclass
+class _Pairs:
+    """The last steps s and gradient differences y of each row, in rings of their own.
+
+    Attributes:
+        s: Shape (rows, history, n).
+        y: Shape (rows, history, n).
+        sy: ⟨sᵢ, yⱼ⟩ where j is not older than i, float64, shape (rows, history, history).
+        yy: ⟨yᵢ, yⱼ⟩, float64.
+        newest: Place in its ring, shape (rows,).
+        count: How many a row has, shape (rows,).
+    """
+
+    s: Tensor
+    y: Tensor
+    sy: Tensor
+    yy: Tensor
+    newest: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, start: Tensor, history: int) -> "_Pairs":
+        rows, n = start.shape
+        ring = start.new_zeros(rows, history, n)
+        products = torch.zeros(rows, history, history, dtype=torch.float64)
+        none = torch.zeros(rows, dtype=torch.long)
+        return cls(ring, ring.clone(), products, products.clone(), none, none.clone())
+
+    def add(self, s: Tensor, y: Tensor, wanted: Bool[Tensor, " rows"]) -> None:
+        """Remember a pair in the rows that want it, where its curvature is positive."""
+        wanted = wanted & (_dot(s, y) > 1e-10 * s.norm(dim=1) * y.norm(dim=1))
+        rows = wanted.nonzero()[:, 0]
+        if not len(rows):
+            return
+        place = (self.newest[rows] + 1) % self.s.shape[1]
+        self.s[rows, place], self.y[rows, place] = s[rows], y[rows]
+        self.newest[rows] = place
+        self.count[rows] = (self.count[rows] + 1).clamp(max=self.s.shape[1])
+        with_s, with_y = (_products(ring, y)[rows] for ring in (self.s, self.y))
+        self.sy[rows, :, place] = with_s.double()
+        self.yy[rows, :, place] = with_y.double()
+        self.yy[rows, place, :] = with_y.double()
+
+    def forget(self, rows: Bool[Tensor, " rows"]) -> None:
+        """Begin anew."""
+        self.count[rows] = 0
+
+    def direction(self, g: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+        """Return −H·g."""
+        most = int(self.count.max())
+        if not most:
+            return -g
+        rows = torch.arange(len(g)).unsqueeze(1)
+        order = (self.newest.unsqueeze(1) - torch.arange(most).flip(0)) % self.s.shape[1]
+        known = (torch.arange(most).flip(0) < self.count.unsqueeze(1)).double()
+        both = known.unsqueeze(2) * known.unsqueeze(1)
+        there = rows.unsqueeze(2), order.unsqueeze(2), order.unsqueeze(1)
+        sy, yy = self.sy[there] * both, self.yy[there] * both
+        diagonal = sy.diagonal(dim1=1, dim2=2)
+        upper = sy.triu() + torch.diag_embed(1 - known)
+        scale = (diagonal[:, -1] / yy[:, -1, -1]).nan_to_num(1.0).unsqueeze(1)
+        with_s, with_y = (
+            _products(ring, g)[rows, order].double() * known for ring in (self.s, self.y)
+        )
+        u = torch.linalg.solve_triangular(upper, with_s.unsqueeze(2), upper=True)
+        right = diagonal.unsqueeze(2) * u + scale.unsqueeze(2) * (
+            torch.bmm(yy, u) - with_y.unsqueeze(2)
+        )
+        top = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+        of_s, of_y = (
+            torch.zeros(len(g), 1, self.s.shape[1], dtype=g.dtype).index_put_(
+                (rows, torch.zeros_like(order), order), value.to(g.dtype)
+            )
+            for value in (top[..., 0] * known, scale * u[..., 0] * known)
+        )
+        moved = torch.bmm(of_s, self.s) - torch.bmm(of_y, self.y)
+        return -(scale.to(g.dtype) * g + moved[:, 0])
+
+
+def _dot(a: Tensor, b: Tensor) -> Float[Tensor, " rows"]:
+    return torch.linalg.vecdot(a, b)
+
+
+def _products(ring: Float[Tensor, "rows m n"], v: Float[Tensor, "rows n"]) -> Tensor:
+    """Return every row's matrix times its vector; `torch.bmm` takes ten times as long."""
+    return torch.stack([matrix @ column for matrix, column in zip(ring, v, strict=True)])
+
+
+def _first(g: Float[Tensor, "rows n"]) -> Float[Tensor, " rows"]:
+    """Return how far to go along −g where nothing is known of the curvature, as torch does."""
+    return (1 / g.abs().sum(dim=1).clamp(min=1e-30)).clamp(max=1.0)

@@ -1,0 +1,86 @@
+"""Local training as the attacker simulates it: differentiable, of many guesses at once.
+
+What `fedsim.sgd.descend` does in place is unrolled here. In which batch an example was used is not
+known: rows of a guess stay in the batch of their place, in every epoch; after an attack they are
+what the client has, in whatever order fits best.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from adversary.inversion.rows import Rows
+from fedsim.types import LocalTraining
+
+
+def smoothed(
+    targets: Float[Tensor, "*batch classes"], local: LocalTraining
+) -> Float[Tensor, "*batch classes"]:
+    """Return what a client makes of its targets: a share of each spread over all classes."""
+    share = local.label_smoothing
+    return targets * (1 - share) + share / targets.shape[-1] if share else targets
+
+
+def one_hot(
+    labels: Int[Tensor, "*batch"], num_classes: int, dtype: torch.dtype
+) -> Float[Tensor, "*batch classes"]:
+    """Return labels as probabilities."""
+    return functional.one_hot(labels, num_classes).to(dtype)
+
+
+def batches(count: int, local: LocalTraining) -> list[slice]:
+    """Return the rows of each local step; of an uploaded gradient, which is one batch, all."""
+    if local.upload == "gradient":
+        return [slice(0, count)]
+    starts = range(0, count, local.batch_size)
+    return [slice(a, min(a + local.batch_size, count)) for a in starts] * local.epochs
+
+
+def simulated(
+    model: Rows,
+    inputs: Float[Tensor, "rows batch *shape"],
+    targets: Float[Tensor, "rows batch classes"],
+    local: LocalTraining,
+    *,
+    differentiable: bool = True,
+) -> list[Tensor]:
+    """Return what clients with these examples would upload, (rows, *parameter shape) each.
+
+    Args:
+        model: At the weights sent.
+        inputs: All examples of a client per row, in the order of use.
+        targets: Probabilities of classes, before label smoothing.
+        local: The protocol.
+        differentiable: Whether what is returned will be differentiated.
+
+    Returns:
+        The gradient, or trained − sent weights.
+    """
+    targets = smoothed(targets, local)
+    first, *others = batches(inputs.shape[1], local)
+    found = model.gradients(inputs[:, first], targets[:, first], differentiable=differentiable)
+    if local.upload == "gradient":
+        return found
+    velocity = found
+    moved = [-local.lr * g for g in found]
+    for rows in others:
+        at = {name: w + m for (name, w), m in zip(model.weights.items(), moved, strict=True)}
+        found = model.gradients(
+            inputs[:, rows], targets[:, rows], at, differentiable=differentiable
+        )
+        if local.proximal_mu:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
+            found = [g + local.proximal_mu * m for g, m in zip(found, moved, strict=True)]
+        if local.momentum:
+            velocity = [local.momentum * v + g for v, g in zip(velocity, found, strict=True)]
+        else:
+            velocity = found
+        moved = [m - local.lr * v for m, v in zip(moved, velocity, strict=True)]
+    return moved
+
+
+def flat(parts: Sequence[Tensor]) -> Float[Tensor, "rows entries"]:
+    """Return parts of (rows, *shape) side by side."""
+    return torch.cat([part.flatten(1) for part in parts], dim=1)

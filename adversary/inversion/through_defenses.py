@@ -1,0 +1,160 @@
+"""Gradient matching by an adversary that knows the clients' defense.
+
+fedsim's own. Nothing here knows any particular defense. Three ways to compare are tried on clients
+rehearsed with auxiliary examples, each with several weights of the prior; the one that comes
+nearest to those examples, which the attacker knows, is used on the client:
+
+- `plain`: as an attacker would who knows of no defense;
+- `survivors`: only entries that are not exactly zero in the upload are compared (pruned, frozen or
+  quantised entries say nothing of the value that they had);
+- `through`: the simulated upload goes through the defense too, and its gradient straight past it
+  (Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons",
+  2013): what is matched is the upload that the client would have made. Signs are thereby pulled to
+  the right side only, entries that should not have been kept are pushed down, lengths do not
+  matter where they were clipped.
+
+The weight of the prior grows with noise by the same choice.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adversary.inversion.matching import Change, Problem, Settings, match, problem_of
+from adversary.inversion.priors import data_range
+from adversary.memo import once
+from adversary.rehearsal import defended, rehearse_with
+from fedsim.params import norm
+from fedsim.rng import generator as derived
+from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update
+
+VICTIMS = 3  # rehearsed clients
+ITERATIONS = 600  # of the rehearsed attacks, at most
+PRIORS = (1.0, 3.0, 10.0)  # weights of the total variation, over the attack's own
+MARGIN = 0.9  # share of the plain attack's error that another choice must stay below
+WAYS = ("plain", "survivors", "through")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came nearest in rehearsals.
+
+    Attributes:
+        way: Of `WAYS`.
+        tv: Weight of the total variation.
+        errors: (way, weight) → mean squared error of the rehearsed guesses.
+    """
+
+    way: str
+    tv: float
+    errors: tuple[tuple[str, float, float], ...]
+
+
+def adapt(
+    problem: Problem, observation: Observation, auxiliary: Auxiliary, settings: Settings
+) -> tuple[Problem, Settings]:
+    """Return the problem and the settings, changed as worked best on rehearsed clients.
+
+    Args:
+        problem: What is matched.
+        observation: The client's; its update is not looked at.
+        auxiliary: With inputs, labels and the defense.
+        settings: Of the attack that knows of no defense.
+    """
+    found = choose(
+        auxiliary, observation.sent,
+        local=observation.local, size=problem.shape[0], settings=settings,
+    )  # fmt: skip
+    return changed(problem, found.way, auxiliary), replace(settings, tv=found.tv)
+
+
+@once(size=16)
+def choose(
+    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int, settings: Settings
+) -> Choice:
+    """Attack rehearsed clients in every way, and return the one with the smallest error."""
+    levels = [settings.tv * factor for factor in PRIORS] if settings.tv else [0.0]
+    victims = [_victim(auxiliary, sent, local, size, place) for place in range(VICTIMS)]
+    short = replace(
+        settings, restarts=len(levels), group=0.0,
+        iterations=min(ITERATIONS, settings.iterations),
+    )  # fmt: skip
+    box, weights = data_range(auxiliary), torch.tensor(levels)
+    table: list[tuple[str, float, float]] = []
+    for way in WAYS:
+        errors = torch.zeros(len(levels))
+        for place, (problem, inputs, labels) in enumerate(victims):
+            stream = derived(0, "rehearsed attack", place)
+            guesses, _ = match(
+                changed(problem, way, auxiliary), short, labels, stream,
+                box=box, weights=weights,
+            )  # fmt: skip
+            errors += torch.tensor([_error(guess, inputs) for guess in guesses]) / VICTIMS
+        table += zip([way] * len(levels), levels, errors.tolist(), strict=True)
+    way, tv, least = min(table, key=lambda row: row[2])
+    if least > MARGIN * table[0][2]:
+        way, tv, _ = table[0]
+    return Choice(way, tv, tuple(table))
+
+
+def changed(problem: Problem, way: str, auxiliary: Auxiliary) -> Problem:
+    """Return the problem as it is compared in one of `WAYS`."""
+    if way == "survivors":
+        return replace(problem, keep=(problem.observed != 0).any(dim=0).to(problem.observed.dtype))
+    if way == "through":
+        return replace(problem, change=straight_through(problem, auxiliary))
+    return problem
+
+
+def straight_through(problem: Problem, auxiliary: Auxiliary) -> Change:
+    """Return the defense, of every row, whose derivative is taken for that of a rescaling.
+
+    A defense that draws is drawn anew for every row, from one stream.
+    """
+    weights, defense = problem.model.weights, auxiliary.defense
+    stream = derived(0, "through the defense")
+
+    def apply(row: Float[Tensor, " entries"]) -> Tensor:
+        parts = (row * problem.unit).split([value.numel() for value in weights.values()])
+        own = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
+        sent, _ = defense.apply(own, defense.init(own), stream)
+        length = norm(own)
+        share = float(norm(sent) / length) if float(length) else 1.0
+        return torch.cat([*(value.flatten() for value in sent.values()),
+                          torch.tensor([share * problem.unit])]) / problem.unit  # fmt: skip
+
+    def change(found: Tensor) -> Tensor:
+        with torch.no_grad():
+            through = torch.stack([apply(row) for row in found.detach()]).to(found.dtype)
+        through, share = through[:, :-1], through[:, -1:]
+        return through + share * (found - found.detach())
+
+    return change
+
+
+def _victim(
+    auxiliary: Auxiliary, sent: Params, local: LocalTraining, size: int, place: int
+) -> tuple[Problem, Tensor, Tensor]:
+    """Return what an attacker sees of a rehearsed client, its examples and their labels."""
+    inputs, labels = auxiliary.inputs, auxiliary.labels
+    assert inputs is not None
+    assert labels is not None
+    name = ("reconstructed", place)
+    rows = torch.randperm(len(labels), generator=derived(0, *name))[:size]
+    rows = rows.repeat(-(-size // len(rows)))[:size]
+    rows = rows[labels[rows].argsort()]
+    like = Observation(sent, Update(1, "shadow", {}, size), local)
+    hooked = auxiliary.defense.gradient is not None
+    trained = rehearse_with(
+        like, auxiliary, inputs[rows], labels[rows], derived(0, *name, "train"), hooked=hooked
+    )
+    uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
+    return problem_of(uploaded, auxiliary), inputs[rows], labels[rows]
+
+
+def _error(guess: Float[Tensor, "n *shape"], inputs: Float[Tensor, "n *shape"]) -> float:
+    """Return the mean squared error of each example's nearest guess."""
+    apart = torch.cdist(inputs.flatten(1).double(), guess.flatten(1).double()).square()
+    return float(apart.amin(dim=1).mean()) / inputs[0].numel()

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+
+from adversary.inversion import joint
+from adversary.inversion.joint import gauss_newton, misfit
+from tests.adversary.inversion.inversion_cases import CLASSES, gradient, images, net, psnr, sent
+
+LABEL = torch.tensor([2])
+
+
+def open_net():
+    """A net whose second layer leaves its input open, while all layers together do not."""
+    return net(
+        nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.Tanh(), nn.Conv2d(6, 2, 3, bias=False),
+        nn.Tanh(), nn.Flatten(), nn.Linear(2 * 36, CLASSES),
+    )  # fmt: skip
+
+
+def fitted(model, x, labels=LABEL, **options):
+    seen = gradient(model, x, labels)
+    return gauss_newton(model, sent(model), seen, labels, torch.full_like(x, 0.5), **options)
+
+
+@pytest.mark.parametrize("dense", [0, 1100])
+def test_it_finds_the_input_of_a_net_that_no_recursion_walks(dense, monkeypatch):
+    monkeypatch.setattr(joint, "DENSE", dense)
+    model, x = open_net(), images(1, 1, 8, 8)
+    found = fitted(model, x)
+    assert found.error < 1e-18
+    assert psnr(found.inputs, x) > 90
+
+
+def test_rounded_gradients_leave_what_their_rounding_leaves():
+    model, x = open_net(), images(1, 1, 8, 8)
+    seen = {name: g.float().double() for name, g in gradient(model, x, LABEL).items()}
+    found = gauss_newton(model, sent(model), seen, LABEL, torch.full_like(x, 0.5))
+    assert 50 < psnr(found.inputs, x) < 200
+
+
+def test_a_batch_is_found_up_to_its_order():
+    model = net(nn.Flatten(), nn.Linear(16, 60), nn.Sigmoid(), nn.Linear(60, CLASSES))
+    x, labels = images(2, 1, 4, 4), torch.tensor([0, 3])
+    start = 0.5 + 0.1 * torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = gauss_newton(model, sent(model), gradient(model, x, labels), labels, start.double())
+    assert psnr(found.inputs, x) > 60
+
+
+def test_steps_never_make_the_error_larger_and_the_error_is_that_of_the_answer():
+    model, x = open_net(), images(1, 1, 8, 8)
+    seen = gradient(model, x, LABEL)
+    errors = [fitted(model, x, steps=steps).error for steps in (0, 1, 2, 4)]
+    assert errors == sorted(errors, reverse=True)
+    last = fitted(model, x, steps=4)
+    again = misfit(model, sent(model), seen, LABEL, last.inputs)
+    assert again == pytest.approx(last.error)
+
+
+def test_products_with_the_jacobian_are_those_of_the_dense_one():
+    model, x = open_net(), images(1, 1, 8, 8)
+    parameters = list(model.parameters())
+
+    def residual(at):
+        loss = nn.functional.cross_entropy(model(at), LABEL)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(
+            loss, parameters, create_graph=True)])  # fmt: skip
+
+    at = joint._Linear(residual, x)
+    dense = torch.autograd.functional.jacobian(residual, x).flatten(1)
+    v, u = torch.randn(64).double(), torch.randn(len(dense)).double()
+    torch.testing.assert_close(at.push(v.view_as(x)), dense @ v)
+    torch.testing.assert_close(at.pull(u).flatten(), dense.T @ u)
+    torch.testing.assert_close(at.gram(), dense.T @ dense)
+
+
+def test_a_kinked_net_gives_an_answer_no_worse_than_grey():
+    model = net(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, CLASSES))
+    x = images(1, 1, 8, 8)
+    found = fitted(model, x)
+    grey = misfit(model, sent(model), gradient(model, x, LABEL), LABEL, torch.full_like(x, 0.5))
+    assert found.error < grey
+    assert bool(torch.isfinite(found.inputs).all())

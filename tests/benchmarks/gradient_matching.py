@@ -1,0 +1,202 @@
+"""Gradient matching on CIFAR-10: its speed; PSNR by network, prior, protocol, and defense.
+
+    uv run python -m tests.benchmarks.gradient_matching TABLE [--images N]
+
+Images are the first of the lossless part of CIFAR-10; PSNR is in dB on pixels in [0, 1].
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from adversary.attacks.dlg import dlg
+from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.inversion.local_steps import one_hot
+from adversary.inversion.matching import Losses, Settings, match, problem_of
+from adversary.inversion.priors import data_range, pixels
+from clients.train import train
+from defenses.clip import clip
+from defenses.gaussian import gaussian
+from defenses.prune import prune
+from defenses.sign import sign
+from fedsim.params import subtract
+from fedsim.rng import generator
+from fedsim.types import Auxiliary, LocalTraining, View
+from tests.adversary.inversion.networks import named
+from tests.builders import observe, plain_gradient
+from tests.real_data import cifar_part
+
+SHAPE, CLASSES = (3, 32, 32), 10
+DEFENSES = {
+    "prune 90 %": prune(rate=0.9),
+    "clip": clip(bound=0.1),
+    "sign": sign(),
+    "gaussian 1e-3": gaussian(std=1e-3),
+    "gaussian 1e-2": gaussian(std=1e-2),
+}
+
+
+def psnr(guess: Tensor, x: Tensor) -> float:
+    return float(-10 * (guess.clamp(0, 1) - x).square().mean().log10())
+
+
+def victim(name: str, place: int, size: int = 1) -> tuple[View, Auxiliary, Tensor, Tensor]:
+    """Return the view of one gradient, an adversary with test images, and the examples."""
+    data, model = cifar_part(), named(name, dtype=torch.float32)
+    rows = slice(place * size, (place + 1) * size)
+    x, y = data.inputs[rows], data.labels[rows]
+    auxiliary = Auxiliary(model, CLASSES, data.test_inputs, data.test_labels)
+    return observe(plain_gradient(model, x, y), size, sent=model), auxiliary, x, y
+
+
+def speed() -> Iterator[str]:
+    """CPU time of the loss and its gradient, per restart."""
+    for name, size in (("lenet", 1), ("lenet", 4), ("cnn2_c2", 1)):
+        view, auxiliary, x, y = victim(name, 0, size)
+        problem = problem_of(view.latest, auxiliary)
+        form = pixels(problem.shape, x.dtype, box=None, normal=False)
+
+        def own(rows, problem=problem, form=form, y=y):
+            targets = one_hot(y, CLASSES, torch.float32).expand(rows, *y.shape, CLASSES)
+            losses = Losses(problem, Settings(), form, targets, 0.01)
+            return losses, form.start(rows, generator(0))
+
+        single, many = own(1), {rows: own(rows) for rows in (8, 16, 32)}
+        observed = [view.latest.update.delta[n] for n in problem.model.weights]
+        calls = {"plain autograd, one": (lambda m=auxiliary.model, x=x, y=y, o=observed:
+                                         _plain(m, x, y, o), 1),
+                 "this engine, one": (lambda: single[0](single[1]), 1)}  # fmt: skip
+        calls |= {
+            f"this engine, {rows}": (lambda f=f: f[0](f[1]), rows) for rows, f in many.items()
+        }
+        spent = {label: [] for label in calls}
+        for _ in range(30):  # in turn, because the machine has other work
+            for label, (call, rows) in calls.items():
+                begun = time.process_time()
+                call()
+                spent[label].append((time.process_time() - begun) / rows)
+        middle = {label: sorted(values)[len(values) // 2] for label, values in spent.items()}
+        for label, value in middle.items():
+            ratios = " ".join(f"{middle[b] / value:5.1f}×" for b in list(middle)[:2])
+            yield f"{name} B={size} {label:22} {1000 * value:7.2f} ms/restart-iteration  {ratios}"
+
+
+def _plain(model: nn.Module, x: Tensor, y: Tensor, observed: list[Tensor]) -> None:
+    """One iteration of inverting gradients as it is usually written."""
+    x, weights = x.clone().requires_grad_(), list(model.parameters())
+    for w in weights:
+        w.requires_grad_()
+    loss = nn.functional.cross_entropy(model(x), y)
+    found = torch.autograd.grad(loss, weights, create_graph=True)
+    pairs = list(zip(found, observed, strict=True))
+    inner = sum((a * b).sum() for a, b in pairs)
+    lengths = (
+        sum(a.square().sum() for a, _ in pairs).sqrt()
+        * sum(b.square().sum() for _, b in pairs).sqrt()
+    )
+    rough = (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
+    rough = rough + (x[..., 1:] - x[..., :-1]).abs().mean()
+    torch.autograd.grad(1 - inner / lengths + 0.01 * rough, x)
+
+
+def table_dlg(images: int) -> Iterator[str]:
+    for labels in ("joint", "recovered"):
+        for place in range(images):
+            view, auxiliary, x, _ = victim("lenet", place)
+            begun = time.process_time()
+            guess = dlg(view, auxiliary, generator(0, place), labels=labels)
+            spent = time.process_time() - begun
+            yield f"lenet dlg labels={labels} image {place}: {psnr(guess, x):5.1f} dB {spent:.0f} s"
+
+
+def table_geiping(images: int) -> Iterator[str]:
+    for name, levels in (("lenet", (0.2, 0.01, 0.001)), ("cnn2_c2", (0.2, 0.01, 0.001))):
+        for tv in levels:
+            found = []
+            begun = time.process_time()
+            for place in range(images):
+                view, auxiliary, x, _ = victim(name, place)
+                guess = inverting_gradients(
+                    view, auxiliary, generator(0), tv=tv, restarts=2, iterations=3000
+                )
+                found.append(psnr(guess, x))
+            spent = (time.process_time() - begun) / images
+            yield f"{name} tv={tv}: {_listed(found)} {spent:.0f} s/image"
+
+
+def table_fedavg(images: int) -> Iterator[str]:
+    """PSNR of one example by epochs and rate: from float32 weights, and from an exact delta."""
+    for epochs in (1, 2, 5):
+        for lr in (1.0, 0.1, 0.01, 0.001):
+            found = [_fedavg(place, epochs, lr) for place in range(images)]
+            rounded, exact = (list(values) for values in zip(*found, strict=True))
+            what = f"float32 weights {_listed(rounded)}  exact delta {_listed(exact)}"
+            yield f"lenet B=1 E={epochs} lr={lr}: {what}"
+
+
+def _fedavg(place: int, epochs: int, lr: float) -> list[float]:
+    """Return the PSNR after float32 weights, and from the delta of float64 ones: two rows."""
+    local = LocalTraining(lr=lr, batch_size=1, epochs=epochs)
+    _, auxiliary, x, y = victim("lenet", place)
+    problems = []
+    for dtype in (torch.float32, torch.float64):
+        model = named("lenet", dtype=torch.float32).to(dtype)
+        sent = {name: value.clone() for name, value in model.state_dict().items()}
+        state, _ = train(model, sent, x.to(dtype), y, local, generator=generator(0))
+        view = observe(subtract(state, sent), 1, sent=auxiliary.model, local=local)
+        problems.append(problem_of(view.latest, auxiliary))
+    both = replace(problems[0], observed=torch.cat([problem.observed for problem in problems]))
+    settings = Settings(
+        distance="l2", optimiser="lbfgs", iterations=2500, restarts=2, box=False, normal=True
+    )
+    guesses, _ = match(both, settings, y, generator(0), box=data_range(auxiliary))
+    return [psnr(guess, x) for guess in guesses]
+
+
+def table_defenses(images: int) -> Iterator[str]:
+    options = {"restarts": 2, "iterations": 600}
+    for name in ("cnn2_c2", "lenet"):
+        for label, defense in DEFENSES.items():
+            found: dict[str, list[float]] = {"static": [], "adaptive": []}
+            for place in range(images):
+                view, auxiliary, x, _ = victim(name, place)
+                plain = dict(view.latest.update.delta)
+                uploaded, _ = defense.apply(plain, defense.init(plain), generator(0, place))
+                view = observe(uploaded, 1, sent=auxiliary.model)
+                for who, values in found.items():
+                    known = replace(auxiliary, defense=defense if who == "adaptive" else None)
+                    guess = inverting_gradients(view, known, generator(0), **options)
+                    values.append(psnr(guess, x))
+            what = "  ".join(f"{who} {_listed(values)}" for who, values in found.items())
+            yield f"{name} {label}: {what}"
+
+
+def _listed(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    return f"mean {mean:.1f} [{' '.join(f'{value:.1f}' for value in values)}]"
+
+
+TABLES = {
+    "dlg": table_dlg,
+    "geiping": table_geiping,
+    "fedavg": table_fedavg,
+    "defenses": table_defenses,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=["speed", *TABLES])
+    parser.add_argument("--images", type=int, default=4)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for line in speed() if asked.table == "speed" else TABLES[asked.table](asked.images):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
