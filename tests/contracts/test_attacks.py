@@ -17,6 +17,7 @@ from fedsim.types import Auxiliary, Candidates, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 
 NUM_CLASSES, OTHERS = 10, 7
+ONCE = (*SCORES, "attribute")  # on one round the same function, or refused for a new batch
 WITHOUT_SIGNAL = ("uia-ratio",)  # the records here say of no other record of the user what it is
 MODEL = bilinear(NUM_CLASSES, features=20)
 AUX_LABELS = torch.arange(200) % NUM_CLASSES
@@ -45,7 +46,7 @@ def attacks(*families):
     An attack that is averaged over rounds is the same function as on one round. What reconstructs
     wants a picture, and takes its time.
     """
-    own = {name: a for name, a in ATTACKS.items() if not (a.over_rounds and a.family in SCORES)}
+    own = {name: a for name, a in ATTACKS.items() if not (a.over_rounds and a.family in ONCE)}
     asked = families or set(FAMILIES) - {"reconstruction"}
     names = [name for name, attack in own.items() if attack.family in asked]
     return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)
