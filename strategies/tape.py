@@ -99,7 +99,7 @@ def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
     """
     rounds = [number for number in recorded_rounds(folder) if number <= round_]
     cohorts = {number: _Cohort(folder, number, local) for number in rounds}
-    for client in cohorts[round_].clients:
+    for client in cohorts[round_].clients if round_ in cohorts else ():
         own = [number for number in rounds if _path(folder, number, client).exists()]
         yield View(_Own([cohorts[number] for number in own], client), [cohorts[n] for n in own])
 

@@ -119,3 +119,8 @@ def test_a_cohort_opens_only_what_is_asked_for_and_holds_no_tensors(tmp_path):
     assert delta["w"].data_ptr() != delta["w"].data_ptr()  # read anew each time
     with pytest.raises(BadRecording):
         first.cohort[1]
+
+
+def test_a_round_that_is_not_recorded_has_no_views(tmp_path):
+    three_clients(tmp_path)
+    assert list(views(tmp_path, 3, LOCAL)) == []
