@@ -139,11 +139,13 @@ def cells(one: "Explanation") -> list[str]:
     rank = condition = psnr = "–"
     seconds = one.seconds
     if seen is not None:
-        about = "≈ " if seen.sketched and seen.rank < seen.unknowns else ""
+        unsure = "≥ " if not seen.sharp else "≈ " if seen.sketched else ""
+        about = unsure * (seen.rank < seen.probed)
         some = (
             f" of {seen.probed} random" if seen.probed < seen.unknowns else f" of {seen.unknowns}"
         )
-        rank, condition = f"{about}{seen.rank}{some}", f"{seen.condition:.3g}"
+        least = "≥ " * (seen.probed < seen.unknowns or bool(about and not seen.sharp))
+        rank, condition = f"{about}{seen.rank}{some}", f"{least}{seen.condition:.3g}"
         seconds += seen.seconds
     if one.psnr is not None:
         psnr = f"{one.psnr:.1f} dB"

@@ -157,7 +157,7 @@ def _spectra(told: "Sequence[Explanation]") -> Picture:
     axis.legend(loc="lower left")
     caption = (
         "How strongly the gradient answers to each direction of the input, all layers together: "
-        "what a joint attack can use. A line that ends before 100 % (×): the other directions do "
-        "not change the gradient. Noise hides first what lies lowest."
+        "what a joint attack can use. A line that ends before 100 % (×): the other directions are "
+        "not seen to change the gradient. Noise hides first what lies lowest."
     )
     return Picture("Jointly", caption, svg(fig))

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isqrt, prod
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
+
+from adversary.inversion.gram import Seen, View
 
 CHUNK = 64  # directions at a time
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
@@ -29,11 +30,12 @@ class Spectrum:
     """The singular values of J, or of J on a random subspace.
 
     Attributes:
-        singular: Descending, shape (probed,); 0 where rounding does not tell one from 0.
+        singular: Descending, shape (probed,); 0 where it is not told from 0.
         unknowns: Numbers of the input.
         weights: How many weights J has rows for; the model may have others.
         sketched: Whether some were seen through a random projection: the rank is then at least
             what is said, and singular values are right to some tens of per cent.
+        edge: Below that share of the largest, a singular value is not told from 0.
         mse: Per set of noise levels, the mean squared error of the best estimate of the input.
         seconds: It took.
     """
@@ -42,6 +44,7 @@ class Spectrum:
     unknowns: int
     weights: int
     sketched: bool
+    edge: float
     mse: tuple[float, ...]
     seconds: float
 
@@ -56,18 +59,15 @@ class Spectrum:
         return int((self.singular > 0).sum())
 
     @property
+    def sharp(self) -> bool:
+        """Whether a direction below the edge may be called hidden, and not only weak."""
+        return self.edge < 1e-5
+
+    @property
     def condition(self) -> float:
         """The largest singular value over the smallest that is not 0."""
         seen = self.singular[self.singular > 0]
         return float(seen[0] / seen[-1]) if len(seen) else float("inf")
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """One layer in one pass: x (k, q, places) and dz (k, out, places), or their tangents."""
-
-    x: Tensor
-    dz: Tensor
 
 
 def spectrum(
@@ -102,39 +102,43 @@ def spectrum(
     if not layers:
         raise ValueError("model: must have a convolution or a linear layer with weights, got none")
     cap = max(1, SKETCH * size // max(1, sum(isinstance(it, nn.Conv2d) for it in layers.values())))
-    views = {name: _View(module, cap, generator) for name, module in layers.items()}
+    views = {name: View(module, cap, generator) for name, module in layers.items()}
     basis = torch.eye(size, dtype=at.dtype)
     if directions is not None and directions < size:
         drawn = torch.randn(size, directions, generator=generator, dtype=torch.float64)
         basis = torch.linalg.qr(drawn)[0].T.to(at.dtype)
-    columns: dict[str, list[_Seen]] = {name: [] for name in layers}
-    points: dict[str, _Seen] = {}
+    columns: dict[str, Seen] = {}
+    points: dict[str, Seen] = {}
     for done, chunk in enumerate(basis.split(CHUNK)):
         with _frozen(model):
             points, tangents = _tangents(model, layers, at, label, chunk.view(-1, *at.shape))
         for name, view in views.items():
-            columns[name].append(view.reduced(points[name], tangents[name]))
+            part = view.reduced(points[name], tangents[name])
+            if name not in columns:  # at once, so that what lies between is used again
+                room = lambda of: of.new_empty(len(basis), *of.shape[1:])
+                columns[name] = Seen(room(part.x), room(part.dz))
+            columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
+            columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
         on_chunk(min((done + 1) * CHUNK, len(basis)), len(basis))
     return _solved(views, points, columns, size, noise, start)
 
 
 def _solved(
-    views: Mapping[str, "_View"],
-    points: Mapping[str, _Seen],
-    columns: dict[str, list[_Seen]],
+    views: Mapping[str, View],
+    points: Mapping[str, Seen],
+    columns: dict[str, Seen],
     size: int,
     noise: Sequence[Mapping[str, float]],
     start: float,
 ) -> Spectrum:
-    probed = sum(len(part.x) for part in next(iter(columns.values())))
+    probed = len(next(iter(columns.values())).x)
     total = torch.zeros(probed, probed, dtype=torch.float64)
     weighted = [torch.zeros_like(total) for _ in noise] if probed == size else []
     edge = 0.0
     for name, view in views.items():
         tangents = columns.pop(name)
-        joined = _Seen(torch.cat([t.x for t in tangents]), torch.cat([t.dz for t in tangents]))
-        edge = EDGES[joined.x.dtype]
-        for parameter, gram in view.grams(name, points[name], joined):
+        edge = EDGES[tangents.x.dtype]
+        for parameter, gram in view.grams(name, points[name], tangents):
             total += gram
             for precision, levels in zip(weighted, noise, strict=False):
                 precision.add_(gram, alpha=levels[parameter] ** -2)
@@ -144,16 +148,12 @@ def _solved(
     weights = sum(p.numel() for view in views.values() for p in view.module.parameters())
     sketched = any(view.left is not None for view in views.values())
     took = time.perf_counter() - start
-    return Spectrum(values.sqrt(), size, weights, sketched, mse, took)
+    return Spectrum(values.sqrt(), size, weights, sketched, edge**0.5, mse, took)
 
 
 def _error(gram: Tensor) -> float:
     """Return tr((G + 12·I)⁻¹)/n."""
-    precision = gram + 12 * torch.eye(len(gram), dtype=gram.dtype)
-    factor = torch.linalg.cholesky_ex(precision)
-    if factor.info.item():  # more than 16 digits between the best and the worst direction
-        return float((1 / (torch.linalg.eigvalsh(gram).clamp(min=0) + 12)).mean())
-    return float(torch.cholesky_inverse(factor.L).diagonal().mean())
+    return float((1 / (torch.linalg.eigvalsh(gram).clamp(min=0) + 12)).mean())
 
 
 def _layers(model: nn.Module, at: Tensor) -> dict[str, nn.Module]:
@@ -198,7 +198,7 @@ def _plain(module: nn.Conv2d) -> bool:
 
 def _tangents(
     model: nn.Module, layers: Mapping[str, nn.Module], at: Tensor, label: int, chunk: Tensor
-) -> tuple[dict[str, _Seen], dict[str, _Seen]]:
+) -> tuple[dict[str, Seen], dict[str, Seen]]:
     """Return x and dz of every layer, and their derivatives along a chunk of directions.
 
     The derivative of f along v is that of ⟨∂⟨f, u⟩/∂x, v⟩ by u, for every copy of the input.
@@ -232,74 +232,6 @@ def _tangents(
     )
     n = len(names)
     points = {
-        name: _Seen(kept[i][:1].detach(), slopes[i][:1].detach()) for i, name in enumerate(names)
+        name: Seen(kept[i][:1].detach(), slopes[i][:1].detach()) for i, name in enumerate(names)
     }
-    return points, {name: _Seen(moved[i], moved[n + i]) for i, name in enumerate(names)}
-
-
-class _View:
-    """One layer's gradient, as columns small enough to keep."""
-
-    def __init__(self, module: nn.Module, cap: int, generator: Generator) -> None:
-        self.module = module
-        self.left: Tensor | None = None
-        self.right: Tensor | None = None
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        out, fan = len(weight), weight[0].numel()
-        if isinstance(module, nn.Conv2d) and out * fan > cap:
-            a = min(out, max(isqrt(cap), cap // fan))
-            b = min(fan, cap // a)
-            draw = lambda *shape: torch.randn(*shape, generator=generator).to(weight.dtype)
-            self.left, self.right = draw(a, out) / a**0.5, draw(fan, b) / b**0.5
-
-    def reduced(self, at: _Seen, tangent: _Seen) -> _Seen:
-        """Return the tangents of (dW, db) of a convolution, or of (x, dz) of a linear layer."""
-        if isinstance(self.module, nn.Linear) and at.x.dim() == 2:
-            return tangent
-        x, moved = self._windows(at.x), self._windows(tangent.x)
-        dz, turned = self._places(at.dz), self._places(tangent.dz)
-        bias = turned.sum(dim=2)
-        if self.left is not None and self.right is not None:
-            x, moved = self.right.T @ x, self.right.T @ moved
-            dz, turned = self.left @ dz, self.left @ turned
-        weight = turned @ x.mT + dz @ moved.mT
-        return _Seen(weight.flatten(1), bias)
-
-    def grams(self, name: str, at: _Seen, tangent: _Seen) -> list[tuple[str, Tensor]]:
-        """Return the part of JᵀJ of each of the layer's parameters."""
-        if isinstance(self.module, nn.Linear) and at.x.dim() == 2:
-            x, dz = at.x[0].double(), at.dz[0].double()
-            tangent = _Seen(tangent.x.double(), tangent.dz.double())
-            along, across = tangent.dz @ dz, tangent.x @ x
-            mixed = torch.outer(along, across)
-            weight = mixed + mixed.T
-            weight += x.square().sum() * _gram(tangent.dz)
-            weight += dz.square().sum() * _gram(tangent.x)
-            bias = tangent.dz
-        else:
-            weight, bias = _gram(tangent.x), tangent.dz
-        found = [(f"{name}.weight", weight)]
-        return found if self.module.bias is None else [*found, (f"{name}.bias", _gram(bias))]
-
-    def _windows(self, x: Tensor) -> Tensor:
-        conv = self.module
-        if not isinstance(conv, nn.Conv2d):
-            return x.reshape(len(x), -1, x.shape[-1]).mT
-        return functional.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
-
-    def _places(self, dz: Tensor) -> Tensor:
-        if isinstance(self.module, nn.Conv2d):
-            return dz.flatten(2)
-        return dz.reshape(len(dz), prod(dz.shape[1:-1]), dz.shape[-1]).mT
-
-
-def _gram(rows: Tensor, width: int = 512) -> Tensor:
-    """Return rows @ rows.T; half of it is computed."""
-    rows = rows.double()
-    gram = rows.new_empty(len(rows), len(rows))
-    for i in range(0, len(rows), width):
-        block = rows[i:] @ rows[i : i + width].T
-        gram[i:, i : i + width] = block
-        gram[i : i + width, i:] = block.T
-    return gram
+    return points, {name: Seen(moved[i], moved[n + i]) for i, name in enumerate(names)}

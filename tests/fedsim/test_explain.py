@@ -1,0 +1,248 @@
+"""`fedsim explain`: verdicts, tables, pictures, and warnings before a run."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from adversary.inversion.obstacles import obstacles
+from fedsim import cli, cli_explain
+from fedsim.explain import explain
+from fedsim.rng import generator
+from fedsim.run_folder import RunFolder
+from fedsim.types import LocalTraining
+from tests.builders import small_config
+
+SHAPE = (1, 8, 8)
+ONE = LocalTraining(lr=0.1, batch_size=1)
+
+
+def hiding(input_shape, num_classes):
+    """Every second pixel of a row is under no window."""
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 6, 1, stride=2), nn.Tanh(), nn.Flatten(),
+        nn.Linear(6 * 16, num_classes),
+    )  # fmt: skip
+
+
+def joint(input_shape, num_classes):
+    """Its second layer's system lacks equations, its gradient map none."""
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 3, padding=1), nn.Tanh(), nn.Conv2d(12, 3, 3), nn.Tanh(),
+        nn.Flatten(), nn.Linear(108, num_classes),
+    )  # fmt: skip
+
+
+class Branching(nn.Module):
+    """Two convolutions of the same input."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3, bias=False)
+        self.head = nn.Linear(144, num_classes)
+
+    def forward(self, x):
+        return self.head((torch.tanh(self.one(x)) + self.two(x)).flatten(1))
+
+
+def deep(input_shape, num_classes):
+    """Batch norm, dropout and pooling."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(36, num_classes),
+    )  # fmt: skip
+
+
+def told(name, *, shape=SHAPE, local=ONE, **options):
+    return explain(small_config(model=name), shape, 4, local, **options)
+
+
+def fedsim(capsys, *arguments):
+    sys.argv = ["fedsim", *map(str, arguments)]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr()
+    return exit_.value.code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "verdict", "reason"),
+    [
+        ("lenet", "layer by layer", "recoverable layer by layer", None),
+        ("rgap-cnn6", "layer by layer", "recoverable layer by layer", None),
+        ("mlp", "layer by layer", "recoverable layer by layer", "gradient of 1.weight over"),
+        ("cnn", "jointly", "recoverable jointly", "stops at 2 = MaxPool2d"),
+        ("tests.fedsim.test_explain:joint", "jointly", "recoverable jointly", "2 alone leaves"),
+        ("tests.fedsim.test_explain:hiding", "hidden", "48 of 64 directions hidden", "48 of them"),
+    ],
+)
+def test_verdicts_say_what_is_recoverable_and_never_more(name, kind, verdict, reason):
+    found = told(name)
+    assert (found.kind, found.verdict) == (kind, verdict)
+    assert reason is None or any(reason in said for said in found.reasons)
+    assert "secure" not in json.dumps(found.summary())
+    assert found.spectrum.probed == 64
+    assert (found.psnr > 40) == (kind != "hidden")
+
+
+def test_the_joint_verdict_holds_where_the_papers_metric_is_below_zero():
+    found = told("tests.fedsim.test_explain:joint")
+    assert found.metric < 0
+    assert found.spectrum.rank == 64
+
+
+def test_branches_have_ranks_layer_by_layer_but_no_metric():
+    found = told("tests.fedsim.test_explain:Branching", directions=3)
+    assert found.metric is None
+    assert "branches" in found.stop
+    assert [it.name for it in found.systems] == ["one", "two", "head"]
+    assert found.verdict == "at least 3 of 64 directions recoverable jointly"
+    whole = told("tests.fedsim.test_explain:Branching")
+    assert whole.verdict == "recoverable jointly"
+
+
+def test_what_float32_does_not_tell_is_not_called_hidden(monkeypatch):
+    monkeypatch.setattr("fedsim.explain.LARGE", 1)
+    found = told("tests.fedsim.test_explain:hiding")
+    assert found.kind == "open"
+    assert found.verdict == "at least 16 of 64 directions recoverable jointly"
+    assert any("48 directions change the gradient by less" in said for said in found.reasons)
+
+
+def test_closed_forms_take_less_than_a_second_for_any_model():
+    for name in ("lenet", "rgap-cnn6", "cnn"):
+        found = told(name, shape=(3, 32, 32), directions=0)
+        assert found.spectrum is None
+        assert found.seconds < 1
+
+
+def test_noise_and_small_steps_cost_what_the_table_says():
+    exact = told("lenet", local=LocalTraining(0.1, 1, upload="gradient"))
+    noisy = [told("lenet", noise=noise).psnr for noise in (1e-4, 1e-3)]
+    small = [told("lenet", local=LocalTraining(lr, 1)).psnr for lr in (1e-2, 1e-3)]
+    assert exact.psnr > small[0] > small[1]
+    assert noisy[0] - noisy[1] == pytest.approx(20, abs=1)
+    assert small[0] - small[1] == pytest.approx(20, abs=3)
+
+
+def test_the_same_seed_says_the_same():
+    first, again, other = (
+        explain(small_config(model="lenet", seed=seed), SHAPE, 4, ONE) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first.spectrum.singular, again.spectrum.singular)
+    assert not torch.equal(first.spectrum.singular, other.spectrum.singular)
+
+
+@pytest.mark.parametrize(
+    ("local", "count", "names"),
+    [
+        (ONE, 1, []),
+        (LocalTraining(0.1, 1, upload="gradient"), 1, []),
+        (LocalTraining(0.1, 8), 64, ["more data than weights", "several local steps",
+                                     "several examples"]),
+        (LocalTraining(0.1, 8, upload="gradient"), 64, ["several examples"]),
+        (LocalTraining(0.1, 1, epochs=3), 1, ["several local steps"]),
+        (LocalTraining(1e-4, 1), 1, ["rounded weights"]),
+    ],
+)  # fmt: skip
+def test_obstacles_of_a_protocol(local, count, names):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Tanh(), nn.Linear(9, 3))
+    at = torch.rand(SHAPE, generator=generator(0, "at"))
+    assert [it.name for it in obstacles(model, SHAPE, local, count, at)] == names
+
+
+def test_obstacles_of_a_model_name_the_layers():
+    found = {it.name: it.value for it in told("tests.fedsim.test_explain:deep").obstacles}
+    assert found["batch norm in training"] == "1 layer, first 1 = BatchNorm2d"
+    assert found["dropout in training"] == "1 layer, first 3 = Dropout"
+    assert found["pooling"] == "1 layer, first 4 = AvgPool2d"
+    assert re.fullmatch(r"\d+% of outputs are 0", found["ReLU has no inverse"])
+    assert found["ReLU has kinks"] == "1 layer"
+
+
+def test_saturated_outputs_are_counted():
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 50), nn.Sigmoid(), nn.Linear(50, 3))
+    at = torch.rand(SHAPE, generator=generator(0, "at"))
+    names = lambda: [it.name for it in obstacles(wide, SHAPE, ONE, 1, at)]
+    assert "saturated Sigmoid" not in names()
+    with torch.no_grad():
+        wide[1].weight.mul_(100)
+    assert "saturated Sigmoid" in names()
+
+
+def test_the_command_prints_a_table_and_the_next_command(capsys, tmp_path):
+    code, out, _err = fedsim(capsys, "explain", "lenet", "mlp", "--input", "1x8x8")
+    assert code == 0
+    assert "recoverable layer by layer" in out.replace("\n", " ")
+    assert "64 of 64" in out
+    assert out.splitlines()[-1].startswith("Next     fedsim explain lenet mlp --input 1x8x8")
+    page = tmp_path / "explain.html"
+    code, out, _ = fedsim(capsys, "explain", "cnn", "--input", "1x8x8", "--set", "model.hidden=9",
+                          "--out", page)  # fmt: skip
+    assert code == 0
+    html = page.read_text()
+    assert html.count("<svg") == 2
+    assert "recoverable jointly" in html
+    assert "<script" not in html
+    assert "http" not in re.sub(r"http://www.w3.org|http://purl.org[^\"]*|https?://[^\"]*creative"
+                                r"[^\"]*|https://matplotlib.org/?", "", html)  # fmt: skip
+    assert str(page) in out
+
+
+def test_the_command_as_json_is_one_object(capsys):
+    code, out, _ = fedsim(capsys, "explain", "lenet", "--input", "1x8x8", "--json",
+                          "--directions", 5)  # fmt: skip
+    assert code == 0
+    (one,) = json.loads(out)["models"]
+    assert one["c"] == 0
+    assert one["jacobian"]["probed"] == 5
+    assert [layer["deficiency"] for layer in one["layers"]] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lennet"], "model.name: must be a known name, got 'lennet'; did you mean 'lenet'"),
+        (["lenet", "--input", "3x32xq"], "--input: must be whole numbers like 3x32x32"),
+        (["lenet", "--input", "0x8x8"], "--input: must be whole numbers"),
+        (["lenet", "--input", "64"], "model.name: 'lenet' cannot be built"),
+        (["lenet", "--lr", "0"], "--lr: must be above 0, got 0"),
+        (["lenet", "--noise", "-1"], "--noise: must be at least 0, got -1"),
+        (["lenet", "--classes", "1"], "--classes: must be at least 2, got 1"),
+        (["lenet", "--upload", "both"], "--upload: must be weights or gradient, got 'both'"),
+        (["lenet", "--upload", "gradient", "--epochs", "2"], "--epochs: must be 1"),
+        (["cnn", "--set", "model.hidden=x"], "model.hidden: .*valid integer"),
+    ],
+)
+def test_bad_input_is_one_sentence(capsys, arguments, sentence):
+    code, _out, err = fedsim(capsys, "explain", *arguments)
+    assert code != 0
+    assert re.search(sentence, err)
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_shapes_are_read_as_written():
+    assert cli_explain.parse_shape("3x32x32") == cli_explain.parse_shape("3×32X32") == (3, 32, 32)
+    assert cli_explain.parse_shape("104") == (104,)
+
+
+def test_a_run_says_before_it_starts_and_in_its_report_why_reconstruction_is_hard(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    small = ["federation.rounds=1", "federation.clients=2", "data.limit=40", "model=lenet"]
+    sets = [part for key in small for part in ("--set", key)]
+    code, out, _ = fedsim(capsys, "run", *sets, "--set", 'attack=["analytic"]', "--out", "there")
+    assert code == 0
+    assert out.index("reconstruction: several local steps") < out.index("round  accuracy")
+    assert (
+        "In the way of reconstruction in round 1: several local steps"
+        in (tmp_path / "there" / "report.html").read_text()
+    )
+    code, out, _ = fedsim(capsys, "run", *sets, "--out", "plain")
+    assert "reconstruction:" not in out
+    rows = RunFolder(tmp_path / "plain").metrics().to_pylist()
+    assert "obstacle" not in {row["metric"] for row in rows}
