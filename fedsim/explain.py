@@ -270,15 +270,17 @@ def _words(
         return "layer by layer", "recoverable layer by layer", reasons
     if seen is None:
         return "open", "not layer by layer; jointly not looked at", reasons
-    if seen.rank < seen.probed and not seen.sharp:
+    if seen.rank < seen.probed and (seen.sketched or not seen.sharp):
+        lost = seen.probed - seen.rank
         reasons.append(
-            f"{seen.probed - seen.rank} directions change the gradient by less than "
-            f"{seen.edge:.0e} of the strongest, which float32 does not tell from nothing"
+            f"{lost} directions are not seen in a random projection of the gradient"
+            if seen.sharp
+            else f"{lost} directions change the gradient by less than {seen.edge:.0e} of the "
+            "strongest, which float32 does not tell from nothing"
         )
         return "open", f"at least {seen.rank} of {size} directions recoverable jointly", reasons
     if seen.rank < seen.probed:  # a random subspace of more dimensions meets all of J's rank
-        about = "about " * seen.sketched
-        return "hidden", f"{about}{size - seen.rank} of {size} directions hidden", reasons
+        return "hidden", f"{size - seen.rank} of {size} directions hidden", reasons
     if seen.probed == size:
         return "jointly", "recoverable jointly", reasons
     reasons.append(f"{seen.probed} random directions all show; looking at {size} takes longer")

@@ -22,7 +22,7 @@ from adversary.inversion.gram import Seen, View
 CHUNK = 64  # directions at a time
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
 EDGES = {torch.float64: 1e-12, torch.float32: 1e-9}
-SKETCH = 4  # rows per input number that all convolutions together keep
+EXACT = 12  # columns per input number up to which the gradient of all convolutions is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +101,8 @@ def spectrum(
     layers = _layers(model, at)
     if not layers:
         raise ValueError("model: must have a convolution or a linear layer with weights, got none")
-    cap = max(1, SKETCH * size // max(1, sum(isinstance(it, nn.Conv2d) for it in layers.values())))
-    views = {name: View(module, cap, generator) for name, module in layers.items()}
+    rows = _rows(layers, size)
+    views = {name: View(module, rows[name], generator) for name, module in layers.items()}
     basis = torch.eye(size, dtype=at.dtype)
     if directions is not None and directions < size:
         drawn = torch.randn(size, directions, generator=generator, dtype=torch.float64)
@@ -176,6 +176,20 @@ def _layers(model: nn.Module, at: Tensor) -> dict[str, nn.Module]:
         for handle in handles:
             handle.remove()
     return {name: module for name, module in found.items() if calls.get(name) == 1}
+
+
+def _rows(layers: Mapping[str, nn.Module], size: int) -> dict[str, int]:
+    """Return how many numbers of each convolution's gradient are kept.
+
+    All of them, or most of the first layers: what pooling hides from the later ones, only these
+    can tell.
+    """
+    convs = {n: m.weight.numel() for n, m in layers.items() if isinstance(m, nn.Conv2d)}
+    if sum(convs.values()) <= EXACT * size:
+        return {name: convs.get(name, 0) for name in layers}
+    third = EXACT * size // 3
+    shares = {name: max(third // 2**i, third // len(convs), 1) for i, name in enumerate(convs)}
+    return {name: shares.get(name, 0) for name in layers}
 
 
 @contextmanager
