@@ -2,7 +2,9 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,14 +21,17 @@ from adversary.schedule import scheduled
 from adversary.validity import validity_number
 from fedsim.catalog import check_options, find, with_extensions
 from fedsim.config import Part
-from fedsim.errors import ConfigError, FedsimError, one_line
+from fedsim.errors import ConfigError, FedsimError, Remark, one_line
 from fedsim.rng import generator
 from fedsim.types import Auxiliary, Leak, Measure, Truth, View
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One attack's answer to one view; `guess` is None where it failed, for `reason`."""
+    """One attack's answer to one view; `guess` is None where it failed, for `reason`.
+
+    An attack that answers may have a remark to make of it (`fedsim.errors.Remark`).
+    """
 
     view: View
     attack: Attack
@@ -34,6 +39,7 @@ class Answer:
     blind: Tensor
     seconds: float
     reason: str | None = None
+    remark: str | None = None
 
 
 def needs(parts: Iterable[Part]) -> set[str]:
@@ -120,17 +126,33 @@ def attack_view(
             guess = guess or family.blind
             blinds[about] = guess(prepared[family.name], _static(auxiliary), stream)
         stream = generator(seed, "infer", attack.name, latest.client, latest.round)
-        guess, reason, start = None, None, time.perf_counter()
+        guess, reason, said, start = None, None, [], time.perf_counter()
+        known = auxiliary if attack.knows_defense else _static(auxiliary)
         try:
-            known = auxiliary if attack.knows_defense else _static(auxiliary)
-            guess = family.check(attack.infer(prepared[family.name], known, stream), auxiliary)
+            with _remarks() as said:
+                guess = family.check(attack.infer(prepared[family.name], known, stream), auxiliary)
         except FedsimError:  # the recording itself is damaged
             raise
         except Exception as error:  # this update defeats this attack; the others go on
             reason = one_line(error)
         seconds = time.perf_counter() - start
-        answers.append(Answer(view, attack, guess, blinds[about], seconds, reason))
+        remark = "; ".join(said) or None
+        answers.append(Answer(view, attack, guess, blinds[about], seconds, reason, remark))
     return answers
+
+
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """Collect the remarks of attacks inside the block; other warnings are passed on."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Remark)
+        yield said
+    for one in caught:
+        if issubclass(one.category, Remark):
+            said.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> list[Measure]:
@@ -151,8 +173,10 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure
     one = lambda guesses, truths: family.grade(guesses[0], truths[0])
     leaks = _rows([answer], _known([truth]), family.metrics, one, update.client)
     what, why = "failed", answer.reason
+    if why is None:
+        what, why = "note", answer.remark
     if why is None and family.remark is not None:
-        what, why = "note", family.remark(answer.view, truth)
+        why = family.remark(answer.view, truth)
     if why is None:
         return leaks, []
     name = f"{answer.attack.name}_{what}"

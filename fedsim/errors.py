@@ -25,6 +25,10 @@ class BadRecording(FedsimError):
     """A file of a run folder is missing, damaged, or from somewhere else."""
 
 
+class Remark(UserWarning):
+    """What an attack says about its own answer, by `warnings.warn`; kept beside the answer."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return the end of a sentence that names the valid value nearest to `name`."""
     valid = sorted(valid)

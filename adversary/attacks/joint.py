@@ -5,28 +5,36 @@ fedsim's own. The residual is that of deep leakage from gradients (L. Zhu, Z. Li
 
 Idea: what no layer tells by itself all layers may tell together. A Gauss-Newton step needs only
 products with the Jacobian of the gradient in the input, which automatic differentiation gives, and
-converges where first-order and quasi-Newton matching diverge.
+converges where first-order and quasi-Newton matching diverge. Of weights after several local steps
+the steps are simulated, and the residual is that of the whole update.
 
-*Server must know*: the weights sent, the gradient of one step, and how many examples it is of.
+*Server must know*: the weights sent, the update, how many examples it is of, and the protocol.
 *Exact when*: the Jacobian has full rank (`fedsim explain`) and activations are smooth; the kinks of
 ReLU stop it early.
 *Differs from the paper*: there is none. Labels come from a label attack. Starts from grey, and from
 noise where there are several examples or restarts; the start with the lowest residual wins.
 """
 
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.inversion.joint import Fit, gauss_newton
+from adversary.inversion.joint import Fit, Residual, gauss_newton, of_gradient, of_upload
+from adversary.inversion.matching import problem_of
 from adversary.inversion.reading import (
     batch_gradient,
     batch_labels,
+    batch_size,
     input_shape,
     precise,
     weights,
 )
-from fedsim.types import Auxiliary, View
+from adversary.steps import num_steps
+from fedsim.types import Auxiliary, Observation, View
 
 SPREAD = 0.1  # standard deviation of a random start
 
@@ -49,24 +57,39 @@ def joint(
         restarts: How many starts.
 
     Raises:
-        ValueError: The client took several steps, or an example's gradient depends on more than
-            the example; names the layer.
+        ValueError: An example's gradient depends on more than the example (names the layer), or
+            as `adversary.inversion.reading.batch_size`, `mean_gradient`.
     """
     if min(steps, restarts) < 1:
         raise ValueError(f"joint: steps, restarts must be at least 1, got {steps}, {restarts}")
     latest, shape = view.latest, input_shape(auxiliary)
-    gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
-    model = precise(auxiliary, latest.sent)
+    count = batch_size(latest)
+    several = latest.local.upload == "weights" and num_steps(latest) > 1
+    residual = _of_steps if several else _of_gradient
+    residual_of = residual(latest, auxiliary)
     labels = batch_labels(view, auxiliary, generator)
     best: Fit | None = None
     for place in range(restarts):
-        start = torch.full((len(labels), *shape), 0.5, dtype=torch.float64)
-        if place or len(labels) > 1:  # equal inputs would stay equal
+        start = torch.full((count, *shape), 0.5, dtype=torch.float64)
+        order = torch.arange(count)
+        if place or count > 1:  # equal inputs would stay equal
             start = start + SPREAD * torch.randn(start.shape, generator=generator)
-        fit = gauss_newton(
-            model, sent, gradient, labels, start,
-            smoothing=latest.local.label_smoothing, steps=steps,
-        )  # fmt: skip
+        if several and count > latest.local.batch_size:  # in which step a label was used is unknown
+            order = torch.randperm(count, generator=generator)
+        fit = gauss_newton(residual_of(labels[order]), start, steps=steps)
         best = fit if best is None or fit.error < best.error else best
     assert best is not None
     return best.inputs.float()
+
+
+def _of_gradient(latest: Observation, auxiliary: Auxiliary) -> Callable[[Tensor], Residual]:
+    gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
+    model, smoothing = precise(auxiliary, latest.sent), latest.local.label_smoothing
+    return lambda labels: of_gradient(model, sent, gradient, labels, smoothing)
+
+
+def _of_steps(latest: Observation, auxiliary: Auxiliary) -> Callable[[Tensor], Residual]:
+    precise(auxiliary, latest.sent)  # names a layer that stands in the way
+    model = copy.deepcopy(auxiliary.model).double()
+    problem = problem_of(latest, replace(auxiliary, model=model))
+    return lambda labels: of_upload(problem, labels)

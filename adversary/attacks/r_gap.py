@@ -18,15 +18,19 @@ are subtracted, and the gradient of an input is taken after its correction. Wher
 directions open, the hybrid takes the picture of least total variation that explains the layer
 exactly (`adversary.inversion.affine`), instead of descending on a weighted sum; and where that
 happens behind the first layer, it goes on with Gauss-Newton steps on the whole gradient, kept if
-they bring it nearer.
+they bring it nearer. A model with a layer that cannot be walked back through (branches, pooling,
+normalisation) is handed over to gradient matching (`inverting_gradients`), and the answer says so.
 """
+
+import warnings
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion.affine import smoothest
-from adversary.inversion.chain import chain
-from adversary.inversion.joint import gauss_newton, misfit
+from adversary.inversion.chain import NotWalkableError, chain
+from adversary.inversion.joint import gauss_newton, misfit, of_gradient
 from adversary.inversion.reading import (
     batch_gradient,
     batch_labels,
@@ -37,6 +41,7 @@ from adversary.inversion.reading import (
 )
 from adversary.inversion.recursive import walk
 from adversary.inversion.systems import ConvSystem, Solution
+from fedsim.errors import Remark
 from fedsim.types import Auxiliary, View
 
 
@@ -65,6 +70,7 @@ def hybrid(
     generator: Generator,
     *,
     steps: int = 20,
+    iterations: int = 1000,
 ) -> Float[Tensor, "1 *shape"]:
     """Return the input of one example, the smoothest picture where the first layer leaves it open.
 
@@ -73,11 +79,18 @@ def hybrid(
         auxiliary: The architecture.
         generator: Of the label attack.
         steps: Gauss-Newton steps where a later layer leaves its input open.
+        iterations: Of gradient matching, where a layer cannot be walked back through.
 
     Raises:
-        ValueError: As `r_gap`.
+        ValueError: There is more than one example or step; or as `inverting_gradients`.
     """
-    return _walked(view, auxiliary, generator, smooth=True, steps=steps)
+    if steps < 1:
+        raise ValueError(f"steps: must be at least 1, got {steps}")
+    try:
+        return _walked(view, auxiliary, generator, smooth=True, steps=steps)
+    except NotWalkableError as reason:
+        warnings.warn(f"{reason}; gradient matching instead", Remark, stacklevel=2)
+    return inverting_gradients(view, auxiliary, generator, restarts=1, iterations=iterations)
 
 
 def _walked(
@@ -86,6 +99,7 @@ def _walked(
     latest, shape = view.latest, input_shape(auxiliary)
     if (size := batch_size(latest)) != 1:
         raise ValueError(f"num_examples: must be 1 to walk back layer by layer, got {size}")
+    layers = chain(auxiliary.model, shape)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
     model = precise(auxiliary, latest.sent)
     labels = batch_labels(view, auxiliary, generator)
@@ -93,12 +107,10 @@ def _walked(
     def correct(place: int, system: ConvSystem, solution: Solution) -> Tensor:  # noqa: ARG001
         return smoothest(solution) if smooth and place == 0 else solution.point
 
-    taken = walk(chain(model, shape), sent, gradient, int(labels[0]), correct)
+    taken = walk(layers, sent, gradient, int(labels[0]), correct)
     x = taken[-1].input.view(1, *shape)
     if smooth and any(step.hidden for step in taken[:-1]):
-        start = x.clamp(0, 1)
-        smoothing = latest.local.label_smoothing
-        fit = gauss_newton(model, sent, gradient, labels, start, smoothing=smoothing, steps=steps)
-        error = misfit(model, sent, gradient, labels, x, smoothing=smoothing)
-        x = fit.inputs if fit.error < error else x
+        residual = of_gradient(model, sent, gradient, labels, latest.local.label_smoothing)
+        fit = gauss_newton(residual, x.clamp(0, 1), steps=steps)
+        x = fit.inputs if fit.error < misfit(residual, x) else x
     return x.float()

@@ -14,6 +14,10 @@ from fedsim.rng import generator
 Shape = tuple[int, ...]
 
 
+class NotWalkableError(ValueError):
+    """A layer cannot be walked back through, whatever the update; the sentence names it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One layer of a chain.
@@ -54,7 +58,7 @@ def chain(model: nn.Module, shape: Shape) -> list[Layer]:
         shape: Of one input.
 
     Raises:
-        ValueError: It has branches, or a layer that cannot be walked back through; names it.
+        NotWalkableError: It has branches, or a layer that cannot be walked back through.
     """
     layers = []
     for name, module in _leaves(model, ""):
@@ -75,7 +79,7 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
             assert child is not None
             yield from _leaves(child, f"{name}.{key}" if name else key)
     elif not name or any(True for _ in module.children()):
-        raise ValueError(
+        raise NotWalkableError(
             f"{name or 'model'} = {type(module).__name__}: layers must follow one another in "
             "nn.Sequential; a layer with branches cannot be walked back through"
         )
@@ -93,9 +97,9 @@ def _kind(name: str, module: nn.Module) -> Literal["linear", "conv", "activation
     what = f"{name} = {type(module).__name__}"
     if isinstance(module, nn.Conv2d):
         if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
-            raise ValueError(f"{what}: must have one group and padding by a number of zeros")
+            raise NotWalkableError(f"{what}: must have one group and padding by a number of zeros")
         return "conv"
-    raise ValueError(f"{what}: cannot be walked back through")
+    raise NotWalkableError(f"{what}: cannot be walked back through")
 
 
 def grad_input(layer: Layer, weight: Tensor, out: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from adversary.inversion.local_steps import flat, one_hot, simulated
+from adversary.inversion.matching import Problem
 from fedsim.types import Params
 
 DENSE = 1100  # unknowns up to which the Jacobian is formed
@@ -36,7 +38,7 @@ class Fit:
 
     Attributes:
         inputs: Shape (n, *shape).
-        error: ‖g(x) − g‖² / ‖g‖².
+        error: ‖u(x) − u‖² / ‖u‖², u the upload.
         steps: Gauss-Newton steps tried.
     """
 
@@ -45,34 +47,30 @@ class Fit:
     steps: int
 
 
-def gauss_newton(
+Residual = Callable[[Float[Tensor, "n *shape"]], Float[Tensor, " entries"]]
+"""Inputs → the upload they would cause less the one observed, over the latter's length; can be
+differentiated."""
+
+
+def of_gradient(
     model: nn.Module,
     sent: Params,
     gradient: Params,
     labels: Int[Tensor, " n"],
-    start: Float[Tensor, "n *shape"],
-    *,
     smoothing: float = 0.0,
-    steps: int = 40,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> Fit:
-    """Minimise ‖g(x) − g‖² over a batch of inputs.
+) -> Residual:
+    """Return the residual of one gradient of a batch.
 
     Args:
         model: The architecture, float64; its weights mean nothing.
         sent: The weights, float64.
         gradient: Observed, the mean over the batch, float64.
         labels: Of the inputs.
-        start: Where to start.
         smoothing: Label smoothing of the loss.
-        steps: At most so many.
-        low: The least value of an input, kept to loosely: steps are clipped one range beyond.
-        high: The largest.
     """
-    names, total = list(gradient), sum(float(g.square().sum()) for g in gradient.values())
-    total = total or 1.0
+    names = list(gradient)
     observed = _flat([gradient[name] for name in names])
+    length = float(observed.norm()) or 1.0
 
     def residual(x: Tensor) -> Tensor:
         leaves = {name: sent[name].detach().requires_grad_() for name in names}
@@ -80,14 +78,51 @@ def gauss_newton(
             functional_call(model, {**sent, **leaves}, (x,)), labels, label_smoothing=smoothing
         )
         found = torch.autograd.grad(loss, [leaves[name] for name in names], create_graph=True)
-        return _flat(found) - observed
+        return (_flat(found) - observed) / length
 
+    return residual
+
+
+def of_upload(problem: Problem, labels: Int[Tensor, " n"]) -> Residual:
+    """Return the residual of an upload after local training, which is simulated.
+
+    Args:
+        problem: What is matched, float64.
+        labels: Of the inputs, in the order of their use.
+    """
+    targets = one_hot(labels, problem.classes, problem.model.dtype)[None]
+    length = float(problem.observed.norm()) or 1.0
+
+    def residual(x: Tensor) -> Tensor:
+        found = flat(simulated(problem.model, x[None], targets, problem.local)) / problem.unit
+        return (found - problem.observed)[0] / length
+
+    return residual
+
+
+def gauss_newton(
+    residual: Residual,
+    start: Float[Tensor, "n *shape"],
+    *,
+    steps: int = 40,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Fit:
+    """Minimise ‖r(x)‖² over a batch of inputs.
+
+    Args:
+        residual: r, of length 1 where the simulated upload is zero.
+        start: Where to start, float64.
+        steps: At most so many.
+        low: The least value of an input, kept to loosely: steps are clipped one range beyond.
+        high: The largest.
+    """
     x, damping = start.clone(), None
     reach = high - low
     at, error = _linearised(residual, x)
     for step in range(steps):
-        if error <= DONE * total:
-            return Fit(x, error / total, step)
+        if error <= DONE:
+            return Fit(x, error, step)
         right = -at.pull(at.value)
         curvature = max(at.curvature(), torch.finfo(x.dtype).tiny)
         damping = START * curvature if damping is None else damping
@@ -100,18 +135,23 @@ def gauss_newton(
                 x, at, error = tried, there, lower
                 damping *= SHRINK
                 if stalled:
-                    return Fit(x, error / total, step + 1)
+                    return Fit(x, error, step + 1)
                 break
             damping *= GROW
             if damping > HOPELESS * curvature:
-                return Fit(x, error / total, step + 1)
-    return Fit(x, error / total, steps)
+                return Fit(x, error, step + 1)
+    return Fit(x, error, steps)
+
+
+def misfit(residual: Residual, inputs: Float[Tensor, "n *shape"]) -> float:
+    """Return ‖r(x)‖²."""
+    return float(residual(inputs).detach().square().sum())
 
 
 class _Linear:
     """The residual at a point, and products with its Jacobian there."""
 
-    def __init__(self, residual: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    def __init__(self, residual: Residual, x: Tensor) -> None:
         self.x = x.detach().requires_grad_()
         with torch.enable_grad():
             self.graph = residual(self.x)
@@ -173,7 +213,7 @@ class _Linear:
         return x
 
 
-def _linearised(residual: Callable[[Tensor], Tensor], x: Tensor) -> tuple[_Linear, float]:
+def _linearised(residual: Residual, x: Tensor) -> tuple[_Linear, float]:
     at = _Linear(residual, x)
     return at, float(at.value.square().sum())
 
@@ -181,15 +221,3 @@ def _linearised(residual: Callable[[Tensor], Tensor], x: Tensor) -> tuple[_Linea
 def _flat(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
-
-def misfit(
-    model: nn.Module,
-    sent: Params,
-    gradient: Params,
-    labels: Int[Tensor, " n"],
-    inputs: Float[Tensor, "n *shape"],
-    *,
-    smoothing: float = 0.0,
-) -> float:
-    """Return ‖g(x) − g‖² / ‖g‖²; arguments as of `gauss_newton`."""
-    return gauss_newton(model, sent, gradient, labels, inputs, smoothing=smoothing, steps=0).error

@@ -64,8 +64,8 @@ def batch_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, 
     steps = num_steps(observation)
     if observation.local.upload == "weights" and steps > 1:
         raise ValueError(
-            f"local: must be one step for this attack, got {steps}; inverting-gradients simulates "
-            "several"
+            f"local: must be one step for this attack, got {steps}; joint and "
+            "inverting-gradients simulate several"
         )
     return mean_gradient(observation, auxiliary)
 

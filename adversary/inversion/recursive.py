@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adversary.inversion.activations import ACTIVATIONS, invert, slope
-from adversary.inversion.chain import Layer, grad_input
+from adversary.inversion.chain import Layer, NotWalkableError, grad_input
 from adversary.inversion.systems import ConvSystem, Solution, solve
 from fedsim.types import Params
 
@@ -77,10 +77,11 @@ def walk(
         centre: What pixels are near that the first layer's system says nothing of.
 
     Raises:
-        ValueError: A layer cannot be walked back through; names it.
+        NotWalkableError: A layer cannot be walked back through; names it.
+        ValueError: No gradient reaches a layer.
     """
     if layers[-1].kind != "linear":
-        raise ValueError(f"{layers[-1].name}: the last layer must be linear")
+        raise NotWalkableError(f"{layers[-1].name}: the last layer must be linear")
     grad_out = head_gradient(layers[-1], sent, gradient, label)
     steps, x = [], torch.zeros(0)
     for place in reversed(range(len(layers))):
@@ -157,7 +158,7 @@ def head_gradient(layer: Layer, sent: Params, gradient: Params, label: int) -> T
         if a * b <= 0
     ]
     if not found:
-        raise ValueError(f"{layer.name}: must have a bias, or one scale of its input must fit")
+        raise NotWalkableError(f"{layer.name}: must have a bias, or one scale of its input must fit")
     aim = functional.one_hot(torch.tensor(label), len(u)).to(u.dtype)
     misfit = [float(((logits * s).softmax(dim=0) - aim - u / s).square().sum()) for s in found]
     return u / found[misfit.index(min(misfit))]
@@ -188,7 +189,7 @@ def _before(
     if type(module) is torch.nn.ReLU:
         on = out > 0
         return torch.where(on, out, torch.nan), grad_out * on
-    raise ValueError(f"{layers[place].name} = {type(module).__name__}: has no inverse")
+    raise NotWalkableError(f"{layers[place].name} = {type(module).__name__}: has no inverse")
 
 
 def _system(

@@ -1,14 +1,19 @@
+import warnings
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from adversary.attacks import ATTACKS
 from adversary.attacks.analytic import analytic
 from adversary.attacks.joint import joint
 from adversary.attacks.r_gap import hybrid, r_gap
 from adversary.attacks.spear import spear
+from adversary.leakage import attack_view, grade
 from clients.train import train
+from fedsim.errors import Remark
 from fedsim.rng import generator
 from fedsim.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.adversary.inversion.inversion_cases import (
@@ -88,13 +93,32 @@ def test_weights_after_one_step_are_a_gradient(attack):
     assert psnr(found, x) > 60
 
 
-@pytest.mark.parametrize("attack", [r_gap, hybrid, joint, analytic, spear])
+@pytest.mark.parametrize("attack", [r_gap, hybrid, analytic, spear])
 def test_several_steps_are_one_clear_sentence(attack):
     observed, known, _ = seen(perceptron(), 1)
     local = replace(STEP, epochs=3)
     several = View([replace(observed.latest, local=local)])
     with pytest.raises(ValueError, match="local: must be one step for this attack, got 3"):
         attack(several, known, generator(0))
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        LocalTraining(0.1, 1, epochs=2, upload="weights"),
+        LocalTraining(0.1, 1, epochs=3, upload="weights", momentum=0.9),
+    ],
+)
+def test_the_joint_attack_simulates_local_steps(local):
+    model, x = conv(), images(1, 3, 8, 8).float()
+    labels, before = torch.tensor([3]), sent(model)
+    after, _ = train(model, before, x, labels, local, generator=generator(0))
+    model.load_state_dict(before)
+    delta = {name: after[name] - before[name] for name in before}
+    observed = View([Observation(before, Update(1, "0", delta, 1), local)])
+    known = Auxiliary(model, CLASSES, input_shape=(3, 8, 8))
+    found = joint(observed, known, generator(0), steps=12)
+    assert psnr(found, x) > 100
 
 
 @pytest.mark.parametrize("attack", [r_gap, hybrid])
@@ -108,7 +132,8 @@ def test_a_batch_is_one_clear_sentence(attack):
     ("attack", "layer", "reason"),
     [
         (r_gap, nn.MaxPool2d(2), "1 = MaxPool2d: cannot be walked back"),
-        (r_gap, nn.BatchNorm2d(6), "1 = BatchNorm2d: an example's gradient depends on what"),
+        (r_gap, nn.BatchNorm2d(6), "1 = BatchNorm2d: cannot be walked back"),
+        (joint, nn.BatchNorm2d(6), "1 = BatchNorm2d: an example's gradient depends on what"),
         (joint, nn.Dropout(0.5), "1 = Dropout: an example's gradient depends on what"),
         (spear, nn.Identity(), "0 = Conv2d: the first layer must be linear"),
         (analytic, nn.Identity(), "0 = Conv2d: the first layer must be linear"),
@@ -121,6 +146,54 @@ def test_a_layer_that_does_not_go_is_named(attack, layer, reason):
     observed, known, _ = seen(model.eval(), 1)
     with pytest.raises(ValueError, match=reason):
         attack(observed, known, generator(0))
+
+
+class Residual(nn.Module):
+    """A block with a branch."""
+
+    def __init__(self, input_shape=(3, 8, 8), num_classes=CLASSES):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3, padding=1)
+        self.head = nn.Linear(432, num_classes)
+
+    def forward(self, x):
+        h = torch.sigmoid(self.one(x))
+        return self.head((h + torch.sigmoid(self.two(h))).flatten(1))
+
+
+def pooled(layer):
+    return net(nn.Conv2d(3, 12, 3), layer, nn.Tanh(), nn.Flatten(), nn.Linear(108, CLASSES)).float()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Residual(), "model = Residual: layers must follow"),
+        (pooled(nn.AvgPool2d(2)), "1 = AvgPool2d: cannot be walked back through; gradient match"),
+    ],
+)
+def test_the_hybrid_hands_over_to_gradient_matching_and_says_why(model, said):
+    observed, known, x = seen(model, 1, blocks=True)
+    with pytest.warns(Remark, match=said):
+        found = hybrid(observed, known, generator(0), iterations=300)
+    assert psnr(found, x) > psnr(torch.full_like(x, 0.5), x) + 5
+
+
+def test_a_remark_stands_beside_the_answer_in_the_metrics_and_other_warnings_pass():
+    observed, known, _ = seen(pooled(nn.AvgPool2d(2)), 1)
+    attack = replace(ATTACKS["hybrid"], infer=partial(hybrid, iterations=3))
+    (answer,) = attack_view(observed, [attack], known, 0)
+    _, (row,) = grade(answer, None)
+    assert (row.metric, row.client) == ("hybrid_note", "0")
+    assert "gradient matching instead" in row.reason
+
+    def loud(view, auxiliary, stream):
+        warnings.warn("an overflow", RuntimeWarning, stacklevel=1)
+        return torch.zeros(1, 3, 8, 8)
+
+    with pytest.warns(RuntimeWarning, match="an overflow"):
+        (answer,) = attack_view(observed, [replace(attack, infer=loud)], known, 0)
+    assert answer.remark is None
 
 
 def test_what_is_missing_or_broken_is_one_clear_sentence():

@@ -50,4 +50,4 @@ def test_llg_plus_on_untrained_models(size, labels):
 @pytest.mark.parametrize(("attack", "figure"), [(llg, 0.66), (llg_star, 0.42), (llg_plus, 0.63)])
 def test_degradation_after_3000_steps(attack, figure):
     cell = Cell("3000 steps", model="lenet", steps=3000, batch=8, size=8)
-    assert rate(attack, cell, trials=80, model_seeds=2) == pytest.approx(figure, abs=0.04)
+    assert rate(attack, cell, trials=80, model_seeds=1) == pytest.approx(figure, abs=0.04)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from adversary.inversion import joint
-from adversary.inversion.joint import gauss_newton, misfit
+from adversary.inversion.joint import gauss_newton, misfit, of_gradient
 from tests.adversary.inversion.inversion_cases import CLASSES, gradient, images, net, psnr, sent
 
 LABEL = torch.tensor([2])
@@ -18,8 +18,11 @@ def open_net():
 
 
 def fitted(model, x, labels=LABEL, **options):
-    seen = gradient(model, x, labels)
-    return gauss_newton(model, sent(model), seen, labels, torch.full_like(x, 0.5), **options)
+    return gauss_newton(seen_of(model, x, labels), torch.full_like(x, 0.5), **options)
+
+
+def seen_of(model, x, labels=LABEL):
+    return of_gradient(model, sent(model), gradient(model, x, labels), labels)
 
 
 @pytest.mark.parametrize("dense", [0, 1100])
@@ -34,7 +37,7 @@ def test_it_finds_the_input_of_a_net_that_no_recursion_walks(dense, monkeypatch)
 def test_rounded_gradients_leave_what_their_rounding_leaves():
     model, x = open_net(), images(1, 1, 8, 8)
     seen = {name: g.float().double() for name, g in gradient(model, x, LABEL).items()}
-    found = gauss_newton(model, sent(model), seen, LABEL, torch.full_like(x, 0.5))
+    found = gauss_newton(of_gradient(model, sent(model), seen, LABEL), torch.full_like(x, 0.5))
     assert 50 < psnr(found.inputs, x) < 200
 
 
@@ -42,17 +45,16 @@ def test_a_batch_is_found_up_to_its_order():
     model = net(nn.Flatten(), nn.Linear(16, 60), nn.Sigmoid(), nn.Linear(60, CLASSES))
     x, labels = images(2, 1, 4, 4), torch.tensor([0, 3])
     start = 0.5 + 0.1 * torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    found = gauss_newton(model, sent(model), gradient(model, x, labels), labels, start.double())
+    found = gauss_newton(seen_of(model, x, labels), start.double())
     assert psnr(found.inputs, x) > 60
 
 
 def test_steps_never_make_the_error_larger_and_the_error_is_that_of_the_answer():
     model, x = open_net(), images(1, 1, 8, 8)
-    seen = gradient(model, x, LABEL)
     errors = [fitted(model, x, steps=steps).error for steps in (0, 1, 2, 4)]
     assert errors == sorted(errors, reverse=True)
     last = fitted(model, x, steps=4)
-    again = misfit(model, sent(model), seen, LABEL, last.inputs)
+    again = misfit(seen_of(model, x), last.inputs)
     assert again == pytest.approx(last.error)
 
 
@@ -77,6 +79,6 @@ def test_a_kinked_net_gives_an_answer_no_worse_than_grey():
     model = net(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, CLASSES))
     x = images(1, 1, 8, 8)
     found = fitted(model, x)
-    grey = misfit(model, sent(model), gradient(model, x, LABEL), LABEL, torch.full_like(x, 0.5))
+    grey = misfit(seen_of(model, x), torch.full_like(x, 0.5))
     assert found.error < grey
     assert bool(torch.isfinite(found.inputs).all())
