@@ -12,6 +12,7 @@ from fedsim.report_figures import STYLE, Picture
 from fedsim.report_gallery import galleries
 from fedsim.report_page import PAGE
 from fedsim.report_pictures import heat_map, over_rounds, side_by_side
+from fedsim.report_settings import against_settings
 from fedsim.report_warnings import groups, remarks, warnings
 from fedsim.run_folder import RunFolder
 from fedsim.units import written
@@ -60,7 +61,7 @@ def _of_several(runs: Sequence[RunData]) -> list[Picture]:
     """Return the pictures that compare runs: of many, only their sums."""
     compared = trade_off([Defended(run) for run in runs])
     lines = [side_by_side(runs)] if len(runs) <= MOST_LINES else []
-    return [*([compared] if compared else []), *lines]
+    return [*([compared] if compared else []), *against_settings(runs), *lines]
 
 
 def _of_one(run: RunData, client: str | None) -> list[Picture]:

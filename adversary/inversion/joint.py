@@ -22,7 +22,9 @@ from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.matching import Problem
 from fedsim.types import Params
 
-DENSE = 1100  # unknowns up to which the Jacobian is formed
+DENSE = 1100  # unknowns up to which the Jacobian is formed, of so many entries
+ENTRIES = 2**28
+TOGETHER = 64  # of its columns
 INNER = 120  # steps of conjugate gradients
 FORCING = 1e-3  # residual of the inner system that is enough
 GROW, SHRINK = 4.0, 0.25  # of the damping
@@ -176,6 +178,14 @@ class _Linear:
         )
         return found
 
+    def _pushed(self, v: Tensor) -> Tensor:
+        """Return J·v of several v at once, (rows, entries)."""
+        (found,) = torch.autograd.grad(
+            self.pulled, self.dual, v, is_grads_batched=True, retain_graph=True,
+            materialize_grads=True,
+        )  # fmt: skip
+        return found
+
     def curvature(self) -> float:
         """Return about the mean diagonal of JᵀJ."""
         probe = torch.sign(torch.sin(torch.arange(1.0, self.x.numel() + 1)) + 1e-9)
@@ -186,14 +196,14 @@ class _Linear:
         """Return JᵀJ."""
         if self._gram is None:
             unit = torch.eye(self.x.numel(), dtype=self.x.dtype)
-            columns = [self.push(row.view_as(self.x)) for row in unit]
-            jacobian = torch.stack(columns)
+            columns = [self._pushed(rows.view(-1, *self.x.shape)) for rows in unit.split(TOGETHER)]
+            jacobian = torch.cat(columns)
             self._gram = jacobian @ jacobian.T
         return self._gram
 
     def solve(self, right: Tensor, damping: float) -> Tensor:
         """Return (JᵀJ + damping)⁻¹·right."""
-        if right.numel() <= DENSE:
+        if right.numel() <= DENSE and right.numel() * self.dual.numel() <= ENTRIES:
             gram = self.gram() + damping * torch.eye(right.numel(), dtype=right.dtype)
             factor = torch.linalg.cholesky_ex(gram)[0]
             return torch.cholesky_solve(right.flatten()[:, None], factor)[:, 0].view_as(right)
@@ -220,4 +230,3 @@ def _linearised(residual: Residual, x: Tensor) -> tuple[_Linear, float]:
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
-

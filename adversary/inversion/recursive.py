@@ -158,7 +158,9 @@ def head_gradient(layer: Layer, sent: Params, gradient: Params, label: int) -> T
         if a * b <= 0
     ]
     if not found:
-        raise NotWalkableError(f"{layer.name}: must have a bias, or one scale of its input must fit")
+        raise NotWalkableError(
+            f"{layer.name}: must have a bias, or one scale of its input must fit"
+        )
     aim = functional.one_hot(torch.tensor(label), len(u)).to(u.dtype)
     misfit = [float(((logits * s).softmax(dim=0) - aim - u / s).square().sum()) for s in found]
     return u / found[misfit.index(min(misfit))]

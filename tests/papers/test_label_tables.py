@@ -17,7 +17,9 @@ SEVERAL = [
     "half-trained 64,8,5,.05 unb", "momentum 64,8,5,.02 unb", "prox 64,8,5,.05 unb",
     "smooth 64,8,5,.05 0.5",
 ]  # fmt: skip
-SLOW = {name for name in CELLS if {"C=100", "cifar", "1000"} & set(name.split())}  # see the benchmark
+SLOW = {
+    name for name in CELLS if {"C=100", "cifar", "1000"} & set(name.split())
+}  # see the benchmark
 # Cells in which no peer comes near: multi-epoch, small trained batches, signed features, pruned.
 ABOVE = {
     "trained 200 iid 8", "trained 200 unb 8", "tanh trained 100 unb 8",
