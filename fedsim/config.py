@@ -123,12 +123,17 @@ class Record(Section):
 
 
 class Engine(Section):
-    """Where clients run; `threads` holds in every engine, so that all give the same bits."""
+    """Where clients run; `threads` holds in every engine, so that all give the same bits.
+
+    With `attackers` that many rounds are attacked in processes of their own (Ray tasks where the
+    engine is Ray) while training goes on; without, after every round.
+    """
 
     name: Literal["inline", "ray"] = "inline"
     address: str | None = None
     workers: Count | None = None
     threads: Count = 1
+    attackers: Natural = 0
 
 
 class Config(Section):

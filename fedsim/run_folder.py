@@ -155,7 +155,9 @@ class RunFolder:
         """
         last = max(self.finished_rounds, default=None)
         begun = {name: _numbers(self.path / name) for name in ("rounds", "truth")}
-        if max(begun["rounds"], default=0) > (last or 0) + 1:  # not a run that was killed
+        ahead = 1 + self.config.engine.attackers  # rounds that are begun and not finished
+        most = max(begun["rounds"], default=0)
+        if last is None and most > ahead:  # not a run that was killed
             raise BadRecording(f"{self.path}: must hold state/ to go on from, got rounds alone")
         for name, numbers in begun.items():
             for number in numbers:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from torch.nn import functional
 import strategies
 from clients.train import load
 from fedsim import config as configs
+from fedsim.attackers import Collect, attackers
 from fedsim.errors import ConfigError, FedsimError, RunStopped, is_disk_full, one_line
 from fedsim.params import cast_like
-from fedsim.plan import Plan, attack_round, prepare, price, with_versions
+from fedsim.plan import Plan, prepare, price, with_versions
 from fedsim.report import write_report
 from fedsim.run_folder import REPORT, Checkpoint, RunFolder
 from fedsim.types import Leak, Measure, Params
@@ -72,32 +73,66 @@ def federate(
     tape = Tape(folder.path, every=record.every, clients=record.clients, append=True)
     recording = Recording(plan.strategy, tape, client_of=client_of, upload=plan.local.upload)
     taken = Counter[str]() if start is None else _taken(folder)
+    waiting: deque[_Trained] = deque()
+
+    def finish(trained: _Trained) -> None:
+        found = trained.attacked()
+        measures = found.measures + trained.measures
+        measures.append(Measure(trained.round, "server", "attack_seconds", found.seconds))
+        folder.commit(trained.checkpoint, found.leaks, measures, found.guesses)
+        seconds = trained.seconds + found.seconds
+        on_round(_told(trained.round, measures, found.leaks, trained.failures, seconds))
+
     try:
         if start is None:
             start = _begin(plan, folder, on_round)
         else:
             state.restore(plan.strategy, dict(start.strategy[0]), dict(start.strategy[1]))
         params = start.params
-        for round_ in range(start.round + 1, plan.config.federation.rounds + 1):
-            begun = time.perf_counter()
-            params = _train_round(plan, recording, grid, round_, params)
-            trained = time.perf_counter()
-            leaks, measures, guesses = attack_round(plan, folder, round_)
-            attacked = time.perf_counter()
-            measures += _evaluate(plan, round_, params)
-            measures += _costs(round_, recording, trained - begun, attacked - trained)
-            taken.update(recording.norms.keys())
-            measures += price(plan, folder, round_, taken)
-            checkpoint = Checkpoint(round_, params, state.capture(plan.strategy), client_states())
-            folder.commit(checkpoint, leaks, measures, guesses)
-            seconds = time.perf_counter() - begun
-            on_round(_told(round_, measures, leaks, recording.failures, seconds))
+        with attackers(plan, folder) as attack:
+            for round_ in range(start.round + 1, plan.config.federation.rounds + 1):
+                begun = time.perf_counter()
+                try:
+                    params = _train_round(plan, recording, grid, round_, params)
+                except RunStopped:
+                    while waiting:
+                        finish(waiting.popleft())
+                    raise
+                spent = time.perf_counter() - begun
+                attacked = attack(round_)
+                measures = _evaluate(plan, round_, params) + _costs(round_, recording, spent)
+                taken.update(recording.norms.keys())
+                measures += price(plan, folder, round_, taken)
+                memory = state.capture(plan.strategy)
+                checkpoint = Checkpoint(round_, params, memory, client_states())
+                seconds, failures = time.perf_counter() - begun, tuple(recording.failures)
+                waiting.append(_Trained(checkpoint, attacked, measures, failures, seconds))
+                if len(waiting) > plan.config.engine.attackers:
+                    finish(waiting.popleft())
+            while waiting:
+                finish(waiting.popleft())
     except OSError as error:
         if not is_disk_full(error):
             raise
         raise RunStopped(f"{folder.path}: the disk is full; finished rounds are kept") from None
     finally:
         _write_tables(folder)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A round that is trained and waits for its attacks, before it is committed."""
+
+    checkpoint: Checkpoint
+    attacked: Collect
+    measures: list[Measure]
+    failures: Sequence[tuple[str, str]]
+    seconds: float
+
+    @property
+    def round(self) -> int:
+        """Its number."""
+        return self.checkpoint.round
 
 
 def _taken(folder: RunFolder) -> Counter[str]:
@@ -214,9 +249,7 @@ def _evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
     ]
 
 
-def _costs(
-    round_: int, recording: Recording, train_seconds: float, attack_seconds: float
-) -> list[Measure]:
+def _costs(round_: int, recording: Recording, train_seconds: float) -> list[Measure]:
     norms = recording.norms.items()
     return [
         *(Measure(round_, "client", "update_norm", value, client) for client, value in norms),
@@ -225,7 +258,6 @@ def _costs(
             for client, reason in recording.failures
         ),
         Measure(round_, "server", "train_seconds", train_seconds),
-        Measure(round_, "server", "attack_seconds", attack_seconds),
     ]
 
 

@@ -6,6 +6,7 @@ from fedsim.errors import BadRecording, ConfigError, RunStopped
 from fedsim.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
 
+RAY = {"name": "ray", "workers": 2, "attackers": 1}
 STATEFUL = ({"name": "tests.builders:sticky"}, {"name": "gaussian", "std": 0.001})
 
 
@@ -26,7 +27,7 @@ def test_ray_gives_the_same_bits_as_inline(tmp_path, monkeypatch):
         "defense": list(STATEFUL),
     }
     inline = api.run(small_config(**tables), tmp_path / "inline")
-    ray = api.run(small_config(**tables, engine={"name": "ray", "workers": 2}), tmp_path / "ray")
+    ray = api.run(small_config(**tables, engine=RAY), tmp_path / "ray")
     assert_same(inline, ray)
     assert len(outcome(ray)[1]) == 3 * 3 * (2 + 2) * 5  # with and without knowing the defense
 
@@ -216,7 +217,7 @@ def test_a_recording_of_another_model_is_named(tmp_path):
 def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")
     config = small_config(
-        federation={"timeout": 20.0, "rounds": 1},
+        federation={"timeout": 40.0, "rounds": 1},
         defense=[{"name": "tests.fedsim.test_engines:first_is_slow"}],
         engine={"name": "ray", "workers": 1},
     )
@@ -232,7 +233,7 @@ def first_is_slow():
 
     def slow(generator):
         if next(count) == 1:
-            time.sleep(60)
+            time.sleep(600)
         return False
 
     return _fail(slow)
