@@ -9,6 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError, model_validator
 
 from fedsim.catalog import lower_first
+from fedsim.config_foreign import Foreign
 from fedsim.config_game import Game
 from fedsim.config_types import (
     Count,
@@ -26,6 +27,7 @@ from fedsim.errors import ConfigError, nearest
 from fedsim.types import LocalTraining, Upload
 
 LISTS = ("defense", "attack")  # keys that hold a list of parts
+FOREIGN = {"seed", "model", "local", "attack", "foreign", "versions"}
 
 
 class Federation(Section):
@@ -145,6 +147,7 @@ class Config(Section):
     record: Record = Record()
     engine: Engine = Engine()
     game: Game = Game()
+    foreign: Foreign | None = None
     versions: dict[str, str] = {}  # noqa: RUF012
 
     @model_validator(mode="after")
@@ -171,11 +174,13 @@ class Config(Section):
 
     @property
     def _sgd(self) -> bool:
+        if self.foreign:  # whose strategy is not known
+            return self.local.upload == "gradient"
         return self.federation.strategy == "fedsgd"
 
     def local_training(self, proximal_mu: float = 0.0) -> LocalTraining:
         """Return what the protocol tells every party about local training."""
-        upload: Upload = "gradient" if self._sgd else "weights"
+        upload: Upload = self.local.upload or ("gradient" if self._sgd else "weights")
         told = self.local.model_dump(exclude={"upload"})
         return LocalTraining(upload=upload, proximal_mu=proximal_mu, **told)
 
@@ -236,8 +241,12 @@ def read(
 
 
 def dump(config: Config) -> str:
-    """Return the config as TOML; keys without a value are left out."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    """Return the config as TOML; keys without a value are left out.
+
+    Of a recording that fedsim did not run, only what is known of it.
+    """
+    known = FOREIGN if config.foreign else None
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True, include=known))
 
 
 def _parsed(setting: str) -> tuple[str, Any]:

@@ -110,6 +110,9 @@ def galleries(run: RunData) -> list[Gallery]:
     names = graded or [name for name in run.attacks if name in known]
     if not names:
         return []
+    if run.folder.config.foreign:
+        reason = "The clients' own examples are not at hand: this is another app's recording."
+        return [_gallery(run, name, None, reason) for name in names[:SHOWN_ATTACKS]]
     try:
         federated, reason = federate(run.folder.config), None
     except ConfigError as error:

@@ -111,8 +111,13 @@ class RunFolder:
 
     @property
     def truth(self) -> Path:
-        """The folder of the clients' ground truth."""
-        return self.path / "truth"
+        """The folder of the clients' ground truth; of another app's, where its user says it is.
+
+        Raises:
+            BadRecording: The config was not written by fedsim.
+        """
+        foreign = self.config.foreign if (self.path / "config.toml").exists() else None
+        return Path(foreign.truth) if foreign and foreign.truth else self.path / "truth"
 
     @property
     def finished_rounds(self) -> list[int]:

@@ -10,13 +10,14 @@ client's precision, exactly as a real server would see it.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
 from fedsim.config import Record
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile, save_tensors
-from fedsim.types import LocalTraining, Observation, Params, Update, View
+from fedsim.types import LocalTraining, Observation, Params, Update, Upload, View
 
 SENT = "sent"
 
@@ -90,6 +91,20 @@ def recorded_clients(folder: Path, round_: int) -> list[str]:
     names = [path.stem for path in _path(folder, round_, SENT).parent.glob("[!.]*.safetensors")]
     names = [name for name in names if name != SENT]
     return sorted(names, key=lambda name: (not name.isdigit(), name.zfill(20)))
+
+
+def upload_kind(folder: Path, round_: int, client: str) -> Upload:
+    """Return what a recorded client uploaded: "weights" or "gradient".
+
+    Raises:
+        BadRecording: The file is damaged, or was not written by a recorder.
+    """
+    upload = TensorFile(_path(folder, round_, client))
+    told = upload.metadata.get("upload")
+    for kind in get_args(Upload):
+        if told == kind:
+            return kind
+    raise BadRecording(f"{upload.path}: upload must be weights or gradient, got {told}")
 
 
 def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
