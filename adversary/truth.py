@@ -1,5 +1,6 @@
 """Ground truth, as the clients of a simulation wrote it beside the run; attacks never read it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,3 +31,11 @@ def read_truth(folder: Path, round_: int, client: str) -> Truth | None:
     # Another app's clients need not have rows of a training set that the grader has too.
     indices = tensors["indices"] if "indices" in tensors else torch.zeros(0, dtype=torch.int64)
     return Truth(labels=labels.long(), indices=indices)
+
+
+def joined(truths: Sequence[Truth]) -> Truth:
+    """Return what was used in all of them: over rounds, or over the clients of a cohort."""
+    return Truth(
+        labels=torch.cat([truth.labels for truth in truths]),
+        indices=torch.cat([truth.indices for truth in truths]),
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from fedsim.catalog import lower_first
 from fedsim.config_foreign import Foreign
 from fedsim.config_game import Game
+from fedsim.config_secure import Switch
 from fedsim.config_types import (
     Count,
     Named,
@@ -40,6 +41,7 @@ class Federation(Section):
     options: dict[str, Any] = {}  # noqa: RUF012 pydantic copies it
     timeout: Positive = 3600.0
     evaluate_every: Natural = 1
+    secure_aggregation: Switch = None
 
     @model_validator(mode="after")
     def _sampled(self) -> "Federation":
@@ -47,6 +49,8 @@ class Federation(Section):
             raise ValueError(
                 f"per_round: must be at most clients = {self.clients}, got {self.per_round}"
             )
+        if self.secure_aggregation and self.sampled < 2:
+            raise ValueError("secure_aggregation: must have at least 2 clients per round, got 1")
         return self
 
     def is_evaluated(self, round_: int) -> bool:
@@ -161,6 +165,11 @@ class Config(Section):
             raise ValueError(f"local.epochs: must be 1 with fedsgd, got {self.local.epochs}")
         if self._sgd and self.local.momentum:
             raise ValueError(f"local.momentum: must be 0 with fedsgd, got {self.local.momentum}")
+        if self.federation.secure_aggregation and self.record.clients is not None:
+            raise ValueError(
+                "record.clients: must be left out with secure aggregation, which shows no client, "
+                f"got {list(self.record.clients)}"
+            )
         unknown = {*(self.record.clients or ())} - set(map(str, range(self.federation.clients)))
         if unknown:
             raise ValueError(

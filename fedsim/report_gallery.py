@@ -16,7 +16,6 @@ from torch import Tensor
 
 from adversary.images import ssim
 from adversary.reconstructions import METRICS, decibels, is_image, paired, scaled
-from adversary.truth import read_truth
 from fedsim.data import Federated, federate
 from fedsim.errors import ConfigError
 from fedsim.originals import with_inputs
@@ -207,7 +206,7 @@ def _recovered(
     run: RunData, attack: str, round_: int, client: str, federated: Federated | None
 ) -> Recovered | None:
     """Return what was recovered from a client, beside its examples; None without them."""
-    truth = read_truth(run.folder.truth, round_, client)
+    truth = run.folder.truth_of(round_, client)
     if federated is None or truth is None or not len(truth.indices):
         return None
     seed = run.folder.config.seed

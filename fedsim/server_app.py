@@ -70,7 +70,8 @@ def federate(
     """
     record = plan.config.record
     tape = Tape(folder.path, every=record.every, clients=record.clients, append=True)
-    recording = Recording(plan.strategy, tape, client_of=client_of, upload=plan.local.upload)
+    strategy = strategies.secured(plan.strategy, plan.config)
+    recording = Recording(strategy, tape, client_of=client_of, upload=plan.local.upload)
     taken = Counter[str]() if start is None else _taken(folder)
     try:
         if start is None:
@@ -86,7 +87,7 @@ def federate(
             attacked = time.perf_counter()
             measures += _evaluate(plan, round_, params)
             measures += _costs(round_, recording, trained - begun, attacked - trained)
-            taken.update(recording.norms.keys())
+            taken.update(recording.members)
             measures += price(plan, folder, round_, taken)
             checkpoint = Checkpoint(round_, params, state.capture(plan.strategy), client_states())
             folder.commit(checkpoint, leaks, measures, guesses)
@@ -103,7 +104,8 @@ def federate(
 def _taken(folder: RunFolder) -> Counter[str]:
     """Return how many finished rounds each client took part in."""
     rows = folder.metrics().to_pylist()
-    return Counter(row["client"] for row in rows if row["metric"] == "update_norm")
+    took_part = {"update_norm", "summed"}  # under secure aggregation the norm is a cohort's
+    return Counter(row["client"] for row in rows if row["metric"] in took_part)
 
 
 def _begin(plan: Plan, folder: RunFolder, on_round: Callable[[Round], None]) -> Checkpoint:
@@ -220,6 +222,11 @@ def _costs(
     norms = recording.norms.items()
     return [
         *(Measure(round_, "client", "update_norm", value, client) for client, value in norms),
+        *(
+            Measure(round_, "client", "summed", 1.0, client)
+            for client in recording.members
+            if client not in recording.norms
+        ),
         *(
             Measure(round_, "client", "failed", 1.0, client, reason)
             for client, reason in recording.failures
