@@ -122,6 +122,10 @@ def attack_view(
         stream = generator(seed, "infer", attack.name, latest.client, latest.round)
         guess, reason, start = None, None, time.perf_counter()
         try:
+            if family.alone and latest.num_clients > 1:
+                raise ValueError(
+                    f"num_clients: must be 1 to {family.alone}, got {latest.num_clients}"
+                )
             known = auxiliary if attack.knows_defense else _static(auxiliary)
             guess = family.check(attack.infer(prepared[family.name], known, stream), auxiliary)
         except FedsimError:  # the recording itself is damaged

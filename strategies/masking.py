@@ -82,7 +82,10 @@ class Protocol:
 
     @property
     def error(self) -> float:
-        """The most that rounding adds to a weighted sum; over the total weight, to the mean."""
+        """The most that rounding to whole numbers adds to a weighted sum.
+
+        Over the total weight it is that of the mean, which is also rounded to float64.
+        """
         return len(self.members) / (2 * self.scale)
 
     def neighbourhood(self, member: str) -> list[str]:

@@ -19,7 +19,7 @@ from fedsim.types import Params, Upload
 from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of
-from strategies.tape import Tape, cohort_name
+from strategies.tape import Tape, cohort_name, in_order
 
 
 class _Refused(FedsimError):
@@ -150,7 +150,7 @@ class Recording(Strategy):
         return strategy.aggregate_sum(round_, found)
 
     def _write_sum(self, round_: int, found: Sum, sent: Params) -> None:
-        self.members = tuple(self.client_of(node) for node in found.members)
+        self.members = in_order(self.client_of(node) for node in found.members)
         cohort = cohort_name(self.members)
         self.norms[cohort] = _update_norm(found.mean, sent if self.upload == "weights" else None)
         if self.tape.keeps(round_):

@@ -34,6 +34,7 @@ SINGLE = (
     flower.FedXgbBagging,
     flower.FedXgbCyclic,
     flower.Krum,
+    flower.MultiKrum,
     flower.QFedAvg,
 )
 

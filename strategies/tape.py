@@ -107,8 +107,12 @@ def recorded_rounds(folder: Path) -> list[int]:
 def recorded_clients(folder: Path, round_: int) -> list[str]:
     """Return the clients on a tape in one round, numbers in numerical order."""
     names = [path.stem for path in _path(folder, round_, SENT).parent.glob("[!.]*.safetensors")]
-    names = [name for name in names if name != SENT]
-    return sorted(names, key=lambda name: (not name.isdigit(), name.zfill(20)))
+    return list(in_order(name for name in names if name != SENT))
+
+
+def in_order(clients: Iterable[str]) -> tuple[str, ...]:
+    """Return clients sorted, numbers in numerical order."""
+    return tuple(sorted(clients, key=lambda name: (not name.isdigit(), name.zfill(20))))
 
 
 def cohort_name(members: Iterable[str]) -> str:
