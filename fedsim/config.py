@@ -3,15 +3,15 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError, model_validator
 
 from fedsim.catalog import lower_first
+from fedsim.config_federation import Federation
 from fedsim.config_foreign import Foreign
 from fedsim.config_game import Game
-from fedsim.config_secure import Switch
 from fedsim.config_types import (
     Count,
     Named,
@@ -29,39 +29,6 @@ from fedsim.types import LocalTraining, Upload
 
 LISTS = ("defense", "attack")  # keys that hold a list of parts
 FOREIGN = {"seed", "model", "local", "attack", "foreign", "versions"}
-
-
-class Federation(Section):
-    """Who trains together, how often, and how the server aggregates."""
-
-    rounds: Count = 10
-    clients: Count = 10
-    per_round: Count | None = None
-    strategy: str = "fedavg"
-    options: dict[str, Any] = {}  # noqa: RUF012 pydantic copies it
-    timeout: Positive = 3600.0
-    evaluate_every: Natural = 1
-    secure_aggregation: Switch = None
-
-    @model_validator(mode="after")
-    def _sampled(self) -> "Federation":
-        if self.per_round is not None and self.per_round > self.clients:
-            raise ValueError(
-                f"per_round: must be at most clients = {self.clients}, got {self.per_round}"
-            )
-        if self.secure_aggregation and self.sampled < 2:
-            raise ValueError("secure_aggregation: must have at least 2 clients per round, got 1")
-        return self
-
-    def is_evaluated(self, round_: int) -> bool:
-        """Whether the model is tested after a round; after the last one too, unless never."""
-        every = self.evaluate_every
-        return bool(every) and (round_ % every == 0 or round_ == self.rounds)
-
-    @property
-    def sampled(self) -> int:
-        """Clients that train in each round."""
-        return self.clients if self.per_round is None else self.per_round
 
 
 class Data(Part):
@@ -309,8 +276,11 @@ def _sentence(error: ValidationError) -> str:
 def _keys(sections: Iterable[Any]) -> list[str]:
     model: type[BaseModel] = Config
     for section in sections:
-        inner = model.model_fields[section].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        known = model.model_fields.get(section)
+        inner = known.annotation if known else None
+        found = [part for part in (inner, *get_args(inner)) if isinstance(part, type)]
+        models = [part for part in found if issubclass(part, BaseModel)]
+        if not models:
             return []
-        model = inner
+        model = models[0]
     return list(model.model_fields)

@@ -26,6 +26,7 @@ from fedsim.originals import with_inputs
 from fedsim.params import mismatch
 from fedsim.rng import generator
 from fedsim.run_folder import RunFolder
+from fedsim.truths import truth_of
 from fedsim.types import Auxiliary, Candidates, Leak, LocalTraining, Measure, Truth
 from strategies.masking import Protocol
 from strategies.tape import recorded_clients, recorded_rounds, views
@@ -217,7 +218,7 @@ def truths_of(
         rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
     read: dict[str, Truth | None] = {}
     for client in clients:
-        used = [folder.truth_of(number, client) for number in rounds]
+        used = [truth_of(folder, number, client) for number in rounds]
         there = [truth for truth in used if truth is not None]
         read[client] = None if used[-1] is None else joined(there)
     found = {c: with_secrets(plan, with_members(plan, truth)) for c, truth in read.items()}

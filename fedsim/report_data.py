@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from adversary.adaptive import adaptive_name, with_adaptive
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
-from fedsim.config import Config, Part
+from fedsim.config import Config, Federation, Part
 from fedsim.config_foreign import Foreign
 from fedsim.errors import ConfigError
 from fedsim.ledger import over_clients
@@ -171,7 +171,7 @@ class RunData:
             "Data": f"{data.name}, {data.partition} {spread.get(data.partition, '')}",
             "Model": config.model.name,
             "Federation": f"{federation.strategy}, {federation.clients} clients, "
-            f"{federation.sampled} per round, {federation.rounds} rounds",
+            f"{federation.sampled} per round, {federation.rounds} rounds{_sums(federation)}",
             "Local training": _local_text(config),
             "Defenses": " → ".join(part_text(part) for part in config.defense) or "none",
             "Seed": str(config.seed),
@@ -260,6 +260,12 @@ def _facts_of_another_app(config: Config, foreign: Foreign) -> dict[str, str]:
         "Defenses": "not told",
         "Seed": f"{config.seed} (of the attacks)",
     }
+
+
+def _sums(federation: Federation) -> str:
+    """Say where the server saw sums only."""
+    asked = federation.secure_aggregation
+    return f"; secure aggregation (at least {100 * asked.threshold:.0f} % remain)" if asked else ""
 
 
 def _local_text(config: Config) -> str:

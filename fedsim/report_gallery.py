@@ -20,6 +20,7 @@ from fedsim.data import Federated, federate
 from fedsim.errors import ConfigError
 from fedsim.originals import with_inputs
 from fedsim.report_data import RunData, listed
+from fedsim.truths import truth_of
 from fedsim.types import Truth
 from fedsim.units import name_of, written
 
@@ -206,7 +207,7 @@ def _recovered(
     run: RunData, attack: str, round_: int, client: str, federated: Federated | None
 ) -> Recovered | None:
     """Return what was recovered from a client, beside its examples; None without them."""
-    truth = run.folder.truth_of(round_, client)
+    truth = truth_of(run.folder, round_, client)
     if federated is None or truth is None or not len(truth.indices):
         return None
     seed = run.folder.config.seed

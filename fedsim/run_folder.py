@@ -25,14 +25,12 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from adversary.adaptive import with_adaptive
-from adversary.truth import joined, read_truth
 from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError, RunStopped
 from fedsim.files import TensorFile, save_tensors, write_whole
 from fedsim.ledger import LEAKAGE, METRICS, leakage_table, metrics_table, read_table, write_table
-from fedsim.types import Leak, Measure, Params, Truth
-from strategies.tape import members_of, recorded_clients
+from fedsim.types import Leak, Measure, Params
 
 LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
 
@@ -120,21 +118,6 @@ class RunFolder:
         """
         foreign = self.config.foreign if (self.path / "config.toml").exists() else None
         return Path(foreign.truth) if foreign and foreign.truth else self.path / "truth"
-
-    def truth_of(self, round_: int, client: str) -> Truth | None:
-        """Return what a client used in a round; of a recorded cohort, what its clients used.
-
-        None where one of them keeps it.
-
-        Raises:
-            BadRecording: A file is damaged.
-        """
-        names = (client,)
-        if client in recorded_clients(self.path, round_):
-            names = members_of(self.path, round_, client)
-        there = [read_truth(self.truth, round_, name) for name in names]
-        known = [truth for truth in there if truth is not None]
-        return joined(known) if len(known) == len(there) else None
 
     @property
     def finished_rounds(self) -> list[int]:

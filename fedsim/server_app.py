@@ -104,8 +104,9 @@ def federate(
 def _taken(folder: RunFolder) -> Counter[str]:
     """Return how many finished rounds each client took part in."""
     rows = folder.metrics().to_pylist()
-    took_part = {"update_norm", "summed"}  # under secure aggregation the norm is a cohort's
-    return Counter(row["client"] for row in rows if row["metric"] in took_part)
+    # Under secure aggregation the norm is a cohort's.
+    told = "summed" if folder.config.federation.secure_aggregation else "update_norm"
+    return Counter(row["client"] for row in rows if row["metric"] == told)
 
 
 def _begin(plan: Plan, folder: RunFolder, on_round: Callable[[Round], None]) -> Checkpoint:

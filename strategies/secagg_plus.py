@@ -70,7 +70,8 @@ class SecAggPlusRecording(Grid):
         client_of: Node id → the client's identity on tape.
 
     Raises:
-        ConfigError: The tape is of some clients only.
+        ConfigError: The tape is of some clients only; or, before anybody trains in the first round,
+            there are not as many names as arrays.
     """
 
     def __init__(
@@ -116,6 +117,10 @@ class SecAggPlusRecording(Grid):
             sources = _configs(message)[Key.SOURCE_LIST]
             self._round.sources[message.metadata.dst_node_id] = list(sources)  # type: ignore[arg-type]
         arrays = next(iter(messages[0].content.array_records.values()))
+        if len(arrays) != len(self.names):
+            raise ConfigError(
+                f"names: must be those of the {len(arrays)} arrays sent, got {len(self.names)}"
+            )
         self._round.sent = [array.numpy() for array in arrays.values()]
 
     def _after(
@@ -134,23 +139,21 @@ class SecAggPlusRecording(Grid):
             self._write(int(sent[0].metadata.group_id), seen, replies)
 
     def _write(self, round_: int, seen: _Round, replies: Sequence[Message]) -> None:
-        """Take the masks off and write the round; a curious server never stops its workflow."""
+        """Take the masks off and write the round, or say why it cannot be."""
         if not self.tape.keeps(round_):
             return
         try:
             mean, num_examples = _mean(seen, _secrets(replies, int(seen.facts[Key.THRESHOLD])))
-            members = in_order(self.client_of(node) for node in seen.uploaded)
-            before, after = self._named(seen.sent), self._named(mean)
         except ValueError as error:
             logging.getLogger("flwr").warning("round %d: not on tape (%s)", round_, one_line(error))
             return
-        self.tape.write_sent(round_, before)
-        name = cohort_name(members)
-        self.tape.write_upload(round_, name, after, num_examples, "weights", members)
+        members = in_order(self.client_of(node) for node in seen.uploaded)
+        self.tape.write_sent(round_, self._named(seen.sent))
+        self.tape.write_upload(
+            round_, cohort_name(members), self._named(mean), num_examples, "weights", members
+        )
 
     def _named(self, arrays: Arrays) -> dict[str, Tensor]:
-        if len(arrays) != len(self.names):
-            raise ValueError(f"names: must be {len(arrays)}, got {len(self.names)}")
         both = zip(self.names, arrays, strict=True)
         return {name: torch.from_numpy(np.array(array)) for name, array in both}
 

@@ -60,8 +60,11 @@ class Client(NumPyClient):
         return arrays, len(data_of(self.number)[1]), {}
 
 
-def run(tape, *, lost=(), workflow=None, names=NAMES, rounds=2, **options):
-    """Run Flower's workflow; clients of `lost` drop out when masked vectors are collected."""
+def run(tape, *, lost=(), silent=(), workflow=None, names=NAMES, rounds=2, **options):
+    """Run Flower's workflow.
+
+    Clients of `lost` drop out when masked vectors are collected, of `silent` after that.
+    """
 
     def client_fn(context: Context):
         return Client(int(context.node_config["partition-id"])).to_client()
@@ -72,14 +75,18 @@ def run(tape, *, lost=(), workflow=None, names=NAMES, rounds=2, **options):
         for message, context in jobs:
             client = int(context.node_config["partition-id"])
             stage = message.content.config_records["secaggplus_configs"]["stage"]
-            if client in lost and stage in ("collect_masked_vectors", "unmask"):
+            if (client in lost and stage in ("collect_masked_vectors", "unmask")) or (
+                client in silent and stage == "unmask"
+            ):
                 yield Message(Error(code=0, reason="gone"), reply_to=message), context
                 continue
             arrived = copy.deepcopy(message)  # as over the wire: the mod takes parts out of it
             yield app(arrived, context), context
 
     class FlowerLike(SimulationGrid):
-        run = SimpleNamespace(run_id=1)
+        @property
+        def run(self):
+            return SimpleNamespace(run_id=1)
 
         def send_and_receive(self, messages, *, timeout=None):
             return list(super().send_and_receive(messages, timeout=timeout))
@@ -145,11 +152,17 @@ def test_recording_can_be_told_which_rounds_but_not_whose(tmp_path):
         run(Tape(tmp_path / "other", clients=["0"]))
 
 
-def test_names_that_do_not_fit_lose_the_tape_but_never_the_run(tmp_path, caplog):
-    _, final = run(tmp_path / "wrong", names=NAMES[:3])
-    assert "round 1: not on tape (names: must be 4, got 3)" in caplog.text
-    assert recorded_rounds(tmp_path / "wrong") == []
-    assert len(final) == 4
+def test_names_that_do_not_fit_are_refused_before_anybody_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(Client, "fit", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match="names: must be those of the 4 arrays sent, got 3"):
+        run(tmp_path / "wrong", names=NAMES[:3])
+
+
+def test_too_few_shares_leave_no_round_and_say_so(tmp_path, caplog):
+    with caplog.at_level("WARNING", "flwr"):
+        run(tmp_path, silent=(0, 1, 2), rounds=1)
+    assert "round 1: not on tape (shares: must suffice for node" in caplog.text
+    assert recorded_rounds(tmp_path) == []
 
 
 def test_attacks_on_labels_run_on_the_sum_and_others_say_why_not(tmp_path):
