@@ -98,6 +98,10 @@ def resume(
         RunStopped: The run ended early again.
     """
     folder = RunFolder(Path(out))
+    if is_foreign(folder.path):
+        raise BadRecording(
+            f"--out: must be a run of fedsim's own to go on with, got {folder.path} of another app"
+        )
     plan = prepare(folder.config)
     on_plan(plan)
     with _started(plan.config) as execute:
@@ -214,7 +218,7 @@ def newest_unfinished() -> Path:
             folder = RunFolder(path.parent)
             with folder.locked():
                 done = max(folder.finished_rounds, default=-1)
-                if done < folder.config.federation.rounds:
+                if not folder.config.foreign and done < folder.config.federation.rounds:
                     found.append((path.stat().st_mtime, path.parent))
         except FedsimError:  # damaged, or still running
             continue

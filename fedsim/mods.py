@@ -87,6 +87,8 @@ def keep_truth(
     To be called where the labels are, in the app's train function. They stay on this machine's disk
     and go into no reply; only the grader reads them.
 
+    The node's id stands for the client, as it does on the tape of `Recording` without `client_of`.
+
     Args:
         folder: Of this machine; not the run's.
         message: The train message, which tells the round.

@@ -156,8 +156,12 @@ class RunFolder:
         """Return the last finished round, or None before the first; unfinished ones are deleted.
 
         Raises:
-            BadRecording: A file of the checkpoint is missing or damaged.
+            BadRecording: A file of the checkpoint is missing or damaged, or this is another app's.
         """
+        if self.config.foreign:
+            raise BadRecording(
+                f"{self.path}: must be fedsim's own run, got another app's recording"
+            )
         last = max(self.finished_rounds, default=None)
         begun = {name: _numbers(self.path / name) for name in ("rounds", "truth")}
         if max(begun["rounds"], default=0) > (last or 0) + 1:  # not a run that was killed

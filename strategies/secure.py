@@ -79,7 +79,7 @@ class SecureAggregation(Strategy):
         neighbours: With how many others a client shares masks (SecAgg+); None: with all.
 
     Raises:
-        ConfigError: The strategy needs single uploads.
+        ConfigError: The strategy needs single uploads, or is a Recording.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class SecureAggregation(Strategy):
         max_examples: int = 2**16,
         neighbours: int | None = None,
     ) -> None:
+        if hasattr(strategy, "tape"):
+            raise ConfigError(
+                "secure_aggregation: must be inside Recording, got it around Recording"
+            )
         if reason := needs_single(strategy):
             raise ConfigError(
                 f"secure_aggregation: must go with a strategy of the mean alone, got {reason}, "

@@ -251,6 +251,23 @@ def test_a_run_of_fedsims_own_has_its_config_and_an_empty_tape_nothing(tmp_path)
         api.attack(tmp_path / "tape", [Part(name="llg")], app=QUICKSTART)
 
 
+def test_another_apps_recording_is_never_gone_on_with(tape, tmp_path, monkeypatch):
+    before = sorted((tape / "rounds").rglob("*"))
+    with pytest.raises(BadRecording, match="--out: must be a run of fedsim's own to go on with"):
+        api.resume(tape)
+    api.attack(tape, [Part(name="llg")], app=QUICKSTART)
+    with pytest.raises(BadRecording, match="--out: must be a run of fedsim's own to go on with"):
+        api.resume(tape)
+    with pytest.raises(BadRecording, match="must be fedsim's own run, got another app's"):
+        RunFolder(tape).restore()
+    (tmp_path / "runs").mkdir()
+    tape.rename(tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="--resume: must find an unfinished run"):
+        api.newest_unfinished()
+    assert len(sorted((tmp_path / "runs" / "mine" / "rounds").rglob("*"))) == len(before)
+
+
 def test_a_gradients_recording_needs_no_learning_rate_and_has_one_epoch(tmp_path):
     sent = {name: value.clone() for name, value in server_app.Net().state_dict().items()}
     tape = Tape(tmp_path)

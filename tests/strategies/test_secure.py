@@ -223,6 +223,11 @@ def test_a_client_fails_closed():
     assert not any(isinstance(record, MetricRecord) for record in content.values())
 
 
+def test_the_recorder_stands_outside(tmp_path):
+    with pytest.raises(ConfigError, match="must be inside Recording, got it around Recording"):
+        SecureAggregation(Recording(FedAvg(), tmp_path), secret=SECRET)
+
+
 def test_a_tape_of_some_clients_is_refused(tmp_path):
     secure = SecureAggregation(FedAvg(), secret=SECRET)
     with pytest.raises(ConfigError, match=r"record.clients: must be left out .*got \['0'\]"):
