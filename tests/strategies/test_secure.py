@@ -7,6 +7,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 
+from adversary.head import read_head
 from fedsim.engines.grid import SimulationGrid
 from fedsim.errors import BadRecording, ConfigError, RunStopped
 from fedsim.files import save_tensors
@@ -16,7 +17,7 @@ from fedsim.wire import from_record, to_record
 from strategies import FedSGD, Recording, SecureAggregation, Tape
 from strategies.secure import SECURE, masked_reply
 from strategies.tape import cohort_name, members_of, recorded_clients, recorded_rounds, views
-from tests.builders import norms, reply_with
+from tests.builders import auxiliary_of, bilinear, norms, observe, plain_gradient, reply_with
 
 SHAPES = {"w": (5, 4), "b": (5,)}
 SENT = {name: torch.ones(shape) for name, shape in SHAPES.items()}
@@ -242,3 +243,33 @@ def test_foreign_members_are_named_as_damaged(tmp_path, members):
     save_tensors(tmp_path / "rounds" / "0001" / "c.safetensors", SENT, facts)
     with pytest.raises(BadRecording, match=r"c\.safetensors: members must be "):
         next(views(tmp_path, 1, LOCAL)).latest  # noqa: B018
+
+
+def test_a_sum_of_gradients_reads_as_the_gradient_of_all_examples_whatever_the_batches(tmp_path):
+    model = bilinear(3)
+    stream = generator(0, "batches")
+    batches = [
+        (torch.randn(n, 4, generator=stream), torch.randint(3, (n,), generator=stream))
+        for n in (2, 7, 16, 5)
+    ]
+
+    def answer(message, context, round_):
+        inputs, labels = batches[int(context.node_config["partition-id"])]
+        gradient = plain_gradient(model, inputs, labels)
+        return masked_reply(message, gradient, len(labels), context.node_id, SECRET)
+
+    secure = SecureAggregation(FedSGD(lr=0.1), secret=SECRET)
+    recording = Recording(secure, tmp_path, upload="gradient")
+    grid = grid_of(answer, 4, 1)
+    sent = to_record(model.state_dict())
+    messages = recording.configure_train(1, sent, ConfigRecord(), grid)
+    recording.aggregate_train(1, grid.send_and_receive(messages))
+    local = LocalTraining(lr=0.1, batch_size=16, upload="gradient")
+    [view] = views(tmp_path, 1, local)
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    whole = observe(plain_gradient(model, inputs, labels), len(labels), local=local, sent=model)
+    auxiliary = auxiliary_of(model, 3)
+    ours, theirs = read_head(view.latest, auxiliary), read_head(whole.latest, auxiliary)
+    assert ours.total == theirs.total == 30
+    assert torch.allclose(ours.row_sums, theirs.row_sums, atol=1e-5)
+    assert torch.allclose(ours.bias, theirs.bias.double(), atol=1e-5)
