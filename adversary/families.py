@@ -38,6 +38,7 @@ class Family:
             any update, where it is not that about the latest round.
         check: (answer of an attack, auxiliary) → the guess, or a ValueError that says why it can
             be none.
+        alone: What can be done to the update of a single client only, and not to a sum.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Family:
     ceiling: Callable[[Sequence[Truth]], Mapping[str, float]] = lambda _: {}
     blind_so_far: Callable[[View, Auxiliary, Generator], Any] | None = None
     check: Callable[[Any, Auxiliary], Any] = lambda guess, _: guess
+    alone: str | None = None
 
 
 def per_mille(view: View) -> View:
@@ -231,6 +233,7 @@ FAMILIES: dict[str, Family] = {
             pool=pool_sources,
             pooled=("accuracy", "label_accuracy"),
             ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
+            alone="tell one client's records from another's",
         ),
         Family(
             "attribute",
@@ -238,6 +241,7 @@ FAMILIES: dict[str, Family] = {
             lambda view, auxiliary, generator: imputed(auxiliary),  # noqa: ARG005
             grade_attributes,
             ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
+            alone="weigh a record by rehearsed clients",
         ),
         *(
             Family(
@@ -249,6 +253,7 @@ FAMILIES: dict[str, Family] = {
                 pooled=("auroc",),
                 ceiling=secrets.ceiling,
                 blind_so_far=secrets.blind_so_far,
+                alone="compare it with rehearsed clients",
             )
             for name in SECRETS
             for secrets in (Secrets(name),)
@@ -262,6 +267,7 @@ FAMILIES: dict[str, Family] = {
             pooled=reconstructions.METRICS,
             ceiling=reconstructions.ceiling,
             check=reconstructions.checked,
+            alone="reconstruct examples",
         ),
     )
 }

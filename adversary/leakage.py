@@ -129,6 +129,10 @@ def attack_view(
         guess, reason, said, start = None, None, [], time.perf_counter()
         known = auxiliary if attack.knows_defense else _static(auxiliary)
         try:
+            if family.alone and latest.num_clients > 1:
+                raise ValueError(
+                    f"num_clients: must be 1 to {family.alone}, got {latest.num_clients}"
+                )
             with _remarks() as said:
                 guess = family.check(attack.infer(prepared[family.name], known, stream), auxiliary)
         except FedsimError:  # the recording itself is damaged

@@ -18,6 +18,7 @@ from fedsim import engines
 from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
 from fedsim.errors import BadRecording, ConfigError, FedsimError, one_line
+from fedsim.foreign import App, is_foreign, tell
 from fedsim.ledger import over_clients
 from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
@@ -97,6 +98,10 @@ def resume(
         RunStopped: The run ended early again.
     """
     folder = RunFolder(Path(out))
+    if is_foreign(folder.path):
+        raise BadRecording(
+            f"--out: must be a run of fedsim's own to go on with, got {folder.path} of another app"
+        )
     plan = prepare(folder.config)
     on_plan(plan)
     with _started(plan.config) as execute:
@@ -107,24 +112,35 @@ def attack(
     recording: Path | str,
     attacks: Sequence[Part],
     *,
+    app: App | None = None,
     on_round: Callable[[int, int], None] = lambda *_: None,
 ) -> pa.Table:
     """Attack a recording without training, and put the rows into its ledger.
 
     Args:
-        recording: A run folder.
+        recording: A run folder, or the tape of somebody else's Flower app.
         attacks: Names and options; their earlier rows are replaced.
+        app: What is told of somebody else's app; what was told before is kept beside its tape.
         on_round: Called with rounds done and in all.
 
     Returns:
-        The new rows.
+        The new rows. Of another app's recording a report is drawn too.
 
     Raises:
-        BadRecording: A file is missing, damaged or foreign.
-        ConfigError: An attack's name or option is wrong.
+        BadRecording: A file is missing or damaged.
+        ConfigError: An attack's name or option is wrong, or something of an app is not told.
     """
     folder = RunFolder(Path(recording))
-    plan = prepare(folder.config.model_copy(update={"attack": tuple(attacks)}))
+    foreign = is_foreign(folder.path)
+    if foreign:
+        with folder.locked():
+            folder, plan = tell(folder.path, app or App(), attacks)
+    elif app is not None and app.told:
+        raise ConfigError(
+            f"--model: must go with another app's recording, got {folder.path} of fedsim's own"
+        )
+    else:
+        plan = prepare(folder.config.model_copy(update={"attack": tuple(attacks)}))
     rounds = recorded_rounds(folder.path)
     if folder.finished_rounds:  # the round in which a run was killed is not whole
         rounds = [number for number in rounds if number <= folder.finished_rounds[-1]]
@@ -140,7 +156,10 @@ def attack(
             folder.write_guesses(round_, guesses)
             on_round(done, len(rounds))
         names = set(with_adaptive(part.name for part in attacks))
-        return folder.replace_attacks(names, leaks, failures)
+        table = folder.replace_attacks(names, leaks, failures)
+        if foreign:
+            write_report([folder], folder.path / REPORT)
+        return table
 
 
 def report(
@@ -199,7 +218,7 @@ def newest_unfinished() -> Path:
             folder = RunFolder(path.parent)
             with folder.locked():
                 done = max(folder.finished_rounds, default=-1)
-                if done < folder.config.federation.rounds:
+                if not folder.config.foreign and done < folder.config.federation.rounds:
                     found.append((path.stat().st_mtime, path.parent))
         except FedsimError:  # damaged, or still running
             continue

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from fedsim import __version__, cli_explain
-from fedsim.cli_tables import Rounds, print_attacks
+from fedsim import __version__, cli_attack, cli_explain
+from fedsim.cli_tables import Rounds
 from fedsim.errors import ConfigError, FedsimError, RunStopped, nearest
 
 app = typer.Typer(
@@ -73,34 +73,7 @@ def run(
     out.print(f"Next     fedsim attack {target} --with llg     or open the report", soft_wrap=True)
 
 
-@app.command()
-def attack(
-    recording: Annotated[Path, typer.Argument(help="A run folder.")],
-    with_: Annotated[str, typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run.")],
-    as_json: Json = False,
-) -> None:
-    """Attack a recording without training."""
-    from rich.progress import Progress
-
-    from fedsim import api
-    from fedsim.config import Part
-
-    names = [name.strip() for name in with_.split(",") if name.strip()]
-    if not names:
-        raise ConfigError("--with: must name an attack, got none; see fedsim list attacks")
-    own = {part.name: part for part in api.Run(recording).config().attack}  # with their options
-    parts = [own.get(name, Part(name=name)) for name in names]
-    with Progress(console=err, transient=True, disable=as_json) as bar:
-        task = bar.add_task("attacking", total=None)
-        rows = api.attack(
-            recording, parts, on_round=lambda n, total: bar.update(task, completed=n, total=total)
-        )
-    means = api.means(rows)
-    if as_json:
-        out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
-        return
-    print_attacks(means, out)
-    out.print(f"\nNext     fedsim report {recording}", soft_wrap=True)
+app.command()(cli_attack.attack)
 
 
 @app.command()

@@ -90,7 +90,7 @@ def explain(
     out.print(f"{'' if out_ else chr(10)}Next     {again}", soft_wrap=True)
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
+def parse_shape(text: str, flag: str = "--input") -> tuple[int, ...]:
     """Return the shape in `3x32x32`.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise ConfigError(f"--input: must be whole numbers like 3x32x32, got '{text}'")
+        raise ConfigError(f"{flag}: must be whole numbers like 3x32x32, got '{text}'")
     return shape
 
 

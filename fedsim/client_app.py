@@ -21,6 +21,7 @@ from fedsim.params import subtract
 from fedsim.rng import generator, global_stream
 from fedsim.types import LocalTraining
 from fedsim.wire import ARRAYS, CONFIG, FEDSIM, METRICS, NUM_EXAMPLES, from_record, to_record
+from strategies.secure import masked_reply
 
 app = ClientApp()
 
@@ -92,6 +93,10 @@ def train_client(message: Message, context: Context) -> Message:
     num_examples = len(rows) if local.upload == "weights" else len(used)
     if local.upload == "gradient" and site.defense.batches is not None:
         num_examples = min(local.batch_size, len(rows))
+    if config.federation.secure_aggregation:
+        secret = config.seed
+        hidden = masked_reply(message, upload, num_examples, context.node_id, secret)
+        return Message(hidden, reply_to=message)
     reply = {ARRAYS: to_record(upload), METRICS: MetricRecord({NUM_EXAMPLES: num_examples})}
     return Message(RecordDict(reply), reply_to=message)
 

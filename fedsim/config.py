@@ -3,12 +3,14 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError, model_validator
 
 from fedsim.catalog import lower_first
+from fedsim.config_federation import Federation
+from fedsim.config_foreign import Foreign
 from fedsim.config_game import Game
 from fedsim.config_types import (
     Count,
@@ -26,36 +28,7 @@ from fedsim.errors import ConfigError, nearest
 from fedsim.types import LocalTraining, Upload
 
 LISTS = ("defense", "attack")  # keys that hold a list of parts
-
-
-class Federation(Section):
-    """Who trains together, how often, and how the server aggregates."""
-
-    rounds: Count = 10
-    clients: Count = 10
-    per_round: Count | None = None
-    strategy: str = "fedavg"
-    options: dict[str, Any] = {}  # noqa: RUF012 pydantic copies it
-    timeout: Positive = 3600.0
-    evaluate_every: Natural = 1
-
-    @model_validator(mode="after")
-    def _sampled(self) -> "Federation":
-        if self.per_round is not None and self.per_round > self.clients:
-            raise ValueError(
-                f"per_round: must be at most clients = {self.clients}, got {self.per_round}"
-            )
-        return self
-
-    def is_evaluated(self, round_: int) -> bool:
-        """Whether the model is tested after a round; after the last one too, unless never."""
-        every = self.evaluate_every
-        return bool(every) and (round_ % every == 0 or round_ == self.rounds)
-
-    @property
-    def sampled(self) -> int:
-        """Clients that train in each round."""
-        return self.clients if self.per_round is None else self.per_round
+FOREIGN = {"seed", "model", "local", "attack", "foreign", "versions"}
 
 
 class Data(Part):
@@ -150,6 +123,7 @@ class Config(Section):
     record: Record = Record()
     engine: Engine = Engine()
     game: Game = Game()
+    foreign: Foreign | None = None
     versions: dict[str, str] = {}  # noqa: RUF012
 
     @model_validator(mode="after")
@@ -163,6 +137,11 @@ class Config(Section):
             raise ValueError(f"local.epochs: must be 1 with fedsgd, got {self.local.epochs}")
         if self._sgd and self.local.momentum:
             raise ValueError(f"local.momentum: must be 0 with fedsgd, got {self.local.momentum}")
+        if self.federation.secure_aggregation and self.record.clients is not None:
+            raise ValueError(
+                "record.clients: must be left out with secure aggregation, which shows no client, "
+                f"got {list(self.record.clients)}"
+            )
         unknown = {*(self.record.clients or ())} - set(map(str, range(self.federation.clients)))
         if unknown:
             raise ValueError(
@@ -176,11 +155,13 @@ class Config(Section):
 
     @property
     def _sgd(self) -> bool:
+        if self.foreign:  # whose strategy is not known
+            return self.local.upload == "gradient"
         return self.federation.strategy == "fedsgd"
 
     def local_training(self, proximal_mu: float = 0.0) -> LocalTraining:
         """Return what the protocol tells every party about local training."""
-        upload: Upload = "gradient" if self._sgd else "weights"
+        upload: Upload = self.local.upload or ("gradient" if self._sgd else "weights")
         told = self.local.model_dump(exclude={"upload"})
         return LocalTraining(upload=upload, proximal_mu=proximal_mu, **told)
 
@@ -241,8 +222,12 @@ def read(
 
 
 def dump(config: Config) -> str:
-    """Return the config as TOML; keys without a value are left out."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    """Return the config as TOML; keys without a value are left out.
+
+    Of a recording that fedsim did not run, only what is known of it.
+    """
+    known = FOREIGN if config.foreign else None
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True, include=known))
 
 
 def _parsed(setting: str) -> tuple[str, Any]:
@@ -296,8 +281,11 @@ def _sentence(error: ValidationError) -> str:
 def _keys(sections: Iterable[Any]) -> list[str]:
     model: type[BaseModel] = Config
     for section in sections:
-        inner = model.model_fields[section].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        known = model.model_fields.get(section)
+        inner = known.annotation if known else None
+        found = [part for part in (inner, *get_args(inner)) if isinstance(part, type)]
+        models = [part for part in found if issubclass(part, BaseModel)]
+        if not models:
             return []
-        model = inner
+        model = models[0]
     return list(model.model_fields)

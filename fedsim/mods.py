@@ -1,14 +1,17 @@
-"""Defenses in a Flower app of one's own: a defense as a mod of its ClientApp."""
+"""In a Flower app of one's own: defenses as mods of its ClientApp, and the truth kept beside it."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 
 import torch
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from jaxtyping import Int
 from torch import Tensor
 
 from defenses.defense import Defense, defend, spends_nothing
 from fedsim.errors import one_line
+from fedsim.files import save_tensors
 from fedsim.rng import generator, secret_generator
 from fedsim.types import Upload
 from fedsim.wire import from_record, to_record
@@ -76,6 +79,41 @@ def as_mod(
     return mod
 
 
+def keep_truth(
+    folder: Path | str, message: Message, context: Context, labels: Int[Tensor, " uses"]
+) -> Path:
+    """Write the labels that a client trained on in a round, for `fedsim attack TAPE --truth DIR`.
+
+    To be called where the labels are, in the app's train function. They stay on this machine's disk
+    and go into no reply; only the grader reads them.
+
+    The node's id stands for the client, as it does on the tape of `Recording` without `client_of`.
+
+    Args:
+        folder: Of this machine; not the run's.
+        message: The train message, which tells the round.
+        context: The client's, which tells the node.
+        labels: One for every use of an example: with three epochs each label three times.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: The message tells no round, or the labels are no whole numbers.
+    """
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"labels: must be whole numbers, one a use, got shape {tuple(labels.shape)} "
+            f"of {labels.dtype}"
+        )
+    if (round_ := _round(message)) is None:
+        raise ValueError("message: must tell its server-round, got none")
+    client = str(context.node_id)
+    path = Path(folder, f"{int(round_):04d}", f"{client}.safetensors")
+    save_tensors(path, {"labels": labels.cpu()}, {"round": round_, "client": client})
+    return path
+
+
 def _defend(
     defense: Defense,
     message: Message,
@@ -131,8 +169,12 @@ def _stream(message: Message, context: Context, key: str, seed: int | None) -> t
     """
     if seed is None:
         return secret_generator()
-    configs = message.content.config_records.values()
-    rounds = [str(c["server-round"]) for c in configs if "server-round" in c]
-    round_ = rounds[0] if rounds else message.metadata.message_id or "none"
+    round_ = _round(message) or message.metadata.message_id or "none"
     client = context.node_config.get("partition-id", context.node_id)
     return generator(seed, key, str(client), round_)
+
+
+def _round(message: Message) -> str | None:
+    """Return the round that a message is of, where it says so."""
+    configs = message.content.config_records.values()
+    return next((str(c["server-round"]) for c in configs if "server-round" in c), None)

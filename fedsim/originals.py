@@ -22,6 +22,8 @@ def with_inputs(
 ) -> Truth | None:
     """Return a client's truth with its distinct examples, and others to tell them from.
 
+    None where its rows are not known: another app's client may keep its labels only.
+
     Args:
         truth: With the rows of the training set that it used.
         federated: The training set, and which of its rows are auxiliary.
@@ -33,7 +35,7 @@ def with_inputs(
         BadRecording: A row is none of the training set.
     """
     if truth is None or not len(truth.indices):
-        return truth
+        return None
     examples = federated.dataset.inputs
     own = truth.indices.unique()
     if int(own[0]) < 0 or int(own[-1]) >= len(examples):

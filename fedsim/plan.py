@@ -14,7 +14,7 @@ from adversary.attack import Attack
 from adversary.families import FAMILIES
 from adversary.games.samplers import Rules
 from adversary.secrets import SECRETS, secret_of
-from adversary.truth import read_truth
+from adversary.truth import joined
 from defenses import Defense
 from defenses import build as build_defenses
 from fedsim import data, explain, models, overlap
@@ -26,7 +26,9 @@ from fedsim.originals import with_inputs
 from fedsim.params import mismatch
 from fedsim.rng import generator
 from fedsim.run_folder import RunFolder
+from fedsim.truths import truth_of
 from fedsim.types import Auxiliary, Candidates, Leak, LocalTraining, Measure, Truth
+from strategies.masking import Protocol
 from strategies.tape import recorded_clients, recorded_rounds, views
 
 
@@ -69,6 +71,7 @@ def prepare(config: Config) -> Plan:
         ConfigError: A name, an option or the data are not what they must be.
     """
     federated = data.federate(config)
+    check_sums(config, max(len(rows) for rows in federated.clients))
     overlap.check(federated, config)
     dataset = federated.dataset
     model = models.build(config, dataset.input_shape, dataset.num_classes)
@@ -100,6 +103,11 @@ def prepare(config: Config) -> Plan:
     )
     attacks = leakage.build(config.attack, auxiliary)
     for attack in attacks:
+        if config.federation.secure_aggregation and attack.clients is not None:
+            raise ConfigError(
+                f"attack.{attack.name}.clients: must be left out with secure aggregation, which "
+                f"shows no client, got {list(attack.clients)}"
+            )
         if unknown := {*(attack.clients or ())} - set(map(str, range(len(sizes)))):
             raise ConfigError(
                 f"attack.{attack.name}.clients: must be client numbers below {len(sizes)}, "
@@ -107,6 +115,27 @@ def prepare(config: Config) -> Plan:
             )
     strategy = strategies.build(config, buffers)
     return Plan(config, federated, model, strategy, defense, auxiliary, attacks, rows, marked)
+
+
+def check_sums(config: Config, largest: int) -> None:
+    """Refuse secure aggregation whose numbers cannot hold the clients' weights.
+
+    Args:
+        config: Of the run.
+        largest: Number of examples of the client that has most.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    asked, count = config.federation.secure_aggregation, config.federation.sampled
+    if asked is None:
+        return
+    if largest > asked.max_examples:
+        raise ConfigError(
+            "federation.secure_aggregation.max_examples: must be at least the largest client's "
+            f"{largest}, got {asked.max_examples}"
+        )
+    Protocol(round=0, members=tuple(map(str, range(count))), **asked.model_dump())
 
 
 def draw_candidates(config: Config, federated: data.Federated) -> tuple[Tensor, Candidates]:
@@ -189,12 +218,9 @@ def truths_of(
         rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
     read: dict[str, Truth | None] = {}
     for client in clients:
-        used = [read_truth(folder.truth, number, client) for number in rounds]
+        used = [truth_of(folder, number, client) for number in rounds]
         there = [truth for truth in used if truth is not None]
-        read[client] = None if used[-1] is None else Truth(
-            torch.cat([truth.labels for truth in there]),
-            torch.cat([truth.indices for truth in there]),
-        )  # fmt: skip
+        read[client] = None if used[-1] is None else joined(there)
     found = {c: with_secrets(plan, with_members(plan, truth)) for c, truth in read.items()}
     members = [t.members for t in found.values() if t is not None and t.members is not None]
     users = torch.stack(members).sum(dim=0) if members else None

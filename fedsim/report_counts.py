@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adversary.attacks import ATTACKS
-from adversary.truth import read_truth
 from fedsim.errors import ConfigError
 from fedsim.report_data import Curve, RunData, listed
 from fedsim.report_figures import WIDTH, Picture, svg
 from fedsim.report_pictures import COLOURS, MARKERS
+from fedsim.truths import truth_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,7 @@ def _skills(run: RunData, curve: Curve) -> dict[str, float]:
 
 def _read(run: RunData, client: str, round_: int, names: Sequence[str]) -> Counts:
     """Read a client's truth, and what attacks answered for it in one round."""
-    truth = read_truth(run.folder.truth, round_, client)
+    truth = truth_of(run.folder, round_, client)
     file = run.folder.path / "guesses" / f"{round_:04d}.safetensors"
     found = run.folder.guesses(round_) if file.exists() else {}
     keys = {name: f"{name}/{client}" for name in names}

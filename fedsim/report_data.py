@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from adversary.adaptive import adaptive_name, with_adaptive
 from adversary.attacks import ATTACKS
 from adversary.families import FAMILIES
-from fedsim.config import Part
+from fedsim.config import Config, Federation, Part
+from fedsim.config_foreign import Foreign
 from fedsim.errors import ConfigError
 from fedsim.ledger import over_clients
 from fedsim.run_folder import RunFolder
@@ -162,15 +163,16 @@ class RunData:
     def facts(self) -> dict[str, str]:
         """The setting, in words."""
         config = self.folder.config
-        federation, local, data = config.federation, config.local_training(), config.data
+        if config.foreign:
+            return _facts_of_another_app(config, config.foreign)
+        federation, data = config.federation, config.data
         spread = {"dirichlet": f"(α = {data.alpha:g})", "user": f"({data.users})"}
         return {
             "Data": f"{data.name}, {data.partition} {spread.get(data.partition, '')}",
             "Model": config.model.name,
             "Federation": f"{federation.strategy}, {federation.clients} clients, "
-            f"{federation.sampled} per round, {federation.rounds} rounds",
-            "Local training": f"lr {local.lr:g}, batch {local.batch_size}, "
-            f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}",
+            f"{federation.sampled} per round, {federation.rounds} rounds{_sums(federation)}",
+            "Local training": _local_text(config),
             "Defenses": " → ".join(part_text(part) for part in config.defense) or "none",
             "Seed": str(config.seed),
         }
@@ -243,6 +245,35 @@ def _series(rows: pa.Table) -> Series:
         blind=np.array([blinds[place == i].mean() for i in range(len(rounds))]),
         value=float(values.mean()),
         blind_value=float(blinds.mean()),
+    )
+
+
+def _facts_of_another_app(config: Config, foreign: Foreign) -> dict[str, str]:
+    """Return what was told of a recording that fedsim did not run, under a run's own keys."""
+    held = foreign.auxiliary or "none"
+    shape = "×".join(map(str, foreign.input_shape))
+    return {
+        "Data": f"{foreign.num_classes} classes, inputs {shape}; the adversary's own: {held}",
+        "Model": config.model.name,
+        "Federation": "another Flower app's recording",
+        "Local training": f"{_local_text(config)}, as told",
+        "Defenses": "not told",
+        "Seed": f"{config.seed} (of the attacks)",
+    }
+
+
+def _sums(federation: Federation) -> str:
+    """Say where the server saw sums only."""
+    asked = federation.secure_aggregation
+    return f"; secure aggregation (at least {100 * asked.threshold:.0f} % remain)" if asked else ""
+
+
+def _local_text(config: Config) -> str:
+    local = config.local_training()
+    momentum = f"momentum {local.momentum:g}, " if local.momentum else ""
+    return (
+        f"lr {local.lr:g}, {momentum}batch {local.batch_size}, "
+        f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}"
     )
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from adversary.images import ssim
 from adversary.reconstructions import METRICS, decibels, is_image, paired, scaled
-from adversary.truth import read_truth
 from fedsim.data import Federated, federate
 from fedsim.errors import ConfigError
 from fedsim.originals import with_inputs
 from fedsim.report_data import RunData, listed
+from fedsim.truths import truth_of
 from fedsim.types import Truth
 from fedsim.units import name_of, written
 
@@ -110,6 +110,9 @@ def galleries(run: RunData) -> list[Gallery]:
     names = graded or [name for name in run.attacks if name in known]
     if not names:
         return []
+    if run.folder.config.foreign:
+        reason = "The clients' own examples are not at hand: this is another app's recording."
+        return [_gallery(run, name, None, reason) for name in names[:SHOWN_ATTACKS]]
     try:
         federated, reason = federate(run.folder.config), None
     except ConfigError as error:
@@ -204,7 +207,7 @@ def _recovered(
     run: RunData, attack: str, round_: int, client: str, federated: Federated | None
 ) -> Recovered | None:
     """Return what was recovered from a client, beside its examples; None without them."""
-    truth = read_truth(run.folder.truth, round_, client)
+    truth = truth_of(run.folder, round_, client)
     if federated is None or truth is None or not len(truth.indices):
         return None
     seed = run.folder.config.seed

@@ -111,8 +111,13 @@ class RunFolder:
 
     @property
     def truth(self) -> Path:
-        """The folder of the clients' ground truth."""
-        return self.path / "truth"
+        """The folder of the clients' ground truth; of another app's, where its user says it is.
+
+        Raises:
+            BadRecording: The config was not written by fedsim.
+        """
+        foreign = self.config.foreign if (self.path / "config.toml").exists() else None
+        return Path(foreign.truth) if foreign and foreign.truth else self.path / "truth"
 
     @property
     def finished_rounds(self) -> list[int]:
@@ -151,8 +156,12 @@ class RunFolder:
         """Return the last finished round, or None before the first; unfinished ones are deleted.
 
         Raises:
-            BadRecording: A file of the checkpoint is missing or damaged.
+            BadRecording: A file of the checkpoint is missing or damaged, or this is another app's.
         """
+        if self.config.foreign:
+            raise BadRecording(
+                f"{self.path}: must be fedsim's own run, got another app's recording"
+            )
         last = max(self.finished_rounds, default=None)
         begun = {name: _numbers(self.path / name) for name in ("rounds", "truth")}
         ahead = 1 + self.config.engine.attackers  # rounds that are begun and not finished

@@ -71,7 +71,8 @@ def federate(
     """
     record = plan.config.record
     tape = Tape(folder.path, every=record.every, clients=record.clients, append=True)
-    recording = Recording(plan.strategy, tape, client_of=client_of, upload=plan.local.upload)
+    strategy = strategies.secured(plan.strategy, plan.config)
+    recording = Recording(strategy, tape, client_of=client_of, upload=plan.local.upload)
     taken = Counter[str]() if start is None else _taken(folder)
     waiting: deque[_Trained] = deque()
 
@@ -101,7 +102,7 @@ def federate(
                 spent = time.perf_counter() - begun
                 attacked = attack(round_)
                 measures = _evaluate(plan, round_, params) + _costs(round_, recording, spent)
-                taken.update(recording.norms.keys())
+                taken.update(recording.members)
                 measures += price(plan, folder, round_, taken)
                 memory = state.capture(plan.strategy)
                 checkpoint = Checkpoint(round_, params, memory, client_states())
@@ -138,7 +139,9 @@ class _Trained:
 def _taken(folder: RunFolder) -> Counter[str]:
     """Return how many finished rounds each client took part in."""
     rows = folder.metrics().to_pylist()
-    return Counter(row["client"] for row in rows if row["metric"] == "update_norm")
+    # Under secure aggregation the norm is a cohort's.
+    told = "summed" if folder.config.federation.secure_aggregation else "update_norm"
+    return Counter(row["client"] for row in rows if row["metric"] == told)
 
 
 def _begin(plan: Plan, folder: RunFolder, on_round: Callable[[Round], None]) -> Checkpoint:
@@ -253,6 +256,11 @@ def _costs(round_: int, recording: Recording, train_seconds: float) -> list[Meas
     norms = recording.norms.items()
     return [
         *(Measure(round_, "client", "update_norm", value, client) for client, value in norms),
+        *(
+            Measure(round_, "client", "summed", 1.0, client)
+            for client in recording.members
+            if client not in recording.norms
+        ),
         *(
             Measure(round_, "client", "failed", 1.0, client, reason)
             for client, reason in recording.failures

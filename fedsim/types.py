@@ -40,8 +40,8 @@ class LocalTraining:
 class Update:
     """What one client gave away in one round, after its defenses.
 
-    Under secure aggregation the server sees the sum over a cohort instead, and the numbers of
-    examples are summed too.
+    Under secure aggregation the server sees a cohort instead: `num_clients` times their mean
+    weighted by examples (of equal clients the sum), and the numbers of examples are summed.
 
     Attributes:
         round: From 1.

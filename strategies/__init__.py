@@ -16,6 +16,7 @@ from fedsim.rng import derive
 from strategies.fedsgd import FedSGD
 from strategies.ordered import OrderedGrid
 from strategies.recording import Recording
+from strategies.secure import SecureAggregation, needs_single
 from strategies.tape import Tape
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -33,7 +34,17 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "fedsgd": FedSGD,
 }
 
-__all__ = ["STRATEGIES", "FedSGD", "OrderedGrid", "Recording", "Tape", "build", "sampling"]
+__all__ = [
+    "STRATEGIES",
+    "FedSGD",
+    "OrderedGrid",
+    "Recording",
+    "SecureAggregation",
+    "Tape",
+    "build",
+    "sampling",
+    "secured",
+]
 
 
 def build(config: Config, buffers: Iterable[str]) -> Strategy:
@@ -65,9 +76,26 @@ def build(config: Config, buffers: Iterable[str]) -> Strategy:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"federation.options.{name}: must be a number, got {value!r}")
     try:
-        return make(**fixed, **federation.options)
+        strategy = make(**fixed, **federation.options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"federation.options: {error}") from None
+    if federation.secure_aggregation and (reason := needs_single(strategy)):
+        raise ConfigError(
+            "federation.secure_aggregation: must go with a strategy of the mean alone, "
+            f"got {reason}, which needs single uploads"
+        )
+    return strategy
+
+
+def secured(strategy: Strategy, config: Config) -> Strategy:
+    """Return the strategy as the server runs it: behind secure aggregation where it is asked for.
+
+    All masks come from the run's seed, which every party of a simulation knows.
+    """
+    asked = config.federation.secure_aggregation
+    if asked is None:
+        return strategy
+    return SecureAggregation(strategy, secret=config.seed, **asked.model_dump())
 
 
 def option_names(make: Callable[..., Strategy]) -> list[str]:

@@ -12,12 +12,14 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.errors import FedsimError
+from fedsim.errors import ConfigError, FedsimError
 from fedsim.files import TensorFile
 from fedsim.params import mismatch, not_finite
 from fedsim.types import Params, Upload
 from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record
-from strategies.tape import Tape
+from strategies.secure import SecureAggregation, Sum
+from strategies.senders import Senders, reason_of
+from strategies.tape import Tape, cohort_name, in_order
 
 
 class _Refused(FedsimError):
@@ -32,6 +34,9 @@ class Recording(Strategy):
     could not have used: missing arrays, wrong shapes, NaN (Flower averages NaN silently).
     These are left out and listed in `failures`; the norms of the usable updates are in `norms`.
 
+    Around `SecureAggregation` there is one upload a round to record, the sum over a cohort; those
+    whose uploads are in it are in `members`.
+
     Uploads beyond `memory` bytes a round are handed on as arrays that read themselves from disk,
     so that no round is in memory at once unless the inner strategy puts it there.
 
@@ -43,6 +48,9 @@ class Recording(Strategy):
         weighted_by: The metric of a reply that holds its number of examples; by default the one
             that the strategy weights by.
         memory: Bytes of uploads held in memory per round.
+
+    Raises:
+        ConfigError: The tape is of some clients only, under secure aggregation.
     """
 
     def __init__(
@@ -63,6 +71,12 @@ class Recording(Strategy):
         self.memory = memory
         self.failures: list[tuple[str, str]] = []
         self.norms: dict[str, float] = {}
+        self.members: tuple[str, ...] = ()
+        if isinstance(strategy, SecureAggregation) and self.tape.record.clients is not None:
+            raise ConfigError(
+                "record.clients: must be left out with secure aggregation, which shows no client, "
+                f"got {list(self.tape.record.clients)}"
+            )
         self._messages: list[Message] = []
         self._sent: dict[str, Tensor] | None = None
 
@@ -82,20 +96,16 @@ class Recording(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Write down every usable upload, and let the strategy aggregate them."""
+        if isinstance(self.strategy, SecureAggregation):
+            return self._aggregate_sum(self.strategy, server_round, replies)
         awaited = {self.client_of(message.metadata.dst_node_id): None for message in self._messages}
         self.failures, self.norms, valid, held = [], {}, [], 0
-        answered: dict[str, int] | None = None
+        senders = Senders(self._messages)
         for reply in replies:
-            if answered is None:  # the messages have their ids once the first reply is there
-                answered = {m.metadata.message_id: m.metadata.dst_node_id for m in self._messages}
-                answered.pop("", None)
-            # The SuperLink answers in the place of a dead client, from its own node id.
-            told = reply.metadata
-            client = self.client_of(answered.get(told.reply_to_message_id, told.src_node_id))
+            client = self.client_of(senders.node(reply))
             awaited.pop(client, None)
             if reply.has_error():
-                reason = " ".join((reply.error.reason or "").split())
-                self.failures.append((client, reason or f"error {reply.error.code}"))
+                self.failures.append((client, reason_of(reply)))
                 valid.append(reply)  # as it would get it alone
                 continue
             try:
@@ -104,6 +114,7 @@ class Recording(Strategy):
                 valid.append(reply)
             except _Refused as error:
                 self.failures.append((client, str(error)))
+        self.members = tuple(self.norms)
         self.failures += [(client, "no reply in time") for client in awaited]
         try:
             return self.strategy.aggregate_train(server_round, valid)
@@ -126,6 +137,26 @@ class Recording(Strategy):
     def summary(self) -> None:
         """Pass through."""
         self.strategy.summary()
+
+    def _aggregate_sum(
+        self, strategy: SecureAggregation, round_: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Write down the sum of a round, and let the strategy aggregate it."""
+        self.failures, self.norms, self.members = [], {}, ()
+        found = strategy.open(round_, replies)
+        self.failures = [(self.client_of(node), reason) for node, reason in found.failures]
+        if found.members and self._sent is not None:
+            self._write_sum(round_, found, self._sent)
+        return strategy.aggregate_sum(round_, found)
+
+    def _write_sum(self, round_: int, found: Sum, sent: Params) -> None:
+        self.members = in_order(self.client_of(node) for node in found.members)
+        cohort = cohort_name(self.members)
+        self.norms[cohort] = _update_norm(found.mean, sent if self.upload == "weights" else None)
+        if self.tape.keeps(round_):
+            self.tape.write_upload(
+                round_, cohort, found.mean, found.num_examples, self.upload, self.members
+            )
 
     def _receive(self, round_: int, client: str, reply: Message, held: int) -> int:
         """Check and record one reply; return the bytes that it keeps in memory.

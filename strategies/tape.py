@@ -3,20 +3,27 @@
     rounds/0001/sent.safetensors     the global weights sent in round 1
     rounds/0001/CLIENT.safetensors   what that client uploaded, verbatim; its metadata say what
 
+    rounds/0001/cohort-….safetensors under secure aggregation: the weighted mean of some clients'
+                                     uploads, and who they are
+
 An upload is kept as it came (weights or gradient): the delta is taken on reading, in the
-client's precision, exactly as a real server would see it.
+client's precision, exactly as a real server would see it. A cohort's is its mean's delta times the
+number of clients: the sum of its clients' gradients, weighted by their numbers of examples.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
 from fedsim.config import Record
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile, save_tensors
-from fedsim.types import LocalTraining, Observation, Params, Update, View
+from fedsim.types import LocalTraining, Observation, Params, Update, Upload, View
 
 SENT = "sent"
 
@@ -56,11 +63,23 @@ class Tape:
         save_tensors(_path(self.folder, round_, SENT), sent, {"round": round_})
 
     def write_upload(
-        self, round_: int, client: str, upload: Params, num_examples: int | float, kind: str
+        self,
+        round_: int,
+        client: str,
+        upload: Params,
+        num_examples: int | float,
+        kind: str,
+        members: Sequence[str] = (),
     ) -> Path:
-        """Write what one client uploaded, and return where."""
+        """Write what one client uploaded, or the mean over `members` weighted by their examples.
+
+        Returns:
+            Where.
+        """
         path = _path(self.folder, round_, client)
         metadata = {"round": round_, "client": client, "num_examples": num_examples, "upload": kind}
+        if members:
+            metadata["members"] = json.dumps(list(members))
         save_tensors(path, upload, metadata)
         return path
 
@@ -88,8 +107,41 @@ def recorded_rounds(folder: Path) -> list[int]:
 def recorded_clients(folder: Path, round_: int) -> list[str]:
     """Return the clients on a tape in one round, numbers in numerical order."""
     names = [path.stem for path in _path(folder, round_, SENT).parent.glob("[!.]*.safetensors")]
-    names = [name for name in names if name != SENT]
-    return sorted(names, key=lambda name: (not name.isdigit(), name.zfill(20)))
+    return list(in_order(name for name in names if name != SENT))
+
+
+def in_order(clients: Iterable[str]) -> tuple[str, ...]:
+    """Return clients sorted, numbers in numerical order."""
+    return tuple(sorted(clients, key=lambda name: (not name.isdigit(), name.zfill(20))))
+
+
+def cohort_name(members: Iterable[str]) -> str:
+    """Return the name of a cohort: that of the same clients in every round, and of no others."""
+    text = json.dumps(sorted(members)).encode()
+    return f"cohort-{hashlib.blake2b(text, digest_size=4).hexdigest()}"
+
+
+def members_of(folder: Path, round_: int, client: str) -> tuple[str, ...]:
+    """Return the clients whose uploads are in one on tape: itself, or a cohort's.
+
+    Raises:
+        BadRecording: The file is damaged.
+    """
+    return _members(TensorFile(_path(folder, round_, client)), client)
+
+
+def upload_kind(folder: Path, round_: int, client: str) -> Upload:
+    """Return what a recorded client uploaded: "weights" or "gradient".
+
+    Raises:
+        BadRecording: The file is damaged, or was not written by a recorder.
+    """
+    upload = TensorFile(_path(folder, round_, client))
+    told = upload.metadata.get("upload")
+    for kind in get_args(Upload):
+        if told == kind:
+            return kind
+    raise BadRecording(f"{upload.path}: upload must be weights or gradient, got {told}")
 
 
 def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
@@ -138,7 +190,10 @@ class _Cohort(Sequence[Observation]):
         upload = TensorFile(_path(self.folder, self.round, client))
         told = _check(upload, self.sent, self.round, client, self.local)
         delta: Params = upload if self.local.upload == "gradient" else _Delta(upload, self.sent)
-        return Observation(self.sent, Update(self.round, client, delta, told), self.local)
+        if (count := len(_members(upload, client))) > 1:
+            delta = _Times(delta, count)
+        update = Update(self.round, client, delta, told, num_clients=count)
+        return Observation(self.sent, update, self.local)
 
 
 class _Own(Sequence[Observation]):
@@ -206,6 +261,37 @@ class _Delta(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.upload)
+
+
+class _Times(Mapping[str, Tensor]):
+    """A cohort's mean times the number of its clients, one layer at a time."""
+
+    def __init__(self, mean: Params, count: int) -> None:
+        self.mean, self.count = mean, count
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.mean[name] * self.count
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.mean)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+def _members(upload: TensorFile, client: str) -> tuple[str, ...]:
+    told = upload.metadata.get("members")
+    if told is None:
+        return (client,)
+    try:
+        members = json.loads(told)
+    except ValueError:
+        members = None
+    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+        raise BadRecording(f"{upload.path}: members must be a list of clients, got {told}")
+    if not members or len(set(members)) < len(members):
+        raise BadRecording(f"{upload.path}: members must be clients, each once, got {told}")
+    return tuple(members)
 
 
 def _path(folder: Path, round_: int, name: str) -> Path:

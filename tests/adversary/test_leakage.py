@@ -86,11 +86,21 @@ def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
     truth = read_truth(tmp_path, 1, "0")
     assert truth is not None
     assert torch.equal(truth.labels, LABELS)
-    save_tensors(path, {"labels": LABELS}, {})
-    with pytest.raises(
-        BadRecording, match=r"0\.safetensors: must hold labels and indices, got no 'indices'"
-    ):
+    save_tensors(path, {"labels": LABELS.to(torch.uint8)}, {})  # another app's: no rows
+    truth = read_truth(tmp_path, 1, "0")
+    assert torch.equal(truth.labels, LABELS)
+    assert len(truth.indices) == 0
+    save_tensors(path, {"indices": LABELS}, {})
+    with pytest.raises(BadRecording, match=r"0\.safetensors: must hold labels, got none"):
         read_truth(tmp_path, 1, "0")
+    for labels, said in (
+        (-LABELS, r"shape \(\d+,\) of"),
+        (LABELS.float(), "float32"),
+        (LABELS[None], "1, "),
+    ):
+        save_tensors(path, {"labels": labels}, {})
+        with pytest.raises(BadRecording, match=f"must be whole numbers from 0, .*{said}"):
+            read_truth(tmp_path, 1, "0")
 
 
 def untold(local):

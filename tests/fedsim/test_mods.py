@@ -5,8 +5,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
+from adversary.truth import read_truth
 from defenses import Defense, chain, clip, freeze, gaussian
-from fedsim.mods import FAILED, as_mod
+from fedsim.mods import FAILED, as_mod, keep_truth
 from tests.builders import sticky
 
 SENT = {
@@ -172,3 +173,15 @@ def test_a_defense_inside_training_is_refused():
     with pytest.raises(ValueError, match="must be a defense on the update, got budget"):
         as_mod(budget)
     as_mod(chain(clip(), gaussian()))
+
+
+def test_the_truth_is_kept_for_the_node_and_round_of_the_message(tmp_path):
+    labels = torch.tensor([3, 3, 1])
+    path = keep_truth(tmp_path, message(12), context(node=2**62 + 1), labels)
+    assert path == tmp_path / "0012" / f"{2**62 + 1}.safetensors"
+    assert torch.equal(read_truth(tmp_path, 12, str(2**62 + 1)).labels, labels)
+    with pytest.raises(ValueError, match="message: must tell its server-round, got none"):
+        keep_truth(tmp_path, message(None), context(), labels)
+    for wrong, said in ((labels.double(), "torch.float64"), (labels[None], r"\(1, 3\)")):
+        with pytest.raises(ValueError, match=f"labels: must be whole numbers, .*{said}"):
+            keep_truth(tmp_path, message(1), context(), wrong)
