@@ -25,14 +25,14 @@ exec "$python" -m fedsim.deploy.doors superlink --nodes "$here/nodes" \\
     --host "${{BIND:-{bind}}}" --port {port} \\
     --ssl-ca-certfile "$here/ca.crt" --ssl-certfile "$here/server.pem" \\
     --ssl-keyfile "$here/server.key" --enable-supernode-auth \\
-    --disable-runtime-dependency-installation --database "$here/superlink.db"
+    --disable-runtime-dependency-installation --database "$here/superlink.db" "$@"
 """
 
 _NODE = """\
 # CODE=any lets runs bring code of their own (a full app bundle); without it they cannot.
 exec "$python" -m fedsim.deploy.doors supernode --code "${{CODE:-own}}" \\
     --superlink "${{SUPERLINK:-{address}}}" --root-certificates "$here/ca.crt" \\
-    --auth-supernode-private-key "$here/node.key" --port {port} --node-config "$here/node.toml"
+    --auth-supernode-private-key "$here/node.key" --port {port} --node-config "$here/node.toml" "$@"
 """
 
 _UNIT = """\
@@ -82,6 +82,9 @@ rounds = 2
 clients = {count}
 timeout = 600.0             # seconds for a round's replies
 """
+
+
+_TO_RUN = ("superlink", "app", "run.toml", "deployment.toml", "ca.crt")
 
 
 def superlink_script(deployment: Deployment, python: str) -> str:
@@ -157,7 +160,7 @@ def compose(deployment: Deployment) -> str:
         "services:",
         f"  {SUPERLINK}:",
         *_service(SUPERLINK, "BIND: 0.0.0.0"),
-        "      - .:/deployment",
+        *(f"      - ./{path}:/deployment/{path}" for path in _TO_RUN),
         f"    ports: [\"{'127.0.0.1:' if deployment.is_local else ''}{port}:{port}\"]",
     ]
     for name in deployment.nodes:
