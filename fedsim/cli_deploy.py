@@ -50,6 +50,7 @@ def init(
 @app.command()
 def check(
     folder: Folder,
+    *,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of the run; the deployment's without.")
     ] = None,
@@ -76,6 +77,7 @@ def check(
 @app.command()
 def run(
     folder: Folder,
+    *,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of the run; the deployment's without.")
     ] = None,
@@ -98,16 +100,20 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Start the run, follow it, and fetch its folder."""
+    from fedsim import config as configs
     from fedsim.deploy import run as running
     from fedsim.deploy.layout import read
 
     made = read(folder)
-    running.check_target(out_)
+    running.check_target(out_, ssh)
+    asked = config or folder / "run.toml"
+    if resume is None and ssh is None:
+        configs.read(asked, set_ or ())  # what is wrong is said before anything starts
     there = resume.absolute() if resume else running.new_folder(folder)
     with running.flower(made, folder) as flwr:
         run_id = running.start(
-            flwr, there, app=app_ or folder / "app", config=config or folder / "run.toml",
-            settings=set_ or (), resume=resume is not None,
+            flwr, there, app=app_ or folder / "app", config=asked, settings=set_ or (),
+            resume=resume is not None,
         )  # fmt: skip
         if not as_json:
             out.print(f"Run      {run_id} → {there}", soft_wrap=True)
@@ -116,14 +122,16 @@ def run(
             if not as_json:
                 out.print(f"round    {round_}", markup=False)
 
-        status, reason = running.follow(flwr, run_id, there, on_round=told)
-    if status != running.COMPLETED:
-        hint = f"\ngo on with: fedsim deploy run {folder} --resume {there}"
-        kept = hint if running.finished(there) else ""
-        raise RunStopped(f"run {run_id}: Flower says {status} ({reason or 'no reason'}){kept}")
+        try:
+            running.follow(flwr, run_id, there, on_round=told)
+        except RunStopped as error:
+            hint = f"\ngo on with: fedsim deploy run {folder} --resume {there}"
+            raise RunStopped(f"{error}{hint if running.finished(there) else ''}") from None
     here = running.fetch(there, out_, ssh=ssh)
     if as_json:
-        out.print_json(data={"run": run_id, "status": status, "folder": str(here), **_facts(here)})
+        out.print_json(
+            data={"run": run_id, "status": running.COMPLETED, "folder": str(here), **_facts(here)}
+        )
         return
     for key, value in _facts(here).items():
         out.print(f"{key:<8} {value}", markup=False, soft_wrap=True)

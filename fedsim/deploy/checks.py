@@ -110,8 +110,12 @@ def check_certificate(made: Deployment, link: Path, *, now: dt.datetime | None =
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
-        raise NotReady(f"{link / 'server.pem'}: must be signed by its ca.crt, got another") from None
-    private = _read(link / "server.key", lambda data: serialization.load_pem_private_key(data, None))
+        raise NotReady(
+            f"{link / 'server.pem'}: must be signed by its ca.crt, got another's"
+        ) from None
+    private = _read(
+        link / "server.key", lambda data: serialization.load_pem_private_key(data, None)
+    )
     if private.public_key() != certificate.public_key():
         raise NotReady(f"{link / 'server.key'}: must be the key of server.pem, got another")
 

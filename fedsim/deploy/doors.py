@@ -61,10 +61,9 @@ def superlink(nodes: Path) -> None:
     Args:
         nodes: Folder of the public keys that may connect, one file `NAME.pub` each.
     """
-    from starlette.middleware import Middleware
-
     from flwr.superlink import extensions
     from flwr.superlink.cli import flower_superlink
+    from starlette.middleware import Middleware
 
     keys = read_keys(nodes)
 
@@ -86,7 +85,6 @@ def read_keys(nodes: Path) -> dict[bytes, str]:
         ValueError: A file holds no public key on an elliptic curve.
     """
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
     from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
     keys = {}

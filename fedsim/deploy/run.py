@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fedsim.errors import BadRecording, ConfigError, RunStopped
 
 COMPLETED = "finished:completed"
 LOOK = 0.5  # seconds between two looks at the run folder
+LOOKS = 20  # at a run whose log has ended
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def start(
 
 def follow(
     flwr: Flower, run: str, out: Path, *, on_round: Callable[[int], None] = lambda _: None
-) -> tuple[str, str]:
+) -> None:
     """Wait for the end of a run.
 
     Args:
@@ -130,28 +131,25 @@ def follow(
         out: Its folder; where it lies on this machine its rounds are told as they are finished.
         on_round: Called with every finished round, from 0.
 
-    Returns:
-        Flower's status, and what it says of a failure.
-
     Raises:
-        RunStopped: The SuperLink cannot be reached any more.
+        RunStopped: Flower says that it failed or was stopped, or the SuperLink is gone.
     """
     told = -1
     with flwr.start("log", run, flwr.name, "--stream") as stream:
         while stream.poll() is None:
             told = _tell(out, told, on_round)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 stream.communicate(timeout=LOOK)
-            except subprocess.TimeoutExpired:
-                continue
     _tell(out, told, on_round)
-    for _ in range(20):  # the log may end a moment before the run
-        [told_of] = flwr.ask("ls", flwr.name, "--run-id", run)["runs"]
-        if str(told_of["status"]).startswith("finished"):
+    it = flwr.ask("ls", flwr.name, "--run-id", run)["runs"][0]
+    for _ in range(LOOKS):  # the log may end a moment before the run
+        if str(it["status"]).startswith("finished"):
             break
         time.sleep(LOOK)
-    details = str(told_of.get("status-details") or "")
-    return str(told_of["status"]), "" if details == "N/A" else details
+        it = flwr.ask("ls", flwr.name, "--run-id", run)["runs"][0]
+    if it["status"] != COMPLETED:
+        reason = str(it.get("status-details") or "N/A").replace("N/A", "no reason given")
+        raise RunStopped(f"run {run}: Flower says {it['status']} ({reason})")
 
 
 def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:
@@ -163,12 +161,11 @@ def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:
         ssh: `USER@HOST` of the SuperLink's machine, where that is another one.
 
     Raises:
-        ConfigError: There is something at `target`, or none is given with `ssh`.
         RunStopped: It cannot be copied.
     """
+    if target is None:
+        return out
     if ssh is not None:
-        if target is None:
-            raise ConfigError("--out: must be given with --ssh, got none")
         copied = subprocess.run(
             ["scp", "-q", "-r", f"{ssh}:{out}", str(target)], capture_output=True, text=True,
             check=False,
@@ -177,8 +174,6 @@ def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:
             reason = " ".join(copied.stderr.split())
             raise RunStopped(f"scp: must fetch {ssh}:{out} ({reason})")
         return target
-    if target is None:
-        return out
     try:
         shutil.copytree(out, target)
     except OSError as error:
@@ -186,8 +181,14 @@ def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:
     return target
 
 
-def check_target(target: Path | None) -> None:
-    """Raise ConfigError where a fetched run folder would meet another one."""
+def check_target(target: Path | None, ssh: str | None) -> None:
+    """Refuse a target that cannot be, before the run and not after it.
+
+    Raises:
+        ConfigError: There is something at `target`, or none is given with `ssh`.
+    """
+    if target is None and ssh is not None:
+        raise ConfigError("--out: must be given with --ssh, got none")
     if target is not None and target.exists():
         raise ConfigError(f"--out: must be a new folder, got {target}")
 

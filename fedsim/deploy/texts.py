@@ -161,7 +161,7 @@ def compose(deployment: Deployment) -> str:
         f"  {SUPERLINK}:",
         *_service(SUPERLINK, "BIND: 0.0.0.0"),
         *(f"      - ./{path}:/deployment/{path}" for path in _TO_RUN),
-        f"    ports: [\"{'127.0.0.1:' if deployment.is_local else ''}{port}:{port}\"]",
+        f'    ports: ["{"127.0.0.1:" if deployment.is_local else ""}{port}:{port}"]',
     ]
     for name in deployment.nodes:
         lines += [f"  {name}:", *_service(name, f"{SUPERLINK.upper()}: {SUPERLINK}:{port}")]

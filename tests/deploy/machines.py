@@ -72,10 +72,8 @@ class Machines:
         process = self.running.pop(role)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            pass
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -86,9 +84,7 @@ class Machines:
 
         def look() -> bool:
             found[:] = [
-                pid
-                for pid in _group(self.running[role].pid)
-                if b"flwr-clientapp" in _command(pid)
+                pid for pid in _group(self.running[role].pid) if b"flwr-clientapp" in _command(pid)
             ]
             return bool(found)
 

@@ -57,7 +57,9 @@ def fedsim(*arguments):
 
 def failures(run):
     rows = RunFolder(run).metrics().to_pylist()
-    return [(row["round"], row["client"], row["reason"]) for row in rows if row["metric"] == "failed"]
+    return [
+        (row["round"], row["client"], row["reason"]) for row in rows if row["metric"] == "failed"
+    ]
 
 
 def test_a_node_refuses_code_that_a_run_brings_and_the_run_fails(deployed):
@@ -73,7 +75,7 @@ def test_two_rounds_with_a_node_killed_in_the_second(deployed, tmp_path):
     folder = deployed.folder
     run, fetched = folder / "superlink" / "runs" / "run2", tmp_path / "fetched"
     following = fedsim("run", folder, "--out", fetched, "--json")
-    wait(lambda: (run / "state" / "0001").exists(), "round 1")
+    wait((run / "state" / "0001").exists, "round 1")
     deployed.client_process("node1")  # it has taken up round 2
     deployed.kill("node1")
     said, complained = following.communicate(timeout=3 * TIMEOUT)
