@@ -12,7 +12,8 @@ from fedsim.deploy.create import create
 from fedsim.deploy.layout import Deployment
 from tests.builders import free_port
 
-PATIENCE = 120.0  # seconds for a process to start on a busy machine
+_PROGRAM, _STARTED = b"flwr-clientapp", "Start `flwr-clientapp` process"
+PATIENCE = 180.0  # seconds for a process to start on a busy machine
 
 
 class Machines:
@@ -78,14 +79,19 @@ class Machines:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def client_process(self, role: str) -> int:
-        """Return the id of the process in which a node trains at this moment."""
+    def training(self, role: str, round_: int) -> int:
+        """Return the id of the process in which a node trains in a round, its round_-th."""
+        taken = "Receiving: train message"
+        self.wait(role, taken, times=round_)
+        # The process of the message before may still be there.
+        wait(
+            lambda: _STARTED in self.said(role).split(taken, round_)[-1], f"{role}: round {round_}"
+        )
         found: list[int] = []
 
         def look() -> bool:
-            found[:] = [
-                pid for pid in _group(self.running[role].pid) if b"flwr-clientapp" in _command(pid)
-            ]
+            group = _group(self.running[role].pid)
+            found[:] = sorted((pid for pid in group if _PROGRAM in _command(pid)), key=_began)
             return bool(found)
 
         wait(look, f"{role}: a client process")
@@ -124,3 +130,10 @@ def _command(pid: int) -> bytes:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
+
+
+def _began(pid: int) -> int:
+    """Return when a process began, in the kernel's ticks."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return -1
