@@ -110,6 +110,7 @@ def run(
     if resume is None and ssh is None:
         configs.read(asked, set_ or ())  # what is wrong is said before anything starts
     there = resume.absolute() if resume else running.new_folder(folder)
+    running.await_superlink(made.port)
     with running.flower(made, folder) as flwr:
         run_id = running.start(
             flwr, there, app=app_ or folder / "app", config=asked, settings=set_ or (),

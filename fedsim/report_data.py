@@ -171,7 +171,8 @@ class RunData:
             f"{federation.sampled} per round, {federation.rounds} rounds",
             "Local training": f"lr {local.lr:g}, batch {local.batch_size}, "
             f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}",
-            "Defenses": " → ".join(part_text(part) for part in config.defense) or "none",
+            "Defenses": " → ".join(part_text(part) for part in config.defense)
+            or "none in the run's config",
             "Seed": str(config.seed),
         }
 

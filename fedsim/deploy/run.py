@@ -7,6 +7,7 @@ Through Flower's public command line alone. `flwr run` exits 0 when a run failed
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,27 @@ def flower(deployment: Deployment, folder: Path) -> Iterator[Flower]:
         config = texts.connection(deployment, folder.absolute() / "ca.crt")
         Path(home, "config.toml").write_text(config)
         yield Flower(deployment.name, Path(home))
+
+
+def await_superlink(port: int, patience: float = 30.0) -> None:
+    """Wait until the SuperLink answers on this machine: it may just have been started.
+
+    Raises:
+        RunStopped: It does not.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection(("localhost", port), timeout=LOOK).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise RunStopped(
+                    f"SuperLink: must answer on localhost:{port}, got nobody in {patience:g} s; "
+                    f"start {SUPERLINK}/start.sh"
+                ) from None
+            time.sleep(LOOK)
+        else:
+            return
 
 
 def new_folder(folder: Path) -> Path:

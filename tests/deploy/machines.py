@@ -83,10 +83,10 @@ class Machines:
         """Return the id of the process in which a node trains in a round, its round_-th."""
         taken = "Receiving: train message"
         self.wait(role, taken, times=round_)
-        # The process of the message before may still be there.
         wait(
             lambda: _STARTED in self.said(role).split(taken, round_)[-1], f"{role}: round {round_}"
         )
+        time.sleep(2)  # it is said just before; and the process of the last message may linger
         found: list[int] = []
 
         def look() -> bool:

@@ -1,6 +1,8 @@
 import json
 import os
+import socket
 import sys
+import threading
 import tomllib
 
 import pytest
@@ -27,6 +29,7 @@ def fake_flower(tmp_path, monkeypatch, status, **more):
         f"if sys.argv[1] != 'log':\n    print({json.dumps(told)!r})\n"
     )
     program.chmod(0o700)
+    monkeypatch.setattr(running, "await_superlink", lambda port: None)
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
 
 
@@ -118,3 +121,15 @@ def test_init_and_check_from_the_command_line(tmp_path):
     assert last.endswith(f"fedsim deploy run {folder}")
     public = load_ssh_public_key((folder / "node0" / "node.pub").read_bytes())
     assert public.curve.name == "secp384r1"
+
+
+def test_a_superlink_may_be_late_but_not_for_ever():
+    port = free_port()
+    with pytest.raises(RunStopped, match=f"must answer on localhost:{port}, got nobody in 0.1 s"):
+        running.await_superlink(port, 0.1)
+    late = threading.Timer(0.3, lambda: found.append(socket.create_server(("127.0.0.1", port))))
+    found: list[socket.socket] = []
+    late.start()
+    running.await_superlink(port)
+    late.join()
+    found[0].close()
