@@ -1,24 +1,22 @@
 """The Flower ClientApp: decode, train, defend, encode. The same in every engine."""
 
+import logging
 import sys
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor, nn
+from torch import Tensor
 
-import defenses
 from clients.fidelity import fidelity
 from clients.train import train
 from defenses import Defense, defend
-from fedsim import data, models
-from fedsim.config import Config, parse_json
+from fedsim.errors import one_line
 from fedsim.files import save_tensors
 from fedsim.params import subtract
 from fedsim.rng import generator, global_stream
+from fedsim.site import SIMULATED, Operator, Refused, Site, operator, site
 from fedsim.types import LocalTraining
 from fedsim.wire import ARRAYS, CONFIG, FEDSIM, METRICS, NUM_EXAMPLES, from_record, to_record
 from strategies.secure import masked_reply
@@ -27,71 +25,72 @@ app = ClientApp()
 
 TRUTH = "truth"  # in the node's own config: the folder for its ground truth
 DEFENSE = "defense"  # in the node's own state: what its defenses remember
-
-
-@dataclass(frozen=True)
-class _Site:
-    """What every client of one run shares within a process."""
-
-    config: Config
-    federated: data.Federated
-    model: nn.Module
-    trainable: tuple[str, ...]
-    defense: Defense
-
-
-@lru_cache(maxsize=1)
-def _site(text: str) -> _Site:
-    config = parse_json(text)
-    federated = data.federate(config)
-    dataset = federated.dataset
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
-    return _Site(config, federated, model, models.trainable(model), defenses.build(config.defense))
+WITHHELD = 450  # the Error's code: nothing is uploaded
 
 
 @app.train()
 def train_client(message: Message, context: Context) -> Message:
     """Train on this client's data and upload the defended result.
 
-    Nothing else is uploaded but the number of examples: no loss, no accuracy.
+    Nothing else is uploaded but the number of examples: no loss, no accuracy. A client between
+    real machines that cannot answer says why in its own log; the server is told what its operator
+    refuses, and of any other failure only the kind: its text may quote data.
     """
+    simulated = _simulated_by_flower()
+    try:
+        own = operator(context.node_config, simulated=simulated)
+        return _answer(message, context, own)
+    except Exception as error:
+        if simulated or context.node_config.get(SIMULATED):
+            raise
+        logging.getLogger("flwr").exception("no upload")
+        reason = one_line(error)
+        if not isinstance(error, Refused):
+            reason = f"{type(error).__name__}: its node's log says why"
+        return Message(Error(WITHHELD, reason), reply_to=message)
+
+
+def _answer(message: Message, context: Context, own: Operator) -> Message:
+    """Return the reply to a train message."""
     sent = from_record(message.content.array_records[ARRAYS])
     instructions = message.content.config_records[CONFIG]
-    site = _site(str(instructions[FEDSIM]))
-    config, round_ = site.config, int(str(instructions["server-round"]))
-    client = str(context.node_config["partition-id"])
+    here = site(str(instructions[FEDSIM]), own)
+    config, round_ = here.config, int(str(instructions["server-round"]))
+    client = own.client
     if torch.get_num_threads() != config.engine.threads:
         torch.set_num_threads(config.engine.threads)  # sums depend on it: one value everywhere
-    rows = site.federated.clients[int(client)]
-    dataset, names = site.federated.dataset, (config.seed, "train", client, round_)
+    rows = here.rows(client)
+    dataset, names = here.federated.dataset, ("train", client, round_)
     local = config.local_training(float(str(instructions.get("proximal-mu", 0.0))))
     inputs, labels = dataset.inputs[rows], dataset.labels[rows]
 
     def trained_with(defense: Defense | None) -> tuple[dict[str, Tensor], Tensor]:
-        with global_stream(*names, "dropout"):
+        coins = generator(config.seed, *names)
+        if defense and (defense.gradient is not None or defense.batches is not None):
+            coins = own.coins(config.seed, *names)  # they hide what the batches' order does not
+        with global_stream(config.seed, *names, "dropout"):
             return train(
-                site.model, sent, inputs, labels, local, generator=generator(*names),
+                here.model, sent, inputs, labels, local, generator=coins,
                 gradient=defense and defense.gradient, batches=defense and defense.batches,
             )  # fmt: skip
 
-    remembered = _remembered(site, sent, context, local, len(rows))
-    trained, used = trained_with(site.defense)
-    upload, update = _defended(
-        site, trained, sent, context, remembered, round_=round_, client=client
-    )
+    remembered = _remembered(here, sent, context, local, len(rows))
+    trained, used = trained_with(here.defense)
+    upload, update = _defended(here, trained, sent, context, remembered, own, round_=round_)
     folder = _truth_folder(context) if config.record.keeps(round_, client) else None
     if folder:
         told = {}
         if config.defense:
-            plain = trained if site.defense.gradient is None else trained_with(None)[0]
-            told = fidelity(update, _update(plain, sent, site, local))
-        truth = {"labels": labels[used], "indices": rows[used]}
+            plain = trained if here.defense.gradient is None else trained_with(None)[0]
+            told = fidelity(update, _update(plain, sent, here, local))
+        # Rows of a folder of the client's own mean nothing to anybody else.
+        truth = {"labels": labels[used], "indices": rows[used][: 0 if here.own_data else None]}
         path = folder / f"{round_:04d}" / f"{client}.safetensors"
         save_tensors(path, truth, {"round": round_, "client": client, **told})
     # With weights it is the client's size; a gradient weighs as much as its batch, or as the batch
     # is expected to be where a defense keeps its size secret.
     num_examples = len(rows) if local.upload == "weights" else len(used)
-    if local.upload == "gradient" and site.defense.batches is not None:
+    if local.upload == "gradient" and here.defense.batches is not None:
         num_examples = min(local.batch_size, len(rows))
     if config.federation.secure_aggregation:
         secret = config.seed
@@ -109,7 +108,7 @@ def query_client(message: Message, context: Context) -> Message:
 
 
 def _remembered(
-    site: _Site,
+    here: Site,
     sent: dict[str, Tensor],
     context: Context,
     local: LocalTraining,
@@ -118,37 +117,40 @@ def _remembered(
     """Return what the client's defenses remember in the node's context, this round counted.
 
     Raises:
-        ValueError: A privacy budget is spent.
+        Refused: A privacy budget is spent.
     """
     stored = context.state.array_records.get(DEFENSE)
     if stored is None:
-        state = site.defense.init({name: sent[name] for name in site.trainable})
+        state = here.defense.init({name: sent[name] for name in here.trainable})
     else:
         state = from_record(stored)
-    return site.defense.spend(state, local, num_examples)
+    try:
+        return here.defense.spend(state, local, num_examples)
+    except ValueError as error:
+        raise Refused(one_line(error)) from None
 
 
 def _defended(
-    site: _Site,
+    here: Site,
     trained: dict[str, Tensor],
     sent: dict[str, Tensor],
     context: Context,
     remembered: dict[str, Tensor],
+    own: Operator,
     *,
     round_: int,
-    client: str,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Apply the client's defenses and keep what they remember in the node's context.
 
     Returns:
         What is uploaded, and the defended update in it.
     """
-    if not site.config.defense:
+    if not here.config.defense:
         return trained, {}
     upload, state, update = defend(
-        site.defense, trained, sent, site.trainable, remembered,
-        generator=generator(site.config.seed, "defense", client, round_),
-        upload=site.config.local_training().upload,
+        here.defense, trained, sent, here.trainable, remembered,
+        generator=own.coins(here.config.seed, "defense", own.client, round_),
+        upload=here.config.local_training().upload,
     )  # fmt: skip
     if state:
         context.state[DEFENSE] = to_record(state)
@@ -156,9 +158,9 @@ def _defended(
 
 
 def _update(
-    trained: dict[str, Tensor], sent: dict[str, Tensor], site: _Site, local: LocalTraining
+    trained: dict[str, Tensor], sent: dict[str, Tensor], here: Site, local: LocalTraining
 ) -> dict[str, Tensor]:
-    theirs = {name: trained[name] for name in site.trainable}
+    theirs = {name: trained[name] for name in here.trainable}
     return theirs if local.upload == "gradient" else subtract(theirs, sent)
 
 

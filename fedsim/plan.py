@@ -230,7 +230,7 @@ def truths_of(
 def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
     """Return a client's truth with the answer for every candidate, where there are any."""
     asked = plan.auxiliary.candidates
-    if truth is None or plan.candidates is None or asked is None:
+    if truth is None or plan.candidates is None or asked is None or not len(truth.indices):
         return truth
     members = torch.isin(plan.candidates, truth.indices)
     return replace(truth, members=members, classes=asked.labels)

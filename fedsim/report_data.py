@@ -173,7 +173,8 @@ class RunData:
             "Federation": f"{federation.strategy}, {federation.clients} clients, "
             f"{federation.sampled} per round, {federation.rounds} rounds{_sums(federation)}",
             "Local training": _local_text(config),
-            "Defenses": " → ".join(part_text(part) for part in config.defense) or "none",
+            "Defenses": " → ".join(part_text(part) for part in config.defense)
+            or "none in the run's config",
             "Seed": str(config.seed),
         }
 

@@ -19,6 +19,7 @@ METRICS = "metrics"  # the MetricRecord of a reply
 NUM_EXAMPLES = "num-examples"
 
 _STYPE = "numpy.ndarray"
+_HEADER, _WIDEST = 4096, 16  # bytes before the values, and of one value, at most
 
 
 def to_record(params: Params) -> ArrayRecord:
@@ -31,6 +32,18 @@ def to_record(params: Params) -> ArrayRecord:
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:
     """Decode an ArrayRecord into tensors that share no memory with it."""
     return {name: torch.from_numpy(_decode(array)) for name, array in record.items()}
+
+
+def oversized(record: ArrayRecord, like: Params) -> str | None:
+    """Return which array holds more bytes than one of the shape in `like` can, or None.
+
+    Asked before anything is decoded, which would take the same memory again.
+    """
+    for name, array in record.items():
+        limit = _HEADER + _WIDEST * (like[name].numel() if name in like else 0)
+        if len(array.data) > limit:
+            return f"{name}: must hold at most {limit} bytes, got {len(array.data)}"
+    return None
 
 
 class LazyArray(Array):

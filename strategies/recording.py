@@ -16,7 +16,7 @@ from fedsim.errors import ConfigError, FedsimError
 from fedsim.files import TensorFile
 from fedsim.params import mismatch, not_finite
 from fedsim.types import Params, Upload
-from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record
+from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record, oversized
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of
 from strategies.tape import Tape, cohort_name, in_order
@@ -166,6 +166,8 @@ class Recording(Strategy):
         """
         sent = self._sent or {}
         record = _only_arrays(reply)
+        if reason := oversized(record, sent):
+            raise _Refused(reason)
         try:
             upload = from_record(record)
         except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to

@@ -189,3 +189,12 @@ def prune(update: Params, rate: float) -> dict[str, Tensor]:
         edge = size.sort(descending=True).values[stay - 1]
         kept[name] = torch.where(value.abs() >= edge, value, 0.0)
     return kept
+
+
+def deployment(tmp_path: Path, nodes: int = 2, **options):
+    """Write a deployment with free ports; return it and its folder."""
+    from fedsim.deploy.create import create
+
+    ports = [free_port() for _ in range(nodes + 1)]
+    options = {"port": ports[0], "node_ports": ports[1:], **options}
+    return create(tmp_path / "deployed", nodes=nodes, **options), tmp_path / "deployed"

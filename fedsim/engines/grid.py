@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.client_app import TRUTH
+from fedsim.site import SIMULATED
 from fedsim.types import Params
 from fedsim.wire import from_record, to_record
 
@@ -117,6 +118,7 @@ class SimulationGrid(Grid):
                 "partition-id": node_id - _FIRST,
                 "num-partitions": self.num_clients,
                 TRUTH: str(self.truth),
+                SIMULATED: True,
             }
             self._contexts[node_id] = Context(1, node_id, node_config, RecordDict(), {})
         return self._contexts[node_id]

@@ -23,7 +23,7 @@ SETTINGS = (
     "data.limit=200",
 )
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.xdist_group("processes")]
 
 
 @pytest.fixture

@@ -55,6 +55,13 @@ def test_nodes_and_replies_stand_in_the_order_of_clients(seed):
     assert [grid.client_of(reply.metadata.src_node_id) for reply in replies] == list("304")
 
 
+def test_a_node_that_is_gone_is_still_asked_and_its_absence_told():
+    grid = grid_of(3, number)
+    ordered = OrderedGrid(grid, 3)
+    grid.num_clients = 2  # as when Flower counts the third as offline
+    assert [ordered.client_of(node) for node in ordered.get_node_ids()] == list("012")
+
+
 def test_sampling_depends_on_the_seed_and_round_alone():
     config = small_config(federation={"clients": 8, "per_round": 3})
 

@@ -4,6 +4,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+import strategies.recording
 from fedsim.types import LocalTraining
 from fedsim.wire import to_record
 from strategies import Recording, Tape
@@ -94,6 +95,27 @@ FAULTS = {
         "num-examples: must be",
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["w", "z"])
+def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch):
+    decoded = []
+    decode = strategies.recording.from_record
+    monkeypatch.setattr(
+        strategies.recording, "from_record", lambda r: (decoded.append(r), decode(r))[1]
+    )
+
+    def huge(client):
+        content = upload(client)
+        content["arrays"][name] = Array("float32", (3,), "numpy.ndarray", bytes(2**30))
+        return content
+
+    faulty, arrays, _ = record(tmp_path, lambda c: huge(c) if c == 1 else upload(c))
+    assert faulty.failures == [
+        ("1", f"{name}: must hold at most {4144 if name == 'w' else 4096} bytes, got {2**30}")
+    ]
+    assert len(decoded) == 3  # what is sent, and two uploads
+    assert arrays["w"].numpy() == pytest.approx(np.full(3, (0 * 1 + 2 * 3) / 4))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

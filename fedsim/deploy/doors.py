@@ -1,0 +1,185 @@
+"""Flower's SuperLink and SuperNode with two doors shut; all that is not public in Flower is here.
+
+    python -m fedsim.deploy.doors superlink --nodes FOLDER ARGUMENTS OF flower-superlink
+    python -m fedsim.deploy.doors supernode --code own ARGUMENTS OF flower-supernode
+
+Flower 1.41 serves nodes, the command line and the ServerApp on one port and authenticates nodes
+alone: whoever reaches the port may register a key of their own or start a run. Here only the
+node's part answers other machines, and only keys in FOLDER are registered. A SuperNode runs
+whatever code a run brings along; with `--code own` it refuses bundles with code in them, so that
+what is installed on its machine, and its operator's defenses in it, cannot be replaced.
+"""
+
+import io
+import ipaddress
+import os
+import sys
+import tomllib
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+OPEN = ("/v1/fleet/", "/health")  # what other machines may ask; nodes sign each request
+OWN_APP = "fedsim.client_app:app"
+IN_A_THIN_BUNDLE = {"pyproject.toml", ".info/CONTENT", ".info/METADATA.json"}
+
+
+class OnlyNodes:
+    """Answer other machines nothing but the node's part of the API: an ASGI middleware."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass on what comes from this machine or is for nodes; refuse the rest."""
+        if scope["type"] != "lifespan" and not _may_pass(scope):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            body = b"only from the SuperLink's own machine"
+            await send({"type": "http.response.body", "body": body})
+            return
+        await self.app(scope, receive, send)
+
+
+def _may_pass(scope: Any) -> bool:
+    if scope["type"] == "http" and str(scope["path"]).startswith(OPEN):
+        return True
+    client, server = scope.get("client"), scope.get("server")
+    try:
+        address = ipaddress.ip_address(client[0])
+    except (TypeError, ValueError):
+        return False
+    return address.is_loopback or (server is not None and client[0] == server[0])
+
+
+def superlink(nodes: Path) -> None:
+    """Run Flower's SuperLink; the arguments are in `sys.argv`.
+
+    Args:
+        nodes: Folder of the public keys that may connect, one file `NAME.pub` each.
+    """
+    from flwr.superlink import extensions
+    from flwr.superlink.cli import flower_superlink
+    from starlette.middleware import Middleware
+
+    keys = read_keys(nodes)
+
+    @asynccontextmanager
+    async def registered(app: Any) -> AsyncIterator[None]:
+        register(app.state.linkstate_factory.state(), keys)
+        yield
+
+    os.environ.pop("FORWARDED_ALLOW_IPS", None)  # nobody may say where he comes from
+    extensions.get_middleware = lambda: (Middleware(OnlyNodes),)
+    extensions.get_lifespan_contexts = lambda: (registered,)
+    flower_superlink()
+
+
+def read_keys(nodes: Path) -> dict[bytes, str]:
+    """Return the public keys in a folder, as Flower stores them, with their names.
+
+    Raises:
+        ValueError: A file holds no public key on an elliptic curve.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+    keys = {}
+    for path in sorted(nodes.glob("*.pub")):
+        key = load_ssh_public_key(path.read_bytes())
+        if not isinstance(key, EllipticCurvePublicKey):
+            raise ValueError(f"{path}: must be a public key on an elliptic curve")
+        keys[public_key_to_bytes(key)] = path.stem
+    return keys
+
+
+def register(state: Any, keys: dict[bytes, str]) -> None:
+    """Register the keys that are new, and take out the nodes whose key is no longer there."""
+    from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+
+    known = set()
+    for info in state.get_node_info():
+        if info.public_key in keys or info.status == "unregistered":
+            known.add(info.public_key)
+        else:
+            state.delete_node(NOOP_FLWR_AID, info.node_id)
+    for key, name in keys.items():
+        if key not in known:
+            state.create_node(
+                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, HEARTBEAT_DEFAULT_INTERVAL, name=name
+            )
+
+
+def supernode(*, own_code: bool) -> None:
+    """Run Flower's SuperNode; the arguments are in `sys.argv`.
+
+    Args:
+        own_code: Refuse runs that bring code along.
+    """
+    from flwr.supernode import start_client_internal as node
+    from flwr.supernode.cli import flower_supernode
+
+    if own_code:
+        node._pull_and_store_message = refusing(node)
+    flower_supernode()
+
+
+def refusing(node: Any) -> Callable[..., int | None]:
+    """Return Flower's function that takes a message in, refusing runs that bring code along.
+
+    A bundle without any verification, where trusted entities are asked for, is answered with an
+    error: that is where the reason goes.
+    """
+    from flwr.app import Error
+    from flwr.common.constant import ErrorCode
+    from flwr.supercore.fab import Fab
+
+    pull, verify = node._pull_and_store_message, node._verify_fab
+
+    def guarded(**given: Any) -> int | None:
+        get_fab, trusted = given.pop("get_fab"), given.pop("trusted_entities")
+
+        def checked(fab_hash: str, run_id: int) -> Fab:
+            fab = get_fab(fab_hash, run_id)
+            if reason := foreign(fab.content):
+                node.FAB_VERIFICATION_ERROR = Error(ErrorCode.INVALID_FAB, reason)
+                return Fab(fab.hash_str, fab.content, {})
+            return fab if trusted else Fab(fab.hash_str, fab.content, {"valid_license": "own"})
+
+        node._verify_fab = verify if trusted else lambda *_: True
+        return pull(get_fab=checked, trusted_entities=trusted or {"own": ""}, **given)
+
+    return guarded
+
+
+def foreign(bundle: bytes, apps: Iterable[str] = (OWN_APP,)) -> str:
+    """Return why an app bundle is not thin, "" where it is: no code, and an app of this machine."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            names = set(archive.namelist())
+            project = tomllib.loads(archive.read("pyproject.toml").decode())
+        app = project["tool"]["flwr"]["app"]["components"]["clientapp"]
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        return f"bundle: must be an app bundle ({error})"
+    if extra := sorted(names - IN_A_THIN_BUNDLE):
+        return f"bundle: must hold no code at this node, got {extra[0]}"
+    if app not in apps:
+        return f"bundle: must use {' or '.join(apps)} at this node, got {app}"
+    return ""
+
+
+def main() -> None:
+    """Start the role that the first argument names, with the rest handed to Flower."""
+    _, role, _, value, *rest = sys.argv
+    sys.argv = [f"flower-{role}", *rest]
+    if role == "superlink":
+        superlink(Path(value))
+    else:
+        supernode(own_code=value != "any")
+
+
+if __name__ == "__main__":
+    main()
