@@ -14,7 +14,15 @@ from fedsim.report_pictures import COLOURED, COLOURS, MARKERS, short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-APART = ("seed", "attack", "versions", "engine", "record")  # in which runs may differ unseen
+APART = (
+    "seed",
+    "attack",
+    "versions",
+    "engine",
+    "record",
+    "game",
+    "foreign",
+)  # in which runs may differ unseen
 DECADES = 20  # from this ratio of the largest value to the smallest on, a scale is logarithmic
 
 Settings = Mapping[str, Any]
@@ -61,7 +69,8 @@ def settings_of(config: Config) -> dict[str, Any]:
     for part in config.defense:
         found |= {f"{part.name}.{option}": value for option, value in part.options.items()}
     for section, of in config.model_dump(exclude={*APART, "defense"}).items():
-        found |= {f"{section}.{key}": value for key, value in of.items()}
+        if isinstance(of, dict):
+            found |= {f"{section}.{key}": value for key, value in of.items()}
     return found
 
 

@@ -1,14 +1,38 @@
 """An order for Flower's nodes, so that a run depends on its seed and on nothing else."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from flwr.superlink.grid import http_grid
 
 from fedsim.errors import RunStopped
 from fedsim.wire import CONFIG
+
+
+@contextmanager
+def _arriving_within(timeout: float | None) -> Iterator[None]:
+    """Give up on a reply whose arrays do not come in time.
+
+    A node that dies while it sends them has announced its reply already, and Flower's grid then
+    waits two hours for the rest, whatever the timeout.
+    """
+    if timeout is None:
+        yield
+        return
+    pull, deadline = http_grid.pull_objects, time.monotonic() + timeout
+
+    def bounded(*args: Any, **options: Any) -> dict[str, bytes]:
+        return pull(*args, **{**options, "max_time": max(0.0, deadline - time.monotonic())})
+
+    http_grid.pull_objects = bounded
+    try:
+        yield
+    finally:
+        http_grid.pull_objects = pull
 
 
 class OrderedGrid(Grid):
@@ -45,7 +69,8 @@ class OrderedGrid(Grid):
     ) -> Iterable[Message]:
         """Return the replies by the client number of the message they answer."""
         sent = list(messages)
-        replies = list(self.grid.send_and_receive(sent, timeout=timeout))
+        with _arriving_within(timeout):
+            replies = list(self.grid.send_and_receive(sent, timeout=timeout))
         place = {message.metadata.message_id: i for i, message in enumerate(sent)}
         number = lambda m: self._number.get(m.metadata.src_node_id, len(self._number))
         return sorted(

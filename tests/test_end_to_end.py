@@ -39,7 +39,7 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(t
     expected = outcome(tmp_path / "straight")
     stream, path, killed = random.Random(0), tmp_path / "killed", []
     arguments = ["run", tmp_path / "run.toml", "--out", path]
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             [FEDSIM, *map(str, arguments)], env=ENVIRONMENT, stdout=subprocess.DEVNULL
         )

@@ -4,15 +4,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from fedsim.deploy.create import create
 from fedsim.deploy.layout import Deployment
 from tests.builders import free_port
 
-_PROGRAM, _STARTED = b"flwr-clientapp", "Start `flwr-clientapp` process"
+_PROGRAM = b"flwr-clientapp"
+SLACK = 2.0  # seconds by which the time of boot is uncertain; a client process lives for longer
 PATIENCE = 180.0  # seconds for a process to start on a busy machine
 
 
@@ -79,23 +82,30 @@ class Machines:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def training(self, role: str, round_: int) -> int:
-        """Return the id of the process in which a node trains in a round, its round_-th."""
-        taken = "Receiving: train message"
-        self.wait(role, taken, times=round_)
-        wait(
-            lambda: _STARTED in self.said(role).split(taken, round_)[-1], f"{role}: round {round_}"
-        )
-        time.sleep(2)  # it is said just before; and the process of the last message may linger
-        found: list[int] = []
+    def held(self, roles: Sequence[str], since: float) -> dict[str, list[int]]:
+        """Stop the nodes' client processes that began after a moment; return their ids.
+
+        Each as soon as it imports the app: it has taken its message by then (of one that dies
+        before, Flower starts another), and is seconds away from an answer.
+        """
+        found: dict[str, list[int]] = {}
 
         def look() -> bool:
-            group = _group(self.running[role].pid)
-            found[:] = sorted((pid for pid in group if _PROGRAM in _command(pid)), key=_began)
-            return bool(found)
+            for role in (role for role in roles if role not in found):
+                group = _group(self.running[role].pid)
+                new = [
+                    pid
+                    for pid in group
+                    if _PROGRAM in _command(pid) and _began(pid) > since - SLACK and _imports(pid)
+                ]
+                if new:
+                    for pid in new:
+                        os.kill(pid, signal.SIGSTOP)
+                    found[role] = new
+            return len(found) == len(roles)
 
-        wait(look, f"{role}: a client process")
-        return found[-1]
+        wait(look, f"client processes of {', '.join(roles)}")
+        return found
 
 
 @contextmanager
@@ -115,7 +125,7 @@ def wait(condition, what: str, patience: float = PATIENCE) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {patience:g} s: {what}")
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 def _group(leader: int) -> Iterator[int]:
@@ -132,8 +142,16 @@ def _command(pid: int) -> bytes:
     return b""
 
 
-def _began(pid: int) -> int:
-    """Return when a process began, in the kernel's ticks."""
+def _imports(pid: int) -> bool:
+    """Return whether a process has begun to load torch."""
     with suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return -1
+        return b"libtorch" in Path(f"/proc/{pid}/maps").read_bytes()
+    return False
+
+
+def _began(pid: int) -> float:
+    """Return when a process began, in seconds since 1970."""
+    with suppress(OSError):
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return psutil.boot_time() + ticks / os.sysconf("SC_CLK_TCK")
+    return -1.0

@@ -133,15 +133,16 @@ def disturbed(deployed):
     folder = deployed.folder
     run, fetched = running.new_folder(folder), folder / "fetched"
     following = fedsim("run", folder)
-    wait((run / "state" / "0001").exists, "round 1")
-    straggler = deployed.training("node2", 2)
-    os.kill(straggler, signal.SIGSTOP)
-    os.kill(deployed.training("node1", 2), signal.SIGKILL)
-    deployed.training("node0", 2)
+    sent = run / "rounds" / "0002" / "sent.safetensors"  # the round's weights, before any message
+    wait(sent.exists, "round 2")
+    held = deployed.held(["node0", "node1", "node2"], sent.stat().st_mtime)
     deployed.kill("node0")  # in the middle of the round
+    for pid in held["node0"] + held["node1"]:
+        os.kill(pid, signal.SIGKILL)
     wait((run / "state" / "0002").exists, "round 2")
     deployed.kill("superlink")
-    os.kill(straggler, signal.SIGCONT)
+    for pid in held["node2"]:
+        os.kill(pid, signal.SIGCONT)
     _, complained = following.communicate(timeout=MINUTES)
     two = RunFolder(run).ledger()
     deployed.start("superlink")

@@ -11,10 +11,10 @@ from fedsim.errors import RunStopped
 from fedsim.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
 
-ATTACKS = ["llg", "eb-gls-rounds", "hybrid", {"name": "random"}]
+ATTACKS = ["llg", "eb-gls-rounds", "random"]
 
 
-def slow_config(attackers, *, attack=ATTACKS, rounds=5):
+def slow_config(attackers, *, attack=ATTACKS, rounds=4):
     return small_config(
         federation={"rounds": rounds, "strategy": "fedadam"}, attack=attack,
         engine={"attackers": attackers},
@@ -41,11 +41,11 @@ DIES = Attack("dies", "label", dies, adaptive=False)
 
 def test_rounds_attacked_beside_training_have_the_same_rows_and_answers(tmp_path):
     plain = outcome(api.run(slow_config(0), tmp_path / "plain"))
-    beside = outcome(api.run(slow_config(2), tmp_path / "beside"))
+    beside = outcome(api.run(slow_config(1), tmp_path / "beside"))
     assert same_params(plain[0], beside[0])
     assert plain[1] == beside[1]
     assert same_params(plain[2], beside[2])
-    assert len(plain[1]) > 5 * 4 * 3
+    assert len(plain[1]) > 4 * 4 * 3
 
 
 def test_a_process_that_dies_ends_the_run_and_what_is_finished_stays(tmp_path):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.paper
 
 DIGITS = ("data=digits", "data.limit=800", "federation.clients=10", "model=mlp",
           "auxiliary.candidates=10000", "attack=cosine-mia,fedmia,source-inference")  # fmt: skip
-FIVE = ("local.epochs=5", "local.lr=0.3", "federation.rounds=12")
+FIVE = ("local.epochs=5", "local.lr=0.3", "federation.rounds=12", "record.every=2")
 MNIST = ("data=mnist", "data.limit=6000", "federation.clients=20", "model=mlp",
          "local.batch_size=32", "federation.rounds=3", "auxiliary.candidates=1000")  # fmt: skip
 

@@ -1,4 +1,5 @@
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,28 @@ def test_nodes_and_replies_stand_in_the_order_of_clients(seed):
     messages = [Message(RecordDict(), nodes[i], "train") for i in order]
     replies = grid.send_and_receive(messages)
     assert [grid.client_of(reply.metadata.src_node_id) for reply in replies] == list("304")
+
+
+def test_a_reply_whose_arrays_never_come_is_given_up_in_time():
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
+    from flwr.superlink.grid import http_grid
+
+    def never(object_id):
+        raise ObjectUnavailableError(object_id)
+
+    pull, grid = http_grid.pull_objects, grid_of(2, number)
+    ordered = OrderedGrid(grid, 2)
+
+    def send_and_receive(messages, *, timeout=None):
+        with pytest.raises(ObjectPullError, match="timeout"):
+            http_grid.pull_objects(["a"], never)
+        return []
+
+    grid.send_and_receive = send_and_receive
+    begun = time.monotonic()
+    assert ordered.send_and_receive([], timeout=1.0) == []
+    assert time.monotonic() - begun < 10
+    assert http_grid.pull_objects is pull
 
 
 def test_a_node_that_is_gone_is_still_asked_and_its_absence_told():
