@@ -21,7 +21,7 @@ from tests.builders import free_port
 from tests.deploy.machines import machines, wait
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 60.0  # seconds for a round; a client's process takes five to start, more where busy
+TIMEOUT = 50.0  # seconds for a round; a client's process takes five to start, more where busy
 MINUTES = 300.0  # seconds that no part of a test takes
 LATE = "no reply in time"
 
