@@ -109,7 +109,7 @@ def run(
     asked = config or folder / "run.toml"
     if resume is None and ssh is None:
         configs.read(asked, set_ or ())  # what is wrong is said before anything starts
-    there = resume.absolute() if resume else running.new_folder(folder)
+    there = resume.absolute() if resume else running.new_folder(folder, remote=ssh is not None)
     running.await_superlink(made.port)
     with running.flower(made, folder) as flwr:
         run_id = running.start(

@@ -75,6 +75,12 @@ def prepare(config: Config) -> Plan:
     overlap.check(federated, config)
     dataset = federated.dataset
     model = models.build(config, dataset.input_shape, dataset.num_classes)
+    whole = [name for name, value in model.state_dict().items() if not value.is_floating_point()]
+    if config.federation.secure_aggregation and whole:
+        raise ConfigError(
+            "federation.secure_aggregation: must go with a model without counters, such as batch "
+            f"normalisation's, which no clip bounds, got {whole[0]}"
+        )
     buffers = set(model.state_dict()) - set(models.trainable(model))
     defense = build_defenses(config.defense)
     sizes = [len(rows) for rows in federated.clients]

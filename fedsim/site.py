@@ -149,6 +149,9 @@ def _site(
     changes: dict[str, object] = {"defense": agreed(asked.defense, own)}
     if root is not None:
         changes["data"] = asked.data.model_copy(update={"root": root})
+    if own_data:  # all of it, whatever the run would take of its own
+        whole = {"root": root, "limit": None, "users": None, "partition": "iid"}
+        changes["data"] = asked.data.model_copy(update=whole)
     config = asked.model_copy(update=changes)
     federated = data.alone(config) if own_data else data.federate(config)
     dataset = federated.dataset

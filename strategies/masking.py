@@ -66,7 +66,8 @@ class Protocol:
                 "secure_aggregation: must have at least 2 clients per round, "
                 f"got {len(self.members)}"
             )
-        if self.scale < 1:
+        weights = len(self.members) * self.max_examples  # their sum is uploaded beside the entries
+        if self.scale < 1 or weights >= 2 ** (self.modulus_bits - 1):
             raise ConfigError(
                 "secure_aggregation.modulus_bits: must hold clients · max_examples · clip = "
                 f"{len(self.members)} · {self.max_examples} · {self.clip:g}, "

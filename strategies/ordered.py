@@ -12,21 +12,25 @@ from flwr.superlink.grid import http_grid
 from fedsim.errors import RunStopped
 from fedsim.wire import CONFIG
 
+BACKOFF = 2.0  # seconds at most between two looks for an array
+
 
 @contextmanager
-def _arriving_within(timeout: float | None) -> Iterator[None]:
+def _arriving_within(seconds: float | None) -> Iterator[None]:
     """Give up on a reply whose arrays do not come in time.
 
     A node that dies while it sends them has announced its reply already, and Flower's grid then
-    waits two hours for the rest, whatever the timeout.
+    waits for the rest whatever the timeout: for minutes, or hours if the node sends one now and
+    then.
     """
-    if timeout is None:
+    if seconds is None:
         yield
         return
-    pull, deadline = http_grid.pull_objects, time.monotonic() + timeout
+    pull, deadline = http_grid.pull_objects, time.monotonic() + seconds
 
     def bounded(*args: Any, **options: Any) -> dict[str, bytes]:
-        return pull(*args, **{**options, "max_time": max(0.0, deadline - time.monotonic())})
+        left = max(0.0, deadline - time.monotonic())
+        return pull(*args, **{**options, "max_time": left, "backoff_cap": BACKOFF})
 
     http_grid.pull_objects = bounded
     try:
@@ -71,11 +75,24 @@ class OrderedGrid(Grid):
         sent = list(messages)
         with _arriving_within(timeout):
             replies = list(self.grid.send_and_receive(sent, timeout=timeout))
+        replies += self._behind(sent, replies)
         place = {message.metadata.message_id: i for i, message in enumerate(sent)}
         number = lambda m: self._number.get(m.metadata.src_node_id, len(self._number))
         return sorted(
             replies, key=lambda m: (place.get(m.metadata.reply_to_message_id, len(sent)), number(m))
         )
+
+    def _behind(self, sent: list[Message], replies: list[Message]) -> list[Message]:
+        """Return the replies that are there, but stood behind one whose arrays did not come.
+
+        Flower's grid takes one after another, and does not look again once the time is over.
+        """
+        if not isinstance(self.grid, http_grid.HttpGrid):
+            return []
+        answered = {reply.metadata.reply_to_message_id for reply in replies}
+        left = {message.metadata.message_id for message in sent} - answered - {""}
+        with _arriving_within(0.0):
+            return list(self.grid.pull_messages(left)) if left else []
 
     def _ask(self, num_clients: int, deadline: float) -> dict[int, int]:
         """Return node id → client number, by client number."""

@@ -16,6 +16,7 @@ noise where there are several examples or restarts; the start with the lowest re
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -77,8 +78,10 @@ def joint(
         if several and count > latest.local.batch_size:  # in which step a label was used is unknown
             order = torch.randperm(count, generator=generator)
         fit = gauss_newton(residual_of(labels[order]), start, steps=steps)
-        best = fit if best is None or fit.error < best.error else best
-    assert best is not None
+        if math.isfinite(fit.error) and (best is None or fit.error < best.error):
+            best = fit
+    if best is None:
+        raise ValueError("joint: a start must have a finite error, got none")
     return best.inputs.float()
 
 

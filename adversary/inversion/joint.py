@@ -9,6 +9,7 @@ K. Levenberg, 1944; D. Marquardt, 1963; the step by conjugate gradients on the n
 densely where inputs are small.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -123,10 +124,12 @@ def gauss_newton(
     reach = high - low
     at, error = _linearised(residual, x)
     for step in range(steps):
-        if error <= DONE:
+        if error <= DONE or not math.isfinite(error):
             return Fit(x, error, step)
         right = -at.pull(at.value)
         curvature = max(at.curvature(), torch.finfo(x.dtype).tiny)
+        if not (math.isfinite(curvature) and bool(right.any())):
+            return Fit(x, error, step)
         damping = START * curvature if damping is None else damping
         while True:
             move = at.solve(right, damping)

@@ -161,11 +161,14 @@ def foreign(bundle: bytes, apps: Iterable[str] = (OWN_APP,)) -> str:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             names = set(archive.namelist())
             project = tomllib.loads(archive.read("pyproject.toml").decode())
-        app = project["tool"]["flwr"]["app"]["components"]["clientapp"]
+        components = dict(project["tool"]["flwr"]["app"]["components"])
+        app = components.pop("clientapp")
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         return f"bundle: must be an app bundle ({error})"
     if extra := sorted(names - IN_A_THIN_BUNDLE):
         return f"bundle: must hold no code at this node, got {extra[0]}"
+    if others := sorted(set(components) - {"serverapp"}):
+        return f"bundle: must have a serverapp and a clientapp alone, got {others[0]}"
     if app not in apps:
         return f"bundle: must use {' or '.join(apps)} at this node, got {app}"
     return ""

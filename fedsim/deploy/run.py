@@ -101,9 +101,14 @@ def await_superlink(port: int, patience: float = 30.0) -> None:
             return
 
 
-def new_folder(folder: Path) -> Path:
-    """Return an absolute path under the SuperLink's runs/ that does not exist yet."""
+def new_folder(folder: Path, *, remote: bool = False) -> Path:
+    """Return an absolute path under the SuperLink's runs/ that does not exist yet.
+
+    On another machine, where nobody can look, it is named after the moment.
+    """
     runs = folder.absolute() / SUPERLINK / "runs"
+    if remote:
+        return runs / f"run-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     return next(path for i in range(1, 10**6) if not (path := runs / f"run{i}").exists())
 
 

@@ -97,7 +97,7 @@ def node_script(deployment: Deployment, number: int, python: str) -> str:
     """Return the script that starts a SuperNode."""
     head = _HEAD.format(what=f"SuperNode {number}", python=shlex.quote(python))
     port = deployment.node_ports[number]
-    return head + _NODE.format(address=shlex.quote(deployment.address), port=port)
+    return head + _NODE.format(address=deployment.address, port=port)
 
 
 def unit_name(deployment: Deployment, role: str) -> str:

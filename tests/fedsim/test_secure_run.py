@@ -1,7 +1,10 @@
 """A whole run under simulated secure aggregation."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from adversary.attacks import ATTACKS
 from fedsim import api
@@ -182,6 +185,18 @@ REFUSED = {
         "secure_aggregation.modulus_bits: must hold .*, got 16",
     ),
 }
+
+
+def counting(input_shape, num_classes):
+    """Batch normalisation counts its batches in a buffer."""
+    size = math.prod(input_shape)
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(size), nn.Linear(size, num_classes))
+
+
+def test_a_counter_that_no_clip_bounds_is_refused(tmp_path):
+    model = {"name": "tests.fedsim.test_secure_run:counting"}
+    with pytest.raises(ConfigError, match="a model without counters, .* got 1.num_batches_tracked"):
+        api.run(small_config(model=model, federation=ON), tmp_path / "run")
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -151,6 +151,13 @@ def test_a_node_reads_its_own_folder(tmp_path):
     assert len(got.rows("1")) < 60
     whole = operator({"partition-id": 1, "data-root": str(tmp_path), "own-data": True, **allowed})
     assert len(site(to_json(config), whole).rows("1")) == 60
+    # A run cannot make the node train on a few of its records.
+    greedy = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"limit": 1, "users": "x", "partition": "user"})
+        }
+    )
+    assert len(site(to_json(greedy), whole).rows("1")) == 60
 
 
 def in_folder(root):
@@ -274,7 +281,7 @@ def test_ground_truth_is_written_where_the_operator_says_and_nowhere_else(tmp_pa
     digits = {"data-root": str(tmp_path), "own-data": True, "truth": str(tmp_path / "own")}
     reply_of(config, **digits)
     own = read_truth(tmp_path / "own", 1, "0")
-    assert len(own.labels) == 160
+    assert len(own.labels) == 1438  # all of it, whatever limit the run has
     assert len(own.indices) == 0  # rows that mean nothing to anybody else
 
 

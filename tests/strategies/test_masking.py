@@ -133,6 +133,8 @@ def test_what_cannot_be_summed_is_not_masked(case):
 def test_a_protocol_without_precision_or_company_is_refused():
     with pytest.raises(ConfigError, match=r"modulus_bits: must hold .* = 6 · 500 · 4, got 12"):
         protocol(modulus_bits=12)
+    with pytest.raises(ConfigError, match="modulus_bits: must hold"):  # the weights' own sum
+        Protocol(1, tuple("0123456789"), 2 / 3, clip=0.01, modulus_bits=16, max_examples=7000)
     with pytest.raises(ConfigError, match="must have at least 2 clients per round, got 1"):
         protocol(1)
     agreed = protocol()

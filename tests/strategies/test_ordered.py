@@ -1,10 +1,13 @@
 import random
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
+from flwr.superlink.grid import http_grid
 
 import strategies
 from fedsim.engines.grid import SimulationGrid
@@ -57,12 +60,6 @@ def test_nodes_and_replies_stand_in_the_order_of_clients(seed):
 
 
 def test_a_reply_whose_arrays_never_come_is_given_up_in_time():
-    from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
-    from flwr.superlink.grid import http_grid
-
-    def never(object_id):
-        raise ObjectUnavailableError(object_id)
-
     pull, grid = http_grid.pull_objects, grid_of(2, number)
     ordered = OrderedGrid(grid, 2)
 
@@ -76,6 +73,47 @@ def test_a_reply_whose_arrays_never_come_is_given_up_in_time():
     assert ordered.send_and_receive([], timeout=1.0) == []
     assert time.monotonic() - begun < 10
     assert http_grid.pull_objects is pull
+
+
+class Stalled(http_grid.HttpGrid):
+    """Flower's grid of deployments, where one reply's arrays never come."""
+
+    def __init__(self, inner):
+        self.inner, self.replies, self.stalled, self.looks = inner, {}, False, 0
+
+    def get_node_ids(self):
+        return self.inner.get_node_ids()
+
+    def push_messages(self, messages):
+        replies = self.inner.send_and_receive(list(messages))
+        self.replies = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        return list(self.replies)
+
+    def pull_messages(self, message_ids):
+        if not self.stalled:
+            return [self.replies[it] for it in message_ids]
+        self.looks += 1
+        with suppress(ObjectPullError):
+            http_grid.pull_objects(["a"], never)
+        lost = next(iter(self.replies))  # the others answer while the grid waits for its arrays
+        return [self.replies[it] for it in message_ids if it != lost] if self.looks > 1 else []
+
+    def close(self):
+        pass
+
+
+def never(object_id):
+    raise ObjectUnavailableError(object_id)
+
+
+def test_replies_behind_one_that_does_not_come_are_taken_all_the_same(monkeypatch):
+    monkeypatch.setattr("flwr.superlink.grid.http_grid.time.sleep", lambda seconds: None)
+    grid = Stalled(grid_of(3, number))
+    ordered = OrderedGrid(grid, 3)
+    grid.stalled = True
+    messages = [Message(RecordDict(), node, "train") for node in ordered.get_node_ids()]
+    replies = ordered.send_and_receive(messages, timeout=0.5)
+    assert [ordered.client_of(reply.metadata.src_node_id) for reply in replies] == ["1", "2"]
 
 
 def test_a_node_that_is_gone_is_still_asked_and_its_absence_told():

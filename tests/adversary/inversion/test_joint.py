@@ -82,3 +82,10 @@ def test_a_kinked_net_gives_an_answer_no_worse_than_grey():
     grey = misfit(seen_of(model, x), torch.full_like(x, 0.5))
     assert found.error < grey
     assert bool(torch.isfinite(found.inputs).all())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_residual_that_is_not_finite_ends_the_search(value):
+    found = gauss_newton(lambda x: x.flatten() * value, torch.full((1, 1, 8, 8), 0.5).double())
+    assert found.steps == 0
+    assert not found.error < 1

@@ -79,6 +79,8 @@ def test_the_thin_bundle_is_let_in_and_no_other(tmp_path):
     assert doors.foreign(other) == (
         "bundle: must use fedsim.client_app:app at this node, got somebody.else:app"
     )
+    agent = bundle(pyproject_dot_toml=project() + 'agentapp = "os:system"\n')
+    assert "a serverapp and a clientapp alone, got agentapp" in doors.foreign(agent)
     assert "must be an app bundle" in doors.foreign(b"no zip")
     assert "must be an app bundle" in doors.foreign(bundle(pyproject_dot_toml="[tool]"))
     assert "must hold no code" in doors.foreign(

@@ -61,7 +61,7 @@ def test_a_completed_run_is_fetched(tmp_path, monkeypatch):
     _, folder = deployment(tmp_path)
     target = folder / "superlink" / "runs" / "run1"
     api.run(small_config(federation={"rounds": 1}), target)
-    monkeypatch.setattr(running, "new_folder", lambda folder: target)
+    monkeypatch.setattr(running, "new_folder", lambda folder, remote=False: target)
     fake_flower(tmp_path, monkeypatch, "finished:completed")
     result = cli("run", folder, "--out", tmp_path / "mine", "--json")
     assert result.exit_code == 0, result.exception
