@@ -11,6 +11,7 @@ from flwr.superlink.grid import http_grid
 
 from fedsim.errors import RunStopped
 from fedsim.wire import CONFIG
+from strategies.around import AroundGrid
 
 BACKOFF = 2.0  # seconds at most between two looks for an array
 
@@ -39,7 +40,7 @@ def _arriving_within(seconds: float | None) -> Iterator[None]:
         http_grid.pull_objects = pull
 
 
-class OrderedGrid(Grid):
+class OrderedGrid(AroundGrid):
     """A Grid that shows nodes by client number and returns replies in that order.
 
     Flower's node ids are random, and replies arrive in any order: sampling and float sums then
@@ -114,24 +115,3 @@ class OrderedGrid(Grid):
                 f"got {sorted(numbers.values())}"
             )
         return dict(sorted(numbers.items(), key=lambda item: item[1]))
-
-    def set_run(self, run: Any) -> None:
-        """Pass through."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """Pass through."""
-        return self.grid.run
-
-    def create_message(self, *args: Any, **options: Any) -> Message:
-        """Pass through."""
-        return self.grid.create_message(*args, **options)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass through."""
-        return self.grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass through."""
-        return self.grid.pull_messages(message_ids)

@@ -17,6 +17,7 @@ from fedsim.files import TensorFile
 from fedsim.params import mismatch, not_finite
 from fedsim.types import Params, Upload
 from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record, oversized
+from strategies.around import AroundStrategy
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of
 from strategies.tape import Tape, cohort_name, in_order
@@ -26,7 +27,7 @@ class _Refused(FedsimError):
     """An upload that cannot be aggregated, and why."""
 
 
-class Recording(Strategy):
+class Recording(AroundStrategy):
     """Aggregate exactly as `strategy` does, and put every upload on tape.
 
     Wrap it around everything else: server-side wrappers such as Flower's DP clip the replies in
@@ -121,22 +122,6 @@ class Recording(Strategy):
         finally:
             _open.cache_clear()
             self.tape.discard_spool()
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Pass through."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Pass through."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Pass through."""
-        self.strategy.summary()
 
     def _aggregate_sum(
         self, strategy: SecureAggregation, round_: int, replies: Iterable[Message]

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.errors import ConfigError, one_line
+from strategies.around import AroundGrid
 from strategies.tape import Tape, cohort_name, in_order
 
 Arrays = list[NDArray[Any]]
@@ -57,7 +58,7 @@ class _Round:
     uploaded: list[int] = field(default_factory=list)
 
 
-class SecAggPlusRecording(Grid):
+class SecAggPlusRecording(AroundGrid):
     """A Grid that passes everything through, and puts the sum of each round on tape.
 
     `workflow(SecAggPlusRecording(grid, tape="runs/mine", names=list(net.state_dict())), context)`.
@@ -156,31 +157,6 @@ class SecAggPlusRecording(Grid):
     def _named(self, arrays: Arrays) -> dict[str, Tensor]:
         both = zip(self.names, arrays, strict=True)
         return {name: torch.from_numpy(np.array(array)) for name, array in both}
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass through."""
-        return self.grid.get_node_ids()
-
-    def set_run(self, run: Any) -> None:
-        """Pass through."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """Pass through."""
-        return self.grid.run
-
-    def create_message(self, *args: Any, **options: Any) -> Message:
-        """Pass through."""
-        return self.grid.create_message(*args, **options)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass through."""
-        return self.grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass through."""
-        return self.grid.pull_messages(message_ids)
 
 
 def _mean(seen: _Round, secrets: Mapping[int, bytes]) -> tuple[Arrays, int]:

@@ -17,6 +17,7 @@ from fedsim.errors import ConfigError, RunStopped
 from fedsim.types import Params
 from fedsim.wire import METRICS, NUM_EXAMPLES, from_record, to_record
 from strategies import masking
+from strategies.around import AroundStrategy
 from strategies.masking import Protocol
 from strategies.senders import Senders, reason_of
 
@@ -56,7 +57,7 @@ class Sum:
     failures: Sequence[tuple[int, str]] = field(default=())
 
 
-class SecureAggregation(Strategy):
+class SecureAggregation(AroundStrategy):
     """Hand a strategy the weighted mean of a round's uploads as if it were a single one.
 
     A strategy that starts from the mean weighted by numbers of examples (FedAvg, FedProx, FedAvgM,
@@ -195,22 +196,6 @@ class SecureAggregation(Strategy):
         content = RecordDict({key: ArrayRecord(arrays), METRICS: metrics})
         only = Message(content, reply_to=self._messages[0])
         return self.strategy.aggregate_train(server_round, [only])
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Pass through."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Pass through."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Pass through."""
-        self.strategy.summary()
 
 
 def needs_single(strategy: Strategy) -> str | None:
