@@ -22,6 +22,7 @@ from fedsim.foreign import App, is_foreign, tell
 from fedsim.ledger import over_clients
 from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
+from fedsim.rng import threads
 from fedsim.run_folder import REPORT, RunFolder
 from fedsim.server_app import Round, federate
 from fedsim.types import Leak, Measure
@@ -148,7 +149,7 @@ def attack(
         raise BadRecording(f"{folder.path}: must hold recorded rounds, got none")
     leaks: list[Leak] = []
     failures: list[Measure] = []
-    with folder.locked(), _threads(plan.config):
+    with folder.locked(), threads(plan.config.engine.threads):
         for done, round_ in enumerate(rounds, start=1):
             rows, failed, guesses = attack_round(plan, folder, round_)
             leaks += rows
@@ -249,19 +250,8 @@ def _started(config: Config) -> Iterator[Execute]:
     """Start the engine, before anything is written, with Flower's own log kept quiet."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    with _threads(config), engines.start(config) as execute:
+    with threads(config.engine.threads), engines.start(config) as execute:
         yield execute
-
-
-@contextmanager
-def _threads(config: Config) -> Iterator[None]:
-    """Use the config's number of threads inside the block: sums depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.engine.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rehearse(plan: Plan) -> None:

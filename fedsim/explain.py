@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log10, prod
 from typing import Any
@@ -20,7 +19,7 @@ from adversary.inversion.precision import errors, gradients, levels
 from fedsim import models
 from fedsim.config import Config
 from fedsim.errors import ConfigError, one_line
-from fedsim.rng import generator, global_stream
+from fedsim.rng import generator, global_stream, threads
 from fedsim.types import LocalTraining, Measure, Observation, Params
 
 Shape = tuple[int, ...]
@@ -119,7 +118,7 @@ def explain(
     Raises:
         ConfigError: There is no such model, or it cannot take such inputs.
     """
-    with _threads(config.engine.threads), global_stream(config.seed, "explain"):
+    with threads(config.engine.threads), global_stream(config.seed, "explain"):
         model = models.build(config, shape, num_classes)
         at = torch.rand(shape, generator=generator(config.seed, "explain", "input"))
         start = time.perf_counter()
@@ -168,17 +167,6 @@ def hindered(model: nn.Module, observation: Observation, shape: Shape) -> list[M
     found = hindrances(model, observation.sent, shape, observation.local, told)
     number = observation.update.round
     return [Measure(number, "server", "obstacle", 1.0, reason=str(it)) for it in found]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use that many threads inside the block: sums depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _systems(model: nn.Module, at: Tensor) -> tuple[list[System], str | None, bool]:

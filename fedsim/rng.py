@@ -68,3 +68,14 @@ def global_stream(seed: int, *names: object) -> Iterator[None]:
         yield
     finally:
         ours.set_state(before)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use that many threads inside the block: sums depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

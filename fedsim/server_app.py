@@ -76,13 +76,16 @@ def federate(
     taken = Counter[str]() if start is None else _taken(folder)
     waiting: deque[_Trained] = deque()
 
-    def finish(trained: _Trained) -> None:
-        found = trained.attacked()
-        measures = found.measures + trained.measures
-        measures.append(Measure(trained.round, "server", "attack_seconds", found.seconds))
-        folder.commit(trained.checkpoint, found.leaks, measures, found.guesses)
-        seconds = trained.seconds + found.seconds
-        on_round(_told(trained.round, measures, found.leaks, trained.failures, seconds))
+    def finish(*, but: int = 0) -> None:
+        """Commit the rounds that wait, the oldest first, but for so many."""
+        while len(waiting) > but:
+            trained = waiting.popleft()
+            found = trained.attacked()
+            measures = found.measures + trained.measures
+            measures.append(Measure(trained.round, "server", "attack_seconds", found.seconds))
+            folder.commit(trained.checkpoint, found.leaks, measures, found.guesses)
+            seconds = trained.seconds + found.seconds
+            on_round(_told(trained.round, measures, found.leaks, trained.failures, seconds))
 
     try:
         if start is None:
@@ -96,8 +99,7 @@ def federate(
                 try:
                     params = _train_round(plan, recording, grid, round_, params)
                 except RunStopped:
-                    while waiting:
-                        finish(waiting.popleft())
+                    finish()
                     raise
                 spent = time.perf_counter() - begun
                 attacked = attack(round_)
@@ -108,10 +110,8 @@ def federate(
                 checkpoint = Checkpoint(round_, params, memory, client_states())
                 seconds, failures = time.perf_counter() - begun, tuple(recording.failures)
                 waiting.append(_Trained(checkpoint, attacked, measures, failures, seconds))
-                if len(waiting) > plan.config.engine.attackers:
-                    finish(waiting.popleft())
-            while waiting:
-                finish(waiting.popleft())
+                finish(but=plan.config.engine.attackers)
+            finish()
     except OSError as error:
         if not is_disk_full(error):
             raise
