@@ -89,37 +89,40 @@ def lines(
     Where other settings differ too, each combination of them has a line of its own, or all
     together have one if there are too many.
     """
-    rest = [tuple((other, of.get(other)) for other in others) for of in settings]
-    combinations = list(dict.fromkeys(map(repr, rest)))
-    apart = len(combinations) <= COLOURED
+    groups: dict[str, list[int]] = {}
+    for place, of in enumerate(settings):
+        words = ", ".join(f"{other.rpartition('.')[2]} {of.get(other)}" for other in others)
+        groups.setdefault(words, []).append(place)
+    most = max(1, COLOURED // len(groups))
+    if len(groups) > COLOURED:
+        groups, most = {"": list(range(len(runs)))}, COLOURED
     skills: dict[str, list[float]] = {}
     for run in runs:
         for curve in run.leaders(family):
             skills.setdefault(curve.attack, []).append(curve.skill)
-    names = sorted(skills, key=lambda name: -float(np.mean(skills[name])))
-    names = names[: max(1, COLOURED // len(combinations) if apart else COLOURED)]
+    names = sorted(skills, key=lambda name: -float(np.mean(skills[name])))[:most]
     found = []
     for name in names:
-        for combination in combinations if apart else [None]:
-            points: dict[float, list[tuple[float, float]]] = {}
-            words, metric = "", ""
-            for run, of, other in zip(runs, settings, rest, strict=True):
-                if combination not in {None, repr(other)}:
-                    continue
-                if combination is not None:
-                    words = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in other)
-                for curve in (curve for curve in run.curves if curve.attack == name):
-                    metric = curve.metric
-                    both = curve.main.value, curve.main.blind_value
-                    points.setdefault(float(of[key]), []).append(both)
-            if len(points) > 1:
-                at = tuple(sorted(points))
-                means = np.array([np.mean(points[x], axis=0) for x in at])
-                told = (
-                    words if len(names) == 1 and words else ", ".join(filter(None, [name, words]))
-                )
-                found.append(Line(told, metric, at, tuple(means[:, 0]), tuple(means[:, 1])))
+        for words, places in groups.items():
+            both = [(float(settings[i][key]), runs[i]) for i in places]
+            told = words if len(names) == 1 and words else ", ".join(filter(None, [name, words]))
+            found += _line(told, name, both)
     return found
+
+
+def _line(told: str, attack: str, runs: Sequence[tuple[float, RunData]]) -> list[Line]:
+    """Return one attack's line over runs at values of the setting; none of a single value."""
+    points: dict[float, list[tuple[float, float]]] = {}
+    metric = ""
+    for at, run in runs:
+        for curve in (curve for curve in run.curves if curve.attack == attack):
+            metric = curve.metric
+            points.setdefault(at, []).append((curve.main.value, curve.main.blind_value))
+    if len(points) < 2:
+        return []
+    ascending = tuple(sorted(points))
+    means = np.array([np.mean(points[x], axis=0) for x in ascending])
+    return [Line(told, metric, ascending, tuple(means[:, 0]), tuple(means[:, 1]))]
 
 
 def _picture(
