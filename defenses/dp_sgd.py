@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -83,13 +83,27 @@ def dp_sgd(
             for value in total.values()
         ]
 
-    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:
+    def mu_within(
+        apart: float, local: LocalTraining, num_examples: int, rounds: int
+    ) -> float | None:
+        if sampling != "poisson":  # nothing is gained by a sampling that is not done
+            return apart * (local.epochs * rounds) ** 0.5 / noise
+        if local.batch_size < num_examples:
+            return None
+        return apart * (num_steps(num_examples, local) * rounds) ** 0.5 / noise
+
+    def epsilon_within(apart: float, local: LocalTraining, num_examples: int, rounds: int) -> float:
+        """Return ε where two neighbours' gradients are so many clips apart, of equal rates."""
         if noise == 0:
             return math.inf if rounds else 0.0
-        if sampling != "poisson":  # nothing is gained by a sampling that is not done
-            return gaussian_epsilon((local.epochs * rounds) ** 0.5 / noise, delta)
+        if (mu := mu_within(apart, local, num_examples, rounds)) is not None:
+            return gaussian_epsilon(mu, delta)
         steps = num_steps(num_examples, local) * rounds
-        return subsampled_epsilon(noise, min(1.0, local.batch_size / num_examples), steps, delta)
+        rate = local.batch_size / num_examples
+        return subsampled_epsilon(noise, rate, steps, delta, replaced=apart > 1)
+
+    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:
+        return epsilon_within(1.0, local, num_examples, rounds)
 
     def spend(state: State, local: LocalTraining, num_examples: int) -> State:
         if max_epsilon is None:
@@ -125,6 +139,15 @@ def dp_sgd(
             mechanism=sampled,
             delta=delta,
             epsilon=epsilon if noise > 0 else None,
+            mu=partial(mu_within, 1.0) if noise > 0 else None,
+            replaced=Promise(
+                f"hides which of two each example is: clip {clip:g}, noise multiplier {noise:g}",
+                relation="replace one example",
+                mechanism=sampled,
+                delta=delta,
+                epsilon=partial(epsilon_within, 2.0) if noise > 0 else None,
+                mu=partial(mu_within, 2.0) if noise > 0 else None,
+            ),
         ),
     )
 
@@ -180,7 +203,9 @@ def poisson(count: int, local: LocalTraining, generator: Generator) -> list[Tens
 
 
 @lru_cache(maxsize=4096)
-def subsampled_epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
+def subsampled_epsilon(
+    noise: float, rate: float, steps: int, delta: float, *, replaced: bool = False
+) -> float:
     """Return ε at δ of `steps` Poisson-subsampled Gaussian mechanisms, adding or removing one.
 
     An upper bound, by composing the distribution of the privacy loss of one step (Koskela, Jälkö,
@@ -193,20 +218,27 @@ def subsampled_epsilon(noise: float, rate: float, steps: int, delta: float) -> f
         rate: Chance of each example to be in a batch.
         steps: Batches.
         delta: δ.
+        replaced: One example is replaced by another instead, twice as far away.
     """
     if rate == 1 or noise < 0.01:
-        return gaussian_epsilon(steps**0.5 / noise, delta)
-    return float(_step_loss(noise, rate).self_compose(steps).get_epsilon_for_delta(delta))
+        return gaussian_epsilon((2 if replaced else 1) * steps**0.5 / noise, delta)
+    loss = _step_loss(noise, rate, replaced=replaced)
+    return float(loss.self_compose(steps).get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=64)
-def _step_loss(noise: float, rate: float) -> "PrivacyLossDistribution":
-    """Return the privacy loss distribution of one step, adding or removing one example."""
+def _step_loss(noise: float, rate: float, *, replaced: bool) -> "PrivacyLossDistribution":
+    """Return the privacy loss distribution of one step, of one example more or replaced."""
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+    from dp_accounting.privacy_accountant import NeighboringRelation
 
     # Losses spread as 1/σ²: a grid that grows with them takes no longer for little noise.
     grid = max(5e-4 / noise**2, 2e-5)
-    return from_gaussian_mechanism(noise, sampling_prob=rate, value_discretization_interval=grid)
+    relation = "REPLACE_ONE" if replaced else "ADD_OR_REMOVE_ONE"
+    return from_gaussian_mechanism(
+        noise, sampling_prob=rate, value_discretization_interval=grid,
+        neighboring_relation=NeighboringRelation[relation],
+    )  # fmt: skip
 
 
 def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: float) -> None:

@@ -3,11 +3,40 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from fedsim.types import LocalTraining
 
 Epsilon = Callable[[LocalTraining, int, int], float]
 """(protocol, a client's number of examples, rounds it took part in) → its ε so far."""
+Mu = Callable[[LocalTraining, int, int], float | None]
+"""The same → its μ so far; None where the mechanism is not Gaussian in that setting."""
+
+
+Relation = Literal[
+    "add or remove one example",
+    "zero one example",
+    "replace one example",
+    "replace one attribute",
+    "replace all of one client's data",
+]
+"""Which two data sets are neighbours: those that a mechanism must not let tell apart."""
+_COVERED: dict[Relation, tuple[Relation, ...]] = {
+    "replace one example": ("replace one attribute",),
+    "replace all of one client's data": (
+        "replace one example", "replace one attribute", "add or remove one example",
+        "zero one example",
+    ),
+}  # fmt: skip
+
+
+def covers(claimed: Relation, asked: Relation) -> bool:
+    """Return whether neighbours of one relation are neighbours of the claimed one too.
+
+    A claim about adding or removing an example says less about replacing it: two steps, up to
+    twice as far apart.
+    """
+    return asked == claimed or asked in _COVERED.get(claimed, ())
 
 
 @dataclass(frozen=True)
@@ -22,19 +51,29 @@ class Promise:
         epsilon: ε at that δ, towards the server; None for a heuristic.
         mu: μ of Gaussian differential privacy, tighter than any one (ε, δ); None where it is not
             known to hold.
+        replaced: What it promises when one example is replaced instead; None where that is not
+            known, or is what it promises anyway.
     """
 
     statement: str
-    relation: str | None = None
+    relation: Relation | None = None
     mechanism: str | None = None
     delta: float = 0.0
     epsilon: Epsilon | None = None
-    mu: Epsilon | None = None
+    mu: Mu | None = None
+    replaced: "Promise | None" = None
 
     @property
     def formal(self) -> bool:
         """Whether there is a proof behind it."""
         return self.epsilon is not None
+
+    def about(self, relation: Relation) -> "Promise | None":
+        """Return what is promised of these neighbours; None where nothing is."""
+        for promise in (self, self.replaced):
+            if promise and promise.formal and covers(promise.relation, relation):  # type: ignore[arg-type]
+                return promise
+        return None
 
 
 HEURISTIC = Promise("no guarantee")

@@ -9,6 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError, model_validator
 
 from fedsim.catalog import lower_first
+from fedsim.config_audit import Audit
 from fedsim.config_federation import Federation
 from fedsim.config_foreign import Foreign
 from fedsim.config_game import Game
@@ -123,6 +124,7 @@ class Config(Section):
     record: Record = Record()
     engine: Engine = Engine()
     game: Game = Game()
+    audit: Audit = Audit()
     foreign: Foreign | None = None
     versions: dict[str, str] = {}  # noqa: RUF012
 

@@ -194,9 +194,9 @@ def _private(board: Board, game: Rule, rules: Rules, rounds: int) -> Mapping[str
         return {}
     local = board.client(rules.batch).local
     promise, told = defense.promise, (local, rules.batch, rounds)
-    if promise.mu is not None:  # two batches are two data sets of one client
-        mu = promise.mu(*told)
-        return {
+    mu = promise.mu(*told) if promise.mu else None
+    if mu is not None and promise.relation == "replace all of one client's data":
+        return {  # two batches are two data sets of one client
             "auroc": ceilings.gaussian_auroc(mu), "advantage": ceilings.gaussian_advantage(mu),
         }  # fmt: skip
     epsilon = promise.epsilon(*told)

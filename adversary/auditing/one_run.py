@@ -1,0 +1,125 @@
+"""One run: many canaries, each in or out by a coin of its own, in a single training.
+
+Source: T. Steinke, M. Nasr, M. Jagielski, "Privacy auditing with one (1) training run", NeurIPS
+2023, theorem 5.2. Of m canaries the auditor guesses r coins, the surest, and abstains from the
+others; under (ε, δ)-DP the number of right guesses is dominated by a binomial one, but for
+something of order m·δ. The canaries are of different examples (or clients), so that one claim
+covers each coin, and the coins are fair and independent.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit
+from scipy.stats import binom
+
+from adversary.auditing.finding import Finding, Guarantee, check_probability
+from adversary.auditing.two_hypotheses import check_finite
+from defenses.promise import Relation
+
+LARGEST = 700.0  # no ε above it is looked for
+STEPS = 60  # of bisection: 700 / 2⁶⁰
+
+
+def p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
+    """Return the chance of so many right guesses under (ε, δ)-DP, or an upper bound of it.
+
+    P[W ≥ v] ≤ P[Bin(r, q) ≥ v] + 2·m·δ·max_i P[v > Bin(r, q) ≥ v − i]/i, with q = e^ε/(1 + e^ε).
+
+    Args:
+        canaries: m.
+        guesses: r, at most m.
+        right: v, at most r.
+        epsilon: ε.
+        delta: δ.
+    """
+    rate = expit(epsilon)
+    tail = float(binom.sf(right - 1, guesses, rate))
+    if not delta or not right:
+        return min(1.0, tail)
+    below = np.cumsum(binom.pmf(right - 1 - np.arange(right), guesses, rate))
+    worst = float((below / np.arange(1, right + 1)).max())
+    return min(1.0, tail + 2 * canaries * delta * worst)
+
+
+def one_run_epsilon(
+    canaries: int, guesses: int, right: int, *, delta: float, confidence: float
+) -> float:
+    """Return the largest ε that so many right guesses refute; 0 where they refute none.
+
+    Raises:
+        ValueError: δ or confidence is no probability, or the counts do not fit.
+    """
+    check_probability("delta", delta)
+    check_probability("confidence", confidence)
+    if not 0 <= right <= guesses <= canaries:
+        raise ValueError(
+            f"right: must be at most guesses, and these at most canaries, got {right} of {guesses} "
+            f"of {canaries}"
+        )
+    level = 1 - confidence
+    if not guesses or p_value(canaries, guesses, right, 0.0, delta) > level:
+        return 0.0
+    low, high = 0.0, LARGEST
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        refuted = p_value(canaries, guesses, right, middle, delta) <= level
+        low, high = (middle, high) if refuted else (low, middle)
+    return low
+
+
+def one_run(
+    scores: Float[np.ndarray, " m"],
+    coins: Bool[np.ndarray, " m"],
+    *,
+    relation: Relation,
+    guessed: float = 0.1,
+    delta: float = 1e-5,
+    confidence: float = 0.95,
+) -> Finding:
+    """Guess the coins of the highest and the lowest scores, and bound ε by how many are right.
+
+    Which canaries are guessed depends on the scores, and how many on m alone: no coin is looked at.
+
+    Args:
+        scores: Of every canary; larger where it looks as if it were in.
+        coins: Whether it was.
+        relation: Between a canary that is in and one that is out.
+        guessed: Share of canaries guessed at each end; at most a half.
+        delta: δ.
+        confidence: That the true ε is at least as large.
+
+    Raises:
+        ValueError: δ or confidence is no probability, or there are too few canaries.
+    """
+    check_probability("delta", delta)
+    check_probability("confidence", confidence)
+    if not 0 < guessed <= 0.5:
+        raise ValueError(f"guessed: must be above 0 and at most 0.5, got {guessed:g}")
+    check_finite(scores)
+    m = len(scores)
+    each = max(1, round(guessed * m))
+    least = fewest_canaries(guessed, delta=delta, confidence=confidence)
+    if m < least:
+        raise ValueError(
+            f"canaries: must be at least {least} to certify anything at {100 * confidence:g} % "
+            f"when {100 * guessed:g} % are guessed at each end, got {m}"
+        )
+    order = np.argsort(scores, kind="stable")
+    right = int(coins[order[m - each :]].sum() + (~coins[order[:each]]).sum())
+    epsilon = one_run_epsilon(m, 2 * each, right, delta=delta, confidence=confidence)
+    most = one_run_epsilon(m, 2 * each, 2 * each, delta=delta, confidence=confidence)
+    return Finding(
+        "one-run", Guarantee.BOUND, epsilon, delta, confidence, relation, m, most
+    )  # fmt: skip
+
+
+def fewest_canaries(guessed: float, *, delta: float, confidence: float) -> int:
+    """Return how many canaries could show an ε above 0, if every guess were right."""
+    m = 2
+    while m < 10**6:
+        each = max(1, round(guessed * m))
+        both = min(m, 2 * each)
+        if one_run_epsilon(m, both, both, delta=delta, confidence=confidence) > 0:
+            return m
+        m += 1
+    return m
