@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from fedsim.config_types import Count, Names, Natural, Positive, Section
 
@@ -43,18 +43,14 @@ class Audit(Section):
     mechanism: str | None = None
     claim: Positive | None = None
 
-    @field_validator("threshold")
-    @classmethod
-    def _chosen_elsewhere(cls, value: str) -> str:
-        if value not in THRESHOLDS:
-            raise ValueError(
-                f"must be {', '.join(THRESHOLDS[:-1])} or {THRESHOLDS[-1]}: one that is chosen on "
-                f"the scores that it certifies shows too much, got '{value}'"
-            )
-        return value
-
     @model_validator(mode="after")
     def _claimed(self) -> "Audit":
+        if self.threshold not in THRESHOLDS:
+            raise ValueError(
+                f"threshold: must be {', '.join(THRESHOLDS[:-1])} or {THRESHOLDS[-1]}, because one "
+                "that is chosen on the scores that it certifies shows too much, "
+                f"got '{self.threshold}'"
+            )
         if self.mechanism is not None and self.claim is None:
             raise ValueError(
                 f"claim: must say which ε audit.mechanism claims, got none for '{self.mechanism}'"
