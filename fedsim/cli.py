@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from fedsim import __version__, cli_attack, cli_deploy, cli_explain
+from fedsim import __version__, cli_attack, cli_audit, cli_deploy, cli_explain
 from fedsim.cli_tables import Rounds
 from fedsim.errors import ConfigError, FedsimError, RunStopped, nearest
 
@@ -204,6 +204,7 @@ def game(
 
 
 app.command()(cli_explain.explain)
+app.command()(cli_audit.audit)
 app.add_typer(cli_deploy.app, name="deploy")
 
 

@@ -21,6 +21,12 @@ class RunStopped(FedsimError):
     """A run ended before its last round; what was recorded stays readable."""
 
 
+class ClaimRefuted(FedsimError):
+    """An audit found that a mechanism is not as private as it claims, or not what it claims."""
+
+    code = 3
+
+
 class BadRecording(FedsimError):
     """A file of a run folder is missing, damaged, or from somewhere else."""
 

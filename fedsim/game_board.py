@@ -78,7 +78,7 @@ def prepare(config: Config) -> Board:
     learner = Learner(
         Auxiliary(model, dataset.num_classes, defense=defense if config.defense else None), local
     )
-    return Board(config, private, auxiliary, learner, _trained(config, model, private))
+    return Board(config, private, auxiliary, learner, trained_states(config, model, private))
 
 
 def _protocol(config: Config, batch: int) -> LocalTraining:
@@ -118,7 +118,7 @@ def _check_pool(config: Config, pool: Pool, whose: str) -> None:
         )
 
 
-def _trained(config: Config, model: nn.Module, pool: Pool) -> tuple[Params, ...]:
+def trained_states(config: Config, model: nn.Module, pool: Pool) -> tuple[Params, ...]:
     """Return the weights before every round: trained on private records, `every` steps apart."""
     model.train()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}

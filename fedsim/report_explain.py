@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.files import write_whole
 from fedsim.report_figures import STYLE, WIDTH, Picture, svg
+from fedsim.report_frame import write_page
 
 if TYPE_CHECKING:
     from fedsim.explain import Explanation
@@ -15,27 +15,6 @@ DASHES = ("-", "--", "-.", ":")
 OPEN, KNOWN = "#D55E00", "#0072B2"
 
 PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fedsim: what an architecture gives away</title>
-<style>
-body { margin: 0; background: #f5f5f3; color: #222; font: 15px/1.5 system-ui, sans-serif }
-main { max-width: 980px; margin: 0 auto; padding: 2rem 1rem 4rem }
-h1 { font-size: 1.5rem; margin: 0 0 .2rem } h2 { font-size: 1.1rem; margin: 0 0 .6rem }
-section { background: #fff; border: 1px solid #e3e3df; border-radius: 8px; padding: 1.1rem 1.3rem;
-  margin-top: 1rem; overflow-x: auto }
-.quiet { color: #666; font-size: .87rem } svg { width: 100%; height: auto; display: block }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
-  font-size: .87rem }
-th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid #eee }
-th { color: #555 } .text { text-align: left }
-</style>
-</head>
-<body><main>
-<h1>What an architecture gives away</h1>
 <p class="quiet">Of one example of shape {{ shape }}, to a server that sees one update of it. {{ protocol }}.
 Nothing here is a promise: what recursion cannot recover, a joint attack may.</p>
 <section><h2>In words</h2>
@@ -62,7 +41,6 @@ Nothing here is a promise: what recursion cannot recover, a joint attack may.</p
 <td class="text">{{ it.sentence }}</td></tr>{% endfor %}</table>{% endif %}
 </section>
 {% endfor %}
-</main></body></html>
 """  # noqa: E501
 
 
@@ -86,19 +64,17 @@ def write_explain_report(
     Raises:
         OSError: The file cannot be written.
     """
-    import jinja2
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
         pictures = [_ranks(told)]
         if any(one.spectrum is not None for one in told):
             pictures.append(_spectra(told))
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = page.from_string(PAGE).render(
-        told=told, pictures=pictures, protocol=protocol, heads=heads, rows=rows,
+    write_page(
+        PAGE, out, title="What an architecture gives away", told=told,
+        pictures=pictures, protocol=protocol, heads=heads, rows=rows,
         shape="×".join(map(str, told[0].shape)),
     )  # fmt: skip
-    write_whole(out, lambda file: file.write_text(html, encoding="utf-8"))
 
 
 def _ranks(told: "Sequence[Explanation]") -> Picture:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.files import write_whole
 from fedsim.report_figures import STYLE, WIDTH, Picture, svg
+from fedsim.report_frame import write_page
 from fedsim.report_pictures import BLIND, COLOURS, GREY, MARKERS
 
 if TYPE_CHECKING:
@@ -18,28 +18,6 @@ NAMES = {"auroc": "AUROC", "information": "information in bits"}
 AXES = {"batch_size": "records per update", "rounds": "rounds", "setting": "setting"}
 
 PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fedsim: inference games</title>
-<style>
-body { margin: 0; background: #f5f5f3; color: #222; font: 15px/1.5 system-ui, sans-serif }
-main { max-width: 980px; margin: 0 auto; padding: 2rem 1rem 4rem }
-h1 { font-size: 1.5rem; margin: 0 0 .2rem } h2 { font-size: 1.1rem; margin: 0 0 .6rem }
-section { background: #fff; border: 1px solid #e3e3df; border-radius: 8px; padding: 1.1rem 1.3rem;
-  margin-top: 1rem; overflow-x: auto }
-.quiet { color: #666; font-size: .87rem } svg { width: 100%; height: auto; display: block }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
-  font-size: .87rem }
-th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid #eee;
-  white-space: nowrap }
-th { color: #555 } .text { text-align: left } pre { overflow-x: auto; font-size: .8rem }
-</style>
-</head>
-<body><main>
-<h1>Inference games</h1>
 <p class="quiet">A secret is drawn, a client uploads, an honest-but-curious server scores the secret;
 over many independent trials. Intervals are 95 %.</p>
 {% for picture in pictures %}
@@ -70,7 +48,6 @@ entropy less held-out cross-entropy (Barber and Agakov); <i>at most</i>: of secr
 at an FPR stands only where at least 10 false positives would be counted. <i>by</i>: the predictor
 chosen on shadow trials.</p></section>
 <section><h2>Configs</h2><pre>{{ configs }}</pre></section>
-</main></body></html>
 """
 
 
@@ -85,18 +62,15 @@ def write_games_report(rows: Sequence[Row], out: Path, *, configs: str) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    import jinja2
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
         pictures = [picture for axis in AXES if (picture := _picture(rows, axis)) is not None]
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["number"] = _number
-    html = page.from_string(PAGE).render(
+    write_page(
+        PAGE, out, title="Inference games", filters={"number": _number},
         pictures=pictures, lines=wide(rows), configs=configs,
         settings=len({row["setting"] for row in rows}),
     )  # fmt: skip
-    write_whole(out, lambda file: file.write_text(html, encoding="utf-8"))
 
 
 def wide(rows: Sequence[Row]) -> list[dict[str, Any]]:
