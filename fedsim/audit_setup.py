@@ -176,10 +176,9 @@ def _encoding(config: Config, dataset: data.Dataset) -> Encoding:
 def _relation(promise: Promise, encoding: Encoding | None) -> Relation:
     if encoding is not None:
         return "replace one attribute"
-    # A record that is not there keeps its place in the sampling: both relations are of it.
-    return "zero one example" if promise.relation == "zero one example" else (
-        "add or remove one example"
-    )  # fmt: skip
+    # A record that is not there keeps its place in the sampling: it is zeroed as well as removed.
+    known = promise.relation in ("zero one example", "replace all of one client's data")
+    return promise.relation if promise.relation and known else "add or remove one example"
 
 
 def _clip(parts: Sequence[Part], local: LocalTraining, batch: int) -> float:
@@ -301,18 +300,16 @@ def _chosen(setup: Setup, name: str, there: Tensor, gone: Tensor) -> Neighbours:
     for place in range(asked.rounds):
         sign = -1.0 if name == "opposite" and place % 2 else 1.0
         having.append(Batch(sign * inputs, labels, there))
-        absent = Batch(sign * inputs, labels, gone) if setup.encoding is None else (
-            Batch(-sign * inputs, labels, there)
-        )  # fmt: skip
-        without.append(absent)
+        replaced = setup.relation.startswith("replace")
+        opposite = Batch(-sign * inputs, labels, there)
+        without.append(opposite if replaced else Batch(sign * inputs, labels, gone))
     return Neighbours(model, [setup.states[0]] * asked.rounds, (without, having))
 
 
 def opposites(setup: Setup) -> Neighbours:
     """Return neighbours whose gradients are opposite and longer than any that is let through."""
     there = torch.ones(setup.config.audit.batch_size, dtype=torch.bool)
-    replaced = replace(setup, encoding=setup.encoding or Encoding(torch.tensor([0]), *torch.eye(2)))
-    return _chosen(replaced, "gradient", there, there)
+    return _chosen(replace(setup, relation="replace one example"), "gradient", there, there)
 
 
 def _strength(setup: Setup) -> float:

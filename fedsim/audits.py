@@ -26,6 +26,7 @@ from fedsim.audit_setup import Claim, Setup, canary_names, opposites, prepare
 from fedsim.config import Config, Engine
 from fedsim.errors import ConfigError
 from fedsim.files import write_whole
+from fedsim.rng import threads
 from fedsim.sweeps import Cell
 
 TABLE, CONFIGS, REPORT = "audit.parquet", "configs.txt", "audit.html"
@@ -158,12 +159,14 @@ def audits(
     told = "\n".join(f"{cell.name}: {_decisive(cell.config, run)}" for cell in cells)
     note = out / CONFIGS
     if note.exists() and note.read_text() != told:
+        prepare(cells[0].config, run)  # what is wrong with it comes first
         raise ConfigError(f"{out}: must be this audit's folder or not exist, got another audit")
     found: list[Told] = []
     for cell in cells:
-        setup = prepare(cell.config, run)
-        write_whole(note, lambda path: path.write_text(told))
-        found.append(_audited(cell, setup, out, run, engine, on_runs))
+        with threads(cell.config.engine.threads):
+            setup = prepare(cell.config, run)
+            write_whole(note, lambda path: path.write_text(told))
+            found.append(_audited(cell, setup, out, run, engine, on_runs))
         rows = [asdict(row) for one in found for row in one.rows]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         write_whole(out / TABLE, partial(pq.write_table, table))

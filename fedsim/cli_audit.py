@@ -108,8 +108,9 @@ def print_told(one: "Told", console: Console, *, several: bool) -> None:
     console.print(table)
     first = one.rows[0]
     console.print(
-        f"\nBounds hold at {100 * (first.confidence or 0):g} % each, at δ = {first.delta:g}; μ-GDP "
-        f"assumes a Gaussian mechanism,\nCP (Clopper–Pearson) nothing. Bayes is credible, no bound.",
+        f"\nBounds hold at {100 * (first.confidence or 0):g} % each, at δ = {first.delta:g}; "
+        "μ-GDP assumes a Gaussian mechanism,\nCP (Clopper–Pearson) nothing. Bayes is credible, no "
+        "bound.",
         style="dim", soft_wrap=True,
     )  # fmt: skip
     for check in one.checks:

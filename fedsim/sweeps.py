@@ -66,7 +66,7 @@ def cells(
         try:
             config = configs.read(path, settings, chosen).model_copy(update={"versions": {}})
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
+            raise ConfigError(f"{name}: {error}" if overs else str(error)) from None
         while name in found:  # labels leave out what no file name can hold
             name += "-"
         found[name] = Cell(name, config)
