@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from adversary.auditing import two_hypotheses as two
 from adversary.auditing.finding import Finding, Guarantee
+from adversary.auditing.rates import trials_for
 from defenses.promise import gaussian_epsilon
 from fedsim.audit_links import Check, check_links
 from fedsim.audit_mechanism import statistic
@@ -111,6 +112,19 @@ class Told:
         else:
             said += f"Claim: ε = {claim.epsilon:.3g} at δ = {claim.delta:g} ({claim.relation})."
         return said + (f" Not to be compared: {claim.beside}." if claim.beside else "")
+
+    @property
+    def blunt(self) -> str | None:
+        """How many runs could refute the claim at all, where these could not."""
+        tests = [row for row in self.rows if row.joint is not None]
+        claimed = self.claim.epsilon
+        if claimed is None or any((row.most or 0.0) > claimed for row in tests):
+            return None
+        least = trials_for(claimed, delta=self.claim.delta, confidence=tests[0].confidence or 0.5)
+        return (
+            f"No bound here can exceed the claim, however the runs come out: audit.trials must be "
+            f"at least {least}"
+        )
 
     @property
     def verdict(self) -> str | None:

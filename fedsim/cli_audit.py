@@ -113,6 +113,8 @@ def print_told(one: "Told", console: Console, *, several: bool) -> None:
         "bound.",
         style="dim", soft_wrap=True,
     )  # fmt: skip
+    if one.blunt:
+        console.print(f"{one.blunt}.", style="yellow", markup=False, soft_wrap=True)
     for check in one.checks:
         style = "dim" if check.holds else "red"
         console.print(f"{check.link}: {check.said}", style=style, markup=False, soft_wrap=True)

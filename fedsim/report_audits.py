@@ -34,6 +34,7 @@ beside it stands what it claims of the same neighbours.</p>
 {% if one.verdict %}<p class="bad">{{ one.verdict }}.</p>
 {% else %}<p>No bound exceeds the claim{% if one.checks %}, and every defense by itself is what it
 claims{% endif %}.</p>{% endif %}
+{% if one.blunt %}<p>{{ one.blunt }}.</p>{% endif %}
 {{ pictures[loop.index0].svg | safe }}
 <p class="quiet">{{ pictures[loop.index0].caption }}</p>
 <table><tr><th class="text">canary</th><th>Δ/C</th><th>exact</th><th class="text">number</th>

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from adversary.auditing.finding import Finding, Guarantee, check_probability
 from adversary.auditing.rates import (
@@ -131,16 +131,11 @@ def best_threshold(
     without: Scores, having: Scores, *, delta: float, confidence: float, gaussian: bool = False
 ) -> float:
     """Return the threshold with the largest bound on these scores: to be used on others only."""
-    rows = zip(*_every_threshold(without, having), strict=True)
-    best, value = -1.0, float(np.median(np.concatenate([without, having])))
-    for at, false_positives, false_negatives in rows:
-        rates = bounded(
-            (false_positives, false_negatives), (len(without), len(having)), 1 - confidence
-        )
-        found = mu_of_rates(*rates) if gaussian else epsilon_of_rates(*rates, delta)
-        if found > best:
-            best, value = found, float(at)
-    return value
+    thresholds, positives, negatives = _every_threshold(without, having)
+    trials = len(without), len(having)
+    upper, lower = _every_rate(positives, negatives, trials, 1 - confidence)
+    found = norm.isf(upper) - norm.ppf(lower) if gaussian else _epsilons(upper, lower, delta)
+    return float(thresholds[int(np.nan_to_num(found, nan=-np.inf).argmax())])
 
 
 def bonferroni(
@@ -166,9 +161,8 @@ def bonferroni(
     check_finite(without, having)
     thresholds, false_positives, false_negatives = _every_threshold(without, having)
     level = (1 - confidence) / len(thresholds)
-    upper = _upper_rates(false_positives, len(without), level / 2)
-    lower = _upper_rates(false_negatives, len(having), level / 2)
-    best = max(epsilon_of_rates(*rates, delta) for rates in zip(upper, lower, strict=True))
+    rates = _every_rate(false_positives, false_negatives, (len(without), len(having)), level)
+    best = float(_epsilons(*rates, delta).max())
     return Finding(
         "clopper-pearson-bonferroni", Guarantee.BOUND, best, delta, confidence, relation,
         len(without) + len(having), most_epsilon(fewest, delta=delta, confidence=1 - level),
@@ -203,9 +197,7 @@ def credible(
         beta.ppf(middles, wrong + 0.5, count - wrong + 0.5)
         for wrong, count in zip(errors, (len(without), len(having)), strict=True)
     )
-    told = [_log_ratio(negative[None, :], positive[:, None], delta),
-            _log_ratio(positive[:, None], negative[None, :], delta)]  # fmt: skip
-    values = np.maximum(0.0, np.maximum(*told))
+    values = _epsilons(positive[:, None], negative[None, :], delta)
     epsilon = float(np.quantile(values, 1 - confidence))
     return Finding(
         "bayes", Guarantee.CREDIBLE, epsilon, delta, confidence, relation,
@@ -274,15 +266,29 @@ def _every_threshold(
     return thresholds, false_positives, false_negatives
 
 
-def _upper_rates(errors: NDArray[np.int64], trials: int, level: float) -> NDArray[np.float64]:
-    left = np.maximum(trials - errors, 1e-9)
-    return np.where(errors >= trials, 1.0, beta.ppf(1 - level, errors + 1, left))
+def _every_rate(
+    false_positives: NDArray[np.int64],
+    false_negatives: NDArray[np.int64],
+    trials: tuple[int, int],
+    level: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `bounded` at every threshold."""
+
+    def upper(errors: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+        left = np.maximum(count - errors, 1e-9)
+        return np.where(errors >= count, 1.0, beta.ppf(1 - level / 2, errors + 1, left))
+
+    return upper(false_positives, trials[0]), upper(false_negatives, trials[1])
 
 
-def _log_ratio(
-    one: NDArray[np.float64], other: NDArray[np.float64], delta: float
+def _epsilons(
+    positive: NDArray[np.float64], negative: NDArray[np.float64], delta: float
 ) -> NDArray[np.float64]:
-    """Return ln((1 − δ − one) / other), −∞ where nothing is left."""
-    left = 1 - delta - one
-    with np.errstate(divide="ignore"):
-        return np.where(left > 0, np.log(np.maximum(left, 0)) - np.log(other), -np.inf)
+    """Return `epsilon_of_rates` of many rates."""
+    found = np.zeros(np.broadcast_shapes(positive.shape, negative.shape))
+    for one, other in ((positive, negative), (negative, positive)):
+        left = 1 - delta - other
+        with np.errstate(divide="ignore"):
+            ratio = np.log(np.maximum(left, 0)) - np.log(one)
+        found = np.maximum(found, np.where(left > 0, ratio, 0.0))
+    return found

@@ -16,7 +16,7 @@ from tests.builders import free_port
 
 _PROGRAM = b"flwr-clientapp"
 SLACK = 2.0  # seconds by which the time of boot is uncertain; a client process lives for longer
-PATIENCE = 180.0  # seconds for a process to start on a busy machine
+PATIENCE = 360.0  # seconds for a process to start on a busy machine
 
 
 class Machines:
