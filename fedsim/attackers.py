@@ -1,7 +1,7 @@
-"""Attacks and audits off the training path: in processes of their own, or on Ray where it runs already.
+"""Attacks and audits off the training path: in own processes, or on Ray where it runs already.
 
-What a round's attacks and audit answer depends on the recording, the truth and the config alone, so that it
-is the same wherever they run.
+What a round's attacks and its audit answer depends on the recording, the truth and the config
+alone, so that it is the same wherever they run.
 """
 
 import multiprocessing

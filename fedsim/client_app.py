@@ -66,16 +66,12 @@ def _answer(message: Message, context: Context, own: Operator) -> Message:
     rows = here.rows(client)
     dataset, names = here.federated.dataset, ("train", client, round_)
     local = config.local_training(float(str(instructions.get("proximal-mu", 0.0))))
-    inputs, labels = dataset.inputs[rows], dataset.labels[rows]
     carries, coins = _canary(here, own, context)
-    batches = here.defense.batches
+    inputs, labels, batches = dataset.inputs[rows], dataset.labels[rows], here.defense.batches
     if carries == canaries.RECORD:
-        more = canaries.records(
-            dataset.input_shape, dataset.num_classes, len(coins), config.seed, client
-        )
-        inputs, labels = torch.cat([inputs, more[0]]), torch.cat([labels, more[1]])
-        present = torch.cat([torch.ones(len(rows), dtype=torch.bool), coins])
-        batches = canaries.without_absent(batches, present)
+        whose = config.seed, client
+        inputs, labels = canaries.beside(inputs, labels, dataset.num_classes, len(coins), *whose)
+        batches = canaries.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
 
     def trained_with(defense: Defense | None) -> tuple[dict[str, Tensor], Tensor]:
         order = generator(config.seed, *names)

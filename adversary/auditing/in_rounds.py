@@ -25,6 +25,7 @@ from adversary.auditing.uploads import Heard
 from defenses.promise import Relation, gaussian_epsilon
 
 METHODS = {
+    "audit-mean": Guarantee.BOUND,
     "audit-mu-gdp": Guarantee.BOUND,
     "audit-clopper-pearson": Guarantee.BOUND,
     "audit-one-run": Guarantee.BOUND,
@@ -35,6 +36,8 @@ METHODS = {
 OF_RECORDS = ("audit-one-run",)
 FRESH = "fresh noise in every round"
 ZERO = Threshold(0.0)  # of scores that coins turn round
+APART = 2.0  # a canary and its opposite, in units of the canary
+LEAST = 100  # dimensions of which the noise is estimated
 WORTH = 1.0  # an ε that sums over clients can show where they are counted, not single uploads
 FEW = 50  # canaries; of fewer, three in four are guessed, of more every second
 
@@ -92,19 +95,20 @@ def of_updates(
     fresh = most_epsilon(max(1, min(map(len, by_client))), **told) < WORTH
     counted = by_upload if fresh else by_client
     cosines = np.where(coins, 1, -1) * np.array([one.cosine for one in heard])
+    dimension = min(one.dimension for one in heard)
     asked = {"relation": claim.relation, **told}
 
     def assumed(found: Finding) -> Finding:
         return replace(found, assumes=_and(found.assumes)) if fresh else found
 
     return _tried({
+        "audit-mean": lambda: by_mean(cosines, dimension, claim),
         "audit-mu-gdp": lambda: _composed(certify(*by_upload, ZERO, **asked)[1], claim),
         "audit-clopper-pearson": lambda: assumed(certify(*counted, ZERO, **asked)[0]),
         "audit-one-run": lambda: by_sign(sums, coins, claim),
         "audit-bayes": lambda: assumed(credible(*counted, ZERO, **asked)),
         "audit-one-shot": lambda: one_shot(
-            cosines, max(one.dimension for one in heard), relation=claim.relation,
-            delta=claim.delta, apart=2.0,
+            cosines, dimension, relation=claim.relation, delta=claim.delta, apart=APART
         ),
     })  # fmt: skip
 
@@ -142,6 +146,40 @@ def by_sign(
     return Finding(
         "one-run", Guarantee.BOUND, epsilon, claim.delta, claim.confidence, claim.relation, m, most
     )
+
+
+def by_mean(cosines: Float[np.ndarray, " k"], dimension: int, claim: Claim) -> Finding:
+    """Bound μ by the mean over clients of how far sums of uploads lie along their canaries.
+
+    Ours. Along a random direction, noise of any kind that was drawn without it has the variance
+    that it has in the other dimensions, which are many and tell it. A sum over rounds is one
+    observation, so that noise may be used again: it is what the sum is measured by. Gaussian is
+    only how μ is made an ε. The mean of k such numbers, in units of that noise, is normal.
+
+    Args:
+        cosines: Of every client's summed uploads with its canary, turned by its coin.
+        dimension: Of the uploads.
+        claim: Over the same rounds.
+
+    Raises:
+        ValueError: There are too few dimensions to tell the noise by.
+    """
+    from scipy.stats import norm
+
+    check_finite(cosines)
+    if dimension < LEAST:
+        raise ValueError(f"dimension: must be at least {LEAST} to tell noise by, got {dimension}")
+    exact = np.clip(np.abs(cosines), 0, 1 - 1e-12)
+    along = np.sign(cosines) * exact * np.sqrt((dimension - 1) / (1 - exact**2))
+    freedom = dimension / (dimension - 2)  # the noise is estimated too: a noncentral t
+    variance = freedom * (1 + along**2 / (2 * dimension))
+    deviation = math.sqrt(float(variance.sum())) / len(along)
+    low = float(along.mean()) - float(norm.ppf(claim.confidence)) * deviation
+    mu = max(0.0, APART * low)
+    return Finding(
+        "mean", Guarantee.BOUND, gaussian_epsilon(mu, claim.delta), claim.delta, claim.confidence,
+        claim.relation, len(along), math.inf, assumes="a Gaussian mechanism", mu=mu,
+    )  # fmt: skip
 
 
 def num_guesses(canaries: int) -> int:
