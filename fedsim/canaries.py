@@ -27,6 +27,7 @@ from fedsim.types import LocalTraining, Params
 
 UPDATE: Relation = "replace all of one client's data"
 RECORD: Relation = "add or remove one example"
+LIT = 0.1  # share of the values of an image that are 1
 REACH = 2.0  # a canary's norm in units of the bound on it, so that a missing clip shows
 
 
@@ -91,10 +92,16 @@ def turn(round_: int) -> int:
 def records(
     shape: Sequence[int], num_classes: int, count: int, seed: int, client: str
 ) -> tuple[Float[Tensor, "m *shape"], Int[Tensor, " m"]]:
-    """Return a client's public canary records: grey noise for images, and random labels."""
+    """Return a client's public canary records: normal noise, for images sparse, and random labels.
+
+    Of two images a tenth of whose values are 1 hardly any is 1 in both, so that their gradients
+    point apart; those of grey noise are all alike.
+    """
     stream = generator(seed, "canary", client)
-    draw = torch.rand if len(shape) == 3 else torch.randn
-    inputs = draw(count, *shape, generator=stream)
+    if len(shape) == 3:
+        inputs = (torch.rand(count, *shape, generator=stream) < LIT).float()
+    else:
+        inputs = torch.randn(count, *shape, generator=stream)
     return inputs, torch.randint(num_classes, (count,), generator=stream)
 
 

@@ -21,13 +21,13 @@ from adversary.auditing.finding import METRICS, Finding
 from adversary.auditing.in_rounds import METHODS, OF_RECORDS, Claim
 from adversary.truth import read_coins
 from fedsim import canaries, models
+from fedsim.ledger import AUDIT
 from fedsim.plan import Plan
 from fedsim.round_claims import claimed
 from fedsim.run_folder import RunFolder
 from fedsim.types import Leak, Measure
 from strategies.tape import history, recorded_clients, recorded_rounds
 
-FAMILY = "audit"
 FPR = 0.01  # at which the true positive rate is told that an ε allows
 
 
@@ -61,7 +61,7 @@ def audit_round(plan: Plan, folder: RunFolder, round_: int) -> Audited:
         return Audited()
     rounds_of = _rounds_of(plan, folder, round_)
     if not rounds_of:
-        return Audited(measures=[_note(round_, FAMILY, "none of the audited clients took part")])
+        return Audited(measures=[_note(round_, AUDIT, "none of the audited clients took part")])
     sizes = [len(rows) for rows in plan.federated.clients]
     claim = claimed(plan.config, promise, plan.local, sizes, rounds_of_numbers(rounds_of))
     begun = time.perf_counter()
@@ -79,7 +79,7 @@ def audit_round(plan: Plan, folder: RunFolder, round_: int) -> Audited:
             if name in found or not known
         ],
         [*_theory(round_, claim, tpr), *_told(round_, found, reasons)],
-        {f"{FAMILY}/{client}": torch.from_numpy(_scores(it)) for client, it in heard.items()},
+        {f"{AUDIT}/{client}": torch.from_numpy(_scores(it)) for client, it in heard.items()},
     )
 
 
@@ -153,7 +153,7 @@ def _graded(
 def _row(round_: int, name: str, found: Finding | None, claim: Claim, seconds: float) -> Leak:
     value = None if found is None else found.epsilon
     metric = METRICS[METHODS[name]]
-    return Leak(round_, None, name, FAMILY, metric, value, 0.0, seconds, claim.epsilon)
+    return Leak(round_, None, name, AUDIT, metric, value, 0.0, seconds, claim.epsilon)
 
 
 def _theory(round_: int, claim: Claim, tpr: float | None) -> list[Measure]:
@@ -163,10 +163,10 @@ def _theory(round_: int, claim: Claim, tpr: float | None) -> list[Measure]:
     )
     at = f"of membership, at a false positive rate of {FPR:g}"
     rows = [
-        Measure(round_, FAMILY, "epsilon_theory", claim.epsilon, None, about),
-        Measure(round_, FAMILY, "tpr_allowed", claim.tpr_at(FPR), None, at),
+        Measure(round_, AUDIT, "epsilon_theory", claim.epsilon, None, about),
+        Measure(round_, AUDIT, "tpr_allowed", claim.tpr_at(FPR), None, at),
     ]
-    return rows + ([] if tpr is None else [Measure(round_, FAMILY, "tpr_audited", tpr, None, at)])
+    return rows + ([] if tpr is None else [Measure(round_, AUDIT, "tpr_audited", tpr, None, at)])
 
 
 def _told(round_: int, found: Mapping[str, Finding], reasons: Mapping[str, str]) -> list[Measure]:
@@ -174,10 +174,10 @@ def _told(round_: int, found: Mapping[str, Finding], reasons: Mapping[str, str])
     rows = [_note(round_, name, why) for name, why in reasons.items()]
     for name, it in found.items():
         most = it.most if math.isfinite(it.most) else None
-        rows.append(Measure(round_, FAMILY, f"{name}_trials", it.trials, None, it.assumes))
-        rows.append(Measure(round_, FAMILY, f"{name}_most", most))
+        rows.append(Measure(round_, AUDIT, f"{name}_trials", it.trials, None, it.assumes))
+        rows.append(Measure(round_, AUDIT, f"{name}_most", most))
     return rows
 
 
 def _note(round_: int, name: str, why: str) -> Measure:
-    return Measure(round_, FAMILY, f"{name}_note", 1.0, None, why)
+    return Measure(round_, AUDIT, f"{name}_note", 1.0, None, why)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from adversary.auditing.finding import Finding, Guarantee
-from adversary.auditing.one_run import one_run_epsilon
+from adversary.auditing.one_run import LARGEST, one_run_epsilon
 from adversary.auditing.one_shot import one_shot
 from adversary.auditing.rates import most_epsilon, mu_of_rates, trials_for, upper_rate
 from adversary.auditing.two_hypotheses import Threshold, certify, check_finite, credible
@@ -176,8 +176,9 @@ def by_mean(cosines: Float[np.ndarray, " k"], dimension: int, claim: Claim) -> F
     deviation = math.sqrt(float(variance.sum())) / len(along)
     low = float(along.mean()) - float(norm.ppf(claim.confidence)) * deviation
     mu = max(0.0, APART * low)
+    epsilon = min(LARGEST, gaussian_epsilon(mu, claim.delta))
     return Finding(
-        "mean", Guarantee.BOUND, gaussian_epsilon(mu, claim.delta), claim.delta, claim.confidence,
+        "mean", Guarantee.BOUND, epsilon, claim.delta, claim.confidence,
         claim.relation, len(along), math.inf, assumes="a Gaussian mechanism", mu=mu,
     )  # fmt: skip
 
