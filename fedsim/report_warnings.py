@@ -83,12 +83,12 @@ def _refuted(run: RunData) -> list[str]:
     ]  # fmt: skip
     if not above:
         return []
-    sure = f"{100 * run.folder.config.audit.confidence:g} %"
+    wrong = f"{100 * (1 - run.folder.config.audit.confidence):.2g} %"
     bounds = listed([f"{row['value']:.3g} ({row['attack']})" for row in above])
     return [
-        f"The audit refutes the defense's claim, at {sure} for each bound: until round {last} ε is "
-        f"at least {bounds}, where at most {above[0]['ceiling']:.3g} is claimed. What each bound "
-        "assumes stands in the table of the audit."
+        f"The audit exceeds what the defense claims: until round {last} ε is at least {bounds}, "
+        f"where at most {above[0]['ceiling']:.3g} is claimed. Each bound is too high in at most "
+        f"{wrong} of audits of a true claim; what it assumes stands in the table of the audit."
     ]
 
 
