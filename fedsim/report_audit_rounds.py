@@ -56,13 +56,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of a run's audits."""
+    """What the page shows of a run's audits.
+
+    Attributes:
+        silent: Methods that have nothing to say of the last audited round, and why.
+    """
 
     title: str
     svg: str
     caption: str
     round: int
     lines: list[Line]
+    silent: list[str]
 
 
 def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
@@ -87,6 +92,11 @@ def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
         _caption(run),
         last,
         [_line(row, measured) for row in rows],
+        [
+            f"{metric.removesuffix('_note').removeprefix('audit-')} ({row['reason']})"
+            for metric, row in measured.items()
+            if metric.endswith("_note")
+        ],
     )
 
 
@@ -127,8 +137,8 @@ def _caption(run: RunData) -> str:
         f"colour: what was found with {counted}, from all uploads until that round. A bound with "
         f"markers is below the true ε in at least {sure} of such audits, every point by itself; a "
         f"credible one (dashed) holds with {sure} under a prior; an estimate (dotted) may lie on "
-        "either side. A ring marks bounds above what is claimed; ▲ stands for points beyond the "
-        "panel. Below: the most members that any test of membership can name at a false positive "
+        "either side. A ring marks a bound above what is claimed, as one in many points is even of "
+        "a true claim; ▲ stands for points beyond the panel. Below: the most members that any test of membership can name at a false positive "
         "rate of 1 %, if theory is right; dashed: what a guess without any update names."
     )
 

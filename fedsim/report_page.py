@@ -89,7 +89,8 @@ round by round.</p>
 {% endfor %}
 </table>
 <p class="quiet"><i>At most</i> is what so many trials could have shown without any error; – has no
-limit. Only a bound can refute a claim, and one that assumes something refutes the claim or the assumption.</p>
+limit. Only a bound can refute a claim, and one that assumes something refutes the claim or the assumption.
+{% if audit.silent %}Nothing to say: {{ audit.silent | join("; ") }}.{% endif %}</p>
 {% else %}
 <p class="quiet">Nothing could be graded: no coins of canaries are at hand, or too few uploads.</p>
 {% endif %}

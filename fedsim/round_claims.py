@@ -60,7 +60,7 @@ def check_audit(config: Config, defense: Defense, model: nn.Module, sizes: Seque
         )
     local = config.local_training()
     claimed(config, promise, local, sizes, dict.fromkeys(theirs, 1))
-    _check_enough(config, defense, promise)
+    _check_enough(config, promise)
 
 
 def claimed(
@@ -109,13 +109,11 @@ def claimed(
     return best
 
 
-def _check_enough(config: Config, defense: Defense, promise: Promise) -> None:
-    asked, federation = config.audit, config.federation
-    coins = asked.clients * canaries.num_coins(config, defense, "0")
-    expected = asked.clients * federation.rounds * federation.sampled // federation.clients
-    uploads = expected if promise.relation == canaries.UPDATE else 0
-    delta = asked.delta or promise.delta
+def _check_enough(config: Config, promise: Promise) -> None:
+    if promise.relation != canaries.RECORD:
+        return
+    asked, delta = config.audit, config.audit.delta or promise.delta
     try:
-        check_enough(coins, uploads, delta=delta, confidence=asked.confidence)
+        check_enough(asked.clients * asked.records, delta=delta, confidence=asked.confidence)
     except ValueError as error:
         raise ConfigError(f"audit.clients: {error}") from None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from adversary.auditing.finding import Finding, Guarantee
 from adversary.auditing.one_run import LARGEST, one_run_epsilon
 from adversary.auditing.one_shot import one_shot
-from adversary.auditing.rates import most_epsilon, mu_of_rates, trials_for, upper_rate
+from adversary.auditing.rates import most_epsilon, mu_of_rates, upper_rate
 from adversary.auditing.two_hypotheses import Threshold, certify, check_finite, credible
 from adversary.auditing.uploads import Heard
 from defenses.promise import Relation, gaussian_epsilon
@@ -197,26 +197,18 @@ def fewest(*, delta: float, confidence: float) -> int:
     return m
 
 
-def check_enough(canaries: int, uploads: int, *, delta: float, confidence: float) -> None:
-    """Refuse canaries that could show nothing even after the last round.
+def check_enough(canaries: int, *, delta: float, confidence: float) -> None:
+    """Refuse so few record canaries that nothing could be certified, were every guess right.
 
-    Args:
-        canaries: Coins.
-        uploads: Of update canaries, in all rounds; 0 of records.
-        delta: δ.
-        confidence: Of the bounds.
+    Of update canaries a mean may show something of a single one.
 
     Raises:
         ValueError: They are too few.
     """
-    told = {"delta": delta, "confidence": confidence}
-    single = 2 * trials_for(0.0, **told)  # of which about half are of each side
-    least = fewest(**told)
-    if canaries < least and uploads < single:
-        instead = f", or {single} uploads of update canaries" if uploads else ""
+    if canaries < (least := fewest(delta=delta, confidence=confidence)):
         raise ValueError(
-            f"must carry at least {least} canaries{instead} to certify anything at "
-            f"{100 * confidence:g} %, got {canaries}" + (f" and {uploads}" if uploads else "")
+            f"must carry at least {least} canaries to certify anything at "
+            f"{100 * confidence:g} %, got {canaries}"
         )
 
 
