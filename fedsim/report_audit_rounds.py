@@ -138,8 +138,9 @@ def _caption(run: RunData) -> str:
         f"markers is below the true ε in at least {sure} of such audits, every point by itself; a "
         f"credible one (dashed) holds with {sure} under a prior; an estimate (dotted) may lie on "
         "either side. A ring marks a bound above what is claimed, as one in many points is even of "
-        "a true claim; ▲ stands for points beyond the panel. Below: the most members that any test of membership can name at a false positive "
-        "rate of 1 %, if theory is right; dashed: what a guess without any update names."
+        "a true claim; ▲ stands for points beyond the panel. Below: the most members that any test "
+        "of membership can name at a false positive rate of 1 %, if theory is right; dashed: what "
+        "a guess without any update names."
     )
 
 
