@@ -172,7 +172,8 @@ def _draw_epsilon(axis: "Axes", run: RunData) -> None:
             label=f"{name.removeprefix('audit-')} ({guarantee})",
         )  # fmt: skip
         beyond = values > top
-        axis.plot(at[beyond], np.full(beyond.sum(), 0.97 * top), "^", color=colour, markersize=6)
+        edge = (0.97 if bound else 0.92) * top  # no estimate hides a bound
+        axis.plot(at[beyond], np.full(beyond.sum(), edge), "^", color=colour, markersize=6)
         above = bound & (values > rows["ceiling"].to_numpy())
         axis.plot(
             at[above], np.minimum(values[above], 0.97 * top), "o", markersize=9, color=REFUTED,
