@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from fedsim.errors import BadRecording
 from fedsim.files import TensorFile
@@ -31,6 +33,19 @@ def read_truth(folder: Path, round_: int, client: str) -> Truth | None:
     # Another app's clients need not have rows of a training set that the grader has too.
     indices = tensors["indices"] if "indices" in tensors else torch.zeros(0, dtype=torch.int64)
     return Truth(labels=labels.long(), indices=indices)
+
+
+def read_coins(folder: Path, round_: int, client: str) -> Bool[Tensor, " m"] | None:
+    """Return the coins of the canaries that a client carried in a round; None where it tells none.
+
+    Raises:
+        BadRecording: The file is damaged.
+    """
+    path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
+    if not path.exists():
+        return None
+    tensors = TensorFile(path)
+    return tensors["coins"].bool() if "coins" in tensors else None
 
 
 def joined(truths: Sequence[Truth]) -> Truth:

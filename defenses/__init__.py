@@ -39,7 +39,7 @@ DEFENSES: dict[str, Callable[..., Defense]] = {
 
 __all__ = [
     "DEFENSES", "Defense", "Promise", "build", "chain", "clip", "defend", "dp_sgd", "freeze",
-    "gaussian", "laplace", "mixup", "perturb", "prune", "quantise", "sign", "soteria",
+    "gaussian", "laplace", "links", "mixup", "perturb", "prune", "quantise", "sign", "soteria",
     "sparsify", "vib",
 ]  # fmt: skip
 
@@ -50,6 +50,18 @@ def build(parts: Iterable[Part]) -> Defense:
     Raises:
         ConfigError: A name or an option is unknown, or an option is out of range.
     """
+    try:
+        return chain(*links(parts))
+    except ValueError as error:
+        raise ConfigError(f"defense: {error}") from None
+
+
+def links(parts: Iterable[Part]) -> list[Defense]:
+    """Return the defenses that a config lists, each by itself.
+
+    Raises:
+        ConfigError: As `build`.
+    """
     known = with_extensions(DEFENSES, "defenses")
     built = []
     for part in parts:
@@ -57,7 +69,4 @@ def build(parts: Iterable[Part]) -> Defense:
         built.append(call(f"defense.{part.name}", make, part.options))
         if not isinstance(built[-1], Defense):
             raise ConfigError(f"defense.name: must make a Defense, got {part.name} = {make!r}")
-    try:
-        return chain(*built)
-    except ValueError as error:
-        raise ConfigError(f"defense: {error}") from None
+    return built

@@ -19,7 +19,7 @@ from fedsim.config import Config, Part
 from fedsim.engines.grid import Execute, Job, SimulationGrid
 from fedsim.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.foreign import App, is_foreign, tell
-from fedsim.ledger import over_clients
+from fedsim.ledger import AUDIT, attacks_of, over_clients
 from fedsim.plan import Plan, attack_round, prepare, with_versions
 from fedsim.report import write_report
 from fedsim.rng import threads
@@ -184,8 +184,8 @@ def report(
 
 
 def means(ledger: pa.Table) -> list[dict[str, Any]]:
-    """Return the mean of each attack's metrics, over clients and rounds."""
-    groups = over_clients(ledger).group_by(["attack", "metric"], use_threads=False)
+    """Return the mean of each attack's metrics, over clients and rounds; audits have none."""
+    groups = over_clients(attacks_of(ledger)).group_by(["attack", "metric"], use_threads=False)
     means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
     return [
         {
@@ -196,6 +196,18 @@ def means(ledger: pa.Table) -> list[dict[str, Any]]:
             "ms": 1000 * row["seconds_mean"],
         }
         for row in means.to_pylist()
+    ]
+
+
+def last_audit(ledger: pa.Table) -> list[dict[str, Any]]:
+    """Return what each method of an audit found by the last audited round, beside the claim."""
+    rows = [row for row in ledger.to_pylist() if row["family"] == AUDIT]
+    last = max((row["round"] for row in rows), default=0)
+    return [
+        {key: row[key] for key in ("round", "attack", "metric", "value")}
+        | {"theory": row["ceiling"]}
+        for row in rows
+        if row["round"] == last
     ]
 
 

@@ -1,7 +1,7 @@
-"""Attacks off the training path: in processes of their own, or on Ray where it runs already.
+"""Attacks and audits off the training path: in own processes, or on Ray where it runs already.
 
-What a round's attacks answer depends on the recording, the truth and the config alone, so that it
-is the same wherever they run.
+What a round's attacks and its audit answer depends on the recording, the truth and the config
+alone, so that it is the same wherever they run.
 """
 
 import multiprocessing
@@ -24,6 +24,7 @@ from torch import Tensor
 from fedsim import config as configs
 from fedsim.errors import FedsimError, RunStopped, one_line
 from fedsim.plan import Plan, attack_round, prepare
+from fedsim.round_audit import audit_round
 from fedsim.run_folder import RunFolder
 from fedsim.types import Leak, Measure
 
@@ -73,7 +74,11 @@ def attackers(plan: Plan, folder: RunFolder) -> Iterator[Attack]:
 def _attacked(plan: Plan, folder: RunFolder, round_: int) -> Attacked:
     begun = time.perf_counter()
     leaks, measures, guesses = attack_round(plan, folder, round_)
-    return Attacked(leaks, measures, guesses, time.perf_counter() - begun)
+    audited = audit_round(plan, folder, round_)
+    return Attacked(
+        leaks + audited.leaks, measures + audited.measures, {**guesses, **audited.scores},
+        time.perf_counter() - begun,
+    )  # fmt: skip
 
 
 Sent = tuple[list[Leak], list[Measure], dict[str, NDArray[Any]], float]

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from fedsim import __version__, cli_attack, cli_audit, cli_deploy, cli_explain
-from fedsim.cli_tables import Rounds
+from fedsim.cli_tables import Rounds, audit_line
 from fedsim.errors import ConfigError, FedsimError, RunStopped, nearest
 
 app = typer.Typer(
@@ -69,6 +69,8 @@ def run(
     if as_json:
         out.print_json(data=_summary(done))
         return
+    if line := audit_line(api.last_audit(done.ledger())):
+        out.print(f"\nAudit    {line}", soft_wrap=True)
     out.print(f"\nReport   {done.report}", soft_wrap=True)
     out.print(f"Next     fedsim attack {target} --with llg     or open the report", soft_wrap=True)
 
@@ -294,6 +296,7 @@ def _summary(done: Any) -> dict[str, Any]:
         "report": str(done.report),
         "accuracy": accuracy[-1]["value"] if accuracy else None,
         "attacks": api.means(done.ledger()),
+        "audit": api.last_audit(done.ledger()),
     }
 
 

@@ -157,6 +157,18 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
         console.print(_table(metrics, {name: attacks[name] for name in names}))
 
 
+def audit_line(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the largest bound of the last audit beside what theory claims; None without any."""
+    bounds = [row for row in rows if row["metric"] == "epsilon_lower" and row["value"] is not None]
+    if not bounds:
+        return None
+    best = max(bounds, key=lambda row: row["value"])
+    return (
+        f"ε ≥ {best['value']:.3g} by {best['attack']} until round {best['round']}, where theory "
+        f"claims at most {best['theory']:.3g}"
+    )
+
+
 def percent(value: float | None) -> str:
     """Return a share as text."""
     return written("", value)

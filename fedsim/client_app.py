@@ -12,9 +12,11 @@ from torch import Tensor
 from clients.fidelity import fidelity
 from clients.train import train
 from defenses import Defense, defend
+from defenses.promise import Relation
+from fedsim import canaries
 from fedsim.errors import one_line
 from fedsim.files import save_tensors
-from fedsim.params import subtract
+from fedsim.params import cast_like, subtract
 from fedsim.rng import generator, global_stream
 from fedsim.site import SIMULATED, Operator, Refused, Site, operator, site
 from fedsim.types import LocalTraining
@@ -25,6 +27,8 @@ app = ClientApp()
 
 TRUTH = "truth"  # in the node's own config: the folder for its ground truth
 DEFENSE = "defense"  # in the node's own state: what its defenses remember
+CANARY = "canary"  # there too: its canaries' coins, where no seed gives them again
+COINS = "coins"
 WITHHELD = 450  # the Error's code: nothing is uploaded
 
 
@@ -62,36 +66,54 @@ def _answer(message: Message, context: Context, own: Operator) -> Message:
     rows = here.rows(client)
     dataset, names = here.federated.dataset, ("train", client, round_)
     local = config.local_training(float(str(instructions.get("proximal-mu", 0.0))))
-    inputs, labels = dataset.inputs[rows], dataset.labels[rows]
+    carries, coins = _canary(here, own, context)
+    inputs, labels, batches = dataset.inputs[rows], dataset.labels[rows], here.defense.batches
+    if carries == canaries.RECORD:
+        whose = config.seed, client
+        inputs, labels = canaries.beside(inputs, labels, dataset.num_classes, len(coins), *whose)
+        batches = canaries.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
 
     def trained_with(defense: Defense | None) -> tuple[dict[str, Tensor], Tensor]:
-        coins = generator(config.seed, *names)
+        order = generator(config.seed, *names)
         if defense and (defense.gradient is not None or defense.batches is not None):
-            coins = own.coins(config.seed, *names)  # they hide what the batches' order does not
+            order = own.coins(config.seed, *names)  # they hide what the batches' order does not
+        count = len(labels) if defense else len(rows)  # undefended without any canary
         with global_stream(config.seed, *names, "dropout"):
             return train(
-                here.model, sent, inputs, labels, local, generator=coins,
-                gradient=defense and defense.gradient, batches=defense and defense.batches,
+                here.model, sent, inputs[:count], labels[:count], local, generator=order,
+                gradient=defense and defense.gradient, batches=batches if defense else None,
             )  # fmt: skip
 
-    remembered = _remembered(here, sent, context, local, len(rows))
-    trained, used = trained_with(here.defense)
+    remembered = _remembered(here, sent, context, local, len(labels))
+    if carries == canaries.UPDATE:
+        start = cast_like(sent, here.model.state_dict())
+        trained, used = (
+            canaries.uploaded(
+                start, here.trainable, config, client=client, round_=round_, coin=bool(coins)
+            ),
+            labels.new_zeros(0),
+        )
+    else:
+        trained, used = trained_with(here.defense)
     upload, update = _defended(here, trained, sent, context, remembered, own, round_=round_)
     folder = _truth_folder(context) if config.record.keeps(round_, client) else None
     if folder:
         told = {}
-        if config.defense:
+        if config.defense and carries != canaries.UPDATE:
             plain = trained if here.defense.gradient is None else trained_with(None)[0]
             told = fidelity(update, _update(plain, sent, here, local))
         # Rows of a folder of the client's own mean nothing to anybody else.
-        truth = {"labels": labels[used], "indices": rows[used][: 0 if here.own_data else None]}
+        known = used[: 0 if here.own_data else None]
+        truth = {"labels": labels[used], "indices": rows[known[known < len(rows)]]}
+        if carries:
+            truth[COINS] = coins.to(torch.uint8)
         path = folder / f"{round_:04d}" / f"{client}.safetensors"
         save_tensors(path, truth, {"round": round_, "client": client, **told})
     # With weights it is the client's size; a gradient weighs as much as its batch, or as the batch
     # is expected to be where a defense keeps its size secret.
-    num_examples = len(rows) if local.upload == "weights" else len(used)
-    if local.upload == "gradient" and here.defense.batches is not None:
-        num_examples = min(local.batch_size, len(rows))
+    num_examples = len(labels) if local.upload == "weights" else len(used)
+    if local.upload == "gradient" and (carries or here.defense.batches is not None):
+        num_examples = min(local.batch_size, len(labels))
     if config.federation.secure_aggregation:
         secret = config.seed
         hidden = masked_reply(message, upload, num_examples, context.node_id, secret)
@@ -105,6 +127,20 @@ def query_client(message: Message, context: Context) -> Message:
     """Say which client this node is."""
     number = str(context.node_config["partition-id"])
     return Message(RecordDict({CONFIG: ConfigRecord({"client": number})}), reply_to=message)
+
+
+def _canary(here: Site, own: Operator, context: Context) -> tuple[Relation | None, Tensor]:
+    """Return what this client carries in an audited run, and its coins: the same in every round."""
+    carries = canaries.carried(here.config, here.defense, own.client) if own.consents else None
+    if carries is None:
+        return None, torch.zeros(0, dtype=torch.bool)
+    if CANARY in context.state.array_records:
+        return carries, from_record(context.state.array_records[CANARY])[COINS].bool()
+    count = canaries.num_coins(here.config, here.defense, own.client)
+    drawn = canaries.tossed(count, own.coins(here.config.seed, "canary coin", own.client))
+    if not own.repeats:
+        context.state[CANARY] = to_record({COINS: drawn.to(torch.uint8)})
+    return carries, drawn
 
 
 def _remembered(

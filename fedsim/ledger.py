@@ -27,6 +27,7 @@ LEAKAGE = pa.schema(
         pa.field("ceiling", pa.float64()),
     ]
 )
+AUDIT = "audit"  # the family of rows that hold an ε, which no mean is taken of
 LATER = ("ceiling",)  # columns that recordings of earlier versions do not have
 METRICS = pa.schema(
     [
@@ -48,6 +49,11 @@ def leakage_table(rows: Iterable[Leak]) -> pa.Table:
 def metrics_table(rows: Iterable[Measure]) -> pa.Table:
     """Return metric rows as a table."""
     return pa.Table.from_pylist([vars(row) for row in rows], schema=METRICS)
+
+
+def attacks_of(ledger: pa.Table) -> pa.Table:
+    """Return the rows of attacks: no audits."""
+    return ledger.filter(pc.field("family") != AUDIT)
 
 
 def over_clients(ledger: pa.Table) -> pa.Table:

@@ -17,7 +17,7 @@ from adversary.secrets import SECRETS, secret_of
 from adversary.truth import joined
 from defenses import Defense
 from defenses import build as build_defenses
-from fedsim import data, explain, models, overlap
+from fedsim import canaries, data, explain, models, overlap
 from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError
 from fedsim.files import TensorFile
@@ -25,6 +25,7 @@ from fedsim.marks import encoding, marks
 from fedsim.originals import with_inputs
 from fedsim.params import mismatch
 from fedsim.rng import generator
+from fedsim.round_claims import check_audit
 from fedsim.run_folder import RunFolder
 from fedsim.truths import truth_of
 from fedsim.types import Auxiliary, Candidates, Leak, LocalTraining, Measure, Truth
@@ -88,6 +89,7 @@ def prepare(config: Config) -> Plan:
         defense.check(model, config.local_training(), sizes)
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
+    check_audit(config, defense, model, sizes)
     held_out = federated.auxiliary
     rows, candidates = None, None
     if config.auxiliary.candidates and "candidates" in leakage.needs(config.attack):
@@ -165,7 +167,8 @@ def attack_round(
 ) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
     """Attack every client recorded in a round, and grade the guesses where there is truth.
 
-    Only attacks that are due, on clients that they are for; there are no rows of others.
+    Only attacks that are due, on clients that they are for; there are no rows of others, nor of
+    clients that upload canaries for an audit, in which there is no data to find.
 
     Returns:
         Ledger rows, failures of attacks, and the answers by `attack/client`.
@@ -193,6 +196,8 @@ def attack_round(
                 shape = plan.federated.dataset.input_shape
                 measures += explain.hindered(plan.model, view.latest, shape)
         client = view.latest.update.client
+        if canaries.carried(plan.config, plan.defense, client) == canaries.UPDATE:
+            continue
         for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
             truth = (so_far if answer.attack.over_rounds else truths)[client]
             if pictures := answer.attack.family == "reconstruction":
@@ -287,6 +292,8 @@ def price(
         return measures
     if promise.epsilon is not None and models.remembering_layer(plan.model) is None:
         for client, rounds in rounds_of.items():
-            epsilon = promise.epsilon(plan.local, len(plan.federated.clients[int(client)]), rounds)
+            size = len(plan.federated.clients[int(client)])
+            size += canaries.num_records(plan.config, plan.defense, client)
+            epsilon = promise.epsilon(plan.local, size, rounds)
             measures.append(Measure(round_, "defense", "epsilon", epsilon, client))
     return measures

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fedsim.errors import ConfigError
 from fedsim.files import write_whole
+from fedsim.report_audit_rounds import audit_section
 from fedsim.report_counts import counts_picture
 from fedsim.report_data import RunData
 from fedsim.report_defenses import Defended, trade_off
@@ -40,6 +41,7 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
         raise ConfigError(f"--client: must go with one run, got {len(folders)} runs")
     runs = [RunData(folder) for folder in folders]
     with mpl.rc_context(STYLE):
+        found = [(run, audit_section(run, drawn=len(runs) == 1)) for run in runs]
         pictures = _of_one(runs[0], client) if len(runs) == 1 else _of_several(runs)
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters["percent"] = lambda value: written("", value)
@@ -53,6 +55,7 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
     html = page.from_string(PAGE).render(
         runs=runs, pictures=pictures, said=said, groups=groups, defended=defended,
         galleries=galleries(runs[0]) if len(runs) == 1 else [],
+        audits=[(run, section) for run, section in found if section],
     )  # fmt: skip
     write_whole(out, lambda file: file.write_text(html, encoding="utf-8"))
 

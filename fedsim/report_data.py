@@ -18,7 +18,7 @@ from adversary.families import FAMILIES
 from fedsim.config import Config, Federation, Part
 from fedsim.config_foreign import Foreign
 from fedsim.errors import ConfigError
-from fedsim.ledger import over_clients
+from fedsim.ledger import AUDIT, attacks_of, over_clients
 from fedsim.run_folder import RunFolder
 from fedsim.units import beyond_blind, name_of
 
@@ -91,6 +91,10 @@ class Curve:
 class RunData:
     """What a report shows of one run.
 
+    Attributes:
+        ledger: The rows of attacks.
+        audits: The rows of audits, whose ε is no share of anything and has no blind guess.
+
     Raises:
         ConfigError: The run has no finished round.
     """
@@ -98,9 +102,11 @@ class RunData:
     def __init__(self, folder: RunFolder) -> None:
         self.name = folder.path.absolute().name
         self.folder = folder
-        self.ledger = folder.ledger()
+        whole = folder.ledger()
+        self.audits = whole.filter(pc.field("family") == AUDIT)
+        self.ledger = attacks_of(whole)
         self.metrics = folder.metrics()
-        if self.ledger.num_rows + self.metrics.num_rows == 0:
+        if whole.num_rows + self.metrics.num_rows == 0:
             raise ConfigError(f"{folder.path}: must have a finished round, got none")
 
     @cached_property

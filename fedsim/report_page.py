@@ -33,6 +33,7 @@ td.text, th.text { text-align: left }
 .warning { margin-top: 1rem; padding: .7rem 1rem; background: #fff8e6; border: 1px solid #edd9a3;
   border-left: 4px solid #e69f00; border-radius: 6px }
 .warning p { margin: 0 } .warning p + p { margin-top: .5rem } .nowrap { white-space: nowrap }
+.refuted { color: #b00020 }
 td.run { max-width: 9rem; overflow: hidden; text-overflow: ellipsis }
 .note { background: #f1f6fa; border-color: #cfdfea; border-left-color: #56b4e9 }
 .gallery { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: .7rem }
@@ -74,6 +75,26 @@ round by round.</p>
 {% endfor %}
 {% for title, caption, svg in pictures %}
 <section><h2>{{ title }}</h2>{{ svg | safe }}<p class="quiet">{{ caption }}</p></section>
+{% endfor %}
+{% for run, audit in audits %}
+<section><h2>{{ audit.title }}{% if runs | length > 1 %} of {{ run.name }}{% endif %}</h2>
+{{ audit.svg | safe }}<p class="quiet">{{ audit.caption if audit.svg }}</p>
+{% if audit.lines %}
+<table><tr><th class="text">round {{ audit.round }}</th><th class="text">what is counted</th><th class="text">is a</th>
+<th class="text">assumes</th><th>ε</th><th>theory</th><th>trials</th><th>at most</th></tr>
+{% for line in audit.lines %}
+<tr><td class="text">{{ line.method }}</td><td class="text">{{ line.how }}</td><td class="text">{{ line.guarantee }}</td>
+<td class="text">{{ line.assumes }}</td><td class="nowrap">{% if line.exceeds %}<b class="refuted">{{ line.epsilon }}</b>{% else %}{{ line.epsilon }}{% endif %}</td>
+<td>{{ line.theory }}</td><td>{{ line.trials }}</td><td>{{ line.most }}</td></tr>
+{% endfor %}
+</table>
+<p class="quiet"><i>At most</i> is what so many trials could have shown without any error; – has no
+limit. Only a bound can refute a claim, and one that assumes something refutes the claim or the assumption.
+{% if audit.silent %}Nothing to say: {{ audit.silent | join("; ") }}.{% endif %}</p>
+{% else %}
+<p class="quiet">Nothing could be graded: no coins of canaries are at hand, or too few uploads.</p>
+{% endif %}
+</section>
 {% endfor %}
 {% for gallery in galleries %}
 <section><h2>Recovered by {{ gallery.attack }}</h2>

@@ -21,6 +21,7 @@ APART = (
     "engine",
     "record",
     "game",
+    "audit",
     "foreign",
 )  # in which runs may differ unseen
 DECADES = 20  # from this ratio of the largest value to the smallest on, a scale is logarithmic

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
+from adversary.auditing.finding import METRICS, Guarantee
 from adversary.validity import LIMIT
 from fedsim.report_data import RunData, listed, spans
 from fedsim.units import written
@@ -39,7 +40,7 @@ class Group:
 
 def warnings(run: RunData) -> list[str]:
     """Return a sentence for everything that limits what the report's numbers mean."""
-    return [*_validity(run), *_chance(run), *_obstacles(run)]
+    return [*_refuted(run), *_validity(run), *_chance(run), *_obstacles(run)]
 
 
 def remarks(run: RunData) -> list[str]:
@@ -69,6 +70,25 @@ def groups(rows: Iterable[dict], suffix: str = "") -> list[Group]:
             rounds=spans([row["round"] for row in members]),
         )
         for (what, _), members in found.items()
+    ]
+
+
+def _refuted(run: RunData) -> list[str]:
+    """Say where the last audit's bounds exceed what the clients' defense claims."""
+    rows = run.audits.filter(pc.field("metric") == METRICS[Guarantee.BOUND]).to_pylist()
+    last = max((row["round"] for row in rows), default=0)
+    above = [
+        row for row in rows
+        if row["round"] == last and row["value"] is not None and row["value"] > row["ceiling"]
+    ]  # fmt: skip
+    if not above:
+        return []
+    wrong = f"{100 * (1 - run.folder.config.audit.confidence):.2g} %"
+    bounds = listed([f"{row['value']:.3g} ({row['attack']})" for row in above])
+    return [
+        f"The audit exceeds what the defense claims: until round {last} ε is at least {bounds}, "
+        f"where at most {above[0]['ceiling']:.3g} is claimed. Each bound is too high in at most "
+        f"{wrong} of audits of a true claim; what it assumes stands in the table of the audit."
     ]
 
 

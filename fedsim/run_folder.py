@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from adversary.adaptive import with_adaptive
+from adversary.auditing.in_rounds import METHODS
 from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.errors import BadRecording, ConfigError, RunStopped
@@ -247,7 +248,7 @@ class RunFolder:
         parts = self._parts(name, schema)
         if not (self.path / name).exists():
             return parts
-        own = set(with_adaptive(part.name for part in self.config.attack))
+        own = {*with_adaptive(part.name for part in self.config.attack), *METHODS}
         before = read_table(self.path / name, schema)
         later = before.filter(_of_attacks(before)) if schema is METRICS else before
         return pa.concat_tables([parts, _others(later, own)])

@@ -10,6 +10,8 @@ which the server neither sees nor writes:
     allow           names of parts with code of their own, "package.module:name, …"
     seed            of the defenses' coins; only to repeat an experiment
     truth           folder for this client's ground truth
+    consent-audit   true: a run that is audited may have this client carry canaries; without, it
+                    trains as always, keeps no coins, and the audit does not count it
 """
 
 import tomllib
@@ -47,6 +49,7 @@ class Operator:
         allowed: Names of parts outside fedsim that a run may use.
         seed: Of the defenses' coins; None for new ones from the system.
         simulated: Whether no server is there to keep anything from.
+        consents: Whether it carries canaries in a run that is audited.
     """
 
     client: str
@@ -56,6 +59,7 @@ class Operator:
     allowed: tuple[str, ...] = ()
     seed: int | None = None
     simulated: bool = False
+    consents: bool = False
 
     def coins(self, run_seed: int, *names: object) -> Generator:
         """Return the randomness that must not be known to the server, such as a defense's noise.
@@ -65,6 +69,11 @@ class Operator:
         seed = run_seed if self.simulated and self.seed is None else self.seed
         return secret_generator() if seed is None else generator(seed, *names)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the same names give the same coins again."""
+        return self.simulated or self.seed is not None
+
 
 def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator:
     """Return what a node's config says.
@@ -73,20 +82,24 @@ def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator
         Refused: A value is of the wrong kind, or the file of defenses cannot be read.
     """
     seed, own = node.get("seed"), node.get("own-data", False)
+    consents = node.get("consent-audit", False)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise Refused(f"node seed: must be a whole number, got {seed!r}")
     if not isinstance(own, bool):
         raise Refused(f"node own-data: must be true or false, got {own!r}")
+    if not isinstance(consents, bool):
+        raise Refused(f"node consent-audit: must be true or false, got {consents!r}")
     if "partition-id" not in node:
         raise Refused("node partition-id: must be given")
     root = str(node.get("data-root", "")) or None
     if own and root is None:
         raise Refused("node own-data: must stand beside data-root, got none")
+    simulated = simulated or bool(node.get(SIMULATED))
     return Operator(
         client=str(node["partition-id"]), root=root, own_data=own,
         defense=_defense_text(str(node.get("defense", ""))),
         allowed=tuple(name.strip() for name in str(node.get("allow", "")).split(",")),
-        seed=seed, simulated=simulated or bool(node.get(SIMULATED)),
+        seed=seed, simulated=simulated, consents=consents or simulated,
     )  # fmt: skip
 
 

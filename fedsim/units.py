@@ -1,4 +1,4 @@
-"""How a metric's values are written: shares in percent, signal-to-noise ratios in decibels."""
+"""How a metric's values are written: shares in percent, ratios in decibels, ε as a number."""
 
 DECIBELS = ("psnr", "best_psnr")
 NAMES = {
@@ -17,6 +17,8 @@ def written(metric: str, value: float | None) -> str:
         return "–"
     if metric in DECIBELS:
         return f"{value:.1f} dB"
+    if metric.startswith("epsilon"):
+        return f"{value:.3g}"
     return f"{value:.2f}" if metric in ("skill", "ssim") else f"{100 * value:.1f} %"
 
 

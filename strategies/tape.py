@@ -156,6 +156,13 @@ def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
         yield View(_Own([cohorts[number] for number in own], client), [cohorts[n] for n in own])
 
 
+def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Iterator[Observation]:
+    """Return what was seen of one client up to a round, whether or not it took part in that."""
+    for number in recorded_rounds(folder):
+        if number <= round_ and _path(folder, number, client).exists():
+            yield _Cohort(folder, number, local).open(client)
+
+
 class _Cohort(Sequence[Observation]):
     """The observations of one round, each opened when it is asked for, and once."""
 

@@ -29,7 +29,7 @@ from adversary.auditing.rates import (
 )
 from defenses.promise import Relation, gaussian_epsilon
 
-Scores = Float[np.ndarray, " n"]
+Scores = Float[np.ndarray, " _"]
 GRID = 1001  # quantiles of a posterior, of each rate
 NOTHING = np.empty(0)
 
