@@ -37,7 +37,7 @@ claims{% endif %}.</p>{% endif %}
 {% if one.blunt %}<p>{{ one.blunt }}.</p>{% endif %}
 {{ pictures[loop.index0].svg | safe }}
 <p class="quiet">{{ pictures[loop.index0].caption }}</p>
-<table><tr><th class="text">canary</th><th>Δ/C</th><th>exact</th><th class="text">number</th>
+<table class="tight"><tr><th class="text">canary</th><th>Δ/C</th><th>exact</th><th class="text">number</th>
 <th class="text">guarantee</th><th>ε</th><th>all together</th><th>claimed</th><th>could show</th>
 <th>runs</th></tr>
 {% for row in one.rows %}

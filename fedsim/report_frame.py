@@ -24,6 +24,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
   font-size: .87rem }
 th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid #eee }
 th { color: #555 } .text { text-align: left } pre { overflow-x: auto; font-size: .8rem }
+.tight th, .tight td { white-space: nowrap }
 .bad { color: #a11; font-weight: 600 }
 </style>
 </head>

@@ -25,7 +25,7 @@ over many independent trials. Intervals are 95 %.</p>
 <p class="quiet">{{ picture.caption }}</p></section>
 {% endfor %}
 <section><h2>All games</h2>
-<table><tr><th class="text">game</th>{% if settings > 1 %}<th class="text">setting</th>{% endif %}
+<table class="tight"><tr><th class="text">game</th>{% if settings > 1 %}<th class="text">setting</th>{% endif %}
 <th>batch</th><th>rounds</th><th class="text">adversary</th><th>AUROC</th><th>95 %</th>
 <th>blind</th><th>ceiling</th><th>advantage</th><th>TPR at 1 %</th><th>TPR at 0.1 %</th><th>accuracy</th><th>bits</th><th>95 %</th><th>at most</th>
 <th class="text">by</th></tr>
