@@ -93,7 +93,7 @@ class Mechanism:
         """
         size = sum(value.numel() for value in trained_of(neighbours.model).values())
         batches = neighbours.batches[having]
-        if self._at_once(neighbours.model, batches):
+        if self._at_once(neighbours, batches):
             block = max(1, TOGETHER // size)
             for start in range(0, count, block):
                 runs = min(block, count - start)
@@ -120,11 +120,19 @@ class Mechanism:
             found.append(upload)
         return found
 
-    def _at_once(self, model: nn.Module, batches: Sequence[Batch]) -> bool:
-        sampled = any(self.local.batch_size < len(batch.labels) for batch in batches)
-        remembers = self.defense.init(trained_of(model))
-        plain = self.local.upload == "gradient" and not sampled and not remembers
-        return self.vectorised and self.user is None and plain
+    def _at_once(self, neighbours: Neighbours, batches: Sequence[Batch]) -> bool:
+        """Return whether runs differ in nothing but the noise that a gradient is given."""
+        model, first = neighbours.model, batches[0].inputs
+        if not self.vectorised or self.user is not None or self.local.upload != "gradient":
+            return False
+        if any(self.local.batch_size < len(batch.labels) for batch in batches):
+            return False
+        if self.defense.init(trained_of(model)):
+            return False
+        load(model, neighbours.states[0])
+        model.train()
+        with global_stream(0, "audit", "at once"), torch.no_grad():
+            return torch.equal(model(first), model(first))  # no dropout, or the like
 
     def _block(
         self, neighbours: Neighbours, place: int, batch: Batch, runs: int, coins: Generator

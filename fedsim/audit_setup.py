@@ -237,6 +237,7 @@ def craft(setup: Setup, name: str) -> Canary:
         ConfigError: There is none in these data.
     """
     question, pool, classes = setup.question, setup.pool, setup.dataset.num_classes
+    setup.model.eval()  # what training draws at random is no part of a record
     try:
         if name == "natural":
             return crafted.natural(question, pool.inputs, pool.labels)
