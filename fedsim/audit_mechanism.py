@@ -1,7 +1,8 @@
 """What is audited: a client's own code, run many times on each of two neighbouring data sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from clients.train import load, train
-from defenses import DEFENSES, Defense, build, defend
+from defenses import DEFENSES, Defense, build, defend, links
+from defenses.defense import Gradient
 from fedsim.catalog import find, options_of, with_extensions
 from fedsim.config import Part
-from fedsim.errors import ConfigError, RunStopped, one_line
+from fedsim.errors import ConfigError, FedsimError, RunStopped, one_line
 from fedsim.params import subtract
 from fedsim.rng import generator, global_stream
 from fedsim.sgd import mean_gradient, shuffled
@@ -57,6 +59,22 @@ class Neighbours:
     batches: tuple[Sequence[Batch], Sequence[Batch]]
 
 
+def _in_a_sentence(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what a client's code raises, which may be anybody's, be one sentence."""
+
+    @wraps(method)
+    def said(*given: Any) -> Any:
+        try:
+            return method(*given)
+        except FedsimError:
+            raise
+        except Exception as error:
+            name = type(error).__name__
+            raise RunStopped(f"audited client: must run, got {name}: {one_line(error)}") from error
+
+    return said
+
+
 @dataclass(frozen=True, eq=False)
 class Mechanism:
     """A client's training and defenses: neighbours in, uploads out.
@@ -67,6 +85,7 @@ class Mechanism:
         quiet: The same without noise, to know what to look for; None where noise cannot be turned
             off.
         user: Somebody's own function in place of both.
+        takes_any: Whether a gradient inside training may be of any model and of no record at all.
         vectorised: Whether all links are fedsim's own, so that many uploads may be drawn at once.
     """
 
@@ -74,6 +93,7 @@ class Mechanism:
     defense: Defense
     quiet: Defense | None = None
     user: User | None = None
+    takes_any: bool = True
     vectorised: bool = False
 
     def uploads(
@@ -109,16 +129,32 @@ class Mechanism:
                 yield place, upload[None]
 
     def expected(self, neighbours: Neighbours, having: int) -> list[Tensor]:
-        """Return each round's upload without noise; undefended where noise cannot be turned off."""
+        """Return each round's upload without noise, nor a draw of records.
+
+        Undefended, where noise cannot be turned off.
+        """
         state: dict[str, Tensor] = {}
         found = []
-        whole = self.local if self.user is None else LocalTraining(1.0, 1, 1, "gradient")
-        quiet = Mechanism(whole, self.quiet or Defense("none"))
+        size = len(neighbours.batches[having][0].labels)
+        local = replace(self.local, batch_size=size)  # every record, where some would be drawn
+        if self.user is not None:
+            local = LocalTraining(1.0, size, 1, "gradient")
+        quiet = Mechanism(local, self.quiet or Defense("none"), takes_any=self.takes_any)
         both = zip(neighbours.states, neighbours.batches[having], strict=True)
         for place, (sent, batch) in enumerate(both):
             upload, state = quiet._once(neighbours.model, sent, batch, state, ("quiet", place))
             found.append(upload)
         return found
+
+    @property
+    def _hook(self) -> Gradient:
+        """The gradient of a batch; of no record, only a defense that takes it is asked."""
+        own = self.defense.gradient
+        if own is None:
+            return _gradient
+        if self.takes_any:
+            return own
+        return lambda *told: own(*told) if len(told[3]) else _gradient(*told)
 
     def _at_once(self, neighbours: Neighbours, batches: Sequence[Batch]) -> bool:
         """Return whether runs differ in nothing but the noise that a gradient is given."""
@@ -134,6 +170,7 @@ class Mechanism:
         with global_stream(0, "audit", "at once"), torch.no_grad():
             return torch.equal(model(first), model(first))  # no dropout, or the like
 
+    @_in_a_sentence
     def _block(
         self, neighbours: Neighbours, place: int, batch: Batch, runs: int, coins: Generator
     ) -> Tensor:
@@ -144,11 +181,12 @@ class Mechanism:
         model.train()
         trained = trained_of(model)
         told = (model, trained, inputs, labels, self.local, coins)
-        plain = None if self.defense.gradient else _gradient(*told)
+        hook = self._hook
+        plain = _gradient(*told) if hook is _gradient else None
 
         def one(_: Tensor) -> Tensor:
-            found = self.defense.gradient(*told) if self.defense.gradient else plain
-            update = {n: v.detach() for n, v in zip(trained, found or (), strict=True)}
+            found = hook(*told) if plain is None else plain
+            update = {n: v.detach() for n, v in zip(trained, found, strict=True)}
             return _flat(self.defense.apply(update, {}, coins)[0])
 
         try:
@@ -157,6 +195,7 @@ class Mechanism:
             drawn = torch.stack([one(torch.zeros(())) for _ in range(runs)])
         return drawn.expand(runs, -1)
 
+    @_in_a_sentence
     def _once(
         self,
         model: nn.Module,
@@ -179,7 +218,7 @@ class Mechanism:
         with global_stream(0, "audit", *names, "dropout"):
             trained, _ = train(
                 model, sent, batch.inputs, batch.labels, self.local, generator=coins,
-                gradient=defense.gradient or _gradient, batches=steps,
+                gradient=self._hook, batches=steps,
             )  # fmt: skip
         done = defend(
             defense, trained, sent, trained_names, state,
@@ -218,7 +257,9 @@ def mechanism(parts: Sequence[Part], local: LocalTraining) -> Mechanism:
         ConfigError: A name or an option is unknown.
     """
     own = all(part.name in DEFENSES for part in parts)
-    return Mechanism(local, build(parts), quieted(parts), vectorised=own)
+    # Those that promise an ε inside training clip whatever comes; others look into the model.
+    any_ = all(link.gradient is None or link.promise.formal for link in links(parts))
+    return Mechanism(local, build(parts), quieted(parts), takes_any=any_, vectorised=own)
 
 
 def quieted(parts: Sequence[Part]) -> Defense | None:

@@ -166,9 +166,10 @@ def _share(
     text: str, run: Path | None, setting: str, canary: str, out: Path, chunks: list[Chunk]
 ) -> str | None:
     """Do some chunks in a process of their own; return why it failed."""
-    torch.set_num_threads(1)
     try:
-        of = trials(prepare(configs.parse_json(text), run), setting, canary, out)
+        config = configs.parse_json(text)
+        torch.set_num_threads(config.engine.threads)
+        of = trials(prepare(config, run), setting, canary, out)
         for chunk in chunks:
             of.run(chunk)
     except Exception as error:  # said where the audit runs

@@ -92,6 +92,7 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
         raise ConfigError("audit.mechanism: must stand in place of defenses, got both")
     made = mechanism(config.defense, local)
     made = made if user is None else replace(made, user=user, vectorised=False)
+    _check_whole(config, model, made)
     try:
         made.defense.check(model, local, [asked.batch_size])
         confidence, delta = asked.confidence, asked.delta or made.defense.promise.delta or 1e-5
@@ -114,20 +115,51 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
         )
     encoding = None if asked.column is None else _encoding(config, dataset)
     relation = _relation(made.defense.promise, encoding)
-    states = _recorded(run, asked.rounds) if run else _trained(config, model, federated)
+    if run is None:
+        states = _trained(config, model, federated)
+    else:
+        states = [dict(TensorFile(path)) for path in sent_weights(run, asked.rounds)]
     clip = _clip(config.defense, local, asked.batch_size)
     claim = _claim(config, made, relation)
-    for name in canary_names(config, dataset):
+    for name in canary_names(config, dataset, made):
         if name not in (*RECORDS, *CHOSEN):
             hint = nearest(name, (*RECORDS, *CHOSEN))
             raise ConfigError(f"audit.canary: must be a known name, got '{name}'; {hint}")
         if name == "opposite" and asked.rounds < 2:
             raise ConfigError("audit.canary: 'opposite' must have rounds ≥ 2, got rounds = 1")
+        if name in CHOSEN and not made.takes_any:
+            raise ConfigError(
+                f"audit.canary: '{name}' must go with defenses that take any gradient, "
+                f"got {made.defense.name}"
+            )
         if name == "canife" and encoding is not None:
             raise ConfigError("audit.canary: 'canife' must ask about a record, got audit.column")
     return Setup(
         config, dataset, pool, others, model, states, made, clip, relation, encoding, claim
     )  # fmt: skip
+
+
+def _check_whole(config: Config, model: nn.Module, made: Mechanism) -> None:
+    """Refuse what no audit of these neighbours can be about.
+
+    Raises:
+        ConfigError: The model's buffers follow the data, or a batch is larger than all there is.
+    """
+    if found := models.remembering_layer(model):
+        raise ConfigError(
+            f"model: must have no running statistics, which are uploaded as they are, got {found}"
+        )
+    asked, local = config.audit, made.local
+    if made.defense.batches is not None and local.batch_size > asked.batch_size:
+        raise ConfigError(
+            f"audit.batch_size: must be at least local.batch_size = {local.batch_size}: it is all "
+            f"of the client's records, got {asked.batch_size}"
+        )
+    if asked.claim is not None and asked.mechanism is None:
+        raise ConfigError(
+            "audit.claim: must stand beside audit.mechanism; defenses state their own, "
+            f"got {asked.claim:g}"
+        )
 
 
 def _data(config: Config) -> data.Federated:
@@ -147,15 +179,18 @@ def _trained(config: Config, model: nn.Module, federated: data.Federated) -> Seq
     return trained_states(config.model_copy(update={"game": game}), model, pool)
 
 
-def _recorded(run: Path, rounds: int) -> Sequence[Params]:
-    """Return the weights that the last recorded rounds were sent."""
+def sent_weights(run: Path, rounds: int) -> list[Path]:
+    """Return the files of the weights that the last recorded rounds were sent.
+
+    Raises:
+        ConfigError: There are not as many rounds.
+    """
     there = recorded_rounds(run)
     if len(there) < rounds:
         raise ConfigError(
             f"audit.rounds: must be at most the {len(there)} rounds of {run}, got {rounds}"
         )
-    names = [f"{number:04d}" for number in there[-rounds:]]
-    return [dict(TensorFile(run / "rounds" / name / "sent.safetensors")) for name in names]
+    return [run / "rounds" / f"{number:04d}" / "sent.safetensors" for number in there[-rounds:]]
 
 
 def _encoding(config: Config, dataset: data.Dataset) -> Encoding:
@@ -218,16 +253,15 @@ def _claim(config: Config, made: Mechanism, relation: Relation) -> Claim:
     return Claim(epsilon, delta, promise.relation, once, beside)
 
 
-def canary_names(config: Config, dataset: data.Dataset) -> Sequence[str]:
+def canary_names(config: Config, dataset: data.Dataset, made: Mechanism) -> Sequence[str]:
     """Return the canaries that are asked for; without any, those that go with the question."""
     asked = config.audit
     if asked.canary:
         return asked.canary
     domain = ("in-domain",) if dataset.attributes and dataset.inputs.ndim == 2 else ()
-    names = ("average", "natural", *domain, "free") if asked.column else (
-        "average", "natural", "canife"
-    )  # fmt: skip
-    return (*names, "gradient", *(("opposite",) if asked.rounds > 1 else ()))
+    found = (*domain, "free") if asked.column else ("canife",)
+    chosen = ("gradient", *(("opposite",) if asked.rounds > 1 else ()))
+    return ("average", "natural", *found, *(chosen if made.takes_any else ()))
 
 
 def craft(setup: Setup, name: str) -> Canary:
@@ -307,8 +341,14 @@ def _chosen(setup: Setup, name: str, there: Tensor, gone: Tensor) -> Neighbours:
     return Neighbours(model, [setup.states[0]] * asked.rounds, (without, having))
 
 
-def opposites(setup: Setup) -> Neighbours:
-    """Return neighbours whose gradients are opposite and longer than any that is let through."""
+def opposites(setup: Setup) -> Neighbours | None:
+    """Return neighbours whose gradients are opposite and longer than any that is let through.
+
+    None where the defenses do not take any gradient, or noise cannot be turned off.
+    """
+    made = setup.mechanism
+    if made.quiet is None or made.user is not None or not made.takes_any:
+        return None
     there = torch.ones(setup.config.audit.batch_size, dtype=torch.bool)
     return _chosen(replace(setup, relation="replace one example"), "gradient", there, there)
 

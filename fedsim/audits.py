@@ -5,6 +5,7 @@ scores/SETTING/CANARY/…safetensors    scores of runs, in chunks: what is there
 audit.parquet configs.txt audit.html  the table, what was audited, and the report
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,17 +20,19 @@ import pyarrow.parquet as pq
 from adversary.auditing import two_hypotheses as two
 from adversary.auditing.finding import Finding, Guarantee
 from adversary.auditing.rates import trials_for
+from defenses.dp_sgd import num_steps
 from defenses.promise import gaussian_epsilon
 from fedsim.audit_links import Check, check_links
 from fedsim.audit_mechanism import statistic
 from fedsim.audit_runs import Scores, Trials, run_all, trials
-from fedsim.audit_setup import Claim, Setup, canary_names, opposites, prepare
+from fedsim.audit_setup import Claim, Setup, canary_names, opposites, prepare, sent_weights
 from fedsim.config import Config, Engine
 from fedsim.errors import ConfigError
 from fedsim.files import write_whole
 from fedsim.rng import threads
 from fedsim.sweeps import Cell
 
+LARGE = 25.0  # an ε that no number of runs refutes without assumptions
 TABLE, CONFIGS, REPORT = "audit.parquet", "configs.txt", "audit.html"
 SCHEMA = pa.schema(
     [
@@ -83,12 +86,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Told:
-    """What there is to say of one audited setting."""
+    """What there is to say of one audited setting.
+
+    Attributes:
+        needed: How many trials of each hypothesis could refute the claim without assumptions; None
+            where nothing is claimed.
+    """
 
     setting: str
     rows: Sequence[Row]
     checks: Sequence[Check]
     claim: Claim
+    needed: int | None
 
     @property
     def refuted(self) -> list[Row]:
@@ -116,14 +125,13 @@ class Told:
     @property
     def blunt(self) -> str | None:
         """How many runs could refute the claim at all, where these could not."""
-        tests = [row for row in self.rows if row.joint is not None]
-        claimed = self.claim.epsilon
-        if claimed is None or any((row.most or 0.0) > claimed for row in tests):
+        trials = self.rows[0].trials // 2
+        assumed = any(row.joint is not None and row.assumes for row in self.rows)
+        if self.needed is None or assumed or trials >= self.needed:
             return None
-        least = trials_for(claimed, delta=self.claim.delta, confidence=tests[0].confidence or 0.5)
         return (
-            f"No bound here can exceed the claim, however the runs come out: audit.trials must be "
-            f"at least {least}"
+            "No bound here can exceed the claim, however the runs come out: audit.trials must be "
+            f"at least {self.needed}"
         )
 
     @property
@@ -180,7 +188,7 @@ def audits(
         with threads(cell.config.engine.threads):
             setup = prepare(cell.config, run)
             write_whole(note, lambda path: path.write_text(told))
-            found.append(_audited(cell, setup, out, run, engine, on_runs))
+            found.append(_audited(cell, setup, out, run, engine, on_runs, settings=len(cells)))
         rows = [asdict(row) for one in found for row in one.rows]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         write_whole(out / TABLE, partial(pq.write_table, table))
@@ -190,7 +198,12 @@ def audits(
 
 def _decisive(config: Config, run: Path | None) -> str:
     text = config.model_copy(update={"versions": {}}).model_dump_json(exclude_none=True)
-    return text + (f" at the weights of {run.absolute()}" if run else "")
+    if run is None:
+        return text
+    paths = sent_weights(run, config.audit.rounds)
+    digest = hashlib.blake2b(b"".join(path.read_bytes() for path in paths), digest_size=8)
+    rounds = ", ".join(path.parent.name for path in paths)
+    return f"{text} at the weights of {run.absolute()}, rounds {rounds} ({digest.hexdigest()})"
 
 
 def _audited(
@@ -200,9 +213,11 @@ def _audited(
     run: Path | None,
     engine: Engine | None,
     on_runs: Callable[[str, int, int], None],
+    *,
+    settings: int,
 ) -> Told:
-    """Audit one setting."""
-    names = canary_names(setup.config, setup.dataset)
+    """Audit one of some settings."""
+    names = canary_names(setup.config, setup.dataset, setup.mechanism)
     found, tests = [], {}
     for name in names:
         begun = time.perf_counter()
@@ -213,7 +228,7 @@ def _audited(
     confidence = setup.config.audit.confidence
     said = {name: test(confidence) for name, test in tests.items()}
     count = sum(_is_test(one, setup.claim) for ones in said.values() for one in ones)
-    level = 1 - (1 - confidence) / max(1, count)
+    level = 1 - (1 - confidence) / max(1, count * settings)  # the command fails if any is refuted
     widest = _widest(setup)
     rows: list[Row] = []
     for of, seconds in found:
@@ -221,7 +236,7 @@ def _audited(
         joint = {one.method: one for one in tests[of.canary](level)}
         rows += [_row(measured, one, joint[one.method]) for one in said[of.canary]]
     checks = check_links(setup.config.defense, setup.model, setup.mechanism.local)
-    return Told(cell.name, rows, checks, setup.claim)
+    return Told(cell.name, rows, checks, setup.claim, _needed(setup, level))
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,9 +260,12 @@ class _Measured:
 
     @property
     def exact(self) -> float | None:
-        """The ε that the claimed Gaussian mechanism has against the canary."""
-        claim = self.trials.setup.claim
+        """The ε that the claimed Gaussian mechanism has against the canary, of a single step."""
+        setup = self.trials.setup
+        claim, local = setup.claim, setup.mechanism.local
         if claim.mu is None or claim.relation is None or not self.widest:
+            return None
+        if num_steps(setup.config.audit.batch_size, local) > 1:
             return None
         most = self.widest if claim.relation.startswith("replace") else self.widest / 2
         distances = self.trials.score.distances
@@ -276,10 +294,23 @@ def _is_test(one: Finding, claim: Claim) -> bool:
     return one.guarantee is Guarantee.BOUND and (one.assumes is None or claim.mu is not None)
 
 
-def _widest(setup: Setup) -> float | None:
-    if setup.mechanism.quiet is None or setup.mechanism.user is not None:
+def _needed(setup: Setup, level: float) -> int | None:
+    """Return how many trials of each hypothesis could refute the claim without assumptions."""
+    claim, rule = setup.claim, setup.config.audit.threshold
+    if claim.epsilon is None or claim.epsilon > LARGE:
         return None
-    return float(statistic(setup.mechanism, opposites(setup)).distances[0])
+    if rule != "bonferroni":
+        least = trials_for(claim.epsilon, delta=claim.delta, confidence=level)
+        return least if rule == "fixed" else 2 * least
+    least = 1
+    while two.most_anywhere(least, delta=claim.delta, confidence=level) <= claim.epsilon:
+        least *= 2
+    return least
+
+
+def _widest(setup: Setup) -> float | None:
+    both = opposites(setup)
+    return None if both is None else float(statistic(setup.mechanism, both).distances[0])
 
 
 def _test(setup: Setup, without: Scores, having: Scores) -> Callable[[float], list[Finding]]:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +14,7 @@ from adversary.attack import Attack
 from adversary.families import FAMILIES
 from adversary.games.samplers import Rules
 from adversary.secrets import SECRETS, secret_of
-from adversary.truth import joined
+from adversary.truth import joined, read_coins
 from defenses import Defense
 from defenses import build as build_defenses
 from fedsim import canaries, data, explain, models, overlap
@@ -196,7 +196,7 @@ def attack_round(
                 shape = plan.federated.dataset.input_shape
                 measures += explain.hindered(plan.model, view.latest, shape)
         client = view.latest.update.client
-        if canaries.carried(plan.config, plan.defense, client) == canaries.UPDATE:
+        if carries(plan, folder, client, [round_]) == canaries.UPDATE:
             continue
         for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
             truth = (so_far if answer.attack.over_rounds else truths)[client]
@@ -215,6 +215,20 @@ def attack_round(
     for both in answered.values():
         leaks += leakage.pool(*zip(*both, strict=True))
     return leaks, measures, guesses
+
+
+def carries(
+    plan: Plan, folder: RunFolder, client: str, rounds: Iterable[int]
+) -> canaries.Relation | None:
+    """Return what canaries a client carried in any of some rounds; None where it told no coins.
+
+    Between real machines one may not consent, and trains as always.
+    """
+    asked = canaries.carried(plan.config, plan.defense, client)
+    if asked is None:
+        return None
+    told = (read_coins(folder.truth, number, client) for number in rounds)
+    return asked if any(coins is not None for coins in told) else None
 
 
 def truths_of(
@@ -293,7 +307,8 @@ def price(
     if promise.epsilon is not None and models.remembering_layer(plan.model) is None:
         for client, rounds in rounds_of.items():
             size = len(plan.federated.clients[int(client)])
-            size += canaries.num_records(plan.config, plan.defense, client)
+            if carries(plan, folder, client, recorded_rounds(folder.path)):
+                size += canaries.num_records(plan.config, plan.defense, client)
             epsilon = promise.epsilon(plan.local, size, rounds)
             measures.append(Measure(round_, "defense", "epsilon", epsilon, client))
     return measures

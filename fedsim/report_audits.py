@@ -32,6 +32,7 @@ beside it stands what it claims of the same neighbours.</p>
 <section><h2>{{ one.setting }}</h2>
 <p style="white-space: pre-line">{{ one.claimed }}</p>
 {% if one.verdict %}<p class="bad">{{ one.verdict }}.</p>
+{% elif one.claim.epsilon is none %}<p>Nothing is claimed that could be refuted.</p>
 {% else %}<p>No bound exceeds the claim{% if one.checks %}, and every defense by itself is what it
 claims{% endif %}.</p>{% endif %}
 {% if one.blunt %}<p>{{ one.blunt }}.</p>{% endif %}
@@ -58,7 +59,7 @@ claims{% endif %}.</p>{% endif %}
 clips; at most 1 for a record that is there or not, 2 for one that is replaced. <i>exact</i>: the ε
 of the Gaussian mechanism that is claimed, against this canary. <i>bound</i>: the true ε is at least
 as large, at that confidence, each row by itself; <i>all together</i>: at the level at which all
-bounds of the setting hold at once, which is what a claim is refuted by. <i>credible</i>: the end
+bounds of all settings hold at once, which is what a claim is refuted by. <i>credible</i>: the end
 of an interval of a posterior, no bound. <i>could show</i>: the bound if no run had erred: where it
 is below the claim, so many runs cannot refute it. Neighbours that are replaced are up to twice as
 far apart as those of which one is added or removed: a claim about these says less, and stands

@@ -13,8 +13,9 @@ searched over instead of learned, and its gradient is made long by the ascent on
 
 import copy
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +31,10 @@ POINTS = 21  # of the grid of a numeric column
 PASSES = 10  # over all columns, at most
 STEPS, RATE = 400, 0.05  # of Adam, over real-valued inputs
 OTHERS = 64  # records whose gradients a CANIFE sample stays clear of
+
+
+Move = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""A record and its label → records that differ from it in one thing, and their labels."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ def in_domain(
         x, y, value = inputs[place].clone(), int(labels[place]), float(apart[place])
         for _ in range(PASSES):
             before = value
-            for x_tried, y_tried in _moves(x, y, coordinates, num_classes):
+            for move in _moves(coordinates, num_classes):
+                x_tried, y_tried = move(x, y)
                 found = question.apart(x_tried, y_tried)
                 most = int(found.argmax())
                 if float(found[most]) > value:
@@ -115,19 +121,20 @@ def in_domain(
     return best
 
 
-def _moves(
-    x: Tensor, y: int, coordinates: Sequence[Coordinate], num_classes: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the records that differ in one column, for every column, and those of other labels.
+def _moves(coordinates: Sequence[Coordinate], num_classes: int) -> Iterator[Move]:
+    """Yield the ways to change a record: all its labels, then all values of each column."""
 
-    `x` is the record as it was before: a caller that moves asks again in the next pass.
-    """
-    labels = torch.arange(num_classes)
-    yield x.expand(num_classes, -1), labels
-    for one in coordinates:
+    def labels(x: Tensor, y: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        return x.expand(num_classes, -1), torch.arange(num_classes)
+
+    def values(one: Coordinate, x: Tensor, y: int) -> tuple[Tensor, Tensor]:
         tried = x.expand(len(one.choices), -1).clone()
         tried[:, one.columns] = one.choices.to(x.dtype)
-        yield tried, torch.full((len(tried),), y)
+        return tried, torch.full((len(tried),), y)
+
+    yield labels
+    for one in coordinates:
+        yield partial(values, one)
 
 
 def coordinates_of(dataset: Dataset, without: str | None) -> list[Coordinate]:
@@ -233,25 +240,23 @@ def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float)
     """Return a model in which a record's gradient is what the auditor chose.
 
     It has the parameters of `model` and their names. Of a record whose first feature is x₁ and
-    whose label is 0 the gradient at the weights of `model` is −x₁·strength·direction: the defense
-    clips and blurs it as any other, whatever the architecture. A record of zeros has none.
+    whose label is 0 the gradient is −x₁·strength·direction, at any weights: the defense clips and
+    blurs it as any other, whatever the architecture. A record of zeros has none.
 
     Args:
-        model: At the weights at which it is asked.
+        model: The architecture.
         direction: Trainable parameter → its part of a unit vector.
         strength: Length of the gradient of a record with x₁ = ±1.
     """
     double = copy.deepcopy(model)
-    origin = sum(
-        float((value.detach().double() * direction[name].double()).sum())
-        for name, value in model.named_parameters()
-        if name in direction
-    )
 
     def forward(self: nn.Module, inputs: Tensor) -> Tensor:
         own = dict(self.named_parameters())
-        along = sum((own[name] * direction[name]).sum() for name in direction) - origin
-        # At along = 0 cross-entropy of (logit, 0) with label 0 falls by half the logit.
+        # 0 wherever the weights are, so that the gradient is the same in every local step.
+        along = sum(
+            ((own[name] - own[name].detach()) * direction[name]).sum() for name in direction
+        )
+        # At 0 cross-entropy of (logit, 0) with label 0 falls by half the logit.
         logit = 2 * strength * along * inputs.flatten(1)[:, 0]
         return torch.stack([logit, torch.zeros_like(logit)], dim=1)
 

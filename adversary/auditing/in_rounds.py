@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from adversary.auditing.finding import Finding, Guarantee
 from adversary.auditing.one_run import LARGEST, one_run_epsilon
 from adversary.auditing.one_shot import one_shot
-from adversary.auditing.rates import most_epsilon, mu_of_rates, upper_rate
-from adversary.auditing.two_hypotheses import Threshold, certify, check_finite, credible
+from adversary.auditing.rates import most_epsilon, mu_of_rates
+from adversary.auditing.two_hypotheses import Threshold, bounded, certify, check_finite, credible
 from adversary.auditing.uploads import Heard
 from defenses.promise import Relation, gaussian_epsilon
 
@@ -103,7 +103,7 @@ def of_updates(
 
     return _tried({
         "audit-mean": lambda: by_mean(cosines, dimension, claim),
-        "audit-mu-gdp": lambda: _composed(certify(*by_upload, ZERO, **asked)[1], claim),
+        "audit-mu-gdp": lambda: _composed(by_upload, claim),
         "audit-clopper-pearson": lambda: assumed(certify(*counted, ZERO, **asked)[0]),
         "audit-one-run": lambda: by_sign(sums, coins, claim),
         "audit-bayes": lambda: assumed(credible(*counted, ZERO, **asked)),
@@ -169,10 +169,11 @@ def by_mean(cosines: Float[np.ndarray, " k"], dimension: int, claim: Claim) -> F
     check_finite(cosines)
     if dimension < LEAST:
         raise ValueError(f"dimension: must be at least {LEAST} to tell noise by, got {dimension}")
-    exact = np.clip(np.abs(cosines), 0, 1 - 1e-12)
-    along = np.sign(cosines) * exact * np.sqrt((dimension - 1) / (1 - exact**2))
-    freedom = dimension / (dimension - 2)  # the noise is estimated too: a noncentral t
-    variance = freedom * (1 + along**2 / (2 * dimension))
+    exact, freedom = np.clip(np.abs(cosines), 0, 1 - 1e-12), dimension - 1
+    along = np.sign(cosines) * exact * np.sqrt(freedom / (1 - exact**2))
+    # The noise is estimated too: a noncentral t, whose mean is too large by 1/J (Hedges, 1981).
+    along *= 1 - 3 / (4 * freedom - 1)
+    variance = freedom / (freedom - 2) * (1 + along**2 / (2 * freedom))
     deviation = math.sqrt(float(variance.sum())) / len(along)
     low = float(along.mean()) - float(norm.ppf(claim.confidence)) * deviation
     mu = max(0.0, APART * low)
@@ -229,12 +230,12 @@ def split_by(
     return scores[~coins], scores[coins]
 
 
-def _composed(found: Finding, claim: Claim) -> Finding:
+def _composed(by: tuple[NDArray[np.float64], NDArray[np.float64]], claim: Claim) -> Finding:
     """Turn μ of one round into that of as many as the claim is about."""
-    fewest_trials = max(1, found.trials // 2)
-    rate = upper_rate(0, fewest_trials, (1 - claim.confidence) / 2)
-    times = claim.rounds**0.5
-    mu, most = times * (found.mu or 0.0), times * mu_of_rates(rate, rate)
+    told = {"relation": claim.relation, "delta": claim.delta, "confidence": claim.confidence}
+    found, times = certify(*by, ZERO, **told)[1], claim.rounds**0.5
+    least = bounded((0, 0), (len(by[0]), len(by[1])), 1 - claim.confidence)
+    mu, most = times * (found.mu or 0.0), times * mu_of_rates(*least)
     return replace(
         found, epsilon=gaussian_epsilon(mu, claim.delta), mu=mu,
         most=gaussian_epsilon(most, claim.delta), assumes=_and(found.assumes),

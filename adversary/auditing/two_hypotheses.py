@@ -92,15 +92,23 @@ def certify(
     """
     check_probability("delta", delta)
     check_probability("confidence", confidence)
-    fewest = min(len(without), len(having))
-    check_trials(fewest, delta=delta, confidence=confidence)
+    check_trials(min(len(without), len(having)), delta=delta, confidence=confidence)
     check_finite(without, having)
     threshold.check(without, having)
-    errors = errors_at(without, having, threshold.value)
-    rates = bounded(errors, (len(without), len(having)), 1 - confidence)
-    return _findings(
-        *rates, most=most_epsilon(fewest, delta=delta, confidence=confidence),
-        trials=len(without) + len(having), relation=relation, delta=delta, confidence=confidence,
+    trials, level = (len(without), len(having)), 1 - confidence
+    rates = bounded(errors_at(without, having, threshold.value), trials, level)
+    least = bounded((0, 0), trials, level)  # what trials without any error would show
+    told = (delta, confidence, relation, sum(trials))
+    mu = mu_of_rates(*rates)
+    return (
+        Finding(
+            "clopper-pearson", Guarantee.BOUND, epsilon_of_rates(*rates, delta), *told,
+            epsilon_of_rates(*least, delta),
+        ),
+        Finding(
+            "mu-gdp", Guarantee.BOUND, gaussian_epsilon(mu, delta), *told,
+            gaussian_epsilon(mu_of_rates(*least), delta), assumes="a Gaussian mechanism", mu=mu,
+        ),
     )  # fmt: skip
 
 
@@ -122,7 +130,7 @@ def split(
         value = best_threshold(
             without[::2], having[::2], delta=delta, confidence=confidence, gaussian=place == 1
         )
-        chosen = Threshold(value, np.concatenate([without[::2], having[::2]]))
+        chosen = Threshold(value)  # on other trials, though their scores may be the same
         found.append(certify(without[1::2], having[1::2], chosen, **told)[place])
     return found[0], found[1]
 
@@ -165,8 +173,14 @@ def bonferroni(
     best = float(_epsilons(*rates, delta).max())
     return Finding(
         "clopper-pearson-bonferroni", Guarantee.BOUND, best, delta, confidence, relation,
-        len(without) + len(having), most_epsilon(fewest, delta=delta, confidence=1 - level),
+        len(without) + len(having), most_anywhere(fewest, delta=delta, confidence=confidence),
     )  # fmt: skip
+
+
+def most_anywhere(trials: int, *, delta: float, confidence: float) -> float:
+    """Return what `bonferroni` would show of as many trials of each hypothesis without error."""
+    level = (1 - confidence) / (2 * trials + 1)
+    return most_epsilon(trials, delta=delta, confidence=1 - level)
 
 
 def credible(
@@ -226,33 +240,6 @@ def check_finite(*scores: Scores) -> None:
     """
     if any(np.isnan(part).any() for part in scores):
         raise ValueError("scores: must be numbers, got NaN")
-
-
-def _findings(
-    false_positive: float,
-    false_negative: float,
-    *,
-    most: float,
-    trials: int,
-    relation: Relation,
-    delta: float,
-    confidence: float,
-) -> tuple[Finding, Finding]:
-    free = epsilon_of_rates(false_positive, false_negative, delta)
-    mu = mu_of_rates(false_positive, false_negative)
-    rate = (1 - confidence) / 2
-    fewest = upper_rate(0, max(1, trials // 2), rate)
-    gaussian = gaussian_epsilon(mu, delta)
-    return (
-        Finding(
-            "clopper-pearson", Guarantee.BOUND, free, delta, confidence, relation, trials, most
-        ),
-        Finding(
-            "mu-gdp", Guarantee.BOUND, gaussian, delta, confidence, relation, trials,
-            gaussian_epsilon(mu_of_rates(fewest, fewest), delta),
-            assumes="a Gaussian mechanism", mu=mu,
-        ),
-    )  # fmt: skip
 
 
 def _every_threshold(

@@ -1,7 +1,7 @@
 """`fedsim audit`, as a user runs it: an honest mechanism passes, and broken ones are caught."""
 
 import json
-from pathlib import Path
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,16 +11,17 @@ from fedsim import api, audits, sweeps
 from fedsim.audit_setup import craft, prepare
 from fedsim.cli import app
 from fedsim.config import parse
-from fedsim.errors import ClaimRefuted, ConfigError
+from fedsim.errors import ClaimRefuted, ConfigError, RunStopped
 from tests.builders import small_config
 
+FEW = ["average", "natural", "gradient"]
 CLIP = {"name": "clip", "bound": 0.5}
 SIGMA = {"name": "gaussian", "std": 1.0}
 DP_SGD = {"name": "dp-sgd", "clip": 0.5, "noise": 2.0}
 
 
 def config(*defenses, **audit):
-    asked = {"trials": 300, "candidates": 60, "steps": 5, "batch_size": 4}
+    asked = {"trials": 200, "candidates": 60, "steps": 5, "batch_size": 4, "canary": FEW}
     return parse({
         "federation": {"strategy": "fedsgd"},
         "data": {"name": "tests.fedsim.test_audits:toy_table"},
@@ -45,7 +46,7 @@ def audited(config_, out, **options):
 @pytest.mark.parametrize(
     ("defenses", "options", "relation", "claimed"),
     [
-        ([DP_SGD], {"column": "sex"}, "replace one attribute", 4.38),
+        ([DP_SGD], {"column": "sex", "canary": []}, "replace one attribute", 4.38),
         ([DP_SGD], {}, "add or remove one example", 1.99),
         ([DP_SGD | {"sampling": "shuffle"}], {}, "zero one example", 1.99),
         ([CLIP, SIGMA], {}, "replace all of one client's data", 4.38),
@@ -73,7 +74,8 @@ def test_an_honest_mechanism_passes_and_its_claim_is_of_the_same_neighbours(
         if row.most is not None and row.assumes is None:
             assert row.epsilon <= row.most
     assert by["average", "mu-gdp"].apart < by["natural", "mu-gdp"].apart
-    if "in-domain" in {row.canary for row in told.rows}:
+    if not options.get("canary", FEW):
+        assert {row.canary for row in told.rows} == {*FEW, "in-domain", "free"}
         assert by["natural", "mu-gdp"].apart <= by["in-domain", "mu-gdp"].apart * (1 + 1e-6)
 
 
@@ -112,7 +114,7 @@ def test_too_few_runs_to_refute_a_claim_say_how_many_could(tmp_path):
     asked = {"canary": ["gradient"], "column": "sex", "claim": 4.4, "trials": 100}
     told = audited(config(mechanism="tests.fedsim.test_audits:fixed", **asked), tmp_path)
     assert told.verdict is None
-    assert told.blunt.endswith("audit.trials must be at least 303")
+    assert told.blunt.endswith("audit.trials must be at least 360")
 
 
 def noisy(model, inputs, labels, generator):
@@ -216,6 +218,7 @@ def test_the_command_prints_a_table_and_fails_where_a_claim_is_refuted(tmp_path)
         ({"canary": ["canife"], "column": "sex"}, "'canife' must ask about a record"),
         ({"batch_size": 500}, "audit.batch_size: must be at most the 30 auxiliary records"),
         ({"mechanism": "os:getcwd", "claim": 1.0}, "must stand in place of defenses, got both"),
+        ({"claim": 1.0}, "audit.claim: must stand beside audit.mechanism"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(tmp_path, changes, said):
@@ -251,8 +254,76 @@ def test_another_delta_is_worked_out_or_refused(tmp_path):
         prepare(sampled)
 
 
+def test_several_local_steps_do_not_exhaust_a_chosen_gradient(tmp_path):
+    few = {"column": "sex", "canary": ["natural", "gradient"], "trials": 150}
+    made = config(DP_SGD, **few).model_dump(mode="json", exclude_none=True)
+    several = {"local": {"epochs": 3, "lr": 0.5, "batch_size": 4}, "federation": {}}
+    told = audited(parse({**made, **several}), tmp_path)
+    by = {row.canary: row for row in told.rows if row.method == "mu-gdp"}
+    assert by["gradient"].apart == pytest.approx(2.0, rel=1e-3)
+    assert by["natural"].apart < 2.0
+    assert told.claim.epsilon == pytest.approx(8.38, abs=0.1)
+    assert 0.5 * told.claim.epsilon < by["gradient"].epsilon < 1.2 * told.claim.epsilon
+    assert {row.exact for row in told.rows} == {None}
+
+
+def test_a_record_that_is_seldom_drawn_is_looked_for_all_the_same(tmp_path):
+    made = config(DP_SGD, batch_size=8, canary=["natural"], trials=20)
+    made = made.model_dump(mode="json", exclude_none=True)
+    seldom = {"local": {"epochs": 1, "batch_size": 1}, "federation": {}}
+    told = audited(parse({**made, **seldom}), tmp_path)
+    assert told.verdict is None
+    assert {row.assumes for row in told.rows if row.joint is not None} == {None}  # not Gaussian
+
+
+@pytest.mark.parametrize("threshold", ["split", "bonferroni"])
+def test_other_thresholds_stand_noise_that_is_always_the_same(tmp_path, threshold):
+    same = {"name": "tests.broken:same_noise", "std": 1.0}
+    told = audited(config(CLIP, same, canary=["gradient"], threshold=threshold), tmp_path)
+    found = {row.method for row in told.rows}
+    assert found == ({"mu-gdp", "clopper-pearson"} if threshold == "split" else {
+        "clopper-pearson-bonferroni"
+    })  # fmt: skip
+    assert "reuses its noise" in told.verdict
+
+
+def test_defenses_that_take_no_chosen_gradient_are_audited_by_records(tmp_path):
+    soteria = {"name": "soteria"}
+    told = audited(config(soteria, CLIP, SIGMA, canary=[]), tmp_path)
+    assert {row.canary for row in told.rows} == {"average", "natural", "canife"}
+    assert {row.apart for row in told.rows} == {None}
+    with pytest.raises(ConfigError, match="'gradient' must go with defenses that take any grad"):
+        prepare(config(soteria, CLIP, SIGMA, canary=["gradient"]))
+
+
+def test_a_recording_that_has_gone_on_is_another_audit(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "audit"
+    asked = small_config(defense=[CLIP, SIGMA], audit={"trials": 20, "canary": ["gradient"]})
+    api.run(asked, run)
+    audited(asked, out, run=run)
+    audited(asked, out, run=run)
+    shutil.copytree(run / "rounds" / "0002", run / "rounds" / "0004")
+    with pytest.raises(ConfigError, match="must be this audit's folder or not exist"):
+        audited(asked, out, run=run)
+
+
+def failing():
+    """A defense that breaks down."""
+    from defenses import Defense
+
+    def apply(params, state, generator):
+        raise IndexError("list index out of range")
+
+    return Defense("failing", apply)
+
+
+def test_a_client_that_cannot_run_is_said_in_a_sentence(tmp_path):
+    broken = {"name": "tests.fedsim.test_audits:failing"}
+    with pytest.raises(RunStopped, match="audited client: must run, got IndexError: list index"):
+        audited(config(broken, canary=["natural"]), tmp_path)
+
+
 def test_canaries_are_found_in_the_setting_s_own_data():
     setup = prepare(config(DP_SGD, column="sex"))
     worst = craft(setup, "natural")
     assert any(bool((worst.inputs == row).all()) for row in setup.pool.inputs)
-    assert Path(__file__).exists()
