@@ -65,7 +65,7 @@ def test_what_the_mu_gdp_audit_shows(told, noise):
 
 def test_what_nothing_is_assumed_for_shows_less(told):
     rows = by_canary(told[1.0], "clopper-pearson-bonferroni")
-    assert rows["gradient"].epsilon == pytest.approx(3.33, rel=0.1)
+    assert rows["gradient"].epsilon == pytest.approx(3.33, rel=0.15)
     assert rows["in-domain"].epsilon == pytest.approx(1.44, rel=0.3)
 
 
