@@ -60,7 +60,8 @@ def test_what_the_mu_gdp_audit_shows(told, noise):
     for row in rows.values():
         assert row.epsilon <= row.exact * 1.1
     for name in ("natural", "in-domain", "free", "gradient"):
-        assert rows[name].epsilon >= 0.75 * rows[name].exact
+        share = 0.6 if rows[name].exact < 2 else 0.75  # the floors of section 7.13
+        assert rows[name].epsilon >= share * rows[name].exact
 
 
 def test_what_nothing_is_assumed_for_shows_less(told):
