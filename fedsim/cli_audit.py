@@ -9,6 +9,7 @@ from rich.console import Console
 from fedsim.errors import ClaimRefuted, ConfigError, RunStopped
 
 if TYPE_CHECKING:
+    from fedsim.audit_recorded import Recorded
     from fedsim.audits import Row, Told
 
 HEADS = ("canary", "Δ/C", "exact ε", "μ-GDP", "CP, any threshold", "CP", "Bayes", "CP could show")
@@ -45,6 +46,7 @@ def audit(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fedsim import audits, sweeps
+    from fedsim.audit_recorded import recorded
     from fedsim.config import Engine
     from fedsim.report_audits import write_audit_report
 
@@ -56,6 +58,9 @@ def audit(
     todo = sweeps.cells(config, set_ or (), [sweeps.parse_over(text) for text in over or ()])
     engine = None if workers is None else Engine(name="ray", workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    in_run = None if run is None else recorded(run)
+    if in_run is not None and not as_json:
+        out.print(recorded_line(in_run), markup=False, soft_wrap=True)
     with Progress(*columns, console=err, transient=True, disable=as_json) as bar:
         task = bar.add_task("auditing", total=None)
 
@@ -76,14 +81,24 @@ def audit(
     report = folder / audits.REPORT
     write_audit_report(found, report, configs=(folder / audits.CONFIGS).read_text())
     if as_json:
-        out.print_json(data=summary(found, folder / audits.TABLE, report))
+        data = summary(found, folder / audits.TABLE, report)
+        out.print_json(data=data | {"recorded": None if in_run is None else vars(in_run)})
     else:
         out.print(f"\nTable    {folder / audits.TABLE}", soft_wrap=True)
         out.print(f"Report   {report}", soft_wrap=True)
         out.print(f"Next     open {report} in a browser", soft_wrap=True)
-    for one in found:
-        if sentence := one.verdict:
-            raise ClaimRefuted(sentence)
+    said = [in_run.verdict if in_run else None, *(one.verdict for one in found)]
+    if sentences := [sentence for sentence in said if sentence]:
+        raise ClaimRefuted("; ".join(sentences))
+
+
+def recorded_line(in_run: "Recorded") -> str:
+    """Return what the canaries in a run show of it."""
+    shown = ", ".join(f"{name} ≥ {value:.3g}" for name, value in in_run.bounds.items())
+    return (
+        f"In the run, until round {in_run.round}: {shown} (bounds, {100 * in_run.confidence:g} % "
+        f"each), where theory claims {in_run.theory:.3g}.\n"
+    )
 
 
 class Stopped(RunStopped):

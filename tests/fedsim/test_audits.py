@@ -173,6 +173,25 @@ def test_a_recording_s_own_weights_are_audited(tmp_path):
         assert (setup.states[-1][name] == value).all()
 
 
+def test_what_canaries_in_a_recorded_run_show_is_part_of_its_audit(tmp_path):
+    asked = {"audit": {"clients": 4, "trials": 20, "canary": ["gradient"]}, "attack": [],
+             "federation": {"rounds": 4}}  # fmt: skip
+    runner = CliRunner()
+    for name, defense, code in (("honest", SIGMA, 0), ("broken", {"name": "tests.broken:same_noise",
+                                                                 "std": 1.0}, 3)):  # fmt: skip
+        run = tmp_path / name
+        api.run(small_config(defense=[CLIP, defense], seed=3, **asked), run)
+        done = runner.invoke(app, ["audit", str(run)])
+        assert "In the run, until round 4: audit-mean ≥" in done.stdout
+        found = done.exception.code if code else done.exit_code
+        assert found == code, done.output
+        if code:
+            assert "the recorded clients claim ε = 10 until round 4, but audit-mean" in str(
+                done.exception
+            )
+            assert "reuses its noise" in str(done.exception)
+
+
 def written(tmp_path, config_):
     from fedsim import config as configs
 
