@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adversary.auditing.canaries import random_direction, stand_in
+from adversary.auditing.canaries import stand_in
 from defenses import DEFENSES, Defense
 from fedsim.audit_mechanism import trained_of
 from fedsim.catalog import call, find, options_of, with_extensions
 from fedsim.config import Part
+from fedsim.params import random_direction
 from fedsim.rng import generator
 from fedsim.types import LocalTraining
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adversary.auditing import canaries as crafted
-from adversary.auditing.canaries import Canary, random_direction, stand_in
+from adversary.auditing.canaries import Canary, stand_in
 from adversary.auditing.rates import check_trials
 from adversary.auditing.sensitivity import Question
 from adversary.games.samplers import Encoding, Pool
@@ -23,6 +23,7 @@ from fedsim.config import Config, Part
 from fedsim.errors import ConfigError, nearest
 from fedsim.files import TensorFile
 from fedsim.game_board import trained_states
+from fedsim.params import random_direction
 from fedsim.rng import generator
 from fedsim.types import LocalTraining, Params
 from strategies.tape import recorded_rounds

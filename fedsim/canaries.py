@@ -20,7 +20,7 @@ from defenses import links
 from defenses.defense import Batches, Defense
 from defenses.promise import Promise, Relation
 from fedsim.config import Config
-from fedsim.params import add, norm
+from fedsim.params import add, random_direction
 from fedsim.rng import generator
 from fedsim.sgd import shuffled
 from fedsim.types import LocalTraining, Params
@@ -75,13 +75,7 @@ def reach(chained: Sequence[Defense]) -> float:
 
 def direction(like: Params, seed: int, client: str) -> dict[str, Tensor]:
     """Return a client's public direction: random, of norm 1 over all tensors together."""
-    stream = generator(seed, "canary", client)
-    drawn = {
-        name: torch.randn(value.shape, dtype=value.dtype, generator=stream)
-        for name, value in like.items()
-    }
-    length = float(norm(drawn))
-    return {name: value / length for name, value in drawn.items()}
+    return random_direction(like, generator(seed, "canary", client))
 
 
 def turn(round_: int) -> int:

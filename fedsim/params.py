@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from fedsim.types import Params
 
@@ -27,6 +27,16 @@ def norm(params: Params) -> Tensor:
     wide = torch.float64
     norms = [torch.linalg.vector_norm(value, dtype=wide) for value in params.values()]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), dtype=wide)
+
+
+def random_direction(like: Params, generator: Generator) -> dict[str, Tensor]:
+    """Return a vector of norm 1 over all named tensors, drawn evenly from the sphere."""
+    drawn = {
+        name: torch.randn(value.shape, dtype=value.dtype, generator=generator)
+        for name, value in like.items()
+    }
+    length = float(norm(drawn))
+    return {name: value / length for name, value in drawn.items()}
 
 
 def cast_like(params: Params, like: Params) -> dict[str, Tensor]:

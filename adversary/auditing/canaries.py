@@ -24,7 +24,6 @@ from torch import Generator, Tensor, nn
 from adversary.auditing.sensitivity import Question
 from adversary.inversion.descent import Evaluate, adam
 from fedsim.data_types import Dataset
-from fedsim.types import Params
 
 STARTS = 6  # natural records that a search begins from
 POINTS = 21  # of the grid of a numeric column
@@ -262,13 +261,3 @@ def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float)
 
     double.forward = types.MethodType(forward, double)
     return double
-
-
-def random_direction(like: Params, generator: Generator) -> dict[str, Tensor]:
-    """Return a unit vector over named tensors, drawn evenly from the sphere."""
-    drawn = {
-        name: torch.randn(value.shape, dtype=value.dtype, generator=generator)
-        for name, value in like.items()
-    }
-    length = torch.stack([value.double().square().sum() for value in drawn.values()]).sum().sqrt()
-    return {name: (value / length).to(value.dtype) for name, value in drawn.items()}

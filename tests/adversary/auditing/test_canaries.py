@@ -15,12 +15,12 @@ from adversary.auditing.canaries import (
     free,
     in_domain,
     natural,
-    random_direction,
     stand_in,
 )
 from adversary.auditing.sensitivity import Question
 from adversary.games.samplers import Encoding
 from fedsim.data_types import Attribute, Dataset
+from fedsim.params import random_direction
 from fedsim.rng import global_stream
 
 CLIP = 0.5
