@@ -345,10 +345,16 @@ def _chosen(setup: Setup, name: str, there: Tensor, gone: Tensor) -> Neighbours:
 def opposites(setup: Setup) -> Neighbours | None:
     """Return neighbours whose gradients are opposite and longer than any that is let through.
 
-    None where the defenses do not take any gradient, or noise cannot be turned off.
+    None where nothing is claimed, the defenses do not take any gradient, or noise cannot be turned
+    off.
     """
     made = setup.mechanism
-    if made.quiet is None or made.user is not None or not made.takes_any:
+    if (
+        setup.claim.epsilon is None
+        or made.quiet is None
+        or made.user is not None
+        or not made.takes_any
+    ):
         return None
     there = torch.ones(setup.config.audit.batch_size, dtype=torch.bool)
     return _chosen(replace(setup, relation="replace one example"), "gradient", there, there)

@@ -91,6 +91,7 @@ class Told:
     Attributes:
         needed: How many trials of each hypothesis could refute the claim without assumptions; None
             where nothing is claimed.
+        weights: Whose they were, in words.
     """
 
     setting: str
@@ -98,6 +99,7 @@ class Told:
     checks: Sequence[Check]
     claim: Claim
     needed: int | None
+    weights: str
 
     @property
     def refuted(self) -> list[Row]:
@@ -115,9 +117,10 @@ class Told:
         row, claim = self.rows[0], self.claim
         batch = f"{row.batch_size} record{'s' * (row.batch_size > 1)}"
         rounds = f"{row.rounds} round{'s' * (row.rounds > 1)}"
-        said = f"Neighbours: {row.relation}. {batch}, {rounds}, {row.trials} runs of a canary.\n"
+        said = f"Neighbours: {row.relation}. {batch}, {rounds}, {row.trials} runs of a canary"
+        said += f", at the weights of {self.weights}.\n"
         if claim.epsilon is None:
-            said += "Claim: none of these neighbours."
+            said += "Claim: none of these neighbours, so that nothing can be refuted."
         else:
             said += f"Claim: ε = {claim.epsilon:.3g} at δ = {claim.delta:g} ({claim.relation})."
         return said + (f" Not to be compared: {claim.beside}." if claim.beside else "")
@@ -182,7 +185,9 @@ def audits(
     note = out / CONFIGS
     if note.exists() and note.read_text() != told:
         prepare(cells[0].config, run)  # what is wrong with it comes first
-        raise ConfigError(f"{out}: must be this audit's folder or not exist, got another audit")
+        raise ConfigError(
+            f"{out}: must be this audit's folder or not exist, got another audit; name one with --out"
+        )
     found: list[Told] = []
     for cell in cells:
         with threads(cell.config.engine.threads):
@@ -236,7 +241,11 @@ def _audited(
         joint = {one.method: one for one in tests[of.canary](level)}
         rows += [_row(measured, one, joint[one.method]) for one in said[of.canary]]
     checks = check_links(setup.config.defense, setup.model, setup.mechanism.local)
-    return Told(cell.name, rows, checks, setup.claim, _needed(setup, level))
+    weights = f"a model after {setup.config.audit.steps} steps"
+    if run is not None:
+        numbers = [str(int(p.parent.name)) for p in sent_weights(run, setup.config.audit.rounds)]
+        weights = f"round {' and '.join(numbers)} of {run}"
+    return Told(cell.name, rows, checks, setup.claim, _needed(setup, level), weights)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,9 @@ err = Console(stderr=True, highlight=False)
 def audit(
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a TOML file with [audit]."),
+        typer.Argument(
+            metavar="RUN|CONFIG", help="A run folder, or a TOML file; defaults without."
+        ),
     ] = None,
     *,
     set_: Annotated[
@@ -33,7 +35,10 @@ def audit(
         typer.Option(metavar="KEY=V,V,…", help="Values of one setting; again for a grid."),
     ] = None,
     out_: Annotated[
-        Path | None, typer.Option("--out", help="Folder; what is there of this audit is kept.")
+        Path | None,
+        typer.Option(
+            "--out", help="Folder, kept and gone on with; runs/audit or RUN/audit without."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, on Ray; this one without.")
@@ -125,9 +130,11 @@ def print_told(one: "Told", console: Console, *, several: bool) -> None:
     console.print(
         f"\nBounds hold at {100 * (first.confidence or 0):g} % each, at δ = {first.delta:g}; "
         "μ-GDP assumes a Gaussian mechanism,\nCP (Clopper–Pearson) nothing. Bayes is credible, no "
-        "bound.",
+        "bound. !: refutes the claim, at a level at which all hold together; max: no run erred.",
         style="dim", soft_wrap=True,
     )  # fmt: skip
+    if one.claim.mu is not None and first.exact is None:
+        console.print("Exact ε: only of a single local step per round.", style="dim")
     if one.blunt:
         console.print(f"{one.blunt}.", style="yellow", markup=False, soft_wrap=True)
     for check in one.checks:
@@ -146,7 +153,10 @@ def lines(one: "Told") -> list[list[str]]:
         cells = [name, _number(first.apart, 3), _number(first.exact)]
         for method in _methods(one):
             row = rows[method]
-            cells.append(f"{_number(row.epsilon)}{' !' if row.refutes else ''}")
+            most = row.most is not None and row.epsilon >= row.most * (1 - 1e-9) > 0
+            cells.append(
+                f"{_number(row.epsilon)}{' max' if most else ''}{' !' if row.refutes else ''}"
+            )
         free = [row for row in rows.values() if row.assumes is None and row.most is not None]
         found.append([*cells, _number(max((row.most or 0.0) for row in free)) if free else "–"])
     return found

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from fedsim.audits import Row, Told
 
 NAMES = {
-    "mu-gdp": "μ-GDP bound (assumes a Gaussian mechanism)",
-    "clopper-pearson-bonferroni": "Clopper–Pearson bound, any threshold",
-    "clopper-pearson": "Clopper–Pearson bound, fixed threshold",
-    "bayes": "Bayes (credible)",
+    "mu-gdp": "μ-GDP (assumes it is Gaussian)",
+    "clopper-pearson-bonferroni": "Clopper–Pearson, any threshold",
+    "clopper-pearson": "Clopper–Pearson, at 0",
+    "bayes": "Bayes",
 }
 APART = 0.16  # between the marks of one canary
 CLAIM = "#222222"
@@ -29,7 +29,7 @@ PAGE = """\
 canary). How well the two are told apart by what is uploaded shows an ε that it has at least;
 beside it stands what it claims of the same neighbours.</p>
 {% for one in told %}
-<section><h2>{{ one.setting }}</h2>
+<section><h2>{{ one.setting if told | length > 1 else "Canaries" }}</h2>
 <p style="white-space: pre-line">{{ one.claimed }}</p>
 {% if one.verdict %}<p class="bad">{{ one.verdict }}.</p>
 {% elif one.claim.epsilon is none %}<p>Nothing is claimed that could be refuted.</p>
@@ -38,7 +38,7 @@ claims{% endif %}.</p>{% endif %}
 {% if one.blunt %}<p>{{ one.blunt }}.</p>{% endif %}
 {{ pictures[loop.index0].svg | safe }}
 <p class="quiet">{{ pictures[loop.index0].caption }}</p>
-<table class="tight"><tr><th class="text">canary</th><th>Δ/C</th><th>exact</th><th class="text">number</th>
+<table><tr><th class="text">canary</th><th>Δ/C</th><th>exact</th><th class="text">number</th>
 <th class="text">guarantee</th><th>ε</th><th>all together</th><th>claimed</th><th>could show</th>
 <th>runs</th></tr>
 {% for row in one.rows %}

@@ -23,7 +23,9 @@ section { background: #fff; border: 1px solid #e3e3df; border-radius: 8px; paddi
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
   font-size: .87rem }
 th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid #eee }
-th { color: #555 } .text { text-align: left } pre { overflow-x: auto; font-size: .8rem }
+th { color: #555 } .text { text-align: left }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem }
+table + table { margin-top: 1rem }
 .tight th, .tight td { white-space: nowrap }
 .bad { color: #a11; font-weight: 600 }
 </style>

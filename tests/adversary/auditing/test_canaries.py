@@ -107,6 +107,12 @@ def test_the_order_of_canaries():
         assert float(again) == pytest.approx(one.apart, rel=1e-5)
 
 
+def test_without_a_clip_the_ascent_goes_on():
+    asked, data = question(clip=math.inf), table()
+    worst = natural(asked, data.inputs, data.labels)
+    assert free(asked, data.inputs, data.labels, 2).apart > 1.05 * worst.apart
+
+
 def test_what_is_in_the_domain_is_a_valid_record():
     data = table()
     one = in_domain(question(), data.inputs, data.labels, coordinates_of(data, "sex"), 2)
