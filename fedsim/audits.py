@@ -186,7 +186,7 @@ def audits(
     if note.exists() and note.read_text() != told:
         prepare(cells[0].config, run)  # what is wrong with it comes first
         raise ConfigError(
-            f"{out}: must be this audit's folder or not exist, got another audit; name one with --out"
+            f"{out}: must be this audit's folder or not exist, got another audit; name one by --out"
         )
     found: list[Told] = []
     for cell in cells:

@@ -130,7 +130,7 @@ def print_told(one: "Told", console: Console, *, several: bool) -> None:
     console.print(
         f"\nBounds hold at {100 * (first.confidence or 0):g} % each, at δ = {first.delta:g}; "
         "μ-GDP assumes a Gaussian mechanism,\nCP (Clopper–Pearson) nothing. Bayes is credible, no "
-        "bound. !: refutes the claim, at a level at which all hold together; max: no run erred.",
+        "bound.\n!: refutes the claim, at a level at which all hold together; max: no run erred.",
         style="dim", soft_wrap=True,
     )  # fmt: skip
     if one.claim.mu is not None and first.exact is None:
