@@ -66,6 +66,20 @@ class Machines:
         for name in self.made.nodes:
             self.wait(name, "SuperNode ID")
 
+    def restart(self, name: str) -> None:
+        """Start a killed node as often as it takes to be let in.
+
+        Of a node that died without a word the SuperLink lets in no other with its key, until it
+        has been silent for about a minute; Flower's SuperNode then gives up at once.
+        """
+        times, deadline = self.said(name).count("SuperNode ID"), time.monotonic() + PATIENCE
+        while self.said(name).count("SuperNode ID") <= times:
+            if self.running[name].poll() is not None:
+                self.start(name)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not let in again in {PATIENCE:g} s: {name}")
+            time.sleep(2)
+
     def kill(self, role: str) -> None:
         """Kill one process with -9, and nothing that it started."""
         self.running[role].kill()

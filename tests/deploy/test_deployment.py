@@ -146,7 +146,7 @@ def disturbed(deployed):
     _, complained = following.communicate(timeout=MINUTES)
     two = RunFolder(run).ledger()
     deployed.start("superlink")
-    deployed.start("node0")
+    deployed.restart("node0")
     resumed = fedsim("run", folder, "--resume", run, "--out", fetched, "--json")
     said, also = resumed.communicate(timeout=MINUTES)
     return SimpleNamespace(
