@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from adversary.auditing.canaries import stand_in
-from defenses import DEFENSES, Defense
-from fedsim.audit_mechanism import trained_of
-from fedsim.catalog import call, find, options_of, with_extensions
+from defenses import Defense, links
+from fedsim.audit_mechanism import all_options, trained_of
 from fedsim.config import Part
 from fedsim.params import random_direction
 from fedsim.rng import generator
@@ -47,14 +46,10 @@ def check_links(parts: Sequence[Part], model: nn.Module, local: LocalTraining) -
         model: Whose parameters' shapes the updates have.
         local: The protocol.
     """
-    known = with_extensions(DEFENSES, "defenses")
     found = []
-    for place, part in enumerate(parts):
-        make = find("defense.name", part.name, known)
-        link = call(f"defense.{part.name}", make, part.options)
+    for place, (part, link) in enumerate(zip(parts, links(parts), strict=True)):
         name = f"{part.name} (link {place + 1} of {len(parts)})"
-        options = {n: o.default for n, o in options_of(make).items()} | part.options
-        for holds, said in _checked(link, options, model, local):
+        for holds, said in _checked(link, all_options(part), model, local):
             found.append(Check(name, holds, said))
     return found
 

@@ -262,12 +262,17 @@ def mechanism(parts: Sequence[Part], local: LocalTraining) -> Mechanism:
     return Mechanism(local, build(parts), quieted(parts), takes_any=any_, vectorised=own)
 
 
+def all_options(part: Part) -> dict[str, Any]:
+    """Return a defense's options, defaults included."""
+    make = find("defense.name", part.name, with_extensions(DEFENSES, "defenses"))
+    return {name: option.default for name, option in options_of(make).items()} | part.options
+
+
 def quieted(parts: Sequence[Part]) -> Defense | None:
     """Return the chain with every noise at 0; None where a link does not allow it."""
-    known, quiet = with_extensions(DEFENSES, "defenses"), []
+    quiet = []
     for part in parts:
-        options = options_of(find("defense.name", part.name, known))
-        off = {name: 0.0 for name in NOISE if name in options}
+        off = {name: 0.0 for name in NOISE if name in all_options(part)}
         quiet.append(Part(name=part.name, **{**part.options, **off}))
     try:
         return build(quiet)

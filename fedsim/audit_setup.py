@@ -14,11 +14,18 @@ from adversary.auditing.rates import check_trials
 from adversary.auditing.sensitivity import Question
 from adversary.games.samplers import Encoding, Pool
 from clients.train import load
-from defenses import DEFENSES
+from defenses import links
 from defenses.promise import Promise, Relation, gaussian_epsilon
 from fedsim import data, models
-from fedsim.audit_mechanism import Batch, Mechanism, Neighbours, mechanism, trained_of
-from fedsim.catalog import call, find, options_of, with_extensions
+from fedsim.audit_mechanism import (
+    Batch,
+    Mechanism,
+    Neighbours,
+    all_options,
+    mechanism,
+    trained_of,
+)
+from fedsim.catalog import find
 from fedsim.config import Config, Part
 from fedsim.errors import ConfigError, nearest
 from fedsim.files import TensorFile
@@ -219,13 +226,12 @@ def _relation(promise: Promise, encoding: Encoding | None) -> Relation:
 
 def _clip(parts: Sequence[Part], local: LocalTraining, batch: int) -> float:
     """Return what one record's gradient is clipped to, as the config says; infinite for nothing."""
-    known, alone = with_extensions(DEFENSES, "defenses"), local.upload == "gradient" and batch == 1
-    for part in parts:
-        make = find("defense.name", part.name, known)
-        options = {n: o.default for n, o in options_of(make).items()} | part.options
+    alone = local.upload == "gradient" and batch == 1
+    for part, link in zip(parts, links(parts), strict=True):
+        options = all_options(part)
         if "clip" in options:
             return float(options["clip"])
-        bound = call(f"defense.{part.name}", make, part.options).bound(math.inf)
+        bound = link.bound(math.inf)
         if alone and math.isfinite(bound):
             return bound
     return math.inf
@@ -365,10 +371,7 @@ def _strength(setup: Setup) -> float:
     if setup.mechanism.user is not None:
         return FAR
     local, bounds = setup.mechanism.local, [setup.clip]
-    known = with_extensions(DEFENSES, "defenses")
-    for part in setup.config.defense:
-        make = find("defense.name", part.name, known)
-        bound = call(f"defense.{part.name}", make, part.options).bound(math.inf)
-        bounds.append(bound / (local.lr if local.upload == "weights" else 1.0))
+    for link in links(setup.config.defense):
+        bounds.append(link.bound(math.inf) / (local.lr if local.upload == "weights" else 1.0))
     finite = [bound for bound in bounds if math.isfinite(bound)]
     return LONG * setup.config.audit.batch_size * max(finite, default=1 / LONG)

@@ -90,10 +90,7 @@ def certify(
         ValueError: δ or confidence is no probability, there are too few trials, or the threshold
             was chosen on these scores.
     """
-    check_probability("delta", delta)
-    check_probability("confidence", confidence)
-    check_trials(min(len(without), len(having)), delta=delta, confidence=confidence)
-    check_finite(without, having)
+    _check(without, having, delta=delta, confidence=confidence)
     threshold.check(without, having)
     trials, level = (len(without), len(having)), 1 - confidence
     rates = bounded(errors_at(without, having, threshold.value), trials, level)
@@ -162,11 +159,8 @@ def bonferroni(
     Raises:
         ValueError: As `certify`.
     """
-    check_probability("delta", delta)
-    check_probability("confidence", confidence)
+    _check(without, having, delta=delta, confidence=confidence)
     fewest = min(len(without), len(having))
-    check_trials(fewest, delta=delta, confidence=confidence)
-    check_finite(without, having)
     thresholds, false_positives, false_negatives = _every_threshold(without, having)
     level = (1 - confidence) / len(thresholds)
     rates = _every_rate(false_positives, false_negatives, (len(without), len(having)), level)
@@ -200,10 +194,7 @@ def credible(
     Raises:
         ValueError: As `certify`.
     """
-    check_probability("delta", delta)
-    check_probability("confidence", confidence)
-    check_trials(min(len(without), len(having)), delta=delta, confidence=confidence)
-    check_finite(without, having)
+    _check(without, having, delta=delta, confidence=confidence)
     threshold.check(without, having)
     errors = errors_at(without, having, threshold.value)
     middles = (np.arange(GRID) + 0.5) / GRID
@@ -230,6 +221,13 @@ def bounded(errors: tuple[int, int], trials: tuple[int, int], level: float) -> t
         upper_rate(wrong, count, level / 2) for wrong, count in zip(errors, trials, strict=True)
     )
     return false_positive, false_negative
+
+
+def _check(without: Scores, having: Scores, *, delta: float, confidence: float) -> None:
+    check_probability("delta", delta)
+    check_probability("confidence", confidence)
+    check_trials(min(len(without), len(having)), delta=delta, confidence=confidence)
+    check_finite(without, having)
 
 
 def check_finite(*scores: Scores) -> None:
