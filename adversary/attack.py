@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Generator
 
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 Infer = Callable[[View, Auxiliary, Generator], Any]
 
@@ -23,7 +23,7 @@ class Attack:
         summary: One line for `fedsim list attacks`.
         baseline: Whether it looks at no update: what it gets has not leaked.
         adaptive: Whether an adversary that knows the clients' defense makes another of it
-            (`adversary.adaptive`), at the cost of tens of its answers per round.
+            (`adversary.adaptive.labels`), at the cost of tens of its answers per round.
         knows_defense: Whether it is handed that defense.
         rehearses: Whether it rehearses clients itself, and with the defense where it is handed
             one: that is its adaptive self.

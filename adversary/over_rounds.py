@@ -21,7 +21,7 @@ from torch.nn import functional
 from adversary.attack import Attack, Infer
 from adversary.games.predictors import Predictor, recalibrated
 from adversary.memo import Identity, once
-from fedsim.types import Auxiliary, Observation, Params, View
+from fedsim.core.types import Auxiliary, Observation, Params, View
 
 REMEMBERED = 8192  # sums kept from round to round, one for each attack and client
 SCORES = ("membership", "source")  # families whose answer is a score for each candidate

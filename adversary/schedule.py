@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from adversary.attack import Attack
-from fedsim.catalog import options_of
-from fedsim.errors import ConfigError
+from fedsim.core.catalog import options_of
+from fedsim.core.errors import ConfigError
 
 RESERVED = ("every", "clients")
 

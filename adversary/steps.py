@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from fedsim.types import LocalTraining, Observation
+from fedsim.core.types import LocalTraining, Observation
 
 
 def num_labels(observation: Observation) -> int:

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from fedsim.params import norm, subtract
-from fedsim.types import Params
+from fedsim.core.params import norm, subtract
+from fedsim.core.types import Params
 
 SYMBOLS = 256  # most different values for which a table of values is worth its place
 

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from defenses.defense import Batches, Gradient
-from fedsim.sgd import descend, mean_gradient, shuffled
-from fedsim.types import LocalTraining, Params
+from fedsim.core.sgd import descend, mean_gradient, shuffled
+from fedsim.core.types import LocalTraining, Params
 
 
 def train(

@@ -17,9 +17,9 @@ from defenses.sign import sign
 from defenses.soteria import soteria
 from defenses.sparsify import sparsify
 from defenses.vib import vib
-from fedsim.catalog import call, find, with_extensions
 from fedsim.config import Part
-from fedsim.errors import ConfigError
+from fedsim.core.catalog import call, find, with_extensions
+from fedsim.core.errors import ConfigError
 
 DEFENSES: dict[str, Callable[..., Defense]] = {
     "clip": clip,

@@ -4,8 +4,8 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State, no_bound
 from defenses.promise import Promise
-from fedsim.params import norm
-from fedsim.types import Params
+from fedsim.core.params import norm
+from fedsim.core.types import Params
 
 
 def clip(*, bound: float = 1.0, per_layer: bool = False) -> Defense:

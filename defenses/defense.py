@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch import Generator, Tensor, nn
 
 from defenses.promise import HEURISTIC, Promise, gaussian_mechanism
-from fedsim.params import add, mismatch, not_finite, subtract
-from fedsim.types import LocalTraining, Params, Upload
+from fedsim.core.params import add, mismatch, not_finite, subtract
+from fedsim.core.types import LocalTraining, Params, Upload
 
 State = dict[str, Tensor]
 Apply = Callable[[Params, State, Generator], tuple[dict[str, Tensor], State]]

@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 from defenses.defense import Defense, State, no_state
 from defenses.examples import check_apart, example_gradients
 from defenses.promise import Promise, gaussian_epsilon
+from fedsim.core.types import LocalTraining, Params
 from fedsim.models import remembering_layer
-from fedsim.types import LocalTraining, Params
 
 if TYPE_CHECKING:  # slow to import
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution

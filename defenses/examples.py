@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from fedsim.core.types import Params
 from fedsim.models import mixing_layer
-from fedsim.types import Params
 
 
 def check_apart(defense: str, model: nn.Module) -> None:

@@ -7,9 +7,9 @@ from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, State, same_bound
 from defenses.promise import Promise
-from fedsim.errors import nearest
+from fedsim.core.errors import nearest
+from fedsim.core.types import LocalTraining, Params
 from fedsim.models import trainable
-from fedsim.types import LocalTraining, Params
 
 
 def freeze(*, layers: Sequence[str] = ()) -> Defense:

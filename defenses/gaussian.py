@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 
 def gaussian(*, std: float = 0.01, delta: float = 1e-5) -> Defense:

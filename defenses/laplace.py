@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 
 def laplace(*, scale: float = 0.01) -> Defense:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from defenses.defense import Defense
 from defenses.promise import Promise
-from fedsim.types import LocalTraining, Params
+from fedsim.core.types import LocalTraining, Params
 
 
 def mixup(*, alpha: float = 0.2) -> Defense:

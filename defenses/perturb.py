@@ -11,7 +11,7 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.examples import check_apart, example_gradients
 from defenses.promise import Promise
-from fedsim.types import LocalTraining, Params
+from fedsim.core.types import LocalTraining, Params
 
 RIDGE = 1e-3  # of the mean eigenvalue, so that the surrogate can be fitted at all
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsim.types import LocalTraining
+from fedsim.core.types import LocalTraining
 
 Epsilon = Callable[[LocalTraining, int, int], float]
 """(protocol, a client's number of examples, rounds it took part in) → its ε so far."""

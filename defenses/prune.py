@@ -10,8 +10,8 @@ from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, State, no_bound, no_state, same_bound
 from defenses.promise import Promise
-from fedsim.params import add, subtract
-from fedsim.types import Params
+from fedsim.core.params import add, subtract
+from fedsim.core.types import Params
 
 _SAMPLE = 2**15  # entries that the threshold is first guessed from
 

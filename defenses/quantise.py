@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 
 def quantise(*, bits: int = 4) -> Defense:

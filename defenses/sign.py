@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State, no_bound, same_bound
 from defenses.promise import Promise
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 
 def sign(*, magnitude: float | None = None) -> Defense:

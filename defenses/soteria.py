@@ -10,8 +10,8 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.examples import check_apart
 from defenses.promise import Promise
-from fedsim.errors import nearest
-from fedsim.types import LocalTraining, Params
+from fedsim.core.errors import nearest
+from fedsim.core.types import LocalTraining, Params
 
 
 def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:

@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 _GRID = 2**24  # torch.rand draws float32 from the multiples of 1 / _GRID
 

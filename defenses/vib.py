@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from defenses.defense import Defense
 from defenses.promise import Promise
+from fedsim.core.types import LocalTraining, Params
 from fedsim.models import Bottleneck
-from fedsim.types import LocalTraining, Params
 
 
 def vib(*, beta: float = 1e-3) -> Defense:

@@ -13,20 +13,20 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 import strategies
-from adversary.adaptive import with_adaptive
-from fedsim import engines
+from adversary.adaptive.labels import with_adaptive
 from fedsim.config import Config, Part
-from fedsim.engines.grid import Execute, Job, SimulationGrid
-from fedsim.errors import BadRecording, ConfigError, FedsimError, one_line
-from fedsim.foreign import App, is_foreign, tell
-from fedsim.ledger import AUDIT, attacks_of, over_clients
-from fedsim.plan import Plan, attack_round, prepare, with_versions
-from fedsim.report import write_report
-from fedsim.rng import threads
-from fedsim.run_folder import REPORT, RunFolder
-from fedsim.server_app import Round, federate
-from fedsim.types import Leak, Measure
-from fedsim.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
+from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
+from fedsim.core.rng import threads
+from fedsim.core.types import Leak, Measure
+from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
+from fedsim.federation import engines
+from fedsim.federation.foreign_app import App, is_foreign, tell
+from fedsim.federation.grid import Execute, Job, SimulationGrid
+from fedsim.federation.server_app import Round, federate
+from fedsim.report.run import write_report
+from fedsim.run.ledger import AUDIT, attacks_of, over_clients
+from fedsim.run.plan import Plan, attack_round, prepare, with_versions
+from fedsim.run.run_folder import REPORT, RunFolder
 from strategies.tape import recorded_rounds
 
 

@@ -18,9 +18,9 @@ from adversary.inversion.obstacles import Obstacle, obstacles
 from adversary.inversion.precision import errors, gradients, levels
 from fedsim import models
 from fedsim.config import Config
-from fedsim.errors import ConfigError, one_line
-from fedsim.rng import generator, global_stream, threads
-from fedsim.types import LocalTraining, Measure, Observation, Params
+from fedsim.core.errors import ConfigError, one_line
+from fedsim.core.rng import generator, global_stream, threads
+from fedsim.core.types import LocalTraining, Measure, Observation, Params
 
 Shape = tuple[int, ...]
 MOST_INPUTS = 4096  # of which every direction is looked at, in models of

@@ -9,10 +9,10 @@ from typing import Any
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from fedsim.catalog import find, with_extensions
 from fedsim.config import Config
-from fedsim.errors import ConfigError, nearest
-from fedsim.rng import derive
+from fedsim.core.catalog import find, with_extensions
+from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.rng import derive
 from strategies.fedsgd import FedSGD
 from strategies.ordered import OrderedGrid
 from strategies.recording import Recording

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.errors import ConfigError
-from fedsim.params import not_finite
-from fedsim.rng import generator
-from fedsim.types import Params
+from fedsim.core.errors import ConfigError
+from fedsim.core.params import not_finite
+from fedsim.core.rng import generator
+from fedsim.core.types import Params
 
 
 @dataclass(frozen=True)

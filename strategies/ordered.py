@@ -9,8 +9,8 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.superlink.grid import http_grid
 
-from fedsim.errors import RunStopped
-from fedsim.wire import CONFIG
+from fedsim.core.errors import RunStopped
+from fedsim.core.wire import CONFIG
 from strategies.around import AroundGrid
 
 BACKOFF = 2.0  # seconds at most between two looks for an array

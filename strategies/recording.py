@@ -12,11 +12,11 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.errors import ConfigError, FedsimError
-from fedsim.files import TensorFile
-from fedsim.params import mismatch, not_finite
-from fedsim.types import Params, Upload
-from fedsim.wire import NUM_EXAMPLES, LazyArray, from_record, oversized
+from fedsim.core.errors import ConfigError, FedsimError
+from fedsim.core.files import TensorFile
+from fedsim.core.params import mismatch, not_finite
+from fedsim.core.types import Params, Upload
+from fedsim.core.wire import NUM_EXAMPLES, LazyArray, from_record, oversized
 from strategies.around import AroundStrategy
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of

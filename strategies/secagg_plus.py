@@ -30,7 +30,7 @@ from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.errors import ConfigError, one_line
+from fedsim.core.errors import ConfigError, one_line
 from strategies.around import AroundGrid
 from strategies.tape import Tape, cohort_name, in_order
 

@@ -13,9 +13,9 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim.errors import ConfigError, RunStopped
-from fedsim.types import Params
-from fedsim.wire import METRICS, NUM_EXAMPLES, from_record, to_record
+from fedsim.core.errors import ConfigError, RunStopped
+from fedsim.core.types import Params
+from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, to_record
 from strategies import masking
 from strategies.around import AroundStrategy
 from strategies.masking import Protocol

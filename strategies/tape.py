@@ -21,9 +21,9 @@ from typing import get_args
 from torch import Tensor
 
 from fedsim.config import Record
-from fedsim.errors import BadRecording, ConfigError
-from fedsim.files import TensorFile, save_tensors
-from fedsim.types import LocalTraining, Observation, Params, Update, Upload, View
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.files import TensorFile, save_tensors
+from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
 
 SENT = "sent"
 

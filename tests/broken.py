@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from defenses import Defense, dp_sgd, gaussian
-from fedsim.sgd import mean_gradient
+from fedsim.core.sgd import mean_gradient
 
 
 def half_noise(*, clip: float = 1.0, noise: float = 1.0) -> Defense:

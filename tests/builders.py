@@ -15,11 +15,11 @@ from adversary.attack import Attack
 from adversary.steps import num_labels
 from defenses import Defense
 from fedsim.config import Config, parse
+from fedsim.core.rng import global_stream
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View
+from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES
 from fedsim.data import Dataset
-from fedsim.engines.grid import SimulationGrid
-from fedsim.rng import global_stream
-from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update, View
-from fedsim.wire import ARRAYS, METRICS, NUM_EXAMPLES
+from fedsim.federation.grid import SimulationGrid
 
 
 def small_config(**tables) -> Config:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from fedsim.config import dump
-from fedsim.run_folder import RunFolder
+from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
 
 FEDSIM = Path(sys.executable).parent / "fedsim"

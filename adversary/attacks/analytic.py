@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from adversary.inversion.chain import first_linear
 from adversary.inversion.fully_connected import ratios
 from adversary.inversion.reading import batch_gradient, batch_size, input_shape
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 
 def analytic(

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from adversary.counts import in_turn
+from adversary.labels.counts import in_turn
 from adversary.steps import num_labels
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 
 def random(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:

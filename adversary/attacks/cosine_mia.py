@@ -17,8 +17,8 @@ over rounds. Gradients are taken in evaluation mode.
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.candidates import cosines
-from fedsim.types import Auxiliary, View
+from adversary.members.candidates import cosines
+from fedsim.core.types import Auxiliary, View
 
 
 def cosine_mia(

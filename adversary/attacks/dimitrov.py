@@ -22,8 +22,8 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.attacks.geng import ends, restore
-from adversary.reading import steps_per_client
-from fedsim.types import Auxiliary, View
+from adversary.labels.reading import steps_per_client
+from fedsim.core.types import Auxiliary, View
 
 
 def dimitrov(

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.inversion.matching import Settings, reconstruct
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 
 def dlg(

@@ -31,9 +31,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.gls import Fit, fit_counts
-from adversary.head import Forward, HeadGradient, auxiliary_forward, read_head
-from adversary.moments import (
+from adversary.labels.gls import Fit, fit_counts
+from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, read_head
+from adversary.labels.moments import (
     Moments,
     Sketch,
     fit,
@@ -41,9 +41,9 @@ from adversary.moments import (
     start_moments,
     with_every_class,
 )
-from adversary.reading import end_forward, steps_per_client
-from adversary.trajectory import known_at, path, simulate
-from fedsim.types import Auxiliary, Observation, View
+from adversary.labels.reading import end_forward, steps_per_client
+from adversary.labels.trajectory import known_at, path, simulate
+from fedsim.core.types import Auxiliary, Observation, View
 
 Refine = Literal["search", "gibbs"]
 POINTS = 8  # local steps at which shares are taken

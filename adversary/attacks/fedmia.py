@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.candidates import cosines
+from adversary.members.candidates import cosines
 from adversary.memo import once
-from fedsim.types import Auxiliary, Observation, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 
 def fedmia(

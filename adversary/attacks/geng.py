@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.counts import round_counts
-from adversary.head import auxiliary_forward, input_shape, noise_forward, read_head
+from adversary.labels.counts import round_counts
+from adversary.labels.head import auxiliary_forward, input_shape, noise_forward, read_head
+from adversary.labels.reading import end_forward
 from adversary.memo import once
-from adversary.reading import end_forward
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, Observation, View
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, Observation, View
 
 Statistics = tuple[Float[Tensor, " classes"], float]
 """(p̄, Ō): mean probabilities, and mean feature sum."""

@@ -17,9 +17,9 @@ order again and again. The reconstruction of images is not here.
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from adversary.counts import in_turn
-from adversary.head import read_head
-from fedsim.types import Auxiliary, View
+from adversary.labels.counts import in_turn
+from adversary.labels.head import read_head
+from fedsim.core.types import Auxiliary, View
 
 
 def grad_inversion(

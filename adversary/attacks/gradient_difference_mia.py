@@ -22,8 +22,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.candidates import gradient_norms, slopes, to_mean_gradient, uphill
-from fedsim.types import Auxiliary, View
+from adversary.members.candidates import gradient_norms, slopes, to_mean_gradient, uphill
+from fedsim.core.types import Auxiliary, View
 
 
 def gradient_difference_mia(

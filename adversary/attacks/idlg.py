@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from adversary.head import read_head
-from fedsim.types import Auxiliary, View
+from adversary.labels.head import read_head
+from fedsim.core.types import Auxiliary, View
 
 
 def idlg(

@@ -27,10 +27,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.counts import round_counts
-from adversary.head import HeadGradient, find_head
-from adversary.reading import check_finite, end_state, read_bias
-from fedsim.types import Auxiliary, View
+from adversary.labels.counts import round_counts
+from adversary.labels.head import HeadGradient, find_head
+from adversary.labels.reading import check_finite, end_state, read_bias
+from fedsim.core.types import Auxiliary, View
 
 LONGEST = 4.0
 """No embedding may be longer than this many times the median."""

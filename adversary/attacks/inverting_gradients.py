@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 
 from adversary.inversion.matching import Settings, reconstruct
 from adversary.inversion.through_defenses import adapt
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 
 def inverting_gradients(

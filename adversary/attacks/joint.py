@@ -35,7 +35,7 @@ from adversary.inversion.reading import (
     weights,
 )
 from adversary.steps import num_steps
-from fedsim.types import Auxiliary, Observation, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 SPREAD = 0.1  # standard deviation of a random start
 

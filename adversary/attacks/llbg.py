@@ -25,10 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.head import auxiliary_forward
+from adversary.labels.head import auxiliary_forward
+from adversary.labels.reading import read_bias
 from adversary.memo import once
-from adversary.reading import read_bias
-from fedsim.types import Auxiliary, Params, View
+from fedsim.core.types import Auxiliary, Params, View
 
 Confidence = Literal["none", "auxiliary"]
 

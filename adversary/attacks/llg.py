@@ -31,8 +31,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.counts import waterfill
-from adversary.head import (
+from adversary.labels.counts import waterfill
+from adversary.labels.head import (
     Forward,
     auxiliary_forward,
     forward,
@@ -41,7 +41,7 @@ from adversary.head import (
     read_head,
 )
 from adversary.memo import once
-from fedsim.types import Auxiliary, Params, View
+from fedsim.core.types import Auxiliary, Params, View
 
 Scale = Literal["paper", "exact"]
 Dummy = Literal["zeros", "ones", "noise"]

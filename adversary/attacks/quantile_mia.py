@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.candidates import asking_of_auxiliary, cosines, gradient_norms, losses
+from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses
 from adversary.memo import once
-from fedsim.types import Auxiliary, Params, View
+from fedsim.core.types import Auxiliary, Params, View
 
 
 def quantile_mia(

@@ -41,8 +41,8 @@ from adversary.inversion.reading import (
 )
 from adversary.inversion.recursive import walk
 from adversary.inversion.systems import ConvSystem, Solution
-from fedsim.errors import Remark
-from fedsim.types import Auxiliary, View
+from fedsim.core.errors import Remark
+from fedsim.core.types import Auxiliary, View
 
 
 def r_gap(

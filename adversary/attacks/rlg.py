@@ -25,9 +25,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from adversary.counts import in_turn
-from adversary.head import read_head
-from fedsim.types import Auxiliary, View
+from adversary.labels.counts import in_turn
+from adversary.labels.head import read_head
+from fedsim.core.types import Auxiliary, View
 
 
 def rlg(

@@ -26,10 +26,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.counts import round_counts
-from adversary.reading import end_forward, read_bias, steps_per_client
-from adversary.trajectory import known_at, path, simulate
-from fedsim.types import Auxiliary, View
+from adversary.labels.counts import round_counts
+from adversary.labels.reading import end_forward, read_bias, steps_per_client
+from adversary.labels.trajectory import known_at, path, simulate
+from fedsim.core.types import Auxiliary, View
 
 
 def rlu(

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from adversary.inversion.matching import Settings, reconstruct
 from adversary.inversion.through_defenses import adapt
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 
 def see_through_gradients(

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.adaptive.rehearsal import rehearsed_size
 from adversary.games.evidence import Evidence
 from adversary.games.learner import Learner
 from adversary.games.play import learn
@@ -30,11 +31,10 @@ from adversary.games.predictors import Predictor
 from adversary.games.samplers import GAMES, Pool, with_label_skew
 from adversary.memo import Identity, once
 from adversary.over_rounds import Told, added, distinct, held_out, summed
-from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
 from adversary.steps import keeps_data
-from fedsim.params import not_finite
-from fedsim.types import Auxiliary, LocalTraining, Observation, Params, View
+from fedsim.core.params import not_finite
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
 
 SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 

@@ -17,9 +17,9 @@ give most of it away without any memory of the record, which the family's blind 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.candidates import losses, slopes, to_mean_gradient, uphill
-from adversary.reading import check_finite
-from fedsim.types import Auxiliary, View
+from adversary.labels.reading import check_finite
+from adversary.members.candidates import losses, slopes, to_mean_gradient, uphill
+from fedsim.core.types import Auxiliary, View
 
 
 def source_inference(

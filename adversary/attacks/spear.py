@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from adversary.inversion.chain import first_linear, follows
 from adversary.inversion.fully_connected import spear as solve
 from adversary.inversion.reading import batch_gradient, batch_size, input_shape, weights
-from fedsim.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, View
 
 
 def spear(view: View, auxiliary: Auxiliary, generator: Generator) -> Float[Tensor, "n *shape"]:

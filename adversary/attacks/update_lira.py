@@ -25,10 +25,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from adversary.candidates import cosines
+from adversary.members.candidates import cosines
+from adversary.members.shadows import shadow_size, shadows, shown
 from adversary.memo import once
-from adversary.shadows import shadow_size, shadows, shown
-from fedsim.types import Auxiliary, LocalTraining, Params, View
+from fedsim.core.types import Auxiliary, LocalTraining, Params, View
 
 SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
 

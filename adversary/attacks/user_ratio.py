@@ -25,10 +25,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attacks.source_inference import source_inference
-from adversary.candidates import losses
+from adversary.members.candidates import losses
 from adversary.memo import once
 from adversary.secrets import prior
-from fedsim.types import Auxiliary, Candidates, Observation, View
+from fedsim.core.types import Auxiliary, Candidates, Observation, View
 
 SHRINK = 0.1  # share of the mean variance over users that is added to each one's
 

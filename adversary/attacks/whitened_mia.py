@@ -26,7 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.candidates import (
+from adversary.adaptive.corrections import Correct, whiten
+from adversary.members.candidates import (
     asking_of_auxiliary,
     gradient_norms,
     gradients,
@@ -34,10 +35,9 @@ from adversary.candidates import (
     trained_names,
     uphill,
 )
-from adversary.corrections import Correct, whiten
+from adversary.members.shadows import shadow_size, shadows
 from adversary.memo import once
-from adversary.shadows import shadow_size, shadows
-from fedsim.types import Auxiliary, LocalTraining, Observation, Params, View
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
 
 ENTRIES = 2**26  # of the auxiliary gradients that are held at a time: 256 MiB
 OWN, EVEN = 0.1, 0.03  # floor of the variances: of each entry's own, and of the mean of all

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 
 from adversary.auditing.sensitivity import Question
 from adversary.inversion.descent import Evaluate, adam
-from fedsim.data_types import Dataset
+from fedsim.data.types import Dataset
 
 STARTS = 6  # natural records that a search begins from
 POINTS = 21  # of the grid of a numeric column

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn import functional
 
 from adversary.games.samplers import Encoding
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 CELLS = 2**22  # entries of gradients held at the same time
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from defenses.defense import Defense, chain
 from defenses.examples import example_gradients
-from fedsim.params import norm
-from fedsim.rng import generator
-from fedsim.types import LocalTraining, Observation, Params
+from fedsim.core.params import norm
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining, Observation, Params
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 RECORDS = 8192  # that go through the model together
 PARAMETERS = 2**18  # entries of all gradients of a chunk: they stay in the cache

@@ -7,13 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from adversary.candidates import trained_names
+from adversary.adaptive.rehearsal import defended, rehearse_with
 from adversary.games.evidence import Evidence
 from adversary.games.gradients import PARAMETERS, Reduce, batch_gradients
 from adversary.games.samplers import Trials
-from adversary.rehearsal import defended, rehearse_with
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, LocalTraining, Observation, Params, Update
+from adversary.members.candidates import trained_names
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update
 
 LARGE = 20_000  # parameters above which gradients are projected
 CELLS = 8_192  # about, of a projection

@@ -11,8 +11,8 @@ from adversary.games.known_record import known
 from adversary.games.learner import Learner
 from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, learned
 from adversary.games.samplers import Game, Pool, Rules, secrets
-from fedsim.rng import derive, generator
-from fedsim.types import Params
+from fedsim.core.rng import derive, generator
+from fedsim.core.types import Params
 
 
 @dataclass(frozen=True)

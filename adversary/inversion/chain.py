@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adversary.inversion.activations import ACTIVATIONS
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 
 Shape = tuple[int, ...]
 

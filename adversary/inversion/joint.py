@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.matching import Problem
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 DENSE = 1100  # unknowns up to which the Jacobian is formed, of so many entries
 ENTRIES = 2**28

@@ -1,8 +1,8 @@
 """Local training as the attacker simulates it: differentiable, of many guesses at once.
 
-What `fedsim.sgd.descend` does in place is unrolled here. In which batch an example was used is not
-known: rows of a guess stay in the batch of their place, in every epoch; after an attack they are
-what the client has, in whatever order fits best.
+What `fedsim.core.sgd.descend` does in place is unrolled here. In which batch an example was used
+is not known: rows of a guess stay in the batch of their place, in every epoch; after an attack
+they are what the client has, in whatever order fits best.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adversary.inversion.rows import Rows
-from fedsim.types import LocalTraining
+from fedsim.core.types import LocalTraining
 
 
 def smoothed(

@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.candidates import trained_names
-from adversary.head import input_shape
 from adversary.inversion.descent import Best, adam, lbfgs
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.priors import (
@@ -26,9 +24,11 @@ from adversary.inversion.priors import (
     total_variation,
 )
 from adversary.inversion.rows import Rows
+from adversary.labels.head import input_shape
+from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
-from fedsim.params import not_finite
-from fedsim.types import Auxiliary, LocalTraining, Observation, View
+from fedsim.core.params import not_finite
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, View
 
 ENTRIES = 2**25  # of the simulated uploads of all rows that are computed at a time: 128 MiB each
 

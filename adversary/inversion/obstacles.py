@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adversary.inversion.activations import ACTIVATIONS, saturated
 from adversary.inversion.precision import errors, gradients, signal_to_noise
-from fedsim.types import LocalTraining
+from fedsim.core.types import LocalTraining
 
 Shape = tuple[int, ...]
 POOLS = (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsim.types import Upload
+from fedsim.core.types import Upload
 
 FLOOR = 1e-10  # of the gradient's size: no parameter is known better
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from adversary.head import input_shape
 from adversary.inversion.rows import forward_rows
-from fedsim.catalog import find
-from fedsim.types import Auxiliary
+from adversary.labels.head import input_shape
+from fedsim.core.catalog import find
+from fedsim.core.types import Auxiliary
 
 Images = Float[Tensor, "rows batch *shape"]
 WIDTH, LATENT = 32, 8  # channels of the deep image prior, and those of its input

@@ -9,12 +9,12 @@ from torch import Generator, Tensor, nn
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.idlg import idlg
 from adversary.attacks.llg import llg
-from adversary.candidates import trained_names
-from adversary.counts import largest_remainder
+from adversary.labels.counts import largest_remainder
+from adversary.members.candidates import trained_names
 from adversary.memo import once
 from adversary.steps import mean_weight, num_steps
-from fedsim.params import not_finite
-from fedsim.types import Auxiliary, Observation, Params, View
+from fedsim.core.params import not_finite
+from fedsim.core.types import Auxiliary, Observation, Params, View
 
 
 def batch_size(observation: Observation) -> int:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from adversary.inversion.activations import ACTIVATIONS, invert, slope
 from adversary.inversion.chain import Layer, NotWalkableError, grad_input
 from adversary.inversion.systems import ConvSystem, Solution, solve
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 SCALES = 2001  # of a head without bias that are tried
 SPAN = 12.0  # decades of them

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 
 class NotLayeredError(Exception):

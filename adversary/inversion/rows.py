@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adversary.inversion.row_layers import NotLayeredError, OwnLayers, SharedLayers
-from fedsim.types import Params
+from fedsim.core.types import Params
 
 
 def cross_entropy(

@@ -18,9 +18,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
+from fedsim.core.errors import FedsimError
 from fedsim.deploy import keys
 from fedsim.deploy.layout import SUPERLINK, Deployment, versions
-from fedsim.errors import FedsimError
 
 SKEW = 300.0  # seconds by which Flower lets a node's clock be late
 SECRETS = ("ca.key", "server.key", "node.key")
@@ -146,7 +146,7 @@ def check_key(home: Path, name: str, link: Path | None) -> None:
 
 def check_node(home: Path, name: str, number: int, asked: str) -> None:
     """What a node's operator decides must be valid and go with the run; its data are read."""
-    from fedsim.site import operator, site
+    from clients.operator import operator, site
 
     try:
         told = tomllib.loads((home / "node.toml").read_text())

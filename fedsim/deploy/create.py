@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsim.core.errors import ConfigError
 from fedsim.deploy import keys, texts
 from fedsim.deploy.layout import FILE, SUPERLINK, Deployment, versions
-from fedsim.errors import ConfigError
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:]+")

@@ -24,7 +24,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 OPEN = ("/v1/fleet/", "/health")  # what other machines may ask; nodes sign each request
-OWN_APP = "fedsim.client_app:app"
+OWN_APP = "fedsim.federation.client_app:app"
 IN_A_THIN_BUNDLE = {"pyproject.toml", ".info/CONTENT", ".info/METADATA.json"}
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tomli_w
 
-from fedsim.errors import BadRecording
+from fedsim.core.errors import BadRecording
 
 FILE, SUPERLINK = "deployment.toml", "superlink"
 LOCAL = ("localhost", "127.0.0.1", "::1")

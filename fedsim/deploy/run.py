@@ -20,9 +20,9 @@ from typing import Any
 
 import tomli_w
 
+from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.deploy import texts
 from fedsim.deploy.layout import SUPERLINK, Deployment
-from fedsim.errors import ConfigError, RunStopped
 
 COMPLETED = "finished:completed"
 LOOK = 0.5  # seconds between two looks at the run folder

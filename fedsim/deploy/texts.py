@@ -143,7 +143,8 @@ def thin_app() -> str:
         "tool": {"flwr": {"app": {
             "publisher": "fedsim",
             "components": {
-                "serverapp": "fedsim.server_app:app", "clientapp": "fedsim.client_app:app",
+                "serverapp": "fedsim.federation.server_app:app",
+                "clientapp": "fedsim.federation.client_app:app",
             },
             "config": {"config": "", "set": "", "out": "", "resume": False},
         }}},

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from adversary.attack import Infer
 from clients.train import train
-from fedsim.rng import generator, global_stream
-from fedsim.types import Auxiliary, LocalTraining, Observation, Update, View
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.builders import bilinear, observe, plain_gradient
 
 # papers/label.md, T5: four examples of classes 0, 0, 1, 2. The answer is (2, 1, 1).

@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from adversary.families import grade_members
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, Candidates, LocalTraining, Truth, View
+from adversary.grading.families import grade_members
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
 from tests.adversary.label_cases import client
 from tests.builders import bilinear
 

@@ -11,17 +11,17 @@ from adversary.attacks.attribute_inference import attribute_inference
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.fedmia import fedmia
 from adversary.attacks.shadow_inference import shadow_inference
-from adversary.families import FAMILIES, grade_members
+from adversary.grading.families import FAMILIES, grade_members
 from adversary.over_rounds import averaged, distinct, over_rounds
 from adversary.secrets import SECRETS, prior, secret_of
 from fedsim import api
-from fedsim.plan import prepare, truths_of
-from fedsim.rng import generator
-from fedsim.run_folder import RunFolder
-from fedsim.types import LocalTraining, View
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining, View
+from fedsim.run.plan import prepare, truths_of
+from fedsim.run.run_folder import RunFolder
 from tests.adversary import member_cases
-from tests.adversary import test_attribute_inference as attribute_cases
-from tests.adversary import test_shadow_inference as cases
+from tests.adversary.attacks import test_attribute_inference as attribute_cases
+from tests.adversary.attacks import test_shadow_inference as cases
 from tests.adversary.label_cases import client
 from tests.builders import small_config
 
@@ -221,7 +221,7 @@ def test_only_scores_are_averaged_from_outside():
 def config(**federation):
     return small_config(
         attack="cosine-mia,cosine-mia-rounds,fedmia-rounds,dia-rounds,pia-rounds",
-        data={"name": "tests.adversary.test_attribute_inference:with_attribute"},
+        data={"name": "tests.adversary.attacks.test_attribute_inference:with_attribute"},
         model={"name": "mlp", "hidden": 8},
         federation={"rounds": 3, "clients": 4, "strategy": "fedsgd", **federation},
         local={"epochs": 1, "batch_size": 10},

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from adversary import leakage
 from adversary.attack import Attack
+from adversary.grading import leakage
 from fedsim.config import Part
-from fedsim.errors import ConfigError
+from fedsim.core.errors import ConfigError
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient
 
 MODEL = bilinear(3)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adversary.steps import mean_weight, num_labels, num_steps
-from fedsim.sgd import descend
-from fedsim.types import LocalTraining, Observation, Update
+from fedsim.core.sgd import descend
+from fedsim.core.types import LocalTraining, Observation, Update
 
 FORMS = [
     {},

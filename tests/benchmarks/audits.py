@@ -12,8 +12,8 @@ import time
 import torch
 
 from fedsim import config as configs
-from fedsim.audit_mechanism import Mechanism, statistic
-from fedsim.audit_setup import craft, neighbours, prepare
+from fedsim.audit.mechanism import Mechanism, statistic
+from fedsim.audit.setup import craft, neighbours, prepare
 
 RUNS, SLOW = 10_000, 1000
 CHAINS = (

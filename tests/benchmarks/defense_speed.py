@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 
 from defenses import DEFENSES, Defense
+from fedsim.core.rng import generator
+from fedsim.core.types import Params
 from fedsim.models import resnet18
-from fedsim.rng import generator
-from fedsim.types import Params
 
 REPEATS = 15
 OPTIONS = {

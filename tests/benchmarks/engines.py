@@ -44,7 +44,7 @@ def bare(config, on_round) -> None:
     import torch
 
     from fedsim import data, models
-    from fedsim.rng import generator
+    from fedsim.core.rng import generator
 
     torch.set_num_threads(1)
     federated = data.federate(config)
@@ -77,8 +77,8 @@ def empty_message(count: int = 2000) -> float:
     """Return the CPU-seconds of one message to a simulated client that does nothing, and back."""
     from flwr.app import Message, MessageType, RecordDict
 
-    from fedsim.engines.grid import SimulationGrid
-    from fedsim.engines.inline import inline
+    from fedsim.federation.grid import SimulationGrid
+    from fedsim.federation.inline import inline
 
     grid = SimulationGrid(count, inline, Path("unused"))
     messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
@@ -125,7 +125,7 @@ def measure_flower(asked: list[str], clients: int, out: Path, home: Path) -> dic
     import psutil
     import pyarrow.compute as pc
 
-    from fedsim.run_folder import RunFolder
+    from fedsim.run.run_folder import RunFolder
     from tests.builders import flower_environment
 
     environment = flower_environment(home)

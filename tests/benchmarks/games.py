@@ -19,8 +19,8 @@ from adversary.games.gradients import batch_gradients
 from adversary.games.learner import Learner
 from adversary.games.play import play
 from adversary.games.samplers import GAMES, Pool, Rules
-from fedsim.rng import generator, global_stream
-from fedsim.types import Auxiliary, LocalTraining
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining
 
 RECORDS, INPUTS, HIDDEN, CLASSES = 15_000, 104, 32, 2
 BATCHES, REPEATS = 1000, 9

@@ -23,9 +23,9 @@ from defenses.clip import clip
 from defenses.gaussian import gaussian
 from defenses.prune import prune
 from defenses.sign import sign
-from fedsim.params import subtract
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, LocalTraining, View
+from fedsim.core.params import subtract
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary.inversion.networks import named
 from tests.builders import observe, plain_gradient
 from tests.real_data import cifar_part

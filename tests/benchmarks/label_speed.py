@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from adversary.attacks import ATTACKS
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, View
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, View
 from tests.benchmarks.labels import CELLS, trial
 from tests.builders import observe, small_config
 

@@ -15,11 +15,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adversary.attacks import ATTACKS
-from adversary.families import FAMILIES
+from adversary.grading.families import FAMILIES
 from clients.train import train
 from fedsim import models
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, LocalTraining, Truth, View
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from tests.builders import observe, prune, small_config
 from tests.real_data import cifar_part, mnist
 

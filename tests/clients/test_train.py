@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from clients.train import train
-from fedsim.rng import generator
-from fedsim.types import LocalTraining
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
 from tests.builders import bilinear, plain_gradient, same_params
 
 INPUTS = torch.randn(11, 4, generator=torch.Generator().manual_seed(1))

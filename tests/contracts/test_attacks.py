@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from adversary.attacks import ATTACKS
-from adversary.families import FAMILIES
 from adversary.games.samplers import Encoding, Rules
+from adversary.grading.families import FAMILIES
 from adversary.over_rounds import SCORES
 from adversary.secrets import SECRETS, secret_of
-from fedsim.catalog import options_of
-from fedsim.rng import generator, global_stream
-from fedsim.types import Auxiliary, Candidates, Truth, View
+from fedsim.core.catalog import options_of
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, Candidates, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 
 NUM_CLASSES, OTHERS = 10, 7

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from defenses import DEFENSES, freeze
-from fedsim.rng import generator
-from fedsim.wire import from_record, to_record
+from fedsim.core.rng import generator
+from fedsim.core.wire import from_record, to_record
 from tests.builders import same_params, sticky
 
 ALL = {**DEFENSES, "sticky": sticky, "freeze": partial(freeze, layers=["conv"])}

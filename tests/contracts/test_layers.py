@@ -17,6 +17,6 @@ def test_every_room_imports_only_what_it_may():
 
 def test_nothing_heavy_is_imported_for_help():
     heavy = "torch", "flwr", "pyarrow", "numpy", "pydantic"
-    code = f"import sys, fedsim.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, fedsim.cli.main; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -6,8 +6,8 @@ import torch
 from flwr.app import ConfigRecord
 
 import strategies
-from fedsim.rng import generator
-from fedsim.wire import to_record
+from fedsim.core.rng import generator
+from fedsim.core.wire import to_record
 from strategies import STRATEGIES, Recording, state
 from tests.builders import grid_of, reply_with, small_config
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defenses import clip
-from fedsim.params import norm
-from fedsim.rng import generator
+from fedsim.core.params import norm
+from fedsim.core.rng import generator
 
 UPDATE = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[4.0]])}
 

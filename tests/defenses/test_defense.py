@@ -6,8 +6,8 @@ import torch
 import defenses
 from defenses import Defense, chain, clip, defend, gaussian
 from fedsim.config import Part
-from fedsim.errors import ConfigError
-from fedsim.rng import generator
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator
 from tests.builders import same_params, sticky
 
 SENT = {"w": torch.tensor([1.0, 2.0]), "mean": torch.tensor([5.0]), "n": torch.tensor(3)}

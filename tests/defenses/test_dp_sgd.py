@@ -15,9 +15,9 @@ from defenses import chain, clip, dp_sgd
 from defenses.dp_sgd import clipped_sum, num_steps, poisson, subsampled_epsilon
 from defenses.promise import gaussian_epsilon
 from fedsim import api, models
-from fedsim.errors import RunStopped
-from fedsim.rng import generator, global_stream
-from fedsim.types import LocalTraining
+from fedsim.core.errors import RunStopped
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import LocalTraining
 from tests.builders import bilinear, plain_gradient, small_config
 
 LOCAL = LocalTraining(lr=0.1, batch_size=8)

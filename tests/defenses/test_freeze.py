@@ -3,9 +3,9 @@ import torch
 
 from defenses import build, chain, clip, freeze
 from fedsim.config import Part
-from fedsim.errors import ConfigError
-from fedsim.rng import generator
-from fedsim.types import LocalTraining
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
 from tests.builders import bilinear, same_params
 
 UPDATE = {

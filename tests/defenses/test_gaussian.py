@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chi2
 
 from defenses import gaussian
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 
 
 @pytest.mark.parametrize("std", [0.01, 3.0])

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 
 from defenses import laplace
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 
 
 @pytest.mark.parametrize("scale", [0.01, 3.0])

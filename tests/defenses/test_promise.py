@@ -2,7 +2,7 @@ import pytest
 
 from defenses import chain, clip, gaussian
 from defenses.promise import gaussian_epsilon
-from fedsim.types import LocalTraining
+from fedsim.core.types import LocalTraining
 
 LOCAL = LocalTraining(0.1, 8)
 

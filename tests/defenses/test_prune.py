@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defenses import prune
-from fedsim.params import norm
-from fedsim.rng import generator
-from fedsim.wire import from_record, to_record
+from fedsim.core.params import norm
+from fedsim.core.rng import generator
+from fedsim.core.wire import from_record, to_record
 from tests.builders import same_params
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

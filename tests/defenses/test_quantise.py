@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defenses import quantise
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 
 NUM = 5000
 

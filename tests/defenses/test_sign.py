@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defenses import sign
-from fedsim.params import norm
-from fedsim.rng import generator
+from fedsim.core.params import norm
+from fedsim.core.rng import generator
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defenses import chain, clip, gaussian, sparsify
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 
 NUM = 40_000
 

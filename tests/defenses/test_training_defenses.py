@@ -14,10 +14,10 @@ from defenses.soteria import exposing
 from defenses.vib import information
 from fedsim import api
 from fedsim.config import read
-from fedsim.errors import ConfigError
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import LocalTraining
 from fedsim.models import Bottleneck
-from fedsim.rng import generator, global_stream
-from fedsim.types import LocalTraining
 from tests.builders import bilinear, plain_gradient, small_config
 
 LOCAL = LocalTraining(lr=0.1, batch_size=8)

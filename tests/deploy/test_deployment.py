@@ -16,7 +16,7 @@ import pytest
 from fedsim import api, config
 from fedsim.deploy import checks, keys
 from fedsim.deploy import run as running
-from fedsim.run_folder import RunFolder
+from fedsim.run.run_folder import RunFolder
 from tests.builders import free_port
 from tests.deploy.machines import machines, wait
 
@@ -59,7 +59,7 @@ def deployed(tmp_path_factory):
 
 
 def fedsim(*arguments):
-    command = [sys.executable, "-m", "fedsim.cli", "deploy", *map(str, arguments)]
+    command = [sys.executable, "-m", "fedsim", "deploy", *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

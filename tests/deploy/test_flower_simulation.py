@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedsim import api, config
-from fedsim.run_folder import RunFolder
+from fedsim.run.run_folder import RunFolder
 from tests.builders import flower_environment, rows_without_seconds, same_params
 
 ROOT = Path(__file__).parents[2]

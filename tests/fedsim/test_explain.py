@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from adversary.inversion.obstacles import obstacles
-from fedsim import cli, cli_explain
+from fedsim.cli import explain as cli_explain
+from fedsim.cli import main as cli
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
 from fedsim.explain import explain
-from fedsim.rng import generator
-from fedsim.run_folder import RunFolder
-from fedsim.types import LocalTraining
+from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 
 SHAPE = (1, 8, 8)

@@ -1,10 +1,10 @@
 import pytest
 
 from fedsim import api
-from fedsim.config import Engine
-from fedsim.errors import ConfigError
-from fedsim.run_folder import RunFolder
-from fedsim.sweeps import Cell, cells, parse_over, sweep
+from fedsim.config import Cell, Engine, cells, parse_over
+from fedsim.core.errors import ConfigError
+from fedsim.run.run_folder import RunFolder
+from fedsim.sweeps import sweep
 from tests.builders import rows_without_seconds
 
 SMALL = (

@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import pytest
 
-from fedsim import audits, sweeps
 from fedsim import config as configs
+from fedsim.audit import table as audits
 from tests.real_data import SHARED
 
 pytestmark = pytest.mark.paper
@@ -26,7 +26,7 @@ def audited(folder):
         pytest.skip(f"no adult in {SHARED}")
     root = ("data.root", str(SHARED / "adult"))
     settings = lambda noise: configs.read(None, SETTINGS, [root, ("defense.dp-sgd.noise", noise)])
-    cells = [sweeps.Cell(str(noise), settings(noise)) for noise in CHOSEN]
+    cells = [configs.Cell(str(noise), settings(noise)) for noise in CHOSEN]
     return {float(told.setting): told for told in audits.audits(cells, folder)}
 
 

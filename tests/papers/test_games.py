@@ -18,8 +18,8 @@ from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets
 from adversary.games.scores import Measured, auroc, information
 from defenses import Defense, dp_sgd
 from fedsim import data
-from fedsim.rng import generator, global_stream
-from fedsim.types import Auxiliary, LocalTraining
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.games.game_cases import error
 from tests.real_data import SHARED
 

@@ -8,7 +8,7 @@ import pytest
 
 from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 from tests.benchmarks.gradient_matching import psnr, victim
 
 pytestmark = pytest.mark.paper

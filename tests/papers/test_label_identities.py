@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls
-from adversary.head import Forward, HeadGradient, forward, read_head
+from adversary.labels.head import Forward, HeadGradient, forward, read_head
 from fedsim import models
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from fedsim.data import digits
-from fedsim.rng import generator
-from fedsim.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.adversary.label_cases import assert_equivariant, client, untrained, zero_head
 from tests.builders import (
     auxiliary_of,

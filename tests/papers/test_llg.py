@@ -3,8 +3,8 @@
 import pytest
 
 from adversary.attacks.llg import llg, llg_plus, llg_star
-from adversary.families import FAMILIES
-from fedsim.rng import generator
+from adversary.grading.families import FAMILIES
+from fedsim.core.rng import generator
 from tests.benchmarks.labels import Cell, trial
 
 pytestmark = pytest.mark.paper

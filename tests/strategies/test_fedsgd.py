@@ -3,7 +3,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 
-from fedsim.wire import from_record, to_record
+from fedsim.core.wire import from_record, to_record
 from strategies import FedSGD
 from tests.builders import grid_of, reply_with
 

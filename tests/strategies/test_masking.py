@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from fedsim.errors import ConfigError
-from fedsim.rng import generator
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator
 from strategies.masking import Protocol, decode, encode, masked, unmasked
 
 SHAPES = [("w", torch.Size([40, 3])), ("b", torch.Size([])), ("n", torch.Size([0]))]

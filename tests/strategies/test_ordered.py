@@ -10,9 +10,9 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUn
 from flwr.superlink.grid import http_grid
 
 import strategies
-from fedsim.engines.grid import SimulationGrid
-from fedsim.errors import RunStopped
-from fedsim.wire import CONFIG, to_record
+from fedsim.core.errors import RunStopped
+from fedsim.core.wire import CONFIG, to_record
+from fedsim.federation.grid import SimulationGrid
 from strategies import OrderedGrid
 from tests.builders import answering, grid_of, reply_with, small_config
 

@@ -5,8 +5,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.serverapp.strategy import FedAvg
 
 import strategies.recording
-from fedsim.types import LocalTraining
-from fedsim.wire import to_record
+from fedsim.core.types import LocalTraining
+from fedsim.core.wire import to_record
 from strategies import Recording, Tape
 from strategies.tape import recorded_clients, recorded_rounds, views
 from tests.builders import grid_of, norms, reply_with

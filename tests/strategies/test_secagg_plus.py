@@ -18,11 +18,11 @@ from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow, SecAggWork
 
 from fedsim import api
 from fedsim.config import Part
-from fedsim.engines.grid import SimulationGrid
-from fedsim.errors import ConfigError
-from fedsim.foreign import App
-from fedsim.rng import generator
-from fedsim.types import LocalTraining
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
+from fedsim.federation.foreign_app import App
+from fedsim.federation.grid import SimulationGrid
 from strategies import Tape
 from strategies.secagg_plus import SecAggPlusRecording
 from strategies.tape import members_of, recorded_clients, recorded_rounds, views
@@ -168,7 +168,7 @@ def test_too_few_shares_leave_no_round_and_say_so(tmp_path, caplog):
 def test_attacks_on_labels_run_on_the_sum_and_others_say_why_not(tmp_path):
     run(tmp_path / "tape", rounds=1)
     for k in range(CLIENTS):
-        from fedsim.files import save_tensors
+        from fedsim.core.files import save_tensors
 
         path = tmp_path / "truth" / "0001" / f"{k}.safetensors"
         save_tensors(path, {"labels": data_of(k)[1]}, {})

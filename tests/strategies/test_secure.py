@@ -7,13 +7,13 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 
-from adversary.head import read_head
-from fedsim.engines.grid import SimulationGrid
-from fedsim.errors import BadRecording, ConfigError, RunStopped
-from fedsim.files import save_tensors
-from fedsim.rng import generator
-from fedsim.types import LocalTraining
-from fedsim.wire import from_record, to_record
+from adversary.labels.head import read_head
+from fedsim.core.errors import BadRecording, ConfigError, RunStopped
+from fedsim.core.files import save_tensors
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
+from fedsim.core.wire import from_record, to_record
+from fedsim.federation.grid import SimulationGrid
 from strategies import FedSGD, Recording, SecureAggregation, Tape
 from strategies.secure import SECURE, masked_reply
 from strategies.tape import cohort_name, members_of, recorded_clients, recorded_rounds, views

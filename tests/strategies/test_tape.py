@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from fedsim.errors import BadRecording
-from fedsim.files import save_tensors
-from fedsim.types import LocalTraining
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import save_tensors
+from fedsim.core.types import LocalTraining
 from strategies import Tape
 from strategies.tape import views
 

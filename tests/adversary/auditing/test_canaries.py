@@ -19,9 +19,9 @@ from adversary.auditing.canaries import (
 )
 from adversary.auditing.sensitivity import Question
 from adversary.games.samplers import Encoding
-from fedsim.data_types import Attribute, Dataset
-from fedsim.params import random_direction
-from fedsim.rng import global_stream
+from fedsim.core.params import random_direction
+from fedsim.core.rng import global_stream
+from fedsim.data.types import Attribute, Dataset
 
 CLIP = 0.5
 

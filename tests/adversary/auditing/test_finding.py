@@ -5,7 +5,7 @@ import pytest
 from adversary.auditing.finding import Finding, Guarantee, check_comparable, refuting
 from defenses import chain, clip, dp_sgd, gaussian
 from defenses.promise import covers, gaussian_epsilon
-from fedsim.types import LocalTraining
+from fedsim.core.types import LocalTraining
 
 FOUND = Finding(
     "mu-gdp", Guarantee.BOUND, 9.27, 1e-5, 0.95, "replace one attribute", 10000, 36.0,

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from adversary.auditing.uploads import Evidence, hear, template
+from clients.canaries import direction, reach, turn
 from defenses import clip, gaussian, sign
-from fedsim.canaries import direction, reach, turn
-from fedsim.rng import generator
-from fedsim.types import LocalTraining, Observation, Update
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining, Observation, Update
 
 LINKS = [clip(bound=0.5), gaussian(std=3.0)]
 LIKE = {"w": torch.zeros(40, 5), "b": torch.zeros(5)}

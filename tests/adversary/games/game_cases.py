@@ -11,8 +11,8 @@ from adversary.games.play import Knowledge, Played, play
 from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets
 from adversary.games.scores import Measured, auroc, macro_auroc
 from defenses import Defense
-from fedsim.rng import generator, global_stream
-from fedsim.types import Auxiliary, LocalTraining
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining
 
 SIZE, NUMBERS = 2000, 6
 ALL = Knowledge()

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from adversary.games import gradients
 from adversary.games.gradients import Reduce, batch_gradients
-from fedsim.rng import generator, global_stream
+from fedsim.core.rng import generator, global_stream
 from tests.builders import same_params
 
 CLASSES, SIDE = 3, 9

@@ -10,7 +10,7 @@ from adversary.games.play import Knowledge
 from adversary.games.predictors import choose
 from adversary.games.samplers import Rules
 from adversary.games.scores import auroc, information
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import error, evidence, flat_noise, played, told
 
 DIMS, BATCH = 8, 4

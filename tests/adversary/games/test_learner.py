@@ -9,8 +9,8 @@ from adversary.games.gradients import batch_gradients
 from adversary.games.learner import Learner
 from adversary.games.samplers import Trials
 from defenses import chain, clip, dp_sgd, freeze, gaussian, prune, sign
-from fedsim.rng import generator
-from fedsim.types import LocalTraining
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
 from tests.adversary.games.game_cases import census, learner
 from tests.builders import norms, same_params
 

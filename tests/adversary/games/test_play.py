@@ -10,8 +10,8 @@ from adversary.games.play import Knowledge, learn, play
 from adversary.games.samplers import GAMES, Rules
 from adversary.games.scores import auroc, information
 from defenses import Defense, clip, gaussian, prune, sign
-from fedsim.rng import generator
-from fedsim.types import LocalTraining
+from fedsim.core.rng import generator
+from fedsim.core.types import LocalTraining
 from tests.adversary.games.game_cases import (
     PRIOR,
     census,

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from adversary.games.evidence import Evidence
 from adversary.games.predictors import LOWEST, choose, combine, learned
 from adversary.games.scores import auroc, information
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import error
 
 ANCHOR = 30.0  # a constant entry, beside which the others' length does not matter

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets, with_label_skew
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import ENCODING, census
 
 SIZE = 60

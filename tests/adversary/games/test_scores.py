@@ -9,7 +9,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from adversary.games.scores import Measured, advantage, auroc, information, macro_auroc, tpr_at
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 
 LISTS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40).filter(
     lambda rows: 0 < sum(mine for _, mine in rows) < len(rows)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsim.rng import generator, global_stream
-from fedsim.types import LocalTraining, Observation, Update, View
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import LocalTraining, Observation, Update, View
 
 CLASSES = 5
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fedsim.rng import global_stream
+from fedsim.core.rng import global_stream
 
 Conv = tuple[int, int, int, int, int]  # in, out, kernel, stride, padding
 SIZE = 32

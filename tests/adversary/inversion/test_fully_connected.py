@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from adversary.inversion.fully_connected import ratios, spear
-from fedsim.rng import generator
+from fedsim.core.rng import generator
 from tests.adversary.inversion.inversion_cases import CLASSES, gradient, net, psnr, sent
 
 FEATURES = 60

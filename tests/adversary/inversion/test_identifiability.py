@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from adversary.inversion.chain import chain
 from adversary.inversion.identifiability import System, metric, system, systems
-from fedsim.rng import global_stream
+from fedsim.core.rng import global_stream
 from tests.adversary.inversion.networks import CONVS, METRIC, named
 
 

@@ -13,7 +13,7 @@ from adversary.inversion.chain import chain
 from adversary.inversion.identifiability import systems
 from adversary.inversion.jacobian import spectrum
 from adversary.inversion.precision import errors, gradients, levels, rounding, signal_to_noise
-from fedsim.rng import generator, global_stream
+from fedsim.core.rng import generator, global_stream
 
 
 def small(*layers, shape=(2, 6, 6), seed=0, classes=5):

@@ -5,11 +5,11 @@ from torch import nn
 from adversary.inversion.local_steps import batches, one_hot, simulated
 from adversary.inversion.rows import Rows, cross_entropy
 from clients.train import train
+from fedsim.core.params import subtract
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.sgd import shuffled
+from fedsim.core.types import LocalTraining
 from fedsim.models import cnn, lenet
-from fedsim.params import subtract
-from fedsim.rng import generator, global_stream
-from fedsim.sgd import shuffled
-from fedsim.types import LocalTraining
 
 
 class Residual(nn.Module):

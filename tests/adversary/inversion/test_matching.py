@@ -7,21 +7,21 @@ from torch import nn
 from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.see_through_gradients import see_through_gradients
+from adversary.grading.leakage import attack_view, build
 from adversary.inversion import through_defenses
 from adversary.inversion.descent import _Pairs, adam, lbfgs
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.matching import DISTANCES, Settings, match, problem_of
 from adversary.inversion.priors import data_range
 from adversary.inversion.through_defenses import straight_through
-from adversary.leakage import attack_view, build
 from clients.train import train
 from defenses.clip import clip
 from defenses.prune import prune
 from defenses.sign import sign
 from fedsim.config import Part
-from fedsim.params import subtract
-from fedsim.rng import generator, global_stream
-from fedsim.types import Auxiliary, LocalTraining
+from fedsim.core.params import subtract
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining
 from tests.builders import observe, plain_gradient, same_params
 
 CLASSES, SHAPE = 4, (1, 6, 6)

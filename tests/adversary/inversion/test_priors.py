@@ -10,8 +10,8 @@ from adversary.inversion.priors import (
     generative,
     total_variation,
 )
-from fedsim.errors import ConfigError
-from fedsim.rng import generator, global_stream
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator, global_stream
 
 SHAPE = (2, 3, 6, 5)
 BOX = torch.zeros(()), torch.ones(())

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.deploy import doors, layout
 from fedsim.deploy.create import create
-from fedsim.errors import BadRecording, ConfigError
 from tests.builders import deployment
 
 

@@ -61,7 +61,7 @@ def bundle(**files):
     return buffer.getvalue()
 
 
-def project(clientapp="fedsim.client_app:app"):
+def project(clientapp="fedsim.federation.client_app:app"):
     return f'[tool.flwr.app.components]\nclientapp = "{clientapp}"\n'
 
 
@@ -77,7 +77,7 @@ def test_the_thin_bundle_is_let_in_and_no_other(tmp_path):
     )
     other = bundle(pyproject_dot_toml=project("somebody.else:app"))
     assert doors.foreign(other) == (
-        "bundle: must use fedsim.client_app:app at this node, got somebody.else:app"
+        "bundle: must use fedsim.federation.client_app:app at this node, got somebody.else:app"
     )
     agent = bundle(pyproject_dot_toml=project() + 'agentapp = "os:system"\n')
     assert "a serverapp and a clientapp alone, got agentapp" in doors.foreign(agent)

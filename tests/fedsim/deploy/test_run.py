@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from typer.testing import CliRunner
 
-from fedsim.cli_deploy import app
+from fedsim.cli.deploy import app
+from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.deploy import run as running
-from fedsim.errors import ConfigError, RunStopped
 from tests.builders import deployment, free_port
 
 

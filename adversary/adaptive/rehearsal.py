@@ -1,0 +1,111 @@
+"""Rehearsals: what the protocol makes of auxiliary examples whose labels are known."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.labels.head import working_copy
+from fedsim.core.params import subtract
+from fedsim.core.rng import global_stream
+from fedsim.core.sgd import descend, mean_gradient, shuffled
+from fedsim.core.types import Auxiliary, Observation
+
+
+def rehearsed_size(observation: Observation) -> int:
+    """Return how many examples to rehearse with: within a fifth of the client's number.
+
+    Clients of about the same size then share their rehearsals; all batches are of one size.
+
+    Raises:
+        ValueError: The client told no number of examples.
+    """
+    told = observation.update.num_examples
+    if told is None:
+        raise ValueError("num_examples: must be told by the client, got none")
+    if observation.local.upload == "gradient":
+        return max(1, round(told / observation.update.num_clients))
+    return round(2 ** (round(2 * math.log2(max(1, told))) / 2))
+
+
+def rehearse(
+    observation: Observation,
+    auxiliary: Auxiliary,
+    counts: Int[Tensor, " classes"],
+    generator: Generator,
+    *,
+    hooked: bool = False,
+) -> Observation:
+    """Do as the client did, with auxiliary examples drawn with these counts.
+
+    Args:
+        observation: As for `rehearse_with`.
+        auxiliary: With inputs and labels.
+        counts: Examples of each class; of a class without any, others stand in.
+        generator: Draws examples, their order, and what dropout leaves out.
+        hooked: As for `rehearse_with`.
+    """
+    inputs, labels = auxiliary.inputs, auxiliary.labels
+    assert inputs is not None
+    assert labels is not None
+    rows = torch.cat([_draw(labels, c, int(n), generator) for c, n in enumerate(counts)])
+    labels = torch.arange(len(counts)).repeat_interleave(counts)
+    return rehearse_with(observation, auxiliary, inputs[rows], labels, generator, hooked=hooked)
+
+
+def rehearse_with(
+    observation: Observation,
+    auxiliary: Auxiliary,
+    inputs: Tensor,
+    labels: Tensor,
+    generator: Generator,
+    *,
+    hooked: bool = False,
+) -> Observation:
+    """Do as the client did, with these examples.
+
+    Args:
+        observation: The weights sent and the protocol; its update is not looked at.
+        auxiliary: The architecture, and the defense where `hooked`.
+        inputs: The examples.
+        labels: Theirs.
+        generator: Draws their order, and what dropout leaves out.
+        hooked: Whether the client trains as the defense says that the adversary knows of.
+    """
+    local, model = observation.local, working_copy(auxiliary, observation.sent)
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    hook = (hooked and auxiliary.defense.gradient) or mean_gradient
+    batches = (hooked and auxiliary.defense.batches) or shuffled
+
+    def gradient(batch: Tensor) -> Sequence[Tensor]:
+        return hook(model, trained, inputs[batch], labels[batch], local, generator)
+
+    with global_stream(int(torch.randint(2**62, (1,), generator=generator)), "rehearsal"):
+        if local.upload == "gradient":
+            delta = dict(zip(trained, gradient(torch.arange(len(labels))), strict=True))
+        else:
+            steps = batches(len(labels), local, generator)
+            descend(list(trained.values()), local, steps, gradient)
+            sent = {name: observation.sent[name] for name in model.state_dict()}
+            delta = subtract(model.state_dict(), sent)
+    delta = {name: value.detach() for name, value in delta.items()}
+    update = replace(observation.update, delta=delta, num_examples=len(labels), num_clients=1)
+    return replace(observation, update=update)
+
+
+def defended(observation: Observation, auxiliary: Auxiliary, generator: Generator) -> Observation:
+    """Return a rehearsed client's observation after the defense that the adversary knows of."""
+    model, defense, delta = auxiliary.model, auxiliary.defense, observation.update.delta
+    own = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
+    changed = {**delta, **defense.apply(own, defense.init(own), generator)[0]}
+    return replace(observation, update=replace(observation.update, delta=changed))
+
+
+def _draw(labels: Int[Tensor, " n"], label: int, count: int, generator: Generator) -> Tensor:
+    """Return rows of one class, with repetition; of any class where there are none of it."""
+    own = torch.nonzero(labels == label)[:, 0]
+    own = own if len(own) else torch.arange(len(labels))
+    return own[torch.randint(len(own), (count,), generator=generator)]

@@ -1,0 +1,231 @@
+"""The linear classification head, where labels leak: found in the model, read from an update."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from adversary.memo import once
+from adversary.steps import mean_weight, num_labels, num_steps
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, Observation, Params
+
+
+@dataclass(frozen=True)
+class Head:
+    """Names of the last linear layer's parameters; `bias` is None for a layer without."""
+
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class HeadGradient:
+    """What an update says of the head, as if all labels had been one batch of summed losses.
+
+    For a label y with probabilities p and features h, one label's share is (p − e_y)·[hᵀ, 1].
+
+    Attributes:
+        observed: The head's weight as it stands in the update.
+        observed_bias: Its bias; None for a head without.
+        scale: From the update to the sum over all labels: labels per step, and for uploaded
+            weights −1/lr and how much momentum and FedProx make a step weigh.
+        total: How many labels there are, one per use of an example.
+        steps: How many batch gradients were summed.
+    """
+
+    observed: Float[Tensor, "classes features"]
+    observed_bias: Float[Tensor, " classes"] | None
+    scale: float
+    total: int
+    steps: int
+
+    @cached_property
+    def weight(self) -> Float[Tensor, "classes features"]:
+        """Sum over labels of (p − e_y)·hᵀ, float64."""
+        return self.observed.double() * self.scale
+
+    @cached_property
+    def bias(self) -> Float[Tensor, " classes"] | None:
+        """Sum over labels of p − e_y, float64."""
+        return None if self.observed_bias is None else self.observed_bias.double() * self.scale
+
+    @cached_property
+    def row_sums(self) -> Float[Tensor, " classes"]:
+        """Sum over labels of (p − e_y)·Σ_d h_d, float64: the `g` of the LLG paper."""
+        return self.observed.sum(dim=1, dtype=torch.float64) * self.scale
+
+
+def find_head(auxiliary: Auxiliary) -> Head:
+    """Return the linear layer whose output the model gives as logits, whatever its name or place.
+
+    The model is run once, on random weights and inputs; log-softmax after the layer is allowed.
+
+    Raises:
+        ValueError: The logits do not come from a linear layer, or the input's shape is not known.
+    """
+    return _traced(auxiliary)[0]
+
+
+def read_head(observation: Observation, auxiliary: Auxiliary) -> HeadGradient:
+    """Read the head's part of an update, and nothing else of it.
+
+    Raises:
+        ValueError: There is no linear head, no number of examples, or the update is not finite.
+    """
+    head, delta = find_head(auxiliary), observation.update.delta
+    weight = delta[head.weight]
+    bias = None if head.bias is None else delta[head.bias]
+    # A sum is not finite where an entry is not; it may overflow only far beyond any gradient.
+    if not torch.isfinite(weight.sum() + (0 if bias is None else bias.sum())):
+        raise ValueError("update: the head's gradient must be finite, got NaN or infinity")
+    local, total, steps = observation.local, num_labels(observation), num_steps(observation)
+    scale = total / steps
+    if local.upload == "weights":
+        scale /= -local.lr * mean_weight(local, steps // observation.update.num_clients)
+    return HeadGradient(weight, bias, scale, total, steps)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a model computes on some inputs: the head's inputs and outputs.
+
+    Attributes:
+        features: h, the head's input.
+        logits: z = W h + b.
+    """
+
+    features: Float[Tensor, "n features"]
+    logits: Float[Tensor, "n classes"]
+
+    @cached_property
+    def probabilities(self) -> Float[Tensor, "n classes"]:
+        """Softmax of the logits, float64."""
+        return self.logits.double().softmax(dim=1)
+
+    @cached_property
+    def sums(self) -> Float[Tensor, " n"]:
+        """Σ_d h_d, float64: the `O` of the LLG paper."""
+        return self.features.sum(dim=1, dtype=torch.float64)
+
+
+def forward(auxiliary: Auxiliary, state: Params, inputs: Tensor, batch_size: int = 500) -> Forward:
+    """Run the model in `state` on inputs, in training mode as clients do.
+
+    Args:
+        auxiliary: The architecture; its own weights are left alone.
+        state: All parameters and buffers.
+        inputs: Examples, shape (n, *input_shape).
+        batch_size: Matters to models with batch statistics only; a client's own is best there.
+    """
+    model = working_copy(auxiliary, state)
+    inputs = inputs.to(_dtype(model))
+    with global_stream(0, "forward"):  # dropout draws the same mask every time
+        parts = [_run(model, batch)[0] for batch in inputs.split(batch_size)]
+    return Forward(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def working_copy(auxiliary: Auxiliary, state: Params) -> nn.Module:
+    """Return the adversary's own copy of the model, in training mode and in `state`.
+
+    There is one; the next call changes it.
+    """
+    _, model = _traced(auxiliary)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            value.copy_(state[name])
+    return model
+
+
+@once()
+def auxiliary_forward(auxiliary: Auxiliary, state: Params) -> Forward:
+    """Return what a global model computes on the auxiliary inputs, once for all clients."""
+    assert auxiliary.inputs is not None
+    return forward(auxiliary, state, auxiliary.inputs)
+
+
+@once()
+def noise_forward(auxiliary: Auxiliary, state: Params, *, count: int = 500) -> Forward:
+    """Return what a global model computes on uniform noise in [0, 1], once for all clients."""
+    stream = generator(0, "noise inputs")
+    return forward(auxiliary, state, torch.rand(count, *input_shape(auxiliary), generator=stream))
+
+
+def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
+    """Return the shape of one example.
+
+    Raises:
+        ValueError: Neither the shape nor an example is known.
+    """
+    if auxiliary.input_shape is not None:
+        return auxiliary.input_shape
+    if auxiliary.inputs is None:
+        raise ValueError("auxiliary.input_shape: must be given where there are no inputs, got none")
+    return tuple(auxiliary.inputs.shape[1:])
+
+
+class _LinearCalls(TorchFunctionMode):
+    """Keeps (input, weight, bias) and the output of every linear map computed inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[tuple[Any, ...], Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is functional.linear:
+            inputs = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
+            call = tuple(inputs.get(name) for name in ("input", "weight", "bias"))
+            self.calls.append((call, output))
+        return output
+
+
+def _run(model: nn.Module, inputs: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Any, Any] | None]:
+    """Return (features, logits) of the head, and its weight and bias; None where there is none."""
+    with torch.no_grad(), _LinearCalls() as linear:
+        result = model(inputs)
+        for (features, weight, bias), output in reversed(linear.calls):
+            if output.shape != result.shape:
+                continue
+            same = torch.equal(output, result)
+            if same or torch.allclose(output.log_softmax(dim=-1), result, atol=1e-5):
+                return (features, output), (weight, bias)
+    return (result, result), None
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
+
+
+@once()
+def _traced(auxiliary: Auxiliary) -> tuple[Head, nn.Module]:
+    """Return the head, and a copy of the model to work with."""
+    model = copy.deepcopy(auxiliary.model).train()
+    stream = generator(0, "trace")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # As layers are initialised, so that nothing saturates and no two outputs agree.
+            size = max(1, parameter[0].numel()) if parameter.ndim > 1 else 1
+            parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
+    inputs = torch.rand(2, *input_shape(auxiliary), generator=stream).to(_dtype(model))
+    with global_stream(0, "trace"):
+        (_, logits), found = _run(model, inputs)
+    classes = auxiliary.num_classes
+    if found is None or logits.shape != (2, classes):
+        raise ValueError(
+            f"model: must end in a linear layer of {classes} outputs that are its logits, got none"
+        )
+    names = {id(value): name for name, value in model.named_parameters()}
+    weight, bias = (names.get(id(value)) for value in found)
+    if weight is None:
+        raise ValueError("model: the last layer's weight must be a parameter, got a computed one")
+    return Head(weight, bias), model

@@ -1,0 +1,218 @@
+"""What one example of each class adds to the head's gradient: mean and covariance, in a sketch.
+
+An example's share of the head's gradient is a ⊗ [h, 1] with a = p − target, far too many numbers
+for a covariance. The sketch keeps, for each class's row, the bias entry, the row sum and the row's
+projections on the features' principal directions.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from adversary.labels.head import Forward, HeadGradient, auxiliary_forward
+from adversary.memo import once
+from fedsim.core.types import Auxiliary, Params
+
+DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than one direction
+CERTAIN = 1e-3  # of a coordinate's spread is its scale where no class has a spread of its own
+STAND_INS = 1000  # inputs for all classes without any of their own
+TENSOR_LIMIT = 2**27  # bytes of covariances, one per class; beyond it they are pooled
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A linear map from a head's gradient to few numbers.
+
+    Attributes:
+        directions: Per class, directions in feature space; the rows of a masked head lack the
+            entries that are masked. One matrix for all classes where nothing is masked.
+        bias: Per class, 1 where the bias entry counts; None for a head without.
+        scale: Standard deviation of each kept coordinate within classes, of auxiliary examples.
+        kept: Which coordinates vary at all.
+    """
+
+    directions: Float[Tensor, "rows features dims"]
+    bias: Float[Tensor, " classes"] | None
+    scale: Float[Tensor, " kept"]
+    kept: Bool[Tensor, " coordinates"]
+
+    def of_gradient(self, head: HeadGradient) -> Float[Tensor, " kept"]:
+        """Sketch what was observed."""
+        if len(self.directions) == 1:
+            rows = head.weight @ self.directions[0]
+        else:
+            rows = torch.einsum("cd,cdk->ck", head.weight, self.directions)
+        if head.bias is not None and self.bias is not None:
+            rows = torch.cat([rows, (head.bias * self.bias).unsqueeze(1)], dim=1)
+        return rows.flatten()[self.kept] / self.scale
+
+    def of_examples(
+        self, there: Forward, labels: Int[Tensor, " n"], smoothing: float
+    ) -> Float[Tensor, "n kept"]:
+        """Sketch the share of every example."""
+        return self.raw(there, labels, smoothing)[:, self.kept] / self.scale
+
+    def raw(
+        self, there: Forward, labels: Int[Tensor, " n"], smoothing: float
+    ) -> Float[Tensor, "n coordinates"]:
+        """Sketch, before coordinates are chosen and scaled."""
+        a = _residuals(there, labels, smoothing)
+        h = there.features.double()
+        if len(self.directions) == 1:
+            rows = a.unsqueeze(2) * (h @ self.directions[0]).unsqueeze(1)
+        else:
+            rows = a.unsqueeze(2) * torch.einsum("nd,cdk->nck", h, self.directions)
+        if self.bias is not None:
+            rows = torch.cat([rows, (a * self.bias).unsqueeze(2)], dim=2)
+        return rows.flatten(1)
+
+    def noise(self, classes: int) -> Float[Tensor, " kept"]:
+        """Return the variance of each coordinate under noise of variance 1 on every entry."""
+        squares = self.directions.square().sum(dim=1).expand(classes, -1)
+        if self.bias is not None:
+            squares = torch.cat([squares, self.bias.unsqueeze(1)], dim=1)
+        return squares.flatten()[self.kept] / self.scale.square()
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one example's sketched share, per class.
+
+    Attributes:
+        means: Column c is the mean over class c.
+        covariances: Within each class; a single one, pooled, where there are too many classes.
+        counts: Auxiliary examples per class, at least 1.
+    """
+
+    means: Float[Tensor, "kept classes"]
+    covariances: Float[Tensor, "groups kept kept"]
+    counts: Float[Tensor, " classes"]
+
+    def covariance(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, "kept kept"]:
+        """Return Σ_c weights_c · covariance_c."""
+        if len(self.covariances) == 1:
+            return weights.sum() * self.covariances[0]
+        return torch.einsum("c,cij->ij", weights, self.covariances)
+
+    def middle(self, other: "Moments") -> "Moments":
+        """Return the average of two models' moments: the trapezoid rule along training."""
+        return Moments(
+            (self.means + other.means) / 2, (self.covariances + other.covariances) / 2, self.counts
+        )
+
+
+@once()
+def with_every_class(auxiliary: Auxiliary) -> Auxiliary:
+    """Give each class without an auxiliary example all the others' inputs, under its own label.
+
+    What a wrong label does to the head depends little on the input that carries it; a class of
+    which nothing is known would otherwise seem to do nothing.
+    """
+    inputs, labels = auxiliary.inputs, auxiliary.labels
+    assert inputs is not None
+    assert labels is not None
+    seen = torch.bincount(labels, minlength=auxiliary.num_classes) > 0
+    missing = torch.nonzero(~seen)[:, 0]
+    if not len(missing):
+        return auxiliary
+    count = min(len(labels), max(10, STAND_INS // len(missing)))
+    some = torch.linspace(0, len(labels) - 1, count).long()
+    labels = torch.cat([labels, missing.repeat_interleave(len(some))])
+    inputs = torch.cat([inputs, *[inputs[some]] * len(missing)])
+    return replace(auxiliary, inputs=inputs, labels=labels)
+
+
+@once()
+def start_moments(
+    auxiliary: Auxiliary, sent: Params, *, smoothing: float, bias: bool
+) -> tuple[Sketch, Moments]:
+    """Return sketch and moments of a global model, once for all clients."""
+    return fit(auxiliary, auxiliary_forward(auxiliary, sent), smoothing, bias=bias)
+
+
+def fit(
+    auxiliary: Auxiliary,
+    there: Forward,
+    smoothing: float,
+    *,
+    bias: bool,
+    mask: tuple[Tensor, Tensor | None] | None = None,
+) -> tuple[Sketch, Moments]:
+    """Choose a sketch for a model and measure its moments on auxiliary data.
+
+    Args:
+        auxiliary: With labels.
+        there: What the model computes on the auxiliary inputs.
+        smoothing: Label smoothing ε.
+        bias: Whether the head has one.
+        mask: Which entries of the head's weight and bias were uploaded; None for all.
+    """
+    assert auxiliary.labels is not None
+    classes = there.logits.shape[1]
+    principal = max(1, DIMENSIONS // classes - 1 - bias)
+    directions = _directions(there.features.double(), principal).unsqueeze(0)
+    ones = torch.ones(classes, dtype=torch.float64) if bias else None
+    if mask is not None:
+        directions = directions * mask[0].double().unsqueeze(2)
+        ones = None if mask[1] is None else mask[1].double()
+    coordinates = classes * (directions.shape[2] + bias)
+    unscaled = Sketch(
+        directions, ones, torch.ones(coordinates), torch.ones(coordinates, dtype=torch.bool)
+    )
+    shares = unscaled.raw(there, auxiliary.labels, smoothing)
+    scale = _within(shares, auxiliary.labels, classes)[1].square().mean(dim=0).sqrt()
+    # What differs between classes and not within, like the bias of a zero head, tells the most.
+    overall = shares.std(dim=0, unbiased=False)
+    scale = torch.where(scale <= 1e-9 * overall.max(), CERTAIN * overall, scale)
+    kept = scale > 1e-9 * scale.max().clamp(min=1e-300)
+    sketch = Sketch(directions, ones, scale[kept], kept)
+    return sketch, measure(shares[:, kept] / scale[kept], auxiliary.labels, classes)
+
+
+def measure(shares: Float[Tensor, "n kept"], labels: Int[Tensor, " n"], classes: int) -> Moments:
+    """Return mean and covariance of sketched shares per class."""
+    means, rest, counts = _within(shares, labels, classes)
+    size = shares.shape[1]
+    if classes * size * size * 8 > TENSOR_LIMIT:
+        covariances = (rest.T @ rest / max(1, len(rest) - classes)).unsqueeze(0)
+    else:
+        covariances = torch.stack([
+            rest[labels == c].T @ rest[labels == c] / (counts[c] - 1).clamp(min=1)
+            for c in range(classes)
+        ])  # fmt: skip
+    spread = covariances.diagonal(dim1=1, dim2=2)
+    spread.add_((spread.mean(dim=0) < 1e-12).double())
+    return Moments(means.T.contiguous(), covariances, counts)
+
+
+def _within(
+    shares: Float[Tensor, "n dims"], labels: Int[Tensor, " n"], classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return class means, each example's distance to its own, and examples per class."""
+    counts = torch.bincount(labels, minlength=classes).double().clamp(min=1)
+    sums = torch.zeros(classes, shares.shape[1], dtype=torch.float64)
+    means = sums.index_add_(0, labels, shares) / counts.unsqueeze(1)
+    return means, shares - means[labels], counts
+
+
+def _residuals(
+    there: Forward, labels: Int[Tensor, " n"], smoothing: float
+) -> Float[Tensor, "n classes"]:
+    """Return p − target for every example."""
+    residuals = there.probabilities - smoothing / there.logits.shape[1]
+    residuals[torch.arange(len(labels)), labels] -= 1 - smoothing
+    return residuals
+
+
+def _directions(h: Float[Tensor, "n features"], principal: int) -> Float[Tensor, "features dims"]:
+    """Return the direction of the row sum and the features' principal directions."""
+    features = h.shape[1]
+    ones = torch.full((features, 1), features**-0.5, dtype=torch.float64)
+    count = min(principal, features)
+    if count == 0:
+        return ones
+    centred = h - h.mean(dim=0)
+    vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors
+    return torch.cat([ones, vectors[:, -count:].flip(1)], dim=1)

@@ -1,0 +1,57 @@
+"""How well scores tell members from others of the same class."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def within_classes(guess: Tensor, members: Tensor, classes: Tensor) -> dict[str, float]:
+    """Score membership within classes, so that knowing a client's labels buys nothing.
+
+    Clients differ in their labels: who knows which classes a client has tells its examples from
+    others without any trace of a single one. Each candidate's score is therefore replaced by its
+    rank among the class's non-members (other clients' rows and test rows), as the share of them
+    that it beats, where a tie counts half. Equal scores, the blind guess, have an AUROC of exactly
+    0.5 then, whatever the labels.
+
+    Args:
+        guess: A real score per candidate, higher for a member, shape (m,).
+        members: Whether each candidate is one, shape (m,).
+        classes: Its label, shape (m,).
+
+    Returns:
+        `auroc`: the mean rank of members. It is the mean over classes of the AUROC in a class,
+        weighted by its number of members.
+        `advantage`: max_t TPR − FPR with a threshold t on ranks, classes weighted in the same way.
+        As a maximum it is never negative: about 0.63/√k for scores that mean nothing, where k
+        members are few among many non-members.
+        Classes without both are left out; both values are NaN where no class has both.
+    """
+    rank, others = _ranks(guess, members, classes)
+    count = torch.bincount(classes[members], minlength=len(others))
+    graded = ((count > 0) & (others > 0))[classes]
+    inside, outside = members & graded, ~members & graded
+    total = int(inside.sum())
+    if not total:
+        return {"auroc": math.nan, "advantage": math.nan}
+    share = count / (total * others.clamp(min=1)).double()  # of FPR, per non-member of a class
+    step = inside.double() / total - share[classes] * outside
+    levels, place = rank[graded].unique(return_inverse=True)
+    rates = torch.zeros_like(levels).index_add_(0, place, step[graded]).flip(0).cumsum(0)
+    return {
+        "auroc": float(rank[inside].mean()),
+        "advantage": max([0.0, *rates[:-1].tolist()]),  # the last names all: TPR = FPR
+    }
+
+
+def _ranks(guess: Tensor, members: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of its class's non-members that each candidate beats, and their numbers."""
+    order = guess.unique(return_inverse=True)[1]
+    start = classes * len(guess)
+    keys = (start + order)[~members].sort().values  # by class, then by score
+    first = torch.searchsorted(keys, start)
+    beaten = torch.searchsorted(keys, start + order) - first
+    reached = torch.searchsorted(keys, start + order, right=True) - first
+    others = torch.bincount(classes[~members], minlength=int(classes.max()) + 1)
+    return (beaten + reached).double() / (2 * others)[classes], others

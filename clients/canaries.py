@@ -1,0 +1,137 @@
+"""Canaries that consenting clients of a federation carry, so that its ε can be audited.
+
+All of a canary is public but a fair coin, which its client draws once for the whole run and keeps
+with its ground truth. Where an ε hides a whole client, the client uploads a random direction
+instead of what it would have trained, forwards or backwards by its coin. Where an ε hides single
+examples, random records stand beside the client's own, each in its data or not by a coin of its
+own; it has a place among them either way, so that no rate and no number of examples tells.
+
+Every second round the direction is turned round: noise that is used again cancels then.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from defenses import links
+from defenses.defense import Batches, Defense
+from defenses.promise import Promise, Relation
+from fedsim.config import Config
+from fedsim.core.params import add, random_direction
+from fedsim.core.rng import generator
+from fedsim.core.sgd import shuffled
+from fedsim.core.types import LocalTraining, Params
+
+UPDATE: Relation = "replace all of one client's data"
+RECORD: Relation = "add or remove one example"
+LIT = 0.1  # share of the values of an image that are 1
+REACH = 2.0  # a canary's norm in units of the bound on it, so that a missing clip shows
+
+
+def audited(defense: Defense) -> Promise | None:
+    """Return the promise that canaries are held against; None where none is made of neighbours."""
+    found = (defense.promise.about(relation) for relation in (UPDATE, RECORD))
+    return next((promise for promise in found if promise is not None), None)
+
+
+def carried(config: Config, defense: Defense, client: str) -> Relation | None:
+    """Return what a client carries in a run: its update, records, or None."""
+    if not client.isdigit() or int(client) >= config.audit.clients:
+        return None
+    promise = audited(defense)
+    return None if promise is None else promise.relation
+
+
+def num_records(config: Config, defense: Defense, client: str) -> int:
+    """Return how many records stand beside a client's own, in its data or not."""
+    return config.audit.records if carried(config, defense, client) == RECORD else 0
+
+
+def num_coins(config: Config, defense: Defense, client: str) -> int:
+    """Return how many coins a client keeps."""
+    return num_records(config, defense, client) or 1
+
+
+def tossed(count: int, coins: Generator) -> Bool[Tensor, " m"]:
+    """Return fair coins."""
+    return torch.rand(count, generator=coins) < 0.5
+
+
+def reach(chained: Sequence[Defense]) -> float:
+    """Return the norm of update canaries: beyond what the links before the noise let through.
+
+    Infinite where they bound nothing.
+    """
+    bound = math.inf
+    for link in chained:
+        if link.noise and math.isfinite(bound):
+            break
+        bound = link.bound(bound)
+    return REACH * bound
+
+
+def direction(like: Params, seed: int, client: str) -> dict[str, Tensor]:
+    """Return a client's public direction: random, of norm 1 over all tensors together."""
+    return random_direction(like, generator(seed, "canary", client))
+
+
+def turn(round_: int) -> int:
+    """Return which way round directions are taken in a round: 1, and −1 in every second."""
+    return 1 if round_ % 2 else -1
+
+
+def records(
+    shape: Sequence[int], num_classes: int, count: int, seed: int, client: str
+) -> tuple[Float[Tensor, "m *shape"], Int[Tensor, " m"]]:
+    """Return a client's public canary records: normal noise, for images sparse, and random labels.
+
+    Of two images a tenth of whose values are 1 hardly any is 1 in both, so that their gradients
+    point apart; those of grey noise are all alike.
+    """
+    stream = generator(seed, "canary", client)
+    if len(shape) == 3:
+        inputs = (torch.rand(count, *shape, generator=stream) < LIT).float()
+    else:
+        inputs = torch.randn(count, *shape, generator=stream)
+    return inputs, torch.randint(num_classes, (count,), generator=stream)
+
+
+def beside(
+    inputs: Tensor, labels: Tensor, num_classes: int, count: int, seed: int, client: str
+) -> tuple[Tensor, Tensor]:
+    """Return a client's examples with its canary records after them, absent ones included."""
+    theirs = records(inputs.shape[1:], num_classes, count, seed, client)
+    return torch.cat([inputs, theirs[0]]), torch.cat([labels, theirs[1]])
+
+
+def without_absent(batches: Batches | None, present: Bool[Tensor, " n"]) -> Batches:
+    """Return batches drawn over every place, from which absent records are taken out."""
+
+    def drawn(count: int, local: LocalTraining, coins: Generator) -> list[Tensor]:
+        steps = (batches or shuffled)(count, local, coins)
+        return [batch[present[batch]] for batch in steps]
+
+    return drawn
+
+
+def uploaded(
+    sent: Params, names: Sequence[str], config: Config, *, client: str, round_: int, coin: bool
+) -> dict[str, Tensor]:
+    """Return what a client puts through its defenses in place of a trained state.
+
+    Args:
+        sent: The state the server sent, buffers included, in the client's own types.
+        names: Its trainable parameters.
+        config: The run's, with the client's defenses.
+        client: Whose direction.
+        round_: The round.
+        coin: Forwards, or backwards.
+    """
+    moved = {name: sent[name] for name in names}
+    scale = reach(links(config.defense)) * turn(round_) * (1 if coin else -1)
+    canary = {n: scale * v for n, v in direction(moved, config.seed, client).items()}
+    weights = config.local_training().upload == "weights"
+    return {**sent, **(add(moved, canary) if weights else canary)}

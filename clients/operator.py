@@ -1,0 +1,246 @@
+"""What a client's own operator decides, whatever the server asks for: data, defenses, code.
+
+The operator's settings stand in the node's config (`flower-supernode --node-config FILE.toml`),
+which the server neither sees nor writes:
+
+    partition-id    which client this is
+    data-root       folder of the data, in place of the run's data.root
+    own-data        true: every training row in it is this client's
+    defense         a TOML file, or TOML text, with [[defense]] tables as in a run's config
+    allow           names of parts with code of their own, "package.module:name, …"
+    seed            of the defenses' coins; only to repeat an experiment
+    truth           folder for this client's ground truth
+    consent-audit   true: a run that is audited may have this client carry canaries; without, it
+                    trains as always, keeps no coins, and the audit does not count it
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Generator, Tensor, nn
+
+import defenses
+from defenses import Defense
+from fedsim import config as configs
+from fedsim import data, models
+from fedsim.config import Config, Part
+from fedsim.core.errors import ConfigError, FedsimError
+from fedsim.core.rng import generator, secret_generator
+
+SIMULATED = "simulated"  # in the node's config: one process plays every party
+
+
+class Refused(FedsimError):
+    """What the operator of a client does not let the server have; the server is told why."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A node's config, read and checked.
+
+    Attributes:
+        client: Number of the client that this node is.
+        root: Folder of its data; None where the run's config may say.
+        own_data: Whether every training row in it is this client's.
+        defense: TOML text with the defenses that it insists on; empty without.
+        allowed: Names of parts outside fedsim that a run may use.
+        seed: Of the defenses' coins; None for new ones from the system.
+        simulated: Whether no server is there to keep anything from.
+        consents: Whether it carries canaries in a run that is audited.
+    """
+
+    client: str
+    root: str | None = None
+    own_data: bool = False
+    defense: str = ""
+    allowed: tuple[str, ...] = ()
+    seed: int | None = None
+    simulated: bool = False
+    consents: bool = False
+
+    def coins(self, run_seed: int, *names: object) -> Generator:
+        """Return the randomness that must not be known to the server, such as a defense's noise.
+
+        In a simulation it comes from the run's seed, so that a run can be repeated.
+        """
+        seed = run_seed if self.simulated and self.seed is None else self.seed
+        return secret_generator() if seed is None else generator(seed, *names)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same names give the same coins again."""
+        return self.simulated or self.seed is not None
+
+
+def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator:
+    """Return what a node's config says.
+
+    Raises:
+        Refused: A value is of the wrong kind, or the file of defenses cannot be read.
+    """
+    seed, own = node.get("seed"), node.get("own-data", False)
+    consents = node.get("consent-audit", False)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise Refused(f"node seed: must be a whole number, got {seed!r}")
+    if not isinstance(own, bool):
+        raise Refused(f"node own-data: must be true or false, got {own!r}")
+    if not isinstance(consents, bool):
+        raise Refused(f"node consent-audit: must be true or false, got {consents!r}")
+    if "partition-id" not in node:
+        raise Refused("node partition-id: must be given")
+    root = str(node.get("data-root", "")) or None
+    if own and root is None:
+        raise Refused("node own-data: must stand beside data-root, got none")
+    simulated = simulated or bool(node.get(SIMULATED))
+    return Operator(
+        client=str(node["partition-id"]), root=root, own_data=own,
+        defense=_defense_text(str(node.get("defense", ""))),
+        allowed=tuple(name.strip() for name in str(node.get("allow", "")).split(",")),
+        seed=seed, simulated=simulated, consents=consents or simulated,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a run needs at a client, as its operator lets it.
+
+    Attributes:
+        config: The run's, with the operator's data and defenses.
+    """
+
+    config: Config
+    federated: data.Federated
+    model: nn.Module
+    trainable: tuple[str, ...]
+    defense: Defense
+    own_data: bool = False
+
+    def rows(self, client: str) -> Tensor:
+        """Return the rows of the training set that are a client's."""
+        if self.own_data:
+            return self.federated.clients[0]
+        if int(client) >= len(self.federated.clients):
+            raise Refused(
+                f"node partition-id: must be below federation.clients = "
+                f"{len(self.federated.clients)}, got {client}"
+            )
+        return self.federated.clients[int(client)]
+
+
+def site(text: str, operator: Operator) -> Site:
+    """Return what a run asks for, where the operator lets it.
+
+    Clients of one process share it.
+
+    Args:
+        text: The run's config as JSON.
+        operator: Of this node.
+
+    Raises:
+        Refused: The run asks for other defenses than the operator's, or for code of its own.
+        ConfigError: The config or the data are not what they must be.
+    """
+    return _site(text, operator.root, operator.own_data, operator.defense,
+                 None if operator.simulated else operator.allowed)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _site(
+    text: str, root: str | None, own_data: bool, defense: str, allowed: tuple[str, ...] | None
+) -> Site:
+    asked, own = configs.parse_json(text), parse_defense(defense)
+    if allowed is not None:
+        _check_code(asked, {*allowed, *(part.name for part in own)})
+        if asked.federation.secure_aggregation:
+            raise Refused(
+                "federation.secure_aggregation: must be false between real machines, where the "
+                "server could take its simulated masks off"
+            )
+    changes: dict[str, object] = {"defense": agreed(asked.defense, own)}
+    if root is not None:
+        changes["data"] = asked.data.model_copy(update={"root": root})
+    if own_data:  # all of it, whatever the run would take of its own
+        whole = {"root": root, "limit": None, "users": None, "partition": "iid"}
+        changes["data"] = asked.data.model_copy(update=whole)
+    config = asked.model_copy(update=changes)
+    federated = data.alone(config) if own_data else data.federate(config)
+    dataset = federated.dataset
+    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    built = defenses.build(config.defense)
+    if own:  # what the run lists was checked by its server
+        try:
+            built.check(model, config.local_training(), [len(rows) for rows in federated.clients])
+        except ValueError as error:
+            raise Refused(f"node defense.{error}") from None
+    return Site(config, federated, model, models.trainable(model), built, own_data)
+
+
+def agreed(asked: tuple[Part, ...], own: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the defenses that a client applies.
+
+    A run that lists none gets the operator's; one that lists others than the operator's is
+    refused, whether they look stronger or weaker: which of two is stronger is for the operator
+    to say.
+
+    Raises:
+        Refused: Both list defenses, and they differ.
+    """
+    if own and asked and asked != own:
+        raise Refused(f"defense: must be this node's {described(own)}, got {described(asked)}")
+    return own or asked
+
+
+def parse_defense(text: str) -> tuple[Part, ...]:
+    """Return the defenses in TOML text, none in an empty one.
+
+    Raises:
+        Refused: It is not TOML, or lists no defense, or something else.
+    """
+    if not text:
+        return ()
+    try:
+        tables = tomllib.loads(text)
+        if set(tables) != {"defense"}:
+            got = ", ".join(tables) or "nothing"
+            raise Refused(f"node defense: must hold [[defense]] tables and no more, got {got}")
+        parts = configs.parse(tables).defense
+        defenses.build(parts)
+    except (tomllib.TOMLDecodeError, ConfigError) as error:
+        raise Refused(f"node defense: must be valid ({error})") from None
+    if not parts:
+        raise Refused("node defense: must list a defense, got none")
+    return parts
+
+
+def described(parts: Iterable[Part]) -> str:
+    """Return defenses in their order with their options, on one line."""
+    texts = []
+    for part in parts:
+        options = ", ".join(f"{key}={value}" for key, value in part.options.items())
+        texts.append(f"{part.name}({options})")
+    return " → ".join(texts) or "none"
+
+
+def _defense_text(told: str) -> str:
+    """Return TOML text itself, or that in the file it names."""
+    if not told.strip() or "=" in told or "[" in told:
+        return told.strip()
+    try:
+        text = Path(told).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise Refused(f"node defense: must be a readable TOML file, got '{told}'") from None
+    if not text:
+        raise Refused(f"node defense: must list a defense, got an empty file '{told}'")
+    return text
+
+
+def _check_code(asked: Config, allowed: Iterable[str]) -> None:
+    """Let a server choose among the parts installed here, and nothing else to import."""
+    names = [("data.name", asked.data.name), ("model.name", asked.model.name)]
+    names += [("defense.name", part.name) for part in asked.defense]
+    for key, name in names:
+        if ":" in name and name not in allowed:
+            raise Refused(f"{key}: must be fedsim's own or allowed by this node, got '{name}'")

@@ -1,0 +1,229 @@
+"""What the command line prints of attacks: a line per round as it ends, and their means."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.core.catalog import find, with_extensions
+from fedsim.core.units import name_of, written
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROUND, SECONDS, COLUMN = "round  accuracy", "   seconds", 12
+
+
+class Rounds:
+    """A line per round as it ends, never wider than the terminal, and a bar below them.
+
+    Args:
+        config: What runs.
+        target: Where to.
+        console: Where it is printed.
+        quiet: Print nothing.
+    """
+
+    def __init__(self, config: Any, target: Path, console: "Console", *, quiet: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.config, self.target, self.console, self.quiet = config, target, console, quiet
+        self.attacks = [part.name for part in config.attack]
+        self.shown = columns_that_fit(self.attacks, console.width)
+        columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=quiet)
+        self.started = False
+
+    def __enter__(self) -> "Rounds":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def warn(self, plan: Any) -> None:
+        """Say before hours are spent why reconstructions will be hard, where any are asked for."""
+        if self.quiet or all(attack.family != "reconstruction" for attack in plan.attacks):
+            return
+        from statistics import median
+
+        from fedsim.explain import hindrances
+
+        sizes = [len(rows) for rows in plan.federated.clients]
+        shape = plan.federated.dataset.input_shape
+        local, weights = plan.local, plan.model.state_dict()
+        for it in hindrances(plan.model, weights, shape, local, int(median(sizes))):
+            self.console.print(f"reconstruction: {it}", style="yellow", markup=False)
+
+    def show(self, told: Any) -> None:
+        """Print one finished round."""
+        if self.quiet:
+            self.started = True
+            return
+        if not self.started:
+            self._start()
+        self.bar.update(self.task, completed=told.number)
+        cells = self._cells(told.leakage)
+        accuracy = percent(told.accuracy)
+        self.bar.console.print(f"{told.number:>5}{accuracy:>10}{cells}{told.seconds:>10.2f}")
+        for client, reason in told.failures[:3]:
+            self.bar.console.print(
+                f"       client {client} failed: {reason}", style="yellow", markup=False
+            )
+        if len(told.failures) > 3:
+            self.bar.console.print(f"       and {len(told.failures) - 3} more", style="yellow")
+
+    def _start(self) -> None:
+        """Print the head of the table, once there is something to put under it."""
+        self.started = True
+        federation, data = self.config.federation, self.config.data
+        self.console.print(
+            f"{data.name} · {self.config.model.name} · {federation.strategy} · "
+            f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
+            soft_wrap=True,
+        )
+        names = "".join(f"{_head(name):>{_width(name)}}" for name in self.shown)
+        first = _metric(self.attacks[0]).upper() if self.attacks else ""
+        if len(self.shown) < len(self.attacks):
+            names += f"{'best ' + first:>{_best_width(self.attacks)}}"
+        names += f"{'blind ' + first:>{COLUMN}}" if self.attacks else ""
+        self.console.print(f"{ROUND}{names}{SECONDS}", style="bold")
+        self.task = self.bar.add_task("", total=federation.rounds)
+        self.bar.start()
+
+    def _cells(self, leakage: Mapping[str, tuple[float, float]]) -> str:
+        """Return the attacks' part of a line; the best by name where not all are shown.
+
+        The best and the blind guess are those of the first attack's metric.
+        """
+        values = {name: leakage[name][0] for name in self.attacks if name in leakage}
+        texts = {name: written(_metric(name), values.get(name)) for name in self.attacks}
+        cells = "".join(f"{texts[name]:>{_width(name)}}" for name in self.shown)
+        first = _metric(self.attacks[0]) if self.attacks else ""
+        alike = [name for name in values if _metric(name) == first]
+        if len(self.shown) < len(self.attacks):
+            best = best_of({name: values[name] for name in alike})
+            text = f"{best} {texts[best]}" if best else percent(None)
+            cells += f"{text:>{_best_width(self.attacks)}}"
+        blind = next((leakage[name][1] for name in alike), None)
+        return cells + (f"{written(first, blind):>{COLUMN}}" if first else "")
+
+
+def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
+    """Return the attacks, from the first, that have a column of their own in a terminal."""
+    room = width - len(ROUND) - len(SECONDS) - COLUMN
+    if sum(map(_width, attacks)) <= room:
+        return list(attacks)
+    room -= _best_width(attacks)
+    shown: list[str] = []
+    for name in attacks:
+        room -= _width(name)
+        if room < 0:
+            break
+        shown.append(name)
+    return shown
+
+
+def best_of(values: Mapping[str, float]) -> str | None:
+    """Return the attack with the largest value; a baseline only where there is nothing else."""
+    from adversary.attacks import ATTACKS
+
+    real = [name for name in values if name not in ATTACKS or not ATTACKS[name].baseline]
+    return max(real or values, key=lambda name: values[name], default=None)
+
+
+def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> None:
+    """Print the means of `api.means`: a table per family, with a row per attack, by skill."""
+    from adversary.grading.families import FAMILIES
+
+    attacks: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in means:
+        attacks.setdefault(row["attack"], {})[row["metric"]] = row
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for name, rows in attacks.items():
+        families = FAMILIES.values()
+        known = (tuple(dict.fromkeys(family.metrics + family.pooled)) for family in families)
+        orders = (metrics for metrics in known if set(metrics) == {*rows})
+        tables.setdefault(next(orders, tuple(sorted(rows))), []).append(name)
+    for metrics, names in tables.items():
+        by = "skill" if "skill" in metrics else metrics[0]
+        value = {name: attacks[name][by]["value"] for name in names}
+        names.sort(key=lambda name: -value[name] if value[name] is not None else float("inf"))
+        console.print(_table(metrics, {name: attacks[name] for name in names}))
+
+
+def audit_line(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the largest bound of the last audit beside what theory claims; None without any."""
+    bounds = [row for row in rows if row["metric"] == "epsilon_lower" and row["value"] is not None]
+    if not bounds:
+        return None
+    best = max(bounds, key=lambda row: row["value"])
+    return (
+        f"ε ≥ {best['value']:.3g} by {best['attack']} until round {best['round']}, where theory "
+        f"claims at most {best['theory']:.3g}"
+    )
+
+
+def percent(value: float | None) -> str:
+    """Return a share as text."""
+    return written("", value)
+
+
+def _table(metrics: Sequence[str], attacks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("attack")
+    heads = [name_of(metric) for metric in metrics]
+    for head in (heads[0], "blind", *heads[1:], "ms"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, rows in attacks.items():
+        values = [written(metric, rows[metric]["value"]) for metric in metrics]
+        first = rows[metrics[0]]
+        blind, spent = written(metrics[0], first["blind"]), f"{first['ms']:.2f}"
+        table.add_row(name, values[0], blind, *values[1:], spent)
+    return table
+
+
+@lru_cache(maxsize=256)
+def _metric(attack: str) -> str:
+    """Return an attack's first metric; ASR for one that does not exist."""
+    from adversary.attacks import ATTACKS
+    from adversary.grading.families import FAMILIES
+
+    known = with_extensions(ATTACKS, "attacks")
+    found = find("attack.name", attack, known) if attack in known or ":" in attack else None
+    family = getattr(found, "family", None)
+    return FAMILIES[family if family in FAMILIES else "label"].metrics[0]
+
+
+def _head(attack: str) -> str:
+    return f"{attack} {_metric(attack).upper()}"
+
+
+def _width(attack: str) -> int:
+    return max(COLUMN, len(_head(attack)) + 2)
+
+
+def _best_width(attacks: Sequence[str]) -> int:
+    return max(map(len, attacks), default=0) + 10
+
+
+GAME_HEADER = "game             batch rounds  adversary  AUROC  95 %            ceiling  bits   by"
+
+
+def game_line(line: Mapping[str, Any], *, several: bool) -> str:
+    """Return one game of `fedsim game` as a line under `GAME_HEADER`."""
+    auroc, bits = line["auroc"], line["information"]
+    where = f"  {line['setting']}" if several else ""
+    between = f"{auroc['low']:.3f} to {auroc['high']:.3f}"
+    return (
+        f"{line['game']:<16} {line['batch_size']:>5} {line['rounds']:>6}  {line['adversary']:<9}"
+        f"  {auroc['value']:.3f}  {between}  {auroc['ceiling']:>7.3f}"
+        f"  {bits['value']:>5.2f}  {line['chosen']}{where}"
+    )

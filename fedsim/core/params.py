@@ -1,0 +1,77 @@
+"""Arithmetic on named tensors: pure functions, in the order of the first argument."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Generator, Tensor
+
+from fedsim.core.types import Params
+
+
+def subtract(left: Params, right: Params) -> dict[str, Tensor]:
+    """Return `left − right`, name by name, in `left`'s dtypes.
+
+    Weights that a server averaged in float64 are loaded by the client in its model's own dtype,
+    so the difference to them is taken there too.
+    """
+    return {name: value - right[name].to(value.dtype) for name, value in left.items()}
+
+
+def add(left: Params, right: Params) -> dict[str, Tensor]:
+    """Return `left + right`, name by name, in `left`'s dtypes."""
+    return {name: (value + right[name]).to(value.dtype) for name, value in left.items()}
+
+
+def norm(params: Params) -> Tensor:
+    """Return the Euclidean norm of all entries together, accumulated in float64."""
+    wide = torch.float64
+    norms = [torch.linalg.vector_norm(value, dtype=wide) for value in params.values()]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), dtype=wide)
+
+
+def random_direction(like: Params, generator: Generator) -> dict[str, Tensor]:
+    """Return a vector of norm 1 over all named tensors, drawn evenly from the sphere."""
+    drawn = {
+        name: torch.randn(value.shape, dtype=value.dtype, generator=generator)
+        for name, value in like.items()
+    }
+    length = float(norm(drawn))
+    return {name: value / length for name, value in drawn.items()}
+
+
+def cast_like(params: Params, like: Params) -> dict[str, Tensor]:
+    """Return `params` in the names, order and dtypes of `like`; integers are rounded.
+
+    Flower's strategies average integer buffers into floats, and FedAdam returns float64.
+    """
+    return {
+        name: (params[name] if value.is_floating_point() else params[name].round()).to(value.dtype)
+        for name, value in like.items()
+    }
+
+
+def mismatch(params: Params, like: Params) -> str | None:
+    """Return in which names or shapes `params` differs from `like`, or None."""
+    if params.keys() == like.keys() and all(params[n].shape == like[n].shape for n in params):
+        return None
+    if missing := _names(set(like) - set(params)):
+        return f"missing {missing}"
+    if extra := _names(set(params) - set(like)):
+        return f"unknown {extra}"
+    for name, value in params.items():
+        if value.shape != like[name].shape:
+            return f"{name}: shape must be {tuple(like[name].shape)}, got {tuple(value.shape)}"
+    return None
+
+
+def not_finite(params: Params) -> str | None:
+    """Return which entry of `params` is NaN or infinite, or None."""
+    for name, value in params.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            return f"{name}: must be finite, got NaN or infinity"
+    return None
+
+
+def _names(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

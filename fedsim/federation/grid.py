@@ -1,0 +1,124 @@
+"""A Flower Grid for simulation: nodes are client numbers, and an engine runs their ClientApp.
+
+All that is not public in Flower's API is imported here.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.operator import SIMULATED
+from fedsim.core.types import Params
+from fedsim.core.wire import from_record, to_record
+from fedsim.federation.client_app import TRUTH
+
+Job = tuple[Message, Context]
+Execute = Callable[[Iterable[Job], float | None], Iterator[tuple[Message, Context]]]
+"""(jobs, timeout) → replies with the client's context after it, in the order of the jobs."""
+
+SERVER = 1  # Flower's own id for the server
+_FIRST = 2
+
+
+class SimulationGrid(Grid):
+    """Reaches simulated clients through an engine.
+
+    Replies come one by one as the strategy asks for them, in the order of the messages, so that
+    a round need not be in memory at once. Clients keep their state between rounds.
+
+    Args:
+        num_clients: How many there are.
+        execute: The engine.
+        truth: Where clients write their ground truth.
+        states: What clients remember from an earlier part of the run.
+    """
+
+    def __init__(
+        self,
+        num_clients: int,
+        execute: Execute,
+        truth: Path,
+        states: Mapping[str, Params] | None = None,
+    ) -> None:
+        TaskIdentity.run_id = TaskIdentity.task_id = 1
+        TaskIdentity.node_id = SERVER
+        self.num_clients = num_clients
+        self.execute = execute
+        self.truth = truth
+        self._ids = itertools.count(1)
+        self._contexts: dict[int, Context] = {}
+        self._trained: set[int] = set()
+        for client, state in (states or {}).items():
+            records = self._context(int(client) + _FIRST).state
+            for name, value in state.items():
+                record, _, key = name.partition("/")
+                records.setdefault(record, ArrayRecord())[key] = to_record({key: value})[key]  # type: ignore[index]
+
+    def client_of(self, node_id: int) -> str:
+        """Return the client that a node is."""
+        return str(node_id - _FIRST)
+
+    def client_states(self) -> dict[str, Params]:
+        """Return what the clients of the last round remember, as `record/name` → tensor."""
+        return {
+            self.client_of(node): {
+                f"{record}/{name}": value
+                for record, arrays in self._contexts[node].state.array_records.items()
+                for name, value in from_record(arrays).items()
+            }
+            for node in sorted(self._trained)
+            if self._contexts[node].state.array_records
+        }
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return all nodes, by client number."""
+        return range(_FIRST, _FIRST + self.num_clients)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Run every message's client and yield the replies in the messages' order."""
+        messages = list(messages)
+        self._trained = {message.metadata.dst_node_id for message in messages}
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(next(self._ids))
+        jobs = ((message, self._context(message.metadata.dst_node_id)) for message in messages)
+        for reply, context in self.execute(jobs, timeout):
+            self._contexts[context.node_id] = context
+            yield reply
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Not offered: nothing runs in the background of a simulation."""
+        raise NotImplementedError("simulation: use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Not offered: nothing runs in the background of a simulation."""
+        raise NotImplementedError("simulation: use send_and_receive")
+
+    def create_message(self, *args: Any, **options: Any) -> Message:
+        """Return `Message(*args, **options)`."""
+        return Message(*args, **options)
+
+    def set_run(self, run: Any) -> None:
+        """Accept any run: a simulation has one."""
+
+    @property
+    def run(self) -> Any:
+        """A simulation has no Flower run."""
+        return None
+
+    def _context(self, node_id: int) -> Context:
+        if node_id not in self._contexts:
+            node_config = {
+                "partition-id": node_id - _FIRST,
+                "num-partitions": self.num_clients,
+                TRUTH: str(self.truth),
+                SIMULATED: True,
+            }
+            self._contexts[node_id] = Context(1, node_id, node_config, RecordDict(), {})
+        return self._contexts[node_id]

@@ -1,0 +1,4 @@
+"""The game room: many independent trials of one inference game against one model.
+
+In: configs with `[game]`. Out: a table of scores with their intervals and ceilings.
+"""

@@ -1,0 +1,290 @@
+"""What a report shows of one run: each attack's curves and sums, as the two tables hold them."""
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from adversary.adaptive.labels import adaptive_name, with_adaptive
+from adversary.attacks import ATTACKS
+from adversary.grading.families import FAMILIES
+from fedsim.config import Config, Federation, Part
+from fedsim.config.foreign import Foreign
+from fedsim.core.errors import ConfigError
+from fedsim.core.units import beyond_blind, name_of
+from fedsim.run.ledger import AUDIT, attacks_of, over_clients
+from fedsim.run.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of one attack over rounds.
+
+    Attributes:
+        rounds: The rounds in which it was graded.
+        mean: Over the clients of each round; `low` and `high` are the 10th and 90th percentile.
+        blind: The same mean for the best guess without an update.
+        value: Mean over all clients and rounds together, as in the ledger; `blind_value` too.
+    """
+
+    rounds: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    blind: NDArray[np.float64]
+    value: float
+    blind_value: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One attack in one run.
+
+    Attributes:
+        metric: The first metric of its family that was graded; `main` is its series.
+        skills: The ledger's skill, where the family has it.
+        means: Mean of every metric over all clients and rounds.
+        failures: How many times it could not answer.
+        order: Its place in the config.
+    """
+
+    attack: str
+    family: str
+    metric: str
+    main: Series
+    skills: Series | None
+    means: Mapping[str, float]
+    milliseconds: float
+    failures: int
+    order: int
+
+    @property
+    def skill(self) -> float:
+        """The ledger's skill; without it, what the attack finds of what blind leaves open."""
+        if self.skills is not None:
+            return self.skills.value
+        return beyond_blind(self.metric, self.main.value, self.main.blind_value)
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it looks at no update."""
+        return self.attack in ATTACKS and ATTACKS[self.attack].baseline
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the attacker knows the clients' defense."""
+        return self.attack.endswith(adaptive_name(""))
+
+    @property
+    def l1(self) -> float | None:
+        """The label papers' error L1/2N, which is 1 − ASR."""
+        return 1 - self.means["asr"] if self.family == "label" and "asr" in self.means else None
+
+
+class RunData:
+    """What a report shows of one run.
+
+    Attributes:
+        ledger: The rows of attacks.
+        audits: The rows of audits, whose ε is no share of anything and has no blind guess.
+
+    Raises:
+        ConfigError: The run has no finished round.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.name = folder.path.absolute().name
+        self.folder = folder
+        whole = folder.ledger()
+        self.audits = whole.filter(pc.field("family") == AUDIT)
+        self.ledger = attacks_of(whole)
+        self.metrics = folder.metrics()
+        if whole.num_rows + self.metrics.num_rows == 0:
+            raise ConfigError(f"{folder.path}: must have a finished round, got none")
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """Every attack that was graded, the most skilful first."""
+        failed = [row["metric"] for row in self.failures]
+        curves = []
+        for place, name in enumerate(self.attacks):
+            rows = self.ledger.filter(pc.field("attack") == name)
+            curve = curve_of(rows, failed.count(f"{name}_failed"), place)
+            curves += [curve] if curve else []
+        return sorted(curves, key=lambda curve: (-curve.skill, curve.order))
+
+    @cached_property
+    def attacks(self) -> list[str]:
+        """All attacks in the ledger, as the config orders them."""
+        names = self.ledger["attack"].unique().to_pylist()
+        own = with_adaptive(part.name for part in self.folder.config.attack)
+        return sorted(names, key=lambda name: (own.index(name) if name in own else len(own), name))
+
+    @property
+    def families(self) -> list[str]:
+        """The families that were graded, the most skilful first."""
+        return list(dict.fromkeys(curve.family for curve in self.curves))
+
+    def leaders(self, family: str | None = None) -> list[Curve]:
+        """Return attacks, the most skilful first; baselines only where there is nothing else."""
+        curves = [c for c in self.curves if family in {None, c.family}]
+        return [curve for curve in curves if not curve.baseline] or curves
+
+    @cached_property
+    def clients(self) -> list[str]:
+        """Every client that was attacked, numbers in their own order."""
+        return sorted(self.rounds, key=lambda name: (not name.isdigit(), name.zfill(20)))
+
+    @cached_property
+    def rounds(self) -> dict[str, list[int]]:
+        """The rounds in which each client was attacked, in order."""
+        rounds: dict[str, list[int]] = {}
+        known = self.ledger.filter(pc.field("client").is_valid())
+        pairs = known.group_by(["round", "client"]).aggregate([])
+        for row in pairs.sort_by("round").to_pylist():
+            rounds.setdefault(row["client"], []).append(row["round"])
+        return rounds
+
+    @cached_property
+    def accuracy(self) -> tuple[NDArray, NDArray]:
+        """Rounds, and the model's test accuracy in them."""
+        rows = self.metrics.filter(pc.field("metric") == "accuracy")
+        return rows["round"].to_numpy(), rows["value"].to_numpy()
+
+    @cached_property
+    def failures(self) -> list[dict]:
+        """Metrics rows of clients that failed, and of attacks that could not answer."""
+        failed = pc.field("metric") == "failed"
+        unanswered = pc.ends_with(pc.field("metric"), "_failed") & (pc.field("split") == "attack")
+        return self.metrics.filter(failed | unanswered).to_pylist()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The setting, in words."""
+        config = self.folder.config
+        if config.foreign:
+            return _facts_of_another_app(config, config.foreign)
+        federation, data = config.federation, config.data
+        spread = {"dirichlet": f"(α = {data.alpha:g})", "user": f"({data.users})"}
+        return {
+            "Data": f"{data.name}, {data.partition} {spread.get(data.partition, '')}",
+            "Model": config.model.name,
+            "Federation": f"{federation.strategy}, {federation.clients} clients, "
+            f"{federation.sampled} per round, {federation.rounds} rounds{_sums(federation)}",
+            "Local training": _local_text(config),
+            "Defenses": " → ".join(part_text(part) for part in config.defense)
+            or "none in the run's config",
+            "Seed": str(config.seed),
+        }
+
+    def values(self, curve: Curve, metric: str) -> list[dict]:
+        """Return the graded rows (client, round, value) of one attack and metric."""
+        rows = self.ledger.filter(
+            (pc.field("attack") == curve.attack)
+            & (pc.field("metric") == metric)
+            & pc.field("client").is_valid()
+            & pc.field("value").is_valid()
+        )
+        return rows.select(["client", "round", "value"]).to_pylist()
+
+
+def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
+    """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
+    graded = over_clients(rows.filter(pc.field("value").is_valid()))
+    metrics = graded["metric"].unique().to_pylist()
+    if not metrics:
+        return None
+    family = graded["family"][0].as_py()
+    known = FAMILIES[family].metrics if family in FAMILIES else metrics
+    main = next((metric for metric in known if metric in metrics), metrics[0])
+    parts = {name: graded.filter(pc.field("metric") == name) for name in metrics}
+    return Curve(
+        attack=graded["attack"][0].as_py(),
+        family=family,
+        metric=main,
+        main=_series(parts[main]),
+        skills=_series(parts["skill"]) if "skill" in parts else None,
+        means={name: float(np.mean(part["value"].to_numpy())) for name, part in parts.items()},
+        milliseconds=1000 * float(np.mean(parts[main]["seconds"].to_numpy())),
+        failures=failures,
+        order=order,
+    )
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Return numbers in words, neighbours joined: `1–3, 5 and 9`."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    texts = [f"{part[0]}–{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts]
+    return listed(texts)
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return texts as a list in a sentence."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
+def metric_name(metric: str) -> str:
+    """Return what a metric is called in pictures."""
+    return "labels recovered (ASR)" if metric == "asr" else name_of(metric)
+
+
+def _series(rows: pa.Table) -> Series:
+    values, blinds = rows["value"].to_numpy(), rows["blind"].to_numpy().astype(float)
+    rounds, place = np.unique(rows["round"].to_numpy(), return_inverse=True)
+    groups = [values[place == i] for i in range(len(rounds))]
+    return Series(
+        rounds=rounds,
+        mean=np.array([group.mean() for group in groups]),
+        low=np.array([np.percentile(group, 10) for group in groups]),
+        high=np.array([np.percentile(group, 90) for group in groups]),
+        blind=np.array([blinds[place == i].mean() for i in range(len(rounds))]),
+        value=float(values.mean()),
+        blind_value=float(blinds.mean()),
+    )
+
+
+def _facts_of_another_app(config: Config, foreign: Foreign) -> dict[str, str]:
+    """Return what was told of a recording that fedsim did not run, under a run's own keys."""
+    held = foreign.auxiliary or "none"
+    shape = "×".join(map(str, foreign.input_shape))
+    return {
+        "Data": f"{foreign.num_classes} classes, inputs {shape}; the adversary's own: {held}",
+        "Model": config.model.name,
+        "Federation": "another Flower app's recording",
+        "Local training": f"{_local_text(config)}, as told",
+        "Defenses": "not told",
+        "Seed": f"{config.seed} (of the attacks)",
+    }
+
+
+def _sums(federation: Federation) -> str:
+    """Say where the server saw sums only."""
+    asked = federation.secure_aggregation
+    return f"; secure aggregation (at least {100 * asked.threshold:.0f} % remain)" if asked else ""
+
+
+def _local_text(config: Config) -> str:
+    local = config.local_training()
+    momentum = f"momentum {local.momentum:g}, " if local.momentum else ""
+    return (
+        f"lr {local.lr:g}, {momentum}batch {local.batch_size}, "
+        f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}"
+    )
+
+
+def part_text(part: Part) -> str:
+    """Return a chosen part and its options in words."""
+    options = ", ".join(f"{key} = {value}" for key, value in part.options.items())
+    return f"{part.name} ({options})" if options else part.name

@@ -1,0 +1,97 @@
+"""What the report's pictures are drawn on: panels, their scales, and SVG."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fedsim.core.units import DECIBELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 8.2
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fedsim",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+class Picture(NamedTuple):
+    """A section of the page."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def svg(fig: "Figure") -> str:
+    """Return a figure as an SVG element, the same for the same figure."""
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    for axis in fig.axes:  # the layout's solver differs in the last bit from call to call
+        left, bottom, width, height = np.round(axis.get_position().bounds, 5).tolist()
+        axis.set_position((left, bottom, width, height))
+    text = io.StringIO()
+    fig.savefig(text, format="svg", metadata={"Date": None})
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :]
+
+
+def panels(heights: Sequence[float]) -> "tuple[Figure, list[Axes]]":
+    """Return a figure of panels in percent with a common round axis."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    fig = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
+    axes = fig.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axis in axes:
+        axis.set_ylim(0, 1.02)
+        axis.yaxis.set_major_formatter(percent)
+    axes[-1].set_xlabel("round")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return fig, list(axes)
+
+
+def panels_of(count: int) -> "tuple[Figure, list[Axes]]":
+    """Return a figure of `count` equal panels, both axes in percent."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(WIDTH, 3.6 * count + 0.4), layout="constrained")
+    axes = fig.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for axis in axes:
+        axis.xaxis.set_major_formatter(percent)
+        axis.yaxis.set_major_formatter(percent)
+    return fig, list(axes)
+
+
+def fit(axis: "Axes", metric: str) -> None:
+    """Let a panel reach as far as what is drawn in it, where its metric is in decibels."""
+    low, high = axis.dataLim.intervaly
+    if metric in DECIBELS and np.isfinite([low, high]).all():
+        low, high = min(0.0, low), max(0.0, high)
+        room = 0.08 * (high - low or 1.0)
+        axis.set_ylim(low - room * (low < 0), high + room)
+        axis.yaxis.set_major_formatter(decibels)
+
+
+def percent(value: float, _: Any = None) -> str:
+    """Return a share as a tick's text."""
+    return f"{100 * value:.0f} %"
+
+
+def decibels(value: float, _: Any = None) -> str:
+    """Return a ratio as a tick's text."""
+    return f"{value:g} dB"

@@ -1,0 +1,96 @@
+"""The two tables of a run, as parquet: leakage (the ledger) and metrics."""
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import write_whole
+from fedsim.core.types import Leak, Measure
+
+LEAKAGE = pa.schema(
+    [
+        pa.field("round", pa.int32()),
+        pa.field("client", pa.string()),
+        pa.field("attack", pa.string()),
+        pa.field("family", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("blind", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("ceiling", pa.float64()),
+    ]
+)
+AUDIT = "audit"  # the family of rows that hold an ε, which no mean is taken of
+LATER = ("ceiling",)  # columns that recordings of earlier versions do not have
+METRICS = pa.schema(
+    [
+        pa.field("round", pa.int32()),
+        pa.field("split", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("client", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+def leakage_table(rows: Iterable[Leak]) -> pa.Table:
+    """Return ledger rows as a table."""
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=LEAKAGE)
+
+
+def metrics_table(rows: Iterable[Measure]) -> pa.Table:
+    """Return metric rows as a table."""
+    return pa.Table.from_pylist([vars(row) for row in rows], schema=METRICS)
+
+
+def attacks_of(ledger: pa.Table) -> pa.Table:
+    """Return the rows of attacks: no audits."""
+    return ledger.filter(pc.field("family") != AUDIT)
+
+
+def over_clients(ledger: pa.Table) -> pa.Table:
+    """Return what a mean over clients is taken of: no pooled row beside rows of single clients.
+
+    A row that is pooled over clients stays where its attack has no others of that metric.
+    """
+    pooled = pc.is_null(ledger["client"])
+    keys = pc.binary_join_element_wise(ledger["attack"], ledger["metric"], "\n")
+    single = pc.is_in(keys, value_set=keys.filter(pc.invert(pooled)).combine_chunks())
+    return ledger.filter(pc.invert(pc.and_(pooled, single)))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one parquet file, whole or not at all."""
+    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one parquet file of a known schema.
+
+    Raises:
+        BadRecording: The file is missing, is not parquet, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise BadRecording(f"{path}: the file is missing") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRecording(f"{path}: not a parquet file ({error})") from None
+    for name in LATER:
+        if name in schema.names and name not in table.schema.names:
+            field = schema.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    if table.schema.names != schema.names:
+        raise BadRecording(
+            f"{path}: columns must be {', '.join(schema.names)}, "
+            f"got {', '.join(table.schema.names)}"
+        )
+    return table.cast(schema)

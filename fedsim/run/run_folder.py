@@ -1,0 +1,310 @@
+"""The run folder: what a run leaves behind, and where it goes on after it was killed.
+
+config.toml                     everything resolved
+rounds/ truth/                  the tape and the ground truth, a folder per round
+guesses/0001.safetensors        what each attack answered for each client
+leakage.parquet metrics.parquet the two tables, whole once the run has ended
+state/0001/                     a finished round: its table rows, and what resuming needs
+"""
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import Tensor
+
+from adversary.adaptive.labels import with_adaptive
+from adversary.auditing.in_rounds import METHODS
+from fedsim import config as configs
+from fedsim.config import Config
+from fedsim.core.errors import BadRecording, ConfigError, RunStopped
+from fedsim.core.files import TensorFile, save_tensors, write_whole
+from fedsim.core.types import Leak, Measure, Params
+from fedsim.run.ledger import (
+    LEAKAGE,
+    METRICS,
+    leakage_table,
+    metrics_table,
+    read_table,
+    write_table,
+)
+
+LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that the next round depends on.
+
+    Attributes:
+        round: The last finished round; 0 before the first.
+        params: The global state to send next.
+        strategy: The strategy's own memory: tensors, and where they belong.
+        clients: What each client remembers, by name.
+    """
+
+    round: int
+    params: Params
+    strategy: tuple[Params, Mapping[str, Any]] = field(default=({}, {}))
+    clients: Mapping[str, Params] = field(default_factory=dict)
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: An existing run folder.
+
+    Raises:
+        BadRecording: There is no run in `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "config.toml").exists() and not (path / "rounds").exists():
+            raise BadRecording(f"{path}: must be a run folder, got no config.toml or rounds/ in it")
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "RunFolder":
+        """Make a new run folder.
+
+        Raises:
+            ConfigError: There is something in `path` already.
+        """
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--out: must be a folder, got the file {path}")
+        if path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
+            raise ConfigError(
+                f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
+            )
+        write_whole(path / "config.toml", lambda file: file.write_text(configs.dump(config)))
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing into the folder inside the block.
+
+        Raises:
+            RunStopped: Another process is at it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunStopped(f"{self.path}: must be free, another process runs it") from None
+            yield
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's config.
+
+        Raises:
+            BadRecording: It is missing or was not written by fedsim.
+        """
+        try:
+            return configs.read(self.path / "config.toml")
+        except ConfigError as error:
+            raise BadRecording(str(error)) from None
+
+    @property
+    def truth(self) -> Path:
+        """The folder of the clients' ground truth; of another app's, where its user says it is.
+
+        Raises:
+            BadRecording: The config was not written by fedsim.
+        """
+        foreign = self.config.foreign if (self.path / "config.toml").exists() else None
+        return Path(foreign.truth) if foreign and foreign.truth else self.path / "truth"
+
+    @property
+    def finished_rounds(self) -> list[int]:
+        """The rounds that are complete, with their attacks, in order."""
+        return _numbers(self.path / "state")
+
+    def commit(
+        self,
+        checkpoint: Checkpoint,
+        leaks: Iterable[Leak],
+        measures: Iterable[Measure],
+        guesses: Mapping[str, Tensor],
+    ) -> None:
+        """Finish a round: from here on a killed run goes on after it.
+
+        Raises:
+            OSError: The disk is full; the round before stays the last finished one.
+        """
+        round_ = checkpoint.round
+        if guesses:
+            save_tensors(self._guesses(round_), guesses, {"round": round_})
+        folder = self.path / "state" / f"{round_:04d}"
+        part = folder.with_name(f".{round_:04d}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        write_table(part / LEDGER, leakage_table(leaks))
+        write_table(part / MEASURES, metrics_table(measures))
+        tensors, description = checkpoint.strategy
+        save_tensors(part / "params.safetensors", checkpoint.params, {})
+        save_tensors(part / "strategy.safetensors", tensors, {"state": json.dumps(description)})
+        for client, state in checkpoint.clients.items():
+            save_tensors(part / "clients" / f"{client}.safetensors", state, {})
+        part.rename(folder)
+        self._forget(round_, checkpoint.clients)
+
+    def restore(self) -> Checkpoint | None:
+        """Return the last finished round, or None before the first; unfinished ones are deleted.
+
+        Raises:
+            BadRecording: A file of the checkpoint is missing or damaged, or this is another app's.
+        """
+        if self.config.foreign:
+            raise BadRecording(
+                f"{self.path}: must be fedsim's own run, got another app's recording"
+            )
+        last = max(self.finished_rounds, default=None)
+        begun = {name: _numbers(self.path / name) for name in ("rounds", "truth")}
+        ahead = 1 + self.config.engine.attackers  # rounds that are begun and not finished
+        most = max(begun["rounds"], default=0)
+        if last is None and most > ahead:  # not a run that was killed
+            raise BadRecording(f"{self.path}: must hold state/ to go on from, got rounds alone")
+        for name, numbers in begun.items():
+            for number in numbers:
+                if number > (last or 0):
+                    shutil.rmtree(self.path / name / f"{number:04d}")
+        if last is None:
+            return None
+        folder = self.path / "state" / f"{last:04d}"
+        memory = TensorFile(folder / "strategy.safetensors")
+        clients = {
+            path.stem: dict(TensorFile(path))
+            for number in self.finished_rounds  # the newest state of a client wins
+            for path in (self.path / "state" / f"{number:04d}" / "clients").glob("*.safetensors")
+        }
+        try:
+            description = json.loads(memory.metadata["state"])
+        except (KeyError, ValueError):
+            raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
+        params = dict(TensorFile(folder / "params.safetensors"))
+        return Checkpoint(last, params, (dict(memory), description), clients)
+
+    def final_params(self) -> dict[str, Tensor]:
+        """Return the global state after the last finished round.
+
+        Raises:
+            BadRecording: No round is finished.
+        """
+        if not self.finished_rounds:
+            raise BadRecording(f"{self.path}: must have a finished round, got none")
+        name = f"{self.finished_rounds[-1]:04d}"
+        return dict(TensorFile(self.path / "state" / name / "params.safetensors"))
+
+    def write_tables(self) -> None:
+        """Write the two tables over all finished rounds, keeping later attacks' rows."""
+        write_table(self.path / LEDGER, _sorted(self._merged(LEDGER, LEAKAGE)))
+        write_table(self.path / MEASURES, self._merged(MEASURES, METRICS))
+
+    def ledger(self) -> pa.Table:
+        """Return the leakage ledger; of a running or killed run, its finished rounds."""
+        return self._table(LEDGER, LEAKAGE)
+
+    def metrics(self) -> pa.Table:
+        """Return the metrics table; of a running or killed run, its finished rounds."""
+        return self._table(MEASURES, METRICS)
+
+    def replace_attacks(
+        self, names: set[str], leaks: Iterable[Leak], measures: Iterable[Measure] = ()
+    ) -> pa.Table:
+        """Put new rows in the place of those of the attacks `names`, and return the new rows."""
+        new, told = leakage_table(leaks), metrics_table(measures)
+        kept = _others(self.ledger(), names)
+        write_table(self.path / LEDGER, _sorted(pa.concat_tables([kept, new])))
+        # What was measured again beside the attacks is not to be there twice.
+        kept = _without(_others(self.metrics(), names), "metric", set(told["metric"].to_pylist()))
+        write_table(self.path / MEASURES, pa.concat_tables([kept, told]))
+        return new
+
+    def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
+        """Add answers to those of a round, by `attack/client`."""
+        path = self._guesses(round_)
+        before = dict(TensorFile(path)) if path.exists() else {}
+        save_tensors(path, {**before, **guesses}, {"round": round_})
+
+    def guesses(self, round_: int) -> Mapping[str, Tensor]:
+        """Return every attack's answers in one round, by `attack/client`."""
+        return TensorFile(self._guesses(round_))
+
+    def _guesses(self, round_: int) -> Path:
+        return self.path / "guesses" / f"{round_:04d}.safetensors"
+
+    def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
+        folder = self.path / "state"
+        parts = [read_table(folder / f"{r:04d}" / name, schema) for r in self.finished_rounds]
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def _merged(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return all rounds' own rows, and those that later attacks put into the whole table."""
+        parts = self._parts(name, schema)
+        if not (self.path / name).exists():
+            return parts
+        own = {*with_adaptive(part.name for part in self.config.attack), *METHODS}
+        before = read_table(self.path / name, schema)
+        later = before.filter(_of_attacks(before)) if schema is METRICS else before
+        return pa.concat_tables([parts, _others(later, own)])
+
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
+        if not (self.path / name).exists():
+            return self._parts(name, schema)
+        table, parts = read_table(self.path / name, schema), self._parts(name, schema)
+        behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
+        return self._merged(name, schema) if behind else table
+
+    def _forget(self, round_: int, clients: Iterable[str]) -> None:
+        """Delete what a newer checkpoint has made useless; the tables stay."""
+        renewed = set(clients)
+        for folder in (self.path / "state").glob("[0-9]*"):
+            if int(folder.name) < round_:
+                for name in ("params.safetensors", "strategy.safetensors"):
+                    (folder / name).unlink(missing_ok=True)
+                for path in folder.glob("clients/*.safetensors"):
+                    if path.stem in renewed:
+                        path.unlink()
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """Sort by round, client (numbers in their own order), attack and metric."""
+    keyed = table.append_column("width", pc.utf8_length(table["client"]))
+    keys = ("round", "width", "client", "attack", "metric")
+    return table.take(pc.sort_indices(keyed, sort_keys=[(key, "ascending") for key in keys]))
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Return the rounds that a folder holds, in order."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+
+
+def _others(table: pa.Table, attacks: set[str]) -> pa.Table:
+    """Leave out the rows of some attacks: in the ledger, or what is said of them in the metrics."""
+    if not table.schema.equals(METRICS):
+        return _without(table, "attack", attacks)
+    told = {f"{name}_{what}" for name in attacks for what in ("failed", "note")}
+    return _without(table, "metric", told)
+
+
+def _without(table: pa.Table, column: str, values: set[str]) -> pa.Table:
+    """Leave out the rows that have one of the values in a column."""
+    theirs = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
+    return table.filter(pc.invert(theirs))
+
+
+def _of_attacks(metrics: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(metrics["split"], "attack")

@@ -1,0 +1,195 @@
+import pytest
+import torch
+
+from adversary.attack import Attack
+from adversary.attacks import ATTACKS
+from adversary.grading import leakage
+from adversary.grading.families import FAMILIES, Family
+from adversary.grading.truth import read_truth
+from fedsim.config import Part
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.files import save_tensors
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, Truth
+from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, random_attack
+
+MODEL = bilinear(3)
+LABELS = torch.tensor([0, 0, 1, 2])
+TRUTH = Truth(LABELS, LABELS)
+VIEW = observe(plain_gradient(MODEL, torch.rand(4, 4), LABELS), 4, round_=3, client="7")
+AUXILIARY = auxiliary_of(MODEL, 3)
+
+
+def refuse(view, auxiliary, generator):
+    raise ValueError("refuse: this update cannot be attacked")
+
+
+def test_rows_hold_value_and_blind_value():
+    attacks = leakage.build([Part(name="llg"), Part(name="idlg")], AUXILIARY)
+    rows = []
+    for answer in leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0):
+        leaks, failures = leakage.grade(answer, Truth(LABELS, LABELS))
+        assert not failures
+        rows += leaks
+    assert [(row.attack, row.metric) for row in rows] == [
+        (name, metric) for name in ("llg", "idlg") for metric in FAMILIES["label"].metrics
+    ]
+    assert {(row.round, row.client, row.family) for row in rows} == {(3, "7", "label")}
+    blinds = {row.blind for row in rows if row.metric == "asr"}
+    assert len(blinds) == 1
+    assert rows[5].value in (0.25, 0.5)
+
+
+def test_without_truth_there_is_an_answer_but_no_value():
+    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    assert int(answer.guess.sum()) == 4
+    leaks, _ = leakage.grade(answer, None)
+    assert [(leak.value, leak.blind) for leak in leaks] == [(None, None)] * 5
+
+
+def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
+    attacks = [Attack("refuse", "label", refuse), random_attack]
+    first, second = leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0)
+    leaks, [failure] = leakage.grade(first, Truth(LABELS, LABELS))
+    assert [leak.value for leak in leaks] == [None] * 5
+    assert leaks[0].blind is not None
+    assert (failure.split, failure.metric, failure.client) == ("attack", "refuse_failed", "7")
+    assert failure.reason == "refuse: this update cannot be attacked"
+    assert second.guess is not None
+
+
+def test_options_reach_the_attack_and_wrong_ones_are_one_sentence():
+    [attack] = leakage.build([Part.model_validate({"name": "llg", "scale": "exact"})], AUXILIARY)
+    assert attack.infer.keywords == {"scale": "exact"}  # type: ignore[attr-defined]
+    for part, sentence in [
+        ({"name": "llgg"}, "attack.name: must be a known name, got 'llgg'; did you mean 'llg'"),
+        ({"name": "llg", "scal": 1}, "attack.llg.scal: .*did you mean 'scale'"),
+        ({"name": "llg", "scale": "loose"}, "attack.llg.scale: .*'paper' or 'exact'"),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            leakage.build([Part.model_validate(part)], AUXILIARY)
+
+
+def test_an_attack_says_what_it_needs():
+    part = Part(name="tests.adversary.grading.test_leakage:needy")
+    with pytest.raises(ConfigError, match="needs auxiliary inputs, got none"):
+        leakage.build([part], AUXILIARY)
+
+
+needy = Attack("needy", "label", refuse, needs=("inputs",))
+
+
+def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
+    assert read_truth(tmp_path, 1, "0") is None
+    path = tmp_path / "0001" / "0.safetensors"
+    save_tensors(path, {"labels": LABELS, "indices": LABELS + 1}, {})
+    truth = read_truth(tmp_path, 1, "0")
+    assert truth is not None
+    assert torch.equal(truth.labels, LABELS)
+    save_tensors(path, {"labels": LABELS.to(torch.uint8)}, {})  # another app's: no rows
+    truth = read_truth(tmp_path, 1, "0")
+    assert torch.equal(truth.labels, LABELS)
+    assert len(truth.indices) == 0
+    save_tensors(path, {"indices": LABELS}, {})
+    with pytest.raises(BadRecording, match=r"0\.safetensors: must hold labels, got none"):
+        read_truth(tmp_path, 1, "0")
+    for labels, said in (
+        (-LABELS, r"shape \(\d+,\) of"),
+        (LABELS.float(), "float32"),
+        (LABELS[None], "1, "),
+    ):
+        save_tensors(path, {"labels": labels}, {})
+        with pytest.raises(BadRecording, match=f"must be whole numbers from 0, .*{said}"):
+            read_truth(tmp_path, 1, "0")
+
+
+def untold(local):
+    """Return the view of a client that told no number of examples, and a full adversary."""
+    labels = torch.tensor([0] * 30 + [1] * 9 + [2])
+    inputs = torch.rand(len(labels), 4, generator=generator(0, "untold"))
+    there = torch.arange(60) % 3
+    known = Auxiliary(MODEL, 3, torch.rand(60, 4, generator=generator(1, "untold")), there)
+    view = observe(plain_gradient(MODEL, inputs, labels), None, local=local, sent=MODEL)
+    return view, known, Truth(labels, labels)
+
+
+@pytest.mark.parametrize("name", [n for n, attack in ATTACKS.items() if attack.family == "label"])
+def test_a_gradient_of_an_unknown_number_of_examples_gives_proportions(name):
+    view, known, truth = untold(LocalTraining(0.1, 40, upload="gradient"))
+    [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
+    assert answer.reason is None
+    assert int(answer.guess.sum()) == 1000
+    leaks, [note] = leakage.grade(answer, truth)
+    assert (note.split, note.metric, note.client) == ("attack", f"{name}_note", "0")
+    assert note.reason == "num_examples: not told, so the answer is proportions (per mille)"
+    values = [leak.value or 0.0 for leak in leaks]
+    assert values[2] == 0.0  # never exact
+    if name in ("eb-gls", "rlu"):
+        assert values[0] > 0.9
+
+
+@pytest.mark.parametrize("name", ["eb-gls", "llg", "rlu", "random"])
+def test_weights_of_an_unknown_number_of_examples_have_no_scale(name):
+    view, known, truth = untold(LocalTraining(0.1, 8))
+    [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
+    assert answer.guess is None
+    leaks, [failure] = leakage.grade(answer, truth)
+    assert failure.metric == f"{name}_failed"
+    assert failure.reason == "num_examples: must be told by the client, got none"
+    assert leaks[0].value is None
+    assert leaks[0].blind is not None
+
+
+def summed(guesses, truths):
+    return {"total": float(sum(guesses)) / sum(len(truth.labels) for truth in truths)}
+
+
+TOTAL = Family(
+    "total",
+    ("share",),
+    blind=lambda *_: torch.tensor(0.0),
+    grade=lambda guess, truth: summed([guess], [truth]) | {"share": float(guess)},
+    pool=summed,
+    pooled=("total",),
+    ceiling=lambda truths: {"share": 4.0, "total": float(sum(len(t.labels) for t in truths))},
+)
+
+
+def pooled(monkeypatch, guesses, truths):
+    monkeypatch.setitem(FAMILIES, "total", TOTAL)
+    attack = Attack("sum", "total", refuse)
+    answers = [
+        leakage.Answer(VIEW, attack, None if g is None else torch.tensor(g), torch.tensor(1.0), 2.0)
+        for g in guesses
+    ]
+    return leakage.pool(answers, truths)
+
+
+@pytest.mark.parametrize(
+    ("guesses", "truths", "value", "blind", "ceiling"),
+    [
+        ((4.0, 8.0), [TRUTH, TRUTH], 1.5, 0.25, 8.0),
+        ((4.0, None), [TRUTH, TRUTH], 1.0, 0.25, 4.0),  # who was not answered is left out
+        ((4.0, 8.0), [TRUTH, None], 1.0, 0.25, 4.0),  # and who keeps the truth
+        ((4.0, 8.0), [None, None], None, None, None),
+        ((None, None), [TRUTH, TRUTH], None, None, None),
+    ],
+)
+def test_a_row_is_pooled_over_the_clients_that_can_be_graded(
+    monkeypatch, guesses, truths, value, blind, ceiling
+):
+    [row] = pooled(monkeypatch, guesses, truths)
+    assert (row.client, row.metric, row.round, row.seconds) == (None, "total", 3, 4.0)
+    assert (row.value, row.blind, row.ceiling) == (value, blind, ceiling)
+
+
+def test_nothing_is_pooled_where_nobody_answered_or_the_family_pools_nothing():
+    assert leakage.pool([], []) == []
+    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    assert leakage.pool([answer], [TRUTH]) == []
+
+
+def test_a_row_holds_its_ceiling_where_it_is_graded():
+    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    assert {row.ceiling for row in leakage.grade(answer, TRUTH)[0]} == {1.0}
+    assert {row.ceiling for row in leakage.grade(answer, None)[0]} == {None}

@@ -1,0 +1,152 @@
+"""Sketches are linear, and their moments are those of per-example gradients."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adversary.labels import moments
+from adversary.labels.head import Forward, HeadGradient, forward
+from adversary.labels.moments import Moments, Sketch, fit, measure, start_moments
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary
+
+CLASSES, FEATURES, KNOWN = 4, 6, 80
+STREAM = generator(0, "moments")
+INPUTS = torch.randn(KNOWN, 5, generator=STREAM).double()
+LABELS = torch.arange(KNOWN) % CLASSES
+THEIRS = torch.randn(9, 5, generator=STREAM).double()
+THEIR_LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3])
+MASK = (
+    torch.rand(CLASSES, FEATURES, generator=STREAM) > 0.4,
+    torch.tensor([True, False, True, True]),
+)
+FORMS = pytest.mark.parametrize(
+    ("bias", "smoothing", "masked"),
+    [(True, 0.0, False), (False, 0.0, False), (True, 0.3, False), (True, 0.1, True),
+     (False, 0.0, True)],
+)  # fmt: skip
+
+
+def model_of(*, bias: bool) -> nn.Sequential:
+    head = nn.Linear(FEATURES, CLASSES, bias=bias)
+    model = nn.Sequential(nn.Linear(5, FEATURES), nn.Tanh(), head)
+    stream = generator(1, "moments")
+    for parameter in model.double().parameters():
+        parameter.data = torch.randn(parameter.shape, generator=stream).double()
+    return model
+
+
+def gradients(
+    model: nn.Sequential, inputs: Tensor, labels: Tensor, smoothing: float
+) -> list[Tensor]:
+    """Return each example's gradient of the head, [weight, bias], by autograd."""
+    head = list(model[2].parameters())
+    rows = []
+    for x, y in zip(inputs, labels, strict=True):
+        loss = functional.cross_entropy(model(x[None]), y[None], label_smoothing=smoothing)
+        weight, *bias = torch.autograd.grad(loss, head)
+        rows.append(torch.cat([weight, *(b.unsqueeze(1) for b in bias)], dim=1))
+    return rows
+
+
+def head_of(gradient: Tensor, *, bias: bool, mask=None) -> HeadGradient:
+    weight, rest = gradient[:, :FEATURES], gradient[:, FEATURES] if bias else None
+    if mask is not None:
+        weight, rest = weight * mask[0], None if rest is None else rest * mask[1]
+    return HeadGradient(weight, rest, 1.0, 1, 1)
+
+
+def fitted(bias, smoothing, mask=None) -> tuple[Auxiliary, Sketch, Moments, Forward]:
+    auxiliary = Auxiliary(model_of(bias=bias), CLASSES, INPUTS, LABELS)
+    there = forward(auxiliary, auxiliary.model.state_dict(), INPUTS)
+    return auxiliary, *fit(auxiliary, there, smoothing, bias=bias, mask=mask), there
+
+
+def mask_of(*, bias: bool, masked: bool):
+    return (MASK[0], MASK[1] if bias else None) if masked else None
+
+
+@FORMS
+def test_the_sketch_of_a_sum_is_the_sum_of_the_sketched_shares(bias, smoothing, masked):
+    mask = mask_of(bias=bias, masked=masked)
+    auxiliary, sketch, _, _ = fitted(bias, smoothing, mask)
+    rows = gradients(auxiliary.model, THEIRS, THEIR_LABELS, smoothing)
+    there = forward(auxiliary, auxiliary.model.state_dict(), THEIRS)
+    shares = sketch.of_examples(there, THEIR_LABELS, smoothing)
+    for share, row in zip(shares, rows, strict=True):
+        torch.testing.assert_close(share, sketch.of_gradient(head_of(row, bias=bias, mask=mask)))
+    whole = sketch.of_gradient(head_of(torch.stack(rows).sum(0), bias=bias, mask=mask))
+    torch.testing.assert_close(shares.sum(dim=0), whole)
+
+
+@FORMS
+def test_moments_are_those_of_per_example_gradients(bias, smoothing, masked):
+    mask = mask_of(bias=bias, masked=masked)
+    auxiliary, sketch, measured, _ = fitted(bias, smoothing, mask)
+    rows = gradients(auxiliary.model, INPUTS, LABELS, smoothing)
+    shares = torch.stack([sketch.of_gradient(head_of(r, bias=bias, mask=mask)) for r in rows])
+    for c in range(CLASSES):
+        own = shares[c == LABELS].numpy()
+        np.testing.assert_allclose(measured.means[:, c], own.mean(0), atol=1e-12)
+        np.testing.assert_allclose(measured.covariances[c], np.cov(own.T), atol=1e-12)
+    assert measured.counts.tolist() == [KNOWN / CLASSES] * CLASSES
+
+
+@FORMS
+def test_noise_goes_through_the_sketch(bias, smoothing, masked):
+    mask = mask_of(bias=bias, masked=masked)
+    _, sketch, _, _ = fitted(bias, smoothing, mask)
+    units = torch.eye(CLASSES * (FEATURES + bias)).double().unflatten(1, (CLASSES, -1))
+    linear = torch.stack([sketch.of_gradient(head_of(u, bias=bias, mask=mask)) for u in units])
+    torch.testing.assert_close(sketch.noise(CLASSES), linear.square().sum(dim=0))
+
+
+def test_coordinates_are_in_the_size_of_their_spread():
+    _, sketch, measured, _ = fitted(True, 0.0)
+    variances = measured.covariance(torch.ones(CLASSES).double() / CLASSES).diagonal()
+    assert 0.02 < float(variances.min()) <= float(variances.max()) < 1.1
+    assert len(sketch.scale) == int(sketch.kept.sum()) == len(measured.means)
+
+
+def test_row_sums_and_bias_are_always_in_the_sketch(monkeypatch):
+    monkeypatch.setattr(moments, "DIMENSIONS", CLASSES)  # no room for directions
+    _, sketch, _, there = fitted(True, 0.0)
+    raw = sketch.raw(there, LABELS, 0.0).unflatten(1, (CLASSES, -1))
+    p = there.probabilities - torch.eye(CLASSES).double()[LABELS]
+    torch.testing.assert_close(raw[:, :, 0], p * there.sums.unsqueeze(1) / FEATURES**0.5)
+    torch.testing.assert_close(raw[:, :, -1], p)
+
+
+def test_where_there_are_too_many_classes_covariances_are_pooled(monkeypatch):
+    _, sketch, apart, there = fitted(True, 0.0)
+    shares = sketch.of_examples(there, LABELS, 0.0)
+    monkeypatch.setattr(moments, "TENSOR_LIMIT", 0)
+    pooled = measure(shares, LABELS, CLASSES)
+    assert len(pooled.covariances) == 1
+    torch.testing.assert_close(pooled.means, apart.means)
+    # Equally many examples per class: the pooled covariance is the mean of all.
+    torch.testing.assert_close(pooled.covariances[0], apart.covariances.mean(dim=0))
+    weights = torch.tensor([1.0, 2.0, 0.5, 0.0]).double()
+    torch.testing.assert_close(pooled.covariance(weights), 3.5 * pooled.covariances[0])
+    expected = sum(w * s for w, s in zip(weights, apart.covariances, strict=True))
+    torch.testing.assert_close(apart.covariance(weights), expected)
+
+
+def test_the_middle_of_two_models():
+    _, sketch, first, there = fitted(True, 0.0)
+    second = measure(2 * sketch.of_examples(there, LABELS, 0.0), LABELS, CLASSES)
+    middle = first.middle(second)
+    torch.testing.assert_close(middle.means, 1.5 * first.means)
+    torch.testing.assert_close(middle.covariances, 2.5 * first.covariances)
+    assert torch.equal(middle.counts, first.counts)
+
+
+def test_a_global_model_is_measured_once():
+    auxiliary = Auxiliary(model_of(bias=True), CLASSES, INPUTS, LABELS)
+    sent = {name: value.clone() for name, value in auxiliary.model.state_dict().items()}
+    first = start_moments(auxiliary, sent, smoothing=0.0, bias=True)
+    assert start_moments(auxiliary, sent, smoothing=0.0, bias=True) is first
+    assert start_moments(auxiliary, dict(sent), smoothing=0.0, bias=True) is not first
+    assert start_moments(auxiliary, sent, smoothing=0.1, bias=True) is not first

@@ -1,0 +1,247 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsim import api
+from fedsim.cli import main as cli
+from fedsim.cli.tables import best_of, columns_that_fit
+from fedsim.config import dump
+from fedsim.federation.server_app import Round
+from fedsim.run.run_folder import RunFolder
+from tests.builders import small_config
+
+
+def fedsim(capsys, *arguments):
+    """Run the command line in this process; return exit code, standard output and error."""
+    sys.argv = ["fedsim", *map(str, arguments)]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr()
+    return exit_.value.code, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return api.run(small_config(), tmp_path_factory.mktemp("cli") / "run").path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(dump(small_config()))
+    return tmp_path
+
+
+def test_a_run_from_a_file_prints_its_rounds_and_the_next_command(here, capsys):
+    code, out, err = fedsim(capsys, "run", "run.toml", "--set", "seed=3")
+    assert code == 0
+    assert err == ""
+    assert "digits · mlp · fedavg · 4 clients · 3 rounds → runs/digits-mlp-fedavg" in out
+    assert "round  accuracy     llg ASR    idlg ASR   blind ASR   seconds" in out
+    assert len([line for line in out.splitlines() if line[:5].strip().isdigit()]) == 4
+    assert "Next     fedsim attack runs/digits-mlp-fedavg --with llg" in out
+    assert (here / "runs" / "digits-mlp-fedavg" / "report.html").exists()
+    assert api.Run(Path("runs/digits-mlp-fedavg")).config().seed == 3
+    fedsim(capsys, "run", "run.toml")
+    assert (here / "runs" / "digits-mlp-fedavg-2").exists()
+
+
+def test_json_is_one_object(here, capsys):
+    code, out, _ = fedsim(capsys, "run", "run.toml", "--out", "there", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["run"] == "there"
+    assert 0 < result["accuracy"] <= 1
+    assert {(row["attack"], row["metric"]) for row in result["attacks"]} >= {("llg", "asr")}
+    _, out, _ = fedsim(capsys, "attack", "there", "--with", "llg", "--json")
+    [asr] = [row for row in json.loads(out)["attacks"] if row["metric"] == "asr"]
+    [before] = [r for r in result["attacks"] if (r["attack"], r["metric"]) == ("llg", "asr")]
+    assert asr["value"] == before["value"]
+    _, out, _ = fedsim(capsys, "report", "there", "--json")
+    assert json.loads(out) == {"report": "there/report.html"}
+
+
+def test_a_round_names_each_attacks_own_metric(here, capsys):
+    attacks = 'attack=["cosine-mia","llg"]'
+    code, out, _ = fedsim(
+        capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1"
+    )
+    assert code == 0
+    head, _, line, *_ = out.splitlines()[2:]
+    assert "  cosine-mia AUROC     llg ASR blind AUROC   seconds" in head
+    assert "      50.0 %" in line
+    assert len(line) == len(head)
+
+
+def test_with_many_attacks_a_round_stays_one_line_and_names_the_best(here, capsys):
+    attacks = 'attack=["llg","llg-star","llg-plus","idlg","zlg","random"]'
+    code, out, _ = fedsim(
+        capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1"
+    )
+    assert code == 0
+    head, _, line, *_ = out.splitlines()[2:]
+    assert len(head) <= 80
+    words = ["round", "accuracy", "llg", "ASR", "best", "ASR", "blind", "ASR", "seconds"]
+    assert head.split() == words
+    assert len(line) == len(head)
+    means = api.means(api.Run(Path("runs/digits-mlp-fedavg")).ledger())
+    asr = {row["attack"]: row["value"] for row in means if row["metric"] == "asr"}
+    best = max(asr.keys() - {"random"}, key=lambda name: asr[name])
+    assert f"{100 * asr['llg']:.1f} % " in line
+    assert f" {best} {100 * asr[best]:.1f} % " in line
+    _, out, _ = fedsim(
+        capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1", "--json"
+    )
+    assert {row["attack"] for row in json.loads(out)["attacks"]} == asr.keys()
+
+
+def test_columns_are_the_configs_first_that_fit():
+    names = ["llg", "idlg", "a-long-attack-name"]
+    whole = 15 + 12 + 12 + 24 + 12 + 10  # round and accuracy, three attacks, blind, seconds
+    assert columns_that_fit(names, whole) == names
+    assert columns_that_fit(names, whole - 1) == ["llg"]
+    assert columns_that_fit(names, 40) == []
+    assert columns_that_fit([], 80) == []
+    assert best_of({"random": 0.9, "llg": 0.5, "idlg": 0.6}) == "idlg"
+    assert best_of({"random": 0.9}) == "random"
+    assert best_of({}) is None
+
+
+def test_attacks_on_a_recording_are_a_row_each_sorted_by_skill(finished, here, capsys):
+    shutil.copytree(finished, "copy")
+    code, out, _ = fedsim(capsys, "attack", "copy", "--with", "idlg,llg,random")
+    assert code == 0
+    head, *rows = [line.split() for line in out.splitlines() if line]
+    assert head == ["attack", "ASR", "blind", "skill", "exact", "precision", "recall", "ms"]
+    skills = [float(row[5]) for row in rows[:3]]  # a share and its % sign are two words
+    assert skills == sorted(skills, reverse=True)
+    assert {row[0] for row in rows[:3]} == {"llg", "idlg", "random"}
+    assert rows[3][:3] == ["Next", "fedsim", "report"]
+
+
+def test_a_report_draws_the_client_asked_for(finished, here, capsys):
+    code, _, _ = fedsim(capsys, "report", finished, "--client", "2", "--out", "two.html")
+    assert code == 0
+    assert "True and inferred labels of client 2" in Path("two.html").read_text()
+    code, _, err = fedsim(capsys, "report", finished, "--client", "22", "--out", "none.html")
+    assert code == 2
+    assert err.strip() == (
+        "fedsim: --client: must be one of the 4 clients attacked, got '22'; the nearest is '2'"
+    )
+    assert not Path("none.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["run", "--set", "local.lrr=1"], 2, "local.lrr: must be a known key; did you mean 'lr'?"),
+        (["run", "--set", "data=minst"], 2, "did you mean 'mnist'?"),
+        (["run", "--set", "attack=lgg"], 2, "attack.name: must be a known name, got 'lgg'"),
+        (["run", "--set", "defense=clap"], 2, "did you mean 'clip'?"),
+        (
+            ["run", "--set", "defense=[{name='clip', bound=-1.0}]"],
+            2,
+            "defense.clip.bound: must be > 0",
+        ),
+        (["run", "--set", "federation.strategy=fedavh"], 2, "did you mean 'fedavg'?"),
+        (
+            ["run", "--set", "federation.options.eta=1"],
+            2,
+            "federation.options.eta: must be a known",
+        ),
+        (["run", "--set", "model=ccn"], 2, "did you mean 'cnn'?"),
+        (["run", "--engine", "spark"], 2, "engine.name: input should be 'inline' or 'ray'"),
+        (["run", "nowhere.toml"], 2, "nowhere.toml: must be a readable file"),
+        (["run", "--resume"], 2, "--resume: must find an unfinished run under runs/"),
+        (["run", "--resume", "--out", "nowhere"], 1, "nowhere: must be a run folder"),
+        (["run", "--resume", "--set", "seed=1"], 2, "--resume: goes on with the run's own config"),
+        (["run", "--out", "taken"], 2, "--out: must be a new folder, got taken"),
+        (["run", "--out", "run.toml"], 2, "--out: must be a folder, got the file run.toml"),
+        (["run", "--set", "attack=math:pi"], 2, "attack.name: must be an Attack"),
+        (["run", "--set", "data=math:pi"], 2, "must be a function or a class, got 3.14"),
+        (["run", "--set", "defense=math:pi"], 2, "must be a function or a class, got 3.14"),
+        (["run", "--set", "defense=builtins:print"], 2, "defense.name: must make a Defense"),
+        (
+            ["run", "--set", "defense=[{name='clip', bound=inf}]"],
+            2,
+            "bound: must be finite, got inf",
+        ),
+        (["run", "--set", "seed=true"], 2, "seed: input should be a valid integer, got True"),
+        (["run", "--set", "model=nowhere:Net"], 2, "model.name: must be an importable"),
+        (["run", "--nonsense"], 2, "No such option"),
+        (["attack", "nowhere", "--with", "llg"], 1, "nowhere: must be a run folder"),
+        (["attack", "taken", "--with", ","], 2, "--with: must name an attack"),
+        (["report", "nowhere"], 1, "nowhere: must be a run folder"),
+        (["list", "atacks"], 2, "list: must be a kind, got 'atacks'; did you mean 'attacks'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(here, capsys, arguments, code, sentence):
+    (here / "taken").mkdir()
+    (here / "taken" / "config.toml").write_text("")
+    before = sorted(here.rglob("*"))
+    ended, _, err = fedsim(capsys, *arguments)
+    assert ended == code
+    assert sentence in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_damaged_recording_is_named(finished, here, capsys):
+    shutil.copytree(finished, "copy")
+    Path("copy/rounds/0002/1.safetensors").write_bytes(b"no")
+    code, _, err = fedsim(capsys, "attack", "copy", "--with", "llg")
+    assert code == 1
+    assert "copy/rounds/0002/1.safetensors: not a safetensors file" in err
+    Path("copy/leakage.parquet").write_bytes(b"no")
+    code, _, err = fedsim(capsys, "report", "copy")
+    assert code == 1
+    assert "copy/leakage.parquet: not a parquet file" in err
+
+
+def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
+    def stop(path, **options):
+        RunFolder.create(path, small_config())
+        options["on_round"](Round(0, 0.1, {}, (), 0.1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run", lambda config, path, **options: stop(path, **options))
+    code, _, err = fedsim(capsys, "run", "run.toml", "--out", "there")
+    assert code == 130
+    assert "go on with: fedsim run --resume --out there" in err
+
+
+@pytest.mark.parametrize("kind", cli.KINDS)
+def test_lists_have_one_line_each(kind, capsys):
+    code, out, _ = fedsim(capsys, "list", kind, "--json")
+    lines = json.loads(out)
+    assert code == 0
+    assert lines
+    assert all(line and "\n" not in line for line in lines.values())
+    assert "Next" in fedsim(capsys, "list", kind)[1]
+
+
+def test_help_answers_in_less_than_07_seconds_of_cpu():
+    code = (
+        "import resource, subprocess, sys; subprocess.run([sys.argv[1], '--help'], check=True,"
+        " stdout=subprocess.DEVNULL); u = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        " print(u.ru_utime + u.ru_stime)"
+    )
+    program = Path(sys.executable).parent / "fedsim"
+    run = [sys.executable, "-c", code, str(program)]
+    seconds = [float(subprocess.run(run, capture_output=True, check=True).stdout) for _ in range(3)]
+    assert min(seconds) < 0.7
+
+
+def test_ctrl_c_before_anything_started(here, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedsim.config.read", stop)
+    code, _, err = fedsim(capsys, "run", "run.toml")
+    assert code == 130
+    assert err.strip() == "fedsim: stopped"

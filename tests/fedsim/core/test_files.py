@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import TensorFile, save_tensors, write_whole
+from fedsim.core.types import Leak
+from fedsim.run.ledger import LEAKAGE, leakage_table, read_table, write_table
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
+    path = tmp_path / "folder" / "x.txt"
+    write_whole(path, lambda file: file.write_text("old"))
+
+    def fail(file):
+        file.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_tensors_come_back_in_order_and_one_by_one(tmp_path):
+    state = {"b": torch.ones(2), "a": torch.zeros(1, dtype=torch.int64), "c": torch.tensor(2.0)}
+    state["half"] = torch.ones(2, dtype=torch.bfloat16)
+    state["shared"] = state["b"]
+    state["transposed"] = torch.arange(6).reshape(2, 3).T
+    save_tensors(tmp_path / "x.safetensors", state, {"round": 3})
+    file = TensorFile(tmp_path / "x.safetensors")
+    assert list(file) == list(state)
+    assert len(file) == 6
+    assert file.metadata["round"] == "3"
+    for name, value in state.items():
+        assert torch.equal(file[name], value)
+        assert file[name].shape == value.shape
+    del state["half"]
+    save_tensors(tmp_path / "y.safetensors", state, {})
+    for name, value in TensorFile(tmp_path / "y.safetensors").items():
+        assert torch.equal(value, state[name])
+        assert value.shape == state[name].shape
+    with pytest.raises(KeyError):
+        file["nowhere"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(BadRecording, match=r"x\.safetensors: not a safetensors file"):
+        TensorFile(tmp_path / "x.safetensors").metadata  # noqa: B018
+    with pytest.raises(BadRecording, match="the file is missing"):
+        list(TensorFile(tmp_path / "z.safetensors"))
+
+
+def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
+    rows = [
+        Leak(1, "0", "llg", "label", "asr", 0.5, None, 0.1),
+        Leak(1, None, "x", "y", "z", None, 0.0, 0.0),
+    ]
+    write_table(tmp_path / "l.parquet", leakage_table(rows))
+    assert read_table(tmp_path / "l.parquet", LEAKAGE).to_pylist()[1]["client"] is None
+    write_table(tmp_path / "m.parquet", leakage_table(rows).drop_columns(["blind"]))
+    with pytest.raises(BadRecording, match=r"m\.parquet: columns must be"):
+        read_table(tmp_path / "m.parquet", LEAKAGE)
+    (tmp_path / "n.parquet").write_bytes(b"PAR1nonsense")
+    with pytest.raises(BadRecording, match=r"n\.parquet: not a parquet file"):
+        read_table(tmp_path / "n.parquet", LEAKAGE)

@@ -1,0 +1,56 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord
+
+from fedsim.core.wire import LazyArray, from_record, to_record
+
+STATE = {
+    "b": torch.randn(3, 2),
+    "a": torch.randn(4, dtype=torch.float64),
+    "count": torch.tensor(7),
+    "flags": torch.tensor([True, False]),
+    "empty": torch.zeros(0, 3),
+    "transposed": torch.randn(2, 3).T,
+}
+
+
+def test_tensors_survive_the_wire():
+    record = to_record(STATE)
+    back = from_record(record)
+    assert list(back) == list(STATE)
+    for name, value in STATE.items():
+        assert torch.equal(back[name], value)
+        assert back[name].dtype == value.dtype
+        assert record[name].data == Array(value.numpy()).data
+
+
+def test_decoded_tensors_are_the_clients_own():
+    record = to_record(STATE)
+    from_record(record)["b"].zero_()
+    assert torch.equal(from_record(record)["b"], STATE["b"])
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<i8", "<f2", "|b1"])
+def test_the_fast_decoder_equals_numpys(dtype):
+    values = np.arange(12).reshape(3, 4).astype(dtype)
+    for array in (values, np.asfortranarray(values), values[::2]):
+        decoded = from_record(ArrayRecord({"x": Array(array)}))["x"].numpy()
+        assert np.array_equal(decoded, array)
+
+
+def test_objects_and_pickles_are_not_decoded():
+    pickled = Array("object", (1,), "numpy.ndarray", b"\x80\x04K\x01.")
+    with pytest.raises((ValueError, TypeError)):
+        from_record(ArrayRecord({"x": pickled}))
+
+
+def test_a_lazy_array_stands_in_for_the_array_itself():
+    for name, value in STATE.items():
+        original = to_record({name: value})[name]
+        lazy = LazyArray(lambda value=value: value.numpy().copy(), original.dtype, original.shape)
+        assert np.array_equal(lazy.numpy(), original.numpy())
+        assert np.array_equal(np.load(io.BytesIO(lazy.data)), original.numpy())
+        assert torch.equal(from_record(ArrayRecord({"x": lazy}))["x"], value)

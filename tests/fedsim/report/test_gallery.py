@@ -1,0 +1,210 @@
+import base64
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adversary.attack import Attack
+from adversary.grading.images import psnr
+from adversary.grading.truth import read_truth
+from fedsim import api, data
+from fedsim.config import Part
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.types import Truth
+from fedsim.core.units import beyond_blind, written
+from fedsim.report.data import RunData
+from fedsim.report.gallery import galleries, picture
+from fedsim.run.originals import with_inputs
+from fedsim.run.run_folder import RunFolder
+from tests.builders import small_config
+
+HERE = "tests.fedsim.report.test_gallery"
+CONFIG = small_config()
+
+
+def cheat(view, auxiliary, generator, *, noise: float = 0.1):
+    """Return the client's own examples with noise, which no attack could."""
+    federated = data.federate(CONFIG)
+    own = federated.dataset.inputs[federated.clients[int(view.latest.update.client)]]
+    return own + noise * view.latest.update.round * torch.randn(own.shape, generator=generator)
+
+
+def fail(view, auxiliary, generator):
+    return torch.full((1, 1, 8, 8), torch.nan)
+
+
+cheating = Attack("cheating", "reconstruction", cheat)
+failing = Attack("failing", "reconstruction", fail)
+ATTACKS = [
+    {"name": f"{HERE}:cheating", "every": 2, "clients": ["1", "2"]},
+    {"name": f"{HERE}:failing"},
+    {"name": "llg"},
+]
+NAME = f"{HERE}:cheating"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return api.run(small_config(attack=ATTACKS), tmp_path_factory.mktemp("gallery") / "run")
+
+
+def pixels(uri):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def of(run):
+    [gallery] = galleries(RunData(RunFolder(run.path)))[:1]
+    return gallery
+
+
+def test_the_ledger_has_rows_of_due_rounds_and_asked_clients_alone(run):
+    rows = [row for row in run.ledger().to_pylist() if row["attack"] == NAME]
+    single = {(row["round"], row["client"]) for row in rows if row["client"] is not None}
+    assert single == {(r, c) for r in (1, 3) for c in "12"}
+    assert {row["round"] for row in rows if row["client"] is None} == {1, 3}
+    for row in rows:
+        assert row["value"] > row["blind"]
+        assert row["ceiling"] == (None if row["metric"].endswith("psnr") else 1.0)
+    failures = [r for r in run.metrics().to_pylist() if r["metric"].endswith(":failing_failed")]
+    assert len(failures) == 3 * 4
+    assert failures[0]["reason"] == "guess: must be finite, got 64 of 64 values that are not"
+
+
+def test_answers_are_stored_in_32_bits(run):
+    guesses = RunFolder(run.path).guesses(3)
+    assert {name for name in guesses if "/" in name and "llg" not in name} == {
+        f"{NAME}/1", f"{NAME}/2"
+    }  # fmt: skip
+    assert guesses[f"{NAME}/1"].dtype == torch.float32
+
+
+def test_the_gallery_shows_best_median_and_worst_of_the_last_attacked_round(run):
+    gallery = of(run)
+    assert gallery.heading == "Round 3: best, median and worst example by PSNR"
+    assert [shown.title for shown in gallery.examples] == ["best", "median", "worst"]
+    assert [shown.title for shown in gallery.rounds] == ["round 1", "round 3"]
+    ratios = [
+        float(re.search(r"PSNR ([\d.]+) dB", s.caption[1]).group(1)) for s in gallery.examples
+    ]
+    assert ratios == sorted(ratios, reverse=True)
+    rows = run.ledger().to_pylist()
+    best = {
+        r: max(row["value"] for row in rows
+               if (row["round"], row["attack"], row["metric"]) == (r, NAME, "best_psnr"))
+        for r in (1, 3)
+    }  # fmt: skip
+    told = [shown.caption[1].split(" (")[0] for shown in gallery.rounds]
+    assert told == [f"PSNR {best[r]:.1f} dB" for r in (1, 3)]
+    assert ratios[0] == pytest.approx(best[3], abs=0.06)
+
+
+def test_the_pictures_are_the_originals_and_what_was_recovered(run):
+    dataset = data.federate(CONFIG).dataset
+    for shown in (*of(run).examples, *of(run).rounds):
+        original, recovered, difference = (
+            pixels(shown.pictures[what]).astype(float)
+            for what in ("original", "recovered", "difference")
+        )
+        same = (255 * dataset.inputs[:, 0].numpy()).round() == original
+        assert same.all(axis=(1, 2)).any()
+        assert np.abs(difference - np.abs(original - recovered)).max() <= 1
+        a, b = (torch.from_numpy(image / 255).unsqueeze(0) for image in (original, recovered))
+        assert written("psnr", float(psnr(a, b, 1.0)))[:3] in shown.caption[1]
+
+
+def test_the_page_loads_nothing_and_blurs_until_it_is_asked(run):
+    page = run.report.read_text()
+    sources = re.findall(r'<img src="([^"]{30})', page)
+    assert len(sources) == 3 * 3 + 2 * 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert re.search(r"\.gallery img \{[^}]*filter: blur\(", page)
+    assert ".reveal:checked ~ .gallery img { filter: none }" in page
+    assert re.search(r'<input type="checkbox" class="reveal" id="reveal-1">', page)
+    assert "<script" not in page
+    text = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert re.search(r"mean\s+PSNR;", text)
+    assert not re.search(r"\d{4,}\.\d %", text)  # decibels are no percent
+    mean = [r["value"] for r in run.ledger().to_pylist()
+            if (r["attack"], r["metric"]) == (NAME, "psnr") and r["client"]]  # fmt: skip
+    assert f"{sum(mean) / len(mean):.1f} dB" in text
+    assert re.search(r">\d+ dB</text>", page)  # the ticks
+
+
+def test_without_the_data_the_recovered_pictures_stand_alone(run, monkeypatch):
+    def gone(config):
+        raise ConfigError("data.root: must be readable")
+
+    monkeypatch.setattr("fedsim.report.gallery.federate", gone)
+    gallery = of(run)
+    assert gallery.sentences == ["The originals are not at hand (data.root: must be readable)."]
+    assert [set(shown.pictures) for shown in gallery.examples] == [{"recovered"}] * 3
+    assert "recovered from client" in gallery.heading
+    assert gallery.rounds == ()
+
+
+def test_without_truth_they_stand_alone_too_and_without_answers_nothing_does(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "truth")
+    api.attack(tmp_path / "run", [Part.model_validate(part) for part in ATTACKS])
+    gallery = of(api.Run(tmp_path / "run"))
+    assert (gallery.attack, gallery.values) == (NAME, [])
+    assert gallery.sentences == ["No truth is at hand, so that the recovered pictures stand alone."]
+    assert pixels(gallery.examples[0].pictures["recovered"]).shape == (8, 8)
+    assert "No truth is at hand" in api.report([tmp_path / "run"]).read_text()
+    shutil.rmtree(tmp_path / "run" / "guesses")
+    assert of(api.Run(tmp_path / "run")).sentences == ("It recovered nothing.",)
+
+
+def test_colours_are_kept_and_other_channels_are_averaged():
+    image = torch.zeros(3, 2, 4)
+    image[0] = 1.0
+    assert pixels(picture(image)).tolist() == [[[255, 0, 0]] * 4] * 2
+    assert (
+        pixels(picture(torch.ones(2, 2, 2) * torch.tensor([0.0, 2.0]).view(2, 1, 1))).max() == 255
+    )
+
+
+def test_a_clients_inputs_are_its_distinct_rows_and_the_others_are_nobodys_of_it(run):
+    federated = data.federate(CONFIG)
+    told = read_truth(run.path / "truth", 1, "1")
+    truth = with_inputs(told, federated, seed=0, round_=1, client="1")
+    rows = told.indices.unique()
+    assert torch.equal(truth.inputs, federated.dataset.inputs[rows])
+    others = truth.lineup.others
+    assert len(others.unique()) == len(others) == len(federated.dataset.labels) - len(rows)
+    assert not torch.isin(others, rows).any()
+    few = Truth(told.labels[:1], told.indices[:1])
+    one, same, other = (
+        with_inputs(
+            few if i else Truth(few.labels, few.indices), federated, seed=0, round_=r, client="1"
+        )
+        for i, r in enumerate((1, 1, 2))
+    )
+    assert len(one.lineup.others) == 99
+    assert torch.equal(one.lineup.others, same.lineup.others)
+    assert not torch.equal(one.lineup.others, other.lineup.others)
+    foreign = Truth(torch.zeros(1).long(), torch.tensor([10**6]))
+    with pytest.raises(BadRecording, match="truth: must name rows below"):
+        with_inputs(foreign, federated, seed=0, round_=1, client="1")
+
+
+def test_a_client_that_there_is_not_is_one_sentence(tmp_path):
+    config = small_config(attack=[{"name": "llg", "clients": ["0", "7"]}])
+    with pytest.raises(ConfigError, match=r"attack\.llg\.clients: .* below 4, got '7'$"):
+        api.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_are_written_in_their_own_units():
+    assert written("psnr", 23.44) == "23.4 dB"
+    assert written("match_rate", 0.25) == "25.0 %"
+    assert written("ssim", 0.5) == "0.50"
+    assert written("psnr", None) == "–"
+    assert beyond_blind("psnr", 20.0, 10.0) == pytest.approx(0.9)  # a tenth of the error is left
+    assert beyond_blind("psnr", 12.0, 12.0) == 0.0
+    assert beyond_blind("auroc", 0.75, 0.5) == 0.5
+    assert beyond_blind("accuracy", 1.0, 1.0) == 0.0

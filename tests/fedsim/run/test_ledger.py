@@ -1,0 +1,65 @@
+import pyarrow as pa
+import pytest
+
+from fedsim import api
+from fedsim.core.errors import BadRecording
+from fedsim.core.types import Leak, Measure
+from fedsim.federation.server_app import _told
+from fedsim.report.data import curve_of
+from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, over_clients, read_table, write_table
+
+
+def leak(client, value, *, attack="a", metric="auroc", round_=1):
+    return Leak(round_, client, attack, "membership", metric, value, 0.5, 0.1, 1.0)
+
+
+ROWS = [
+    leak("0", 0.6), leak("1", 0.8), leak(None, 0.1),  # pooled beside the clients it is pooled over
+    leak(None, 0.9, metric="accuracy"),  # pooled alone
+    leak(None, 0.3, attack="b"), leak(None, 0.5, attack="b", round_=2),
+]  # fmt: skip
+
+
+def test_a_mean_counts_no_client_twice():
+    kept = over_clients(leakage_table(ROWS)).to_pylist()
+    assert [row["value"] for row in kept] == [0.6, 0.8, 0.9, 0.3, 0.5]
+    means = {(row["attack"], row["metric"]): row["value"] for row in api.means(leakage_table(ROWS))}
+    assert means == pytest.approx(
+        {("a", "auroc"): 0.7, ("a", "accuracy"): 0.9, ("b", "auroc"): 0.4}
+    )
+    assert over_clients(LEAKAGE.empty_table()).num_rows == 0
+
+
+def test_names_that_run_together_are_told_apart():
+    rows = [leak("0", 0.6, attack="ab", metric="c"), leak(None, 0.9, attack="a", metric="bc")]
+    assert over_clients(leakage_table(rows)).num_rows == 2
+
+
+def test_a_reports_curve_counts_no_client_twice():
+    curve = curve_of(leakage_table(ROWS[:4]))
+    assert curve.main.value == pytest.approx(0.7)
+    assert curve.means == pytest.approx({"auroc": 0.7, "accuracy": 0.9})
+
+
+def test_the_line_of_a_round_counts_no_client_twice():
+    told = _told(1, [Measure(1, "test", "accuracy", 0.5)], ROWS[:4], [], 0.0)
+    assert told.leakage["a"] == pytest.approx((0.7, 0.5))
+    assert _told(1, [], ROWS[4:5], [], 0.0).leakage["b"] == pytest.approx((0.3, 0.5))
+
+
+def test_a_ledger_of_an_earlier_version_has_no_ceilings(tmp_path):
+    path = tmp_path / "leakage.parquet"
+    write_table(path, leakage_table(ROWS).drop_columns(["ceiling"]))
+    table = read_table(path, LEAKAGE)
+    assert table.schema.equals(LEAKAGE)
+    assert table["ceiling"].null_count == len(ROWS)
+    write_table(path, leakage_table(ROWS).drop_columns(["value"]))
+    with pytest.raises(BadRecording, match="columns must be"):
+        read_table(path, LEAKAGE)
+
+
+def test_metrics_have_no_ceiling(tmp_path):
+    path = tmp_path / "metrics.parquet"
+    write_table(path, METRICS.empty_table().append_column("ceiling", pa.array([], pa.float64())))
+    with pytest.raises(BadRecording, match="got round, .*, ceiling"):
+        read_table(path, METRICS)

@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.types import Leak, Measure
+from fedsim.run.run_folder import Checkpoint, RunFolder
+from tests.builders import same_params, small_config
+
+STATE = {"w": torch.ones(3)}
+
+
+def leak(round_, client="0", attack="llg", value=0.5):
+    return Leak(round_, client, attack, "label", "asr", value, 0.1, 0.01)
+
+
+def folder_with(tmp_path, rounds):
+    folder = RunFolder.create(tmp_path / "run", small_config())
+    for number in rounds:
+        checkpoint = Checkpoint(
+            number, {"w": torch.full((3,), float(number))}, ({}, {"strategy": {}})
+        )
+        folder.commit(checkpoint, [leak(number)], [Measure(number, "test", "accuracy", 0.5)], {})
+    return folder
+
+
+def test_a_folder_with_something_in_it_is_not_taken(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="--out: must be a new folder, got .*; --resume"):
+        RunFolder.create(tmp_path / "run", small_config())
+    with pytest.raises(BadRecording, match="must be a run folder"):
+        RunFolder(tmp_path / "nothing")
+
+
+def test_the_config_is_kept(tmp_path):
+    assert folder_with(tmp_path, []).config == small_config()
+    (tmp_path / "run" / "config.toml").write_text("seed = -1")
+    with pytest.raises(BadRecording, match="seed: .*got -1"):
+        RunFolder(tmp_path / "run").config  # noqa: B018
+
+
+def test_it_goes_on_after_the_last_finished_round_and_forgets_the_unfinished_one(tmp_path):
+    folder = folder_with(tmp_path, [0, 1, 2])
+    for name in ("rounds/0003", "truth/0003", "state/.0003.part"):
+        (folder.path / name).mkdir(parents=True)
+    start = RunFolder(folder.path).restore()
+    assert start is not None
+    assert start.round == 2
+    assert same_params(start.params, {"w": torch.full((3,), 2.0)})
+    assert not (folder.path / "rounds" / "0003").exists()
+    assert not (folder.path / "truth" / "0003").exists()
+
+
+def test_a_run_killed_before_its_first_commit_starts_anew(tmp_path):
+    folder = folder_with(tmp_path, [])
+    (folder.path / "rounds" / "0001").mkdir(parents=True)
+    assert folder.restore() is None
+    assert not (folder.path / "rounds" / "0001").exists()
+
+
+def test_the_newest_state_of_every_client_is_restored(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", small_config())
+    for number, clients in enumerate([{"0": 0.0, "1": 0.0}, {"0": 1.0}, {"1": 2.0}]):
+        states = {name: {"m": torch.tensor(value)} for name, value in clients.items()}
+        folder.commit(Checkpoint(number, STATE, ({}, {"strategy": {}}), states), [], [], {})
+    start = folder.restore()
+    assert start is not None
+    assert {name: float(state["m"]) for name, state in start.clients.items()} == {
+        "0": 1.0,
+        "1": 2.0,
+    }
+    kept = list((folder.path / "state").glob("*/clients/*"))
+    assert len(kept) == 2
+
+
+def test_tables_are_whole_while_running_after_the_end_and_after_going_on(tmp_path):
+    folder = folder_with(tmp_path, [0, 1])
+    assert folder.ledger().num_rows == 2
+    folder.write_tables()
+    assert folder.ledger().num_rows == folder.metrics().num_rows == 2
+    folder.commit(
+        Checkpoint(2, STATE, ({}, {"strategy": {}})),
+        [leak(2)],
+        [Measure(2, "test", "loss", 1.0)],
+        {},
+    )
+    assert folder.ledger()["round"].to_pylist() == [0, 1, 2]  # the written table is behind
+    assert folder.metrics().num_rows == 3
+
+
+def test_a_new_attack_replaces_its_own_rows_and_survives_the_end_of_the_run(tmp_path):
+    folder = folder_with(tmp_path, [1])
+    folder.write_tables()
+    folder.replace_attacks({"later"}, [leak(1, attack="later", value=0.1)])
+    folder.replace_attacks({"later"}, [leak(1, attack="later", value=0.2)])
+    rows = {(row["attack"], row["value"]) for row in folder.ledger().to_pylist()}
+    assert rows == {("llg", 0.5), ("later", 0.2)}
+    folder.write_tables()
+    assert {row["attack"] for row in folder.ledger().to_pylist()} == {"llg", "later"}
+
+
+def test_rows_stand_in_the_order_of_rounds_and_client_numbers(tmp_path):
+    folder = folder_with(tmp_path, [])
+    rows = [leak(2, "10"), leak(1, "10"), leak(1, "9"), leak(2, "9", attack="idlg")]
+    folder.replace_attacks(set(), rows)
+    order = [(row["round"], row["client"]) for row in folder.ledger().to_pylist()]
+    assert order == [(1, "9"), (1, "10"), (2, "9"), (2, "10")]
+
+
+def test_guesses_are_added_to(tmp_path):
+    folder = folder_with(tmp_path, [])
+    folder.write_guesses(1, {"llg/0": torch.ones(3)})
+    folder.write_guesses(1, {"idlg/0": torch.zeros(3)})
+    assert set(folder.guesses(1)) == {"llg/0", "idlg/0"}
