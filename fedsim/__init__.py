@@ -4,4 +4,4 @@ Nothing heavy is imported here, so that `fedsim --help` answers at once; the fun
 notebook are in `fedsim.api`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # the same as in pyproject.toml, which Flower reads as text
