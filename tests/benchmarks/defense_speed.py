@@ -18,6 +18,7 @@ from defenses import DEFENSES, Defense
 from fedsim.core.rng import generator
 from fedsim.core.types import Params
 from fedsim.models import resnet18
+from tests.benchmarks.record import record
 
 REPEATS = 15
 OPTIONS = {
@@ -72,11 +73,14 @@ def main() -> None:
     keep_freed_memory()
     update = resnet_update()
     print(f"{sum(value.numel() for value in update.values()):,} entries; multiples of a copy")
+    figures: dict[str, float] = {}
     for name, make in DEFENSES.items():
         for options in OPTIONS.get(name, [{}]):
             copies, spent = ratio(make(**options), update)
             said = ", ".join(f"{key}={value}" for key, value in options.items())
             print(f"{name:12}{said:52}{copies:8.1f}×{spent:9.1f} ms", flush=True)
+            figures[f"{name} {said}".strip() + ": copies of the update"] = copies
+    record("defense_speed", figures)
 
 
 if __name__ == "__main__":

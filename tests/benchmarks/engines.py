@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.record import record
+
 ROOT = Path(__file__).parents[2]
 CELLS = {  # model → (clients, images per client, rounds)
     "cnn": [(10, 6000, 3), (100, 600, 3), (1000, 60, 3), (100, 4, 8)],
@@ -224,7 +226,7 @@ def main() -> None:
 
 
 def _print_row_per_way(data: Path, model: str, size: tuple[int, int, int], ways: list[str]) -> None:
-    base = None
+    base, figures = None, {}
     for way in ways:
         cell = ["--cell", way, model, *map(str, size)]
         command = [sys.executable, "-m", "tests.benchmarks.engines", "--data", str(data), *cell]
@@ -236,6 +238,11 @@ def _print_row_per_way(data: Path, model: str, size: tuple[int, int, int], ways:
             f"{told['wall']:.3f}", f"{told['peak_mb']:.0f}",
         ]  # fmt: skip
         print(f"| {' | '.join(row)} |", flush=True)
+        cell = f"{model}, {size[0]} × {size[1]}, {way}"
+        figures[f"{cell}: times the CPU of {ways[0]}"] = told["cpu"] / base
+        figures[f"{cell}: CPU seconds per round"] = told["cpu"]
+        figures[f"{cell}: peak MB"] = told["peak_mb"]
+    record("engines", figures)
 
 
 if __name__ == "__main__":

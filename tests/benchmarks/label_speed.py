@@ -17,6 +17,7 @@ from adversary.attacks import ATTACKS
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, View
 from tests.benchmarks.labels import CELLS, trial
+from tests.benchmarks.record import record
 from tests.builders import observe, small_config
 
 
@@ -98,12 +99,15 @@ def main() -> None:
     parser.add_argument("--round", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    results: dict[str, float] = {}
     for name, value in figures():
+        results[name] = value
         print(f"{name:70}{value:10.2f}", flush=True)
     if asked.round:
-        print(
-            f"{'llg on 1,000 clients, share of the training time, %':70}{100 * round_share():10.2f}"
-        )
+        share = "llg on 1,000 clients, share of the training time, %"
+        results[share] = 100 * round_share()
+        print(f"{share:70}{results[share]:10.2f}")
+    record("label_speed", results)
 
 
 if __name__ == "__main__":

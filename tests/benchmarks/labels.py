@@ -20,6 +20,7 @@ from clients.train import train
 from fedsim import models
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
+from tests.benchmarks.record import record
 from tests.builders import observe, prune, small_config
 from tests.real_data import cifar_part, mnist
 
@@ -243,12 +244,22 @@ def measure(cell: Cell, names: Sequence[str], trials: int) -> dict[str, Score]:
     return scores
 
 
+def figures(cell: str, scores: dict[str, Score]) -> dict[str, float]:
+    """Return what is recorded of a setting."""
+    return {
+        f"{cell}, {name}: {what}": value
+        for name, score in scores.items()
+        for what, value in (("ASR, %", 100 * score.asr), ("exact, %", 100 * score.exact))
+    }
+
+
 def lines(cells: Sequence[Cell], names: Sequence[str], trials: int, show: Callable[[Score], str]
           ) -> Iterator[str]:  # fmt: skip
     width = max(len(name) for name in names)
     yield f"{'':30}" + "".join(f"{name:>{max(width, 8) + 1}}" for name in names)
     for cell in cells:
         scores = measure(cell, names, trials)
+        record("labels", figures(cell.name, scores))
         cells_ = [show(scores[name]) if name in scores else "–" for name in names]
         yield f"{cell.name:30}" + "".join(f"{text:>{max(width, 8) + 1}}" for text in cells_)
 
