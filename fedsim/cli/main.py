@@ -12,6 +12,7 @@ from rich.console import Console
 from fedsim import __version__
 from fedsim.cli import attack as cli_attack
 from fedsim.cli import audit as cli_audit
+from fedsim.cli import config as cli_config
 from fedsim.cli import deploy as cli_deploy
 from fedsim.cli import explain as cli_explain
 from fedsim.cli.tables import Rounds, audit_line
@@ -213,6 +214,7 @@ def game(
 
 app.command()(cli_explain.explain)
 app.command()(cli_audit.audit)
+app.command()(cli_config.config)
 app.add_typer(cli_deploy.app, name="deploy")
 
 

@@ -1,28 +1,22 @@
 """The config room: one TOML file, checked whole before anything starts.
 
-In: a file, settings from the command line. Out: a frozen `Config` of sections, or one sentence.
+In: a file, settings from the command line. Out: a frozen `Config` of sections, or one sentence;
+for people and editors, the reference of all keys.
 """
 
+from fedsim.config.adversary import Knowledge, Record
 from fedsim.config.audit import Audit
+from fedsim.config.commented import commented
+from fedsim.config.engine import Engine
 from fedsim.config.federation import Federation
 from fedsim.config.fields import Part, Section
 from fedsim.config.foreign import Foreign
 from fedsim.config.game import Game
 from fedsim.config.grid import Cell, cells, parse_over
-from fedsim.config.root import (
-    Config,
-    Data,
-    Engine,
-    Known,
-    Local,
-    Model,
-    Record,
-    dump,
-    parse,
-    parse_json,
-    read,
-    to_json,
-)
+from fedsim.config.reading import dump, parse, parse_json, read, to_json
+from fedsim.config.reference import keys, schema, tables
+from fedsim.config.root import Config
+from fedsim.config.training import Data, Local, Model
 
 __all__ = [
     "Audit",
@@ -33,17 +27,21 @@ __all__ = [
     "Federation",
     "Foreign",
     "Game",
-    "Known",
+    "Knowledge",
     "Local",
     "Model",
     "Part",
     "Record",
     "Section",
     "cells",
+    "commented",
     "dump",
+    "keys",
     "parse",
     "parse_json",
     "parse_over",
     "read",
+    "schema",
+    "tables",
     "to_json",
 ]

@@ -11,37 +11,51 @@ THRESHOLDS = ("fixed", "split", "bonferroni")
 
 
 class Audit(Section):
-    """How private it really is: what canaries give away, beside what is claimed.
+    """How private the updates really are: what canaries show, beside what the defense claims.
 
     In a run, the first `clients` clients consent to carry canaries, and every `every`-th round is
-    audited; where the clients' defense is DP-SGD, each of them carries `records` records that are
-    in its data or not, otherwise its whole update is a canary.
+    audited. If the clients' defense is DP-SGD, each of them carries `records` canary records, and
+    each record is in its data or not. With any other defense its whole update is a canary.
 
     `fedsim audit` makes `trials` uploads of `rounds` rounds with each of two neighbouring batches
-    of `batch_size` records. They differ in the value of `column` in one record, or without a
-    column in whether the record is there at all; `canary` says how the record is found, among
-    `candidates` of the data. The model has been trained for `steps` steps before.
-
-    `mechanism` is the user's own in place of the config's defenses, `package.module:function`;
-    it claims `claim` (ε at δ).
+    of `batch_size` records. With a `column` they differ in its value in one record, otherwise in
+    whether the record is there at all. `canary` says how the record is chosen, among `candidates`
+    of the data. The model is trained for `steps` steps before.
     """
 
     confidence: Chance = 0.95
+    """Confidence of each bound, taken by itself."""
     delta: Chance | None = None
+    """δ of the ε that is audited; the defense's own if omitted."""
     clients: Natural = 0
+    """In a run: number of clients that carry canaries; 0 for no audit."""
     every: Count = 1
+    """In a run: every so many rounds are audited."""
     records: Count = 50
+    """In a run with DP-SGD: number of canary records of each of these clients."""
     column: str | None = None
+    """Categorical input that differs in one record; the whole record if omitted."""
     values: tuple[str, str] | None = None
+    """Two values of `column` that are told apart; its first two if omitted."""
     canary: Names = ()
+    """Canaries: average, natural, in-domain, free, gradient, canife, opposite; all that fit if
+    empty."""
     trials: Count = 1000
+    """Number of uploads with the canary, and the same number without."""
     rounds: Count = 1
+    """Number of rounds of one client in a trial."""
     batch_size: Count = 1
+    """Number of records in the batch, the canary included."""
     candidates: Count = 3000
+    """Number of natural records among which a canary is looked for."""
     steps: Natural = 400
+    """Number of training steps before the audit."""
     threshold: str = "fixed"
+    """How the threshold of Clopper–Pearson is chosen: fixed, split or bonferroni."""
     mechanism: str | None = None
+    """Your own mechanism in place of the defenses: `package.module:function`."""
     claim: Positive | None = None
+    """The ε that `mechanism` claims, at `delta`."""
 
     @model_validator(mode="after")
     def _claimed(self) -> "Audit":

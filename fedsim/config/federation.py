@@ -8,21 +8,18 @@ from fedsim.config.fields import Count, Natural, Positive, Section
 
 
 class Secure(Section):
-    """Secure aggregation: the server learns sums over a round's clients only.
-
-    Attributes:
-        threshold: Share of the clients (with `neighbours`, of each neighbourhood) that must remain.
-        clip: Largest absolute value of an upload's entries.
-        modulus_bits: Sums are of whole numbers modulo 2 to this power.
-        max_examples: Largest number of examples of a client.
-        neighbours: With how many others a client shares masks (SecAgg+); all without.
-    """
+    """Secure aggregation: the server learns only sums over a round's clients."""
 
     threshold: Annotated[float, Field(gt=0.5, le=1, strict=True)] = 2 / 3
+    """Share of the clients (with `neighbours`, of each neighbourhood) that must remain."""
     clip: Positive = 8.0
+    """Largest absolute value of an upload's entries; larger ones are clipped."""
     modulus_bits: Annotated[int, Field(ge=16, le=62, strict=True)] = 48
+    """Sums are of whole numbers modulo 2 to this power."""
     max_examples: Count = 2**16
+    """Largest number of examples that a client may have."""
     neighbours: Annotated[int, Field(ge=2, multiple_of=2, strict=True)] | None = None
+    """Number of other clients with whom each client shares masks (SecAgg+); all if omitted."""
 
 
 def _switch(value: object) -> Any:
@@ -30,20 +27,30 @@ def _switch(value: object) -> Any:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
-Switch = Annotated[Secure | None, BeforeValidator(_switch)]
+Switch = Annotated[
+    Secure | None, BeforeValidator(_switch, json_schema_input_type=bool | Secure | None)
+]
 
 
 class Federation(Section):
     """Who trains together, how often, and how the server aggregates."""
 
     rounds: Count = 10
+    """Number of rounds."""
     clients: Count = 10
+    """Number of clients."""
     per_round: Count | None = None
+    """Number of clients drawn at random in each round; all if omitted."""
     strategy: str = "fedavg"
+    """Flower strategy of the server; see `fedsim list strategies`."""
     options: dict[str, Any] = {}  # noqa: RUF012 pydantic copies it
+    """Options of the strategy, by name."""
     timeout: Positive = 3600.0
+    """Seconds that the server waits for the replies of a round."""
     evaluate_every: Natural = 1
+    """The model is tested every so many rounds and after the last one; 0 for never."""
     secure_aggregation: Switch = None
+    """Whether the server sees only sums; a table to change the options of the protocol."""
 
     @model_validator(mode="after")
     def _sampled(self) -> "Federation":

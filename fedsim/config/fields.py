@@ -1,9 +1,10 @@
 """What the config's sections are made of."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 # strict: `true` is no number
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -14,16 +15,21 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 class Section(BaseModel):
-    """A table of the config; a key that it does not know is an error."""
+    """A table of the config; a key that it does not know is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The docstring of a field is its line in the reference and in what `fedsim config` prints.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Part(BaseModel):
     """A part chosen by name; every other key of its table is an option of that part."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
     name: str
+    """Name of the part, or `package.module:function`."""
 
     @model_validator(mode="after")
     def _finite(self) -> "Part":
@@ -38,9 +44,23 @@ class Part(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the table that a field holds; None for a plain value or a list."""
+    if get_origin(field.annotation) is tuple:
+        return None
+    types = (field.annotation, *get_args(field.annotation))  # `Section | None`
+    models = [it for it in types if isinstance(it, type) and issubclass(it, BaseModel)]
+    return models[0] if models else None
+
+
 def _named(value: object) -> object:
     """Let a bare name stand for a table with that name and no options."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def or_name(part: type[Part]) -> BeforeValidator:
+    """Return what lets a bare name stand for a part with that name and no options."""
+    return BeforeValidator(_named, json_schema_input_type=str | part)
 
 
 def _split(value: object) -> object:
@@ -56,7 +76,7 @@ def named_list(value: object) -> object:
     return [_named(item) for item in value] if isinstance(value, list) else value
 
 
-def _one_or_more(value: object) -> object:
+def _as_list(value: object) -> object:
     """Let one number stand for a list of it."""
     return [value] if isinstance(value, (int, float)) else value
 
@@ -67,9 +87,17 @@ def _as_text(value: object) -> object:
     return str(value) if number else value
 
 
-Named = BeforeValidator(_named)
-Parts = Annotated[tuple[Part, ...], BeforeValidator(named_list)]
-Text = Annotated[str, BeforeValidator(_as_text)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Counts = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_one_or_more)]
+# What stands in a file before a validator has read it, for the JSON schema of the config.
+Parts = Annotated[
+    tuple[Part, ...], BeforeValidator(named_list, json_schema_input_type=str | list[str | Part])
+]
+Text = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | float)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split, json_schema_input_type=str | list[str])]
+Counts = Annotated[
+    tuple[Count, ...],
+    Field(min_length=1),
+    BeforeValidator(
+        _as_list, json_schema_input_type=Count | Annotated[list[Count], Field(min_length=1)]
+    ),
+]
 Shares = Annotated[tuple[Share, ...], Field(min_length=2)]

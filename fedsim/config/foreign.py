@@ -8,21 +8,18 @@ from fedsim.config.fields import Count, Section
 
 
 class Foreign(Section):
-    """What was told of another app's recording: what nothing on its tape says.
-
-    Attributes:
-        num_classes: Number of labels.
-        input_shape: Shape of one example as the model takes it.
-        auxiliary: The adversary's own examples: a data set, or `package.module:function`; none of
-            them may be a client's.
-        auxiliary_root: The folder of that data set.
-        auxiliary_limit: So many of its training rows, drawn at random; all without.
-        truth: The folder of the clients' ground truth; `truth` beside the tape without.
-    """
+    """Another app's recording: what its tape does not say. `fedsim attack` writes this table."""
 
     num_classes: Annotated[int, Field(ge=2, strict=True)]
+    """Number of labels."""
     input_shape: Annotated[tuple[Count, ...], Field(min_length=1)]
+    """Shape of one example as the model takes it."""
     auxiliary: str | None = None
+    """The adversary's own examples, none of them a client's: a data set, or
+    `package.module:function`."""
     auxiliary_root: str | None = None
+    """Folder of that data set."""
     auxiliary_limit: Count | None = None
+    """Number of its training rows, drawn at random; all if omitted."""
     truth: str | None = None
+    """Folder of the clients' ground truth; `truth` beside the tape if omitted."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.config.root import Config, read
+from fedsim.config.reading import read
+from fedsim.config.root import Config
 from fedsim.core.errors import ConfigError
 
 Over = tuple[str, list[Any]]
@@ -47,7 +48,7 @@ def cells(
     """Return a run for every combination of values, all checked, in the order given.
 
     Args:
-        path: TOML file that all share; the defaults without.
+        path: TOML file that all share; None for the default settings.
         settings: `key=value` that all share.
         overs: Keys and their values; the last one changes fastest.
 
@@ -55,7 +56,7 @@ def cells(
         ConfigError: One of the configs is wrong; its name is in the sentence.
     """
     overs = list(overs)
-    found: dict[str, Cell] = {}
+    grid: dict[str, Cell] = {}
     for values in itertools.product(*(values for _, values in overs)):
         chosen = [(key, value) for (key, _), value in zip(overs, values, strict=True)]
         name = "_".join(_label(key, value) for key, value in chosen) or "run"
@@ -63,10 +64,10 @@ def cells(
             config = read(path, settings, chosen).model_copy(update={"versions": {}})
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}" if overs else str(error)) from None
-        while name in found:  # labels leave out what no file name can hold
+        while name in grid:  # labels leave out what no file name can hold
             name += "-"
-        found[name] = Cell(name, config)
-    return list(found.values())
+        grid[name] = Cell(name, config)
+    return list(grid.values())
 
 
 def _label(key: str, value: object) -> str:

@@ -245,3 +245,15 @@ def test_ctrl_c_before_anything_started(here, capsys, monkeypatch):
     code, _, err = fedsim(capsys, "run", "run.toml")
     assert code == 130
     assert err.strip() == "fedsim: stopped"
+
+
+def test_config_prints_all_settings_and_a_run_accepts_what_it_prints(here, capsys):
+    code, text, _ = fedsim(capsys, "config", "run.toml", "--set", "seed=3")
+    assert code == 0
+    Path("printed.toml").write_text(text)
+    code, out, _ = fedsim(capsys, "config", "printed.toml", "--json")
+    assert json.loads(out)["seed"] == 3
+    assert json.loads(out)["federation"]["clients"] == 4
+    _, out, _ = fedsim(capsys, "config", "--schema")
+    assert json.loads(out)["properties"]["seed"]["minimum"] == 0
+    assert fedsim(capsys, "config", "--set", "local.lrr=1")[0] == 2

@@ -1,0 +1,35 @@
+"""The sections of the config on the adversary: what it knows, and what it keeps."""
+
+from fedsim.config.fields import Count, Natural, Rate, Section, Share
+
+
+class Knowledge(Section):
+    """What the adversary knows before round 1.
+
+    If it knows the clients' defense, each attack that can use this runs twice: with it and without.
+    """
+
+    share: Rate = 0.1
+    """Share of the training examples that are the adversary's; no client has them."""
+    overlap: Share = 0.01
+    """Largest share of the adversary's examples that may be copies of the clients'; more stop
+    the run."""
+    knows_defense: bool = True
+    """Whether the adversary knows the clients' defense."""
+    candidates: Natural = 400
+    """Number of examples that attacks on membership ask about: half are training rows, half
+    test rows."""
+
+
+class Record(Section):
+    """Which uploads are kept for attacks."""
+
+    every: Count = 1
+    """Every so many rounds are kept, from the first on."""
+    clients: tuple[str, ...] | None = None
+    """Clients whose uploads are kept, by number; all if omitted."""
+
+    def keeps(self, round_: int, client: str | None = None) -> bool:
+        """Return whether a round (and in it a client) is recorded."""
+        chosen = client is None or self.clients is None or client in self.clients
+        return (round_ - 1) % self.every == 0 and chosen

@@ -1,0 +1,21 @@
+"""The section of the config on where clients and attacks run."""
+
+from typing import Literal
+
+from fedsim.config.fields import Count, Natural, Section
+
+
+class Engine(Section):
+    """Where clients and attacks run; every engine gives the same bits."""
+
+    name: Literal["inline", "ray"] = "inline"
+    """One process, or Ray."""
+    address: str | None = None
+    """Address of a running Ray cluster; Ray starts on this machine if omitted."""
+    workers: Count | None = None
+    """Number of clients that train at a time on Ray; one per core if omitted."""
+    threads: Count = 1
+    """Number of threads of each client's arithmetic."""
+    attackers: Natural = 0
+    """Number of rounds attacked at a time in processes of their own; 0: after every round, in
+    this process."""

@@ -1,0 +1,67 @@
+"""The sections of the config on what clients train: data, architecture, local training."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from fedsim.config.fields import Count, Part, Positive, Rate, Section
+from fedsim.core.types import Upload
+
+
+class Data(Part):
+    """Which examples, and how they are spread over the clients.
+
+    Every other key of the table is an option of the data set; see `fedsim list datasets`.
+    """
+
+    name: str = "digits"
+    """Data set, or `package.module:function`; see `fedsim list datasets`."""
+    root: str | None = None
+    """Folder of the data set's files; `~/.cache/fedsim/NAME` if omitted."""
+    partition: Literal["iid", "dirichlet", "shards", "user"] = "dirichlet"
+    """How rows are dealt to clients: at random, by Dirichlet shares of each label, by shards of
+    sorted labels, or by user."""
+    alpha: Positive = 0.5
+    """For `dirichlet`: concentration; small values give clients of few labels."""
+    shards: Count = 2
+    """For `shards`: number of shards of each client."""
+    users: str | None = None
+    """For `user`: column, or file with one id per training row, that says whose row it is."""
+    limit: Count | None = None
+    """Number of training rows, drawn at random; all if omitted."""
+
+    @model_validator(mode="after")
+    def _user_ids(self) -> "Data":
+        if (self.partition == "user") != (self.users is not None):
+            raise ValueError(
+                "users: must name a column or a file of ids exactly when partition = 'user', "
+                f"got {self.users!r} with partition = '{self.partition}'"
+            )
+        return self
+
+
+class Model(Part):
+    """The architecture.
+
+    Every other key of the table is an option of the architecture; see `fedsim list models`.
+    """
+
+    name: str = "cnn"
+    """Architecture, or `package.module:function`; see `fedsim list models`."""
+
+
+class Local(Section):
+    """What each client does in a round."""
+
+    lr: Positive = 0.2
+    """Learning rate of the client's SGD."""
+    batch_size: Count = 8
+    """Number of examples per step."""
+    epochs: Count = 2
+    """Number of passes over the client's examples; 1 with fedsgd."""
+    momentum: Rate = 0.0
+    """Momentum of the client's SGD; 0 with fedsgd."""
+    label_smoothing: Rate = 0.0
+    """Label smoothing of the cross-entropy."""
+    upload: Upload | None = None
+    """What the client uploads; gradient with fedsgd and weights otherwise if omitted."""
