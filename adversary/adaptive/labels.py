@@ -25,10 +25,10 @@ from torch import Generator, Tensor
 
 from adversary.adaptive import members as adaptive_members
 from adversary.adaptive.corrections import Correct, corrected, learn
-from adversary.adaptive.rehearsal import defended, rehearse, rehearsed_size
 from adversary.attack import Attack, Infer
 from adversary.labels.head import find_head
 from adversary.memo import once
+from adversary.rehearsal import defended, rehearse, rehearsed_size
 from adversary.secrets import SECRETS
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View

@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.adaptive.rehearsal import rehearsed_size
 from adversary.games.evidence import Evidence
 from adversary.games.learner import Learner
 from adversary.games.play import learn
@@ -30,6 +29,7 @@ from adversary.games.samplers import GAMES, Pool, Rules, Trials
 from adversary.members.imputation import imputed
 from adversary.memo import once
 from adversary.over_rounds import Told, added, held_out
+from adversary.rehearsal import rehearsed_size
 from adversary.steps import keeps_data
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View

@@ -14,7 +14,7 @@ weights large enough, B small.
   in NaN or far away (4 of 8 pictures measured); here such a step is halved.
 - Several restarts go downhill together, and the one with the lowest loss is the answer.
 - Uploaded weights are matched too, by simulating the local steps; labels of larger batches are
-  those of `adversary.inversion.reading.batch_labels`.
+  those of `adversary.attacks.batch_labels`.
 """
 
 from typing import Literal
@@ -22,6 +22,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import Settings, reconstruct
 from fedsim.core.types import Auxiliary, View
 
@@ -53,6 +54,7 @@ def dlg(
     """
     settings = Settings(
         distance="l2", optimiser="lbfgs", iterations=iterations, restarts=restarts, tv=tv,
-        labels=labels, box=False, normal=True,
+        box=False, normal=True,
     )  # fmt: skip
-    return reconstruct(view, auxiliary, generator, settings)
+    recover = batch_labels if labels == "recovered" else None
+    return reconstruct(view, auxiliary, generator, settings, recover=recover)

@@ -23,13 +23,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.adaptive.rehearsal import rehearse
 from adversary.attacks.eb_gls import eb_gls, solve
 from adversary.labels.gls import best_spread
 from adversary.labels.head import find_head
 from adversary.labels.posterior import Evidence
 from adversary.memo import Identity, once
 from adversary.over_rounds import same_data
+from adversary.rehearsal import rehearse
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View
 

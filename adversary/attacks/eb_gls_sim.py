@@ -21,13 +21,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.adaptive.rehearsal import rehearse
 from adversary.attacks.eb_gls import Problem, Trace, solve
 from adversary.labels.gls import fit_counts
 from adversary.labels.head import read_head
 from adversary.labels.moments import with_every_class
 from adversary.labels.posterior import round_above
 from adversary.labels.reading import end_forward
+from adversary.rehearsal import rehearse
 from fedsim.core.types import Auxiliary, Observation, Params, View
 
 WINDOW = 4  # rehearsals that the gap is averaged over

@@ -24,6 +24,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import Settings, reconstruct
 from adversary.inversion.through_defenses import adapt
 from fedsim.core.types import Auxiliary, View
@@ -64,4 +65,4 @@ def inverting_gradients(
         distance=distance, optimiser="signed" if plain else "adam", iterations=iterations,
         restarts=restarts, lr=(0.1 if plain else 0.01) if lr is None else lr, tv=tv, prior=prior,
     )  # fmt: skip
-    return reconstruct(view, auxiliary, generator, settings, adapt=adapt)
+    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)

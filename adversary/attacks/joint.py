@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.joint import Fit, Residual, gauss_newton, of_gradient, of_upload
 from adversary.inversion.matching import problem_of
 from adversary.inversion.reading import (
     batch_gradient,
-    batch_labels,
     batch_size,
     input_shape,
     precise,

@@ -27,13 +27,13 @@ import warnings
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion.affine import smoothest
 from adversary.inversion.chain import NotWalkableError, chain
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
 from adversary.inversion.reading import (
     batch_gradient,
-    batch_labels,
     batch_size,
     input_shape,
     precise,

@@ -22,6 +22,7 @@ defense, also labelled auxiliary data.
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import Settings, reconstruct
 from adversary.inversion.through_defenses import adapt
 from fedsim.core.types import Auxiliary, View
@@ -59,4 +60,4 @@ def see_through_gradients(
         distance="l2", iterations=iterations, restarts=restarts, lr=lr, tv=tv, energy=energy,
         group=group,
     )  # fmt: skip
-    return reconstruct(view, auxiliary, generator, settings, adapt=adapt)
+    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)

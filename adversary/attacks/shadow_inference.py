@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.adaptive.rehearsal import rehearsed_size
 from adversary.games.evidence import Evidence
 from adversary.games.learner import Learner
 from adversary.games.play import learn
@@ -31,6 +30,7 @@ from adversary.games.predictors import Predictor
 from adversary.games.samplers import GAMES, Pool, with_label_skew
 from adversary.memo import Identity, once
 from adversary.over_rounds import Told, added, distinct, held_out, summed
+from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
 from adversary.steps import keeps_data
 from fedsim.core.params import not_finite

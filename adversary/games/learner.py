@@ -7,11 +7,11 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from adversary.adaptive.rehearsal import defended, rehearse_with
 from adversary.games.evidence import Evidence
 from adversary.games.gradients import PARAMETERS, Reduce, batch_gradients
 from adversary.games.samplers import Trials
 from adversary.members.candidates import trained_names
+from adversary.rehearsal import defended, rehearse_with
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Infer
 from adversary.inversion.descent import Best, adam, lbfgs
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.priors import (
@@ -23,6 +24,7 @@ from adversary.inversion.priors import (
     form_of,
     total_variation,
 )
+from adversary.inversion.reading import batch_size
 from adversary.inversion.rows import Rows
 from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
@@ -51,7 +53,6 @@ class Settings:
         energy: Weight of the mean square.
         group: Weight of the distance between restarts.
         prior: What guesses are written as, see `priors.form_of`.
-        labels: From a label attack, or fitted with the inputs.
         box: Whether points are kept in the range of the data on their way.
         normal: Whether restarts begin as N(0, 1), or evenly in the range of the data.
     """
@@ -65,7 +66,6 @@ class Settings:
     energy: float = 0.0
     group: float = 0.0
     prior: str = "pixels"
-    labels: Literal["recovered", "joint"] = "recovered"
     box: bool = True
     normal: bool = False
 
@@ -111,6 +111,7 @@ def reconstruct(
     generator: Generator,
     settings: Settings,
     *,
+    recover: Infer | None = None,
     adapt: Callable[[Problem, Observation, Auxiliary, Settings], tuple[Problem, Settings]]
     | None = None,
 ) -> Float[Tensor, "n *shape"]:
@@ -121,6 +122,7 @@ def reconstruct(
         auxiliary: The architecture; inputs, where there are any, tell the range of the data.
         generator: Draws where restarts begin, and in which order labels are used.
         settings: How to match; of inputs that are no images there is no total variation.
+        recover: The label attack that tells the labels of the batch; None to fit them too.
         adapt: Makes use of a defense that the adversary knows.
 
     Raises:
@@ -128,14 +130,10 @@ def reconstruct(
             finite, or lacks a parameter, the label attack has no answer, or no restart has a
             finite loss.
     """
-    from adversary.inversion.reading import batch_labels  # whose label attacks' package has ours
-
     problem = problem_of(view.latest, auxiliary)
     if len(problem.shape) != 4:
         settings = replace(settings, tv=0.0)
-    labels = None
-    if settings.labels == "recovered":
-        labels = batch_labels(view, auxiliary, generator)
+    labels = None if recover is None else recover(view, auxiliary, generator)
     if adapt is not None and auxiliary.defense is not None:
         problem, settings = adapt(problem, view.latest, auxiliary, settings)
     guesses, losses = match(problem, settings, labels, generator, box=data_range(auxiliary))
@@ -150,8 +148,6 @@ def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
     Raises:
         ValueError: As for `reconstruct`.
     """
-    from adversary.inversion.reading import batch_size
-
     count, names = batch_size(observation), trained_names(auxiliary)
     delta, local = observation.update.delta, observation.local
     if missing := [name for name in names if name not in delta]:

@@ -1,20 +1,14 @@
-"""What an update says of the batch it came from: its gradient, its size, its labels."""
+"""What an update says of the batch it came from: its gradient and its size."""
 
 import copy
 
-import torch
-from jaxtyping import Int
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from adversary.attacks.eb_gls import eb_gls
-from adversary.attacks.idlg import idlg
-from adversary.attacks.llg import llg
-from adversary.labels.counts import largest_remainder
 from adversary.members.candidates import trained_names
 from adversary.memo import once
 from adversary.steps import mean_weight, num_steps
 from fedsim.core.params import not_finite
-from fedsim.core.types import Auxiliary, Observation, Params, View
+from fedsim.core.types import Auxiliary, Observation, Params
 
 
 def batch_size(observation: Observation) -> int:
@@ -104,21 +98,3 @@ def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
 def weights(observation: Observation, auxiliary: Auxiliary) -> Params:
     """Return the trained parameters sent, float64."""
     return {name: observation.sent[name].double() for name in trained_names(auxiliary)}
-
-
-def batch_labels(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " n"]:
-    """Return the labels of the client's examples as a label attack tells them, in order of class.
-
-    Of one example, the one whose head gradient points up; else EB-GLS where there are auxiliary
-    examples, LLG where there are none.
-
-    Raises:
-        ValueError: The attack has no answer.
-    """
-    size = batch_size(view.latest)
-    attack = llg if auxiliary.inputs is None or auxiliary.labels is None else eb_gls
-    attack = idlg if size == 1 else attack
-    counts = attack(view, auxiliary, generator).double()
-    order = torch.arange(len(counts))
-    counts = largest_remainder(counts / counts.sum(), size, order)
-    return torch.arange(len(counts)).repeat_interleave(counts)

@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.adaptive.rehearsal import defended, rehearse_with
 from adversary.inversion.matching import Change, Problem, Settings, match, problem_of
 from adversary.inversion.priors import data_range
 from adversary.memo import once
+from adversary.rehearsal import defended, rehearse_with
 from fedsim.core.params import norm
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update

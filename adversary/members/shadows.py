@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from adversary.adaptive.rehearsal import defended, rehearse_with
 from adversary.memo import once
+from adversary.rehearsal import defended, rehearse_with
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Observation, Params, Update
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.adaptive.rehearsal import rehearse
+from adversary.rehearsal import rehearse
 from clients.train import train
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
