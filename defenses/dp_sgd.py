@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, State, no_state
 from defenses.examples import check_apart, example_gradients
-from defenses.promise import Promise, gaussian_epsilon
+from defenses.promise import Promise, Relation, gaussian_epsilon
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import remembering_layer
 
@@ -135,14 +135,16 @@ def dp_sgd(
         spend=spend,
         promise=Promise(
             f"hides each example: clip {clip:g}, noise multiplier {noise:g}",
-            relation="add or remove one example" if sampling == "poisson" else "zero one example",
+            relation=(
+                Relation.ADD_OR_REMOVE_EXAMPLE if sampling == "poisson" else Relation.ZERO_EXAMPLE
+            ),
             mechanism=sampled,
             delta=delta,
             epsilon=epsilon if noise > 0 else None,
             mu=partial(mu_within, 1.0) if noise > 0 else None,
             replaced=Promise(
                 f"hides which of two each example is: clip {clip:g}, noise multiplier {noise:g}",
-                relation="replace one example",
+                relation=Relation.REPLACE_EXAMPLE,
                 mechanism=sampled,
                 delta=delta,
                 epsilon=partial(epsilon_within, 2.0) if noise > 0 else None,

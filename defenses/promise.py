@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from fedsim.core.types import LocalTraining
 
@@ -13,30 +13,30 @@ Mu = Callable[[LocalTraining, int, int], float | None]
 """The same → its μ so far; None where the mechanism is not Gaussian in that setting."""
 
 
-Relation = Literal[
-    "add or remove one example",
-    "zero one example",
-    "replace one example",
-    "replace one attribute",
-    "replace all of one client's data",
-]
-"""Which two data sets are neighbours: those that a mechanism must not let tell apart."""
-_COVERED: dict[Relation, tuple[Relation, ...]] = {
-    "replace one example": ("replace one attribute",),
-    "replace all of one client's data": (
-        "replace one example", "replace one attribute", "add or remove one example",
-        "zero one example",
-    ),
-}  # fmt: skip
+class Relation(StrEnum):
+    """Which two data sets are neighbours: a mechanism must not let them be told apart."""
 
+    ADD_OR_REMOVE_EXAMPLE = "add or remove one example"
+    ZERO_EXAMPLE = "zero one example"
+    REPLACE_EXAMPLE = "replace one example"
+    REPLACE_ATTRIBUTE = "replace one attribute"
+    REPLACE_CLIENT = "replace all of one client's data"
 
-def covers(claimed: Relation, asked: Relation) -> bool:
-    """Return whether neighbours of one relation are neighbours of the claimed one too.
+    @property
+    def replaces(self) -> bool:
+        """Whether the neighbours are as large as each other: up to two clipped gradients apart."""
+        return self not in (Relation.ADD_OR_REMOVE_EXAMPLE, Relation.ZERO_EXAMPLE)
 
-    A claim about adding or removing an example says less about replacing it: two steps, up to
-    twice as far apart.
-    """
-    return asked == claimed or asked in _COVERED.get(claimed, ())
+    def covers(self, other: "Relation") -> bool:
+        """Return whether neighbours of the other relation are neighbours of this one too.
+
+        A claim about adding or removing an example says less about replacing it: two steps, up to
+        twice as far apart.
+        """
+        if self is Relation.REPLACE_CLIENT:
+            return True
+        attribute = self is Relation.REPLACE_EXAMPLE and other is Relation.REPLACE_ATTRIBUTE
+        return self is other or attribute
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Promise:
     def about(self, relation: Relation) -> "Promise | None":
         """Return what is promised of these neighbours; None where nothing is."""
         for promise in (self, self.replaced):
-            if promise and promise.formal and covers(promise.relation, relation):  # type: ignore[arg-type]
+            neighbours = promise.relation if promise and promise.formal else None
+            if neighbours is not None and neighbours.covers(relation):
                 return promise
         return None
 
@@ -101,7 +102,7 @@ def gaussian_mechanism(bound: float, std: float, delta: float) -> Promise:
 
     return Promise(
         statement=f"one round hides a whole update: norm at most {bound:g}, noise {std:g}",
-        relation="replace all of one client's data",
+        relation=Relation.REPLACE_CLIENT,
         mechanism="Gaussian mechanism",
         delta=delta,
         epsilon=epsilon,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from defenses.promise import Relation, covers
+from defenses.promise import Relation
 
 
 class Guarantee(StrEnum):
@@ -83,7 +83,7 @@ def check_comparable(audited: Relation, claimed: Relation) -> None:
     Raises:
         ValueError: The claim does not cover the audited neighbours.
     """
-    if not covers(claimed, audited):
+    if not claimed.covers(audited):
         raise ValueError(
             f"relation: an audit that tells '{audited}' apart must be compared with a claim that "
             f"covers it, got '{claimed}'"

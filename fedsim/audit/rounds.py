@@ -20,7 +20,7 @@ from adversary.auditing import in_rounds, uploads
 from adversary.auditing.finding import METRICS, Finding
 from adversary.auditing.in_rounds import METHODS, OF_RECORDS, Claim
 from adversary.grading.truth import read_coins
-from clients import canaries
+from clients import carried
 from fedsim import models
 from fedsim.core.types import Leak, Measure
 from fedsim.run.audit_claims import claimed
@@ -57,7 +57,7 @@ def audit_round(plan: Plan, folder: RunFolder, round_: int) -> Audited:
     Raises:
         BadRecording: A file is damaged or foreign.
     """
-    promise = canaries.audited(plan.defense)
+    promise = carried.promise_of(plan.defense)
     if not is_due(plan, round_) or promise is None:
         return Audited()
     rounds_of = _rounds_of(plan, folder, round_)
@@ -90,7 +90,7 @@ def rounds_of_numbers(rounds_of: Mapping[str, list[int]]) -> dict[str, int]:
 
 
 def _methods(claim: Claim) -> tuple[str, ...]:
-    return OF_RECORDS if claim.relation == canaries.RECORD else tuple(METHODS)
+    return OF_RECORDS if claim.relation == carried.RECORD else tuple(METHODS)
 
 
 def _rounds_of(plan: Plan, folder: RunFolder, round_: int) -> dict[str, list[int]]:
@@ -98,7 +98,7 @@ def _rounds_of(plan: Plan, folder: RunFolder, round_: int) -> dict[str, list[int
     taken: dict[str, list[int]] = {}
     for number in recorded_rounds(folder.path):
         for client in recorded_clients(folder.path, number) if number <= round_ else ():
-            if canaries.carried(plan.config, plan.defense, client):
+            if carried.relation_of(plan.config.audit, plan.defense, client):
                 taken.setdefault(client, []).append(number)
     return taken
 
@@ -109,15 +109,15 @@ Scored = uploads.Heard | NDArray[np.float64]
 def _heard(plan: Plan, folder: RunFolder, client: str, round_: int) -> Scored:
     """Score one client's uploads, without a look at its coins."""
     config, seen = plan.config, history(folder.path, client, round_, plan.local)
-    if canaries.carried(config, plan.defense, client) == canaries.UPDATE:
+    if carried.relation_of(config.audit, plan.defense, client) == carried.UPDATE:
         links, weights = defenses.links(config.defense), plan.model.state_dict()
         like = {name: weights[name] for name in models.trainable(plan.model)}
-        size = canaries.reach(links)
-        canary = {n: size * v for n, v in canaries.direction(like, config.seed, client).items()}
-        turned = ((one.update.delta, canaries.turn(one.update.round)) for one in seen)
+        size = carried.reach(links)
+        canary = {n: size * v for n, v in carried.direction(like, config.seed, client).items()}
+        turned = ((one.update.delta, carried.turn(one.update.round)) for one in seen)
         return uploads.hear(turned, uploads.template(links, canary, config.seed))
     dataset, count = plan.federated.dataset, config.audit.records
-    records = canaries.records(dataset.input_shape, dataset.num_classes, count, config.seed, client)
+    records = carried.records(dataset.input_shape, dataset.num_classes, count, config.seed, client)
     clip = next(
         (p.options.get("clip", 1.0) for p in config.defense if p.name == "dp-sgd"), math.inf
     )

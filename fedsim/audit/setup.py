@@ -218,10 +218,12 @@ def _encoding(config: Config, dataset: data.Dataset) -> Encoding:
 
 def _relation(promise: Promise, encoding: Encoding | None) -> Relation:
     if encoding is not None:
-        return "replace one attribute"
+        return Relation.REPLACE_ATTRIBUTE
     # A record that is not there keeps its place in the sampling: it is zeroed as well as removed.
-    known = promise.relation in ("zero one example", "replace all of one client's data")
-    return promise.relation if promise.relation and known else "add or remove one example"
+    for relation in (Relation.ZERO_EXAMPLE, Relation.REPLACE_CLIENT):
+        if promise.relation is relation:
+            return relation
+    return Relation.ADD_OR_REMOVE_EXAMPLE
 
 
 def _clip(parts: Sequence[Part], local: LocalTraining, batch: int) -> float:
@@ -342,7 +344,7 @@ def _chosen(setup: Setup, name: str, there: Tensor, gone: Tensor) -> Neighbours:
     for place in range(asked.rounds):
         sign = -1.0 if name == "opposite" and place % 2 else 1.0
         having.append(Batch(sign * inputs, labels, there))
-        replaced = setup.relation.startswith("replace")
+        replaced = setup.relation.replaces
         opposite = Batch(-sign * inputs, labels, there)
         without.append(opposite if replaced else Batch(sign * inputs, labels, gone))
     return Neighbours(model, [setup.states[0]] * asked.rounds, (without, having))
@@ -363,7 +365,7 @@ def opposites(setup: Setup) -> Neighbours | None:
     ):
         return None
     there = torch.ones(setup.config.audit.batch_size, dtype=torch.bool)
-    return _chosen(replace(setup, relation="replace one example"), "gradient", there, there)
+    return _chosen(replace(setup, relation=Relation.REPLACE_EXAMPLE), "gradient", there, there)
 
 
 def _strength(setup: Setup) -> float:

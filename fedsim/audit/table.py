@@ -275,7 +275,7 @@ class _Measured:
             return None
         if num_steps(setup.config.audit.batch_size, local) > 1:
             return None
-        most = self.widest if claim.relation.startswith("replace") else self.widest / 2
+        most = self.widest if claim.relation.replaces else self.widest / 2
         distances = self.trials.score.distances
         return gaussian_epsilon(claim.mu * float(np.sqrt((distances**2).sum())) / most, claim.delta)
 

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients import canaries
+from clients import carried
 from clients.fidelity import fidelity
 from clients.operator import SIMULATED, Operator, Refused, Site, operator, site
 from clients.train import train
@@ -68,10 +68,10 @@ def _answer(message: Message, context: Context, own: Operator) -> Message:
     local = config.local_training(float(str(instructions.get("proximal-mu", 0.0))))
     carries, coins = _canary(here, own, context)
     inputs, labels, batches = dataset.inputs[rows], dataset.labels[rows], here.defense.batches
-    if carries == canaries.RECORD:
+    if carries == carried.RECORD:
         whose = config.seed, client
-        inputs, labels = canaries.beside(inputs, labels, dataset.num_classes, len(coins), *whose)
-        batches = canaries.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
+        inputs, labels = carried.beside(inputs, labels, dataset.num_classes, len(coins), *whose)
+        batches = carried.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
 
     def trained_with(defense: Defense | None) -> tuple[dict[str, Tensor], Tensor]:
         order = generator(config.seed, *names)
@@ -85,10 +85,10 @@ def _answer(message: Message, context: Context, own: Operator) -> Message:
             )  # fmt: skip
 
     remembered = _remembered(here, sent, context, local, len(labels))
-    if carries == canaries.UPDATE:
+    if carries == carried.UPDATE:
         start = cast_like(sent, here.model.state_dict())
         trained, used = (
-            canaries.uploaded(
+            carried.uploaded(
                 start, here.trainable, config, client=client, round_=round_, coin=bool(coins)
             ),
             labels.new_zeros(0),
@@ -99,7 +99,7 @@ def _answer(message: Message, context: Context, own: Operator) -> Message:
     folder = _truth_folder(context) if config.record.keeps(round_, client) else None
     if folder:
         told = {}
-        if config.defense and carries != canaries.UPDATE:
+        if config.defense and carries != carried.UPDATE:
             plain = trained if here.defense.gradient is None else trained_with(None)[0]
             told = fidelity(update, _update(plain, sent, here, local))
         # Rows of a folder of the client's own mean nothing to anybody else.
@@ -131,13 +131,15 @@ def query_client(message: Message, context: Context) -> Message:
 
 def _canary(here: Site, own: Operator, context: Context) -> tuple[Relation | None, Tensor]:
     """Return what this client carries in an audited run, and its coins: the same in every round."""
-    carries = canaries.carried(here.config, here.defense, own.client) if own.consents else None
+    carries = (
+        carried.relation_of(here.config.audit, here.defense, own.client) if own.consents else None
+    )
     if carries is None:
         return None, torch.zeros(0, dtype=torch.bool)
     if CANARY in context.state.array_records:
         return carries, from_record(context.state.array_records[CANARY])[COINS].bool()
-    count = canaries.num_coins(here.config, here.defense, own.client)
-    drawn = canaries.tossed(count, own.coins(here.config.seed, "canary coin", own.client))
+    count = carried.num_coins(here.config.audit, here.defense, own.client)
+    drawn = carried.tossed(count, own.coins(here.config.seed, "canary coin", own.client))
     if not own.repeats:
         context.state[CANARY] = to_record({COINS: drawn.to(torch.uint8)})
     return carries, drawn

@@ -15,6 +15,7 @@ from adversary.games import ceilings, scores
 from adversary.games.play import Knowledge, Played, play
 from adversary.games.samplers import GAMES, Rules
 from adversary.games.samplers import Game as Rule
+from defenses.promise import Relation
 from fedsim.config import Cell, Config
 from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.core.files import write_whole
@@ -194,7 +195,7 @@ def _private(board: Board, game: Rule, rules: Rules, rounds: int) -> Mapping[str
     local = board.client(rules.batch).local
     promise, told = defense.promise, (local, rules.batch, rounds)
     mu = promise.mu(*told) if promise.mu else None
-    if mu is not None and promise.relation == "replace all of one client's data":
+    if mu is not None and promise.relation is Relation.REPLACE_CLIENT:
         return {  # two batches are two data sets of one client
             "auroc": ceilings.gaussian_auroc(mu), "advantage": ceilings.gaussian_advantage(mu),
         }  # fmt: skip

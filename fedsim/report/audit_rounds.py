@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import defenses
 from adversary.auditing.finding import Guarantee
 from adversary.auditing.in_rounds import FRESH, METHODS
-from clients import canaries
+from clients import carried
 from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, percent, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS
@@ -122,13 +122,13 @@ def _line(row: dict, measured: dict[str, dict]) -> Line:
 
 def _caption(run: RunData) -> str:
     config = run.folder.config
-    promise = canaries.audited(defenses.build(config.defense))
+    promise = carried.promise_of(defenses.build(config.defense))
     assert promise is not None
     asked, delta = config.audit, config.audit.delta or promise.delta
     sure = f"{100 * asked.confidence:g} %"
     counted = (
         f"{asked.clients} clients that consented, each with its update as a canary"
-        if promise.relation == canaries.UPDATE
+        if promise.relation == carried.UPDATE
         else f"{asked.clients} clients that consented, each with {asked.records} canary records"
     )
     return (

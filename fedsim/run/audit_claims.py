@@ -6,7 +6,7 @@ from torch import nn
 
 import defenses
 from adversary.auditing.in_rounds import Claim, check_enough
-from clients import canaries
+from clients import carried
 from defenses import Defense
 from defenses.promise import Promise, gaussian_epsilon
 from fedsim import models
@@ -46,7 +46,7 @@ def check_audit(config: Config, defense: Defense, model: nn.Module, sizes: Seque
             "record: must keep every round of the clients that are audited, got "
             f"every = {record.every}, clients = {list(record.clients or ()) or 'all'}"
         )
-    promise = canaries.audited(defense)
+    promise = carried.promise_of(defense)
     if promise is None or models.remembering_layer(model) is not None:
         raise ConfigError(
             "audit.clients: must go with defenses that claim an ε of a client's data or of an "
@@ -54,7 +54,7 @@ def check_audit(config: Config, defense: Defense, model: nn.Module, sizes: Seque
             f"running statistics, got {defense.name}, of which nothing is claimed"
         )
     links = defenses.links(config.defense)
-    if promise.relation == canaries.UPDATE and not canaries.reach(links) < float("inf"):
+    if promise.relation == carried.UPDATE and not carried.reach(links) < float("inf"):
         raise ConfigError(
             "audit.clients: must go with a defense that tells its bound, beyond which a canary "
             f"reaches, got {defense.name}"
@@ -87,7 +87,7 @@ def claimed(
     assert epsilon_of is not None
     assert relation is not None
     delta = config.audit.delta or promise.delta
-    more = config.audit.records if relation == canaries.RECORD else 0
+    more = config.audit.records if relation == carried.RECORD else 0
     best: Claim | None = None
     for client, rounds in rounds_of.items():
         size = sizes[int(client)] + more
@@ -111,7 +111,7 @@ def claimed(
 
 
 def _check_enough(config: Config, promise: Promise) -> None:
-    if promise.relation != canaries.RECORD:
+    if promise.relation != carried.RECORD:
         return
     asked, delta = config.audit, config.audit.delta or promise.delta
     try:

@@ -15,7 +15,7 @@ from adversary.grading import leakage
 from adversary.grading.families import FAMILIES
 from adversary.grading.truth import joined, read_coins
 from adversary.secrets import SECRETS, secret_of
-from clients import canaries
+from clients import carried
 from defenses import Defense
 from defenses import build as build_defenses
 from fedsim import data, explain, models
@@ -198,7 +198,7 @@ def attack_round(
                 shape = plan.federated.dataset.input_shape
                 measures += explain.hindered(plan.model, view.latest, shape)
         client = view.latest.update.client
-        if carries(plan, folder, client, [round_]) == canaries.UPDATE:
+        if carries(plan, folder, client, [round_]) == carried.UPDATE:
             continue
         for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
             truth = (so_far if answer.attack.over_rounds else truths)[client]
@@ -221,12 +221,12 @@ def attack_round(
 
 def carries(
     plan: Plan, folder: RunFolder, client: str, rounds: Iterable[int]
-) -> canaries.Relation | None:
+) -> carried.Relation | None:
     """Return what canaries a client carried in any of some rounds; None where it told no coins.
 
     Between real machines one may not consent, and trains as always.
     """
-    asked = canaries.carried(plan.config, plan.defense, client)
+    asked = carried.relation_of(plan.config.audit, plan.defense, client)
     if asked is None:
         return None
     told = (read_coins(folder.truth, number, client) for number in rounds)
@@ -310,7 +310,7 @@ def price(
         for client, rounds in rounds_of.items():
             size = len(plan.federated.clients[int(client)])
             if carries(plan, folder, client, recorded_rounds(folder.path)):
-                size += canaries.num_records(plan.config, plan.defense, client)
+                size += carried.num_records(plan.config.audit, plan.defense, client)
             epsilon = promise.epsilon(plan.local, size, rounds)
             measures.append(Measure(round_, "defense", "epsilon", epsilon, client))
     return measures

@@ -13,7 +13,7 @@ from torch import nn
 from clients.train import train
 from defenses import chain, clip, dp_sgd
 from defenses.dp_sgd import clipped_sum, num_steps, poisson, subsampled_epsilon
-from defenses.promise import gaussian_epsilon
+from defenses.promise import Relation, gaussian_epsilon
 from fedsim import api, models
 from fedsim.core.errors import RunStopped
 from fedsim.core.rng import generator, global_stream
@@ -219,7 +219,7 @@ def test_epsilon_grows_with_rounds_and_epochs_and_shrinks_with_noise_and_data():
 
 def test_without_noise_nothing_is_promised():
     assert not dp_sgd(noise=0.0).promise.formal
-    assert chain(dp_sgd(), clip()).promise.relation == "add or remove one example"
+    assert chain(dp_sgd(), clip()).promise.relation == Relation.ADD_OR_REMOVE_EXAMPLE
 
 
 def test_a_spent_budget_ends_a_clients_part():

@@ -1,7 +1,7 @@
 import pytest
 
 from defenses import chain, clip, gaussian
-from defenses.promise import gaussian_epsilon
+from defenses.promise import Relation, gaussian_epsilon
 from fedsim.core.types import LocalTraining
 
 LOCAL = LocalTraining(0.1, 8)
@@ -43,3 +43,8 @@ def test_anything_else_is_no_guarantee(links):
     assert not promise.formal
     assert promise.epsilon is None
     assert promise.statement
+
+
+@pytest.mark.parametrize("relation", Relation)
+def test_only_relations_that_replace_keep_the_size(relation):
+    assert relation.replaces is str(relation).startswith("replace")

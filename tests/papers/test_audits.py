@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import pytest
 
+from defenses.promise import Relation
 from fedsim import config as configs
 from fedsim.audit import table as audits
 from tests.real_data import SHARED
@@ -72,7 +73,7 @@ def test_what_nothing_is_assumed_for_shows_less(told):
 
 def test_the_claim_is_that_of_a_replaced_record_and_holds(told):
     for noise, one in told.items():
-        assert one.claim.relation == "replace one example"
+        assert one.claim.relation == Relation.REPLACE_EXAMPLE
         assert one.claim.epsilon == pytest.approx(EXACT[noise], abs=0.05)
         assert one.verdict is None
         assert "add or remove one example" in one.claim.beside

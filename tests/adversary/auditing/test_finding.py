@@ -4,11 +4,11 @@ import pytest
 
 from adversary.auditing.finding import Finding, Guarantee, check_comparable, refuting
 from defenses import chain, clip, dp_sgd, gaussian
-from defenses.promise import covers, gaussian_epsilon
+from defenses.promise import Relation, gaussian_epsilon
 from fedsim.core.types import LocalTraining
 
 FOUND = Finding(
-    "mu-gdp", Guarantee.BOUND, 9.27, 1e-5, 0.95, "replace one attribute", 10000, 36.0,
+    "mu-gdp", Guarantee.BOUND, 9.27, 1e-5, 0.95, Relation.REPLACE_ATTRIBUTE, 10000, 36.0,
     assumes="a Gaussian mechanism", mu=1.9,
 )  # fmt: skip
 
@@ -20,25 +20,25 @@ def test_a_number_is_printed_with_what_it_is():
 
 
 def test_replacing_is_not_held_against_a_claim_about_adding_or_removing():
-    assert not FOUND.exceeds(10.0, "replace one example")
-    assert FOUND.exceeds(9.0, "replace one attribute")
+    assert not FOUND.exceeds(10.0, Relation.REPLACE_EXAMPLE)
+    assert FOUND.exceeds(9.0, Relation.REPLACE_ATTRIBUTE)
     with pytest.raises(ValueError, match="'replace one attribute' apart must be compared with"):
-        FOUND.exceeds(4.38, "add or remove one example")
-    assert refuting([FOUND], 9.0, "replace all of one client's data") == [FOUND]
+        FOUND.exceeds(4.38, Relation.ADD_OR_REMOVE_EXAMPLE)
+    assert refuting([FOUND], 9.0, Relation.REPLACE_CLIENT) == [FOUND]
 
 
 @pytest.mark.parametrize(
     ("audited", "claimed", "goes"),
     [
-        ("replace one attribute", "replace one example", True),
-        ("replace one example", "replace one attribute", False),
-        ("add or remove one example", "replace all of one client's data", True),
-        ("add or remove one example", "zero one example", False),
-        ("replace all of one client's data", "replace one example", False),
+        (Relation.REPLACE_ATTRIBUTE, Relation.REPLACE_EXAMPLE, True),
+        (Relation.REPLACE_EXAMPLE, Relation.REPLACE_ATTRIBUTE, False),
+        (Relation.ADD_OR_REMOVE_EXAMPLE, Relation.REPLACE_CLIENT, True),
+        (Relation.ADD_OR_REMOVE_EXAMPLE, Relation.ZERO_EXAMPLE, False),
+        (Relation.REPLACE_CLIENT, Relation.REPLACE_EXAMPLE, False),
     ],
 )
 def test_which_claim_covers_which_audit(audited, claimed, goes):
-    assert covers(claimed, audited) is goes
+    assert claimed.covers(audited) is goes
     if goes:
         check_comparable(audited, claimed)
     else:
@@ -50,8 +50,8 @@ def test_which_claim_covers_which_audit(audited, claimed, goes):
 def test_dp_sgd_promises_less_of_a_record_that_is_replaced(noise, once, replaced):
     promise, local = dp_sgd(noise=noise).promise, LocalTraining(0.1, 16, 1, "gradient")
     assert promise.epsilon(local, 16, 1) == pytest.approx(once, abs=0.05)
-    about = promise.about("replace one attribute")
-    assert about.relation == "replace one example"
+    about = promise.about(Relation.REPLACE_ATTRIBUTE)
+    assert about.relation == Relation.REPLACE_EXAMPLE
     assert about.epsilon(local, 16, 1) == pytest.approx(replaced, abs=0.05)
     assert about.mu(local, 16, 4) == pytest.approx(4 / noise)
     sampled = about.epsilon(local, 160, 10)  # one record in ten at a time
@@ -62,7 +62,7 @@ def test_dp_sgd_promises_less_of_a_record_that_is_replaced(noise, once, replaced
 def test_noise_on_a_clipped_update_promises_the_same_of_every_neighbour():
     promise = chain(clip(bound=1.0), gaussian(std=2.0)).promise
     local = LocalTraining(0.1, 16)
-    for relation in ("replace one attribute", "add or remove one example"):
+    for relation in (Relation.REPLACE_ATTRIBUTE, Relation.ADD_OR_REMOVE_EXAMPLE):
         assert promise.about(relation) is promise
     assert promise.epsilon(local, 16, 1) == pytest.approx(gaussian_epsilon(1.0, 1e-5))
-    assert chain(clip(bound=1.0)).promise.about("replace one example") is None
+    assert chain(clip(bound=1.0)).promise.about(Relation.REPLACE_EXAMPLE) is None

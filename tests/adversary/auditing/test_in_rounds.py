@@ -15,7 +15,7 @@ from adversary.auditing.in_rounds import (
     tpr_at,
 )
 from adversary.auditing.uploads import Heard
-from defenses.promise import gaussian_epsilon
+from defenses.promise import Relation, gaussian_epsilon
 
 SIZE = 1000  # dimensions
 TOLD = {"delta": 1e-5, "confidence": 0.95}
@@ -24,7 +24,7 @@ TOLD = {"delta": 1e-5, "confidence": 0.95}
 def claim_of(mu, rounds=1):
     epsilon = gaussian_epsilon(mu, TOLD["delta"])
     return Claim(
-        "replace all of one client's data", rounds=rounds, epsilon=epsilon, mu=mu, client="0",
+        Relation.REPLACE_CLIENT, rounds=rounds, epsilon=epsilon, mu=mu, client="0",
         mechanism="Gaussian mechanism", **TOLD,
     )  # fmt: skip
 
@@ -139,9 +139,9 @@ def test_a_mean_needs_dimensions_to_tell_noise_by():
 def test_theory_allows_a_rate():
     assert claim_of(0.0).tpr_at(0.01) == pytest.approx(0.01)
     assert claim_of(1.0).tpr_at(0.01) == pytest.approx(0.0924, abs=1e-4)
-    one = Claim("replace one example", 1e-5, 0.95, 1, 1.0, None, "0", "")
+    one = Claim(Relation.REPLACE_EXAMPLE, 1e-5, 0.95, 1, 1.0, None, "0", "")
     assert one.tpr_at(0.01) == pytest.approx(0.0272, abs=1e-4)
-    many = Claim("replace one example", 1e-5, 0.95, 1, 9.0, None, "0", "")
+    many = Claim(Relation.REPLACE_EXAMPLE, 1e-5, 0.95, 1, 9.0, None, "0", "")
     assert many.tpr_at(0.01) == pytest.approx(0.99988, abs=1e-5)
 
 

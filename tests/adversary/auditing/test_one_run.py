@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import binom
 
 from adversary.auditing.one_run import fewest_canaries, one_run, one_run_epsilon, p_value
+from defenses.promise import Relation
 
-RELATION = "add or remove one example"
+RELATION = Relation.ADD_OR_REMOVE_EXAMPLE
 
 
 @pytest.mark.parametrize(

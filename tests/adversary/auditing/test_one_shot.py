@@ -7,9 +7,9 @@ from scipy.stats import norm
 
 from adversary.auditing.finding import Guarantee
 from adversary.auditing.one_shot import epsilon_of_normals, one_shot
-from defenses.promise import gaussian_epsilon
+from defenses.promise import Relation, gaussian_epsilon
 
-RELATION = "replace all of one client's data"
+RELATION = Relation.REPLACE_CLIENT
 
 
 def cosines(seed, k, d):

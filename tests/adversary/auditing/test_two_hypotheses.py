@@ -15,9 +15,9 @@ from adversary.auditing.two_hypotheses import (
     credible,
     split,
 )
-from defenses.promise import gaussian_epsilon
+from defenses.promise import Relation, gaussian_epsilon
 
-RELATION = "add or remove one example"
+RELATION = Relation.ADD_OR_REMOVE_EXAMPLE
 SIGMA = {1: 3.7306, 2: 1.9938, 4: 1.0812, 8: 0.6002}  # ε at δ = 1e-5 → noise, sensitivity 1
 MOST = 11  # violations among 100 seeds at a level of 5 %: more have a chance of 0.4 %
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from adversary.auditing.uploads import Evidence, hear, template
-from clients.canaries import direction, reach, turn
+from clients.carried import direction, reach, turn
 from defenses import clip, gaussian, sign
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, Observation, Update

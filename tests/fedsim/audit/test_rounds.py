@@ -3,7 +3,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from adversary.grading.truth import read_coins
-from clients import canaries
+from clients import carried
 from fedsim import api, models
 from fedsim.config import Part, to_json
 from fedsim.core.errors import ConfigError
@@ -190,7 +190,7 @@ def test_an_upload_is_the_canary_and_holds_no_coin(tmp_path):
     config = audited()
     updates = {seed: update_of(config, simulated=True, seed=seed) for seed in range(6)}
     like = next(iter(updates.values()))
-    along = canaries.direction(like, config.seed, "0")
+    along = carried.direction(like, config.seed, "0")
     reply, _, sent = reply_of(config, simulated=True, seed=1)
     assert set(reply.content.array_records) == {ARRAYS}
     assert set(reply.content.array_records[ARRAYS]) == set(sent)
@@ -210,8 +210,8 @@ def test_an_operator_that_does_not_consent_trains_as_always():
     trained = update_of(config, seed=1)
     free = update_of(config.model_copy(update={"audit": small_config().audit}), seed=1)
     assert same_params(trained, free)
-    carried = update_of(config, seed=1, **{"consent-audit": True})
-    assert not same_params(trained, carried)
+    canary = update_of(config, seed=1, **{"consent-audit": True})
+    assert not same_params(trained, canary)
     reply, _, _ = reply_of(config, **{"consent-audit": 1})
     assert reply.error.reason == "node consent-audit: must be true or false, got 1"
 

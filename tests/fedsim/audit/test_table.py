@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from defenses.promise import Relation
 from fedsim import api
 from fedsim import config as configs
 from fedsim.audit import table as audits
@@ -54,11 +55,11 @@ def audited(config_, out, **options):
 @pytest.mark.parametrize(
     ("defenses", "options", "relation", "claimed"),
     [
-        ([DP_SGD], {"column": "sex", "canary": []}, "replace one attribute", 4.38),
-        ([DP_SGD], {}, "add or remove one example", 1.99),
-        ([DP_SGD | {"sampling": "shuffle"}], {}, "zero one example", 1.99),
-        ([CLIP, SIGMA], {}, "replace all of one client's data", 4.38),
-        ([CLIP, SIGMA], {"column": "sex", "rounds": 2}, "replace one attribute", 6.57),
+        ([DP_SGD], {"column": "sex", "canary": []}, Relation.REPLACE_ATTRIBUTE, 4.38),
+        ([DP_SGD], {}, Relation.ADD_OR_REMOVE_EXAMPLE, 1.99),
+        ([DP_SGD | {"sampling": "shuffle"}], {}, Relation.ZERO_EXAMPLE, 1.99),
+        ([CLIP, SIGMA], {}, Relation.REPLACE_CLIENT, 4.38),
+        ([CLIP, SIGMA], {"column": "sex", "rounds": 2}, Relation.REPLACE_ATTRIBUTE, 6.57),
     ],
 )
 def test_an_honest_mechanism_passes_and_its_claim_is_of_the_same_neighbours(
@@ -70,7 +71,7 @@ def test_an_honest_mechanism_passes_and_its_claim_is_of_the_same_neighbours(
     by = {(row.canary, row.method): row for row in told.rows}
     assert {row.relation for row in told.rows} == {relation}
     chosen = by["gradient", "mu-gdp"]
-    limit = 2.0 if relation.startswith("replace") else 1.0
+    limit = 2.0 if relation.replaces else 1.0
     assert chosen.apart == pytest.approx(limit, rel=1e-3)
     assert chosen.exact == pytest.approx(claimed, abs=0.01)
     assert 0.4 * claimed < chosen.epsilon < claimed * 1.2

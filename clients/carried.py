@@ -1,12 +1,14 @@
-"""Canaries that consenting clients of a federation carry, so that its ε can be audited.
+"""What clients carry so that the ε of their federation can be audited: random canaries.
 
-All of a canary is public but a fair coin, which its client draws once for the whole run and keeps
-with its ground truth. Where an ε hides a whole client, the client uploads a random direction
-instead of what it would have trained, forwards or backwards by its coin. Where an ε hides single
-examples, random records stand beside the client's own, each in its data or not by a coin of its
-own; it has a place among them either way, so that no rate and no number of examples tells.
+A canary is public; only its fair coin is secret. The client draws the coin once for the whole run
+and keeps it with its ground truth. If an ε hides a whole client, the client uploads a random
+direction instead of its update, forwards or backwards by its coin. If an ε hides single examples,
+random records stand beside the client's examples, each in its data or not by its coin. A record
+keeps its place either way, so that no rate and no number of examples reveals the coin.
 
-Every second round the direction is turned round: noise that is used again cancels then.
+In every second round the direction is reversed: noise that is used again then cancels.
+(`adversary/auditing/canaries.py` crafts worst-case canaries for one mechanism; no client carries
+those.)
 """
 
 import math
@@ -20,39 +22,40 @@ from defenses import links
 from defenses.defense import Batches, Defense
 from defenses.promise import Promise, Relation
 from fedsim.config import Config
+from fedsim.config.audit import Audit
 from fedsim.core.params import add, random_direction
 from fedsim.core.rng import generator
 from fedsim.core.sgd import shuffled
 from fedsim.core.types import LocalTraining, Params
 
-UPDATE: Relation = "replace all of one client's data"
-RECORD: Relation = "add or remove one example"
+UPDATE = Relation.REPLACE_CLIENT
+RECORD = Relation.ADD_OR_REMOVE_EXAMPLE
 LIT = 0.1  # share of the values of an image that are 1
 REACH = 2.0  # a canary's norm in units of the bound on it, so that a missing clip shows
 
 
-def audited(defense: Defense) -> Promise | None:
-    """Return the promise that canaries are held against; None where none is made of neighbours."""
-    found = (defense.promise.about(relation) for relation in (UPDATE, RECORD))
-    return next((promise for promise in found if promise is not None), None)
+def promise_of(defense: Defense) -> Promise | None:
+    """Return the promise that canaries are compared with; None if there is none about them."""
+    promises = (defense.promise.about(relation) for relation in (UPDATE, RECORD))
+    return next((promise for promise in promises if promise is not None), None)
 
 
-def carried(config: Config, defense: Defense, client: str) -> Relation | None:
-    """Return what a client carries in a run: its update, records, or None."""
-    if not client.isdigit() or int(client) >= config.audit.clients:
+def relation_of(audit: Audit, defense: Defense, client: str) -> Relation | None:
+    """Return what a client carries in a run: `UPDATE`, `RECORD`, or None."""
+    if not client.isdigit() or int(client) >= audit.clients:
         return None
-    promise = audited(defense)
+    promise = promise_of(defense)
     return None if promise is None else promise.relation
 
 
-def num_records(config: Config, defense: Defense, client: str) -> int:
-    """Return how many records stand beside a client's own, in its data or not."""
-    return config.audit.records if carried(config, defense, client) == RECORD else 0
+def num_records(audit: Audit, defense: Defense, client: str) -> int:
+    """Return how many canary records stand beside a client's examples, in its data or not."""
+    return audit.records if relation_of(audit, defense, client) is RECORD else 0
 
 
-def num_coins(config: Config, defense: Defense, client: str) -> int:
+def num_coins(audit: Audit, defense: Defense, client: str) -> int:
     """Return how many coins a client keeps."""
-    return num_records(config, defense, client) or 1
+    return num_records(audit, defense, client) or 1
 
 
 def tossed(count: int, coins: Generator) -> Bool[Tensor, " m"]:
@@ -103,8 +106,8 @@ def beside(
     inputs: Tensor, labels: Tensor, num_classes: int, count: int, seed: int, client: str
 ) -> tuple[Tensor, Tensor]:
     """Return a client's examples with its canary records after them, absent ones included."""
-    theirs = records(inputs.shape[1:], num_classes, count, seed, client)
-    return torch.cat([inputs, theirs[0]]), torch.cat([labels, theirs[1]])
+    canaries = records(inputs.shape[1:], num_classes, count, seed, client)
+    return torch.cat([inputs, canaries[0]]), torch.cat([labels, canaries[1]])
 
 
 def without_absent(batches: Batches | None, present: Bool[Tensor, " n"]) -> Batches:
