@@ -4,6 +4,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State, no_bound
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.params import norm
 from fedsim.core.types import Params
 
@@ -49,3 +50,6 @@ def _shorter(params: Params, bound: float) -> dict[str, Tensor]:
     # A hair less keeps the promise when the scaled entries are rounded in float32.
     scale = bound / length * (1 - 2**-22)
     return {name: value * scale for name, value in params.items()}
+
+
+DEFENSE = Entry("clip", clip, paper="McMahan, Ramage, Talwar, Zhang, ICLR 2018")

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from defenses.defense import Defense, State, no_state
 from defenses.examples import check_apart, example_gradients
 from defenses.promise import Promise, Relation, gaussian_epsilon
+from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import remembering_layer
 
@@ -265,3 +266,6 @@ def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: 
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(like.shape, dtype=like.dtype, generator=generator)
+
+
+DEFENSE = Entry("dp-sgd", dp_sgd, paper="Abadi et al., CCS 2016")

@@ -7,6 +7,7 @@ from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, State, same_bound
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.errors import nearest
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import trainable
@@ -65,3 +66,6 @@ def _frozen(layers: Sequence[str], names: Iterable[str]) -> set[str]:
             raise ValueError(f"layers: must be in the model, got '{layer}'; {hint}")
         frozen |= found
     return frozen
+
+
+DEFENSE = Entry("freeze", freeze, paper="Zhao, Mopuri, Bilen, 2020")

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import Params
 
 
@@ -40,3 +41,6 @@ def gaussian(*, std: float = 0.01, delta: float = 1e-5) -> Defense:
 
     promise = Promise("noise blurs every entry; a guarantee only after clip")
     return Defense("gaussian", apply, promise=promise, noise=std, delta=delta)
+
+
+DEFENSE = Entry("gaussian", gaussian)

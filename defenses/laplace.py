@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import Params
 
 
@@ -47,3 +48,6 @@ def _noise(like: Tensor, generator: Generator) -> Tensor:
     draws = torch.rand(like.shape, dtype=torch.float64, generator=generator)
     draws.mul_(2).sub_(1 - 2**-53)
     return draws.abs().neg_().log1p_().copysign_(draws)
+
+
+DEFENSE = Entry("laplace", laplace, paper="Dwork, McSherry, Nissim, Smith, TCC 2006")

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from defenses.defense import Defense
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
 
 
@@ -56,3 +57,6 @@ def mixing_share(alpha: float, generator: Generator) -> float:
     """Return λ ~ Beta(α, α)."""
     seed = int(torch.randint(2**62, (1,), generator=generator))  # torch draws no Beta from one
     return float(np.random.default_rng(seed).beta(alpha, alpha))
+
+
+DEFENSE = Entry("mixup", mixup, paper="Zhang, Cisse, Dauphin, Lopez-Paz, ICLR 2018")

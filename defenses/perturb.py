@@ -11,6 +11,7 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.examples import check_apart, example_gradients
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
 
 RIDGE = 1e-3  # of the mean eigenvalue, so that the surrogate can be fitted at all
@@ -102,3 +103,6 @@ def moved(
     if length <= 0:  # one example, or examples that are all alike
         return even
     return even - strength * math.sqrt(float(even @ gram @ even) / length) * direction
+
+
+DEFENSE = Entry("perturb", perturb, paper="after Li et al., CCS 2024")

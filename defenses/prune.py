@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, State, no_bound, no_state, same_bound
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.params import add, subtract
 from fedsim.core.types import Params
 
@@ -162,3 +163,8 @@ def _near(values: Sequence[Tensor], low: float, high: float) -> tuple[int, NDArr
         above += int(np.count_nonzero(over))
         near.append(np.compress((sizes >= low) ^ over, sizes))  # numpy: a third of torch's time
     return above, np.concatenate(near)
+
+
+DEFENSE = Entry(
+    "prune", prune, paper="Stich, Cordonnier, Jaggi, NeurIPS 2018; Lin et al., ICLR 2018"
+)

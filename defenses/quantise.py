@@ -5,6 +5,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import Params
 
 
@@ -45,3 +46,6 @@ def _rounded(value: Tensor, levels: int, generator: Generator) -> Tensor:
     draws = torch.rand(exact.shape, dtype=exact.dtype, generator=generator)
     symbols = draws.addcdiv_(exact, step).floor_().clamp_(-levels, levels)
     return symbols.mul_(step).to(value.dtype)
+
+
+DEFENSE = Entry("quantise", quantise, paper="Alistarh, Grubic, Li, Tomioka, Vojnovic, NeurIPS 2017")

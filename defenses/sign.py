@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State, no_bound, same_bound
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import Params
 
 
@@ -56,3 +57,6 @@ def _signs(value: Tensor, magnitude: float | None, generator: Generator) -> Tens
         coins = torch.randint(2, value.shape, dtype=value.dtype, generator=generator).sub_(0.5)
         value = coins.mul_(sizes.eq_(0)).add_(value)
     return torch.copysign(shared, value)
+
+
+DEFENSE = Entry("sign", sign, paper="Bernstein et al., ICML 2018; Karimireddy et al., ICML 2019")

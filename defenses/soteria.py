@@ -10,6 +10,7 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.examples import check_apart
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.errors import nearest
 from fedsim.core.types import LocalTraining, Params
 
@@ -90,3 +91,6 @@ def exposing(r: Float[Tensor, "n features"], x: Float[Tensor, "n *shape"], rate:
     dropped = torch.zeros(len(ratio), dtype=torch.bool)
     dropped[ratio.argsort(descending=True, stable=True)[: round(rate * len(ratio))]] = True
     return dropped
+
+
+DEFENSE = Entry("soteria", soteria, paper="Sun et al., CVPR 2021")

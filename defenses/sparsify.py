@@ -5,6 +5,7 @@ from torch import Generator, Tensor
 
 from defenses.defense import Defense, State
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import Params
 
 _GRID = 2**24  # torch.rand draws float32 from the multiples of 1 / _GRID
@@ -44,3 +45,6 @@ def sparsify(*, rate: float = 0.9, unbiased: bool = True) -> Defense:
 def _draws(like: Tensor, generator: Generator) -> Tensor:
     dtype = torch.promote_types(like.dtype, torch.float32)
     return torch.rand(like.shape, dtype=dtype, generator=generator)
+
+
+DEFENSE = Entry("sparsify", sparsify, paper="Wangni, Wang, Liu, Zhang, NeurIPS 2018")

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from defenses.defense import Defense
 from defenses.promise import Promise
+from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import Bottleneck
 
@@ -79,3 +80,6 @@ def _codes(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+DEFENSE = Entry("vib", vib, paper="Alemi et al., ICLR 2017; Scheliga, Mäder, Seeland, WACV 2022")

@@ -14,7 +14,7 @@ from clients.train import load, train
 from defenses import DEFENSES, Defense, build, defend, links
 from defenses.defense import Gradient
 from fedsim.config import Part
-from fedsim.core.catalog import find, options_of, with_extensions
+from fedsim.core.catalog import find_entry, options_of
 from fedsim.core.errors import ConfigError, FedsimError, RunStopped, one_line
 from fedsim.core.params import subtract
 from fedsim.core.rng import generator, global_stream
@@ -264,7 +264,7 @@ def mechanism(parts: Sequence[Part], local: LocalTraining) -> Mechanism:
 
 def all_options(part: Part) -> dict[str, Any]:
     """Return a defense's options, defaults included."""
-    make = find("defense.name", part.name, with_extensions(DEFENSES, "defenses"))
+    make = find_entry("defense.name", part.name, DEFENSES, "defenses").make
     return {name: option.default for name, option in options_of(make).items()} | part.options
 
 

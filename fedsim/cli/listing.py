@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedsim.core.catalog import options_of, with_extensions
+from fedsim.core.catalog import Entry, entries, options_of, with_extensions
 
 NEXT = {
     "attacks": "fedsim run --set 'attack=[\"llg\"]'",
@@ -44,40 +44,37 @@ def describe(kind: str) -> dict[str, str]:
             name: f"{_first_line(make)}{_options(dict.fromkeys(option_names(make)))}"
             for name, make in functions.items()
         }
-    functions = _functions(kind)
-    if kind == "defenses":
-        return {
-            name: f"{_first_line(make)} {_promise(make)}{_options(options_of(make))}"
-            for name, make in functions.items()
-        }
+    promise = _promise if kind == "defenses" else lambda _: ""
     return {
-        name: f"{_first_line(make)}{_options(options_of(make))}" for name, make in functions.items()
+        name: f"{entry.summary}{promise(entry)}{_options(options_of(entry.make))}"
+        for name, entry in entries(_builtin(kind), kind).items()
     }
 
 
-def _functions(kind: str) -> Mapping[str, Callable[..., Any]]:
+def _builtin(kind: str) -> Mapping[str, Any]:
     if kind == "defenses":
         from defenses import DEFENSES
 
-        return with_extensions(DEFENSES, kind)
+        return DEFENSES
     if kind == "datasets":
         from fedsim.data import DATASETS
 
-        return with_extensions(DATASETS, kind)
+        return DATASETS
     from fedsim.models import MODELS
 
-    return with_extensions(MODELS, kind)
+    return MODELS
 
 
-def _promise(make: Callable[..., Any]) -> str:
+def _promise(entry: Entry) -> str:
     """Return what a defense guarantees with its defaults; nothing where it has none."""
-    try:
-        promise = make().promise
-    except (TypeError, ValueError):
+    from defenses.registry import with_defaults
+
+    defense = with_defaults(entry)
+    if defense is None:
         return ""
-    if not promise.formal:
-        return f"Heuristic: {promise.statement}."
-    return f"Formal: {promise.statement}; neighbours {promise.relation}."
+    if not defense.promise.formal:
+        return f" Heuristic: {defense.promise.statement}."
+    return f" Formal: {defense.promise.statement}; neighbours {defense.promise.relation}."
 
 
 def _first_line(function: Callable[..., Any]) -> str:

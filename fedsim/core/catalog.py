@@ -1,18 +1,85 @@
 """Named parts: the built-in ones, those of installed packages, and `package.module:function`.
 
-Attacks, defenses, strategies, data sets and models are all chosen by name in a config. This is
-the one place where entry points are read and where a part's options are checked.
+A config chooses attacks, defenses, games, strategies, data sets and models by name. Each part has
+a file with its record, and each room lists the names of these files. This module reads the files'
+records and the entry points of packages, and it checks the options of a part.
 """
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from fedsim.core.errors import ConfigError, nearest
 
 Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A function that a config chooses by name: what makes a defense, a data set or a model.
+
+    Attributes:
+        name: As in the config.
+        make: The function; its options are keyword-only arguments.
+        paper: Authors and year of its source; empty without.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    paper: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        text = (self.make.__doc__ or "").strip()
+        return text.splitlines()[0] if text else ""
+
+
+def collect(package: str, modules: Iterable[str], attribute: str) -> dict[str, Any]:
+    """Return the records in a package's modules by name, in the order of the list.
+
+    Args:
+        package: The package of the modules.
+        modules: Names of modules in it, each with one record or several.
+        attribute: The record's name in the module, as `ATTACK`; a module with several has a tuple
+            of them under the plural, `ATTACKS`.
+
+    Raises:
+        ValueError: Two records have the same name.
+    """
+    records: dict[str, Any] = {}
+    for module in modules:
+        names = vars(importlib.import_module(f"{package}.{module}"))
+        for record in (names[attribute],) if attribute in names else names[f"{attribute}S"]:
+            if record.name in records:
+                raise ValueError(f"{package}: names must differ, got '{record.name}' twice")
+            records[record.name] = record
+    return records
+
+
+def find_entry(key: str, name: str, builtin: Mapping[str, Entry], kind: str) -> Entry:
+    """Return the entry called `name`; a function that a user or a package brings becomes one.
+
+    Raises:
+        ConfigError: As `find` and `with_extensions`.
+    """
+    return _as_entry(name, find(key, name, with_extensions(builtin, kind)))
+
+
+def entries(builtin: Mapping[str, Entry], kind: str) -> dict[str, Entry]:
+    """Return the built-in entries and those that packages offer.
+
+    Raises:
+        ConfigError: As `with_extensions`.
+    """
+    return {name: _as_entry(name, part) for name, part in with_extensions(builtin, kind).items()}
+
+
+def _as_entry(name: str, part: Any) -> Entry:
+    return part if isinstance(part, Entry) else Entry(name, part)
 
 
 def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
@@ -64,14 +131,14 @@ def check_options(
     """
     from pydantic import TypeAdapter, ValidationError
 
-    known = options_of(function)
+    declared = options_of(function)
     checked = {}
     for name, value in options.items():
-        if name not in known:
-            hint = nearest(name, known) if known else "there are no options"
+        if name not in declared:
+            hint = nearest(name, declared) if declared else "there are no options"
             raise ConfigError(f"{key}.{name}: must be a known key; {hint}")
         try:
-            checked[name] = TypeAdapter(known[name].annotation).validate_python(value)
+            checked[name] = TypeAdapter(declared[name].annotation).validate_python(value)
         except ValidationError as error:
             rule = error.errors()[0]["msg"]
             raise ConfigError(f"{key}.{name}: {lower_first(rule)}, got {value!r}") from None

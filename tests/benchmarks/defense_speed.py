@@ -74,9 +74,9 @@ def main() -> None:
     update = resnet_update()
     print(f"{sum(value.numel() for value in update.values()):,} entries; multiples of a copy")
     figures: dict[str, float] = {}
-    for name, make in DEFENSES.items():
+    for name, entry in DEFENSES.items():
         for options in OPTIONS.get(name, [{}]):
-            copies, spent = ratio(make(**options), update)
+            copies, spent = ratio(entry.make(**options), update)
             said = ", ".join(f"{key}={value}" for key, value in options.items())
             print(f"{name:12}{said:52}{copies:8.1f}×{spent:9.1f} ms", flush=True)
             figures[f"{name} {said}".strip() + ": copies of the update"] = copies

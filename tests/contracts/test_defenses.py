@@ -1,4 +1,4 @@
-"""What every defense must keep; a new line in DEFENSES is tested here by itself."""
+"""What every defense must keep; a new record is tested here by itself."""
 
 from functools import partial
 
@@ -10,7 +10,11 @@ from fedsim.core.rng import generator
 from fedsim.core.wire import from_record, to_record
 from tests.builders import same_params, sticky
 
-ALL = {**DEFENSES, "sticky": sticky, "freeze": partial(freeze, layers=["conv"])}
+ALL = {
+    **{name: entry.make for name, entry in DEFENSES.items()},
+    "sticky": sticky,
+    "freeze": partial(freeze, layers=["conv"]),
+}
 UPDATE = {
     "conv": torch.randn(4, 3, 5, 5, generator=generator(0, "a")),
     "bias": torch.randn(4, dtype=torch.float64, generator=generator(0, "b")),

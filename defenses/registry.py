@@ -1,0 +1,62 @@
+"""The defenses by name, and the chain that a config lists."""
+
+from collections.abc import Iterable
+
+from defenses.defense import Defense, chain
+from fedsim.config import Part
+from fedsim.core.catalog import Entry, call, collect, find_entry
+from fedsim.core.errors import ConfigError
+
+MODULES = (
+    "clip",
+    "dp_sgd",
+    "freeze",
+    "gaussian",
+    "laplace",
+    "mixup",
+    "perturb",
+    "prune",
+    "quantise",
+    "sign",
+    "soteria",
+    "sparsify",
+    "vib",
+)
+DEFENSES: dict[str, Entry] = collect("defenses", MODULES, "DEFENSE")
+
+
+def build(parts: Iterable[Part]) -> Defense:
+    """Return the chain of the defenses that a config lists, in its order.
+
+    Raises:
+        ConfigError: A name or an option is unknown, or an option is out of range.
+    """
+    try:
+        return chain(*links(parts))
+    except ValueError as error:
+        raise ConfigError(f"defense: {error}") from None
+
+
+def links(parts: Iterable[Part]) -> list[Defense]:
+    """Return the defenses that a config lists, each by itself.
+
+    Raises:
+        ConfigError: As `build`.
+    """
+    return [_link(part) for part in parts]
+
+
+def with_defaults(entry: Entry) -> Defense | None:
+    """Return the defense with its default options; None where an option has no default."""
+    try:
+        return entry.make()
+    except (TypeError, ValueError):
+        return None
+
+
+def _link(part: Part) -> Defense:
+    make = find_entry("defense.name", part.name, DEFENSES, "defenses").make
+    defense = call(f"defense.{part.name}", make, part.options)
+    if not isinstance(defense, Defense):
+        raise ConfigError(f"defense.name: must make a Defense, got {part.name} = {make!r}")
+    return defense
