@@ -1,7 +1,57 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run: one thread, kinds of tests, and what a test may cost."""
 
+from pathlib import Path
+
+import pytest
 import torch
+from hypothesis import settings
+
+from tests import pace
 
 # As a run does (`engine.threads = 1`): small tensors are slower on several threads, by a factor of
 # ten and more where the machine has other work.
 torch.set_num_threads(1)
+
+# How long an example takes says something of the machine's other work, nothing of the code.
+settings.register_profile("fedsim", deadline=None)
+settings.load_profile("fedsim")
+
+ROOT = Path(__file__).parent
+KINDS = ("worked", "twin", "theorem", "contract", "paper", "e2e")  # as in CONTRIBUTING
+PLACES = {"contracts": "contract", "papers": "paper", "deploy": "e2e", "test_end_to_end.py": "e2e"}
+MOST = 5.0  # CPU-seconds of a test that does not say which kind it is
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """Return runs that are made once for all tests and all workers."""
+    from tests.recordings import Recordings  # not before jaxtyping's hook is in place
+
+    return Recordings(pace.shared(tmp_path_factory) / "recordings")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a place or `@given` tells of a test's kind."""
+    for item in items:
+        place = item.path.relative_to(ROOT).parts[0]
+        if place in PLACES:
+            item.add_marker(PLACES[place])
+        if hasattr(getattr(item, "obj", None), "hypothesis"):
+            item.add_marker("theorem")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """Fail a test without a kind that costs too much, by the CPU time of this process."""
+    begun = pace.cpu_seconds()
+    result = yield
+    spent = pace.cpu_seconds() - begun
+    if spent > MOST and not any(item.get_closest_marker(kind) for kind in KINDS):
+        most = MOST * pace.slowness()
+        if spent > most:
+            pytest.fail(
+                f"cost: must be at most {most:.1f} s of CPU on this machine now without a marker "
+                f"({', '.join(KINDS)}), got {spent:.1f} s",
+                pytrace=False,
+            )
+    return result

@@ -1,0 +1,38 @@
+"""Runs that are made once per test run, whichever worker asks first."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from fedsim import api
+from fedsim.config import Config
+
+
+class Recordings:
+    """Run folders by config; what is returned is shared and must not be changed.
+
+    Args:
+        folder: Where they are kept, shared by all workers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, config: Config) -> api.Run:
+        """Return the run of a config."""
+        name = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+        path = self._folder / name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                making = path.with_suffix(".making")
+                api.run(config, making)
+                making.rename(path)
+        return api.Run(path)
+
+    def copy(self, config: Config, path: Path) -> api.Run:
+        """Return a run of a config that the test may change."""
+        shutil.copytree(self.of(config).path, path)
+        return api.Run(path)
