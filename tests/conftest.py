@@ -19,7 +19,7 @@ settings.load_profile("fedsim")
 ROOT = Path(__file__).parent
 KINDS = ("worked", "twin", "theorem", "contract", "paper", "e2e")  # as in CONTRIBUTING
 PLACES = {"contracts": "contract", "papers": "paper", "deploy": "e2e", "test_end_to_end.py": "e2e"}
-MOST = 5.0  # CPU-seconds of a test that does not say which kind it is
+MOST = 25.0  # CPU-seconds of a test that does not say which kind it is
 
 
 @pytest.fixture(scope="session")
