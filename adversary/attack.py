@@ -11,7 +11,7 @@ from fedsim.core.types import Auxiliary, View
 Infer = Callable[[View, Auxiliary, Generator], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attack:
     """An attack by name.
 
@@ -22,11 +22,12 @@ class Attack:
         needs: The fields of Auxiliary it cannot do without.
         summary: One line for `fedsim list attacks`.
         baseline: Whether it looks at no update: what it gets has not leaked.
-        adaptive: Whether an adversary that knows the clients' defense makes another of it
-            (`adversary.adaptive.labels`), at the cost of tens of its answers per round.
-        knows_defense: Whether it is handed that defense.
-        rehearses: Whether it rehearses clients itself, and with the defense where it is handed
-            one: that is its adaptive self.
+        adaptive: Whether this is the adversary that knows the clients' defense: it is handed the
+            defense. A record in a file is of an adversary that does not.
+        has_twin: Whether there is an adaptive one beside it (`adversary.adaptive.labels`), at the
+            cost of tens of its answers per round.
+        rehearses: Whether it rehearses clients itself. Its twin is the same function, which then
+            rehearses them with the defense.
         over_rounds: Whether it asks about all that the client has used so far, instead of in the
             latest round.
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
@@ -39,8 +40,8 @@ class Attack:
     needs: tuple[str, ...] = ()
     summary: str = ""
     baseline: bool = False
-    adaptive: bool = True
-    knows_defense: bool = False
+    adaptive: bool = False
+    has_twin: bool = True
     rehearses: bool = False
     over_rounds: bool = False
     every: int = 1

@@ -108,7 +108,9 @@ def random_guess(view: View, auxiliary: Auxiliary, generator: Generator) -> Tens
     return torch.bincount(draws, minlength=auxiliary.num_classes)
 
 
-random_attack = Attack("random", "label", random_guess, summary="every label at random")
+random_attack = Attack(
+    name="random", family="label", infer=random_guess, summary="every label at random"
+)
 
 Reply = Callable[[Message, int], RecordDict | None]
 

@@ -46,8 +46,7 @@ def adaptive(attack: Attack) -> Attack:
         if attack.rehearses
         else partial(TWINS[attack.family], inner=attack.infer),
         needs=(*attack.needs, "inputs", "labels", "defense"),
-        adaptive=False,
-        knows_defense=True,
+        adaptive=True,
     )
 
 

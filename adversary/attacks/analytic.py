@@ -16,6 +16,7 @@ not the first unit's ratio: 10 to 20 dB better where gradients are rounded.
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.inversion.chain import first_linear
 from adversary.inversion.fully_connected import ratios
 from adversary.inversion.reading import batch_gradient, batch_size, input_shape
@@ -42,3 +43,14 @@ def analytic(
     layer = first_linear(auxiliary.model, shape)
     found = ratios(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], batch_size(latest))
     return found.inputs.view(-1, *shape).float()
+
+
+ATTACKS = (
+    Attack(
+        name="analytic",
+        family="reconstruction",
+        infer=analytic,
+        summary="inputs of a fully connected first layer, by ratios of gradients",
+        has_twin=False,
+    ),
+)

@@ -16,11 +16,13 @@ that the client used are graded. The candidates' own attribute is overwritten be
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.games.evidence import Evidence
 from adversary.games.learner import Learner
 from adversary.games.play import learn
@@ -120,3 +122,22 @@ def _hypotheses(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining) -> 
     found = Learner(known, local).hypotheses(sent, trials, label_known=True)
     assert found is not None
     return found
+
+
+ATTACKS = (
+    Attack(
+        name="aia",
+        family="attribute",
+        infer=attribute_inference,
+        needs=("inputs", "labels", "candidates", "marks", "encoding"),
+        summary="an attribute of records that the client holds, by a likelihood ratio",
+    ),
+    Attack(
+        name="aia-rounds",
+        family="attribute",
+        infer=partial(attribute_inference, over_rounds=True),
+        needs=("inputs", "labels", "candidates", "marks", "encoding"),
+        summary="aia on all of a client's updates so far",
+        over_rounds=True,
+    ),
+)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import in_turn
 from adversary.steps import num_labels
 from fedsim.core.types import Auxiliary, View
@@ -42,3 +43,21 @@ def uniform(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tenso
     classes = auxiliary.num_classes
     order = torch.randperm(classes, generator=generator)
     return in_turn(order, num_labels(view.latest), classes)
+
+
+ATTACKS = (
+    Attack(
+        name="random",
+        family="label",
+        infer=random,
+        summary="every label at random",
+        baseline=True,
+    ),
+    Attack(
+        name="uniform",
+        family="label",
+        infer=uniform,
+        summary="all classes equally often",
+        baseline=True,
+    ),
+)

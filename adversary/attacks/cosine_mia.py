@@ -17,6 +17,7 @@ over rounds. Gradients are taken in evaluation mode.
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.members.candidates import cosines
 from fedsim.core.types import Auxiliary, View
 
@@ -39,3 +40,22 @@ def cosine_mia(
         ValueError: The update is not finite.
     """
     return cosines(view.latest, auxiliary)
+
+
+ATTACKS = (
+    Attack(
+        name="cosine-mia",
+        family="membership",
+        infer=cosine_mia,
+        needs=("candidates",),
+        summary="cosine of the update and each candidate's own gradient",
+    ),
+    Attack(
+        name="cosine-mia-rounds",
+        family="membership",
+        infer=cosine_mia,
+        needs=("candidates",),
+        summary="the cosine's mean over a client's rounds so far",
+        over_rounds=True,
+    ),
+)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.geng import ends, restore
 from adversary.labels.reading import steps_per_client
 from fedsim.core.types import Auxiliary, View
@@ -48,3 +49,13 @@ def dimitrov(
     sums = o + way * (o_end - o)
     per_o = torch.where(sums == 0, 0.0, 1 / sums)
     return restore(latest, auxiliary, p + way.mean() * (p_end - p), float(per_o.mean()))
+
+
+ATTACKS = (
+    Attack(
+        name="dimitrov",
+        family="label",
+        infer=dimitrov,
+        summary="ZLG, interpolated over several local steps",
+    ),
+)

@@ -17,11 +17,13 @@ weights large enough, B small.
   those of `adversary.attacks.batch_labels`.
 """
 
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import Settings, reconstruct
 from fedsim.core.types import Auxiliary, View
@@ -58,3 +60,21 @@ def dlg(
     )  # fmt: skip
     recover = batch_labels if labels == "recovered" else None
     return reconstruct(view, auxiliary, generator, settings, recover=recover)
+
+
+ATTACKS = (
+    Attack(
+        name="dlg",
+        family="reconstruction",
+        infer=dlg,
+        summary="inputs and labels with the client's gradient, by L-BFGS",
+        has_twin=False,
+    ),
+    Attack(
+        name="idlg-inversion",
+        family="reconstruction",
+        infer=partial(dlg, labels="recovered"),
+        summary="dlg with labels from a label attack",
+        has_twin=False,
+    ),
+)

@@ -25,12 +25,14 @@ that uploads weights uses every example once an epoch, so its counts are multipl
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.gls import Fit, fit_counts
 from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, read_head
 from adversary.labels.moments import (
@@ -250,3 +252,21 @@ def certain(
 
 def _zeros(head: HeadGradient) -> Float[Tensor, " classes"]:
     return torch.zeros(len(head.observed), dtype=torch.float64)
+
+
+ATTACKS = (
+    Attack(
+        name="eb-gls",
+        family="label",
+        infer=eb_gls,
+        needs=("inputs", "labels"),
+        summary="moments of each class, least squares, empirical-Bayes prior",
+    ),
+    Attack(
+        name="eb-gls-gibbs",
+        family="label",
+        infer=partial(eb_gls, refine="gibbs"),
+        needs=("inputs", "labels"),
+        summary="EB-GLS, answering with the largest expected overlap",
+    ),
+)

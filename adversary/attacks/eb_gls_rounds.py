@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.eb_gls import eb_gls, solve
 from adversary.labels.gls import best_spread
 from adversary.labels.head import find_head
@@ -191,3 +192,15 @@ def _on_shares(
         precision = precision + e.total**2 * seen.quadratic
         pull = pull + e.total * seen.linear
     return precision, pull
+
+
+ATTACKS = (
+    Attack(
+        name="eb-gls-rounds",
+        family="label",
+        infer=eb_gls_rounds,
+        needs=("inputs", "labels"),
+        summary="EB-GLS on all of a client's updates so far",
+        has_twin=False,
+    ),
+)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.eb_gls import Problem, Trace, solve
 from adversary.labels.gls import fit_counts
 from adversary.labels.head import read_head
@@ -103,3 +104,15 @@ def nearest(tried: list[tuple[float, Tensor]], total: int) -> Int[Tensor, " clas
     weights = (-5 * (far / far[0].clamp(min=1e-300) - 1)).softmax(dim=0)
     mean = weights @ torch.stack([pair[1] for pair in best]).double()
     return round_above(mean, torch.zeros_like(mean), total)
+
+
+ATTACKS = (
+    Attack(
+        name="eb-gls-sim",
+        family="label",
+        infer=eb_gls_sim,
+        needs=("inputs", "labels"),
+        summary="EB-GLS, corrected by rehearsing the local training",
+        has_twin=False,
+    ),
+)

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.members.candidates import cosines
 from adversary.memo import once
 from fedsim.core.types import Auxiliary, Observation, View
@@ -68,3 +69,24 @@ def _cohort(auxiliary: Auxiliary, cohort: Sequence[Observation]) -> dict[str, Te
         except ValueError:
             continue
     return found
+
+
+ATTACKS = (
+    Attack(
+        name="fedmia",
+        family="membership",
+        infer=fedmia,
+        needs=("candidates",),
+        summary="the cosine's z-score among the round's other clients",
+        has_twin=False,
+    ),
+    Attack(
+        name="fedmia-rounds",
+        family="membership",
+        infer=fedmia,
+        needs=("candidates",),
+        summary="the z-score among clients, its mean over the rounds so far",
+        has_twin=False,
+        over_rounds=True,
+    ),
+)

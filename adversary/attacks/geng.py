@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import round_counts
 from adversary.labels.head import auxiliary_forward, input_shape, noise_forward, read_head
 from adversary.labels.reading import end_forward
@@ -107,3 +108,20 @@ def restore(
     # Smoothing ε puts the share ε/C of every label on class i, and 1 − ε on its own.
     spread = observation.local.label_smoothing / auxiliary.num_classes
     return round_counts(head.total * (p - spread) - head.row_sums * per_o, head.total)
+
+
+ATTACKS = (
+    Attack(
+        name="zlg",
+        family="label",
+        infer=zlg,
+        summary="counts from mean probabilities on noise",
+    ),
+    Attack(
+        name="zlg-plus",
+        family="label",
+        infer=zlg_plus,
+        needs=("inputs",),
+        summary="ZLG+, mean probabilities on auxiliary data",
+    ),
+)

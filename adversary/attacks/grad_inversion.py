@@ -17,6 +17,7 @@ order again and again. The reconstruction of images is not here.
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import in_turn
 from adversary.labels.head import read_head
 from fedsim.core.types import Auxiliary, View
@@ -40,3 +41,13 @@ def grad_inversion(
     head = read_head(view.latest, auxiliary)
     lowest = head.weight.amin(dim=1)
     return in_turn(lowest.sort(stable=True).indices, head.total, auxiliary.num_classes)
+
+
+ATTACKS = (
+    Attack(
+        name="grad-inversion",
+        family="label",
+        infer=grad_inversion,
+        summary="rows with the lowest entries, in turn",
+    ),
+)

@@ -22,6 +22,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.members.candidates import gradient_norms, slopes, to_mean_gradient, uphill
 from fedsim.core.types import Auxiliary, View
 
@@ -55,3 +56,14 @@ def gradient_difference_mia(
     along = slopes(auxiliary, latest.sent, direction, smoothing=smoothing)
     norms = gradient_norms(auxiliary, latest.sent, smoothing=smoothing)
     return 2 * length * along - norms**2
+
+
+ATTACKS = (
+    Attack(
+        name="gradient-difference-mia",
+        family="membership",
+        infer=gradient_difference_mia,
+        needs=("candidates",),
+        summary="how much shorter the update is without each candidate's gradient",
+    ),
+)

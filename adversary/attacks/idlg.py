@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.head import read_head
 from fedsim.core.types import Auxiliary, View
 
@@ -51,3 +52,13 @@ def idlg(
     counts = torch.zeros(auxiliary.num_classes, dtype=torch.long)
     counts[label] = head.total
     return counts
+
+
+ATTACKS = (
+    Attack(
+        name="idlg",
+        family="label",
+        infer=idlg,
+        summary="the one label of a single-example gradient",
+    ),
+)

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import round_counts
 from adversary.labels.head import HeadGradient, find_head
 from adversary.labels.reading import check_finite, end_state, read_bias
@@ -102,3 +103,13 @@ def solve_counts(
     whole = torch.cat([torch.ones(1, classes, dtype=torch.float64), left])
     known = torch.cat([torch.tensor([total], dtype=torch.float64), sums])
     return torch.linalg.lstsq(whole, known, driver="gelsd").solution
+
+
+ATTACKS = (
+    Attack(
+        name="ilrg",
+        family="label",
+        infer=ilrg,
+        summary="counts from linear equations in class embeddings",
+    ),
+)

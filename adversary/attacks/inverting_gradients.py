@@ -24,6 +24,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import Settings, reconstruct
 from adversary.inversion.through_defenses import adapt
@@ -66,3 +67,14 @@ def inverting_gradients(
         restarts=restarts, lr=(0.1 if plain else 0.01) if lr is None else lr, tv=tv, prior=prior,
     )  # fmt: skip
     return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)
+
+
+ATTACKS = (
+    Attack(
+        name="inverting-gradients",
+        family="reconstruction",
+        infer=inverting_gradients,
+        summary="inputs whose gradient points where the client's does, smooth",
+        rehearses=True,
+    ),
+)

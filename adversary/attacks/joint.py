@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.joint import Fit, Residual, gauss_newton, of_gradient, of_upload
 from adversary.inversion.matching import problem_of
@@ -96,3 +97,14 @@ def _of_steps(latest: Observation, auxiliary: Auxiliary) -> Callable[[Tensor], R
     model = copy.deepcopy(auxiliary.model).double()
     problem = problem_of(latest, replace(auxiliary, model=model))
     return lambda labels: of_upload(problem, labels)
+
+
+ATTACKS = (
+    Attack(
+        name="joint",
+        family="reconstruction",
+        infer=joint,
+        summary="inputs by Gauss-Newton steps on the whole gradient",
+        has_twin=False,
+    ),
+)

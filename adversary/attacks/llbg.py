@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.head import auxiliary_forward
 from adversary.labels.reading import read_bias
 from adversary.memo import once
@@ -92,3 +93,13 @@ def _confidence(auxiliary: Auxiliary, sent: Params) -> Float[Tensor, " classes"]
     counts = torch.bincount(auxiliary.labels, minlength=p.shape[1])
     sums = torch.zeros(p.shape[1], dtype=p.dtype).index_add_(0, auxiliary.labels, own)
     return torch.where(counts > 0, sums / counts.clamp(min=1), own.mean())
+
+
+ATTACKS = (
+    Attack(
+        name="llbg",
+        family="label",
+        infer=llbg,
+        summary="LLG on the bias gradient",
+    ),
+)

@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import waterfill
 from adversary.labels.head import (
     Forward,
@@ -186,3 +187,26 @@ def _extract(
         present.zero_()[g.sort(stable=True).indices[:total]] = 1
     left = max(0, total - num_negative)
     return present + waterfill(g - s - m * present, -m, left)
+
+
+ATTACKS = (
+    Attack(
+        name="llg",
+        family="label",
+        infer=llg,
+        summary="counts from the head gradient's row sums",
+    ),
+    Attack(
+        name="llg-star",
+        family="label",
+        infer=llg_star,
+        summary="LLG*, calibrated on dummy inputs",
+    ),
+    Attack(
+        name="llg-plus",
+        family="label",
+        infer=llg_plus,
+        needs=("inputs", "labels"),
+        summary="LLG+, calibrated on auxiliary data",
+    ),
+)

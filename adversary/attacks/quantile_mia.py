@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses
 from adversary.memo import once
 from fedsim.core.types import Auxiliary, Params, View
@@ -87,3 +88,15 @@ def _features(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> Float[
     classes = torch.nn.functional.one_hot(asked.labels, auxiliary.num_classes).double()
     tall = torch.stack([loss, (norms + 1e-12).log()], dim=1)
     return torch.cat([classes, tall], dim=1)
+
+
+ATTACKS = (
+    Attack(
+        name="quantile-mia",
+        family="membership",
+        infer=quantile_mia,
+        needs=("inputs", "labels", "candidates"),
+        summary="the cosine above a threshold for each kind of record",
+        has_twin=False,
+    ),
+)

@@ -27,6 +27,7 @@ import warnings
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion.affine import smoothest
@@ -114,3 +115,21 @@ def _walked(
         fit = gauss_newton(residual, x.clamp(0, 1), steps=steps)
         x = fit.inputs if fit.error < misfit(residual, x) else x
     return x.float()
+
+
+ATTACKS = (
+    Attack(
+        name="r-gap",
+        family="reconstruction",
+        infer=r_gap,
+        summary="one input, by a linear system per layer from the last to the first",
+        has_twin=False,
+    ),
+    Attack(
+        name="hybrid",
+        family="reconstruction",
+        infer=hybrid,
+        summary="r-gap, and the smoothest picture that fits where a layer leaves it open",
+        has_twin=False,
+    ),
+)

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import in_turn
 from adversary.labels.head import read_head
 from fedsim.core.types import Auxiliary, View
@@ -85,3 +86,13 @@ def separable(
         others[c] = True
         found[c] = bool(distance > tolerance * np.linalg.norm(vectors[:, c]))
     return found
+
+
+ATTACKS = (
+    Attack(
+        name="rlg",
+        family="label",
+        infer=rlg,
+        summary="the set of classes that a direction separates",
+    ),
+)

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.counts import round_counts
 from adversary.labels.reading import end_forward, read_bias, steps_per_client
 from adversary.labels.trajectory import known_at, path, simulate
@@ -83,3 +84,14 @@ def solve_counts(
     equations = torch.cat([left, torch.full((1, classes), heavy, dtype=torch.float64)])
     right = torch.cat([sums, torch.tensor([heavy * total], dtype=torch.float64)])
     return torch.from_numpy(nnls(equations.numpy(), right.numpy(), maxiter=30 * classes)[0])
+
+
+ATTACKS = (
+    Attack(
+        name="rlu",
+        family="label",
+        infer=rlu,
+        needs=("inputs", "labels"),
+        summary="counts by least squares, simulating several local steps",
+    ),
+)

@@ -22,6 +22,7 @@ defense, also labelled auxiliary data.
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import Settings, reconstruct
 from adversary.inversion.through_defenses import adapt
@@ -61,3 +62,14 @@ def see_through_gradients(
         group=group,
     )  # fmt: skip
     return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)
+
+
+ATTACKS = (
+    Attack(
+        name="see-through-gradients",
+        family="reconstruction",
+        infer=see_through_gradients,
+        summary="GradInversion: restarts drawn to what they agree upon",
+        rehearses=True,
+    ),
+)

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.games.evidence import Evidence
 from adversary.games.learner import Learner
 from adversary.games.play import learn
@@ -125,3 +126,52 @@ def fitted(
 property_inference = partial(shadow_inference, family="property")
 distribution_inference = partial(shadow_inference, family="distribution")
 user_inference = partial(shadow_inference, family="user")
+
+
+ATTACKS = (
+    Attack(
+        name="pia",
+        family="property",
+        infer=property_inference,
+        needs=("inputs", "labels", "marks"),
+        summary="whether any example has the property, from rehearsed clients",
+    ),
+    Attack(
+        name="dia",
+        family="distribution",
+        infer=distribution_inference,
+        needs=("inputs", "labels", "marks"),
+        summary="which share of the examples has it, from rehearsed clients",
+    ),
+    Attack(
+        name="uia",
+        family="user",
+        infer=user_inference,
+        needs=("inputs", "labels", "marks"),
+        summary="whose examples they are, from rehearsed clients",
+    ),
+    Attack(
+        name="pia-rounds",
+        family="property",
+        infer=partial(property_inference, over_rounds=True),
+        needs=("inputs", "labels", "marks"),
+        summary="pia on all of a client's updates so far",
+        over_rounds=True,
+    ),
+    Attack(
+        name="dia-rounds",
+        family="distribution",
+        infer=partial(distribution_inference, over_rounds=True),
+        needs=("inputs", "labels", "marks"),
+        summary="dia on all of a client's updates so far",
+        over_rounds=True,
+    ),
+    Attack(
+        name="uia-rounds",
+        family="user",
+        infer=partial(user_inference, over_rounds=True),
+        needs=("inputs", "labels", "marks"),
+        summary="uia on all of a client's updates so far",
+        over_rounds=True,
+    ),
+)

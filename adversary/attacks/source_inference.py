@@ -17,6 +17,7 @@ give most of it away without any memory of the record, which the family's blind 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.labels.reading import check_finite
 from adversary.members.candidates import losses, slopes, to_mean_gradient, uphill
 from fedsim.core.types import Auxiliary, View
@@ -51,3 +52,14 @@ def source_inference(
     found = losses(auxiliary, local, smoothing=smoothing)
     check_finite(found.sum())
     return -found
+
+
+ATTACKS = (
+    Attack(
+        name="source-inference",
+        family="source",
+        infer=source_inference,
+        needs=("candidates",),
+        summary="the loss of each candidate under the client's local model",
+    ),
+)

@@ -16,6 +16,7 @@ first, and what counts as zero follows from the first singular value beyond B.
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.inversion.chain import first_linear, follows
 from adversary.inversion.fully_connected import spear as solve
 from adversary.inversion.reading import batch_gradient, batch_size, input_shape, weights
@@ -45,3 +46,14 @@ def spear(view: View, auxiliary: Auxiliary, generator: Generator) -> Float[Tenso
         gradient[weight], gradient[bias], sent[weight], sent[bias], batch_size(latest), generator
     )
     return found.view(-1, *shape).float()
+
+
+ATTACKS = (
+    Attack(
+        name="spear",
+        family="reconstruction",
+        infer=spear,
+        summary="a whole batch behind a fully connected ReLU layer, exact",
+        has_twin=False,
+    ),
+)

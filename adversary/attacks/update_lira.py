@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.members.candidates import cosines
 from adversary.members.shadows import shadow_size, shadows, shown
 from adversary.memo import once
@@ -107,3 +108,24 @@ def _gain(
     level = ((z * ~members) @ classes) / outside.clamp(min=1)
     gains, used = ((z * members) @ classes) - inside * level, inside * (outside > 0)
     return max(0.0, float((gains * (outside > 0)).sum() / used.sum().clamp(min=1)))
+
+
+ATTACKS = (
+    Attack(
+        name="update-lira",
+        family="membership",
+        infer=update_lira,
+        needs=("inputs", "labels", "candidates"),
+        summary="likelihood ratio of the cosine, from rehearsed clients",
+        rehearses=True,
+    ),
+    Attack(
+        name="update-lira-rounds",
+        family="membership",
+        infer=update_lira,
+        needs=("inputs", "labels", "candidates"),
+        summary="update-lira, its mean over the rounds so far",
+        rehearses=True,
+        over_rounds=True,
+    ),
+)

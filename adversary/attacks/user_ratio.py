@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.attack import Attack
 from adversary.attacks.source_inference import source_inference
 from adversary.members.candidates import losses
 from adversary.memo import once
@@ -98,3 +99,15 @@ def _of_users(auxiliary: Auxiliary) -> Auxiliary:
     assert marks is not None
     known = marks["user"] >= 0
     return replace(auxiliary, candidates=Candidates(inputs[known], labels[known]))
+
+
+ATTACKS = (
+    Attack(
+        name="uia-ratio",
+        family="user",
+        infer=user_ratio,
+        needs=("inputs", "labels", "marks"),
+        summary="the user whose other records the update makes likelier",
+        has_twin=False,
+    ),
+)

@@ -20,6 +20,7 @@ where the cosine of the update itself has 0.75.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.adaptive.corrections import Correct, whiten
+from adversary.attack import Attack
 from adversary.members.candidates import (
     asking_of_auxiliary,
     gradient_norms,
@@ -134,3 +136,48 @@ def _span(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> _Span:
     floor = OWN * variances + EVEN * variances.mean() + torch.finfo(a.dtype).tiny
     a /= (len(a) * floor).sqrt()
     return _Span(a, floor, torch.linalg.cholesky(torch.eye(len(a)) + a @ a.T))
+
+
+ATTACKS = (
+    Attack(
+        name="whitened-mia",
+        family="membership",
+        infer=whitened_mia,
+        needs=("inputs", "labels", "candidates"),
+        summary="cosine, entries weighted by how much clients differ in them",
+    ),
+    Attack(
+        name="whitened-mia-full",
+        family="membership",
+        infer=partial(whitened_mia, covariance="full"),
+        needs=("inputs", "labels", "candidates"),
+        summary="cosine of what auxiliary gradients do not explain of the update",
+        has_twin=False,
+    ),
+    Attack(
+        name="source-whitened",
+        family="source",
+        infer=partial(whitened_mia, covariance="full"),
+        needs=("inputs", "labels", "candidates"),
+        summary="whitened-mia-full, to name the client of each candidate",
+        has_twin=False,
+    ),
+    Attack(
+        name="whitened-mia-full-rounds",
+        family="membership",
+        infer=partial(whitened_mia, covariance="full"),
+        needs=("inputs", "labels", "candidates"),
+        summary="whitened-mia-full, its mean over the rounds so far",
+        has_twin=False,
+        over_rounds=True,
+    ),
+    Attack(
+        name="source-whitened-rounds",
+        family="source",
+        infer=partial(whitened_mia, covariance="full"),
+        needs=("inputs", "labels", "candidates"),
+        summary="source-whitened, its mean over the rounds so far",
+        has_twin=False,
+        over_rounds=True,
+    ),
+)

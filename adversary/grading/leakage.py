@@ -95,7 +95,7 @@ def _found(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
 
 def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:
     known = (auxiliary.defense, auxiliary.inputs, auxiliary.labels)
-    able = attack.family in TWINS and attack.adaptive and not attack.baseline
+    able = attack.family in TWINS and attack.has_twin and not attack.baseline
     return able and all(value is not None for value in known)
 
 
@@ -127,7 +127,7 @@ def attack_view(
             blinds[about] = guess(prepared[family.name], _static(auxiliary), stream)
         stream = generator(seed, "infer", attack.name, latest.client, latest.round)
         guess, reason, said, start = None, None, [], time.perf_counter()
-        known = auxiliary if attack.knows_defense else _static(auxiliary)
+        known = auxiliary if attack.adaptive else _static(auxiliary)
         try:
             if family.alone and latest.num_clients > 1:
                 raise ValueError(

@@ -63,7 +63,7 @@ def own(view, auxiliary, generator, *, every: int = 3):
     return torch.zeros(3)
 
 
-clashing = Attack("clashing", "label", own)
+clashing = Attack(name="clashing", family="label", infer=own)
 
 
 def test_an_attack_with_such_an_option_of_its_own_is_refused():

@@ -1,4 +1,4 @@
-"""What every attack must keep; a new line in ATTACKS is tested here by itself."""
+"""What every attack must keep; a new attack is tested here by itself."""
 
 import math
 from collections.abc import Iterator

@@ -107,7 +107,7 @@ def test_only_the_twin_is_handed_the_defense():
         seen[known.defense] = known
         return random_attack.infer(view, known, stream)
 
-    attack = Attack("look", "label", look)
+    attack = Attack(name="look", family="label", infer=look)
     leakage.attack_view(view, [attack], auxiliary, seed=0)
     assert list(seen) == [None]
     leakage.attack_view(view, [adaptive(attack)], auxiliary, seed=0)

@@ -48,7 +48,7 @@ def test_without_truth_there_is_an_answer_but_no_value():
 
 
 def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
-    attacks = [Attack("refuse", "label", refuse), random_attack]
+    attacks = [Attack(name="refuse", family="label", infer=refuse), random_attack]
     first, second = leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0)
     leaks, [failure] = leakage.grade(first, Truth(LABELS, LABELS))
     assert [leak.value for leak in leaks] == [None] * 5
@@ -76,7 +76,7 @@ def test_an_attack_says_what_it_needs():
         leakage.build([part], AUXILIARY)
 
 
-needy = Attack("needy", "label", refuse, needs=("inputs",))
+needy = Attack(name="needy", family="label", infer=refuse, needs=("inputs",))
 
 
 def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
@@ -157,7 +157,7 @@ TOTAL = Family(
 
 def pooled(monkeypatch, guesses, truths):
     monkeypatch.setitem(FAMILIES, "total", TOTAL)
-    attack = Attack("sum", "total", refuse)
+    attack = Attack(name="sum", family="total", infer=refuse)
     answers = [
         leakage.Answer(VIEW, attack, None if g is None else torch.tensor(g), torch.tensor(1.0), 2.0)
         for g in guesses

@@ -198,8 +198,10 @@ def test_the_blind_picture_is_the_mean_auxiliary_one_or_grey():
     ],
 )
 def test_an_answer_that_is_no_set_of_inputs_is_a_row_with_its_reason(guess, sentence):
-    attack = Attack("odd", "reconstruction", lambda *_: guess)
-    fine = Attack("fine", "reconstruction", lambda *_: torch.rand(1, 4).requires_grad_())
+    attack = Attack(name="odd", family="reconstruction", infer=lambda *_: guess)
+    fine = Attack(
+        name="fine", family="reconstruction", infer=lambda *_: torch.rand(1, 4).requires_grad_()
+    )
     known = Auxiliary(MODEL, 3, input_shape=(4,))
     odd, other = leakage.attack_view(view_of(1), [attack, fine], known, seed=0)
     table = torch.rand(20, 4, generator=generator(0, "table"))

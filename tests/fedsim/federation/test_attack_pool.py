@@ -36,7 +36,7 @@ def dies(view, auxiliary, generator, *, parent: int = 0):
     return torch.bincount(torch.zeros(1, dtype=torch.long), minlength=auxiliary.num_classes)
 
 
-DIES = Attack("dies", "label", dies, adaptive=False)
+DIES = Attack(name="dies", family="label", infer=dies, has_twin=False)
 
 
 def test_rounds_attacked_beside_training_have_the_same_rows_and_answers(tmp_path):

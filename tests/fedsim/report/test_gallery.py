@@ -37,8 +37,8 @@ def fail(view, auxiliary, generator):
     return torch.full((1, 1, 8, 8), torch.nan)
 
 
-cheating = Attack("cheating", "reconstruction", cheat)
-failing = Attack("failing", "reconstruction", fail)
+cheating = Attack(name="cheating", family="reconstruction", infer=cheat)
+failing = Attack(name="failing", family="reconstruction", infer=fail)
 ATTACKS = [
     {"name": f"{HERE}:cheating", "every": 2, "clients": ["1", "2"]},
     {"name": f"{HERE}:failing"},
