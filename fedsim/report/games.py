@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.report.figures import STYLE, WIDTH, Picture, svg
-from fedsim.report.frame import write_page
 from fedsim.report.over_rounds import BLIND, COLOURS, GREY, MARKERS
+from fedsim.report.page import write_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,39 +16,6 @@ Row = Mapping[str, Any]
 DASHES = {"static": (0, (4, 2)), "adaptive": "-"}
 NAMES = {"auroc": "AUROC", "information": "information in bits"}
 AXES = {"batch_size": "records per update", "rounds": "rounds", "setting": "setting"}
-
-PAGE = """\
-<p class="quiet">A secret is drawn, a client uploads, an honest-but-curious server scores the secret;
-over many independent trials. Intervals are 95 %.</p>
-{% for picture in pictures %}
-<section><h2>{{ picture.title }}</h2>{{ picture.svg | safe }}
-<p class="quiet">{{ picture.caption }}</p></section>
-{% endfor %}
-<section><h2>All games</h2>
-<table class="tight"><tr><th class="text">game</th>{% if settings > 1 %}<th class="text">setting</th>{% endif %}
-<th>batch</th><th>rounds</th><th class="text">adversary</th><th>AUROC</th><th>95 %</th>
-<th>blind</th><th>ceiling</th><th>advantage</th><th>TPR at 1 %</th><th>TPR at 0.1 %</th><th>accuracy</th><th>bits</th><th>95 %</th><th>at most</th>
-<th class="text">by</th></tr>
-{% for row in lines %}
-<tr><td class="text">{{ row.game }}</td>{% if settings > 1 %}<td class="text">{{ row.setting }}</td>{% endif %}
-<td>{{ row.batch_size }}</td><td>{{ row.rounds }}</td><td class="text">{{ row.adversary }}</td>
-<td><b>{{ row.auroc.value | number(3) }}</b></td><td>{{ row.auroc.low | number(3) }} to {{ row.auroc.high | number(3) }}</td>
-<td>{{ row.auroc.blind | number(2) }}</td><td>{{ row.auroc.ceiling | number(3) }}</td>
-<td>{{ (row.advantage or {}).value | number(3) }}</td><td>{{ (row.tpr_1 or {}).value | number(3) }}</td><td>{{ (row.tpr_01 or {}).value | number(3) }}</td>
-<td>{{ (row.accuracy or {}).value | number(3) }}</td>
-<td>{{ row.information.value | number(3) }}</td><td>{{ row.information.low | number(3) }} to {{ row.information.high | number(3) }}</td>
-<td>{{ row.information.ceiling | number(3) }}</td><td class="text">{{ row.chosen }}</td></tr>
-{% endfor %}
-</table>
-<p class="quiet"><i>static</i>: learned from undefended shadow trials; <i>adaptive</i>: also from
-defended ones, and chosen on those. <i>ceiling</i>: what no adversary can exceed: one that reads the
-number of records with the property exactly, or, if lower, what the defense's ε allows for the
-matching neighbours. <i>bits</i>: lower bound of the mutual information of secret and upload, prior
-entropy less held-out cross-entropy (Barber and Agakov); <i>at most</i>: of secret and records. A TPR
-at an FPR stands only where at least 10 false positives would be counted. <i>by</i>: the predictor
-chosen on shadow trials.</p></section>
-<section><h2>Configs</h2><pre>{{ configs }}</pre></section>
-"""
 
 
 def write_games_report(rows: Sequence[Row], out: Path, *, configs: str) -> None:
@@ -67,10 +34,14 @@ def write_games_report(rows: Sequence[Row], out: Path, *, configs: str) -> None:
     with mpl.rc_context(STYLE):
         pictures = [picture for axis in AXES if (picture := _picture(rows, axis)) is not None]
     write_page(
-        PAGE, out, title="Inference games", filters={"number": _number},
-        pictures=pictures, lines=wide(rows), configs=configs,
+        "games",
+        out,
+        title="Inference games",
+        pictures=pictures,
+        lines=wide(rows),
+        configs=configs,
         settings=len({row["setting"] for row in rows}),
-    )  # fmt: skip
+    )
 
 
 def wide(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -82,10 +53,6 @@ def wide(rows: Sequence[Row]) -> list[dict[str, Any]]:
         line = found.setdefault(key, {name: row[name] for name in (*keys, "chosen")})
         line[row["metric"]] = row
     return list(found.values())
-
-
-def _number(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, float) and math.isfinite(value) else "n/a"
 
 
 def _picture(rows: Sequence[Row], along: str) -> Picture | None:

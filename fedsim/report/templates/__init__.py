@@ -1,0 +1,46 @@
+"""The report's pages as Jinja templates: `base` has the frame and the style, each page extends it.
+
+In: values. Out: HTML that stands alone. The templates are strings in modules because Flower's app
+bundle takes .py, .toml, .md, .yaml and .json files only, and a ServerApp writes reports too.
+"""
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fedsim.core.units import written
+from fedsim.report.templates import audit, base, explain, gallery, games, parts, run, tables
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = {
+    "base": base.TEMPLATE,
+    "parts": parts.TEMPLATE,
+    "run": run.TEMPLATE,
+    "tables": tables.TEMPLATE,
+    "gallery": gallery.TEMPLATE,
+    "games": games.TEMPLATE,
+    "audit": audit.TEMPLATE,
+    "explain": explain.TEMPLATE,
+}
+
+
+@cache
+def environment() -> "Environment":
+    """Return the environment of all templates, with the filters that write numbers."""
+    import jinja2
+
+    pages = jinja2.Environment(
+        loader=jinja2.DictLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters["percent"] = lambda value: written("", value)
+    pages.filters["of"] = lambda value, metric: written(metric, value)
+    pages.filters["number"] = _number
+    return pages
+
+
+def _number(value: Any, digits: int) -> str:
+    """Return a number as text; a dash for none."""
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return f"{value:.{digits}f}" if is_number else "–"

@@ -1,0 +1,62 @@
+"""The page of one run, or of several compared."""
+
+TEMPLATE = """\
+{% extends "base" %}
+{% import "parts" as parts %}
+{% import "tables" as tables %}
+{% set several = runs | length > 1 %}
+{% block name %}{{ (runs | map(attribute="name") | list)[:4] | join(", ") }}{% endblock %}
+{% block heading %}
+{% if runs | length > 4 %}{{ runs | length }} runs compared
+{%- else %}{{ runs | map(attribute="name") | join(" · ") }}{% endif %}
+{% endblock %}
+{% block body %}
+<p class="quiet">What an honest-but-curious server learned from the updates of this federation,
+round by round.</p>
+{% if not several %}
+{% set run = runs[0] %}
+<div class="tiles">
+{% if run.accuracy[1] | length %}
+  <div class="tile"><b>{{ run.accuracy[1][-1] | percent }}</b><span>test accuracy, round
+  {{ run.accuracy[0][-1] }}</span></div>
+{% endif %}
+{% for curve in run.leaders()[:4] %}
+  <div class="tile"><b>{{ curve.main.value | of(curve.metric) }}</b><span>{{ curve.attack }}, mean
+  {{ curve.metric | upper }};
+  <span class="nowrap">blind {{ curve.main.blind_value | of(curve.metric) }}</span></span></div>
+{% endfor %}
+  <div class="tile"><b>{{ run.failures | length }}</b><span>failures</span></div>
+</div>
+{% endif %}
+{% for kind, sentences in notices if sentences %}
+<div class="{{ kind }}" role="note">
+{% for name, sentence in sentences %}
+<p>{% if several %}<b>{{ name }}:</b> {% endif %}{{ sentence }}</p>
+{% endfor %}
+</div>
+{% endfor %}
+{% for picture in pictures %}
+{{ parts.picture(picture) }}
+{% endfor %}
+{{ tables.audits_over_rounds(audits, several) }}
+{% include "gallery" %}
+{% if defended %}{{ tables.defenses(defended, several) }}{% endif %}
+{{ tables.attacks(runs, several) }}
+{% for run in runs if run.failures %}
+{{ tables.failures(run, groups(run.failures), several) }}
+{% endfor %}
+<section><h2>Setting</h2>
+<table>
+<tr><th></th>{% for run in runs %}<th class="text">{{ run.name }}</th>{% endfor %}</tr>
+{% for key in runs[0].facts %}
+<tr><td>{{ key }}</td>
+{% for run in runs %}<td class="text">{{ run.facts[key] }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% if not several %}
+<details><summary class="quiet">The whole config</summary>
+<pre>{{ (runs[0].folder.path / "config.toml").read_text() }}</pre></details>
+{% endif %}
+</section>
+{% endblock %}
+"""
