@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 from scipy.stats import binom
 from torch import Tensor
 
+from adversary.games.game import Rules
 from adversary.games.predictors import LOWEST
-from adversary.games.samplers import Rules
 from adversary.steps import num_labels
 from fedsim.core.types import Auxiliary, View
 

@@ -23,11 +23,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.games import GAMES
 from adversary.games.evidence import Evidence
+from adversary.games.game import Rules
 from adversary.games.learner import Learner
 from adversary.games.play import learn
 from adversary.games.predictors import Predictor
-from adversary.games.samplers import GAMES, Pool, Rules, Trials
+from adversary.games.records import Pool
 from adversary.members.imputation import imputed
 from adversary.memo import once
 from adversary.over_rounds import Told, added, held_out
@@ -104,7 +106,7 @@ def fitted(
     )
     told = learn(
         GAMES["attribute-known"], Rules(size), pool, learner, sent,
-        shadows=SHADOWS[local.upload], round_=round_, kept=kept,
+        shadows=SHADOWS[local.upload], round_=round_, same_records=kept,
     )  # fmt: skip
     return learner, told["adaptive" if "adaptive" in told else "static"]
 
@@ -116,12 +118,9 @@ def _hypotheses(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining) -> 
     assert asked is not None
     none = torch.zeros(len(asked.labels), dtype=torch.int64)
     both = [auxiliary.encoding.put(asked.inputs, none + mark) for mark in (0, 1)]
-    trials = Trials(both[0][:, None], asked.labels[:, None], none,
-                    torch.stack(both, dim=1), asked.labels)  # fmt: skip
-    known = replace(auxiliary, defense=None)
-    found = Learner(known, local).hypotheses(sent, trials, label_known=True)
-    assert found is not None
-    return found
+    undefended = replace(auxiliary, defense=None)
+    labels = asked.labels[:, None]
+    return Learner(undefended, local).hypotheses(sent, torch.stack(both, dim=1), labels)
 
 
 ATTACKS = (

@@ -24,11 +24,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.games import GAMES
 from adversary.games.evidence import Evidence
+from adversary.games.game import with_label_skew
 from adversary.games.learner import Learner
 from adversary.games.play import learn
 from adversary.games.predictors import Predictor
-from adversary.games.samplers import GAMES, Pool, with_label_skew
+from adversary.games.records import Pool
 from adversary.memo import Identity, once
 from adversary.over_rounds import Told, added, distinct, held_out, summed
 from adversary.rehearsal import rehearsed_size
@@ -118,7 +120,7 @@ def fitted(
     game = replace(GAMES[family], sample=with_label_skew(GAMES[family].sample))
     told = learn(
         game, rules, pool, learner, sent,
-        shadows=SHADOWS[local.upload], round_=round_, kept=kept,
+        shadows=SHADOWS[local.upload], round_=round_, same_records=kept,
     )  # fmt: skip
     return learner, told["adaptive" if "adaptive" in told else "static"]
 

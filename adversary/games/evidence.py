@@ -32,6 +32,8 @@ class Evidence:
         """Return some of the trials."""
         cut = lambda value: None if value is None else value[rows]
         return replace(
-            self, uploads=self.uploads[rows], hypotheses=cut(self.hypotheses),
+            self,
+            uploads=self.uploads[rows],
+            hypotheses=cut(self.hypotheses),
             others=cut(self.others),
-        )  # fmt: skip
+        )

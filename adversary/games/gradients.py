@@ -48,12 +48,12 @@ def batch_gradients(
     chunk = max(1, min(RECORDS // max(1, inputs.shape[1]), PARAMETERS // max(1, size)))
     inputs = inputs.to(next(iter(trained.values())).dtype)
     take = _by_layer if _layers(working, trained) is not None else _by_batch
-    found = torch.empty(len(labels), size if reduce is None else reduce.cells)
-    parts = zip(found.split(chunk), inputs.split(chunk), labels.split(chunk), strict=True)
+    features = torch.empty(len(labels), size if reduce is None else reduce.cells)
+    parts = zip(features.split(chunk), inputs.split(chunk), labels.split(chunk), strict=True)
     for into, x, y in parts:
         flat = take(working, trained, x, y, smoothing)
         into.copy_(flat if reduce is None else reduce(flat))
-    return found
+    return features
 
 
 class Reduce:
@@ -69,12 +69,12 @@ class Reduce:
         weights = [size**0.5 for size in sizes]
         share = [cells * weight / sum(weights) for weight in weights]
         places, start = [], 0
-        for size, wanted in zip(sizes, share, strict=True):
-            own = min(size, max(1, int(wanted)))
+        for size, target in zip(sizes, share, strict=True):
+            width = min(size, max(1, int(target)))
             direct = torch.arange(size)
-            hashed = torch.randint(own, (size,), generator=generator)
-            places.append(start + (direct if own == size else hashed))
-            start += own
+            hashed = torch.randint(width, (size,), generator=generator)
+            places.append(start + (direct if width == size else hashed))
+            start += width
         self.cells, self.place = start, torch.cat(places)
         self.sign = torch.randint(2, (sum(sizes),), generator=generator).float().mul_(2).sub_(1)
 
@@ -84,16 +84,16 @@ class Reduce:
 
 
 def _layers(model: nn.Module, trained: Params) -> list[tuple[str, nn.Module]] | None:
-    """Return the layers that hold all trained parameters, where each is of a kind known here."""
-    found, held = [], set[str]()
+    """Return the layers with all trained parameters, if each is linear or a plain convolution."""
+    layers, held = [], set[str]()
     if len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters())):
         return None  # one tensor in two layers
     for name, module in model.named_modules():
-        own = [
+        keys = [
             f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)
         ]
-        own = [key for key in own if key in trained]
-        if not own:
+        keys = [key for key in keys if key in trained]
+        if not keys:
             continue
         plain_convolution = isinstance(module, nn.Conv2d) and (
             module.groups == 1
@@ -102,22 +102,22 @@ def _layers(model: nn.Module, trained: Params) -> list[tuple[str, nn.Module]] | 
         )
         if not (type(module) is nn.Linear or (type(module) is nn.Conv2d and plain_convolution)):
             return None
-        held |= set(own)
-        found.append((name, module))
+        held |= set(keys)
+        layers.append((name, module))
     mixes = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    return found if held == set(trained) and not mixes else None
+    return layers if held == set(trained) and not mixes else None
 
 
 def _by_layer(
     model: nn.Module, trained: Params, inputs: Tensor, labels: Tensor, smoothing: float
 ) -> Tensor:
-    layers, seen = _layers(model, trained) or [], {}
+    layers, passes = _layers(model, trained) or [], {}
 
     def watch(name: str) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             # Not the output itself, which a ReLU in place would write over.
             edge = get_gradient_edge(output) if output.requires_grad else None
-            seen.setdefault(name, []).append((args[0].detach(), edge))
+            passes.setdefault(name, []).append((args[0].detach(), edge))
 
         return hook
 
@@ -128,31 +128,35 @@ def _by_layer(
         for handle in handles:
             handle.remove()
     count, batch = labels.shape
-    once = all(len(seen.get(name, ())) == 1 for name, _ in layers)  # not twice, not never
-    if not once or any(len(x) != count * batch or edge is None for [(x, edge)] in seen.values()):
+    once = all(len(passes.get(name, ())) == 1 for name, _ in layers)  # not twice, not never
+    if not once or any(len(x) != count * batch or edge is None for [(x, edge)] in passes.values()):
         return _by_batch(model, trained, inputs, labels, smoothing)
     loss = functional.cross_entropy(
         logits, labels.flatten(), reduction="sum", label_smoothing=smoothing
     )
-    edges = [seen[name][0][1] for name, _ in layers]
+    edges = [passes[name][0][1] for name, _ in layers]
     returned = torch.autograd.grad(loss / batch, edges, allow_unused=True)
     if any(back is None for back in returned):  # a layer that the loss does not hang on
         return _by_batch(model, trained, inputs, labels, smoothing)
-    own: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for (name, module), back in zip(layers, returned, strict=True):
-        entered = seen[name][0][0]
+        entered = passes[name][0][0]
         if isinstance(module, nn.Conv2d):
-            entered = functional.unfold(
-                entered, module.kernel_size, module.dilation,  # type: ignore[arg-type]
-                module.padding, module.stride,  # type: ignore[arg-type]
-            ).transpose(1, 2)  # fmt: skip
+            entered = _patches(module, entered)
             back = back.flatten(2).transpose(1, 2)  # noqa: PLW2901
         entered = entered.reshape(count, -1, entered.shape[-1])
         back = back.reshape(count, -1, back.shape[-1])  # noqa: PLW2901
         prefix = f"{name}." if name else ""
-        own[f"{prefix}weight"] = torch.bmm(back.transpose(1, 2), entered).flatten(1)
-        own[f"{prefix}bias"] = back.sum(dim=1)
-    return torch.cat([own[name] for name in trained], dim=1)
+        gradients[f"{prefix}weight"] = torch.bmm(back.transpose(1, 2), entered).flatten(1)
+        gradients[f"{prefix}bias"] = back.sum(dim=1)
+    return torch.cat([gradients[name] for name in trained], dim=1)
+
+
+def _patches(layer: nn.Conv2d, entered: Tensor) -> Tensor:
+    """Return what each place of the output sees of the input, (n, places, entries)."""
+    # Numbers, since a padding in words is refused above.
+    window: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    return functional.unfold(entered, *window).transpose(1, 2)
 
 
 def _by_batch(
@@ -171,5 +175,5 @@ def _by_batch(
             functional_call(model, values, (x,)), y, label_smoothing=smoothing
         )
 
-    found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
-    return torch.cat([found[name].flatten(1) for name in trained], dim=1)
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
+    return torch.cat([gradients[name].flatten(1) for name in trained], dim=1)

@@ -30,7 +30,7 @@ Divide = Callable[[Tensor], Tensor]
 """Shifts (…, d) → the same, divided by a covariance."""
 
 
-def known(
+def record_scores(
     evidence: Evidence, secrets: Int[Tensor, " n"], *, through: float = 1.0
 ) -> dict[str, Score]:
     """Learn what the others' share looks like, and return the ways to score.
@@ -43,16 +43,15 @@ def known(
     Returns:
         `ratio`, `whitened` and `cosine`.
     """
-    told, share = evidence.hypotheses, through * evidence.weight
-    assert told is not None
+    hypotheses, share = _hypotheses(evidence), through * evidence.weight
     several, absent = evidence.uploads.ndim == 3, None
     unknown = evidence.uploads - _others(evidence, share)
     if several:
         unknown = _of(unknown, secrets)
-    own = told.mean(dim=2)  # of unknown labels their mean
-    own = own[:, 0] if own.shape[1] == 1 else _of(own, secrets)
-    residual = unknown - share * own
-    if told.shape[1] == 1 and not several:  # the record may not be there at all
+    target = hypotheses.mean(dim=2)  # of unknown labels their mean
+    target = target[:, 0] if target.shape[1] == 1 else _of(target, secrets)
+    residual = unknown - share * target
+    if hypotheses.shape[1] == 1 and not several:  # the record may not be there at all
         absent = unknown[secrets == 0].mean(dim=0)
         residual = residual[secrets == 1]
     mean, tiny = residual.mean(dim=0), TINY * float(evidence.uploads.square().mean()) + 1e-30
@@ -61,7 +60,7 @@ def known(
     level = float(variance.mean())
 
     def ratio(divide: Divide) -> Score:
-        @once(size=1)  # the same records are asked of many uploads
+        @once(size=1)  # many uploads are tried with the same records
         def shifts(hypotheses: Tensor, *, part: float) -> tuple[Tensor, Tensor]:
             shift = part * hypotheses
             if absent is not None:
@@ -70,21 +69,21 @@ def known(
             weight = divide(shift).double()
             return weight, (weight * shift).sum(dim=-1) / 2
 
-        def score(asked: Evidence) -> Tensor:
-            part = through * asked.weight
-            left = asked.uploads - mean - _others(asked, part)
-            return _likelihood(left, *shifts(_hypotheses(asked), part=part))
+        def score(trials: Evidence) -> Tensor:
+            part = through * trials.weight
+            left = trials.uploads - mean - _others(trials, part)
+            return _likelihood(left, *shifts(_hypotheses(trials), part=part))
 
         return _tamed(score, evidence)
 
-    found = {
+    scores = {
         "ratio": ratio(_entrywise(variance + FLOOR * level + tiny)),
-        "cosine": lambda asked: cosine(asked, through=through),
+        "cosine": lambda trials: cosine(trials, through=through),
     }
     if level > tiny:
         divide = _shrunk(*_principal(residual), SHRINKAGE * level + tiny)
-        found["whitened"] = ratio(divide)
-    return found
+        scores["whitened"] = ratio(divide)
+    return scores
 
 
 def _entrywise(variance: Tensor) -> Divide:
@@ -127,24 +126,25 @@ def _tamed(score: Score, evidence: Evidence) -> Score:
 
     The order of two classes stays.
     """
-    centred = lambda asked: (told := score(asked)) - told.mean(dim=1, keepdim=True)
+    centred = lambda trials: (values := score(trials)) - values.mean(dim=1, keepdim=True)
     scale = float(centred(evidence).abs().median()) or 1.0
-    return lambda asked: (centred(asked) / scale).asinh()
+    return lambda trials: (centred(trials) / scale).asinh()
 
 
-def cosine(asked: Evidence, *, through: float = 1.0) -> Float[Tensor, "n classes"]:
+def cosine(trials: Evidence, *, through: float = 1.0) -> Float[Tensor, "n classes"]:
     """Return the cosine of the upload and each hypothetical gradient; the best of all labels.
 
     What is known of other records is taken off the upload first.
     """
-    told, left = _hypotheses(asked), asked.uploads - _others(asked, through * asked.weight)
+    hypotheses = _hypotheses(trials)
+    left = trials.uploads - _others(trials, through * trials.weight)
     unit = lambda value: value / value.norm(dim=-1, keepdim=True).clamp(min=1e-30)
     if left.ndim == 3:
-        return torch.einsum("nkd,nld->nkl", unit(left), unit(told[:, 0])).amax(dim=2)
-    found = torch.einsum("nd,nvld->nvl", unit(left), unit(told)).amax(dim=2)
-    if found.shape[1] == 1:
-        found = torch.cat([torch.zeros_like(found), found], dim=1)
-    return found
+        return torch.einsum("nkd,nld->nkl", unit(left), unit(hypotheses[:, 0])).amax(dim=2)
+    cosines = torch.einsum("nd,nvld->nvl", unit(left), unit(hypotheses)).amax(dim=2)
+    if cosines.shape[1] == 1:
+        cosines = torch.cat([torch.zeros_like(cosines), cosines], dim=1)
+    return cosines
 
 
 def _likelihood(left: Tensor, weight: Tensor, half: Tensor) -> Tensor:

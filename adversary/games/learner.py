@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from adversary.games.evidence import Evidence
+from adversary.games.game import Draws
 from adversary.games.gradients import PARAMETERS, Reduce, batch_gradients
-from adversary.games.samplers import Trials
 from adversary.members.candidates import trained_names
 from adversary.rehearsal import defended, rehearse_with
 from fedsim.core.rng import generator
@@ -59,21 +59,21 @@ class Learner:
             coins: Names the randomness of training and of the defense.
             defense: Whether it is applied.
         """
-        known = self.auxiliary.defense if defense else None
-        plain = self.local.upload == "gradient" and (known is None or known.gradient is None)
-        if plain and known is None:
-            return batch_gradients(
-                self.model, state, inputs, labels,
-                smoothing=self.local.label_smoothing, reduce=self.reduce,
-            )  # fmt: skip
+        applied = self.auxiliary.defense if defense else None
+        plain = self.local.upload == "gradient" and (applied is None or applied.gradient is None)
+        if plain and applied is None:
+            return self._plain(state, inputs, labels)
         rows, like = [], Observation(state, Update(1, "client", {}, None), self.local)
-        seen = self._gradients(like, inputs, labels) if plain else self._trained(
-            like, inputs, labels, coins=coins, hooked=known is not None
-        )  # fmt: skip
-        for place, one in enumerate(seen):
-            stream = generator(0, "defense", coins, place)
-            made = one if known is None else defended(one, self.auxiliary, stream)
-            rows.append(self.flat(made.update.delta))
+        if plain:
+            observations = self._gradients(like, inputs, labels)
+        else:
+            hooked = applied is not None
+            observations = self._trained(like, inputs, labels, coins=coins, hooked=hooked)
+        for place, observation in enumerate(observations):
+            if applied is not None:
+                stream = generator(0, "defense", coins, place)
+                observation = defended(observation, self.auxiliary, stream)  # noqa: PLW2901
+            rows.append(self.flat(observation.update.delta))
         return torch.stack(rows)
 
     def _gradients(
@@ -93,10 +93,10 @@ class Learner:
     def _trained(
         self, like: Observation, inputs: Tensor, labels: Tensor, *, coins: str, hooked: bool
     ) -> Iterator[Observation]:
-        known = replace(self.auxiliary, input_shape=tuple(inputs.shape[2:]))
+        auxiliary = replace(self.auxiliary, input_shape=tuple(inputs.shape[2:]))
         for place, (x, y) in enumerate(zip(inputs, labels, strict=True)):
             stream = generator(0, "local", coins, place)
-            yield rehearse_with(like, known, x, y, stream, hooked=hooked)
+            yield rehearse_with(like, auxiliary, x, y, stream, hooked=hooked)
 
     def weight(self, batch: int) -> float:
         """Return how often an upload of so many records holds one record's gradient."""
@@ -113,59 +113,73 @@ class Learner:
         flat = flat if self.local.upload == "gradient" else -flat / self.local.lr
         return flat if self.reduce is None else self.reduce(flat[None])[0]
 
-    def hypotheses(self, state: Params, trials: Trials, *, label_known: bool) -> Tensor | None:
-        """Return the gradient of the record in question, (n, values, labels, features)."""
-        if trials.targets is None or trials.asked is None:
-            return None
-        count, values = trials.targets.shape[:2]
-        classes = self.auxiliary.num_classes
-        labels = trials.asked[:, None] if label_known else torch.arange(classes).expand(count, -1)
-        inputs = trials.targets[:, :, None].expand(
-            -1, -1, labels.shape[1], *[-1] * (trials.targets.ndim - 2)
-        )
+    def hypotheses(self, state: Params, targets: Tensor, labels: Tensor) -> Tensor:
+        """Return gradients of the records in question, (n, values, labels, features).
+
+        Args:
+            state: The weights sent.
+            targets: Each record under every value of the secret, shape (n, values, *shape).
+            labels: Those that it may have, shape (n, labels).
+        """
+        count, values = targets.shape[:2]
+        inputs = targets[:, :, None].expand(-1, -1, labels.shape[1], *[-1] * (targets.ndim - 2))
         each = labels[:, None].expand(-1, values, -1)
-        found = batch_gradients(
-            self.model, state, inputs.flatten(0, 2)[:, None], each.flatten()[:, None],
-            smoothing=self.local.label_smoothing, reduce=self.reduce,
-        )  # fmt: skip
-        return found.view(count, values, labels.shape[1], -1)
+        return self._plain(state, inputs.flatten(0, 2)[:, None], each.flatten()[:, None]).view(
+            count, values, labels.shape[1], -1
+        )
+
+    def _plain(self, state: Params, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of each batch without any defense, flat."""
+        return batch_gradients(
+            self.model,
+            state,
+            inputs,
+            labels,
+            smoothing=self.local.label_smoothing,
+            reduce=self.reduce,
+        )
+
+    def _target_labels(self, draws: Draws, *, knows_label: bool) -> Tensor:
+        """Return the labels that the record in question may have, (n, labels)."""
+        assert draws.target_labels is not None
+        if knows_label:
+            return draws.target_labels[:, None]
+        return torch.arange(self.auxiliary.num_classes).expand(len(draws.secrets), -1)
 
     def evidence(
         self,
         state: Params,
-        trials: Trials,
+        draws: Draws,
         *,
         coins: str,
         defense: bool,
-        label_known: bool,
-        others_known: bool,
-        told_batch: int,
-        told_state: Params | None = None,
+        knows_label: bool,
+        knows_others: bool,
+        assumed_batch: int,
+        assumed_state: Params | None = None,
     ) -> Evidence:
         """Return what the adversary has of each trial.
 
         Args:
             state: The weights sent.
-            trials: What clients train on.
+            draws: What clients train on.
             coins: Names the randomness of training and of the defense.
             defense: Whether it is applied.
-            label_known: Whether the adversary knows the label of the record in question.
-            others_known: Whether it knows all other records of the batch.
-            told_batch: How many records it takes a batch to have.
-            told_state: What it takes the weights sent to be; None where it knows them.
+            knows_label: Whether the adversary knows the label of the record in question.
+            knows_others: Whether it knows all other records of the batch.
+            assumed_batch: How many records it assumes a batch to have.
+            assumed_state: Which weights it assumes to be sent; None if it knows them.
         """
-        told_state = state if told_state is None else told_state
-        count = len(trials.secrets)
-        inputs = trials.inputs.unflatten(1, (trials.clients, -1)).flatten(0, 1)
-        labels = trials.labels.unflatten(1, (trials.clients, -1)).flatten(0, 1)
+        assumed_state = state if assumed_state is None else assumed_state
+        inputs = draws.inputs.unflatten(1, (draws.clients, -1)).flatten(0, 1)
+        labels = draws.labels.unflatten(1, (draws.clients, -1)).flatten(0, 1)
         uploads = self.uploads(state, inputs, labels, coins=coins, defense=defense)
-        if trials.clients > 1:
-            uploads = uploads.view(count, trials.clients, -1)
-        others = None
-        if others_known and labels.shape[1] > 1:
-            others = batch_gradients(
-                self.model, told_state, inputs[:, 1:], labels[:, 1:],
-                smoothing=self.local.label_smoothing, reduce=self.reduce,
-            ).view_as(uploads)  # fmt: skip
-        told = self.hypotheses(told_state, trials, label_known=label_known)
-        return Evidence(uploads, told_batch, self.weight(told_batch), told, others)
+        if draws.clients > 1:
+            uploads = uploads.view(len(draws.secrets), draws.clients, -1)
+        others = hypotheses = None
+        if knows_others and labels.shape[1] > 1:
+            others = self._plain(assumed_state, inputs[:, 1:], labels[:, 1:]).view_as(uploads)
+        if draws.targets is not None:
+            target_labels = self._target_labels(draws, knows_label=knows_label)
+            hypotheses = self.hypotheses(assumed_state, draws.targets, target_labels)
+        return Evidence(uploads, assumed_batch, self.weight(assumed_batch), hypotheses, others)

@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.games.evidence import Evidence
-from adversary.games.known_record import known
+from adversary.games.game import Game, Rules, draw_secrets
+from adversary.games.known_record import record_scores
 from adversary.games.learner import Learner
-from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, learned
-from adversary.games.samplers import Game, Pool, Rules, secrets
+from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, upload_scores
+from adversary.games.records import Pool
 from fedsim.core.rng import derive, generator
 from fedsim.core.types import Params
 
@@ -34,7 +35,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Played:
-    """What an adversary said of each trial.
+    """What an adversary answered in each trial.
 
     Attributes:
         log_probabilities: log p(secret | uploads) in nats, shape (trials, classes).
@@ -60,7 +61,7 @@ def play(
     knowledge: Knowledge = Knowledge(),
     seed: int = 0,
 ) -> dict[str, Played]:
-    """Play a game, and return what the static and the adaptive adversary said.
+    """Play a game, and return what the static and the adaptive adversary answered.
 
     A static one learns from undefended shadow trials; an adaptive one also from defended ones, and
     chooses on defended shadow trials among all predictors, the static ones included. Without a
@@ -82,33 +83,43 @@ def play(
     Raises:
         ValueError: The game cannot be played with these records.
     """
-    classes = game.classes(rules)
-    drawn = secrets(trials, classes, generator(seed, "secrets"))
+    secrets = draw_secrets(trials, game.classes(rules), generator(seed, "secrets"))
     adversaries = ["static", "adaptive"] if learner.auxiliary.defense is not None else ["static"]
-    said: dict[str, list[Tensor]] = {name: [] for name in adversaries}
+    answers: dict[str, list[Tensor]] = {name: [] for name in adversaries}
     names: dict[str, list[str]] = {name: [] for name in adversaries}
-    seen: list[Tensor] = []
+    uploads: list[Tensor] = []
     fitted: dict[str, Predictor] = {}
     for round_, state in enumerate(states):
-        stream = generator(seed, "trials", round_)
-        played = game.sample(private, rules, drawn, stream)
+        draws = game.sample(private, rules, secrets, generator(seed, "trials", round_))
         evidence = learner.evidence(
-            state, played, coins=f"{seed} trial {round_}", defense=True,
-            label_known=knowledge.label, others_known=knowledge.others,
-            told_batch=knowledge.batch or rules.batch,
-            told_state=state if knowledge.model else states[0],
-        )  # fmt: skip
-        seen.append(evidence.uploads)
+            state,
+            draws,
+            coins=f"{seed} trial {round_}",
+            defense=True,
+            knows_label=knowledge.label,
+            knows_others=knowledge.others,
+            assumed_batch=knowledge.batch or rules.batch,
+            assumed_state=state if knowledge.model else states[0],
+        )
+        uploads.append(evidence.uploads)
         if knowledge.model or not fitted:
             fitted = learn(
-                game, rules, auxiliary, learner, state,
-                shadows=shadows, knowledge=knowledge, seed=seed, round_=round_,
-            )  # fmt: skip
+                game,
+                rules,
+                auxiliary,
+                learner,
+                state,
+                shadows=shadows,
+                knowledge=knowledge,
+                seed=seed,
+                round_=round_,
+            )
         for name in adversaries:
-            said[name].append(fitted[name].log_probabilities(evidence))
+            answers[name].append(fitted[name].log_probabilities(evidence))
             names[name].append(fitted[name].name)
     return {
-        name: Played(combine(said[name], seen), drawn, tuple(names[name])) for name in adversaries
+        name: Played(combine(answers[name], uploads), secrets, tuple(names[name]))
+        for name in adversaries
     }
 
 
@@ -123,7 +134,7 @@ def learn(
     knowledge: Knowledge = Knowledge(),
     seed: int = 0,
     round_: int = 0,
-    kept: bool = False,
+    same_records: bool = False,
 ) -> dict[str, Predictor]:
     """Return the predictor of the static adversary, and of the adaptive one under a defense.
 
@@ -137,39 +148,45 @@ def learn(
         knowledge: Of the adversary.
         seed: Of everything drawn.
         round_: Names the draws of one round.
-        kept: Whether shadow trials have the same records, or only the same secrets, in all rounds.
+        same_records: Whether shadow trials have the same records in all rounds, or only the same
+            secrets.
 
     Raises:
         ValueError: The game cannot be played with these records.
     """
     classes = game.classes(rules)
-    told = rules if knowledge.batch is None else replace(rules, batch=knowledge.batch)
-    wanted = secrets(shadows, classes, generator(seed, "shadow secrets", 0))
-    drawn = generator(seed, "shadows", 0 if kept else round_)
-    sampled = game.sample(auxiliary, told, wanted, drawn)
+    assumed = rules if knowledge.batch is None else replace(rules, batch=knowledge.batch)
+    secrets = draw_secrets(shadows, classes, generator(seed, "shadow secrets", 0))
+    stream = generator(seed, "shadows", 0 if same_records else round_)
+    draws = game.sample(auxiliary, assumed, secrets, stream)
     cut = round(shadows * (1 - VALIDATION))
 
     def look(*, defense: bool) -> Evidence:
         return learner.evidence(
-            state, sampled, coins=f"{seed} shadow {round_}", defense=defense,
-            label_known=knowledge.label, others_known=knowledge.others, told_batch=told.batch,
-        )  # fmt: skip
+            state,
+            draws,
+            coins=f"{seed} shadow {round_}",
+            defense=defense,
+            knows_label=knowledge.label,
+            knows_others=knowledge.others,
+            assumed_batch=assumed.batch,
+        )
 
     def fit(shown: Evidence, through: float) -> dict[str, Score]:
         part = shown.part(slice(cut))
-        if game.asks:
-            return known(part, wanted[:cut], through=through)
-        return learned(part, wanted[:cut], classes, seed=derive(seed, "predictor") % 2**32)
+        if game.has_target:
+            return record_scores(part, secrets[:cut], through=through)
+        return upload_scores(part, secrets[:cut], classes, seed=derive(seed, "predictor") % 2**32)
 
     plain = look(defense=False)
     scores = fit(plain, 1.0)
-    found = {"static": choose(scores, plain.part(slice(cut, None)), wanted[cut:])}
+    predictors = {"static": choose(scores, plain.part(slice(cut, None)), secrets[cut:])}
     if learner.auxiliary.defense is not None:
         hidden = look(defense=True)
-        own = fit(hidden, _through(hidden.uploads, plain.uploads))
-        both = own | {f"static {name}": score for name, score in scores.items()}
-        found["adaptive"] = choose(both, hidden.part(slice(cut, None)), wanted[cut:])
-    return found
+        adapted = fit(hidden, _through(hidden.uploads, plain.uploads))
+        candidates = adapted | {f"static {name}": score for name, score in scores.items()}
+        predictors["adaptive"] = choose(candidates, hidden.part(slice(cut, None)), secrets[cut:])
+    return predictors
 
 
 def _through(defended: Tensor, plain: Tensor) -> float:

@@ -27,7 +27,7 @@ Score = Callable[[Evidence], Tensor]
 """What the adversary has of n trials → scores (n, classes)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A predictor, calibrated on validation trials.
 
@@ -51,7 +51,7 @@ class Predictor:
         return _probable(self.slope * self.score(evidence) + self.shift)
 
 
-def learned(
+def upload_scores(
     evidence: Evidence, secrets: Int[Tensor, " n"], classes: int, *, seed: int
 ) -> dict[str, Score]:
     """Fit a forest and a linear discriminant to uploads.
@@ -65,8 +65,8 @@ def learned(
     forest = _forest(evidence.uploads, secrets, classes, seed)
     linear = _linear(evidence.uploads, secrets, classes)
     return {
-        "forest": lambda asked: forest(asked.uploads),
-        "linear": lambda asked: linear(asked.uploads),
+        "forest": lambda trials: forest(trials.uploads),
+        "linear": lambda trials: linear(trials.uploads),
     }
 
 
@@ -78,14 +78,17 @@ def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " 
         evidence: Of trials that none of them was fitted on.
         secrets: The class of each.
     """
-    found = []
-    for name, score in scores.items():
+    ranked = []
+    for place, (name, score) in enumerate(scores.items()):
         values = score(evidence)
         slope, shift = _calibrated(values, secrets)
-        told = _probable(slope * values + shift)
-        predictor = Predictor(name, score, slope, shift, told, secrets)
-        found.append((-float(told.gather(1, secrets[:, None]).mean()), len(found), predictor))
-    return min(found)[2]
+        held_out = _probable(slope * values + shift)
+        loss = -float(held_out.gather(1, secrets[:, None]).mean())
+        predictor = Predictor(
+            name=name, score=score, slope=slope, shift=shift, held_out=held_out, secrets=secrets
+        )
+        ranked.append((loss, place, predictor))
+    return min(ranked)[2]
 
 
 def recalibrated(
@@ -97,7 +100,7 @@ def recalibrated(
     shift are those that make the same sums over validation trials most likely.
 
     Args:
-        total: Sums of what is asked.
+        total: Sums over the trials.
         held_out: Of the validation trials.
         secrets: Their classes.
     """
@@ -106,27 +109,27 @@ def recalibrated(
 
 
 def combine(
-    rounds: Sequence[Float[Tensor, "n classes"]], seen: Sequence[Tensor]
+    rounds: Sequence[Float[Tensor, "n classes"]], uploads: Sequence[Tensor]
 ) -> Float[Tensor, "n classes"]:
-    """Add the log-odds of several rounds; what was seen before adds nothing.
+    """Add the log-odds of several rounds; an upload that was in an earlier round adds nothing.
 
     Args:
         rounds: log p(class | update) of every round, under a uniform prior.
-        seen: What each round showed, shape (n, …): a trial's exact copies count once.
+        uploads: Of each round, shape (n, …): a trial's exact copies count once.
     """
     total = torch.zeros_like(rounds[0])
-    for place, told in enumerate(rounds):
-        again = torch.zeros(len(told), dtype=torch.bool)
-        for earlier in seen[:place]:
-            again |= (earlier == seen[place]).flatten(1).all(dim=1)
-        total += torch.where(again[:, None], 0.0, told)
+    for place, log_probabilities in enumerate(rounds):
+        again = torch.zeros(len(log_probabilities), dtype=torch.bool)
+        for earlier in uploads[:place]:
+            again |= (earlier == uploads[place]).flatten(1).all(dim=1)
+        total += torch.where(again[:, None], 0.0, log_probabilities)
     return total.log_softmax(dim=1)
 
 
 def _probable(logits: Tensor) -> Float[Tensor, "n classes"]:
-    found = logits.double().log_softmax(dim=1)
-    lowest = 2 * LOWEST / found.shape[1]
-    return ((1 - found.shape[1] * lowest) * found.exp() + lowest).log()
+    shares = logits.double().log_softmax(dim=1)
+    lowest = 2 * LOWEST / shares.shape[1]
+    return ((1 - shares.shape[1] * lowest) * shares.exp() + lowest).log()
 
 
 def _forest(
@@ -135,16 +138,19 @@ def _forest(
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(
-        TREES, min_samples_leaf=LEAF, min_samples_split=SPLIT, random_state=seed,
+        TREES,
+        min_samples_leaf=LEAF,
+        min_samples_split=SPLIT,
+        random_state=seed,
         n_jobs=torch.get_num_threads(),
-    )  # fmt: skip
+    )
     forest.fit(_magnitudes(features).numpy(), secrets.numpy())
-    known = torch.as_tensor(forest.classes_, dtype=torch.int64)
+    fitted_classes = torch.as_tensor(forest.classes_, dtype=torch.int64)
 
     def score(values: Tensor) -> Tensor:
-        told: Any = forest.predict_proba(_magnitudes(values).numpy())
+        votes: Any = forest.predict_proba(_magnitudes(values).numpy())
         shares = torch.zeros(len(values), classes, dtype=torch.float64)
-        shares[:, known] = torch.from_numpy(np.asarray(told))
+        shares[:, fitted_classes] = torch.from_numpy(np.asarray(votes))
         smooth = (TREES * shares + 0.5) / (TREES + 0.5 * classes)  # no share is quite nothing
         return smooth.log()
 
@@ -173,16 +179,16 @@ def _linear(features: Tensor, secrets: Tensor, classes: int) -> Callable[[Tensor
     outside = float((targets - centre).square().sum() - rotated.square().sum())
     best: tuple[float, Tensor] | None = None
     for strength in STRENGTHS * (float(values.sum()) / count or 1.0) * 1e-3:
-        kept = strength / (values + strength)  # what is left of each direction, as a residual
-        error = float((kept[:, None] * rotated).square().sum()) + outside
-        error /= (float(kept.sum()) + count - len(kept)) ** 2
+        residual = strength / (values + strength)  # what is left of each direction
+        error = float((residual[:, None] * rotated).square().sum()) + outside
+        error /= (float(residual.sum()) + count - len(residual)) ** 2
         if best is None or error < best[0]:
             best = error, vectors @ (rotated / (values + strength)[:, None])
     assert best is not None
     weights = x.T @ best[1]
 
-    def score(asked: Tensor) -> Tensor:
-        scaled = (_unit(asked).double() - mean) / spread / math.sqrt(max(1, rows.shape[1]))
+    def score(trials: Tensor) -> Tensor:
+        scaled = (_unit(trials).double() - mean) / spread / math.sqrt(max(1, rows.shape[1]))
         return scaled @ weights + centre
 
     return score
@@ -194,8 +200,8 @@ def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(x @ x.T)
         return values.clamp(min=0), vectors
     values, right = torch.linalg.eigh(x.T @ x)
-    there = values > 1e-12 * values.max()
-    return values[there], x @ right[:, there] / values[there].sqrt()
+    positive = values > 1e-12 * values.max()
+    return values[positive], x @ right[:, positive] / values[positive].sqrt()
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -221,7 +227,7 @@ def _calibrated(scores: Tensor, secrets: Tensor) -> tuple[float, Tensor]:
         return float(value.detach()), slopes.numpy()
 
     # Not L-BFGS-B, which wakes BLAS's threads in every step: ten times slower on a busy machine.
-    found = minimize(loss, np.append(0.0, np.zeros(classes)), jac=True, method="TNC",
-                     bounds=[(-6, 4), *[(None, None)] * classes])  # fmt: skip
-    shift = torch.from_numpy(found.x[1:])
-    return math.exp(found.x[0]) / spread, shift
+    bounds = [(-6, 4), *[(None, None)] * classes]
+    start = np.append(0.0, np.zeros(classes))
+    fit = minimize(loss, start, jac=True, method="TNC", bounds=bounds)
+    return math.exp(fit.x[0]) / spread, torch.from_numpy(fit.x[1:])

@@ -43,11 +43,11 @@ def auroc(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"]) -> Measured:
     return _interval(value, error)
 
 
-def _placements(own: Tensor, other: Tensor) -> Tensor:
-    """Return the share of `other` below each of `own`; equal ones count half."""
+def _placements(values: Tensor, other: Tensor) -> Tensor:
+    """Return the share of `other` below each of `values`; equal ones count half."""
     ordered = other.sort().values
-    first = torch.searchsorted(ordered, own)
-    last = torch.searchsorted(ordered, own, right=True)
+    first = torch.searchsorted(ordered, values)
+    last = torch.searchsorted(ordered, values, right=True)
     return (first + last).double() / (2 * len(other))
 
 
@@ -82,8 +82,10 @@ def _rates(scores: Tensor, secret: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(0), torch.zeros(0)
     levels, place = scores.unique(return_inverse=True)
     zeros = torch.zeros(len(levels), dtype=torch.float64)
-    hits = [zeros.clone().index_add_(0, place, mask.double()).flip(0).cumsum(0)
-            for mask in (secret, ~secret)]  # fmt: skip
+    hits = [
+        zeros.clone().index_add_(0, place, mask.double()).flip(0).cumsum(0)
+        for mask in (secret, ~secret)
+    ]
     start = torch.zeros(1, dtype=torch.float64)
     return torch.cat([start, hits[0] / positives]), torch.cat([start, hits[1] / negatives])
 
@@ -108,8 +110,8 @@ def information(
         secrets: The true class of each.
     """
     classes = log_probabilities.shape[1]
-    told = log_probabilities.gather(1, secrets[:, None])[:, 0].double()
-    bits = math.log2(classes) + told / math.log(2)
+    of_secret = log_probabilities.gather(1, secrets[:, None])[:, 0].double()
+    bits = math.log2(classes) + of_secret / math.log(2)
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
     return _interval(float(bits.mean()), error, -math.inf, math.log2(classes))
 
@@ -119,7 +121,7 @@ def macro_auroc(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) 
 
     DeLong's too: a trial moves all of the AUROCs, and the interval is that of what it moves in sum.
     """
-    values, moved, told = [], torch.zeros(len(secrets), dtype=torch.float64), True
+    values, moved, several = [], torch.zeros(len(secrets), dtype=torch.float64), True
     for c in range(scores.shape[1]):
         mine = secrets == c
         above, below = scores[mine, c].double(), scores[~mine, c].double()
@@ -127,10 +129,10 @@ def macro_auroc(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) 
             continue
         beaten, lost = _placements(above, below), _placements(below, above)
         values.append(float(beaten.mean()))
-        told = told and len(above) > 1 and len(below) > 1
+        several = several and len(above) > 1 and len(below) > 1
         moved[mine] += (beaten - beaten.mean()) / max(1, len(above) - 1)
         moved[~mine] -= (lost - lost.mean()) / max(1, len(below) - 1)
     if not values:
         return Measured(math.nan)
-    error = float(moved.norm()) / len(values) if told else math.nan
+    error = float(moved.norm()) / len(values) if several else math.nan
     return _interval(sum(values) / len(values), error)

@@ -12,7 +12,7 @@ from adversary.auditing import canaries as crafted
 from adversary.auditing.canaries import Canary, stand_in
 from adversary.auditing.rates import check_trials
 from adversary.auditing.sensitivity import Question
-from adversary.games.samplers import Encoding, Pool
+from adversary.games.records import Encoding, Pool
 from clients.train import load
 from defenses import links
 from defenses.promise import Promise, Relation, gaussian_epsilon

@@ -33,7 +33,7 @@ def describe(kind: str) -> dict[str, str]:
             for name, attack in known.items()
         }
     if kind == "games":
-        from adversary.games.samplers import GAMES
+        from adversary.games import GAMES
 
         return {name: game.summary for name, game in GAMES.items()}
     if kind == "strategies":

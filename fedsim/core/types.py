@@ -122,8 +122,8 @@ class Auxiliary:
         candidates: Records whose membership is in question; None where no attack asks.
         marks: Family of secrets → a mark per auxiliary example, shape (n,): 1 where it has the
             property, or which user's it is, −1 for nobody's; None where no attack asks.
-        rules: What those secrets leave open, `adversary.games.samplers.Rules`.
-        encoding: How the attribute stands in the inputs, `adversary.games.samplers.Encoding`; None
+        rules: What those secrets leave open, `adversary.games.game.Rules`.
+        encoding: How the attribute stands in the inputs, `adversary.games.records.Encoding`; None
             where it does not.
     """
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from adversary.games import GAMES
 from adversary.games.learner import Learner
-from adversary.games.samplers import GAMES, Pool
+from adversary.games.records import Pool
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config
@@ -125,7 +126,7 @@ def check(config: Config) -> None:
     """
     for name in config.game.play:
         find("game.play", name, GAMES)
-    needs = [n for n in config.game.play if n not in ("membership", "source")]
+    needs = [name for name in config.game.play if GAMES[name].has_column]
     if needs and config.game.column is None:
         raise ConfigError(f"game.column: must name the secret column of {needs[0]}, got none")
     if "user" in config.game.play and len(config.game.play) > 1:

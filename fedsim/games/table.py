@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.nn import functional
 
-from adversary.games import ceilings, scores
+from adversary.games import GAMES, ceilings, scores
+from adversary.games.game import Game, Rules
 from adversary.games.play import Knowledge, Played, play
-from adversary.games.samplers import GAMES, Rules
-from adversary.games.samplers import Game as Rule
 from defenses.promise import Relation
 from fedsim.config import Cell, Config
 from fedsim.core.errors import ConfigError, RunStopped
@@ -23,7 +22,6 @@ from fedsim.games.board import Board, check, prepare
 
 TABLE, CONFIGS, REPORT = "games.parquet", "configs.txt", "report.html"
 LARGE = 300.0  # an ε beyond which nothing is bounded
-ONE_RECORD = ("attribute", "attribute-known", "membership", "property")  # the secret is of one
 SCHEMA = pa.schema(
     [
         ("setting", pa.string()), ("game", pa.string()), ("batch_size", pa.int32()),
@@ -125,7 +123,7 @@ def _grid(config: Config) -> Iterator[tuple[str, int, int]]:
                 yield game, batch, rounds
 
 
-def _played(name: str, board: Board, game: Rule, batch: int, rounds: int) -> Iterator[Row]:
+def _played(name: str, board: Board, game: Game, batch: int, rounds: int) -> Iterator[Row]:
     asked, begun = board.config.game, time.perf_counter()
     rules = Rules(batch, asked.shares, asked.count, asked.own, asked.users)
     knowledge = Knowledge(
@@ -167,24 +165,23 @@ def _measured(played: Played, classes: int) -> Iterator[tuple[str, scores.Measur
     yield "cross_entropy", scores.Measured(float(loss) / math.log(2)), math.log2(classes)
 
 
-def _limits(board: Board, game: Rule, rules: Rules, rounds: int) -> Mapping[str, float]:
+def _limits(board: Board, game: Game, rules: Rules, rounds: int) -> Mapping[str, float]:
     """Return what no adversary can exceed, by metric.
 
     Counts of several rounds are one count of as many records for a share; for an attribute in one
     record per round there is no closed form here, and the bound is none.
     """
-    once = replace(rules, batch=rules.batch * rounds) if game.name == "distribution" else rules
-    open_ = rounds > 1 and game.name == "attribute"
+    once = game.merged_rounds(rules, rounds)
     prior = board.private.prior if board.config.game.column is not None else 0.5
-    auroc = 1.0 if open_ else game.ceiling(once, prior)
-    bits = math.log2(game.classes(rules)) if open_ else game.bits(once, prior)
+    auroc = 1.0 if once is None else game.ceiling(once, prior)
+    bits = math.log2(game.classes(rules)) if once is None else game.bits(once, prior)
     limits = {"auroc": auroc, "information": bits, "advantage": 1.0}
     limits["accuracy"] = 1 - ceilings.error_floor(bits, game.classes(rules))
     private = _private(board, game, rules, rounds)
     return limits | {name: min(limits[name], value) for name, value in private.items()}
 
 
-def _private(board: Board, game: Rule, rules: Rules, rounds: int) -> Mapping[str, float]:
+def _private(board: Board, game: Game, rules: Rules, rounds: int) -> Mapping[str, float]:
     """Return the limits that the defense's promise sets, where it covers the secret.
 
     An ε that holds when one record is added or removed holds twice over when one is replaced.
@@ -200,7 +197,7 @@ def _private(board: Board, game: Rule, rules: Rules, rounds: int) -> Mapping[str
             "auroc": ceilings.gaussian_auroc(mu), "advantage": ceilings.gaussian_advantage(mu),
         }  # fmt: skip
     epsilon = promise.epsilon(*told)
-    if game.name not in ONE_RECORD or rules.count > 1 or epsilon > LARGE:
+    if not game.single_record or rules.count > 1 or epsilon > LARGE:
         return {}
     doubled = min(1.0, promise.delta * (1 + math.exp(epsilon)))
     advantage = ceilings.private_advantage(2 * epsilon, doubled)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import strategies
 from adversary.attack import Attack
-from adversary.games.samplers import Rules
+from adversary.games.game import Rules
 from adversary.grading import leakage
 from adversary.grading.families import FAMILIES
 from adversary.grading.truth import joined, read_coins

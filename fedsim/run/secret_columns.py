@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from adversary.games.samplers import Encoding
+from adversary.games.records import Encoding
 from fedsim.config.game import Game
 from fedsim.core.errors import ConfigError, nearest
 from fedsim.data import Dataset

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from adversary.games.samplers import Pool
+from adversary.games.records import Pool
 from fedsim.config import Config
 from fedsim.core.rng import generator
 from fedsim.core.sgd import mean_gradient

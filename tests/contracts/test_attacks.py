@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from adversary.attacks import ATTACKS
-from adversary.games.samplers import Encoding, Rules
+from adversary.games.game import Rules
+from adversary.games.records import Encoding
 from adversary.grading.families import FAMILIES
 from adversary.over_rounds import SCORES
 from adversary.secrets import SECRETS, secret_of

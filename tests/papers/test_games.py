@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.games.known_record import known
+from adversary.games import GAMES
+from adversary.games.game import Rules, draw_secrets
+from adversary.games.known_record import record_scores
 from adversary.games.learner import Learner
 from adversary.games.play import Played, play
-from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets
+from adversary.games.records import Encoding, Pool
 from adversary.games.scores import Measured, auroc, information
 from defenses import Defense, dp_sgd
 from fedsim import data
@@ -152,17 +154,17 @@ def test_known_records(steps, batch, figure):
     client = learner(batch, inside=True, steps=steps)
     looked = []
     for pool, count in zip(records(inside=True, mark="Male"), (1000, 1500), strict=True):
-        wanted = secrets(count, 2, generator(0, "secrets", count))
+        wanted = draw_secrets(count, 2, generator(0, "secrets", count))
         stream = generator(0, "records", count)
         trials = GAMES["attribute-known"].sample(pool, Rules(batch), wanted, stream)
         looked.append(
             client.evidence(
                 client.model.state_dict(), trials, coins="", defense=False,
-                label_known=True, others_known=False, told_batch=batch,
+                knows_label=True, knows_others=False, assumed_batch=batch,
             )
         )  # fmt: skip
-    truth = secrets(1000, 2, generator(0, "secrets", 1000)) == 1
-    scores = known(looked[1], secrets(1500, 2, generator(0, "secrets", 1500)))
+    truth = draw_secrets(1000, 2, generator(0, "secrets", 1000)) == 1
+    scores = record_scores(looked[1], draw_secrets(1500, 2, generator(0, "secrets", 1500)))
     found = {}
     for name, score in scores.items():
         values = score(looked[0])

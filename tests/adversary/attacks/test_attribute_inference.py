@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adversary.attacks.attribute_inference import attribute_inference
-from adversary.games.samplers import Encoding
+from adversary.games.records import Encoding
 from adversary.grading.families import FAMILIES
 from adversary.members.imputation import imputed
 from fedsim import api

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binom
 
 from adversary.attacks.shadow_inference import shadow_inference
-from adversary.games.samplers import Rules
+from adversary.games.game import Rules
 from adversary.grading import leakage
 from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS, prior, secret_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adversary.attacks.user_ratio import gains, user_ratio
-from adversary.games.samplers import Rules
+from adversary.games.game import Rules
 from adversary.secrets import prior
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, View

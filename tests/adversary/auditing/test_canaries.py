@@ -18,7 +18,7 @@ from adversary.auditing.canaries import (
     stand_in,
 )
 from adversary.auditing.sensitivity import Question
-from adversary.games.samplers import Encoding
+from adversary.games.records import Encoding
 from fedsim.core.params import random_direction
 from fedsim.core.rng import global_stream
 from fedsim.data.types import Attribute, Dataset

@@ -5,10 +5,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from adversary.games import GAMES
 from adversary.games.evidence import Evidence
+from adversary.games.game import Rules, draw_secrets
 from adversary.games.learner import Learner
 from adversary.games.play import Knowledge, Played, play
-from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets
+from adversary.games.records import Encoding, Pool
 from adversary.games.scores import Measured, auroc, macro_auroc
 from defenses import Defense
 from fedsim.core.rng import generator, global_stream
@@ -88,11 +90,11 @@ def played(
 def evidence(game: str, batch: int, half: str, *, count: int) -> tuple[Evidence, Tensor]:
     """Return what an adversary has of undefended trials with half of the census, and the truth."""
     rules, client = Rules(batch), learner()
-    wanted = secrets(count, GAMES[game].classes(rules), generator(0, "secrets", half))
+    wanted = draw_secrets(count, GAMES[game].classes(rules), generator(0, "secrets", half))
     trials = GAMES[game].sample(census(half), rules, wanted, generator(0, "records", half))
     return client.evidence(
         client.model.state_dict(), trials, coins=half, defense=False,
-        label_known=True, others_known=False, told_batch=batch,
+        knows_label=True, knows_others=False, assumed_batch=batch,
     ), wanted  # fmt: skip
 
 

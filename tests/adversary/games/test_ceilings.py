@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from adversary.games import GAMES
 from adversary.games.ceilings import (
     attribute_counts,
     auroc_of_advantage,
@@ -15,7 +16,7 @@ from adversary.games.ceilings import (
     private_advantage,
     share_counts,
 )
-from adversary.games.samplers import GAMES, Rules
+from adversary.games.game import Rules
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ATTRIBUTE = (1.000, 0.890, 0.789, 0.709, 0.649, 0.606, 0.575, 0.553, 0.538)

@@ -5,10 +5,10 @@ import torch
 from scipy.stats import norm
 
 from adversary.games.evidence import Evidence
-from adversary.games.known_record import cosine, known
+from adversary.games.game import Rules
+from adversary.games.known_record import cosine, record_scores
 from adversary.games.play import Knowledge
 from adversary.games.predictors import choose
-from adversary.games.samplers import Rules
 from adversary.games.scores import auroc, information
 from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import error, evidence, flat_noise, played, told
@@ -54,7 +54,7 @@ def gap(found, mu):
 
 def test_two_ratios_are_as_exact_as_what_they_know_of_the_noise():
     shadows, trials = attribute_toy(4000, "shadows"), attribute_toy(2000, "trials")
-    scores = known(*shadows)
+    scores = record_scores(*shadows)
     best = separation(torch.linalg.solve(COVARIANCE, STEP.double()), STEP)
     entrywise = separation(STEP / COVARIANCE.diagonal(), STEP)
     assert 0.3 < entrywise < best - 0.4 < 2
@@ -66,7 +66,7 @@ def test_two_ratios_are_as_exact_as_what_they_know_of_the_noise():
 
 def test_probabilities_after_calibration_hold_the_information_of_the_toy():
     (evidence, secrets), trials = attribute_toy(4000, "shadows"), attribute_toy(4000, "trials")
-    scores = known(evidence.part(slice(3000)), secrets[:3000])
+    scores = record_scores(evidence.part(slice(3000)), secrets[:3000])
     chosen = choose(scores, evidence.part(slice(3000, None)), secrets[3000:])
     assert chosen.name == "whitened"
     found = information(chosen.log_probabilities(trials[0]), trials[1])
@@ -81,8 +81,8 @@ def test_probabilities_after_calibration_hold_the_information_of_the_toy():
 def test_a_defense_that_scales_an_update_hides_nothing(scale):
     plain, trials = (attribute_toy(800, name) for name in ("shadows", "trials"))
     hidden, seen = (attribute_toy(800, name, scale=scale) for name in ("shadows", "trials"))
-    expected = known(*plain)
-    for name, score in known(*hidden, through=scale).items():
+    expected = record_scores(*plain)
+    for name, score in record_scores(*hidden, through=scale).items():
         same = value(score, *seen).value, value(expected[name], *trials).value
         assert same[0] == pytest.approx(same[1], abs=0.002)
 
@@ -98,7 +98,7 @@ def member_toy(count, *names, shift):
 
 @pytest.mark.parametrize("shift", [torch.zeros(DIMS), -STEP, flat_noise(1, DIMS, "elsewhere")[0]])
 def test_an_absent_record_has_the_mean_of_uploads_without_it(shift):
-    scores = known(*member_toy(4000, "shadows", shift=shift))
+    scores = record_scores(*member_toy(4000, "shadows", shift=shift))
     step = STEP - shift
     best = separation(torch.linalg.solve(COVARIANCE, step.double()), step)
     entrywise = separation(step / COVARIANCE.diagonal(), step)
@@ -116,7 +116,7 @@ def source_toy(count, *names):
 
 
 def test_of_two_clients_the_holder_is_told_with_twice_the_evidence():
-    scores = known(*source_toy(4000, "shadows"))
+    scores = record_scores(*source_toy(4000, "shadows"))
     trials = source_toy(2000, "trials")
     best = separation(torch.linalg.solve(COVARIANCE, STEP.double()), STEP)
     entrywise = separation(STEP / COVARIANCE.diagonal(), STEP)
@@ -141,7 +141,7 @@ def test_of_an_unknown_label_all_are_weighed():
     shadows, trials = toy(3000, "shadows"), toy(3000, "trials")
     best = value(exact, *trials)
     for name in ("ratio", "whitened"):
-        found = value(known(*shadows)[name], *trials)
+        found = value(record_scores(*shadows)[name], *trials)
         assert 0.5 + 10 * error(found) < found.value < best.value
         assert found.value > best.value - 0.08  # the variance that it learns holds the labels' too
 
@@ -152,7 +152,7 @@ def test_where_others_are_known_only_the_defense_blurs():
         plain[0].uploads - 0.75 * plain[0].others,
         plain[0].hypotheses[torch.arange(400), plain[1], 0] / BATCH, atol=1e-4,
     )  # fmt: skip
-    scores = known(*plain)
+    scores = record_scores(*plain)
     for name in ("ratio", "cosine"):
         assert value(scores[name], *attribute_toy(400, "trials", told_others=True)).value > 0.99
     noisy = []
@@ -162,7 +162,7 @@ def test_where_others_are_known_only_the_defense_blurs():
         noisy.append((evidence, secrets))
     mu = float(STEP.norm())
     for name in ("ratio", "whitened"):
-        assert abs(gap(value(known(*noisy[0])[name], *noisy[1]), mu)) < 3.5
+        assert abs(gap(value(record_scores(*noisy[0])[name], *noisy[1]), mu)) < 3.5
 
 
 def test_cosine_by_hand():
@@ -181,7 +181,7 @@ def test_cosine_by_hand():
 
 def test_an_upload_that_says_nothing():
     evidence, secrets = attribute_toy(200, "shadows", scale=0.0)
-    for score in known(evidence, secrets, through=0.0).values():
+    for score in record_scores(evidence, secrets, through=0.0).values():
         assert score(evidence).abs().max() == 0
 
 
@@ -204,7 +204,7 @@ def test_a_record_is_told_where_all_others_are_known(game):
 @pytest.mark.parametrize("game", ["attribute-known", "membership"])
 def test_likelihoods_beat_cosine_matching(game):
     shadows, trials = (evidence(game, 16, half, count=900) for half in ("auxiliary", "private"))
-    found = {name: value(score, *trials).value for name, score in known(*shadows).items()}
+    found = {name: value(score, *trials).value for name, score in record_scores(*shadows).items()}
     assert found["ratio"] >= found["cosine"] + 0.05  # papers/inference.md, 7.7
     assert found["whitened"] >= found["ratio"] + 0.05
 
@@ -230,7 +230,7 @@ def test_permuted_secrets_leave_no_confidence(name):
     # What tells the hypotheses apart is not learned, so that the order of trials stays.
     shadows, secrets = attribute_toy(1200, "shadows")
     mixed = secrets[torch.randperm(1200, generator=generator(0, "permuted"))]
-    score = known(shadows.part(slice(600)), mixed[:600])[name]
+    score = record_scores(shadows.part(slice(600)), mixed[:600])[name]
     chosen = choose({name: score}, shadows.part(slice(600, None)), mixed[600:])
     trials, truth = attribute_toy(1200, "trials")
     bits = information(chosen.log_probabilities(trials), truth)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from adversary.games import learner as learners
+from adversary.games.game import Draws
 from adversary.games.gradients import batch_gradients
 from adversary.games.learner import Learner
-from adversary.games.samplers import Trials
 from defenses import chain, clip, dp_sgd, freeze, gaussian, prune, sign
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
@@ -55,10 +55,12 @@ def test_trained_weights_point_uphill_and_are_the_sum_of_the_gradients(epochs):
     client = learner(local=replace(WEIGHTS, epochs=epochs))
     inputs, labels = batches()
     before = client.model.state_dict()
-    moved = torch.stack([
-        (flat(before) - flat(trained(client, x, y, epochs))) / 0.1
-        for x, y in zip(inputs, labels, strict=True)
-    ])  # fmt: skip
+    moved = torch.stack(
+        [
+            (flat(before) - flat(trained(client, x, y, epochs))) / 0.1
+            for x, y in zip(inputs, labels, strict=True)
+        ]
+    )
     torch.testing.assert_close(uploads(client, inputs, labels), moved, rtol=1e-4, atol=1e-5)
     assert client.weight(BATCH) == pytest.approx(epochs / BATCH)
     assert client.weight(2) == pytest.approx(epochs / 2)  # of fewer records than a step takes
@@ -104,9 +106,11 @@ def test_a_defense_within_training_is_rehearsed(local):
     open_ = dp_sgd(clip=1e6, noise=0.0, sampling="shuffle")
     given = batches()
     torch.testing.assert_close(
-        uploads(learner(open_, local=local), *given), uploads(learner(local=local), *given),
-        rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
+        uploads(learner(open_, local=local), *given),
+        uploads(learner(local=local), *given),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     shut = uploads(learner(dp_sgd(clip=0.01, noise=0.0, sampling="shuffle"), local=local), *given)
     assert max(norms([{"": row} for row in shut])) <= 0.01 * (1 + 1e-4)
 
@@ -128,7 +132,7 @@ def test_neither_the_model_nor_the_weights_sent_are_changed():
 
 
 def looked(client, trials, **known):
-    options = {"label_known": True, "others_known": False, "told_batch": BATCH} | known
+    options = {"knows_label": True, "knows_others": False, "assumed_batch": BATCH} | known
     return client.evidence(
         client.model.state_dict(), trials, coins="coins", defense=False, **options
     )
@@ -137,9 +141,15 @@ def looked(client, trials, **known):
 def test_hypotheses_are_gradients_of_the_record_for_each_value_and_label():
     inputs, labels = batches()
     targets = torch.stack([inputs[:, 0], inputs[:, 1]], dim=1)
-    trials = Trials(inputs, labels, torch.zeros(COUNT).long(), targets, labels[:, 0])
+    trials = Draws(
+        inputs=inputs,
+        labels=labels,
+        secrets=torch.zeros(COUNT).long(),
+        targets=targets,
+        target_labels=labels[:, 0],
+    )
     client = learner(local=GRADIENT)
-    known, guessed = (looked(client, trials, label_known=k).hypotheses for k in (True, False))
+    known, guessed = (looked(client, trials, knows_label=k).hypotheses for k in (True, False))
     assert (known.shape[1:3], guessed.shape[1:3]) == ((2, 1), (2, 2))
     state = client.model.state_dict()
     for value in range(2):
@@ -149,10 +159,13 @@ def test_hypotheses_are_gradients_of_the_record_for_each_value_and_label():
             torch.testing.assert_close(guessed[:, value, label], one)
             right = labels[:, 0] == label
             torch.testing.assert_close(known[right, value, 0], one[right])
-    assert looked(client, Trials(inputs, labels, trials.secrets)).hypotheses is None
+    without = replace(trials, targets=None, target_labels=None)
+    assert looked(client, without).hypotheses is None
     other = {name: value + 0.1 for name, value in state.items()}
-    stale = looked(client, trials, told_state=other)
-    assert torch.equal(stale.hypotheses, client.hypotheses(other, trials, label_known=True))
+    stale = looked(client, trials, assumed_state=other)
+    assert torch.equal(
+        stale.hypotheses, client.hypotheses(other, trials.targets, trials.target_labels[:, None])
+    )
     assert torch.equal(stale.uploads, looked(client, trials).uploads)
 
 
@@ -162,8 +175,15 @@ def test_with_the_others_known_the_upload_is_theirs_and_the_records(clients):
     secrets = torch.arange(COUNT) % clients
     first = inputs.view(COUNT, clients, BATCH, -1)[torch.arange(COUNT), secrets, 0]
     asked = labels.view(COUNT, clients, BATCH)[torch.arange(COUNT), secrets, 0]
-    trials = Trials(inputs, labels, secrets, first[:, None], asked, clients)
-    found = looked(learner(local=GRADIENT), trials, others_known=True)
+    trials = Draws(
+        inputs=inputs,
+        labels=labels,
+        secrets=secrets,
+        targets=first[:, None],
+        target_labels=asked,
+        clients=clients,
+    )
+    found = looked(learner(local=GRADIENT), trials, knows_others=True)
     assert found.others.shape == found.uploads.shape
     left = found.uploads - (1 - found.weight) * found.others
     if clients > 1:

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from adversary.games import GAMES
+from adversary.games.game import Rules
 from adversary.games.play import Knowledge, learn, play
-from adversary.games.samplers import GAMES, Rules
 from adversary.games.scores import auroc, information
 from defenses import Defense, clip, gaussian, prune, sign
 from fedsim.core.rng import generator
@@ -213,7 +214,7 @@ def test_of_weights_as_of_gradients(game):
 
 
 def test_what_several_users_and_shares_say():
-    rules = Rules(4, users=4, own=0.7)
+    rules = Rules(4, users=4, user_share=0.7)
     users = played("user", rules=rules)["static"]
     assert users.log_probabilities.shape == (600, 4)
     assert users.secrets.bincount().tolist() == [150] * 4

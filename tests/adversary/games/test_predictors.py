@@ -5,7 +5,7 @@ import torch
 from scipy.stats import norm
 
 from adversary.games.evidence import Evidence
-from adversary.games.predictors import LOWEST, choose, combine, learned
+from adversary.games.predictors import LOWEST, choose, combine, upload_scores
 from adversary.games.scores import auroc, information
 from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import error
@@ -36,7 +36,7 @@ def shown(uploads):
 def fitted(uploads, secrets, *, classes=2, seed=0, names=("forest", "linear")):
     """Fit on three quarters, choose and calibrate on the rest."""
     cut = len(secrets) * 3 // 4
-    scores = learned(shown(uploads[:cut]), secrets[:cut], classes, seed=seed)
+    scores = upload_scores(shown(uploads[:cut]), secrets[:cut], classes, seed=seed)
     return choose({n: scores[n] for n in names}, shown(uploads[cut:]), secrets[cut:])
 
 
@@ -100,7 +100,7 @@ def test_permuted_secrets_teach_nothing():
     values = {"forest": [], "linear": []}
     for k in range(10):
         mixed = wanted[torch.randperm(600, generator=generator(k, "permuted"))]
-        scores = learned(shown(others[:450]), mixed[:450], 2, seed=0)
+        scores = upload_scores(shown(others[:450]), mixed[:450], 2, seed=0)
         for name, score in scores.items():
             found = choose({name: score}, shown(others[450:]), mixed[450:])
             values[name].append(auroc(odds(found, uploads), secrets == 1).value)
@@ -178,7 +178,7 @@ def test_the_linear_one_is_ridge_regression():
     uploads, secrets = gaussian(300, 1.0, "shadows", dims=8)
     rows = uploads / uploads.norm(dim=1, keepdim=True)
     x = ((rows - rows.mean(dim=0)) / rows.std(dim=0)).double() / 9**0.5
-    score = learned(shown(uploads), secrets, 2, seed=0)["linear"](shown(uploads))
+    score = upload_scores(shown(uploads), secrets, 2, seed=0)["linear"](shown(uploads))
     fits = []
     for strength in 10.0 ** torch.arange(-12, 8, 0.05, dtype=torch.float64):
         inverse = torch.linalg.solve(x.T @ x + strength * torch.eye(9), x.T)
@@ -193,7 +193,8 @@ def test_the_same_seed_grows_the_same_forest():
     uploads, secrets = sparse(400, "shadows")
     others, _ = sparse(50, "trials")
     scores = [
-        learned(shown(uploads), secrets, 2, seed=k)["forest"](shown(others)) for k in (1, 1, 2)
+        upload_scores(shown(uploads), secrets, 2, seed=k)["forest"](shown(others))
+        for k in (1, 1, 2)
     ]
     assert torch.equal(scores[0], scores[1])
     assert not torch.equal(scores[0], scores[2])

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adversary.games.samplers import GAMES, Encoding, Pool, Rules, secrets, with_label_skew
+from adversary.games import GAMES
+from adversary.games.game import Rules, draw_secrets, with_label_skew
+from adversary.games.records import Encoding, Pool
 from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import ENCODING, census
 
@@ -20,7 +22,7 @@ RULES = Rules(6, users=2)
 
 
 def sampled(game, rules=RULES, pool=NUMBERED, *, count=200, seed=0):
-    wanted = secrets(count, GAMES[game].classes(rules), generator(seed, "secrets"))
+    wanted = draw_secrets(count, GAMES[game].classes(rules), generator(seed, "secrets"))
     return GAMES[game].sample(pool, rules, wanted, generator(seed, "records"))
 
 
@@ -38,7 +40,9 @@ def test_trials_are_records_of_the_pool_with_their_labels(game):
     assert trials.inputs.shape[:2] == trials.labels.shape == (200, 6 * trials.clients)
     assert torch.equal(trials.labels, NUMBERED.labels[places(trials.inputs)])
     assert trials.secrets.bincount().tolist() == [100, 100]
-    assert (trials.targets is not None) == (trials.asked is not None) == GAMES[game].asks
+    assert (
+        (trials.targets is not None) == (trials.target_labels is not None) == GAMES[game].has_target
+    )
     if game != "attribute-known":
         assert torch.equal(trials.inputs[..., 1], torch.zeros_like(trials.labels).float())
 
@@ -55,7 +59,7 @@ def test_the_same_stream_draws_the_same_trials_and_leaves_the_pool_alone(game):
 
 @given(st.integers(0, 50), st.integers(2, 6))
 def test_secrets_are_as_many_of_each_as_can_be(count, classes):
-    drawn = secrets(count, classes, generator(0, "balanced")).bincount(minlength=classes)
+    drawn = draw_secrets(count, classes, generator(0, "balanced")).bincount(minlength=classes)
     assert int(drawn.sum()) == count
     assert int(drawn.max() - drawn.min()) <= 1
 
@@ -79,7 +83,7 @@ def test_the_attribute_of_a_known_record_is_set_by_a_fair_coin():
     assert torch.equal(trials.targets[:, :, 1], torch.tensor([-1.0, 1.0]).expand(2000, 2))
     assert torch.equal(trials.targets[torch.arange(2000), trials.secrets], trials.inputs[:, 0])
     assert torch.equal(places(trials.targets)[:, 0], places(trials.targets)[:, 1])
-    assert torch.equal(trials.asked, trials.labels[:, 0])
+    assert torch.equal(trials.target_labels, trials.labels[:, 0])
     real = marked(trials)[:, 0] == trials.secrets  # the record's own attribute says nothing
     assert float(real.double().mean()) == pytest.approx(0.5, abs=3.5 * 0.5 / 2000**0.5)
 
@@ -111,7 +115,7 @@ def test_each_record_has_the_property_with_the_share_that_the_secret_names():
 def test_a_share_of_the_records_is_the_users():
     pool = replace(NUMBERED, marks=torch.arange(SIZE) % 4)
     for own in (0.0, 0.4, 1.0):
-        trials = sampled("user", Rules(5, users=4, own=own), pool, count=2000)
+        trials = sampled("user", Rules(5, users=4, user_share=own), pool, count=2000)
         mine = (marked(trials, pool) == trials.secrets[:, None]).double()
         share = own + (1 - own) / 4
         error = (share * (1 - share) / mine.numel()) ** 0.5
@@ -126,7 +130,7 @@ def test_a_member_is_first_in_the_batch_and_another_record_is_not_there():
     assert torch.equal(target[inside, 0], batch[inside, 0])
     found = (batch[~inside] == target[~inside]).any(dim=1)  # the same by chance: 6 draws of 60
     assert float(found.double().mean()) == pytest.approx(1 - (59 / 60) ** 6, abs=0.05)
-    assert torch.equal(trials.asked, NUMBERED.labels[target[:, 0]])
+    assert torch.equal(trials.target_labels, NUMBERED.labels[target[:, 0]])
 
 
 def test_one_client_holds_the_record():
@@ -150,7 +154,7 @@ def test_records_that_a_game_needs_must_be_there():
 
 @pytest.mark.parametrize("name", ["distribution", "property", "user"])
 def test_trials_with_skewed_labels_keep_the_secret_and_differ_in_their_labels(name):
-    rules, wanted = Rules(60), secrets(80, 2, generator(0, "wanted"))
+    rules, wanted = Rules(60), draw_secrets(80, 2, generator(0, "wanted"))
     even, skewed = (
         sample(NUMBERED, rules, wanted, generator(0, "skew"))
         for sample in (GAMES[name].sample, with_label_skew(GAMES[name].sample))
