@@ -40,7 +40,7 @@ class Session:
         self.process.stdin.write(text)
         self.process.stdin.flush()
         lines = []
-        for line in self.process.stdout:
+        for line in iter(self.process.stdout.readline, ""):
             if line.strip() == DONE:
                 return
             lines.append(line)

@@ -3,6 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from texts import code, docstring, table
@@ -41,8 +42,8 @@ def page() -> str:
 
 def function(attack: Attack) -> Callable[..., Any]:
     """Return the function of an attack, without options that its record fixes."""
-    infer = attack.infer
-    while hasattr(infer, "func"):
+    infer: Any = attack.infer
+    while isinstance(infer, partial):
         infer = infer.func
     return infer
 

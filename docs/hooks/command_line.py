@@ -10,7 +10,7 @@ from fedsim.cli.main import app
 
 def page() -> str:
     """Return a section for each command."""
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
     return "\n\n".join(block for command in root.commands.values() for block in blocks(command))
 
 
