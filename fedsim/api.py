@@ -24,8 +24,9 @@ from fedsim.federation.foreign_app import App, is_foreign, tell
 from fedsim.federation.grid import Execute, Job, SimulationGrid
 from fedsim.federation.server_app import Round, federate
 from fedsim.report.run import write_report
+from fedsim.run.attack_round import attack_round
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients
-from fedsim.run.plan import Plan, attack_round, prepare, with_versions
+from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
 from strategies.tape import recorded_rounds
 

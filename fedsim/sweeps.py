@@ -7,7 +7,7 @@ from fedsim import api
 from fedsim.config import Engine
 from fedsim.config.grid import Cell
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
-from fedsim.run.plan import prepare
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from adversary.auditing.finding import METRICS, Guarantee
 from fedsim.audit.rounds import audit_round, is_due
 from fedsim.core.types import Leak
-from fedsim.run.plan import prepare
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 
 

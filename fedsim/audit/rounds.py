@@ -25,7 +25,7 @@ from fedsim import models
 from fedsim.core.types import Leak, Measure
 from fedsim.run.audit_claims import claimed
 from fedsim.run.ledger import AUDIT
-from fedsim.run.plan import Plan
+from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from strategies.tape import history, recorded_clients, recorded_rounds
 

@@ -25,7 +25,8 @@ from fedsim import config as configs
 from fedsim.audit.rounds import audit_round
 from fedsim.core.errors import FedsimError, RunStopped, one_line
 from fedsim.core.types import Leak, Measure
-from fedsim.run.plan import Plan, attack_round, prepare
+from fedsim.run.attack_round import attack_round
+from fedsim.run.prepare import Plan, prepare
 from fedsim.run.run_folder import RunFolder
 
 

@@ -19,7 +19,7 @@ from fedsim.core.files import write_whole
 from fedsim.core.params import mismatch
 from fedsim.core.types import Auxiliary
 from fedsim.data import Dataset, Federated
-from fedsim.run.plan import Plan, with_versions
+from fedsim.run.prepare import Plan, with_versions
 from fedsim.run.run_folder import RunFolder
 from strategies import STRATEGIES
 from strategies.tape import recorded_clients, recorded_rounds, upload_kind, views
@@ -134,7 +134,15 @@ def prepare(config: Config) -> Plan:
     attacks = leakage.build(config.attack, auxiliary)
     federated = Federated(dataset, (), torch.arange(len(dataset.labels)))
     strategy, defense = STRATEGIES["fedavg"](), defenses.build(())  # of no use here
-    return Plan(config, federated, model, strategy, defense, auxiliary, attacks)
+    return Plan(
+        config=config,
+        federated=federated,
+        model=model,
+        strategy=strategy,
+        defense=defense,
+        auxiliary=auxiliary,
+        attacks=attacks,
+    )
 
 
 def _config(path: Path, app: App) -> Config:

@@ -22,7 +22,8 @@ from fedsim.core.types import Leak, Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Collect, attackers
 from fedsim.report.run import write_report
-from fedsim.run.plan import Plan, prepare, price, with_versions
+from fedsim.run.prepare import Plan, prepare, with_versions
+from fedsim.run.price import price
 from fedsim.run.run_folder import REPORT, Checkpoint, RunFolder
 from strategies import OrderedGrid, Recording, Tape, state
 

@@ -1,4 +1,5 @@
 """The run room: what a run is, on paper and on disk.
 
-In: a config. Out: a plan in which everything is built and checked, a run folder, a ledger.
+In: a config. Out: a plan with everything built and checked (`prepare`), the attacks of a round
+(`attack_round`), the cost of its defenses (`price`), a run folder with its ledger.
 """

@@ -1,15 +1,23 @@
 """The ground truth of what was recorded: of one client, or of a cohort under secure aggregation."""
 
-from adversary.grading.truth import joined, read_truth
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from adversary.grading.truth import joined, read_coins, read_truth
+from adversary.secrets import SECRETS, secret_of
+from clients import carried
 from fedsim.core.types import Truth
+from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import members_of, recorded_clients
+from strategies.tape import members_of, recorded_clients, recorded_rounds
 
 
 def truth_of(folder: RunFolder, round_: int, client: str) -> Truth | None:
     """Return what a client used in a round; of a recorded cohort, what all its clients used.
 
-    None where one of them keeps it.
+    None if one of them keeps it.
 
     Raises:
         BadRecording: A file is damaged.
@@ -17,6 +25,71 @@ def truth_of(folder: RunFolder, round_: int, client: str) -> Truth | None:
     names = (client,)
     if client in recorded_clients(folder.path, round_):
         names = members_of(folder.path, round_, client)
-    there = [read_truth(folder.truth, round_, name) for name in names]
-    known = [truth for truth in there if truth is not None]
-    return joined(known) if len(known) == len(there) else None
+    truths = [read_truth(folder.truth, round_, name) for name in names]
+    present = [truth for truth in truths if truth is not None]
+    return joined(present) if len(present) == len(truths) else None
+
+
+def truths_of(
+    plan: Plan, folder: RunFolder, round_: int, *, so_far: bool = False
+) -> dict[str, Truth | None]:
+    """Return what every client recorded in a round used, with the answer for every candidate.
+
+    In that round, or in all recorded rounds until then; None for a client that keeps its truth.
+    """
+    rounds = [round_]
+    if so_far:
+        rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
+    truths: dict[str, Truth | None] = {}
+    for client in recorded_clients(folder.path, round_):
+        used = [truth_of(folder, number, client) for number in rounds]
+        whole = None
+        if used[-1] is not None:
+            whole = joined([truth for truth in used if truth is not None])
+        truths[client] = with_secrets(plan, with_members(plan, whole))
+    return _with_users(truths)
+
+
+def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the answer for every candidate, if there are any."""
+    candidates = plan.auxiliary.candidates
+    if truth is None or plan.candidates is None or candidates is None or not len(truth.indices):
+        return truth
+    members = torch.isin(plan.candidates, truth.indices)
+    return replace(truth, members=members, classes=candidates.labels)
+
+
+def with_secrets(plan: Plan, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the class of each secret that attacks ask for."""
+    if truth is None or not len(truth.indices):
+        return truth
+    classes = {
+        family: secret_of(family, marks[truth.indices], plan.auxiliary.rules)
+        for family, marks in plan.marks.items()
+        if family in SECRETS
+    }
+    if "attribute" in plan.marks and plan.candidates is not None:
+        marks = plan.marks["attribute"][plan.candidates.clamp(min=0)]
+        truth = replace(truth, attributes=(plan.candidates >= 0) & (marks == 1))
+    return replace(truth, secrets={name: s for name, s in classes.items() if s is not None})
+
+
+def carried_by(
+    plan: Plan, folder: RunFolder, client: str, rounds: Iterable[int]
+) -> carried.Relation | None:
+    """Return what canaries a client carried in any of some rounds; None if it kept no coins.
+
+    A deployed client may refuse; it then trains as always.
+    """
+    relation = carried.relation_of(plan.config.audit, plan.defense, client)
+    if relation is None:
+        return None
+    coins = (read_coins(folder.truth, number, client) for number in rounds)
+    return relation if any(drawn is not None for drawn in coins) else None
+
+
+def _with_users(truths: dict[str, Truth | None]) -> dict[str, Truth | None]:
+    """Return truths with the number of clients that used each candidate."""
+    members = [t.members for t in truths.values() if t is not None and t.members is not None]
+    users = torch.stack(members).sum(dim=0) if members else None
+    return {c: None if t is None else replace(t, users=users) for c, t in truths.items()}

@@ -17,8 +17,9 @@ from adversary.secrets import SECRETS, prior, secret_of
 from fedsim import api
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, View
-from fedsim.run.plan import prepare, truths_of
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
+from fedsim.run.truth import truths_of
 from tests.adversary import member_cases
 from tests.adversary.attacks import test_attribute_inference as attribute_cases
 from tests.adversary.attacks import test_shadow_inference as cases

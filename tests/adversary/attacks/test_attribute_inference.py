@@ -13,7 +13,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
 from fedsim.data import Attribute, Dataset
-from fedsim.run.plan import prepare
+from fedsim.run.prepare import prepare
 from tests.adversary.label_cases import client
 from tests.builders import bilinear, same_params, small_config
 

@@ -13,8 +13,9 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth
 from fedsim.models import resnet18
-from fedsim.run.plan import prepare, with_members
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
+from fedsim.run.truth import with_members
 from tests.adversary.label_cases import client
 from tests.builders import (
     bilinear,

@@ -18,7 +18,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from fedsim.data import Dataset
-from fedsim.run.plan import prepare
+from fedsim.run.prepare import prepare
 from tests.adversary.label_cases import client
 from tests.builders import bilinear, observe, small_config
 

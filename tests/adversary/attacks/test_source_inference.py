@@ -12,7 +12,8 @@ from fedsim import api
 from fedsim.config import Part
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, View
-from fedsim.run.plan import attack_round, prepare
+from fedsim.run.attack_round import attack_round
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client

@@ -10,7 +10,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, METRICS, from_record, to_record
 from fedsim.data import federate
 from fedsim.federation.client_app import app
-from fedsim.run.plan import prepare
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from tests.builders import grid_of, rows_without_seconds, same_params, small_config
 

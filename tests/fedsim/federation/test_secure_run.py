@@ -10,7 +10,7 @@ from adversary.attacks import ATTACKS
 from fedsim import api
 from fedsim.config import Part, dump, parse, read
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
-from fedsim.run.plan import prepare
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import truth_of
 from strategies.tape import members_of, recorded_clients

@@ -1,0 +1,107 @@
+"""The attacks of one recorded round: views and truth in; ledger rows, remarks and guesses out."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from adversary.attack import Attack
+from adversary.grading import leakage
+from adversary.grading.families import FAMILIES
+from clients import carried
+from fedsim import explain
+from fedsim.core.errors import BadRecording
+from fedsim.core.params import mismatch
+from fedsim.core.types import Leak, Measure, Truth, View
+from fedsim.run.originals import with_inputs
+from fedsim.run.prepare import Plan
+from fedsim.run.run_folder import RunFolder
+from fedsim.run.truth import carried_by, truths_of
+from strategies.tape import views
+
+TruthOf = Callable[[leakage.Answer], Truth | None]
+PICTURES = "reconstruction"
+
+
+def attack_round(
+    plan: Plan, folder: RunFolder, round_: int
+) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
+    """Attack every client recorded in a round, and grade the guesses where there is truth.
+
+    Only attacks that are due, on clients that they are for. A client that uploads a canary in
+    place of its update has no rows: there is no data in it to find.
+
+    Returns:
+        Ledger rows, failures and remarks of attacks, and the guesses by `attack/client`.
+
+    Raises:
+        BadRecording: The round's files are damaged or foreign.
+    """
+    leaks: list[Leak] = []
+    measures: list[Measure] = []
+    guesses: dict[str, Tensor] = {}
+    attacks = [attack for attack in plan.attacks if attack.is_due(round_)]
+    if not attacks:
+        return leaks, measures, guesses
+    truth_of = _truth_of(plan, folder, round_, attacks)
+    to_pool: dict[str, list[tuple[leakage.Answer, Truth | None]]] = {}
+    for place, view in enumerate(views(folder.path, round_, plan.local)):
+        if place == 0:
+            measures += _about_round(plan, folder, view, attacks)
+        client = view.latest.update.client
+        if carried_by(plan, folder, client, [round_]) is carried.UPDATE:
+            continue
+        for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
+            truth = truth_of(answer)
+            rows, remarks = leakage.grade(answer, truth)
+            leaks += rows
+            measures += remarks
+            if FAMILIES[answer.attack.family].pool is not None:
+                to_pool.setdefault(answer.attack.name, []).append((answer, truth))
+            if answer.guess is not None:
+                guesses[f"{answer.attack.name}/{client}"] = _stored(answer.attack, answer.guess)
+    for graded in to_pool.values():
+        leaks += leakage.pool(*zip(*graded, strict=True))
+    return leaks, measures, guesses
+
+
+def _truth_of(plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack]) -> TruthOf:
+    """Return a function from an answer to the truth that it is graded against."""
+    latest = truths_of(plan, folder, round_)
+    so_far = latest
+    if any(attack.over_rounds for attack in attacks):
+        so_far = truths_of(plan, folder, round_, so_far=True)
+
+    def truth_of(answer: leakage.Answer) -> Truth | None:
+        client = answer.view.latest.update.client
+        truth = (so_far if answer.attack.over_rounds else latest)[client]
+        if answer.attack.family != PICTURES:
+            return truth
+        return with_inputs(
+            truth, plan.federated, seed=plan.config.seed, round_=round_, client=client
+        )
+
+    return truth_of
+
+
+def _about_round(
+    plan: Plan, folder: RunFolder, view: View, attacks: Sequence[Attack]
+) -> list[Measure]:
+    """Return what holds for every client of the round, from the first client's view.
+
+    Raises:
+        BadRecording: The recording is of another model.
+    """
+    latest = view.latest
+    if reason := mismatch(latest.sent, plan.model.state_dict()):
+        raise BadRecording(
+            f"{folder.path}: must be of the config's model, round {latest.update.round}: {reason}"
+        )
+    measures = leakage.validity(view, attacks, plan.auxiliary)
+    if any(attack.family == PICTURES for attack in attacks):
+        measures += explain.hindered(plan.model, latest, plan.federated.dataset.input_shape)
+    return measures
+
+
+def _stored(attack: Attack, guess: Tensor) -> Tensor:
+    """Return a guess as the run folder keeps it: pictures in 32 bits."""
+    return guess.float() if attack.family == PICTURES else guess

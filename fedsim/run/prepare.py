@@ -1,0 +1,216 @@
+"""The plan of a run: a config in; everything built and checked out, before anything is written."""
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+import strategies
+from adversary.attack import Attack
+from adversary.games.game import Rules
+from adversary.grading import leakage
+from adversary.secrets import SECRETS
+from defenses import Defense
+from defenses import build as build_defenses
+from fedsim import data, models
+from fedsim.config import Config, Federation, Game, Part
+from fedsim.core.errors import ConfigError
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining
+from fedsim.run import overlap
+from fedsim.run.audit_claims import check_audit
+from fedsim.run.secret_columns import encoding, marks
+from strategies.masking import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a run needs, built and checked before anything is written.
+
+    Attributes:
+        candidates: Rows of the training set that the adversary asks about, −1 for a test row.
+        marks: Family of secrets → a mark per training row.
+    """
+
+    config: Config
+    federated: data.Federated
+    model: nn.Module
+    strategy: strategies.Strategy
+    defense: Defense
+    auxiliary: Auxiliary
+    attacks: Sequence[Attack]
+    candidates: Tensor | None = None
+    marks: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def local(self) -> LocalTraining:
+        """How clients train, as the strategy will tell them."""
+        return self.config.local_training(float(getattr(self.strategy, "proximal_mu", 0.0)))
+
+
+def with_versions(config: Config) -> Config:
+    """Return the config with the versions of what runs it."""
+    names = ("fedsim", "flwr", "torch", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return config.model_copy(update={"versions": {"python": platform.python_version(), **versions}})
+
+
+def prepare(config: Config) -> Plan:
+    """Build data, model, strategy, defenses and attacks.
+
+    Raises:
+        ConfigError: A name, an option or the data are not what they must be.
+    """
+    federated = data.federate(config)
+    sizes = [len(rows) for rows in federated.clients]
+    check_sums(config.federation, max(sizes))
+    overlap.check(federated, config)
+    dataset = federated.dataset
+    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    _check_counters(config.federation, model)
+    defense = _checked_defense(config, model, sizes)
+    check_audit(config, defense, model, sizes)
+    rows, candidates = None, None
+    if config.auxiliary.candidates and "candidates" in leakage.needs(config.attack):
+        rows, candidates = draw_candidates(federated, config.auxiliary.candidates, config.seed)
+    marked = _marks(config.attack, config.game, dataset)
+    auxiliary = _auxiliary(
+        config, federated, model=model, defense=defense, candidates=candidates, marked=marked
+    )
+    attacks = leakage.build(config.attack, auxiliary)
+    _check_clients(attacks, config.federation, len(sizes))
+    buffers = set(model.state_dict()) - set(models.trainable(model))
+    return Plan(
+        config=config,
+        federated=federated,
+        model=model,
+        strategy=strategies.build(config, buffers),
+        defense=defense,
+        auxiliary=auxiliary,
+        attacks=attacks,
+        candidates=rows,
+        marks=marked,
+    )
+
+
+def check_sums(federation: Federation, largest: int) -> None:
+    """Refuse secure aggregation whose numbers cannot hold the clients' weights.
+
+    Args:
+        federation: The section of the config.
+        largest: Number of examples of the client that has most.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    protocol, count = federation.secure_aggregation, federation.sampled
+    if protocol is None:
+        return
+    if largest > protocol.max_examples:
+        raise ConfigError(
+            "federation.secure_aggregation.max_examples: must be at least the largest client's "
+            f"{largest}, got {protocol.max_examples}"
+        )
+    Protocol(round=0, members=tuple(map(str, range(count))), **protocol.model_dump())
+
+
+def draw_candidates(federated: data.Federated, count: int, seed: int) -> tuple[Tensor, Candidates]:
+    """Return the rows and records that membership is asked of: clients' and test rows, half each.
+
+    Fewer if there are not as many rows.
+
+    Args:
+        federated: The data.
+        count: How many candidates.
+        seed: The run's.
+    """
+    dataset = federated.dataset
+    private, stream = torch.cat(federated.clients), generator(seed, "candidates")
+    members = private[torch.randperm(len(private), generator=stream)[: count // 2]]
+    order = torch.randperm(len(dataset.test_labels), generator=stream)
+    tests = order[: count - count // 2]
+    return torch.cat([members, torch.full_like(tests, -1)]), Candidates(
+        torch.cat([dataset.inputs[members], dataset.test_inputs[tests]]),
+        torch.cat([dataset.labels[members], dataset.test_labels[tests]]),
+    )
+
+
+def _check_counters(federation: Federation, model: nn.Module) -> None:
+    """Refuse secure aggregation of whole numbers.
+
+    Raises:
+        ConfigError: The model has some.
+    """
+    whole = [name for name, value in model.state_dict().items() if not value.is_floating_point()]
+    if federation.secure_aggregation and whole:
+        raise ConfigError(
+            "federation.secure_aggregation: must go with a model without counters, such as batch "
+            f"normalisation's, which no clip bounds, got {whole[0]}"
+        )
+
+
+def _checked_defense(config: Config, model: nn.Module, sizes: Sequence[int]) -> Defense:
+    """Return the clients' defenses.
+
+    Raises:
+        ConfigError: A defense does not do what it says with this model or these clients.
+    """
+    defense = build_defenses(config.defense)
+    try:
+        defense.check(model, config.local_training(), sizes)
+    except ValueError as error:
+        raise ConfigError(f"defense.{error}") from None
+    return defense
+
+
+def _marks(attacks: Iterable[Part], game: Game, dataset: data.Dataset) -> dict[str, Tensor]:
+    """Return a mark per training row for each family of secrets that attacks guess."""
+    families = {attack.family for attack in leakage.listed(attacks)} & {"attribute", *SECRETS}
+    return {family: marks(game, dataset, users=family == "user") for family in families}
+
+
+def _auxiliary(
+    config: Config,
+    federated: data.Federated,
+    *,
+    model: nn.Module,
+    defense: Defense,
+    candidates: Candidates | None,
+    marked: Mapping[str, Tensor],
+) -> Auxiliary:
+    """Return what the adversary knows before round 1."""
+    dataset, held_out, game = federated.dataset, federated.auxiliary, config.game
+    return Auxiliary(
+        model=model,
+        num_classes=dataset.num_classes,
+        inputs=dataset.inputs[held_out] if len(held_out) else None,
+        labels=dataset.labels[held_out] if len(held_out) else None,
+        defense=defense if config.defense and config.auxiliary.knows_defense else None,
+        input_shape=dataset.input_shape,
+        candidates=candidates,
+        marks={family: of[held_out] for family, of in marked.items()} if marked else None,
+        encoding=encoding(game, dataset) if "attribute" in marked else None,
+        rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
+    )
+
+
+def _check_clients(attacks: Iterable[Attack], federation: Federation, count: int) -> None:
+    """Refuse an attack on single clients that do not exist or that the server cannot see.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for attack in attacks:
+        if federation.secure_aggregation and attack.clients is not None:
+            raise ConfigError(
+                f"attack.{attack.name}.clients: must be left out with secure aggregation, which "
+                f"shows no client, got {list(attack.clients)}"
+            )
+        if unknown := {*(attack.clients or ())} - set(map(str, range(count))):
+            raise ConfigError(
+                f"attack.{attack.name}.clients: must be client numbers below {count}, "
+                f"got '{min(unknown)}'"
+            )

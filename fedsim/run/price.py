@@ -1,0 +1,62 @@
+"""What the clients' defenses cost and promise: rows of the metrics table."""
+
+from collections.abc import Iterator, Mapping
+
+from clients import carried
+from fedsim import models
+from fedsim.core.files import TensorFile
+from fedsim.core.types import Measure
+from fedsim.run.prepare import Plan
+from fedsim.run.run_folder import RunFolder
+from fedsim.run.truth import carried_by
+from strategies.tape import recorded_rounds
+
+FIDELITY = ("update_cosine", "update_snr_db", "upload_bytes")
+
+
+def price(
+    plan: Plan, folder: RunFolder, round_: int, rounds_of: Mapping[str, int]
+) -> list[Measure]:
+    """Return what the clients' defenses cost and promise after a round.
+
+    The distance between an upload and the undefended one is in the client's truth, if there is
+    any. ε follows from the protocol; it is computed in evaluated rounds and in the last round.
+
+    Args:
+        plan: Of the run.
+        folder: Where the run is kept.
+        round_: The round.
+        rounds_of: Client → rounds it took part in so far, this one included; every client that
+            took part in any.
+    """
+    if not plan.config.defense:
+        return []
+    measures = list(_fidelity(folder, round_))
+    federation = plan.config.federation
+    if federation.is_evaluated(round_) or round_ == federation.rounds:
+        measures += _epsilons(plan, folder, round_, rounds_of)
+    return measures
+
+
+def _fidelity(folder: RunFolder, round_: int) -> Iterator[Measure]:
+    """Return how far each upload is from the undefended one, as its client wrote it."""
+    for path in sorted((folder.truth / f"{round_:04d}").glob("*.safetensors")):
+        metadata = TensorFile(path).metadata
+        for name in FIDELITY:
+            if name in metadata:
+                yield Measure(round_, "defense", name, float(metadata[name]), path.stem)
+
+
+def _epsilons(
+    plan: Plan, folder: RunFolder, round_: int, rounds_of: Mapping[str, int]
+) -> Iterator[Measure]:
+    """Return each client's ε after its rounds so far; none if the model remembers examples."""
+    promise = plan.defense.promise
+    if promise.epsilon is None or models.remembering_layer(plan.model) is not None:
+        return
+    for client, rounds in rounds_of.items():
+        size = len(plan.federated.clients[int(client)])
+        if carried_by(plan, folder, client, recorded_rounds(folder.path)):
+            size += carried.num_records(plan.config.audit, plan.defense, client)
+        epsilon = promise.epsilon(plan.local, size, rounds)
+        yield Measure(round_, "defense", "epsilon", epsilon, client)
