@@ -1,85 +1,93 @@
 """`fedsim attack`: a run of fedsim's own, or the tape of somebody else's Flower app."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from fedsim.cli.console import err, out, print_line, print_report
 from fedsim.cli.explain import parse_shape
+from fedsim.cli.options import Json
 from fedsim.cli.tables import print_attacks
 from fedsim.core.errors import ConfigError
 
-PANEL = "Of another app's recording (told once; kept in its config.toml)"
+if TYPE_CHECKING:
+    from fedsim.config import Part
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+PANEL = "For another app's recording (saved in its config.toml, so give them once)"
 
 
-def _told(flag: str, text: str, **options: Any) -> Any:
-    """Return an option that tells something of another app."""
+def _about_app(flag: str, text: str, **options: Any) -> Any:
+    """Return an option that describes another app."""
     return typer.Option(flag, help=text, rich_help_panel=PANEL, **options)
 
 
-def attack(  # noqa: PLR0917 typer's way to say an option
-    recording: Annotated[
-        Path, typer.Argument(help="A run folder, or a tape of strategies.Recording.")
-    ],
+def attack(
+    recording: Path,
+    *,
     with_: Annotated[str, typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run.")],
     model: Annotated[
-        str | None, _told("--model", "The architecture.", metavar="MODULE:NAME")
+        str | None, _about_app("--model", "Architecture of the model.", metavar="MODULE:NAME")
     ] = None,
-    num_classes: Annotated[int | None, _told("--num-classes", "How many labels.")] = None,
-    local_lr: Annotated[float | None, _told("--local-lr", "Of the clients' SGD.")] = None,
-    local_batch_size: Annotated[int | None, _told("--local-batch-size", "Of the clients.")] = None,
+    num_classes: Annotated[int | None, _about_app("--num-classes", "Number of labels.")] = None,
+    local_lr: Annotated[
+        float | None, _about_app("--local-lr", "Learning rate of the clients' SGD.")
+    ] = None,
+    local_batch_size: Annotated[
+        int | None, _about_app("--local-batch-size", "Batch size of the clients.")
+    ] = None,
     local_epochs: Annotated[
-        int | None, _told("--local-epochs", "Of the clients, per round; 1 without.")
+        int | None, _about_app("--local-epochs", "Local epochs per round (1 if omitted).")
     ] = None,
     local_momentum: Annotated[
-        float | None, _told("--local-momentum", "Of the clients' SGD; 0 without.")
+        float | None, _about_app("--local-momentum", "Momentum of the SGD (0 if omitted).")
     ] = None,
     local_label_smoothing: Annotated[
-        float | None, _told("--local-label-smoothing", "Of the clients' loss; 0 without.")
+        float | None,
+        _about_app("--local-label-smoothing", "Label smoothing of the loss (0 if omitted)."),
     ] = None,
     input_shape: Annotated[
         str | None,
-        _told("--input-shape", "Of one example; found where one size fits.", metavar="CxHxW"),
+        _about_app(
+            "--input-shape",
+            "Shape of one example (may be omitted if only one size fits the model).",
+            metavar="CxHxW",
+        ),
     ] = None,
     auxiliary: Annotated[
         str | None,
-        _told(
+        _about_app(
             "--auxiliary",
             "The adversary's own examples: a data set or MODULE:FUNCTION.",
             metavar="NAME",
         ),
     ] = None,
     auxiliary_root: Annotated[
-        str | None, _told("--auxiliary-root", "Its folder.", metavar="DIR")
+        str | None, _about_app("--auxiliary-root", "Folder of that data set.", metavar="DIR")
     ] = None,
-    auxiliary_limit: Annotated[int | None, _told("--auxiliary-limit", "How many of them.")] = None,
+    auxiliary_limit: Annotated[
+        int | None, _about_app("--auxiliary-limit", "Number of its examples (all if omitted).")
+    ] = None,
     truth: Annotated[
         str | None,
-        _told("--truth", "What clients kept (mods.keep_truth), to grade by.", metavar="DIR"),
+        _about_app("--truth", "Ground truth for grading, saved by mods.keep_truth.", metavar="DIR"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Attack a recording without training."""
+    """Attack a recording without training.
+
+    RECORDING is a run folder, or a tape that strategies.Recording wrote in another Flower app.
+    """
     from rich.progress import Progress
 
     from fedsim import api
-    from fedsim.config import Part
     from fedsim.federation.foreign_app import App, is_foreign
     from fedsim.run.run_folder import REPORT
 
     names = [name.strip() for name in with_.split(",") if name.strip()]
     if not names:
         raise ConfigError("--with: must name an attack, got none; see fedsim list attacks")
-    own = {}  # with their options
-    if (recording / "config.toml").exists():
-        own = {part.name: part for part in api.Run(recording).config().attack}
-    parts = [own.get(name, Part(name=name)) for name in names]
+    parts = _parts(recording, names)
     app = App(
         model=model,
         num_classes=num_classes,
@@ -97,16 +105,29 @@ def attack(  # noqa: PLR0917 typer's way to say an option
     with Progress(console=err, transient=True, disable=as_json) as bar:
         task = bar.add_task("attacking", total=None)
         rows = api.attack(
-            recording, parts, app=app,
-            on_round=lambda n, total: bar.update(task, completed=n, total=total),
-        )  # fmt: skip
+            recording,
+            parts,
+            app=app,
+            on_round=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     means = api.means(rows)
     if as_json:
         out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
         return
     print_attacks(means, out)
+    out.print()
     if is_foreign(recording):
-        out.print(f"\nReport   {recording / REPORT}", soft_wrap=True)
-        out.print(f"Next     open {recording / REPORT} in a browser", soft_wrap=True)
+        print_report(recording / REPORT)
         return
-    out.print(f"\nNext     fedsim report {recording}", soft_wrap=True)
+    print_line("Next", f"fedsim report {recording}")
+
+
+def _parts(recording: Path, names: list[str]) -> "list[Part]":
+    """Return attacks by name, with the options that the recording's config gives them."""
+    from fedsim import api
+    from fedsim.config import Part
+
+    configured: dict[str, Part] = {}
+    if (recording / "config.toml").exists():
+        configured = {part.name: part for part in api.Run(recording).config().attack}
+    return [configured.get(name, Part(name=name)) for name in names]

@@ -1,35 +1,26 @@
 """`fedsim config`: every setting, with what it is."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-out = Console(highlight=False)
+from fedsim.cli.console import out
+from fedsim.cli.options import ConfigFile, Json, Set
 
 
 def config(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CONFIG",
-            help="TOML config file (default settings if omitted).",
-            show_default=False,
-        ),
-    ] = None,
+    path: ConfigFile = None,
     *,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    set_: Set = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print a JSON schema; editors complete TOML from it.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Print all settings as TOML, with a comment for each."""
+    """Print all settings as TOML, with a comment for each.
+
+    CONFIG is a TOML file (default settings if omitted).
+    """
     from fedsim import config as configs
 
     if schema:

@@ -4,34 +4,39 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from fedsim.cli.console import out, print_line
+from fedsim.cli.options import Json, Set
 from fedsim.core.errors import RunStopped
 
 app = typer.Typer(help="Run a federation between real machines.", no_args_is_help=True)
-out = Console(highlight=False)
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The deployment's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR")]
 
 
 @app.command()
 def init(
     folder: Folder,
     *,
-    nodes: Annotated[int, typer.Option(help="Clients, each with a machine and a key.")],
+    nodes: Annotated[int, typer.Option(help="Number of clients; each has a machine and a key.")],
     host: Annotated[
-        str, typer.Option(help="The SuperLink's machine, as nodes reach it.")
+        str, typer.Option(help="Name or address at which nodes reach the SuperLink's machine.")
     ] = "localhost",
-    port: Annotated[int, typer.Option(help="The SuperLink's.")] = 9100,
+    port: Annotated[int, typer.Option(help="Port of the SuperLink.")] = 9100,
     node_port: Annotated[
-        list[int] | None, typer.Option(help="A node's own, on its loopback; once per node.")
+        list[int] | None,
+        typer.Option(help="Local port of a node; repeat it for each node (chosen if omitted)."),
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the connection in `flwr run . NAME`.")] = "fedsim",
-    days: Annotated[int, typer.Option(help="How long the certificate is valid.")] = 365,
+    name: Annotated[
+        str, typer.Option(help="Name of the connection, for `flwr run . NAME`.")
+    ] = "fedsim",
+    days: Annotated[int, typer.Option(help="Days for which the certificate is valid.")] = 365,
     as_json: Json = False,
 ) -> None:
-    """Write certificates, keys, start scripts, systemd units and a compose file."""
+    """Write certificates, keys, start scripts, systemd units and a compose file.
+
+    DIR is the new folder of the deployment.
+    """
     from fedsim.deploy.create import create
 
     made = create(
@@ -41,10 +46,10 @@ def init(
         out.print_json(data={"folder": str(folder), "nodes": made.nodes, "address": made.address})
         return
     where = "this machine alone" if made.is_local else "every interface of its machine"
-    out.print(f"Written  {folder}: superlink/, {', '.join(made.nodes)}", soft_wrap=True)
-    out.print(f"Listens  {made.address}, on {where}", soft_wrap=True)
-    out.print("Secret   ca.key, superlink/server.key, and each node's node.key", soft_wrap=True)
-    out.print(f"Next     fedsim deploy check {folder}", soft_wrap=True)
+    print_line("Written", f"{folder}: superlink/, {', '.join(made.nodes)}")
+    print_line("Listens", f"{made.address}, on {where}")
+    print_line("Secret", "ca.key, superlink/server.key, and node.key of each node")
+    print_line("Next", f"fedsim deploy check {folder}")
 
 
 @app.command()
@@ -52,11 +57,14 @@ def check(
     folder: Folder,
     *,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of the run; the deployment's without.")
+        Path | None, typer.Option(help="TOML config file (the deployment's run.toml if omitted).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a deployment, or the folder of one role, before anything starts."""
+    """Check a deployment, or the folder of one role, before anything starts.
+
+    DIR is the folder of the deployment, or of one role.
+    """
     from fedsim.deploy import checks
     from fedsim.deploy.layout import read
 
@@ -71,7 +79,7 @@ def check(
         out.print_json(data={"folder": str(folder), "good": done})
         return
     start = checks.next_start(made, folder)
-    out.print(f"Next     {start}", soft_wrap=True)
+    print_line("Next", start)
 
 
 @app.command()
@@ -79,76 +87,87 @@ def run(
     folder: Folder,
     *,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of the run; the deployment's without.")
+        Path | None, typer.Option(help="TOML config file (the deployment's run.toml if omitted).")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    set_: Set = None,
     app_: Annotated[
-        Path | None, typer.Option("--app", help="Folder of a full app; the thin one without.")
+        Path | None,
+        typer.Option("--app", help="Folder of a full Flower app (the thin one in DIR if omitted)."),
     ] = None,
     out_: Annotated[
-        Path | None, typer.Option("--out", help="Fetch the run folder to this new folder.")
+        Path | None,
+        typer.Option("--out", help="New folder for the run folder (not fetched if omitted)."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run folder of the SuperLink's machine.")
+        Path | None, typer.Option(help="Continue this run folder on the SuperLink's machine.")
     ] = None,
     ssh: Annotated[
         str | None,
-        typer.Option(metavar="USER@HOST", help="The SuperLink's machine, if not this one."),
+        typer.Option(metavar="USER@HOST", help="The SuperLink's machine (this one if omitted)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start the run, follow it, and fetch its folder."""
+    """Start the run, follow it, and fetch its folder.
+
+    DIR is the folder of the deployment.
+    """
     from fedsim import config as configs
     from fedsim.deploy import run as running
     from fedsim.deploy.layout import read
 
     made = read(folder)
     running.check_target(out_, ssh)
-    asked = config or folder / "run.toml"
+    config_path = config or folder / "run.toml"
     if resume is None and ssh is None:
-        configs.read(asked, set_ or ())  # what is wrong is said before anything starts
-    there = resume.absolute() if resume else running.new_folder(folder, remote=ssh is not None)
+        configs.read(config_path, set_ or ())  # errors are reported before anything starts
+    run_folder = resume.absolute() if resume else running.new_folder(folder, remote=ssh is not None)
     running.await_superlink(made.port)
     with running.flower(made, folder) as flwr:
         run_id = running.start(
-            flwr, there, app=app_ or folder / "app", config=asked, settings=set_ or (),
+            flwr,
+            run_folder,
+            app=app_ or folder / "app",
+            config=config_path,
+            settings=set_ or (),
             resume=resume is not None,
-        )  # fmt: skip
+        )
         if not as_json:
-            out.print(f"Run      {run_id} → {there}", soft_wrap=True)
+            out.print(f"Run      {run_id} → {run_folder}", soft_wrap=True)
 
-        def told(round_: int) -> None:
+        def show(round_: int) -> None:
             if not as_json:
                 out.print(f"round    {round_}", markup=False)
 
         try:
-            running.follow(flwr, run_id, there, on_round=told)
+            running.follow(flwr, run_id, run_folder, on_round=show)
         except RunStopped as error:
-            hint = f"\ngo on with: fedsim deploy run {folder} --resume {there}"
-            raise RunStopped(f"{error}{hint if running.finished(there) else ''}") from None
-    here = running.fetch(there, out_, ssh=ssh)
+            hint = f"\ncontinue with: fedsim deploy run {folder} --resume {run_folder}"
+            raise RunStopped(f"{error}{hint if running.finished(run_folder) else ''}") from None
+    fetched = running.fetch(run_folder, out_, ssh=ssh)
     if as_json:
         out.print_json(
-            data={"run": run_id, "status": running.COMPLETED, "folder": str(here), **_facts(here)}
+            data={
+                "run": run_id,
+                "status": running.COMPLETED,
+                "folder": str(fetched),
+                **_facts(fetched),
+            }
         )
         return
-    for key, value in _facts(here).items():
+    for key, value in _facts(fetched).items():
         out.print(f"{key:<8} {value}", markup=False, soft_wrap=True)
-    out.print(f"Report   {here / 'report.html'}", soft_wrap=True)
-    out.print(f"Next     fedsim attack {here} --with llg     or open the report", soft_wrap=True)
+    print_line("Report", fetched / "report.html")
+    print_line("Next", f"fedsim attack {fetched} --with llg     or open the report")
 
 
-def _facts(here: Path) -> dict[str, Any]:
-    """Return what is worth saying of a run at its end."""
+def _facts(run_folder: Path) -> dict[str, Any]:
+    """Return the numbers to print at the end of a run."""
     from fedsim.run.run_folder import RunFolder
 
-    rows = RunFolder(here).metrics().to_pylist()
-    of = lambda metric: [row for row in rows if row["metric"] == metric]
-    accuracy = [row["value"] for row in of("accuracy")]
+    metrics = RunFolder(run_folder).metrics().to_pandas()
+    accuracy = metrics.loc[metrics["metric"] == "accuracy", "value"]
     return {
-        "uploads": len(of("update_norm")),
-        "failures": len(of("failed")),
-        "accuracy": accuracy[-1] if accuracy else None,
+        "uploads": int((metrics["metric"] == "update_norm").sum()),
+        "failures": int((metrics["metric"] == "failed").sum()),
+        "accuracy": accuracy.iloc[-1] if len(accuracy) else None,
     }

@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from fedsim.cli.console import err, out, print_line, print_report
+from fedsim.cli.options import Json
 from fedsim.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fedsim.core.types import LocalTraining
     from fedsim.explain import Explanation
 
 HEADS = ("c(M)", "rank of J", "condition", "predicted", "s")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
 
 def explain(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL…", help="Names, or package.module:function.")
+        list[str],
+        typer.Argument(metavar="MODEL…"),
     ],
     *,
     input_: Annotated[
@@ -31,25 +32,40 @@ def explain(
     classes: Annotated[int, typer.Option(help="Number of labels.")] = 10,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Such as model.hidden=64, or seed=1."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one setting, such as model.hidden=64 or seed=1.",
+        ),
     ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of a client.")] = 0.1,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per local step.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Local epochs.")] = 1,
     examples: Annotated[
-        int | None, typer.Option(min=1, help="A client's; one batch without.")
+        int | None, typer.Option(min=1, help="Examples of a client (one batch if omitted).")
     ] = None,
-    upload: Annotated[str, typer.Option(help="weights or gradient.")] = "weights",
-    noise: Annotated[float, typer.Option(help="On every entry of the gradient.")] = 0.0,
+    upload: Annotated[
+        str, typer.Option(help="What a client uploads: weights or gradient.")
+    ] = "weights",
+    noise: Annotated[
+        float, typer.Option(help="Standard deviation of noise on the gradient.")
+    ] = 0.0,
     directions: Annotated[
-        int | None, typer.Option(min=0, help="Of the input, to look at; 0: closed forms alone.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of input directions to test (all if that is fast; 0: closed forms only).",
+        ),
     ] = None,
-    out_: Annotated[Path | None, typer.Option("--out", help="HTML file with pictures.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.")
-    ] = False,
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="HTML file with pictures (none if omitted).")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Say what architectures give away of an example, without any data."""
+    """Show what an architecture reveals about an example, without any data.
+
+    MODEL is a name in `fedsim list models`, or package.module:function.
+    """
     shape = parse_shape(input_)
     checked(classes, lr, noise, upload, epochs)
     from rich.progress import Progress
@@ -60,7 +76,7 @@ def explain(
     from fedsim.report.explain import write_explain_report
 
     local = LocalTraining(lr, batch_size, epochs, "weights" if upload == "weights" else "gradient")
-    count, told = examples or batch_size, []
+    count, explained = examples or batch_size, []
     with Progress(console=err, transient=True, disable=as_json) as bar:
         for name in models:
             task = bar.add_task(name, total=None)
@@ -68,26 +84,33 @@ def explain(
                 task, completed=done, total=total
             )
             config = configs.read(None, [f"model={name}", *(set_ or ())])
-            one = explaining.explain(
-                config, shape, classes, local, num_examples=count, noise=noise,
-                directions=directions, on_chunk=shown,
-            )  # fmt: skip
-            told.append(one)
+            explanation = explaining.explain(
+                config,
+                shape,
+                classes,
+                local,
+                num_examples=count,
+                noise=noise,
+                directions=directions,
+                on_chunk=shown,
+            )
+            explained.append(explanation)
             bar.remove_task(task)
-    said = protocol(local, count, noise)
+    training = protocol(local, count, noise)
     if out_ is not None:
-        rows = [cells(one) for one in told]
-        write_explain_report(told, out_, protocol=said, heads=HEADS, rows=rows)
+        rows = [cells(it) for it in explained]
+        write_explain_report(explained, out_, protocol=training, heads=HEADS, rows=rows)
     if as_json:
         path = None if out_ is None else str(out_)
-        out.print_json(data={"models": [one.summary() for one in told], "report": path})
+        out.print_json(data={"models": [it.summary() for it in explained], "report": path})
         return
-    print_explained(told, out, said)
+    print_explained(explained, out, training)
     again = f"fedsim explain {' '.join(models)} --input {input_} --out explain.html"
+    out.print()
     if out_ is not None:
-        out.print(f"\nReport   {out_}", soft_wrap=True)
-        again = f"open {out_} in a browser"
-    out.print(f"{'' if out_ else chr(10)}Next     {again}", soft_wrap=True)
+        print_report(out_)
+        return
+    print_line("Next", again)
 
 
 def parse_shape(text: str, flag: str = "--input") -> tuple[int, ...]:
@@ -126,78 +149,96 @@ def checked(classes: int, lr: float, noise: float, upload: str, epochs: int) -> 
 def protocol(local: "LocalTraining", num_examples: int, noise: float) -> str:
     """Return how clients train, in words."""
     what = "a float32 gradient" if local.upload == "gradient" else "float32 weights"
-    said = f"Clients upload {what}"
+    text = f"Clients upload {what}"
     if local.upload == "weights":
-        said += f" after {local.epochs} epoch{'s' * (local.epochs > 1)} at lr {local.lr:g}"
-    said += f", {num_examples} example{'s' * (num_examples > 1)} in batches of {local.batch_size}"
-    return said + (f", noise of {noise:g} on every entry" if noise else "")
+        text += f" after {local.epochs} epoch{'s' * (local.epochs > 1)} at lr {local.lr:g}"
+    text += f", {num_examples} example{'s' * (num_examples > 1)} in batches of {local.batch_size}"
+    return text + (f", noise of {noise:g} on every entry" if noise else "")
 
 
-def cells(one: "Explanation") -> list[str]:
+def cells(explanation: "Explanation") -> list[str]:
     """Return one row of the table."""
-    seen = one.spectrum
+    spectrum = explanation.spectrum
     rank = condition = psnr = "–"
-    seconds = one.seconds
-    if seen is not None:
-        unsure = "≥ " if not seen.sharp else "≈ " if seen.sketched else ""
-        about = unsure * (seen.rank < seen.probed)
+    seconds = explanation.seconds
+    if spectrum is not None:
+        unsure = "≥ " if not spectrum.sharp else "≈ " if spectrum.sketched else ""
+        about = unsure * (spectrum.rank < spectrum.probed)
         some = (
-            f" of {seen.probed} random" if seen.probed < seen.unknowns else f" of {seen.unknowns}"
+            f" of {spectrum.probed} random"
+            if spectrum.probed < spectrum.unknowns
+            else f" of {spectrum.unknowns}"
         )
-        least = "≥ " * (seen.probed < seen.unknowns or bool(about and not seen.sharp))
-        rank, condition = f"{about}{seen.rank}{some}", f"{least}{seen.condition:.3g}"
-        seconds += seen.seconds
-    if one.psnr is not None:
-        psnr = f"{one.psnr:.1f} dB"
-    metric = "–" if one.metric is None else f"{one.metric:.0f}"
+        least = "≥ " * (spectrum.probed < spectrum.unknowns or bool(about and not spectrum.sharp))
+        rank, condition = f"{about}{spectrum.rank}{some}", f"{least}{spectrum.condition:.3g}"
+        seconds += spectrum.seconds
+    if explanation.psnr is not None:
+        psnr = f"{explanation.psnr:.1f} dB"
+    metric = "–" if explanation.metric is None else f"{explanation.metric:.0f}"
     return [
-        one.name, metric, rank, condition, psnr, f"{seconds:.1f}", one.verdict,
-    ]  # fmt: skip
+        explanation.name,
+        metric,
+        rank,
+        condition,
+        psnr,
+        f"{seconds:.1f}",
+        explanation.verdict,
+    ]
 
 
-def print_explained(told: "Sequence[Explanation]", console: "Console", said: str) -> None:
+def print_explained(explained: "Sequence[Explanation]", console: "Console", training: str) -> None:
     """Print the table of architectures, their layers where few are asked for, and obstacles."""
     from rich.table import Table
 
-    shape = "×".join(map(str, told[0].shape))
-    console.print(f"One example of shape {shape}. {said}.\n", soft_wrap=True)
+    shape = "×".join(map(str, explained[0].shape))
+    console.print(f"One example of shape {shape}. {training}.\n", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for head in HEADS:
         table.add_column(head, justify="right")
     table.add_column("verdict")
-    for one in told:
-        table.add_row(*cells(one))
+    for explanation in explained:
+        table.add_row(*cells(explanation))
     console.print(table)
     console.print(
-        "\nc(M): the papers' metric of recursion. J: d(gradient)/d(input), what a joint attack can "
-        "use.\nPredicted: PSNR, from J and the precision of one upload of one example.",
-        style="dim", soft_wrap=True,
-    )  # fmt: skip
-    for one in told:
-        console.print(f"\n{one.name}, {one.parameters:,} parameters", style="bold", markup=False)
-        _print_layers(one, console)
-        for reason in one.reasons:
+        "\nc(M) is the papers' metric for recursion. J = d(gradient)/d(input) is what a joint "
+        "attack can use.\nPredicted is the PSNR that J and the precision of one upload of one example "
+        "allow.",
+        style="dim",
+        soft_wrap=True,
+    )
+    for explanation in explained:
+        console.print(
+            f"\n{explanation.name}, {explanation.parameters:,} parameters",
+            style="bold",
+            markup=False,
+        )
+        _print_layers(explanation, console)
+        for reason in explanation.reasons:
             console.print(f"  {reason}", markup=False)
-        if one.obstacles:
+        if explanation.obstacles:
             console.print("  What makes an attack fail:")
-        for it in one.obstacles:
+        for it in explanation.obstacles:
             console.print(f"  · {it}", markup=False)
 
 
-def _print_layers(one: "Explanation", console: "Console") -> None:
+def _print_layers(explanation: "Explanation", console: "Console") -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("  layer", no_wrap=True)
     for head in ("equations", "unknowns", "rank", "open", "under no window"):
         table.add_column(head, justify="right")
-    shown = one.systems if len(one.systems) <= 12 else [it for it in one.systems if it.deficiency]
+    shown = (
+        explanation.systems
+        if len(explanation.systems) <= 12
+        else [it for it in explanation.systems if it.deficiency]
+    )
     for it in shown:
         numbers: tuple[Any, ...] = (it.rows, it.unknowns, it.rank, it.deficiency, it.dead)
         table.add_row(f"  {it.name} {it.kind}", *map(str, numbers))
     if shown:
         console.print(table)
-    if len(shown) < len(one.systems):
-        left = len(one.systems) - len(shown)
+    if len(shown) < len(explanation.systems):
+        left = len(explanation.systems) - len(shown)
         console.print(f"  {left} more layers whose own system has full rank")

@@ -1,9 +1,14 @@
-"""What there is to choose from, one line each."""
+"""`fedsim list`: the parts that a config can name, one line each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from fedsim.cli.console import out
+from fedsim.cli.options import Json
 from fedsim.core.catalog import Entry, entries, options_of, with_extensions
+from fedsim.core.errors import ConfigError, nearest
 
 NEXT = {
     "attacks": "fedsim run --set 'attack=[\"llg\"]'",
@@ -15,9 +20,30 @@ NEXT = {
     "strategies": "fedsim run --set federation.strategy=fedadam",
 }
 ENGINES = {
-    "inline": "all clients in this process, one after the other",
-    "ray": "clients on Ray actors, of this machine or of the cluster at engine.address",
+    "inline": "all clients run in this process, one after the other",
+    "ray": "clients run on Ray actors, on this machine or on the cluster at engine.address",
 }
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="|".join(NEXT))],
+    *,
+    as_json: Json = False,
+) -> None:
+    """List the parts that a config can name, one line each."""
+    from rich.table import Table
+
+    if kind not in NEXT:
+        raise ConfigError(f"list: must be a kind, got '{kind}'; {nearest(kind, NEXT)}")
+    lines = describe(kind)
+    if as_json:
+        out.print_json(data=lines)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, line in lines.items():
+        table.add_row(name, line)
+    out.print(table)
+    out.print(f"\nNext     {NEXT[kind]}")
 
 
 def describe(kind: str) -> dict[str, str]:
@@ -27,10 +53,10 @@ def describe(kind: str) -> dict[str, str]:
     if kind == "attacks":
         from adversary.attacks import ATTACKS
 
-        known = with_extensions(ATTACKS, kind)
+        attacks = with_extensions(ATTACKS, kind)
         return {
             name: f"{attack.family}: {attack.summary}{_options(options_of(attack.infer))}"
-            for name, attack in known.items()
+            for name, attack in attacks.items()
         }
     if kind == "games":
         from adversary.games import GAMES

@@ -212,18 +212,3 @@ def _width(attack: str) -> int:
 
 def _best_width(attacks: Sequence[str]) -> int:
     return max(map(len, attacks), default=0) + 10
-
-
-GAME_HEADER = "game             batch rounds  adversary  AUROC  95 %            ceiling  bits   by"
-
-
-def game_line(line: Mapping[str, Any], *, several: bool) -> str:
-    """Return one game of `fedsim game` as a line under `GAME_HEADER`."""
-    auroc, bits = line["auroc"], line["information"]
-    where = f"  {line['setting']}" if several else ""
-    between = f"{auroc['low']:.3f} to {auroc['high']:.3f}"
-    return (
-        f"{line['game']:<16} {line['batch_size']:>5} {line['rounds']:>6}  {line['adversary']:<9}"
-        f"  {auroc['value']:.3f}  {between}  {auroc['ceiling']:>7.3f}"
-        f"  {bits['value']:>5.2f}  {line['chosen']}{where}"
-    )

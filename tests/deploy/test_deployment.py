@@ -175,7 +175,7 @@ def test_the_truth_stays_with_the_nodes(disturbed):
 def test_a_run_whose_superlink_is_gone_is_an_error_and_goes_on_where_it_was(disturbed):
     code, said = disturbed.stopped
     assert code == 1
-    assert f"go on with: fedsim deploy run {disturbed.folder} --resume {disturbed.run}" in said
+    assert f"continue with: fedsim deploy run {disturbed.folder} --resume {disturbed.run}" in said
     code, said = disturbed.resumed
     assert code == 0, said
     told = json.loads(disturbed.said)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim import api
+from fedsim.cli import listing
 from fedsim.cli import main as cli
 from fedsim.cli.tables import best_of, columns_that_fit
 from fedsim.config import dump
@@ -158,7 +159,7 @@ def test_a_report_draws_the_client_asked_for(finished, here, capsys):
         (["run", "nowhere.toml"], 2, "nowhere.toml: must be a readable file"),
         (["run", "--resume"], 2, "--resume: must find an unfinished run under runs/"),
         (["run", "--resume", "--out", "nowhere"], 1, "nowhere: must be a run folder"),
-        (["run", "--resume", "--set", "seed=1"], 2, "--resume: goes on with the run's own config"),
+        (["run", "--resume", "--set", "seed=1"], 2, "--resume: uses the run's own config"),
         (["run", "--out", "taken"], 2, "--out: must be a new folder, got taken"),
         (["run", "--out", "run.toml"], 2, "--out: must be a folder, got the file run.toml"),
         (["run", "--set", "attack=math:pi"], 2, "attack.name: must be an Attack"),
@@ -212,10 +213,10 @@ def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
     monkeypatch.setattr(api, "run", lambda config, path, **options: stop(path, **options))
     code, _, err = fedsim(capsys, "run", "run.toml", "--out", "there")
     assert code == 130
-    assert "go on with: fedsim run --resume --out there" in err
+    assert "continue with: fedsim run --resume --out there" in err
 
 
-@pytest.mark.parametrize("kind", cli.KINDS)
+@pytest.mark.parametrize("kind", listing.NEXT)
 def test_lists_have_one_line_each(kind, capsys):
     code, out, _ = fedsim(capsys, "list", kind, "--json")
     lines = json.loads(out)

@@ -1,0 +1,67 @@
+"""`fedsim game`: inference games, as a table and pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedsim.cli.console import Interrupted, out, print_line, print_report, say
+from fedsim.cli.options import ConfigFile, Json, Over, Set
+
+HEADER = "game             batch rounds  adversary  AUROC  95 %            ceiling  bits   by"
+
+
+def game(
+    config: ConfigFile = None,
+    *,
+    set_: Set = None,
+    over: Over = None,
+    out_: Annotated[
+        Path, typer.Option("--out", help="Folder of table and report; finished games are kept.")
+    ] = Path("runs/game"),
+    as_json: Json = False,
+) -> None:
+    """Play inference games: many independent trials against one model.
+
+    CONFIG is a TOML file (default settings if omitted).
+    """
+    say("Loading …", quiet=as_json, end="\r")
+    from fedsim import config as configs
+    from fedsim.games import table as games
+    from fedsim.report.games import wide, write_games_report
+
+    cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
+    if not as_json:
+        out.print(HEADER, style="bold", soft_wrap=True)
+
+    def show(rows: Any) -> None:
+        if not as_json:
+            for line in wide([vars(row) for row in rows]):
+                out.print(_line(line, several=len(cells) > 1), markup=False, soft_wrap=True)
+
+    try:
+        table = games.games(cells, out_, on_rows=show)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the same command continues the games") from None
+    rows = table.to_pylist()
+    path, report = out_ / games.TABLE, out_ / games.REPORT
+    write_games_report(rows, report, configs=(out_ / games.CONFIGS).read_text())
+    if as_json:
+        out.print_json(data={"games": rows, "table": str(path), "report": str(report)})
+        return
+    out.print()
+    print_line("Table", path)
+    print_report(report)
+
+
+def _line(line: Mapping[str, Any], *, several: bool) -> str:
+    """Return one game as a line under the header."""
+    auroc, bits = line["auroc"], line["information"]
+    where = f"  {line['setting']}" if several else ""
+    between = f"{auroc['low']:.3f} to {auroc['high']:.3f}"
+    return (
+        f"{line['game']:<16} {line['batch_size']:>5} {line['rounds']:>6}  {line['adversary']:<9}"
+        f"  {auroc['value']:.3f}  {between}  {auroc['ceiling']:>7.3f}"
+        f"  {bits['value']:>5.2f}  {line['chosen']}{where}"
+    )

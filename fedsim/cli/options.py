@@ -1,0 +1,26 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Arguments are explained in the docstring of each command: with click 8.5, typer loses their help.
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG]")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeat for more."),
+]
+Over = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--over", metavar="KEY=V,V,…", help="Use each value of one setting; repeat for a grid."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Number of parallel workers on Ray (this process if omitted)."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

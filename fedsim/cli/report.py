@@ -1,0 +1,42 @@
+"""`fedsim report`: pictures of one run, or of several compared."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli.console import out, print_report
+from fedsim.cli.options import Json
+
+
+def report(
+    runs: list[Path],
+    *,
+    out_: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="HTML file (report.html in the run, or comparison.html of several, if omitted).",
+        ),
+    ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Client whose label counts are drawn (the most exposed if omitted)."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a run, or compare several, in one HTML file.
+
+    RUNS are one run folder, or several to compare.
+    """
+    from fedsim import api
+
+    if len(runs) > 1 and out_ is None:
+        out_ = Path("comparison.html")  # one run's own report is not overwritten
+    path = api.report(runs, out_, client=client)
+    if as_json:
+        out.print_json(data={"report": str(path)})
+        return
+    print_report(path)

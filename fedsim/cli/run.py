@@ -1,0 +1,97 @@
+"""`fedsim run`: train a federation and attack it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsim.cli.console import Interrupted, out, print_line, say
+from fedsim.cli.options import ConfigFile, Json, Set
+from fedsim.cli.tables import Rounds, audit_line
+from fedsim.core.errors import ConfigError, FedsimError
+
+if TYPE_CHECKING:
+    from fedsim.api import Run
+    from fedsim.config import Config
+
+
+def run(
+    config: ConfigFile = None,
+    *,
+    set_: Set = None,
+    out_: Annotated[
+        Path | None,
+        typer.Option("--out", help="New run folder (a new one under runs/ if omitted)."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where clients run: inline or ray (engine.name if omitted).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a stopped run (the newest without --out).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a federation, attack every round, and draw what leaked.
+
+    CONFIG is a TOML file (default settings if omitted).
+    """
+    if resume and (config or set_ or engine):
+        raise ConfigError("--resume: uses the run's own config, got a config or settings")
+    say("Loading …", quiet=as_json, end="\r")
+    from fedsim import api
+    from fedsim import config as configs
+
+    if resume:
+        target = out_ or api.newest_unfinished()
+        resolved = api.Run(target).config()
+    else:
+        settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
+        resolved = configs.read(config, settings)
+        target = out_ or api.new_folder(resolved)
+    finished = _execute(resolved, target, resume=resume, quiet=as_json)
+    if as_json:
+        out.print_json(data=_summary(finished))
+        return
+    if line := audit_line(api.last_audit(finished.ledger())):
+        out.print()
+        print_line("Audit", line)
+    out.print()
+    print_line("Report", finished.report)
+    print_line("Next", f"fedsim attack {target} --with llg     or open the report")
+
+
+def _execute(config: "Config", target: Path, *, resume: bool, quiet: bool) -> "Run":
+    """Run or resume, with a line per round; a failure says how to continue."""
+    from fedsim import api
+
+    with Rounds(config, target, out, quiet=quiet) as progress:
+        try:
+            if resume:
+                return api.resume(target, on_round=progress.show, on_plan=progress.warn)
+            return api.run(config, target, on_round=progress.show, on_plan=progress.warn)
+        except KeyboardInterrupt:
+            begun = (target / "config.toml").exists()
+            raise Interrupted(f"stopped; {_hint(target)}" if begun else "stopped") from None
+        except FedsimError as error:
+            if not progress.started or isinstance(error, ConfigError):
+                raise
+            raise type(error)(f"{error}\n{_hint(target)}") from None
+
+
+def _hint(target: Path) -> str:
+    return f"continue with: fedsim run --resume --out {target}"
+
+
+def _summary(finished: "Run") -> dict[str, Any]:
+    """Return what `--json` prints."""
+    from fedsim import api
+
+    metrics = finished.metrics().to_pandas()
+    accuracy = metrics.loc[metrics["metric"] == "accuracy", "value"]
+    return {
+        "run": str(finished.path),
+        "report": str(finished.report),
+        "accuracy": accuracy.iloc[-1] if len(accuracy) else None,
+        "attacks": api.means(finished.ledger()),
+        "audit": api.last_audit(finished.ledger()),
+    }
