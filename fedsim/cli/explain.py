@@ -202,8 +202,8 @@ def print_explained(explained: "Sequence[Explanation]", console: "Console", trai
     console.print(table)
     console.print(
         "\nc(M) is the papers' metric for recursion. J = d(gradient)/d(input) is what a joint "
-        "attack can use.\nPredicted is the PSNR that J and the precision of one upload of one example "
-        "allow.",
+        "attack can use.\nPredicted is the PSNR that J and the precision of one upload of one "
+        "example allow.",
         style="dim",
         soft_wrap=True,
     )

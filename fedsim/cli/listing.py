@@ -26,11 +26,14 @@ ENGINES = {
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="|".join(NEXT))],
+    kind: Annotated[str, typer.Argument(metavar="KIND")],
     *,
     as_json: Json = False,
 ) -> None:
-    """List the parts that a config can name, one line each."""
+    """List the parts that a config can name, one line each.
+
+    KIND is attacks, datasets, defenses, engines, games, models or strategies.
+    """
     from rich.table import Table
 
     if kind not in NEXT:
