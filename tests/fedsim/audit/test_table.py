@@ -217,7 +217,7 @@ def test_the_command_prints_a_table_and_fails_where_a_claim_is_refuted(tmp_path)
     assert done.exit_code == 0, done.output
     assert "Claim: ε = 4.38 at δ = 1e-05 (replace one example)" in done.stdout
     assert "Not to be compared: add or remove one example: ε = 1.99" in done.stdout
-    assert "credible, no bound" in done.stdout.replace("\n", " ")
+    assert "credible, not a bound" in done.stdout.replace("\n", " ")
     page = (out / "audit.html").read_text()
     assert "No bound exceeds the claim" in page
     assert "<svg" in page
