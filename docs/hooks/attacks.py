@@ -27,7 +27,7 @@ FAMILIES = {
 
 def page() -> str:
     """Return a chapter for each family: a table of its attacks, and a section for each module."""
-    texts = []
+    texts, described = [], set()
     for family in {**FAMILIES, **{attack.family: "" for attack in ATTACKS.values()}}:
         attacks = [attack for attack in ATTACKS.values() if attack.family == family]
         texts += [f"## {FAMILIES.get(family, family.capitalize())}"]
@@ -36,7 +36,8 @@ def page() -> str:
         for attack in attacks:
             modules[function(attack).__module__].append(attack)
         for module, records in modules.items():
-            texts += section(module, records)
+            texts += section(module, records, again=module in described)
+            described.add(module)
     return "\n\n".join(texts)
 
 
@@ -54,12 +55,16 @@ def row(attack: Attack) -> tuple[str, str, str]:
     return code(attack.name), needs, attack.summary
 
 
-def section(module: str, attacks: list[Attack]) -> list[str]:
-    """Return what a module says of its attacks, and their options."""
+def section(module: str, attacks: list[Attack], *, again: bool) -> list[str]:
+    """Return what a module says of its attacks (a pointer, the second time), and their options."""
     title, _, rest = (sys.modules[module].__doc__ or module).partition("\n")
     short, _, more = title.strip().rstrip(".").partition(": ")
-    texts = [f"### {docstring(short)}", docstring(more[:1].upper() + more[1:]) + "." * bool(more)]
-    texts.append(marked(rest.strip()))
+    texts = [f"### {docstring(short)}"]
+    if again:
+        texts.append("The same method as above.")
+    else:
+        texts.append(docstring(more[:1].upper() + more[1:]) + "." * bool(more))
+        texts.append(marked(rest.strip()))
     names = ", ".join(code(attack.name) for attack in attacks)
     texts.append(f"*In fedsim*: {names}, in `{module.replace('.', '/')}.py`.")
     options = [
