@@ -4,14 +4,20 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import typer
 
 import fedsim
 from adversary.attacks import ATTACKS
+from adversary.games.game import Rules
+from adversary.games.records import Pool
 from fedsim import config as configs
 from fedsim.cli.main import app
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fedsim", "strategies", "clients", "adversary", "defenses")
@@ -63,6 +69,34 @@ def test_a_wrong_command_is_noticed():
         _check_command(["run", "--set", "federation.round=1"])
     with pytest.raises(AssertionError):
         _check_command(["attack", "runs/first", "--with", "llgg"])
+
+
+def test_the_parts_that_pages_show_are_parts():
+    stream = generator(0, "docs")
+    params = {"head.weight": torch.ones(3, 2), "head.bias": torch.ones(3)}
+    defense = _shown("add-a-defense")["DEFENSE"].make(rate=0.5)
+    assert float(defense.apply(params, {}, stream)[0]["head.bias"][0]) == 0.5
+
+    dataset = _shown("data")["records"](Path())
+    model = _shown("model")["two_layers"](dataset.input_shape, dataset.num_classes, width=4)
+    assert model(dataset.inputs[:2]).shape == (2, dataset.num_classes)
+
+    view = View([Observation(params, Update(1, "0", params, 7), LocalTraining(0.1, 4))])
+    attack = _shown("add-an-attack")["ATTACKS"][0]
+    assert attack.infer(view, Auxiliary(model, 3), stream).tolist() == [7, 0, 0]
+
+    pool = Pool(dataset.inputs, dataset.labels, dataset.labels)
+    secrets = torch.tensor([0, 1])
+    draws = _shown("add-a-game")["GAME"].sample(pool, Rules(4), secrets, stream)
+    assert draws.inputs.shape == (2, 4, 20)
+
+
+def _shown(page):
+    """Return the names that the first Python block of a how-to page defines."""
+    blocks = FENCE.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text())
+    names: dict[str, Any] = {}
+    exec(next(text for language, text in blocks if language == "python"), names)
+    return names
 
 
 def _commands(text):

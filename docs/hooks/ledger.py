@@ -12,11 +12,11 @@ from fedsim.run.ledger import LEAKAGE, METRICS
 def page() -> str:
     """Return a table of columns for each of the two files."""
     texts = []
-    for name, schema, row in (
-        ("leakage.parquet", LEAKAGE, Leak),
-        ("metrics.parquet", METRICS, Measure),
+    for name, schema, row, special in (
+        ("leakage.parquet", LEAKAGE, Leak, LEAKAGE_MEANING),
+        ("metrics.parquet", METRICS, Measure, METRICS_MEANING),
     ):
-        meaning = {**MEANING, **attributes(inspect.getdoc(row) or "")}
+        meaning = {**attributes(inspect.getdoc(row) or ""), **SHARED, **special}
         rows = [
             (code(column.name), str(column.type), meaning.get(column.name, "")) for column in schema
         ]
@@ -24,15 +24,23 @@ def page() -> str:
     return "\n\n".join(texts)
 
 
-MEANING = {
+SHARED = {
     "round": "The round, from 1.",
+    "client": "The client. Null where the row is about all clients together.",
+}
+LEAKAGE_MEANING = {
     "attack": "The attack's name, as in `fedsim list attacks`, or the audit method.",
     "family": "The kind of secret: label, membership, reconstruction, …, or audit.",
     "metric": "What was measured, such as `asr`, `skill`, `auroc` or `psnr`.",
-    "client": "The client. Null where the row is about all clients together.",
-    "split": "`train`, `test`, or the kind of event.",
-    "reason": "Why a client failed, or why a number is missing.",
-    "value": "The number. Null where there is none.",
+    "value": "The grade. Null where no truth is at hand, or where the attack failed.",
+    "adaptive": "Whether the adversary knew the clients' defense.",
+}
+METRICS_MEANING = {
+    "round": "The round, from 1. Round 0 is before training.",
+    "split": "What the row is about: `test`, `client`, `server`, `defense`, `attack` or `audit`.",
+    "metric": "What was measured, such as `accuracy`, `update_norm`, `epsilon` or `failed`.",
+    "value": "The number. It is 1 where the row only states a fact, such as a failure.",
+    "reason": "Why a client or an attack failed, or what a number means. Null otherwise.",
 }
 
 
