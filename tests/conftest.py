@@ -19,7 +19,7 @@ settings.load_profile("fedsim")
 ROOT = Path(__file__).parent
 KINDS = ("worked", "twin", "theorem", "contract", "paper", "e2e")  # as in CONTRIBUTING
 PLACES = {"contracts": "contract", "papers": "paper", "deploy": "e2e", "test_end_to_end.py": "e2e"}
-MOST = 25.0  # CPU-seconds of a test that does not say which kind it is
+MOST = 5.0  # CPU-seconds of a test that does not say which kind it is
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,18 @@ def recordings(tmp_path_factory):
     from tests.recordings import Recordings  # not before jaxtyping's hook is in place
 
     return Recordings(pace.shared(tmp_path_factory) / "recordings")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without their report, which takes six times as long as a small run."""
+    monkeypatch.setattr("fedsim.api.write_report", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session")
+def patience(tmp_path_factory) -> pace.Patience:
+    """Return how long to wait for processes on this machine."""
+    return pace.Patience(pace.shared(tmp_path_factory))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ class Patience:
     def __call__(self, seconds: float) -> float:
         """Return for how long to wait for what takes an idle machine so many seconds."""
         return seconds * max(1.0, self._measured() / START)
+
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+        """Wait until something is so; before giving up, measure the machine once more."""
+        begun, most = time.monotonic(), self(seconds)
+        while not condition():
+            spent = time.monotonic() - begun
+            if spent > most and spent > (most := seconds * max(1.0, start_seconds() / START)):
+                raise AssertionError(f"not in {spent:.0f} s: {what}")
+            time.sleep(0.1)
 
     def _measured(self) -> float:
         with FileLock(f"{self._file}.lock"):

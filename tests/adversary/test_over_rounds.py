@@ -26,6 +26,8 @@ from tests.adversary.attacks import test_shadow_inference as cases
 from tests.adversary.label_cases import client
 from tests.builders import small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 WEIGHTS = LocalTraining(0.05, 5, epochs=2)
 STATES = [
     {name: value + 0.3 * torch.randn(value.shape, generator=generator(round_, name, "state"))
@@ -186,6 +188,7 @@ def test_any_batch_so_far_may_have_had_the_property():
         infer(view, "property", several)
 
 
+@pytest.mark.contract
 def test_attributes_of_records_over_rounds():
     grade, single, summed = FAMILIES["attribute"].grade, [], []
     local = LocalTraining(0.1, 3, epochs=2)

@@ -14,6 +14,8 @@ from fedsim.federation.client_app import app
 from fedsim.run.run_folder import RunFolder
 from tests.builders import grid_of, small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLIP = '[[defense]]\nname = "clip"\nbound = 0.125\n'
 NOISE = CLIP + '[[defense]]\nname = "gaussian"\nstd = 0.01\n'
 

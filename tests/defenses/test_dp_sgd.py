@@ -20,6 +20,8 @@ from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
 from tests.builders import bilinear, plain_gradient, small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LOCAL = LocalTraining(lr=0.1, batch_size=8)
 INPUTS = torch.randn(11, 4, generator=generator(0, "dp"))
 LABELS = torch.arange(11) % 3

@@ -20,6 +20,8 @@ from fedsim.core.types import LocalTraining
 from fedsim.models import Bottleneck
 from tests.builders import bilinear, plain_gradient, small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LOCAL = LocalTraining(lr=0.1, batch_size=8)
 INPUTS = torch.randn(8, 4, generator=generator(0, "inside"))
 LABELS = torch.arange(8) % 3

@@ -13,10 +13,10 @@ import psutil
 from fedsim.deploy.create import create
 from fedsim.deploy.layout import Deployment
 from tests.builders import free_port
+from tests.pace import Patience
 
 _PROGRAM = b"flwr-clientapp"
 SLACK = 2.0  # seconds by which the time of boot is uncertain; a client process lives for longer
-PATIENCE = 360.0  # seconds for a process to start on a busy machine
 
 
 class Machines:
@@ -25,11 +25,12 @@ class Machines:
     Args:
         folder: Where the deployment is written.
         nodes: How many.
+        patience: How long to wait on this machine.
         options: For `create`.
     """
 
-    def __init__(self, folder: Path, nodes: int, **options) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, nodes: int, patience: Patience, **options) -> None:
+        self.folder, self.patience = folder, patience
         ports = [free_port() for _ in range(nodes)]
         self.made: Deployment = create(
             folder, nodes=nodes, port=free_port(), node_ports=ports, **options
@@ -55,7 +56,9 @@ class Machines:
 
     def wait(self, role: str, text: str, *, times: int = 1) -> None:
         """Wait until a role has said something so many times."""
-        wait(lambda: self.said(role).count(text) >= times, f"{role}: '{text}' × {times}")
+        self.patience.wait(
+            lambda: self.said(role).count(text) >= times, f"{role}: '{text}' × {times}"
+        )
 
     def up(self) -> None:
         """Start everything and wait until every node is connected."""
@@ -72,13 +75,15 @@ class Machines:
         Of a node that died without a word the SuperLink lets in no other with its key, until it
         has been silent for about a minute; Flower's SuperNode then gives up at once.
         """
-        times, deadline = self.said(name).count("SuperNode ID"), time.monotonic() + PATIENCE
-        while self.said(name).count("SuperNode ID") <= times:
+        times = self.said(name).count("SuperNode ID")
+
+        def is_in() -> bool:
             if self.running[name].poll() is not None:
+                time.sleep(2)
                 self.start(name)
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not let in again in {PATIENCE:g} s: {name}")
-            time.sleep(2)
+            return self.said(name).count("SuperNode ID") > times
+
+        self.patience.wait(is_in, f"{name} is let in again", 360.0)
 
     def kill(self, role: str) -> None:
         """Kill one process with -9, and nothing that it started."""
@@ -118,28 +123,19 @@ class Machines:
                     found[role] = new
             return len(found) == len(roles)
 
-        wait(look, f"client processes of {', '.join(roles)}")
+        self.patience.wait(look, f"client processes of {', '.join(roles)}")
         return found
 
 
 @contextmanager
-def machines(folder: Path, nodes: int, **options) -> Iterator[Machines]:
+def machines(folder: Path, nodes: int, patience: Patience, **options) -> Iterator[Machines]:
     """Yield a deployment's machines, and stop whatever still runs at the end."""
-    there = Machines(folder, nodes, **options)
+    started = Machines(folder, nodes, patience, **options)
     try:
-        yield there
+        yield started
     finally:
-        for role in list(there.running):
-            there.stop(role)
-
-
-def wait(condition, what: str, patience: float = PATIENCE) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not in {patience:g} s: {what}")
-        time.sleep(0.1)
+        for role in list(started.running):
+            started.stop(role)
 
 
 def _group(leader: int) -> Iterator[int]:

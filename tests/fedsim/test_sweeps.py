@@ -7,6 +7,8 @@ from fedsim.run.run_folder import RunFolder
 from fedsim.sweeps import sweep
 from tests.builders import rows_without_seconds
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = (
     "federation.rounds=2", "federation.clients=3", "data.limit=120", "model.name=mlp",
     "model.hidden=8", "local.epochs=1", "attack=llg",
@@ -133,6 +135,7 @@ def test_another_run_in_the_place_is_refused(tmp_path):
         sweep([Cell("x", todo[0].config)], tmp_path)
 
 
+@pytest.mark.twin
 def test_runs_on_ray_are_the_same_runs(tmp_path):
     todo = cells(None, SMALL, [parse_over("seed=1,2")])
     engine = Engine(name="ray", workers=2)

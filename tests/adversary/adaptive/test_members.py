@@ -51,13 +51,19 @@ def aurocs(defense, local=GRADIENT, trials=30):
     return sum(static) / trials, sum(adaptive) / trials
 
 
-@pytest.mark.parametrize("local", [GRADIENT, LocalTraining(0.1, 8, epochs=2)])
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    "local",
+    [GRADIENT, pytest.param(LocalTraining(0.1, 8, epochs=2), marks=pytest.mark.slow)],
+    ids=["gradient", "weights"],
+)
 @pytest.mark.parametrize("defense", [clip(bound=0.1), gaussian(std=0.003)])
 def test_who_knows_the_defense_does_better(defense, local):
     static, adaptive = aurocs(defense, local)
     assert adaptive > static + 0.02
 
 
+@pytest.mark.contract
 def test_pure_noise_says_nothing():
     noise = Defense("noise", lambda p, s, g: (
         {n: torch.randn(v.shape, generator=g) for n, v in p.items()}, s,

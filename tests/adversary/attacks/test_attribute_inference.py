@@ -17,6 +17,8 @@ from fedsim.run.prepare import prepare
 from tests.adversary.label_cases import client
 from tests.builders import bilinear, same_params, small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STREAM = generator(0, "attribute")
 SECRET = torch.rand(800, generator=STREAM) < 0.5
 INPUTS = torch.randn(800, 4, generator=STREAM)

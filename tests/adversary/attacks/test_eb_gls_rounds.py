@@ -54,11 +54,16 @@ def federation(seed, rounds, local, noise=0.0, size=24):
 @pytest.mark.parametrize(
     ("local", "noise", "seeds"),
     [
-        (LocalTraining(lr=0.3, batch_size=4, epochs=3), 0.0, 8),
-        (LocalTraining(lr=0.1, batch_size=12, upload="gradient"), 0.2, 20),
+        pytest.param(
+            LocalTraining(lr=0.3, batch_size=4, epochs=3), 0.0, 8,
+            marks=pytest.mark.slow, id="weights",
+        ),
+        pytest.param(
+            LocalTraining(lr=0.1, batch_size=12, upload="gradient"), 0.2, 20, id="gradient"
+        ),
     ],
-    ids=["weights", "gradient"],
-)
+)  # fmt: skip
+@pytest.mark.contract
 def test_later_rounds_are_answered_better_than_from_one_update(local, noise, seeds):
     gains = []
     for seed in range(seeds):

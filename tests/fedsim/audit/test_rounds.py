@@ -14,6 +14,8 @@ from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from tests.builders import grid_of, rows_without_seconds, same_params, small_config
 
+pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
+
 NOISED = [{"name": "clip", "bound": 0.1}, {"name": "gaussian", "std": 0.25}]
 DP_SGD = [{"name": "dp-sgd", "noise": 1.0, "delta": 1e-3}]
 MODULE = "tests.fedsim.audit.test_rounds:"

@@ -18,6 +18,8 @@ from fedsim.config import parse
 from fedsim.core.errors import ClaimRefuted, ConfigError, RunStopped
 from tests.builders import small_config
 
+pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
+
 FEW = ["average", "natural", "gradient"]
 CLIP = {"name": "clip", "bound": 0.5}
 SIGMA = {"name": "gaussian", "std": 1.0}

@@ -26,8 +26,8 @@ def fedsim(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return api.run(small_config(), tmp_path_factory.mktemp("cli") / "run").path
+def finished(recordings, tmp_path_factory):
+    return recordings.copy(small_config(), tmp_path_factory.mktemp("cli") / "run").path
 
 
 @pytest.fixture

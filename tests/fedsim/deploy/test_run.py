@@ -14,6 +14,8 @@ from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.deploy import run as running
 from tests.builders import deployment, free_port
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def fake_flower(tmp_path, monkeypatch, status, **more):
     """Put a Flower command line of our own beside Python: it writes down what it is asked."""

@@ -11,6 +11,8 @@ from fedsim.core.errors import RunStopped
 from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
 
+pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.twin]
+
 ATTACKS = ["llg", "eb-gls-rounds", "random"]
 
 

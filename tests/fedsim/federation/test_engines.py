@@ -3,8 +3,11 @@ import pytest
 from defenses.promise import gaussian_epsilon
 from fedsim import api
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
+from fedsim.report.run import write_report
 from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 RAY = {"name": "ray", "workers": 2, "attackers": 1}
 STATEFUL = ({"name": "tests.builders:sticky"}, {"name": "gaussian", "std": 0.001})
@@ -20,6 +23,7 @@ def assert_same(one, other):
     assert outcome(one)[1] == outcome(other)[1]
 
 
+@pytest.mark.twin
 def test_ray_gives_the_same_bits_as_inline(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")  # for the workers: the defense lives in the tests
     tables = {
@@ -32,6 +36,7 @@ def test_ray_gives_the_same_bits_as_inline(tmp_path, monkeypatch):
     assert len(outcome(ray)[1]) == 3 * 3 * (2 + 2) * 5  # with and without knowing the defense
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("strategy", ["fedadam", "fedavgm", "fedsgd"])
 def test_a_run_stopped_after_any_round_ends_with_the_same_bits(tmp_path, strategy):
     options = {"server_momentum": 0.9} if strategy == "fedavgm" else {}
@@ -140,7 +145,7 @@ def test_without_truth_attacks_answer_and_values_are_null(tmp_path):
     assert {row["value"] for row in rows} == {None}
     answers = RunFolder(run.path).guesses(1)
     assert {name for name in answers if name.startswith("llg/")} == {f"llg/{i}" for i in range(4)}
-    api.report([run.path])
+    write_report([RunFolder(run.path)], tmp_path / "report.html")
 
 
 def test_only_what_is_selected_is_recorded_and_attacked(tmp_path):
@@ -214,10 +219,11 @@ def test_a_recording_of_another_model_is_named(tmp_path):
         api.attack(run.path, [Part(name="llg")])
 
 
-def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch):
+@pytest.mark.e2e
+def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch, patience):
     monkeypatch.setenv("PYTHONPATH", ".")
     config = small_config(
-        federation={"timeout": 60.0, "rounds": 1},
+        federation={"timeout": patience(20.0), "rounds": 1},  # a worker takes eight to start
         defense=[{"name": "tests.fedsim.federation.test_engines:first_is_slow"}],
         engine={"name": "ray", "workers": 1},
         auxiliary={"knows_defense": False},  # who rehearsed it would wait too

@@ -16,6 +16,8 @@ from fedsim.run.truth import truth_of
 from strategies.tape import members_of, recorded_clients
 from tests.builders import rows_without_seconds, same_params, small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ON = {"rounds": 3, "clients": 4, "secure_aggregation": True}
 LABELS = ("llg", "llbg", "eb-gls", "random")
 

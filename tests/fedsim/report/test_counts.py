@@ -1,15 +1,14 @@
 import torch
 
 from adversary.grading.truth import read_truth
-from fedsim import api
 from fedsim.report.counts import Counts, _classes, counts_picture
 from fedsim.report.data import RunData
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 
 
-def test_the_counts_drawn_are_the_truth_and_the_answers(tmp_path, monkeypatch):
-    folder = RunFolder(api.run(small_config(), tmp_path / "run").path)
+def test_the_counts_drawn_are_the_truth_and_the_answers(recordings, monkeypatch):
+    folder = RunFolder(recordings.of(small_config()).path)
     drawn = []
     monkeypatch.setattr(
         "fedsim.report.counts._draw", lambda counts, *_: drawn.extend(counts) or "<svg></svg>"

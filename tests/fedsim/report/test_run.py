@@ -49,10 +49,13 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(recordings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     clipped = small_config(defense=[{"name": "clip", "bound": 0.1}])
-    return [api.run(small_config(), folder / "plain"), api.run(clipped, folder / "<clipped>")]
+    return [
+        recordings.copy(small_config(), folder / "plain"),
+        api.run(clipped, folder / "<clipped>"),
+    ]
 
 
 def changed(run, folder, leaks=(), measures=(), *, drop=()):

@@ -16,6 +16,8 @@ from fedsim.run.overlap import REACH, measure, neighbours
 from tests import real_data
 from tests.builders import small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DIGITS = data.digits(real_data.SHARED)
 
 
