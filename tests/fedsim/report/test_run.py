@@ -49,11 +49,11 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def runs(recordings, tmp_path_factory):
+def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     clipped = small_config(defense=[{"name": "clip", "bound": 0.1}])
     return [
-        recordings.copy(small_config(), folder / "plain"),
+        api.run(small_config(), folder / "plain"),
         api.run(clipped, folder / "<clipped>"),
     ]
 
