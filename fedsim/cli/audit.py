@@ -22,7 +22,7 @@ METHODS = ("mu-gdp", "clopper-pearson-bonferroni", "clopper-pearson", "bayes")
 def audit(
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN|CONFIG]"),
+        typer.Argument(metavar="RUN|CONFIG"),
     ] = None,
     *,
     set_: Set = None,

@@ -182,7 +182,7 @@ def cells(explanation: "Explanation") -> list[str]:
         condition,
         psnr,
         f"{seconds:.1f}",
-        explanation.verdict,
+        explanation.verdict.text,
     ]
 
 
@@ -214,7 +214,7 @@ def print_explained(explained: "Sequence[Explanation]", console: "Console", trai
             markup=False,
         )
         _print_layers(explanation, console)
-        for reason in explanation.reasons:
+        for reason in explanation.verdict.reasons:
             console.print(f"  {reason}", markup=False)
         if explanation.obstacles:
             console.print("  What makes an attack fail:")

@@ -74,7 +74,9 @@ def _ranks(models: "Sequence[Explanation]") -> Picture:
                         ha="right" if len(names) > 8 else "center")  # fmt: skip
         axis.set_ylim(0, 1.15)
         axis.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
-        axis.set_title(f"{model.name}: {model.verdict}", loc="left", fontsize=10, fontweight="bold")
+        axis.set_title(
+            f"{model.name}: {model.verdict.text}", loc="left", fontsize=10, fontweight="bold"
+        )
         if model.stop:
             axis.text(1, 1.04, "no recursion: see below", transform=axis.transAxes, ha="right",
                       fontsize=8, color="#555555")  # fmt: skip

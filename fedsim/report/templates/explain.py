@@ -18,8 +18,8 @@ Nothing here is a promise: a joint attack may recover what recursion cannot.</p>
 {{ parts.picture(picture) }}
 {% endfor %}
 {% for model in models %}
-<section><h2>{{ model.name }}: {{ model.verdict }}</h2>
-{% for reason in model.reasons %}<p>{{ reason }}.</p>{% endfor %}
+<section><h2>{{ model.name }}: {{ model.verdict.text }}</h2>
+{% for reason in model.verdict.reasons %}<p>{{ reason }}.</p>{% endfor %}
 <table><tr><th>layer</th><th>equations</th><th>unknowns</th><th>rank</th><th>open</th>
 <th>under no window</th></tr>
 {% for it in model.systems %}

@@ -76,33 +76,43 @@ def fedsim(capsys, *arguments):
         ("rgap-cnn6", "layer by layer", "recoverable layer by layer", None),
         ("mlp", "layer by layer", "recoverable layer by layer", "gradient of 1.weight over"),
         ("cnn", "jointly", "recoverable jointly", "stops at 2 = MaxPool2d"),
-        ("tests.fedsim.test_explain:joint", "jointly", "recoverable jointly", "2 alone leaves"),
-        ("tests.fedsim.test_explain:hiding", "hidden", "48 of 64 directions hidden", "48 of them"),
+        (
+            "tests.fedsim.explain.test_explain:joint",
+            "jointly",
+            "recoverable jointly",
+            "2 alone leaves",
+        ),
+        (
+            "tests.fedsim.explain.test_explain:hiding",
+            "hidden",
+            "48 of 64 directions hidden",
+            "48 of them",
+        ),
     ],
 )
 def test_verdicts_say_what_is_recoverable_and_never_more(name, kind, verdict, reason):
     found = told(name)
-    assert (found.kind, found.verdict) == (kind, verdict)
-    assert reason is None or any(reason in said for said in found.reasons)
+    assert (found.verdict.kind, found.verdict.text) == (kind, verdict)
+    assert reason is None or any(reason in said for said in found.verdict.reasons)
     assert "secure" not in json.dumps(found.summary())
     assert found.spectrum.probed == 64
     assert (found.psnr > 40) == (kind != "hidden")
 
 
 def test_the_joint_verdict_holds_where_the_papers_metric_is_below_zero():
-    found = told("tests.fedsim.test_explain:joint")
+    found = told("tests.fedsim.explain.test_explain:joint")
     assert found.metric < 0
     assert found.spectrum.rank == 64
 
 
 def test_branches_have_ranks_layer_by_layer_but_no_metric():
-    found = told("tests.fedsim.test_explain:Branching", directions=3)
+    found = told("tests.fedsim.explain.test_explain:Branching", directions=3)
     assert found.metric is None
     assert "branches" in found.stop
     assert [it.name for it in found.systems] == ["one", "two", "head"]
-    assert found.verdict == "at least 3 of 64 directions recoverable jointly"
-    whole = told("tests.fedsim.test_explain:Branching")
-    assert whole.verdict == "recoverable jointly"
+    assert found.verdict.text == "at least 3 of 64 directions recoverable jointly"
+    whole = told("tests.fedsim.explain.test_explain:Branching")
+    assert whole.verdict.text == "recoverable jointly"
 
 
 def normed(input_shape, num_classes):
@@ -114,24 +124,28 @@ def normed(input_shape, num_classes):
 
 
 def test_a_norm_right_after_a_convolution_without_bias_hides_the_scale_alone():
-    assert told("tests.fedsim.test_explain:normed").verdict == "1 of 64 directions hidden"
+    assert (
+        told("tests.fedsim.explain.test_explain:normed").verdict.text == "1 of 64 directions hidden"
+    )
 
 
 def test_a_rank_that_a_projection_lacks_is_not_called_hidden(monkeypatch):
     monkeypatch.setattr("adversary.inversion.jacobian.EXACT", 0)
-    found = told("tests.fedsim.test_explain:hiding")
+    found = told("tests.fedsim.explain.test_explain:hiding")
     assert found.spectrum.sketched
-    assert found.kind == "open"
+    assert found.verdict.kind == "open"
     assert found.spectrum.rank == 16
-    assert any("not seen in a random projection" in said for said in found.reasons)
+    assert any("not seen in a random projection" in said for said in found.verdict.reasons)
 
 
 def test_what_float32_does_not_tell_is_not_called_hidden(monkeypatch):
-    monkeypatch.setattr("fedsim.explain.LARGE", 1)
-    found = told("tests.fedsim.test_explain:hiding")
-    assert found.kind == "open"
-    assert found.verdict == "at least 16 of 64 directions recoverable jointly"
-    assert any("48 directions change the gradient by less" in said for said in found.reasons)
+    monkeypatch.setattr("fedsim.explain.architecture.LARGE", 1)
+    found = told("tests.fedsim.explain.test_explain:hiding")
+    assert found.verdict.kind == "open"
+    assert found.verdict.text == "at least 16 of 64 directions recoverable jointly"
+    assert any(
+        "48 directions change the gradient by less" in said for said in found.verdict.reasons
+    )
 
 
 def test_closed_forms_take_less_than_a_second_for_any_model():
@@ -177,7 +191,7 @@ def test_obstacles_of_a_protocol(local, count, names):
 
 
 def test_obstacles_of_a_model_name_the_layers():
-    found = {it.name: it.value for it in told("tests.fedsim.test_explain:deep").obstacles}
+    found = {it.name: it.value for it in told("tests.fedsim.explain.test_explain:deep").obstacles}
     assert found["batch norm in training"] == "1 layer, first 1 = BatchNorm2d"
     assert found["dropout in training"] == "1 layer, first 3 = Dropout"
     assert found["pooling"] == "1 layer, first 4 = AvgPool2d"

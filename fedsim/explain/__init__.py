@@ -1,0 +1,10 @@
+"""The explain room: what an architecture gives away, without any data, in numbers and in words.
+
+In: an architecture, how clients train. Out: an `Explanation`; for a run, what hinders its attacks.
+"""
+
+from fedsim.explain.architecture import explain
+from fedsim.explain.explanation import Explanation
+from fedsim.explain.hindrances import hindered, hindrances
+
+__all__ = ["Explanation", "explain", "hindered", "hindrances"]

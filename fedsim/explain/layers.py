@@ -1,0 +1,48 @@
+"""The linear system of each layer: does the gradient determine the layer's input?"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from adversary.inversion.activations import ACTIVATIONS
+from adversary.inversion.chain import chain
+from adversary.inversion.identifiability import System, system, systems
+from fedsim.core.errors import one_line
+from fedsim.explain.explanation import Shape
+
+
+def systems_of(model: nn.Module, at: Tensor) -> tuple[list[System], str | None, bool]:
+    """Return the systems, why a recursion stops, if it does, and whether the model is a chain."""
+    try:
+        layers = chain(model, tuple(at.shape))
+    except ValueError as error:
+        return list(_called(model, at)), one_line(error), False
+    activations = [it for it in layers if it.kind == "activation"]
+    lost = [it for it in activations if ACTIVATIONS[type(it.module)].inverse is None]
+    if not lost:
+        return systems(layers), None, True
+    last = lost[-1]
+    return systems(layers), f"{last.name} = {type(last.module).__name__}: has no inverse", True
+
+
+def _called(model: nn.Module, at: Tensor) -> Iterator[System]:
+    """Return the system of each layer of a model with branches, as it is called."""
+    calls: list[tuple[str, nn.Module, Shape, Shape]] = []
+    handles = []
+    copied = copy.deepcopy(model).eval()
+    for name, module in copied.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+
+            def record(of: nn.Module, given: tuple, out: Tensor, name: str = name) -> None:
+                calls.append((name, of, tuple(given[0].shape[1:]), tuple(out.shape[1:])))
+
+            handles.append(module.register_forward_hook(record))
+    with torch.no_grad():
+        copied(at.unsqueeze(0))
+    for place, (name, module, shape, out) in enumerate(calls):
+        try:
+            yield system(name, module, shape, out, head=place == len(calls) - 1)
+        except ValueError:  # padding that is no number of zeros
+            continue

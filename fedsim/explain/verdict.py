@@ -1,0 +1,89 @@
+"""What is recoverable from an update, in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from adversary.inversion.identifiability import System
+from adversary.inversion.jacobian import Spectrum
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict that promises nothing.
+
+    Attributes:
+        kind: "layer by layer", "jointly", "hidden" or "open".
+        text: What is recoverable, in words.
+        reasons: A sentence each.
+    """
+
+    kind: str
+    text: str
+    reasons: Sequence[str]
+
+
+def judge(
+    systems: Sequence[System],
+    spectrum: Spectrum | None,
+    *,
+    stop: str | None,
+    open_layer: str | None,
+    chained: bool,
+    size: int,
+) -> Verdict:
+    """Return what is recoverable.
+
+    Args:
+        systems: One per convolution and linear layer.
+        spectrum: Singular values of J; None if no direction was looked at.
+        stop: Why a recursion cannot walk back through the model; None if it can.
+        open_layer: The layer from whose gradient alone the input can be read, if any.
+        chained: Whether the model is a chain of layers.
+        size: Number of entries of the input.
+    """
+    if open_layer is not None:
+        reason = f"the input is the gradient of {open_layer}.weight over that of {open_layer}.bias"
+        return Verdict("layer by layer", "recoverable layer by layer", [reason])
+    lacking = [it for it in systems if it.deficiency] if chained else []
+    reasons = [f"recursion stops at {stop}"] if stop else []
+    reasons += [_lacks(it) for it in lacking]
+    if not lacking and stop is None:
+        return Verdict("layer by layer", "recoverable layer by layer", reasons)
+    if spectrum is None:
+        return Verdict("open", "not layer by layer; joint recovery not tested", reasons)
+    at_least = f"at least {spectrum.rank} of {size} directions recoverable jointly"
+    if spectrum.rank < spectrum.probed and (spectrum.sketched or not spectrum.sharp):
+        lost = spectrum.probed - spectrum.rank
+        reasons.append(
+            f"{lost} directions are not seen in a random projection of the gradient"
+            if spectrum.sharp
+            else f"{lost} directions change the gradient by less than {spectrum.edge:.0e} of the "
+            "strongest, which float32 cannot tell from zero"
+        )
+        return Verdict("open", at_least, reasons)
+    # A random subspace of more dimensions meets all of J's rank.
+    if spectrum.rank < spectrum.probed:
+        return Verdict("hidden", f"{size - spectrum.rank} of {size} directions hidden", reasons)
+    if spectrum.probed == size:
+        return Verdict("jointly", "recoverable jointly", reasons)
+    reasons.append(f"{spectrum.probed} random directions all show; testing all {size} takes longer")
+    return Verdict("open", at_least, reasons)
+
+
+def open_layer_of(model: nn.Module) -> str | None:
+    """Return the first layer, where the input can be read from its gradient alone."""
+    named = [(name, it) for name, it in model.named_modules() if not list(it.children())]
+    for name, module in named:
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            return name
+        if not isinstance(module, (nn.Flatten, nn.Identity)):
+            return None
+    return None
+
+
+def _lacks(it: System) -> str:
+    dead = f", {it.dead} of them under no window" if it.dead else ""
+    note = f" ({it.note})" if it.note else ""
+    return f"{it.name} alone leaves {it.deficiency} of {it.unknowns} numbers open{dead}{note}"
