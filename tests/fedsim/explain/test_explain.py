@@ -17,6 +17,8 @@ from fedsim.explain import explain
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 
+HERE = "tests.fedsim.explain.test_explain"
+
 SHAPE = (1, 8, 8)
 ONE = LocalTraining(lr=0.1, batch_size=1)
 
@@ -77,13 +79,13 @@ def fedsim(capsys, *arguments):
         ("mlp", "layer by layer", "recoverable layer by layer", "gradient of 1.weight over"),
         ("cnn", "jointly", "recoverable jointly", "stops at 2 = MaxPool2d"),
         (
-            "tests.fedsim.explain.test_explain:joint",
+            f"{HERE}:joint",
             "jointly",
             "recoverable jointly",
             "2 alone leaves",
         ),
         (
-            "tests.fedsim.explain.test_explain:hiding",
+            f"{HERE}:hiding",
             "hidden",
             "48 of 64 directions hidden",
             "48 of them",
@@ -100,18 +102,18 @@ def test_verdicts_say_what_is_recoverable_and_never_more(name, kind, verdict, re
 
 
 def test_the_joint_verdict_holds_where_the_papers_metric_is_below_zero():
-    found = told("tests.fedsim.explain.test_explain:joint")
+    found = told(f"{HERE}:joint")
     assert found.metric < 0
     assert found.spectrum.rank == 64
 
 
 def test_branches_have_ranks_layer_by_layer_but_no_metric():
-    found = told("tests.fedsim.explain.test_explain:Branching", directions=3)
+    found = told(f"{HERE}:Branching", directions=3)
     assert found.metric is None
     assert "branches" in found.stop
     assert [it.name for it in found.systems] == ["one", "two", "head"]
     assert found.verdict.text == "at least 3 of 64 directions recoverable jointly"
-    whole = told("tests.fedsim.explain.test_explain:Branching")
+    whole = told(f"{HERE}:Branching")
     assert whole.verdict.text == "recoverable jointly"
 
 
@@ -124,14 +126,12 @@ def normed(input_shape, num_classes):
 
 
 def test_a_norm_right_after_a_convolution_without_bias_hides_the_scale_alone():
-    assert (
-        told("tests.fedsim.explain.test_explain:normed").verdict.text == "1 of 64 directions hidden"
-    )
+    assert told(f"{HERE}:normed").verdict.text == "1 of 64 directions hidden"
 
 
 def test_a_rank_that_a_projection_lacks_is_not_called_hidden(monkeypatch):
     monkeypatch.setattr("adversary.inversion.jacobian.EXACT", 0)
-    found = told("tests.fedsim.explain.test_explain:hiding")
+    found = told(f"{HERE}:hiding")
     assert found.spectrum.sketched
     assert found.verdict.kind == "open"
     assert found.spectrum.rank == 16
@@ -140,7 +140,7 @@ def test_a_rank_that_a_projection_lacks_is_not_called_hidden(monkeypatch):
 
 def test_what_float32_does_not_tell_is_not_called_hidden(monkeypatch):
     monkeypatch.setattr("fedsim.explain.architecture.LARGE", 1)
-    found = told("tests.fedsim.explain.test_explain:hiding")
+    found = told(f"{HERE}:hiding")
     assert found.verdict.kind == "open"
     assert found.verdict.text == "at least 16 of 64 directions recoverable jointly"
     assert any(
@@ -191,7 +191,7 @@ def test_obstacles_of_a_protocol(local, count, names):
 
 
 def test_obstacles_of_a_model_name_the_layers():
-    found = {it.name: it.value for it in told("tests.fedsim.explain.test_explain:deep").obstacles}
+    found = {it.name: it.value for it in told(f"{HERE}:deep").obstacles}
     assert found["batch norm in training"] == "1 layer, first 1 = BatchNorm2d"
     assert found["dropout in training"] == "1 layer, first 3 = Dropout"
     assert found["pooling"] == "1 layer, first 4 = AvgPool2d"
