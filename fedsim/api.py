@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 
 import strategies
 from adversary.adaptive.labels import with_adaptive
-from fedsim.config import Config, Part
+from fedsim.config import Config, Engine, Part
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.core.rng import threads
 from fedsim.core.types import Leak, Measure
@@ -22,7 +22,8 @@ from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
 from fedsim.federation import engines
 from fedsim.federation.foreign_app import App, is_foreign, tell
 from fedsim.federation.grid import Execute, Job, SimulationGrid
-from fedsim.federation.server_app import Round, federate
+from fedsim.federation.progress import Round
+from fedsim.federation.server_app import federate
 from fedsim.report.run import write_report
 from fedsim.run.attack_round import attack_round
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients
@@ -78,7 +79,7 @@ def run(
     on_plan(plan)
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
-    with _started(plan.config) as execute:
+    with _started(plan.config.engine) as execute:
         return _go(plan, RunFolder.create(path, plan.config), execute, on_round)
 
 
@@ -106,7 +107,7 @@ def resume(
         )
     plan = prepare(folder.config)
     on_plan(plan)
-    with _started(plan.config) as execute:
+    with _started(plan.config.engine) as execute:
         return _go(plan, folder, execute, on_round)
 
 
@@ -226,21 +227,21 @@ def newest_unfinished() -> Path:
     Raises:
         ConfigError: There is none.
     """
-    found = []
+    unfinished = []
     for path in Path("runs").glob("*/config.toml"):
         try:
             folder = RunFolder(path.parent)
             with folder.locked():
                 done = max(folder.finished_rounds, default=-1)
                 if not folder.config.foreign and done < folder.config.federation.rounds:
-                    found.append((path.stat().st_mtime, path.parent))
+                    unfinished.append((path.stat().st_mtime, path.parent))
         except FedsimError:  # damaged, or still running
             continue
-    if not found:
+    if not unfinished:
         raise ConfigError(
             "--resume: must find an unfinished run under runs/, got none; name it with --out"
         )
-    return max(found)[1]
+    return max(unfinished)[1]
 
 
 def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Round], None]) -> Run:
@@ -259,11 +260,11 @@ def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Rou
 
 
 @contextmanager
-def _started(config: Config) -> Iterator[Execute]:
+def _started(engine: Engine) -> Iterator[Execute]:
     """Start the engine, before anything is written, with Flower's own log kept quiet."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    with threads(config.engine.threads), engines.start(config) as execute:
+    with threads(engine.threads), engines.start(engine) as execute:
         yield execute
 
 
@@ -274,7 +275,7 @@ def _rehearse(plan: Plan) -> None:
         ConfigError: It cannot aggregate that many uploads with its options.
     """
     federation = plan.config.federation
-    strategy = strategies.build(plan.config, ())
+    strategy = strategies.build(federation, lr=plan.config.local.lr, buffers=())
     zeros = to_record({"zeros": torch.zeros(2)})
 
     def answer(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:  # noqa: ARG001

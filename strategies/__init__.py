@@ -9,7 +9,8 @@ from typing import Any
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from fedsim.config import Config
+from fedsim.config import Federation
+from fedsim.config.federation import Secure
 from fedsim.core.catalog import find, with_extensions
 from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.rng import derive
@@ -47,17 +48,17 @@ __all__ = [
 ]
 
 
-def build(config: Config, buffers: Iterable[str]) -> Strategy:
+def build(federation: Federation, *, lr: float, buffers: Iterable[str]) -> Strategy:
     """Return the strategy that a config names, sampling exactly `per_round` clients.
 
     Args:
-        config: The run's config; `federation.options` go to the strategy.
+        federation: The section of the config; its `options` go to the strategy.
+        lr: Of FedSGD's step.
         buffers: Names in the model's state that are no parameters.
 
     Raises:
         ConfigError: The name or an option is unknown, or an option is out of range.
     """
-    federation = config.federation
     make = find(
         "federation.strategy", federation.strategy, with_extensions(STRATEGIES, "strategies")
     )
@@ -67,11 +68,11 @@ def build(config: Config, buffers: Iterable[str]) -> Strategy:
         "min_available_nodes": federation.clients,
     }
     if make is FedSGD:
-        fixed |= {"lr": config.local.lr, "buffers": tuple(buffers)}
-    known = option_names(make)
+        fixed |= {"lr": lr, "buffers": tuple(buffers)}
+    names = option_names(make)
     for name, value in federation.options.items():
-        if name not in known:
-            hint = nearest(name, known) if known else "there are no options"
+        if name not in names:
+            hint = nearest(name, names) if names else "there are no options"
             raise ConfigError(f"federation.options.{name}: must be a known key; {hint}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"federation.options.{name}: must be a number, got {value!r}")
@@ -87,15 +88,14 @@ def build(config: Config, buffers: Iterable[str]) -> Strategy:
     return strategy
 
 
-def secured(strategy: Strategy, config: Config) -> Strategy:
-    """Return the strategy as the server runs it: behind secure aggregation where it is asked for.
+def secured(strategy: Strategy, protocol: Secure | None, seed: int) -> Strategy:
+    """Return the strategy as the server runs it: behind secure aggregation, or as it is with None.
 
     All masks come from the run's seed, which every party of a simulation knows.
     """
-    asked = config.federation.secure_aggregation
-    if asked is None:
+    if protocol is None:
         return strategy
-    return SecureAggregation(strategy, secret=config.seed, **asked.model_dump())
+    return SecureAggregation(strategy, secret=seed, **protocol.model_dump())
 
 
 def option_names(make: Callable[..., Strategy]) -> list[str]:

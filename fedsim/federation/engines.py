@@ -3,22 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedsim.config import Config
+from fedsim.config import Engine
 from fedsim.federation.grid import Execute
 from fedsim.federation.inline import inline
 
 
 @contextmanager
-def start(config: Config) -> Iterator[Execute]:
+def start(engine: Engine) -> Iterator[Execute]:
     """Start the engine that a config names, and stop what was started.
 
     Raises:
         RunStopped: Ray cannot start or be reached.
     """
-    if config.engine.name == "inline":
+    if engine.name == "inline":
         yield inline
     else:
         from fedsim.federation.ray import ray_actors
 
-        with ray_actors(config.engine) as execute:
+        with ray_actors(engine) as execute:
             yield execute

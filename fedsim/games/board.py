@@ -63,7 +63,9 @@ def prepare(config: Config) -> Board:
         found = marks(asked, dataset, users="user" in asked.play)
         coded = encoding(asked, dataset)
     known = _known(config, dataset, federated.auxiliary)
-    overlap.check(replace(federated, auxiliary=known), config)
+    overlap.check(
+        replace(federated, auxiliary=known), allowed=config.auxiliary.overlap, seed=config.seed
+    )
     pools = [Pool(dataset.inputs[rows], dataset.labels[rows], found[rows], coded)
              for rows in (mine, known)]  # fmt: skip
     private, auxiliary = pools

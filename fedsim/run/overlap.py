@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from fedsim.config import Config
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.data import Federated
@@ -57,30 +56,31 @@ class Overlap:
         return self.surplus - 1 >= expected + SIGMAS * spread  # 1: counts are whole
 
 
-def check(federated: Federated, config: Config) -> None:
+def check(federated: Federated, *, allowed: float, seed: int) -> None:
     """Refuse an adversary whose records repeat the clients'.
 
-    Looks at `DRAWN` auxiliary rows, and at all where these are too many copies.
+    Looks at `DRAWN` auxiliary rows, and at all if these hold too many copies.
 
     Args:
         federated: The rows of both.
-        config: Its `auxiliary.overlap` is the share of rows that may be copies.
+        allowed: The share of rows that may be copies.
+        seed: The run's.
 
     Raises:
         ConfigError: More rows are copies than that share and natural neighbourhoods explain.
     """
-    known, allowed = federated.auxiliary, config.auxiliary.overlap
-    if not len(known):
+    rows = federated.auxiliary
+    if not len(rows):
         return
-    order = torch.randperm(len(known), generator=generator(config.seed, "overlap"))
-    if not measure(federated, known[order[:DRAWN]]).exceeds(allowed):
+    order = torch.randperm(len(rows), generator=generator(seed, "overlap"))
+    if not measure(federated, rows[order[:DRAWN]]).exceeds(allowed):
         return
-    found = measure(federated, known)
-    if found.exceeds(allowed):
+    copies = measure(federated, rows)
+    if copies.exceeds(allowed):
         raise ConfigError(
-            f"auxiliary: must hold other records than the clients, got {found.rows} of "
-            f"{found.total} rows that repeat one of theirs up to scale, shift and "
-            f"{found.distance:.1%} noise; take repeated rows out of the data, or allow more with "
+            f"auxiliary: must hold other records than the clients, got {copies.rows} of "
+            f"{copies.total} rows that repeat one of theirs up to scale, shift and "
+            f"{copies.distance:.1%} noise; take repeated rows out of the data, or allow more with "
             f"auxiliary.overlap, now {allowed}"
         )
 
@@ -129,10 +129,10 @@ def neighbours(
         auxiliary: Likewise.
         cells: So many cosines are in memory at once.
     """
-    theirs, squares = _directions(auxiliary), torch.tensor(REACH).square()
+    directions, squares = _directions(auxiliary), torch.tensor(REACH).square()
     width, shells = len(REACH), torch.zeros(len(auxiliary) * len(REACH), dtype=torch.int64)
     for block in private.split(max(1, cells // len(auxiliary))):
-        apart = 2 - 2 * theirs @ _directions(block).T
+        apart = 2 - 2 * directions @ _directions(block).T
         row, column = (apart <= squares[-1]).nonzero(as_tuple=True)
         shell = torch.bucketize(apart[row, column], squares)
         shells += torch.bincount(row * width + shell, minlength=len(shells))
@@ -145,5 +145,5 @@ def _directions(rows: Shaped[Tensor, "n *shape"]) -> Float[Tensor, "n features"]
     mean = flat.mean(dim=1, keepdim=True) if flat.shape[1] >= CENTRED else 0
     centred = flat - mean
     length = centred.norm(dim=1, keepdim=True)
-    seen = length > FLAT * flat.norm(dim=1, keepdim=True)
-    return torch.where(seen, centred / length, 0.0)
+    contrasted = length > FLAT * flat.norm(dim=1, keepdim=True)
+    return torch.where(contrasted, centred / length, 0.0)

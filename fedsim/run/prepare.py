@@ -67,7 +67,7 @@ def prepare(config: Config) -> Plan:
     federated = data.federate(config)
     sizes = [len(rows) for rows in federated.clients]
     check_sums(config.federation, max(sizes))
-    overlap.check(federated, config)
+    overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     dataset = federated.dataset
     model = models.build(config, dataset.input_shape, dataset.num_classes)
     _check_counters(config.federation, model)
@@ -87,7 +87,7 @@ def prepare(config: Config) -> Plan:
         config=config,
         federated=federated,
         model=model,
-        strategy=strategies.build(config, buffers),
+        strategy=strategies.build(config.federation, lr=config.local.lr, buffers=buffers),
         defense=defense,
         auxiliary=auxiliary,
         attacks=attacks,

@@ -23,7 +23,8 @@ def _no_search_for_garbage(monkeypatch):
 
 def strategy_of(name):
     options = {"clients": 7, "strategy": name, "options": OPTIONS.get(name, {})}
-    return strategies.build(small_config(federation=options), [])
+    config = small_config(federation=options)
+    return strategies.build(config.federation, lr=config.local.lr, buffers=[])
 
 
 def rounds(strategy, numbers, arrays):

@@ -128,7 +128,7 @@ def test_sampling_depends_on_the_seed_and_round_alone():
 
     def sampled(grid_seed, round_):
         grid = OrderedGrid(Shuffled(8, number, grid_seed), 8)
-        strategy = strategies.build(config, [])
+        strategy = strategies.build(config.federation, lr=config.local.lr, buffers=[])
         arrays = to_record({"w": torch.zeros(1)})
         with strategies.sampling(config.seed, round_):
             messages = strategy.configure_train(round_, arrays, ConfigRecord(), grid)

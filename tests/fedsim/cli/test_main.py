@@ -11,7 +11,7 @@ from fedsim.cli import listing
 from fedsim.cli import main as cli
 from fedsim.cli.tables import best_of, columns_that_fit
 from fedsim.config import dump
-from fedsim.federation.server_app import Round
+from fedsim.federation.progress import Round
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 

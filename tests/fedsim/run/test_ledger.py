@@ -4,7 +4,7 @@ import pytest
 from fedsim import api
 from fedsim.core.errors import BadRecording
 from fedsim.core.types import Leak, Measure
-from fedsim.federation.server_app import _told
+from fedsim.federation.progress import summary
 from fedsim.report.data import curve_of
 from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, over_clients, read_table, write_table
 
@@ -42,9 +42,9 @@ def test_a_reports_curve_counts_no_client_twice():
 
 
 def test_the_line_of_a_round_counts_no_client_twice():
-    told = _told(1, [Measure(1, "test", "accuracy", 0.5)], ROWS[:4], [], 0.0)
+    told = summary(1, [Measure(1, "test", "accuracy", 0.5)], ROWS[:4], [], 0.0)
     assert told.leakage["a"] == pytest.approx((0.7, 0.5))
-    assert _told(1, [], ROWS[4:5], [], 0.0).leakage["b"] == pytest.approx((0.3, 0.5))
+    assert summary(1, [], ROWS[4:5], [], 0.0).leakage["b"] == pytest.approx((0.3, 0.5))
 
 
 def test_a_ledger_of_an_earlier_version_has_no_ceilings(tmp_path):

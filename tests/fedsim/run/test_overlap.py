@@ -43,6 +43,10 @@ SHIFTED = {
 }
 
 
+def check(federated, run):
+    overlap.check(federated, allowed=run.auxiliary.overlap, seed=run.seed)
+
+
 def planted(dataset, count, make=lambda rows: rows):
     """Return a federation whose first auxiliary rows are copies of as many private rows."""
     order = torch.randperm(len(dataset.labels), generator=generator(0, "planted"))
@@ -68,41 +72,41 @@ def test_copies_of_digits_are_counted_and_refused(kind):
     found = measure(federated, federated.auxiliary)
     assert (found.rows, found.total, found.surplus) == (20, 143, 20)
     with pytest.raises(ConfigError, match=r"^auxiliary: must .* got 20 of 143 rows that repeat"):
-        overlap.check(federated, small_config())
-    overlap.check(federated, small_config(auxiliary={"overlap": 0.2}))
+        check(federated, small_config())
+    check(federated, small_config(auxiliary={"overlap": 0.2}))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_natural_digits_pass_even_where_none_may_be_a_copy(share):
     for seed in range(3):
         told = small_config(seed=seed, data={}, auxiliary={"share": share, "overlap": 0.0})
-        overlap.check(data.federate(told), told)
+        check(data.federate(told), told)
 
 
 def test_one_copy_is_refused_where_none_is_allowed():
     federated = planted(DIGITS, 1, COPIES["5 %"])
-    overlap.check(federated, small_config())
+    check(federated, small_config())
     with pytest.raises(ConfigError, match="got 1 of 143 rows"):
-        overlap.check(federated, small_config(auxiliary={"overlap": 0.0}))
+        check(federated, small_config(auxiliary={"overlap": 0.0}))
 
 
 def test_nobody_without_auxiliary_data_is_looked_at(monkeypatch):
     monkeypatch.setattr(overlap, "measure", lambda *_: pytest.fail("there is nothing to measure"))
     told = small_config(auxiliary={"share": 0.0})
-    overlap.check(data.federate(told), told)
+    check(data.federate(told), told)
 
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_copies_of_census_records_are_refused_and_natural_twins_are_not(kind):
     plain = planted(adult(), 0)
-    overlap.check(plain, small_config())
+    check(plain, small_config())
     count = 1000  # 5 % of noise hides it among natural neighbours until these are a third
     federated = planted(adult(), count, COPIES[kind])
     found = measure(federated, federated.auxiliary)
     rest = measure_at(plain, plain.auxiliary[count:], found.distance)
     assert found.rows == count + rest
     with pytest.raises(ConfigError, match=f"got {found.rows} of 3016 rows that repeat"):
-        overlap.check(federated, small_config())
+        check(federated, small_config())
 
 
 def measure_at(federated, auxiliary, distance):
@@ -115,8 +119,8 @@ def measure_at(federated, auxiliary, distance):
 def test_census_records_without_their_weight_coincide_and_are_refused():
     plain = planted(adult(without="fnlwgt"), 0)
     with pytest.raises(ConfigError, match=r"of 3016 rows .* 0.4% noise"):
-        overlap.check(plain, small_config())
-    overlap.check(plain, small_config(auxiliary={"overlap": 0.3}))
+        check(plain, small_config())
+    check(plain, small_config(auxiliary={"overlap": 0.3}))
 
 
 def test_blocks_and_the_slow_way_give_the_same_counts():
@@ -151,7 +155,7 @@ def test_natural_rows_of_few_dimensions_are_not_refused(features, seed):
     inputs = torch.randn(1500, features, generator=generator(seed, "natural"))
     labels = torch.zeros(1500, dtype=torch.int64)
     dataset = Dataset(inputs, labels, inputs, labels, 2)
-    overlap.check(planted(dataset, 0), small_config())
+    check(planted(dataset, 0), small_config())
 
 
 def test_rows_without_contrast_are_no_copies_of_each_other():
@@ -169,10 +173,10 @@ def test_many_rows_are_drawn_first_and_counted_where_these_repeat(monkeypatch):
         return found(federated, auxiliary)
 
     monkeypatch.setattr(overlap, "measure", counted)
-    overlap.check(planted(DIGITS, 0), small_config())
+    check(planted(DIGITS, 0), small_config())
     assert looked_at == [60]
     with pytest.raises(ConfigError, match="got 100 of 143"):
-        overlap.check(planted(DIGITS, 100), small_config())
+        check(planted(DIGITS, 100), small_config())
     assert looked_at == [60, 60, 143]
 
 

@@ -1,0 +1,270 @@
+"""What a client does with a train message: train, defend, upload. Flower is not in it.
+
+A `Task` holds all that the answer depends on, and a `Response` all that comes of it: nothing is
+read from disk, written, or remembered in between. The Flower shell around it is
+`fedsim.federation.client_app`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clients import carried
+from clients.fidelity import fidelity
+from clients.operator import Operator, Refused, Site
+from clients.train import train
+from defenses import Defense, defend
+from defenses.defense import Batches
+from defenses.promise import Relation
+from fedsim.core.errors import one_line
+from fedsim.core.params import cast_like, subtract
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import LocalTraining, Params
+
+COINS = "coins"  # of a client's canaries, in its ground truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a client is asked to do, and what it remembers.
+
+    Attributes:
+        site: The run at this client, as its operator allows it.
+        operator: The node's own settings.
+        sent: The global state, buffers included.
+        round: Number of the round, from 1.
+        proximal_mu: Weight of FedProx's proximal term.
+        memory: What the client's defenses remember; None before its first round.
+        coins: Coins of its canaries; None before they are tossed.
+        with_truth: Whether the ground truth is asked for.
+    """
+
+    site: Site
+    operator: Operator
+    sent: dict[str, Tensor]
+    round: int
+    proximal_mu: float = 0.0
+    memory: dict[str, Tensor] | None = None
+    coins: Tensor | None = None
+    with_truth: bool = False
+
+    @property
+    def client(self) -> str:
+        """The client's number."""
+        return self.operator.client
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What comes of a task.
+
+    Attributes:
+        upload: The defended state or gradient, buffers included.
+        num_examples: What the upload weighs in the mean.
+        memory: What the defenses remember now; empty if they remember nothing.
+        coins: Coins of its canaries; None if it carries none.
+        truth: Labels and rows used, and coins; empty unless it was asked for.
+        fidelity: How far the upload is from the undefended one, by metric; stands with the truth.
+    """
+
+    upload: dict[str, Tensor]
+    num_examples: int
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    coins: Tensor | None = None
+    truth: Mapping[str, Tensor] = field(default_factory=dict)
+    fidelity: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Examples:
+    """A client's examples, its canary records after them.
+
+    Attributes:
+        rows: Rows of the training set that are the client's.
+        batches: How a defense, or records that are absent, change the batches.
+    """
+
+    rows: Tensor
+    inputs: Tensor
+    labels: Tensor
+    batches: Batches | None
+
+
+def respond(task: Task) -> Response:
+    """Train on a client's examples, and defend what is uploaded.
+
+    Equal tasks give equal responses, but for the coins of an operator who sets no seed.
+
+    Raises:
+        Refused: The operator does not let the run have an upload: a privacy budget is spent, or
+            the client has no data in this run.
+    """
+    config, defense = task.site.config, task.site.defense
+    local = config.local_training(task.proximal_mu)
+    relation, coins = _canary(task)
+    examples = _examples(task, relation, coins)
+    memory = _spent(task, local, len(examples.labels))
+    if relation is carried.UPDATE:
+        trained, used = _canary_update(task, coins), examples.labels.new_zeros(0)
+    else:
+        trained, used = _trained(task, examples, local, defense)
+    upload, memory, update = _defended(task, trained, memory)
+    truth: dict[str, Tensor] = {}
+    cost: dict[str, float] = {}
+    if task.with_truth:
+        truth = _truth(task, examples, used)
+        if relation:
+            truth[COINS] = coins.to(torch.uint8)
+        if config.defense and relation is not carried.UPDATE:
+            cost = _cost(task, examples, local, trained, update)
+    return Response(
+        upload=upload,
+        num_examples=_num_examples(task, local, len(examples.labels), len(used), relation),
+        memory=memory,
+        coins=coins if relation else None,
+        truth=truth,
+        fidelity=cost,
+    )
+
+
+def _canary(task: Task) -> tuple[Relation | None, Tensor]:
+    """Return what this client carries in an audited run, and its coins: the same in every round."""
+    config, defense, operator = task.site.config, task.site.defense, task.operator
+    relation = None
+    if operator.consents:
+        relation = carried.relation_of(config.audit, defense, task.client)
+    if relation is None:
+        return None, torch.zeros(0, dtype=torch.bool)
+    if task.coins is not None:
+        return relation, task.coins.bool()
+    count = carried.num_coins(config.audit, defense, task.client)
+    return relation, carried.tossed(count, operator.coins(config.seed, "canary coin", task.client))
+
+
+def _examples(task: Task, relation: Relation | None, coins: Tensor) -> _Examples:
+    """Return what the client trains on."""
+    dataset, rows = task.site.federated.dataset, task.site.rows(task.client)
+    inputs, labels = dataset.inputs[rows], dataset.labels[rows]
+    batches = task.site.defense.batches
+    if relation is carried.RECORD:
+        seed, classes = task.site.config.seed, dataset.num_classes
+        inputs, labels = carried.beside(inputs, labels, classes, len(coins), seed, task.client)
+        batches = carried.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
+    return _Examples(rows=rows, inputs=inputs, labels=labels, batches=batches)
+
+
+def _spent(task: Task, local: LocalTraining, num_examples: int) -> dict[str, Tensor]:
+    """Return what the client's defenses remember, this round counted.
+
+    Raises:
+        Refused: A privacy budget is spent.
+    """
+    defense, memory = task.site.defense, task.memory
+    if memory is None:
+        memory = defense.init({name: task.sent[name] for name in task.site.trainable})
+    try:
+        return defense.spend(memory, local, num_examples)
+    except ValueError as error:
+        raise Refused(one_line(error)) from None
+
+
+def _canary_update(task: Task, coins: Tensor) -> dict[str, Tensor]:
+    """Return the canary that goes through the defenses in place of a trained state."""
+    return carried.uploaded(
+        cast_like(task.sent, task.site.model.state_dict()),
+        task.site.trainable,
+        task.site.config,
+        client=task.client,
+        round_=task.round,
+        coin=bool(coins),
+    )
+
+
+def _trained(
+    task: Task, examples: _Examples, local: LocalTraining, defense: Defense | None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Train with a defense, or without defense and canaries.
+
+    Returns:
+        What to defend and upload, and the place of every example used, one entry per use.
+    """
+    seed, names = task.site.config.seed, ("train", task.client, task.round)
+    order = generator(seed, *names)
+    if defense and (defense.gradient is not None or defense.batches is not None):
+        # These coins hide what the order of the batches does not.
+        order = task.operator.coins(seed, *names)
+    count = len(examples.labels) if defense else len(examples.rows)
+    with global_stream(seed, *names, "dropout"):
+        return train(
+            task.site.model,
+            task.sent,
+            examples.inputs[:count],
+            examples.labels[:count],
+            local,
+            generator=order,
+            gradient=defense and defense.gradient,
+            batches=examples.batches if defense else None,
+        )
+
+
+def _defended(
+    task: Task, trained: dict[str, Tensor], memory: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Return the upload, what the defenses remember after it, and the defended update in it."""
+    config = task.site.config
+    if not config.defense:
+        return trained, {}, {}
+    return defend(
+        task.site.defense,
+        trained,
+        task.sent,
+        task.site.trainable,
+        memory,
+        generator=task.operator.coins(config.seed, "defense", task.client, task.round),
+        upload=config.local_training().upload,
+    )
+
+
+def _truth(task: Task, examples: _Examples, used: Tensor) -> dict[str, Tensor]:
+    """Return the labels and rows used; rows of a folder of the client's own mean nothing here."""
+    places = used.new_zeros(0) if task.site.own_data else used
+    rows = examples.rows[places[places < len(examples.rows)]]
+    return {"labels": examples.labels[used], "indices": rows}
+
+
+def _cost(
+    task: Task,
+    examples: _Examples,
+    local: LocalTraining,
+    trained: dict[str, Tensor],
+    update: dict[str, Tensor],
+) -> dict[str, float]:
+    """Return how far the upload is from what the client would have uploaded undefended."""
+    plain = trained
+    if task.site.defense.gradient is not None:
+        plain, _ = _trained(task, examples, local, None)
+    return fidelity(update, _update(plain, task.sent, task.site.trainable, local))
+
+
+def _update(
+    trained: Params, sent: Params, names: tuple[str, ...], local: LocalTraining
+) -> dict[str, Tensor]:
+    parameters = {name: trained[name] for name in names}
+    return parameters if local.upload == "gradient" else subtract(parameters, sent)
+
+
+def _num_examples(
+    task: Task, local: LocalTraining, size: int, used: int, relation: Relation | None
+) -> int:
+    """Return what an upload weighs.
+
+    Weights weigh as much as the client; a gradient as much as its batch, or as the batch is
+    expected to be if a defense keeps its size secret.
+    """
+    if local.upload == "weights":
+        return size
+    if relation or task.site.defense.batches is not None:
+        return min(local.batch_size, size)
+    return used

@@ -1,0 +1,100 @@
+"""What there is to say of a finished round: its measures, and one line for the eyes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from clients.train import load
+from fedsim.core.types import Leak, Measure, Params
+from fedsim.run.prepare import Plan
+from strategies import Recording
+
+Failures = Sequence[tuple[str, str]]
+"""Client and reason."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What there is to say of a finished round; means are over its clients.
+
+    Attributes:
+        leakage: Attack → (mean value, mean blind value) of its family's first metric.
+        failures: Client and reason.
+    """
+
+    number: int
+    accuracy: float | None
+    leakage: Mapping[str, tuple[float, float]]
+    failures: Failures
+    seconds: float
+
+
+def summary(
+    round_: int,
+    measures: Sequence[Measure],
+    leaks: Sequence[Leak],
+    failures: Failures,
+    seconds: float,
+) -> Round:
+    """Sum a round up for the eyes."""
+    accuracy = next((m.value for m in measures if m.metric == "accuracy"), None)
+    by_attack: dict[str, list[Leak]] = {}
+    for leak in leaks:
+        rows = by_attack.setdefault(leak.attack, [])
+        if leak.value is not None and (not rows or _alike(rows[0], leak)):
+            rows.append(leak)
+    means = {
+        attack: (
+            sum(row.value or 0.0 for row in rows) / len(rows),
+            sum(row.blind or 0.0 for row in rows) / len(rows),
+        )
+        for attack, rows in by_attack.items()
+        if rows
+    }
+    return Round(round_, accuracy, means, tuple(failures), seconds)
+
+
+def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
+    """Measure the global model on the test set, in rounds that are due."""
+    if not plan.config.federation.is_evaluated(round_):
+        return []
+    dataset, model = plan.federated.dataset, plan.model
+    load(model, params)
+    model.eval()
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        batches = zip(dataset.test_inputs.split(500), dataset.test_labels.split(500), strict=True)
+        for inputs, labels in batches:
+            logits = model(inputs)
+            right += int((logits.argmax(dim=1) == labels).sum())
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+    count = len(dataset.test_labels)
+    return [
+        Measure(round_, "test", "accuracy", right / count),
+        Measure(round_, "test", "loss", loss / count),
+    ]
+
+
+def costs(round_: int, recording: Recording, train_seconds: float) -> list[Measure]:
+    """Return each upload's norm, who is in a sum, who failed, and the seconds of training."""
+    norms = recording.norms
+    return [
+        *(Measure(round_, "client", "update_norm", value, name) for name, value in norms.items()),
+        *(
+            Measure(round_, "client", "summed", 1.0, name)
+            for name in recording.members
+            if name not in norms
+        ),
+        *(
+            Measure(round_, "client", "failed", 1.0, name, reason)
+            for name, reason in recording.failures
+        ),
+        Measure(round_, "server", "train_seconds", train_seconds),
+    ]
+
+
+def _alike(left: Leak, right: Leak) -> bool:
+    """Return whether a mean may be taken of both: of one metric, and both pooled or neither."""
+    return left.metric == right.metric and (left.client is None) == (right.client is None)
