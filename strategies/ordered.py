@@ -1,5 +1,6 @@
 """An order for Flower's nodes, so that a run depends on its seed and on nothing else."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,37 +8,42 @@ from typing import Any
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.superlink.grid import http_grid
 
 from fedsim.core.errors import RunStopped
+from fedsim.core.pieces import MissingPiece
 from fedsim.core.wire import CONFIG
 from strategies.around import AroundGrid
+from strategies.flower_private import GRID
 
 BACKOFF = 2.0  # seconds at most between two looks for an array
 
 
 @contextmanager
-def _arriving_within(seconds: float | None) -> Iterator[None]:
+def _arriving_within(http: Any, seconds: float | None) -> Iterator[None]:
     """Give up on a reply whose arrays do not come in time.
 
     A node that dies while it sends them has announced its reply already, and Flower's grid then
     waits for the rest whatever the timeout: for minutes, or hours if the node sends one now and
     then.
+
+    Args:
+        http: Flower's module of that grid; None if it has other parts than are needed.
+        seconds: From now on; None to wait as Flower does.
     """
-    if seconds is None:
+    if http is None or seconds is None:
         yield
         return
-    pull, deadline = http_grid.pull_objects, time.monotonic() + seconds
+    pull, deadline = http.pull_objects, time.monotonic() + seconds
 
     def bounded(*args: Any, **options: Any) -> dict[str, bytes]:
         left = max(0.0, deadline - time.monotonic())
         return pull(*args, **{**options, "max_time": left, "backoff_cap": BACKOFF})
 
-    http_grid.pull_objects = bounded
+    http.pull_objects = bounded
     try:
         yield
     finally:
-        http_grid.pull_objects = pull
+        http.pull_objects = pull
 
 
 class OrderedGrid(AroundGrid):
@@ -55,6 +61,12 @@ class OrderedGrid(AroundGrid):
 
     def __init__(self, grid: Grid, num_clients: int, *, timeout: float = 600.0) -> None:
         self.grid = grid
+        try:
+            GRID.check()
+            self._http = GRID.module("HttpGrid")
+        except MissingPiece as error:  # without deadlines, everything else works
+            self._http = None
+            logging.getLogger("flwr").warning("%s", error)
         self._number = self._ask(num_clients, time.monotonic() + timeout)
 
     def client_of(self, node_id: int) -> str:
@@ -74,7 +86,7 @@ class OrderedGrid(AroundGrid):
     ) -> Iterable[Message]:
         """Return the replies by the client number of the message they answer."""
         sent = list(messages)
-        with _arriving_within(timeout):
+        with _arriving_within(self._http, timeout):
             replies = list(self.grid.send_and_receive(sent, timeout=timeout))
         replies += self._behind(sent, replies)
         place = {message.metadata.message_id: i for i, message in enumerate(sent)}
@@ -88,11 +100,11 @@ class OrderedGrid(AroundGrid):
 
         Flower's grid takes one after another, and does not look again once the time is over.
         """
-        if not isinstance(self.grid, http_grid.HttpGrid):
+        if self._http is None or not isinstance(self.grid, self._http.HttpGrid):
             return []
         answered = {reply.metadata.reply_to_message_id for reply in replies}
         left = {message.metadata.message_id for message in sent} - answered - {""}
-        with _arriving_within(0.0):
+        with _arriving_within(self._http, 0.0):
             return list(self.grid.pull_messages(left)) if left else []
 
     def _ask(self, num_clients: int, deadline: float) -> dict[int, int]:

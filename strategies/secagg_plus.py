@@ -5,10 +5,9 @@ SecAgg and SecAgg+ are in Flower's legacy stack only (`SecAggWorkflow`, `SecAggP
 the messages that pass: here the masked uploads are summed, the masks taken off with the shares that
 clients hand out for it, and the mean of the cohort written on tape.
 
-All of Flower that is not public and belongs to that protocol is imported here. Two things an
-auditor should know of flwr 1.41, which this recorder makes no use of: every mask is drawn from a
-seed that `pseudo_rand_gen` folds to 32 bits, and each client's number of examples and metrics
-travel in clear beside its masked upload.
+Two things an auditor should know of flwr 1.41, which this recorder makes no use of: every mask is
+drawn from a seed that `pseudo_rand_gen` folds to 32 bits, and each client's number of examples and
+metrics travel in clear beside its masked upload.
 """
 
 import logging
@@ -20,18 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, Message
-from flwr.common import bytes_to_ndarray
-from flwr.common.secure_aggregation.crypto.shamir import combine_shares
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
-from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
-from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from flwr.serverapp import Grid
-from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.errors import ConfigError, one_line
 from strategies.around import AroundGrid
+from strategies.flower_private import SECAGG
 from strategies.tape import Tape, cohort_name, in_order
 
 Arrays = list[NDArray[Any]]
@@ -73,6 +67,7 @@ class SecAggPlusRecording(AroundGrid):
     Raises:
         ConfigError: The tape is of some clients only; or, before anybody trains in the first round,
             there are not as many names as arrays.
+        MissingPiece: This version of Flower has another protocol.
     """
 
     def __init__(
@@ -83,6 +78,9 @@ class SecAggPlusRecording(AroundGrid):
         names: Sequence[str],
         client_of: Callable[[int], str] = str,
     ) -> None:
+        SECAGG.check()
+        self._stages = SECAGG.get("Stage")
+        self._key = SECAGG.get("Key")
         self.grid = grid
         self.tape = tape if isinstance(tape, Tape) else Tape(tape)
         if self.tape.record.clients is not None:
@@ -110,12 +108,12 @@ class SecAggPlusRecording(AroundGrid):
 
     def _before(self, stage: str, messages: Sequence[Message]) -> None:
         """Read what is sent; clients in this process take parts out of it."""
-        if stage == Stage.SETUP:
+        if stage == self._stages.SETUP:
             self._round = _Round(dict(_configs(messages[0])))
-        if self._round is None or stage != Stage.COLLECT_MASKED_VECTORS:
+        if self._round is None or stage != self._stages.COLLECT_MASKED_VECTORS:
             return
         for message in messages:
-            sources = _configs(message)[Key.SOURCE_LIST]
+            sources = _configs(message)[self._key.SOURCE_LIST]
             self._round.sources[message.metadata.dst_node_id] = list(sources)  # type: ignore[arg-type]
         arrays = next(iter(messages[0].content.array_records.values()))
         if len(arrays) != len(self.names):
@@ -125,82 +123,88 @@ class SecAggPlusRecording(AroundGrid):
         self._round.sent = [array.numpy() for array in arrays.values()]
 
     def _after(
-        self, stage: str, seen: _Round, replies: Sequence[Message], sent: Sequence[Message]
+        self, stage: str, passed: _Round, replies: Sequence[Message], sent: Sequence[Message]
     ) -> None:
+        decode = SECAGG.get("bytes_to_ndarray")
         for reply in replies:
-            told: Any = _configs(reply)
-            if stage == Stage.SETUP:
-                seen.keys[reply.metadata.src_node_id] = told[Key.PUBLIC_KEY_1]
-            elif stage == Stage.COLLECT_MASKED_VECTORS:
-                vector = [bytes_to_ndarray(data) for data in told[Key.MASKED_PARAMETERS]]
-                seen.masked = _sum(seen.masked, vector) if seen.masked else vector
-                seen.uploaded.append(reply.metadata.src_node_id)
-        if stage == Stage.UNMASK:
+            values: Any = _configs(reply)
+            if stage == self._stages.SETUP:
+                passed.keys[reply.metadata.src_node_id] = values[self._key.PUBLIC_KEY_1]
+            elif stage == self._stages.COLLECT_MASKED_VECTORS:
+                vector = [decode(data) for data in values[self._key.MASKED_PARAMETERS]]
+                passed.masked = _sum(passed.masked, vector) if passed.masked else vector
+                passed.uploaded.append(reply.metadata.src_node_id)
+        if stage == self._stages.UNMASK:
             self._round = None
-            self._write(int(sent[0].metadata.group_id), seen, replies)
+            self._write(int(sent[0].metadata.group_id), passed, replies)
 
-    def _write(self, round_: int, seen: _Round, replies: Sequence[Message]) -> None:
+    def _write(self, round_: int, passed: _Round, replies: Sequence[Message]) -> None:
         """Take the masks off and write the round, or say why it cannot be."""
         if not self.tape.keeps(round_):
             return
         try:
-            mean, num_examples = _mean(seen, _secrets(replies, int(seen.facts[Key.THRESHOLD])))
+            threshold = int(passed.facts[self._key.THRESHOLD])
+            mean, num_examples = _mean(passed, _secrets(replies, threshold))
         except ValueError as error:
             logging.getLogger("flwr").warning("round %d: not on tape (%s)", round_, one_line(error))
             return
-        members = in_order(self.client_of(node) for node in seen.uploaded)
-        self.tape.write_sent(round_, self._named(seen.sent))
+        members = in_order(self.client_of(node) for node in passed.uploaded)
+        self.tape.write_sent(round_, self._named(passed.sent))
         self.tape.write_upload(
             round_, cohort_name(members), self._named(mean), num_examples, "weights", members
         )
 
     def _named(self, arrays: Arrays) -> dict[str, Tensor]:
-        both = zip(self.names, arrays, strict=True)
-        return {name: torch.from_numpy(np.array(array)) for name, array in both}
+        pairs = zip(self.names, arrays, strict=True)
+        return {name: torch.from_numpy(np.array(array)) for name, array in pairs}
 
 
-def _mean(seen: _Round, secrets: Mapping[int, bytes]) -> tuple[Arrays, int]:
+def _mean(passed: _Round, secrets: Mapping[int, bytes]) -> tuple[Arrays, int]:
     """Return the weighted mean of the uploads, and the sum of their numbers of examples.
 
     Raises:
         ValueError: A mask cannot be taken off, or the weights are all 0.
     """
-    told, shapes = seen.facts, [array.shape for array in seen.masked]
-    modulus, target = int(told[Key.MOD_RANGE]), int(told[Key.TARGET_RANGE])
-    uploaded, total = set(seen.uploaded), seen.masked
+    key, facts, draw = SECAGG.get("Key"), passed.facts, SECAGG.get("pseudo_rand_gen")
+    shapes = [array.shape for array in passed.masked]
+    modulus, target = int(facts[key.MOD_RANGE]), int(facts[key.TARGET_RANGE])
+    uploaded, total = set(passed.uploaded), passed.masked
 
     def secret_of(node: int) -> bytes:
         if node not in secrets:
             raise ValueError(f"shares: must suffice for node {node}, got fewer")
         return secrets[node]
 
-    for node in seen.uploaded:
-        total = _sum(total, pseudo_rand_gen(secret_of(node), modulus, shapes), -1)
-        for gone in (other for other in seen.sources[node] if other not in uploaded):
-            private = bytes_to_private_key(secret_of(gone))
-            shared = generate_shared_key(private, bytes_to_public_key(seen.keys[node]))
-            mask = pseudo_rand_gen(shared, modulus, shapes)
+    for node in passed.uploaded:
+        total = _sum(total, draw(secret_of(node), modulus, shapes), -1)
+        for gone in (other for other in passed.sources[node] if other not in uploaded):
+            mask = draw(_shared(secret_of(gone), passed.keys[node]), modulus, shapes)
             total = _sum(total, mask, -1 if node > gone else 1)
     weight, *numbers = (array & (modulus - 1) for array in total)
     if (ratio := int(weight[0])) < 1:
         raise ValueError(f"num_examples: must add up to more than 0, got {ratio}")
-    clip = float(told[Key.CLIPPING_RANGE])
-    count = len(seen.uploaded)
+    clip = float(facts[key.CLIPPING_RANGE])
+    count = len(passed.uploaded)
     # Each client adds clip to every entry, to have no negative numbers.
     means = [(array * (2 * clip / target) - count * clip) * (target / ratio) for array in numbers]
-    return means, round(ratio / target * float(told[Key.MAX_WEIGHT]))
+    return means, round(ratio / target * float(facts[key.MAX_WEIGHT]))
+
+
+def _shared(secret: bytes, public: bytes) -> bytes:
+    """Return the seed of a pairwise mask, from one node's secret and the other's public key."""
+    private = SECAGG.get("private_key")(secret)
+    return SECAGG.get("generate_shared_key")(private, SECAGG.get("public_key")(public))
 
 
 def _secrets(replies: Sequence[Message], threshold: int) -> dict[int, bytes]:
     """Return each node's secret that enough shares were handed out of."""
+    key, combine = SECAGG.get("Key"), SECAGG.get("combine_shares")
     shares: dict[int, list[bytes]] = {}
     for reply in replies:
-        told: Any = _configs(reply)
-        for node, share in zip(told[Key.NODE_ID_LIST], told[Key.SHARE_LIST], strict=True):
+        values: Any = _configs(reply)
+        for node, share in zip(values[key.NODE_ID_LIST], values[key.SHARE_LIST], strict=True):
             shares.setdefault(node, []).append(share)
-    return {
-        node: combine_shares(parts) for node, parts in shares.items() if len(parts) >= threshold
-    }
+    return {node: combine(parts) for node, parts in shares.items() if len(parts) >= threshold}
 
 
 def _sum(left: Arrays, right: Arrays, sign: int = 1) -> Arrays:
@@ -209,10 +213,10 @@ def _sum(left: Arrays, right: Arrays, sign: int = 1) -> Arrays:
 
 def _stage(messages: Sequence[Message]) -> str | None:
     """Return the protocol's stage that messages are of; None where they are of none."""
-    if not messages or RECORD_KEY_CONFIGS not in messages[0].content.config_records:
+    if not messages or SECAGG.get("RECORD_KEY_CONFIGS") not in messages[0].content.config_records:
         return None
-    return str(_configs(messages[0])[Key.STAGE])
+    return str(_configs(messages[0])[SECAGG.get("Key").STAGE])
 
 
 def _configs(message: Message) -> ConfigRecord:
-    return message.content.config_records[RECORD_KEY_CONFIGS]
+    return message.content.config_records[SECAGG.get("RECORD_KEY_CONFIGS")]

@@ -1,4 +1,4 @@
-"""Flower's SuperLink and SuperNode with two doors shut; all that is not public in Flower is here.
+"""Flower's SuperLink and SuperNode with two doors shut.
 
     python -m fedsim.deploy.doors superlink --nodes FOLDER ARGUMENTS OF flower-superlink
     python -m fedsim.deploy.doors supernode --code own ARGUMENTS OF flower-supernode
@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from fedsim.core.pieces import MissingPiece
+from fedsim.deploy.flower_private import BUNDLES, KEYS, LINK, NODE
 
 OPEN = ("/v1/fleet/", "/health")  # what other machines may ask; nodes sign each request
 OWN_APP = "fedsim.federation.client_app:app"
@@ -61,8 +64,9 @@ def superlink(nodes: Path) -> None:
     Args:
         nodes: Folder of the public keys that may connect, one file `NAME.pub` each.
     """
-    from flwr.superlink import extensions
-    from flwr.superlink.cli import flower_superlink
+    LINK.check()  # a door that Flower no longer asks about would stand open
+    KEYS.check()
+    extensions = LINK.module("get_middleware")
     from starlette.middleware import Middleware
 
     keys = read_keys(nodes)
@@ -75,7 +79,7 @@ def superlink(nodes: Path) -> None:
     os.environ.pop("FORWARDED_ALLOW_IPS", None)  # nobody may say where he comes from
     extensions.get_middleware = lambda: (Middleware(OnlyNodes),)
     extensions.get_lifespan_contexts = lambda: (registered,)
-    flower_superlink()
+    LINK.get("flower_superlink")()
 
 
 def read_keys(nodes: Path) -> dict[bytes, str]:
@@ -85,32 +89,28 @@ def read_keys(nodes: Path) -> dict[bytes, str]:
         ValueError: A file holds no public key on an elliptic curve.
     """
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-    keys = {}
+    encode, keys = KEYS.get("public_key_to_bytes"), {}
     for path in sorted(nodes.glob("*.pub")):
         key = load_ssh_public_key(path.read_bytes())
         if not isinstance(key, EllipticCurvePublicKey):
             raise ValueError(f"{path}: must be a public key on an elliptic curve")
-        keys[public_key_to_bytes(key)] = path.stem
+        keys[encode(key)] = path.stem
     return keys
 
 
 def register(state: Any, keys: dict[bytes, str]) -> None:
     """Register the keys that are new, and take out the nodes whose key is no longer there."""
-    from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-
-    known = set()
+    account, name_of_account = KEYS.get("ACCOUNT_ID"), KEYS.get("ACCOUNT_NAME")
+    heartbeat, registered = KEYS.get("HEARTBEAT"), set()
     for info in state.get_node_info():
         if info.public_key in keys or info.status == "unregistered":
-            known.add(info.public_key)
+            registered.add(info.public_key)
         else:
-            state.delete_node(NOOP_FLWR_AID, info.node_id)
+            state.delete_node(account, info.node_id)
     for key, name in keys.items():
-        if key not in known:
-            state.create_node(
-                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, HEARTBEAT_DEFAULT_INTERVAL, name=name
-            )
+        if key not in registered:
+            state.create_node(account, name_of_account, key, heartbeat, name=name)
 
 
 def supernode(*, own_code: bool) -> None:
@@ -119,12 +119,12 @@ def supernode(*, own_code: bool) -> None:
     Args:
         own_code: Refuse runs that bring code along.
     """
-    from flwr.supernode import start_client_internal as node
-    from flwr.supernode.cli import flower_supernode
-
+    start = NODE.get("flower_supernode")
     if own_code:
+        BUNDLES.check()  # a guard that Flower no longer calls would let everything in
+        node = BUNDLES.module("pull")
         node._pull_and_store_message = refusing(node)
-    flower_supernode()
+    start()
 
 
 def refusing(node: Any) -> Callable[..., int | None]:
@@ -134,18 +134,17 @@ def refusing(node: Any) -> Callable[..., int | None]:
     error: that is where the reason goes.
     """
     from flwr.app import Error
-    from flwr.common.constant import ErrorCode
-    from flwr.supercore.fab import Fab
 
     pull, verify = node._pull_and_store_message, node._verify_fab
+    Fab, code = BUNDLES.get("Fab"), BUNDLES.get("INVALID_FAB")
 
     def guarded(**given: Any) -> int | None:
         get_fab, trusted = given.pop("get_fab"), given.pop("trusted_entities")
 
-        def checked(fab_hash: str, run_id: int) -> Fab:
+        def checked(fab_hash: str, run_id: int) -> Any:
             fab = get_fab(fab_hash, run_id)
             if reason := foreign(fab.content):
-                node.FAB_VERIFICATION_ERROR = Error(ErrorCode.INVALID_FAB, reason)
+                node.FAB_VERIFICATION_ERROR = Error(code, reason)
                 return Fab(fab.hash_str, fab.content, {})
             return fab if trusted else Fab(fab.hash_str, fab.content, {"valid_license": "own"})
 
@@ -178,10 +177,13 @@ def main() -> None:
     """Start the role that the first argument names, with the rest handed to Flower."""
     _, role, _, value, *rest = sys.argv
     sys.argv = [f"flower-{role}", *rest]
-    if role == "superlink":
-        superlink(Path(value))
-    else:
-        supernode(own_code=value != "any")
+    try:
+        if role == "superlink":
+            superlink(Path(value))
+        else:
+            supernode(own_code=value != "any")
+    except MissingPiece as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""A Flower Grid for simulation: nodes are client numbers, and an engine runs their ClientApp.
-
-All that is not public in Flower's API is imported here.
-"""
+"""A Flower Grid for simulation: nodes are client numbers, and an engine runs their ClientApp."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,12 +7,12 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.operator import SIMULATED
 from fedsim.core.types import Params
 from fedsim.core.wire import from_record, to_record
 from fedsim.federation.client_app import TRUTH
+from fedsim.federation.flower_private import enter_run, set_message_id
 
 Job = tuple[Message, Context]
 Execute = Callable[[Iterable[Job], float | None], Iterator[tuple[Message, Context]]]
@@ -45,8 +42,7 @@ class SimulationGrid(Grid):
         truth: Path,
         states: Mapping[str, Params] | None = None,
     ) -> None:
-        TaskIdentity.run_id = TaskIdentity.task_id = 1
-        TaskIdentity.node_id = SERVER
+        enter_run(SERVER)
         self.num_clients = num_clients
         self.execute = execute
         self.truth = truth
@@ -86,7 +82,7 @@ class SimulationGrid(Grid):
         messages = list(messages)
         self._trained = {message.metadata.dst_node_id for message in messages}
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(next(self._ids))
+            set_message_id(message, str(next(self._ids)))
         jobs = ((message, self._context(message.metadata.dst_node_id)) for message in messages)
         for reply, context in self.execute(jobs, timeout):
             self._contexts[context.node_id] = context

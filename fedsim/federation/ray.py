@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from fedsim.config import Engine
 from fedsim.core.errors import RunStopped
 from fedsim.core.ray_jobs import connected
+from fedsim.federation.flower_private import shell_of
 from fedsim.federation.grid import Execute, Job
 
 
@@ -95,7 +96,7 @@ def _spread(
         content = message.content
         if id(content) not in stored:
             stored[id(content)] = (content, ray.put(content))
-        shell = Message(RecordDict(), metadata=message.metadata)  # type: ignore[call-overload]
+        shell = shell_of(message)
         place = number % len(actors)
         sent = actors[place].run.remote(stored[id(content)][1], shell, context)
         waiting.append((place, sent))

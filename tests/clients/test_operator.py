@@ -11,6 +11,7 @@ from fedsim.core.errors import RunStopped
 from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, from_record, to_record
 from fedsim.data import federate
 from fedsim.federation.client_app import app
+from fedsim.federation.flower_private import set_message_id
 from fedsim.run.run_folder import RunFolder
 from tests.builders import grid_of, small_config
 
@@ -30,7 +31,7 @@ def reply_of(config, round_=1, **node):
         CONFIG: ConfigRecord({FEDSIM: to_json(config), "server-round": round_}),
     })  # fmt: skip
     message = Message(content, 7, "train")
-    message.metadata.__dict__["_message_id"] = "1"
+    set_message_id(message, "1")
     context = Context(1, 7, {"partition-id": 0, **node}, RecordDict(), {})
     return app(message, context), model.state_dict()
 

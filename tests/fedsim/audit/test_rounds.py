@@ -10,6 +10,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, METRICS, from_record, to_record
 from fedsim.data import federate
 from fedsim.federation.client_app import app
+from fedsim.federation.flower_private import set_message_id
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from tests.builders import grid_of, rows_without_seconds, same_params, small_config
@@ -56,7 +57,7 @@ def reply_of(config, client=0, round_=1, **node):
         CONFIG: ConfigRecord({FEDSIM: to_json(config), "server-round": round_}),
     })  # fmt: skip
     message = Message(content, 7, "train")
-    message.metadata.__dict__["_message_id"] = "1"
+    set_message_id(message, "1")
     context = Context(1, 7, {"partition-id": client, **node}, RecordDict(), {})
     return app(message, context), context, model.state_dict()
 

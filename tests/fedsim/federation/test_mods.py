@@ -3,10 +3,10 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.supercore.task_identity import TaskIdentity
 
 from adversary.grading.truth import read_truth
 from defenses import Defense, chain, clip, freeze, gaussian
+from fedsim.federation.flower_private import enter_run
 from fedsim.federation.mods import FAILED, as_mod, keep_truth
 from tests.builders import sticky
 
@@ -24,7 +24,7 @@ MOVED = {
 
 @pytest.fixture(autouse=True)
 def _in_a_task():
-    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
+    enter_run(1)
 
 
 def record(arrays):
