@@ -24,6 +24,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.twin
+@pytest.mark.xdist_group("processes")
 def test_ray_gives_the_same_bits_as_inline(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")  # for the workers: the defense lives in the tests
     tables = {
@@ -220,6 +221,7 @@ def test_a_recording_of_another_model_is_named(tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.xdist_group("processes")
 def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch, patience):
     monkeypatch.setenv("PYTHONPATH", ".")
     config = small_config(
