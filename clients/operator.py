@@ -166,9 +166,9 @@ def _site(
         whole = {"root": root, "limit": None, "users": None, "partition": "iid"}
         changes["data"] = asked.data.model_copy(update=whole)
     config = asked.model_copy(update=changes)
-    federated = data.alone(config) if own_data else data.federate(config)
+    federated = data.alone(config.data, config.seed) if own_data else data.federate(config)
     dataset = federated.dataset
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     built = defenses.build(config.defense)
     if own:  # what the run lists was checked by its server
         try:

@@ -45,7 +45,14 @@ def toy_dataset(root: Path, *, size: int = 60) -> Dataset:
     stream = Generator().manual_seed(0)
     labels = torch.arange(size) % 3
     inputs = torch.randn(size, 4, generator=stream) + 2 * labels.unsqueeze(1)
-    return Dataset(inputs, labels, inputs, labels, 3, {"user": np.arange(size) % 6})
+    return Dataset(
+        inputs=inputs,
+        labels=labels,
+        test_inputs=inputs,
+        test_labels=labels,
+        num_classes=3,
+        columns={"user": np.arange(size) % 6},
+    )
 
 
 def bilinear(num_classes: int, *, bias: bool = True, features: int = 5) -> nn.Module:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim import data
 from fedsim.data import Dataset
+from fedsim.data.mnist import mnist as read_mnist
 
 SHARED = Path(os.environ.get("FEDSIM_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -20,12 +20,12 @@ SHARED = Path(os.environ.get("FEDSIM_SHARED_DATA", Path(__file__).parents[2] / "
 @lru_cache(maxsize=1)
 def mnist() -> Dataset:
     """MNIST."""
-    return data.mnist(mnist_root())
+    return read_mnist(mnist_root())
 
 
 def mnist_root() -> Path:
     """The folder that a run reads MNIST from."""
-    return unpacked(_present("mnist"))
+    return unpacked(present("mnist"))
 
 
 @lru_cache
@@ -45,7 +45,7 @@ def cifar_part() -> Dataset:
     """The 4,000 + 1,017 images of CIFAR-10 that are there without loss."""
     from PIL import Image
 
-    folder = _present("cifar-10") / "lossless"
+    folder = present("cifar-10") / "lossless"
 
     def images(names: list[str]) -> torch.Tensor:
         parts = [np.asarray(Image.open(folder / f"{n}.png").convert("RGB")) for n in names]
@@ -59,10 +59,17 @@ def cifar_part() -> Dataset:
         torch.from_numpy(stored[name][: len(rows)].astype(np.int64))
         for name, rows in (("y_train", inputs), ("y_test", test_inputs))
     )
-    return Dataset(inputs, labels, test_inputs, test_labels, 10)
+    return Dataset(
+        inputs=inputs,
+        labels=labels,
+        test_inputs=test_inputs,
+        test_labels=test_labels,
+        num_classes=10,
+    )
 
 
-def _present(name: str) -> Path:
+def present(name: str) -> Path:
+    """The folder of a data set; the test is skipped where it is absent."""
     if not (SHARED / name).exists():
         pytest.skip(f"no {name} in {SHARED}")
     return SHARED / name

@@ -91,7 +91,7 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     asked = config.audit
     federated = _data(config)
     dataset, mine, known = federated.dataset, federated.clients[0], federated.auxiliary
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     local = config.local_training()
     if local.upload == "gradient":
         local = replace(local, batch_size=asked.batch_size)

@@ -1,10 +1,12 @@
-"""The data room: data sets by name, and what of them each party holds.
+"""The data room: data sets by name, and which rows of them each party holds.
 
 In: the config's `data` and `auxiliary`. Out: a `Dataset`, and its rows for every client and the
-adversary (`Federated`).
+adversary (`Federated`). `registry.py` lists the modules; each set's own file holds its record.
 """
 
-from fedsim.data.load import DATASETS, Federated, alone, federate, load
+from fedsim.data.federated import Federated, alone, federate
+from fedsim.data.load import load
+from fedsim.data.registry import DATASETS
 from fedsim.data.types import Attribute, Dataset
 
 __all__ = ["DATASETS", "Attribute", "Dataset", "Federated", "alone", "federate", "load"]

@@ -26,7 +26,7 @@ class Attribute:
     codes: Float[Tensor, "values columns"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Examples and labels; images are (channels, height, width) in [0, 1].
 

@@ -56,7 +56,7 @@ def explain(
         ConfigError: There is no such model, or it cannot take such inputs.
     """
     with threads(config.engine.threads), global_stream(config.seed, "explain"):
-        model = models.build(config, shape, num_classes)
+        model = models.build(config.model, shape, num_classes, seed=config.seed)
         at = torch.rand(shape, generator=generator(config.seed, "explain", "input"))
         start = time.perf_counter()
         systems, stop, chained = systems_of(model, at)

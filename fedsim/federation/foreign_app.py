@@ -13,7 +13,7 @@ from fedsim import config as configs
 from fedsim import data, models
 from fedsim.config import Config, Part
 from fedsim.config import Data as DataSection
-from fedsim.core.catalog import find, with_extensions
+from fedsim.core.catalog import find_entry
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import write_whole
 from fedsim.core.params import mismatch
@@ -121,7 +121,7 @@ def prepare(config: Config) -> Plan:
     """
     assert config.foreign is not None
     shape, classes = config.foreign.input_shape, config.foreign.num_classes
-    model = models.build(config, shape, classes)
+    model = models.build(config.model, shape, classes, seed=config.seed)
     dataset = _auxiliary(config) or _nothing(shape, classes)
     known = len(dataset.labels) > 0
     auxiliary = Auxiliary(
@@ -196,12 +196,12 @@ def _shape(config: Config) -> tuple[int, ...]:
     if (dataset := _loaded(config)) is not None:
         return dataset.input_shape
     name, classes = config.model.name, config.foreign.num_classes
-    find("model.name", name, with_extensions(models.MODELS, "models"))  # or say why not
+    find_entry("model.name", name, models.MODELS, "models")  # or say why not
     fitting: list[tuple[int, ...]] = []
     reasons = []
     for shape in ((c, size, size) for c in (1, 3) for size in SIZES):
         try:
-            models.build(config, shape, classes)
+            models.build(config.model, shape, classes, seed=config.seed)
             fitting.append(shape)
         except ConfigError as error:
             reasons.append(str(error))
@@ -223,7 +223,7 @@ def _loaded(config: Config) -> Dataset | None:
     section = DataSection(
         name=foreign.auxiliary, root=foreign.auxiliary_root, limit=foreign.auxiliary_limit
     )
-    return data.load(Config(seed=config.seed, data=section))
+    return data.load(section, config.seed)
 
 
 def _auxiliary(config: Config) -> Dataset | None:
@@ -245,4 +245,6 @@ def _auxiliary(config: Config) -> Dataset | None:
 
 def _nothing(shape: tuple[int, ...], classes: int) -> Dataset:
     inputs, labels = torch.zeros(0, *shape), torch.zeros(0, dtype=torch.int64)
-    return Dataset(inputs, labels, inputs, labels, classes)
+    return Dataset(
+        inputs=inputs, labels=labels, test_inputs=inputs, test_labels=labels, num_classes=classes
+    )

@@ -55,7 +55,7 @@ def prepare(config: Config) -> Board:
     shared = config.auxiliary.model_copy(update={"share": held})
     federated = data.federate(config.model_copy(update={"federation": alone, "auxiliary": shared}))
     dataset, mine = federated.dataset, federated.clients[0]
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     asked, coded = config.game, None
     if asked.column is None:
         found = torch.zeros(len(dataset.labels), dtype=torch.int64)

@@ -69,7 +69,7 @@ def prepare(config: Config) -> Plan:
     check_sums(config.federation, max(sizes))
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     dataset = federated.dataset
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     _check_counters(config.federation, model)
     defense = _checked_defense(config, model, sizes)
     check_audit(config, defense, model, sizes)

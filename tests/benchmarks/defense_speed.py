@@ -17,7 +17,7 @@ import torch
 from defenses import DEFENSES, Defense
 from fedsim.core.rng import generator
 from fedsim.core.types import Params
-from fedsim.models import resnet18
+from fedsim.models.resnet18 import resnet18
 from tests.benchmarks.record import record
 
 REPEATS = 15

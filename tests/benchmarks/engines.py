@@ -51,7 +51,7 @@ def bare(config, on_round) -> None:
     torch.set_num_threads(1)
     federated = data.federate(config)
     dataset = federated.dataset
-    model = models.build(config, dataset.input_shape, dataset.num_classes)
+    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     parameters = list(model.parameters())
     total = sum(len(rows) for rows in federated.clients)

@@ -18,10 +18,11 @@ from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
 from clients.train import train
 from fedsim import models
+from fedsim.config import Model
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from tests.benchmarks.record import record
-from tests.builders import observe, prune, small_config
+from tests.builders import observe, prune
 from tests.real_data import cifar_part, mnist
 
 AUXILIARY_PER_CLASS = 100
@@ -145,7 +146,7 @@ def global_model(cell: Cell, seed: int) -> tuple[nn.Module, dict[str, Tensor], A
     name, _, activation = cell.model.partition("-")
     options = {"name": name, **({"activation": activation} if activation else {})}
     shape = tuple(source.inputs.shape[1:])
-    model = models.build(small_config(model=options, seed=seed), shape, source.num_classes)
+    model = models.build(Model(**options), shape, source.num_classes, seed=seed)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     if cell.steps:
         rows = torch.randint(len(source.labels), (cell.steps * cell.batch,),

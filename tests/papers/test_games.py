@@ -19,9 +19,9 @@ from adversary.games.play import Played, play
 from adversary.games.records import Encoding, Pool
 from adversary.games.scores import Measured, auroc, information
 from defenses import Defense, dp_sgd
-from fedsim import data
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, LocalTraining
+from fedsim.data.adult import adult as read_adult
 from tests.adversary.games.game_cases import error
 from tests.real_data import SHARED
 
@@ -37,7 +37,7 @@ def records(*, inside: bool, mark: str) -> tuple[Pool, Pool]:
     """Return the client's and the adversary's records; sex is an input or not."""
     if not (SHARED / "adult").exists():
         pytest.skip(f"no adult in {SHARED}")
-    adult = data.adult(SHARED / "adult", without="" if inside else "sex")
+    adult = read_adult(SHARED / "adult", without="" if inside else "sex")
     marks = torch.from_numpy((adult.columns["sex"] == mark).astype(np.int64))
     encoding = None
     if inside:

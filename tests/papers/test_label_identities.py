@@ -15,9 +15,10 @@ from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls
 from adversary.labels.head import Forward, HeadGradient, forward, read_head
 from fedsim import models
+from fedsim.config import Model
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
-from fedsim.data import digits
+from fedsim.data.digits import digits
 from tests.adversary.label_cases import assert_equivariant, client, untrained, zero_head
 from tests.builders import (
     auxiliary_of,
@@ -25,7 +26,6 @@ from tests.builders import (
     observe,
     plain_gradient,
     prune,
-    small_config,
 )
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "silu": nn.SiLU}
@@ -211,9 +211,7 @@ def test_sign_and_scale_of_the_upload_do_not_matter(name):  # T9
 def digits_without_pattern(seed: int) -> tuple[View, Auxiliary, Tensor]:
     """Return a client whose images carry labels that have nothing to do with them."""
     dataset, stream = digits(Path()), generator(seed, "no pattern")
-    model = models.build(
-        small_config(model={"name": "mlp", "hidden": 64}, seed=seed), (1, 8, 8), 10
-    )
+    model = models.build(Model(name="mlp", hidden=64), (1, 8, 8), 10, seed=seed)
     rows = torch.randperm(len(dataset.labels), generator=stream)[:32]
     labels = torch.randint(10, (32,), generator=stream)
     local = LocalTraining(0.1, 32, upload="gradient")
@@ -248,7 +246,7 @@ def test_a_sum_over_clients_gives_the_sum_of_their_counts(name, upload):  # T12
 
 @pytest.mark.parametrize("rate", [0.2, 0.8, 0.99])
 def test_pruning_leaves_its_share_of_every_tensor(rate):  # T13
-    model = models.build(small_config(model="lenet5"), (1, 28, 28), 10)
+    model = models.build(Model(name="lenet5"), (1, 28, 28), 10, seed=0)
     update = {name: value.clone() for name, value in model.state_dict().items()}
     for name, value in prune(update, rate).items():
         left = value != 0

@@ -93,9 +93,15 @@ def with_attribute(root):
     words = [{"0": "no", "1": "yes"}[w] for w in words]
     import numpy as np
 
-    return Dataset(INPUTS, LABELS, INPUTS[:40], LABELS[:40], 3,
-                   {"secret": np.array(words), "other": np.array(words)},
-                   {"secret": attribute})  # fmt: skip
+    return Dataset(
+        inputs=INPUTS,
+        labels=LABELS,
+        test_inputs=INPUTS[:40],
+        test_labels=LABELS[:40],
+        num_classes=3,
+        columns={"secret": np.array(words), "other": np.array(words)},
+        attributes={"secret": attribute},
+    )
 
 
 def config(column="secret"):

@@ -12,7 +12,7 @@ from fedsim.config import Part
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth
-from fedsim.models import resnet18
+from fedsim.models.resnet18 import resnet18
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import with_members

@@ -138,9 +138,14 @@ def two_kinds(root):
     kind = torch.arange(600) % 2
     inputs = torch.randn(600, 4, generator=stream) + 2.0 * kind[:, None]
     labels = torch.randint(2, (600,), generator=stream)
-    return Dataset(inputs, labels, inputs[:50], labels[:50], 2,
-                   {"kind": kind.numpy().astype(str), "who": torch.arange(600).numpy() % 4},
-                   )  # fmt: skip
+    return Dataset(
+        inputs=inputs,
+        labels=labels,
+        test_inputs=inputs[:50],
+        test_labels=labels[:50],
+        num_classes=2,
+        columns={"kind": kind.numpy().astype(str), "who": torch.arange(600).numpy() % 4},
+    )
 
 
 DATA = {"name": "tests.adversary.attacks.test_shadow_inference:two_kinds"}

@@ -39,7 +39,15 @@ def table(count=80):
         "colour": Attribute((2, 3, 4), ("red", "green", "blue"), torch.eye(3)),
         "sex": Attribute((5, 6), ("f", "m"), torch.eye(2)),
     }
-    return Dataset(inputs, labels, inputs[:5], labels[:5], 2, {}, attributes)
+    return Dataset(
+        inputs=inputs,
+        labels=labels,
+        test_inputs=inputs[:5],
+        test_labels=labels[:5],
+        num_classes=2,
+        columns={},
+        attributes=attributes,
+    )
 
 
 def network():
@@ -149,8 +157,13 @@ def test_the_columns_of_a_table():
     sizes = [(one.columns.tolist(), len(one.choices)) for one in found]
     assert sizes == [([2, 3, 4], 3), ([0], 21), ([1], 21)]
     assert isinstance(found[0], Coordinate)
-    pictures = Dataset(torch.zeros(2, 1, 4, 4), torch.zeros(2).long(), torch.zeros(1, 1, 4, 4),
-                       torch.zeros(1).long(), 2)  # fmt: skip
+    pictures = Dataset(
+        inputs=torch.zeros(2, 1, 4, 4),
+        labels=torch.zeros(2).long(),
+        test_inputs=torch.zeros(1, 1, 4, 4),
+        test_labels=torch.zeros(1).long(),
+        num_classes=2,
+    )
     with pytest.raises(ValueError, match="canary: must not be 'in-domain' for data without"):
         coordinates_of(pictures, None)
 

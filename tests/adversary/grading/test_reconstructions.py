@@ -12,7 +12,7 @@ from adversary.grading.images import psnr
 from adversary.grading.reconstructions import METRICS, blank, bounds, paired
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Lineup, Truth
-from fedsim.data.images import digits
+from fedsim.data.digits import digits
 from tests.builders import bilinear, observe, plain_gradient
 
 FAMILY = FAMILIES["reconstruction"]

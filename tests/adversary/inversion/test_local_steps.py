@@ -9,7 +9,8 @@ from fedsim.core.params import subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.sgd import shuffled
 from fedsim.core.types import LocalTraining
-from fedsim.models import cnn, lenet
+from fedsim.models.cnn import cnn
+from fedsim.models.lenet import lenet
 
 
 class Residual(nn.Module):

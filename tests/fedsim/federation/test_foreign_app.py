@@ -173,9 +173,9 @@ def test_auxiliary_examples_of_its_own_make_the_adversary_stronger(tape, recorde
 
 
 def digits(root):
-    from fedsim.data import DATASETS
+    from fedsim.data.digits import digits
 
-    return DATASETS["digits"](root)
+    return digits(root)
 
 
 def test_defenses_as_mods_reach_the_tape(recorded, tmp_path):

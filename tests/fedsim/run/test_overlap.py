@@ -10,6 +10,8 @@ from fedsim import api, config, data
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.data import Dataset, Federated
+from fedsim.data.adult import adult as read_adult
+from fedsim.data.digits import digits
 from fedsim.games import board as game_board
 from fedsim.run import overlap
 from fedsim.run.overlap import REACH, measure, neighbours
@@ -18,7 +20,7 @@ from tests.builders import small_config
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-DIGITS = data.digits(real_data.SHARED)
+DIGITS = digits(real_data.SHARED)
 
 
 def jitter(rows, share):
@@ -63,7 +65,7 @@ def adult(*, without=""):
     folder = real_data.SHARED / "adult"
     if not folder.exists():
         pytest.skip(f"no adult in {real_data.SHARED}")
-    return data.adult(folder, without=without)
+    return read_adult(folder, without=without)
 
 
 @pytest.mark.parametrize("kind", [*COPIES, *SHIFTED])
@@ -154,7 +156,9 @@ def test_the_order_of_the_rows_does_not_matter(seed, count):
 def test_natural_rows_of_few_dimensions_are_not_refused(features, seed):
     inputs = torch.randn(1500, features, generator=generator(seed, "natural"))
     labels = torch.zeros(1500, dtype=torch.int64)
-    dataset = Dataset(inputs, labels, inputs, labels, 2)
+    dataset = Dataset(
+        inputs=inputs, labels=labels, test_inputs=inputs, test_labels=labels, num_classes=2
+    )
     check(planted(dataset, 0), small_config())
 
 
@@ -185,7 +189,13 @@ def doubled(root):
     half = DIGITS.inputs[:400]
     inputs = torch.cat([half, jitter(0.6 * half + 0.1, 0.03)])
     labels = DIGITS.labels[:400].repeat(2)
-    return Dataset(inputs, labels, DIGITS.test_inputs, DIGITS.test_labels, 10)
+    return Dataset(
+        inputs=inputs,
+        labels=labels,
+        test_inputs=DIGITS.test_inputs,
+        test_labels=DIGITS.test_labels,
+        num_classes=10,
+    )
 
 
 def test_a_data_set_of_copies_is_refused_before_anything_is_written(tmp_path):

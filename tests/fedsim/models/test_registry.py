@@ -6,6 +6,10 @@ from fedsim.core.errors import ConfigError
 from tests.builders import small_config
 
 
+def build(model, shape, classes, seed=0):
+    return models.build(small_config(model=model).model, shape, classes, seed=seed)
+
+
 def size(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -26,8 +30,7 @@ def size(model):
 def test_models_have_the_expected_size_and_depend_on_the_seed_alone(
     name, shape, classes, parameters
 ):
-    build = lambda seed: models.build(small_config(model=name, seed=seed), shape, classes)
-    first, again, other = build(0), build(0), build(1)
+    first, again, other = (build(name, shape, classes, seed) for seed in (0, 0, 1))
     assert size(first) == parameters
     for one, two in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, two)
@@ -36,10 +39,12 @@ def test_models_have_the_expected_size_and_depend_on_the_seed_alone(
 
 
 def test_resnet_has_batch_norm_only_when_asked():
-    build = lambda **o: models.build(small_config(model={"name": "resnet18", **o}), (1, 28, 28), 10)
-    assert not list(build().buffers())
-    assert len(models.trainable(build())) == len(list(build().state_dict()))
-    assert any("num_batches_tracked" in name for name, _ in build(norm="batch").named_buffers())
+    group, batch = (
+        build({"name": "resnet18", "norm": norm}, (1, 28, 28), 10) for norm in ("group", "batch")
+    )
+    assert not list(group.buffers())
+    assert len(models.trainable(group)) == len(list(group.state_dict()))
+    assert any("num_batches_tracked" in name for name, _ in batch.named_buffers())
 
 
 @pytest.mark.parametrize(
@@ -56,9 +61,9 @@ def test_resnet_has_batch_norm_only_when_asked():
 )
 def test_a_model_that_does_not_fit_is_one_sentence(model, shape, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        models.build(small_config(model=model), shape, 3)
+        build(model, shape, 3)
 
 
 def test_a_model_with_the_wrong_number_of_logits():
     with pytest.raises(ConfigError, match="must give 3 logits per example, got shape"):
-        models.build(small_config(model="torch.nn:Identity"), (4,), 3)
+        build("torch.nn:Identity", (4,), 3)

@@ -1,0 +1,17 @@
+"""The data sets by name."""
+
+from fedsim.core.catalog import Entry, collect
+
+MODULES = (
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "cifar",
+    "svhn",
+    "olivetti",
+    "pneumonia_mnist",
+    "adult",
+    "heart_disease",
+    "uci_har",
+)
+DATASETS: dict[str, Entry] = collect("fedsim.data", MODULES, "DATASET")
