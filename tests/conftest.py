@@ -54,16 +54,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item):
-    """Fail a test without a kind that costs too much, by the CPU time of this process."""
+    """Judge what a test costs by the CPU time of this process."""
     begun = pace.cpu_seconds()
     result = yield
-    spent = pace.cpu_seconds() - begun
-    if spent > MOST and not any(item.get_closest_marker(kind) for kind in KINDS):
-        most = MOST * pace.slowness()
-        if spent > most:
-            pytest.fail(
-                f"cost: must be at most {most:.1f} s of CPU on this machine now without a marker "
-                f"({', '.join(KINDS)}), got {spent:.1f} s",
-                pytrace=False,
-            )
+    judge(item, pace.cpu_seconds() - begun)
     return result
+
+
+def judge(item: pytest.Item, spent: float) -> None:
+    """Fail a test that costs too much and does not say which kind it is."""
+    if spent <= MOST or any(item.get_closest_marker(kind) for kind in KINDS):
+        return
+    most = MOST * pace.slowness()
+    if spent > most:
+        pytest.fail(
+            f"cost: must be at most {most:.1f} s of CPU on this machine now without a marker "
+            f"({', '.join(KINDS)}), got {spent:.1f} s",
+            pytrace=False,
+        )
