@@ -47,7 +47,7 @@ class Rounds:
         self.bar.stop()
 
     def warn(self, plan: Any) -> None:
-        """Say before hours are spent why reconstructions will be hard, where any are asked for."""
+        """Say before a long run why reconstruction will be hard, if an attack tries it."""
         if self.quiet or all(attack.family != "reconstruction" for attack in plan.attacks):
             return
         from statistics import median
@@ -60,23 +60,23 @@ class Rounds:
         for it in hindrances(plan.model, weights, shape, local, int(median(sizes))):
             self.console.print(f"reconstruction: {it}", style="yellow", markup=False)
 
-    def show(self, told: Any) -> None:
+    def show(self, done: Any) -> None:
         """Print one finished round."""
         if self.quiet:
             self.started = True
             return
         if not self.started:
             self._start()
-        self.bar.update(self.task, completed=told.number)
-        cells = self._cells(told.leakage)
-        accuracy = percent(told.accuracy)
-        self.bar.console.print(f"{told.number:>5}{accuracy:>10}{cells}{told.seconds:>10.2f}")
-        for client, reason in told.failures[:3]:
+        self.bar.update(self.task, completed=done.number)
+        cells = self._cells(done.leakage)
+        accuracy = percent(done.accuracy)
+        self.bar.console.print(f"{done.number:>5}{accuracy:>10}{cells}{done.seconds:>10.2f}")
+        for client, reason in done.failures[:3]:
             self.bar.console.print(
                 f"       client {client} failed: {reason}", style="yellow", markup=False
             )
-        if len(told.failures) > 3:
-            self.bar.console.print(f"       and {len(told.failures) - 3} more", style="yellow")
+        if len(done.failures) > 3:
+            self.bar.console.print(f"       and {len(done.failures) - 3} more", style="yellow")
 
     def _start(self) -> None:
         """Print the head of the table, once there is something to put under it."""
@@ -196,9 +196,9 @@ def _metric(attack: str) -> str:
     from adversary.attacks import ATTACKS
     from adversary.grading.families import FAMILIES
 
-    known = with_extensions(ATTACKS, "attacks")
-    found = find("attack.name", attack, known) if attack in known or ":" in attack else None
-    family = getattr(found, "family", None)
+    attacks = with_extensions(ATTACKS, "attacks")
+    exists = attack in attacks or ":" in attack
+    family = getattr(find("attack.name", attack, attacks), "family", None) if exists else None
     return FAMILIES[family if family in FAMILIES else "label"].metrics[0]
 
 

@@ -118,16 +118,16 @@ def _cleaned(node: Any) -> Any:
         return [_cleaned(it) for it in node]
     if not isinstance(node, dict):
         return node
-    kept = {key: _cleaned(it) for key, it in node.items() if (key, it) != ("default", None)}
-    choices = [it for it in kept.pop("anyOf", []) if it != {"type": "null"}]
+    cleaned = {key: _cleaned(it) for key, it in node.items() if (key, it) != ("default", None)}
+    choices = [it for it in cleaned.pop("anyOf", []) if it != {"type": "null"}]
     if len(choices) == 1:
-        kept = {**choices[0], **kept}
+        cleaned = {**choices[0], **cleaned}
     elif choices:
-        kept["anyOf"] = choices
-    if isinstance(kept.get("description"), str):
-        paragraphs = kept["description"].split("\n\n")
-        kept["description"] = "\n\n".join(" ".join(it.split()) for it in paragraphs)
-    return kept
+        cleaned["anyOf"] = choices
+    if isinstance(cleaned.get("description"), str):
+        paragraphs = cleaned["description"].split("\n\n")
+        cleaned["description"] = "\n\n".join(" ".join(it.split()) for it in paragraphs)
+    return cleaned
 
 
 def _default(node: Node, *, required: bool) -> str:

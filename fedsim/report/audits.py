@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,14 +63,25 @@ def _picture(audit: "Told") -> Picture:
         rows = {row.canary: row for row in audit.rows if row.method == method}
         shift = APART * (place - (len(methods) - 1) / 2)
         x = np.arange(len(canaries)) + shift
-        axis.plot(x, [rows[name].epsilon for name in canaries], MARKERS[place],
-                  color=COLOURS[place], markerfacecolor=_filled(rows[canaries[0]], place),
-                  markersize=6, label=NAMES[method])  # fmt: skip
+        axis.plot(
+            x,
+            [rows[name].epsilon for name in canaries],
+            MARKERS[place],
+            color=COLOURS[place],
+            markerfacecolor=_filled(rows[canaries[0]], place),
+            markersize=6,
+            label=NAMES[method],
+        )
     exact = [next(row.exact for row in audit.rows if row.canary == name) for name in canaries]
     if all(value is not None for value in exact):
         half = APART * len(methods) / 2
-        axis.hlines(exact, np.arange(len(canaries)) - half, np.arange(len(canaries)) + half,  # type: ignore[arg-type]
-                    color=BLIND, linestyle=":", label="exact, if it is what it claims")  # fmt: skip
+        middle: Any = np.arange(len(canaries))
+        style: dict[str, Any] = {
+            "color": BLIND,
+            "linestyle": ":",
+            "label": "exact, if it is what it claims",
+        }
+        axis.hlines(exact, middle - half, middle + half, **style)
     if audit.claim.epsilon is not None:
         axis.axhline(audit.claim.epsilon, color=CLAIM, linewidth=1.4, label="claimed")
     axis.set_xticks(range(len(canaries)), canaries)
@@ -78,7 +89,10 @@ def _picture(audit: "Told") -> Picture:
     axis.set_ylim(bottom=0)
     axis.grid(visible=False, axis="x")
     fig.legend(loc="outside upper left", ncols=2)
-    caption = "Filled: bounds. Hollow: credible. Only a bound above the line refutes the claim."
+    caption = (
+        "Filled marks are bounds, hollow marks are credible. Only a bound above the line refutes "
+        "the claim."
+    )
     return Picture(audit.setting, caption, svg(fig))
 
 

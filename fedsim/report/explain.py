@@ -64,25 +64,25 @@ def _ranks(models: "Sequence[Explanation]") -> Picture:
         names = [it.name for it in model.systems]
         share = [it.rank / it.unknowns for it in model.systems]
         axis.bar(range(len(names)), share, color=DETERMINED)
-        axis.bar(range(len(names)), [1 - s for s in share], bottom=share, color=OPEN, hatch="//",
-                 edgecolor="white", linewidth=0)  # fmt: skip
+        hatched = {"color": OPEN, "hatch": "//", "edgecolor": "white", "linewidth": 0}
+        axis.bar(range(len(names)), [1 - s for s in share], bottom=share, **hatched)
         for i, it in enumerate(model.systems):
             if it.deficiency:
                 axis.text(i, 1.02, f"−{it.deficiency}", ha="center", fontsize=8)
-        axis.set_xticks(range(len(names)), names, fontsize=8,
-                        rotation=30 if len(names) > 8 else 0,
-                        ha="right" if len(names) > 8 else "center")  # fmt: skip
+        rotation, side = (30, "right") if len(names) > 8 else (0, "center")
+        axis.set_xticks(range(len(names)), names, fontsize=8, rotation=rotation, ha=side)
         axis.set_ylim(0, 1.15)
         axis.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
         axis.set_title(
             f"{model.name}: {model.verdict.text}", loc="left", fontsize=10, fontweight="bold"
         )
         if model.stop:
-            axis.text(1, 1.04, "no recursion: see below", transform=axis.transAxes, ha="right",
-                      fontsize=8, color="#555555")  # fmt: skip
+            corner = {"transform": axis.transAxes, "ha": "right"}
+            axis.text(1, 1.04, "no recursion: see below", fontsize=8, color="#555555", **corner)
     caption = (
-        "Blue: the share of a layer's input that its own linear system determines, given what lies "
-        "behind it, in closed form. Hatched: open. The number is how many are open."
+        "Blue is the share of a layer's input that its own linear system determines, in closed "
+        "form, if everything behind the layer is known. Hatched is open. The number above a bar "
+        "counts the open entries."
     )
     return Picture("Layer by layer", caption, svg(fig))
 
@@ -101,18 +101,18 @@ def _spectra(models: "Sequence[Explanation]") -> Picture:
         share = [(i + 1) / spectrum.probed for i in range(len(values))]
         label = f"{model.name}: {spectrum.rank} of {spectrum.probed}"
         label += " random" if spectrum.probed < spectrum.unknowns else ""
-        axis.plot(share, values, color=COLOURS[place % len(COLOURS)], label=label,
-                  linestyle=DASHES[place % len(DASHES)])  # fmt: skip
+        colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+        axis.plot(share, values, color=colour, label=label, linestyle=dash)
         if spectrum.rank < spectrum.probed:
-            axis.plot(share[-1:], values[-1:], "x", color=COLOURS[place % len(COLOURS)])
+            axis.plot(share[-1:], values[-1:], "x", color=colour)
     axis.set_yscale("log")
     axis.set_xlim(0, 1.01)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axis.set(xlabel="directions of the input", ylabel="singular value over the largest")
     axis.legend(loc="lower left")
     caption = (
-        "How strongly the gradient answers to each direction of the input, all layers together: "
-        "what a joint attack can use. A line that ends before 100 % (×): the other directions are "
-        "not seen to change the gradient. Noise hides first what lies lowest."
+        "The line shows how strongly the gradient answers to each direction of the input, over all "
+        "layers together. A joint attack can use this. If a line ends before 100 % (×), the other "
+        "directions do not change the gradient. Noise hides the lowest directions first."
     )
     return Picture("Jointly", caption, svg(fig))
