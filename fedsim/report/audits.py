@@ -73,7 +73,8 @@ def _picture(audit: "Told") -> Picture:
             label=NAMES[method],
         )
     exact = [next(row.exact for row in audit.rows if row.canary == name) for name in canaries]
-    if all(value is not None for value in exact):
+    levels = [value for value in exact if value is not None]
+    if len(levels) == len(exact):
         half = APART * len(methods) / 2
         middle: Any = np.arange(len(canaries))
         style: dict[str, Any] = {
@@ -81,7 +82,7 @@ def _picture(audit: "Told") -> Picture:
             "linestyle": ":",
             "label": "exact, if it is what it claims",
         }
-        axis.hlines(exact, middle - half, middle + half, **style)
+        axis.hlines(levels, middle - half, middle + half, **style)
     if audit.claim.epsilon is not None:
         axis.axhline(audit.claim.epsilon, color=CLAIM, linewidth=1.4, label="claimed")
     axis.set_xticks(range(len(canaries)), canaries)
