@@ -115,8 +115,8 @@ def chain(*defenses: Defense) -> Defense:
     ) -> tuple[dict[str, Tensor], State]:
         after: State = {}
         for place, defense in enumerate(defenses):
-            params, own = defense.apply(params, _own(state, place), generator)
-            after |= {f"{place}.{name}": value for name, value in own.items()}
+            params, remembered = defense.apply(params, _state_of(state, place), generator)
+            after |= {f"{place}.{name}": value for name, value in remembered.items()}
         return dict(params), after
 
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
@@ -127,7 +127,7 @@ def chain(*defenses: Defense) -> Defense:
         return {
             f"{place}.{name}": value
             for place, defense in enumerate(defenses)
-            for name, value in defense.spend(_own(state, place), local, num_examples).items()
+            for name, value in defense.spend(_state_of(state, place), local, num_examples).items()
         }
 
     counts = any(defense.spend is not spends_nothing for defense in defenses)
@@ -143,7 +143,7 @@ def chain(*defenses: Defense) -> Defense:
     )
 
 
-def _own(state: State, place: int) -> State:
+def _state_of(state: State, place: int) -> State:
     """Return what the link at a place of the chain remembers."""
     prefix = f"{place}."
     return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
@@ -160,8 +160,8 @@ def _promise(defenses: Sequence[Defense]) -> Promise:
         bound = defense.bound(bound)
     if not defenses:
         return Promise("no defense")
-    said = [defense.promise.statement for defense in defenses]
-    return Promise("; ".join(dict.fromkeys(said)))
+    statements = [defense.promise.statement for defense in defenses]
+    return Promise("; ".join(dict.fromkeys(statements)))
 
 
 class Defended(NamedTuple):
@@ -197,9 +197,9 @@ def defend(
             dtypes or is not finite: the client then uploads an error and never the undefended
             update.
     """
-    theirs = {name: trained[name] for name in names}
+    moving = {name: trained[name] for name in names}
     origin = {name: sent[name] for name in names}
-    update = subtract(theirs, origin) if upload == "weights" else theirs
+    update = subtract(moving, origin) if upload == "weights" else moving
     if reason := not_finite(update):
         raise ValueError(f"update: {reason}")
     defended, after = defense.apply(update, state or defense.init(update), generator)
@@ -207,6 +207,6 @@ def defend(
         raise ValueError(f"defense {defense.name}: {reason}")
     moved = defended
     if upload == "weights":
-        # theirs' dtype, so that weights sent in float64 do not widen the upload
+        # trained dtype, so that weights sent in float64 do not widen the upload
         moved = add(defended, {name: origin[name].to(defended[name].dtype) for name in names})
     return Defended({**trained, **moved}, after, dict(defended))

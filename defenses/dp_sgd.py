@@ -180,10 +180,10 @@ def clipped_sum(
     for x, y in zip(inputs.split(microbatch), labels.split(microbatch), strict=True):
         if not len(x):  # a batch drawn without any example
             continue
-        found = example_gradients(model, parameters, x, y, label_smoothing=label_smoothing)
-        squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in found.values()])
+        gradients = example_gradients(model, parameters, x, y, label_smoothing=label_smoothing)
+        squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients.values()])
         scale = (clip / squares.sum(dim=0).sqrt().clamp(min=1e-12)).clamp(max=1.0)
-        for name, g in found.items():
+        for name, g in gradients.items():
             total[name] += torch.tensordot(scale, g, dims=1)
     return total
 
@@ -247,9 +247,9 @@ def _step_loss(noise: float, rate: float, *, replaced: bool) -> "PrivacyLossDist
 def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: float) -> None:
     smallest, largest = min(sizes), max(sizes)
     check_apart("dp-sgd", model)
-    if found := remembering_layer(model):
+    if layer := remembering_layer(model):
         raise ValueError(
-            f"dp-sgd: must have a model whose buffers do not follow the data, got {found}; "
+            f"dp-sgd: must have a model whose buffers do not follow the data, got {layer}; "
             "set track_running_stats=False"
         )
     if local.batch_size > smallest:

@@ -15,9 +15,9 @@ def check_apart(defense: str, model: nn.Module) -> None:
     Raises:
         ValueError: A layer mixes examples.
     """
-    if found := mixing_layer(model):
+    if layer := mixing_layer(model):
         raise ValueError(
-            f"{defense}: must have a model that does not mix examples, got {found}; use GroupNorm"
+            f"{defense}: must have a model that does not mix examples, got {layer}; use GroupNorm"
         )
 
 

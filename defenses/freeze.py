@@ -58,13 +58,13 @@ def _frozen(layers: Sequence[str], names: Iterable[str]) -> set[str]:
     frozen = set()
     names = list(names)
     for layer in layers:
-        found = {name for name in names if name == layer or name.startswith(f"{layer}.")}
-        if not found:
+        tensors = {name for name in names if name == layer or name.startswith(f"{layer}.")}
+        if not tensors:
             depth = layer.count(".") + 1
             alike = {".".join(name.split(".")[:depth]) for name in names}
             hint = nearest(layer, alike)
             raise ValueError(f"layers: must be in the model, got '{layer}'; {hint}")
-        frozen |= found
+        frozen |= tensors
     return frozen
 
 

@@ -49,8 +49,8 @@ def mixup(*, alpha: float = 0.2) -> Defense:
         loss = share * losses[0] + (1 - share) * losses[1]
         return torch.autograd.grad(loss, list(parameters.values()))
 
-    said = "blurs single examples; labels and class means stay"
-    return Defense("mixup", gradient=gradient, promise=Promise(said))
+    statement = "blurs single examples; labels and class means stay"
+    return Defense("mixup", gradient=gradient, promise=Promise(statement))
 
 
 def mixing_share(alpha: float, generator: Generator) -> float:

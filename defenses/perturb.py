@@ -63,8 +63,8 @@ def perturb(*, strength: float = 0.1, shadows: int = 64) -> Defense:
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
         check_apart("perturb", model)
 
-    said = "misleads one linear surrogate; another attacker may not follow it"
-    return Defense("perturb", gradient=gradient, check=check, promise=Promise(said))
+    statement = "misleads one linear surrogate; another attacker may not follow it"
+    return Defense("perturb", gradient=gradient, check=check, promise=Promise(statement))
 
 
 def moved(
@@ -92,11 +92,11 @@ def moved(
     mixtures = -draws.log()  # exponential: normalised, they are even on the simplex
     mixtures = mixtures / mixtures.sum(dim=1, keepdim=True)
     middle = mixtures.mean(dim=0)
-    around, told = mixtures - middle, (mixtures - middle) @ shares
+    around, targets = mixtures - middle, (mixtures - middle) @ shares
     kernel = around @ gram @ around.T
     ridge = RIDGE * float(kernel.diagonal().mean()) + 1e-30
     kernel.diagonal().add_(ridge)
-    solved = torch.linalg.solve(kernel, told)
+    solved = torch.linalg.solve(kernel, targets)
     guess = middle @ shares + solved.T @ (around @ (gram @ (even - middle)))
     direction = around.T @ (solved @ (guess - 1 / classes).sign())
     length = float(direction @ gram @ direction)

@@ -80,9 +80,9 @@ def prune(
         velocity = params
         if momentum:
             velocity = {n: v.add(state[f"velocity.{n}"], alpha=momentum) for n, v in params.items()}
-        wanted = add(residual, velocity)
-        sent = largest(wanted)
-        after = {f"residual.{n}": value for n, value in subtract(wanted, sent).items()}
+        accumulated = add(residual, velocity)
+        sent = largest(accumulated)
+        after = {f"residual.{n}": value for n, value in subtract(accumulated, sent).items()}
         if momentum:
             # clone().eq_(0) is a mask in the tensor's own dtype, three times faster than bool.
             after |= {f"velocity.{n}": sent[n].clone().eq_(0).mul_(velocity[n]) for n in params}

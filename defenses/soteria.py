@@ -46,31 +46,31 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
         local: LocalTraining,
         generator: Generator,  # noqa: ARG001
     ) -> Sequence[Tensor]:
-        seen: list[Tensor] = []
+        representations: list[Tensor] = []
         x = inputs.detach().requires_grad_()
-        found = model.get_submodule(layer)
-        hook = found.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        linear = model.get_submodule(layer)
+        hook = linear.register_forward_pre_hook(lambda _, given: representations.append(given[0]))
         try:
             logits = model(x)
         finally:
             hook.remove()
         loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
         grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
-        dropped = exposing(seen[0], x, rate)
+        dropped = exposing(representations[0], x, rate)
         return [
             g.masked_fill(dropped, 0.0) if name == f"{layer}.weight" else g
             for name, g in zip(parameters, grads, strict=True)
         ]
 
     def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
-        known = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-        if layer not in known:
-            hint = nearest(layer, known) if known else "the model has none"
+        linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+        if layer not in linears:
+            hint = nearest(layer, linears) if linears else "the model has none"
             raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
         check_apart("soteria", model)  # a batch's slopes would cancel to rounding errors
 
-    said = "hides part of one layer from reconstruction; everything else is exact"
-    return Defense("soteria", gradient=gradient, check=check, promise=Promise(said))
+    statement = "hides part of one layer from reconstruction; everything else is exact"
+    return Defense("soteria", gradient=gradient, check=check, promise=Promise(statement))
 
 
 def exposing(r: Float[Tensor, "n features"], x: Float[Tensor, "n *shape"], rate: float) -> Tensor:

@@ -55,8 +55,8 @@ def vib(*, beta: float = 1e-3) -> Defense:
                 "vib: must have a model with a bottleneck, got none; set model.bottleneck"
             )
 
-    said = "random features hide inputs from attacks that do not search over the draw"
-    return Defense("vib", gradient=gradient, check=check, promise=Promise(said))
+    statement = "random features hide inputs from attacks that do not search over the draw"
+    return Defense("vib", gradient=gradient, check=check, promise=Promise(statement))
 
 
 def information(mean: Float[Tensor, "n k"], log_variance: Float[Tensor, "n k"]) -> Tensor:

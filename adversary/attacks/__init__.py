@@ -3,9 +3,8 @@
 In: what the server knows of one client, and what the adversary knew before. Out: a guess.
 """
 
-from importlib import import_module
-
 from adversary.attack import Attack
+from fedsim.core.catalog import collect
 
 MODULES = (
     "llg",
@@ -40,8 +39,4 @@ MODULES = (
     "baselines",
 )
 
-ATTACKS: dict[str, Attack] = {
-    attack.name: attack
-    for module in MODULES
-    for attack in import_module(f"adversary.attacks.{module}").ATTACKS
-}
+ATTACKS: dict[str, Attack] = collect("adversary.attacks", MODULES, "ATTACK")

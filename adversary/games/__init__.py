@@ -9,16 +9,16 @@ Risks Through Gradients in Machine Learning", CCS 2024: one game for attributes,
 distributions and users. Membership and source are two more instances of it.
 """
 
-from adversary.games import (
-    attribute,
-    attribute_known,
-    distribution,
-    membership,
-    property_,
-    source,
-    user,
-)
 from adversary.games.game import Game
+from fedsim.core.catalog import collect
 
-MODULES = (attribute, attribute_known, property_, distribution, user, membership, source)
-GAMES: dict[str, Game] = {module.GAME.name: module.GAME for module in MODULES}
+MODULES = (
+    "attribute",
+    "attribute_known",
+    "property_",
+    "distribution",
+    "user",
+    "membership",
+    "source",
+)
+GAMES: dict[str, Game] = collect("adversary.games", MODULES, "GAME")
