@@ -1,20 +1,22 @@
 """What defenses promise, cost and leave: a table, and leakage against accuracy."""
 
-# pyarrow.compute makes its functions at import:
-# pyright: reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 import defenses
 from defenses import Promise
 from fedsim.report.data import Curve, RunData, metric_name, part_text
 from fedsim.report.figures import Picture, fit, panels_of, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS, short
+from fedsim.report.select import select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 NAMED = 12  # points that are named in a picture; beyond it only the best
 
@@ -24,8 +26,8 @@ class Left:
     """What the strongest attacker of a family gets in spite of a defense.
 
     Attributes:
-        static: Best attack that knows nothing of the defense.
-        adaptive: Best that knows it; None where there is none.
+        static: Best attack that knows nothing of the defense; None without any.
+        adaptive: Best attack that knows it; None without any.
     """
 
     family: str
@@ -35,8 +37,8 @@ class Left:
     @property
     def worst(self) -> Curve:
         """The stronger of the two: a defense is worth what it is against the best attacker."""
-        known = [curve for curve in (self.static, self.adaptive) if curve is not None]
-        return max(known, key=lambda curve: curve.main.value)
+        curves = [curve for curve in (self.static, self.adaptive) if curve is not None]
+        return max(curves, key=lambda curve: curve.main.value)
 
 
 class Defended:
@@ -53,10 +55,14 @@ class Defended:
         return defenses.build(self.run.folder.config.defense).promise
 
     @cached_property
+    def metrics(self) -> "pd.DataFrame":
+        """The run's metrics."""
+        return self.run.metrics.to_pandas()
+
+    @cached_property
     def epsilon(self) -> float | None:
         """The largest client's ε after the last round; None without a formal promise."""
-        rows = self.run.metrics.filter(pc.field("metric") == "epsilon")
-        return pc.max(rows["value"]).as_py()
+        return _number(select(self.metrics, metric="epsilon")["value"].max())
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -66,10 +72,7 @@ class Defended:
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of one of the defense's costs over clients and rounds."""
-        rows = self.run.metrics.filter(
-            (pc.field("metric") == metric) & (pc.field("split") == "defense")
-        )
-        return pc.mean(rows["value"]).as_py()
+        return _number(select(self.metrics, split="defense", metric=metric)["value"].mean())
 
     @cached_property
     def kilobytes(self) -> float | None:
@@ -80,24 +83,21 @@ class Defended:
     @cached_property
     def seconds(self) -> float | None:
         """Seconds of training a round, the defense included."""
-        rows = self.run.metrics.filter(pc.field("metric") == "train_seconds")
-        return pc.mean(rows["value"]).as_py()
+        return _number(select(self.metrics, metric="train_seconds")["value"].mean())
 
     @cached_property
     def left(self) -> list[Left]:
         """What attackers get, family by family."""
-        found = []
-        for family in self.run.families:
-            curves = [c for c in self.run.curves if c.family == family and not c.baseline]
-            best = [
-                max(group, key=lambda c: c.main.value) if group else None
-                for group in (
-                    [c for c in curves if not c.adaptive], [c for c in curves if c.adaptive],
-                )
-            ]  # fmt: skip
-            if curves:
-                found.append(Left(family, *best))
-        return found
+        curves = [curve for curve in self.run.curves if not curve.baseline]
+        return [
+            Left(
+                family,
+                _best([c for c in curves if c.family == family and not c.adaptive]),
+                _best([c for c in curves if c.family == family and c.adaptive]),
+            )
+            for family in self.run.families
+            if any(curve.family == family for curve in curves)
+        ]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -107,72 +107,104 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
         Their places, by rising accuracy; of equal points the first.
     """
     order = sorted(range(len(points)), key=lambda i: (-points[i][0], points[i][1], i))
-    kept, lowest = [], float("inf")
+    unbeaten, lowest = [], float("inf")
     for place in order:
         if points[place][1] < lowest:
-            kept.append(place)
+            unbeaten.append(place)
             lowest = points[place][1]
-    return kept[::-1]
+    return unbeaten[::-1]
 
 
 def trade_off(rows: Sequence[Defended]) -> Picture | None:
     """Draw the strongest attacker's leakage against the model's accuracy, a point per run."""
-    known = [row for row in rows if row.accuracy is not None and row.left]
-    families = list(dict.fromkeys(left.family for row in known for left in row.left))
-    if len(known) < 2:
+    rows = [row for row in rows if row.accuracy is not None and row.left]
+    families = list(dict.fromkeys(left.family for row in rows for left in row.left))
+    if len(rows) < 2:
         return None
     fig, axes = panels_of(len(families))
-    kinds = list(dict.fromkeys(row.kind for row in known))
+    kinds = list(dict.fromkeys(row.kind for row in rows))
     for axis, family in zip(axes, families, strict=True):
-        mine = [(row, left) for row in known for left in row.left if left.family == family]
-        points = [(row.accuracy or 0.0, left.worst.main.value) for row, left in mine]
-        for place, kind in enumerate(kinds):
-            own = np.array(
-                [point for (row, _), point in zip(mine, points, strict=True) if row.kind == kind]
-            )
-            if len(own):
-                axis.scatter(
-                    *own.T, color=COLOURS[place % len(COLOURS)], label=short(kind), s=34,
-                    marker=MARKERS[place // len(COLOURS) % len(MARKERS)], zorder=3,
-                )  # fmt: skip
-        best = front(points)
-        axis.plot(*np.array([points[i] for i in best]).T, color="#888888", lw=1, zorder=2)
-        for i in best if len(points) > NAMED else range(len(points)):
-            axis.annotate(
-                short(_options(mine[i][0])), points[i], xytext=(5, 4), fontsize=7,
-                textcoords="offset points", color="#444444",
-            )  # fmt: skip
-        blind = float(np.mean([left.worst.main.blind_value for _, left in mine]))
-        for values, limit in ((0, axis.set_xlim), (1, axis.set_ylim)):
-            along = [point[values] for point in points] + [blind] * values
-            limit(max(0.0, min(along) - 0.05), min(1.02, max(along) + 0.05))
-        fit(axis, mine[0][1].worst.metric)
-        axis.axhline(blind, ls="--", lw=1, color="#555555", zorder=1)
-        axis.text(0.01, blind, "blind guess", transform=axis.get_yaxis_transform(), fontsize=8,
-                  va="bottom", color="#555555")  # fmt: skip
-        axis.set_ylabel(f"{family}: {metric_name(mine[0][1].worst.metric)}")
+        pairs = [(row, left) for row in rows for left in row.left if left.family == family]
+        _draw_family(axis, family, pairs, kinds)
     axes[-1].set_xlabel("test accuracy after the last round")
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside right upper")
     caption = (
-        "One point per run: up is what the strongest attacker got, on average over clients and "
-        "rounds; right is the model's accuracy. The line joins the runs that no other beats in "
-        "both. Dashed: the best guess without any update."
+        "Each point is a run. Up is the mean leakage to the strongest attacker, over clients and "
+        "rounds. Right is the model's accuracy. The line joins the runs that no other run beats "
+        "in both. The dashed line is the best guess without any update."
     )
-    for family in families:
-        lefts = [left for row in known for left in row.left if left.family == family]
-        knowing = any(left.adaptive for left in lefts)
-        caption += (
-            f" {family.capitalize()}: attackers that know the defense are among them."
-            if knowing else
-            f" {family.capitalize()}: no attacker here knows the defense, and one that does may "
-            "get more."
-        )  # fmt: skip
-    return Picture("Leakage against accuracy", caption, svg(fig))
+    sentences = [_who_attacked(family, rows) for family in families]
+    return Picture("Leakage against accuracy", " ".join([caption, *sentences]), svg(fig))
+
+
+def _who_attacked(family: str, rows: Sequence[Defended]) -> str:
+    """Return whether attackers of a family knew the defense, in a sentence."""
+    lefts = [left for row in rows for left in row.left if left.family == family]
+    if any(left.adaptive for left in lefts):
+        return f"{family.capitalize()}: some attackers know the defense."
+    return f"{family.capitalize()}: no attacker here knows the defense; one that does may get more."
+
+
+def _draw_family(
+    axis: "Axes", family: str, pairs: Sequence[tuple[Defended, Left]], kinds: Sequence[str]
+) -> None:
+    """Draw a point per run, the line of the best runs, and the blind guess."""
+    points = [(row.accuracy or 0.0, left.worst.main.value) for row, left in pairs]
+    for place, kind in enumerate(kinds):
+        of_kind = [i for i, (row, _) in enumerate(pairs) if row.kind == kind]
+        if of_kind:
+            axis.scatter(
+                *np.array([points[i] for i in of_kind]).T,
+                color=COLOURS[place % len(COLOURS)],
+                label=short(kind),
+                s=34,
+                marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
+                zorder=3,
+            )
+    best = front(points)
+    axis.plot(*np.array([points[i] for i in best]).T, color="#888888", lw=1, zorder=2)
+    for i in best if len(points) > NAMED else range(len(points)):
+        axis.annotate(
+            short(_options(pairs[i][0])),
+            points[i],
+            xytext=(5, 4),
+            fontsize=7,
+            textcoords="offset points",
+            color="#444444",
+        )
+    metric = pairs[0][1].worst.metric
+    blind = float(np.mean([left.worst.main.blind_value for _, left in pairs]))
+    _limit(axis, points, blind)
+    fit(axis, metric)
+    _draw_blind(axis, blind)
+    axis.set_ylabel(f"{family}: {metric_name(metric)}")
+
+
+def _limit(axis: "Axes", points: Sequence[tuple[float, float]], blind: float) -> None:
+    """Let the panel reach a little beyond its points and the blind guess."""
+    for values, limit in ((0, axis.set_xlim), (1, axis.set_ylim)):
+        along = [point[values] for point in points] + [blind] * values
+        limit(max(0.0, min(along) - 0.05), min(1.02, max(along) + 0.05))
+
+
+def _draw_blind(axis: "Axes", blind: float) -> None:
+    axis.axhline(blind, ls="--", lw=1, color="#555555", zorder=1)
+    place = axis.get_yaxis_transform()
+    axis.text(0.01, blind, "blind guess", transform=place, fontsize=8, va="bottom", color="#555555")
+
+
+def _best(curves: Sequence[Curve]) -> Curve | None:
+    return max(curves, key=lambda curve: curve.main.value, default=None)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of a table; None if there was none."""
+    return None if np.isnan(value) else float(value)
 
 
 def _options(row: Defended) -> str:
-    """Return the options of a run's defenses, shortly; the legend has their names."""
+    """Return the options of a run's defenses in short; the legend has their names."""
     values = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
         for part in row.run.folder.config.defense
