@@ -1,8 +1,16 @@
 """Audits: how private a mechanism is at most, from what canaries give away.
 
+In: a mechanism's uploads with and without canaries, or a run's uploads and its clients' coins. Out:
+findings, each a number with its guarantee, and the claim that bounds may refute. `METHODS` lists
+the ways from scores to a number; each has its record in its file.
+
 An audit takes the side of the strongest adversary that a claim of differential privacy allows: it
-chooses the record (the canary), knows everything else, and asks how well two neighbouring data sets
-can be told apart by what is uploaded. `canaries` crafts records, `statistic` scores uploads,
-`two_hypotheses`, `one_run` and `one_shot` turn scores into numbers, and `finding` says what kind
-of number each is.
+chooses the record (the canary), knows everything else, and tells two neighbouring data sets apart
+by what is uploaded.
 """
+
+from adversary.auditing import bayes, bonferroni, clopper_pearson, mean, mu_gdp, one_run, one_shot
+from adversary.auditing.method import Method
+
+MODULES = (mean, mu_gdp, bonferroni, clopper_pearson, one_run, bayes, one_shot)
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}

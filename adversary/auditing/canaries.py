@@ -36,7 +36,7 @@ Move = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """A record and its label → records that differ from it in one thing, and their labels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Canary:
     """A record and how far it moves an update.
 
@@ -75,7 +75,11 @@ def natural(
     apart = question.apart(inputs, labels)
     place = int(apart.argmax())
     return Canary(
-        "natural", inputs[place], int(labels[place]), float(apart[place]), float(apart.mean())
+        name="natural",
+        inputs=inputs[place],
+        label=int(labels[place]),
+        apart=float(apart[place]),
+        mean=float(apart.mean()),
     )
 
 
@@ -85,7 +89,12 @@ def average(
     """Return the real record that moves an update as far as the mean of all does."""
     apart = question.apart(inputs, labels)
     place = int((apart - apart.mean()).abs().argmin())
-    return Canary("average", inputs[place], int(labels[place]), float(apart[place]))
+    return Canary(
+        name="average",
+        inputs=inputs[place],
+        label=int(labels[place]),
+        apart=float(apart[place]),
+    )
 
 
 def in_domain(
@@ -101,23 +110,30 @@ def in_domain(
     """
     apart = question.apart(inputs, labels)
     starts = apart.topk(min(STARTS, len(apart))).indices
-    best: Canary | None = None
-    for place in starts.tolist():
-        x, y, value = inputs[place].clone(), int(labels[place]), float(apart[place])
-        for _ in range(PASSES):
-            before = value
-            for move in _moves(coordinates, num_classes):
-                x_tried, y_tried = move(x, y)
-                found = question.apart(x_tried, y_tried)
-                most = int(found.argmax())
-                if float(found[most]) > value:
-                    x, y, value = x_tried[most], int(y_tried[most]), float(found[most])
-            if value <= before * (1 + 1e-6):
-                break
-        if best is None or value > best.apart:
-            best = Canary("in-domain", x, y, value)
-    assert best is not None
-    return best
+    moves = list(_moves(coordinates, num_classes))
+    ends = [
+        _climbed(question, moves, inputs[place], int(labels[place]), float(apart[place]))
+        for place in starts.tolist()
+    ]
+    return max(ends, key=lambda canary: canary.apart)  # the first of equals
+
+
+def _climbed(
+    question: Question, moves: Sequence[Move], inputs: Tensor, label: int, apart: float
+) -> Canary:
+    """Change one record by the best of each move until no single change helps."""
+    x, y, value = inputs.clone(), label, apart
+    for _ in range(PASSES):
+        before = value
+        for move in moves:
+            x_tried, y_tried = move(x, y)
+            distances = question.apart(x_tried, y_tried)
+            most = int(distances.argmax())
+            if float(distances[most]) > value:
+                x, y, value = x_tried[most], int(y_tried[most]), float(distances[most])
+        if value <= before * (1 + 1e-6):
+            break
+    return Canary(name="in-domain", inputs=x, label=y, apart=value)
 
 
 def _moves(coordinates: Sequence[Coordinate], num_classes: int) -> Iterator[Move]:
@@ -126,14 +142,14 @@ def _moves(coordinates: Sequence[Coordinate], num_classes: int) -> Iterator[Move
     def labels(x: Tensor, y: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
         return x.expand(num_classes, -1), torch.arange(num_classes)
 
-    def values(one: Coordinate, x: Tensor, y: int) -> tuple[Tensor, Tensor]:
-        tried = x.expand(len(one.choices), -1).clone()
-        tried[:, one.columns] = one.choices.to(x.dtype)
+    def values(coordinate: Coordinate, x: Tensor, y: int) -> tuple[Tensor, Tensor]:
+        tried = x.expand(len(coordinate.choices), -1).clone()
+        tried[:, coordinate.columns] = coordinate.choices.to(x.dtype)
         return tried, torch.full((len(tried),), y)
 
     yield labels
-    for one in coordinates:
-        yield partial(values, one)
+    for coordinate in coordinates:
+        yield partial(values, coordinate)
 
 
 def coordinates_of(dataset: Dataset, without: str | None) -> list[Coordinate]:
@@ -151,18 +167,19 @@ def coordinates_of(dataset: Dataset, without: str | None) -> list[Coordinate]:
             "canary: must not be 'in-domain' for data without categorical columns, whose domain "
             "is not known; use 'free'"
         )
-    coded = {column for one in dataset.attributes.values() for column in one.columns}
-    found = [
-        Coordinate(torch.tensor(one.columns), one.codes)
-        for name, one in dataset.attributes.items()
+    attributes = dataset.attributes
+    coded = {column for attribute in attributes.values() for column in attribute.columns}
+    coordinates = [
+        Coordinate(torch.tensor(attribute.columns), attribute.codes)
+        for name, attribute in attributes.items()
         if name != without
     ]
     for column in range(dataset.inputs.shape[1]):
         if column not in coded:
             values = dataset.inputs[:, column]
             grid = torch.linspace(float(values.min()), float(values.max()), POINTS)
-            found.append(Coordinate(torch.tensor([column]), grid[:, None]))
-    return found
+            coordinates.append(Coordinate(torch.tensor([column]), grid[:, None]))
+    return coordinates
 
 
 def free(
@@ -200,9 +217,9 @@ def canife(
 
     def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
         points = points.detach().requires_grad_()
-        own = question.gradients(points.unflatten(1, inputs.shape[1:]), tried)
-        length = own.square().sum(dim=1).add(1e-24).sqrt()
-        overlap = (own @ others.T / length[:, None]).square().sum(dim=1)
+        gradients = question.gradients(points.unflatten(1, inputs.shape[1:]), tried)
+        length = gradients.square().sum(dim=1).add(1e-24).sqrt()
+        overlap = (gradients @ others.T / length[:, None]).square().sum(dim=1)
         losses = overlap - (length / unit).clamp(max=1.0)
         (slopes,) = torch.autograd.grad(losses.sum(), points)
         return losses.detach(), slopes
@@ -228,11 +245,11 @@ def _ascended(
     labels: Tensor,
     shape: Sequence[int],
 ) -> Canary:
-    found = adam(evaluate, start, steps=STEPS, lr=RATE)
-    place = int(found.losses.argmin())
-    x = found.points[place].unflatten(0, tuple(shape)).detach()
+    descent = adam(evaluate, start, steps=STEPS, lr=RATE)
+    place = int(descent.losses.argmin())
+    x = descent.points[place].unflatten(0, tuple(shape)).detach()
     apart = float(question.apart(x[None], labels[place : place + 1])[0])
-    return Canary(name, x, int(labels[place]), apart)
+    return Canary(name=name, inputs=x, label=int(labels[place]), apart=apart)
 
 
 def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float) -> nn.Module:
@@ -250,10 +267,10 @@ def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float)
     double = copy.deepcopy(model)
 
     def forward(self: nn.Module, inputs: Tensor) -> Tensor:
-        own = dict(self.named_parameters())
+        weights = dict(self.named_parameters())
         # 0 wherever the weights are, so that the gradient is the same in every local step.
         along = sum(
-            ((own[name] - own[name].detach()) * direction[name]).sum() for name in direction
+            ((weights[name] - weights[name].detach()) * direction[name]).sum() for name in direction
         )
         # At 0 cross-entropy of (logit, 0) with label 0 falls by half the logit.
         logit = 2 * strength * along * inputs.flatten(1)[:, 0]

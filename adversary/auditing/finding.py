@@ -1,4 +1,4 @@
-"""What an audit found: a number, what kind of guarantee it has, and the claim it goes with."""
+"""What an audit shows: a number, what kind of guarantee it has, and which claim it may refute."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ METRICS = {
 """What the ledger calls each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One audited number.
 
@@ -91,10 +91,10 @@ def check_comparable(audited: Relation, claimed: Relation) -> None:
 
 
 def check_probability(name: str, value: float) -> None:
-    """Refuse what is no probability strictly between 0 and 1.
+    """Refuse a value that is no probability strictly between 0 and 1.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is 0 or less, or 1 or more.
     """
     if not 0 < value < 1:
         raise ValueError(f"{name}: must be above 0 and below 1, got {value:g}")
@@ -102,5 +102,5 @@ def check_probability(name: str, value: float) -> None:
 
 def refuting(findings: Iterable[Finding], claimed: float, relation: Relation) -> list[Finding]:
     """Return the bounds that exceed a claim."""
-    bounds = [found for found in findings if found.guarantee is Guarantee.BOUND]
-    return [found for found in bounds if found.exceeds(claimed, relation)]
+    bounds = [finding for finding in findings if finding.guarantee is Guarantee.BOUND]
+    return [bound for bound in bounds if bound.exceeds(claimed, relation)]

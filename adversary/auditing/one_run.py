@@ -7,17 +7,23 @@ something of order m·δ. The canaries are of different examples (or clients), s
 covers each coin, and the coins are fair and independent.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
 from scipy.stats import binom
 
+from adversary.auditing.claim import Claim
+from adversary.auditing.coins import CoinedUpdates
 from adversary.auditing.finding import Finding, Guarantee, check_probability
-from adversary.auditing.two_hypotheses import check_finite
+from adversary.auditing.method import Method
+from adversary.auditing.trials import check_finite
 from defenses.promise import Relation
 
 LARGEST = 700.0  # no ε above it is looked for
 STEPS = 60  # of bisection: 700 / 2⁶⁰
+FEW = 50  # canaries; of fewer, three in four are guessed, of more every second
 
 
 def p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
@@ -109,8 +115,15 @@ def one_run(
     epsilon = one_run_epsilon(m, 2 * each, right, delta=delta, confidence=confidence)
     most = one_run_epsilon(m, 2 * each, 2 * each, delta=delta, confidence=confidence)
     return Finding(
-        "one-run", Guarantee.BOUND, epsilon, delta, confidence, relation, m, most
-    )  # fmt: skip
+        method="one-run",
+        guarantee=Guarantee.BOUND,
+        epsilon=epsilon,
+        delta=delta,
+        confidence=confidence,
+        relation=relation,
+        trials=m,
+        most=most,
+    )
 
 
 def fewest_canaries(guessed: float, *, delta: float, confidence: float) -> int:
@@ -118,8 +131,97 @@ def fewest_canaries(guessed: float, *, delta: float, confidence: float) -> int:
     m = 2
     while m < 10**6:
         each = max(1, round(guessed * m))
-        both = min(m, 2 * each)
-        if one_run_epsilon(m, both, both, delta=delta, confidence=confidence) > 0:
+        guesses = min(m, 2 * each)
+        if one_run_epsilon(m, guesses, guesses, delta=delta, confidence=confidence) > 0:
             return m
         m += 1
     return m
+
+
+def by_sign(
+    scores: Float[np.ndarray, " m"],
+    coins: Bool[np.ndarray, " m"],
+    claim: Claim,
+    confidence: float,
+) -> Finding:
+    """Guess the coins of the surest scores by their signs, and bound ε by how many are right.
+
+    Unlike the highest and the lowest scores, which must be right as often as wrong where coins fell
+    more often on one side.
+
+    Args:
+        scores: Of every canary; above 0 if it looks as if its coin were heads.
+        coins: Whether it is.
+        claim: Over the same rounds.
+        confidence: That the true ε is at least as large.
+
+    Raises:
+        ValueError: There are too few canaries to show anything.
+    """
+    check_finite(scores)
+    m, guesses = len(scores), num_guesses(len(scores))
+    most = one_run_epsilon(m, guesses, guesses, delta=claim.delta, confidence=confidence)
+    if most <= 0:
+        least = fewest(delta=claim.delta, confidence=confidence)
+        raise ValueError(
+            f"canaries: must be at least {least} to certify anything at "
+            f"{100 * confidence:g} %, got {m}"
+        )
+    surest = np.argsort(-np.abs(scores), kind="stable")[:guesses]
+    right = int(((scores[surest] > 0) == coins[surest]).sum())
+    return Finding(
+        method="one-run",
+        guarantee=Guarantee.BOUND,
+        epsilon=one_run_epsilon(m, guesses, right, delta=claim.delta, confidence=confidence),
+        delta=claim.delta,
+        confidence=confidence,
+        relation=claim.relation,
+        trials=m,
+        most=most,
+    )
+
+
+def of_updates(updates: CoinedUpdates, claim: Claim, confidence: float) -> Finding:
+    """Guess the coins of clients' sums by their signs."""
+    return by_sign(updates.sums, updates.coins, claim, confidence)
+
+
+def num_guesses(canaries: int) -> int:
+    """Return how many coins are guessed: a number that no score has a part in."""
+    return math.ceil(0.75 * canaries) if canaries < FEW else canaries // 2
+
+
+def fewest(*, delta: float, confidence: float) -> int:
+    """Return how many canaries could show an ε above 0, if every guess were right."""
+    m = 1
+    while m < 10**6:
+        guesses = num_guesses(m)
+        if one_run_epsilon(m, guesses, guesses, delta=delta, confidence=confidence) > 0:
+            return m
+        m += 1
+    return m
+
+
+def check_enough(canaries: int, *, delta: float, confidence: float) -> None:
+    """Refuse so few record canaries that nothing could be certified, were every guess right.
+
+    Of update canaries a mean may show something of a single one.
+
+    Raises:
+        ValueError: They are too few.
+    """
+    if canaries < (least := fewest(delta=delta, confidence=confidence)):
+        raise ValueError(
+            f"must carry at least {least} canaries to certify anything at "
+            f"{100 * confidence:g} %, got {canaries}"
+        )
+
+
+METHOD = Method(
+    name="one-run",
+    title="one run",
+    guarantee=Guarantee.BOUND,
+    how="coins guessed in one run",
+    of_updates=of_updates,
+    of_records=by_sign,
+)

@@ -17,8 +17,11 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from adversary.auditing.claim import Claim
+from adversary.auditing.coins import APART, CoinedUpdates
 from adversary.auditing.finding import Finding, Guarantee, check_probability
-from adversary.auditing.two_hypotheses import check_finite
+from adversary.auditing.method import Method
+from adversary.auditing.trials import check_finite
 from defenses.promise import Relation, gaussian_epsilon
 
 FEWEST = 1000  # cosines of which a variance may be fitted
@@ -64,16 +67,33 @@ def one_shot(
     else:
         epsilon = gaussian_epsilon(max(0.0, mean), delta)
     return Finding(
-        "one-shot", Guarantee.ESTIMATE, epsilon, delta, None, relation, len(cosines),
-        float("inf"), assumes="a release of independent Gaussian noise", mu=max(0.0, mean),
-    )  # fmt: skip
+        method="one-shot",
+        guarantee=Guarantee.ESTIMATE,
+        epsilon=epsilon,
+        delta=delta,
+        confidence=None,
+        relation=relation,
+        trials=len(cosines),
+        most=float("inf"),
+        assumes="a release of independent Gaussian noise",
+        mu=max(0.0, mean),
+    )
+
+
+def of_updates(updates: CoinedUpdates, claim: Claim, confidence: float) -> Finding:  # noqa: ARG001
+    """Estimate ε from clients' summed uploads; an estimate has no confidence."""
+    return one_shot(
+        updates.cosines,
+        updates.dimension,
+        relation=claim.relation,
+        delta=claim.delta,
+        apart=APART,
+    )
 
 
 def epsilon_of_normals(mean: float, spread: float, delta: float) -> float:
     """Return the ε at δ between N(0, 1) and N(mean, spread²), whichever way round is larger."""
-    one = _one_way(mean, spread, delta)
-    other = _one_way(-mean / spread, 1 / spread, delta)
-    return max(one, other)
+    return max(_one_way(mean, spread, delta), _one_way(-mean / spread, 1 / spread, delta))
 
 
 def _one_way(mean: float, spread: float, delta: float) -> float:
@@ -116,3 +136,12 @@ def _mass(low: float, high: float) -> float:
     if low > 0:
         return float(norm.sf(low) - norm.sf(high))
     return float(norm.cdf(high) - norm.cdf(low))
+
+
+METHOD = Method(
+    name="one-shot",
+    title="one shot",
+    guarantee=Guarantee.ESTIMATE,
+    how="mean cosine of clients' sums with their canaries",
+    of_updates=of_updates,
+)

@@ -9,6 +9,8 @@ privacy", JRSS B 2022), which is an ε by their corollary 1.
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
 
@@ -18,7 +20,7 @@ def upper_rate(errors: int, trials: int, level: float) -> float:
     One-sided Clopper–Pearson (C. Clopper, E. Pearson, Biometrika 1934).
 
     Args:
-        errors: Seen.
+        errors: How many there were.
         trials: Independent, with the same rate.
         level: Chance that the true rate is larger.
     """
@@ -29,14 +31,36 @@ def upper_rate(errors: int, trials: int, level: float) -> float:
 
 def epsilon_of_rates(false_positive: float, false_negative: float, delta: float) -> float:
     """Return the least ε at δ under which a test can have these error rates; at least 0."""
-    found = 0.0
-    for one, other in (
+    epsilon = 0.0
+    for rate, other in (
         (false_positive, false_negative),
         (false_negative, false_positive),
     ):
         if 1 - delta - other > 0:
-            found = max(found, math.log(1 - delta - other) - math.log(max(one, 1e-308)))
-    return found
+            epsilon = max(epsilon, math.log(1 - delta - other) - math.log(max(rate, 1e-308)))
+    return epsilon
+
+
+def upper_rates(errors: NDArray[np.int64], trials: int, level: float) -> NDArray[np.float64]:
+    """Return `upper_rate` of many tests."""
+    right = np.maximum(trials - errors, 1e-9)
+    return np.where(errors >= trials, 1.0, beta.ppf(1 - level, errors + 1, right))
+
+
+def epsilons_of_rates(
+    false_positives: NDArray[np.float64], false_negatives: NDArray[np.float64], delta: float
+) -> NDArray[np.float64]:
+    """Return `epsilon_of_rates` of many tests."""
+    epsilons = np.zeros(np.broadcast_shapes(false_positives.shape, false_negatives.shape))
+    for rates, others in (
+        (false_positives, false_negatives),
+        (false_negatives, false_positives),
+    ):
+        right = 1 - delta - others
+        with np.errstate(divide="ignore"):
+            ratios = np.log(np.maximum(right, 0)) - np.log(rates)
+        epsilons = np.maximum(epsilons, np.where(right > 0, ratios, 0.0))
+    return epsilons
 
 
 def mu_of_rates(false_positive: float, false_negative: float) -> float:

@@ -44,9 +44,9 @@ class Question:
         trained, others = self._split()
         size = sum(value.numel() for value in trained.values())
         chunk = max(1, CELLS // (2 * size))
-        one = vmap(lambda x, y: self._distance(trained, others, x, y))
+        distances = vmap(lambda x, y: self._distance(trained, others, x, y))
         parts = zip(inputs.split(chunk), labels.split(chunk), strict=True)
-        return torch.cat([one(x, y).detach() for x, y in parts])
+        return torch.cat([distances(x, y).detach() for x, y in parts])
 
     def climb(
         self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, " n"]
@@ -79,23 +79,25 @@ class Question:
                 logits, y.unsqueeze(0), label_smoothing=self.label_smoothing
             )
 
-        found = grad(loss)(dict(trained))
-        return torch.cat([value.flatten() for value in found.values()])
+        gradients = grad(loss)(dict(trained))
+        return torch.cat([value.flatten() for value in gradients.values()])
 
     def _clipped(self, trained: Params, others: Params, x: Tensor, y: Tensor) -> Tensor:
-        found = self._gradient(trained, others, x, y)
+        gradient = self._gradient(trained, others, x, y)
         if self.clip == math.inf:
-            return found
-        length = found.square().sum().add(1e-24).sqrt()
-        return found * (self.clip / length).clamp(max=1.0)
+            return gradient
+        length = gradient.square().sum().add(1e-24).sqrt()
+        return gradient * (self.clip / length).clamp(max=1.0)
 
     def _distance(self, trained: Params, others: Params, x: Tensor, y: Tensor) -> Tensor:
         if self.encoding is None:
             return self._clipped(trained, others, x, y).square().sum().add(1e-24).sqrt()
         columns = self.encoding.columns
-        one, zero = (
+        present, absent = (
             x.index_put((columns,), code.to(x.dtype))
             for code in (self.encoding.present, self.encoding.absent)
         )
-        apart = self._clipped(trained, others, one, y) - self._clipped(trained, others, zero, y)
+        apart = self._clipped(trained, others, present, y) - self._clipped(
+            trained, others, absent, y
+        )
         return apart.square().sum().add(1e-24).sqrt()

@@ -27,8 +27,8 @@ from fedsim.core.types import LocalTraining, Observation, Params
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What one client's uploads say of its update canary.
+class ClientScores:
+    """How one client's uploads lie along its update canary.
 
     Attributes:
         scores: Of every upload, in units of the canary: 1 or −1 without noise, by the coin.
@@ -52,7 +52,7 @@ def template(links: Sequence[Defense], canary: Params, seed: int) -> dict[str, T
     return {name: (ends[0][name] - ends[1][name]) / 2 for name in canary}
 
 
-def hear(uploads: Iterable[tuple[Params, int]], expected: Params) -> Heard:
+def score_uploads(uploads: Iterable[tuple[Params, int]], expected: Params) -> ClientScores:
     """Score one client's uploads.
 
     Args:
@@ -67,16 +67,17 @@ def hear(uploads: Iterable[tuple[Params, int]], expected: Params) -> Heard:
         total += flat
     size = float(total.norm()) or 1.0
     dimension = int(torch.count_nonzero(total))
-    return Heard(np.array(scores), float(total @ about) / (length * size), max(1, dimension))
+    cosine = float(total @ about) / (length * size)
+    return ClientScores(np.array(scores), cosine, max(1, dimension))
 
 
-class Evidence:
-    """What one client's uploads say of its record canaries, round by round.
+class RecordScores:
+    """How likely one client's record canaries are in its data, round by round.
 
     Args:
         model: The architecture; its weights are overwritten.
         inputs: Of the canaries.
-        labels: Theirs.
+        labels: Of the canaries.
         clip: Largest norm of one example's gradient in training.
     """
 
@@ -91,25 +92,25 @@ class Evidence:
         self.precision = torch.zeros(len(labels), len(labels), dtype=torch.float64)
         self.pull = torch.zeros(len(labels), dtype=torch.float64)
 
-    def add(self, seen: Observation, num_examples: int) -> None:
+    def add(self, observation: Observation, num_examples: int) -> None:
         """Take one more upload into account.
 
         Args:
-            seen: What was sent and uploaded.
+            observation: What was sent and uploaded.
             num_examples: Of the client, its canaries included.
         """
-        model, local = self.model, seen.local
+        model, local = self.model, observation.local
         with torch.no_grad():
             for name, value in model.state_dict().items():
-                value.copy_(seen.sent[name])
+                value.copy_(observation.sent[name])
         trained = {n: value for n, value in model.named_parameters() if value.requires_grad}
-        found = example_gradients(
+        gradients = example_gradients(
             model, trained, self.inputs, self.labels, label_smoothing=local.label_smoothing
         )
-        g = torch.cat([found[name].flatten(1) for name in trained], dim=1).double()
+        g = torch.cat([gradients[name].flatten(1) for name in trained], dim=1).double()
         g = g * (self.clip / g.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
         scale, uphill = _uses(local, num_examples)
-        up = uphill * _flat(seen.update.delta, trained)
+        up = uphill * _flat(observation.update.delta, trained)
         variance = float(up.square().mean()) or 1.0  # mostly noise, where there is any to speak of
         gram = scale**2 * (g @ g.T) / variance
         self.precision += gram

@@ -1,4 +1,5 @@
 """The audit room: how private a mechanism is at most, beside what it claims.
 
-In: a config or a recorded run. Out: rows of bounds and estimates, and whether a claim is refuted.
+In: configs with `[audit]`, or a recorded run. Out: bounds and estimates of ε in rows, checks of
+each defense, and whether a claim is refuted.
 """

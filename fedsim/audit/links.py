@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from adversary.auditing.canaries import stand_in
 from defenses import Defense, links
-from fedsim.audit.mechanism import all_options, trained_of
+from fedsim.audit.batches import trained_of
+from fedsim.audit.quiet import all_options
+from fedsim.audit.user_code import flattened
 from fedsim.config import Part
 from fedsim.core.params import random_direction
 from fedsim.core.rng import generator
@@ -25,17 +27,17 @@ ALIKE = 0.5  # share of the noise that is the same in every run: honest noise ha
 
 @dataclass(frozen=True)
 class Check:
-    """What a link claims, and whether it was seen.
+    """Whether a link is what it claims.
 
     Attributes:
         link: Its name and place, `gaussian (link 2 of 2)`.
         holds: Whether it is what it claims.
-        said: What was measured, in a sentence.
+        measured: What it was measured to be, in a sentence.
     """
 
     link: str
     holds: bool
-    said: str
+    measured: str
 
 
 def check_links(parts: Sequence[Part], model: nn.Module, local: LocalTraining) -> list[Check]:
@@ -46,12 +48,12 @@ def check_links(parts: Sequence[Part], model: nn.Module, local: LocalTraining) -
         model: Whose parameters' shapes the updates have.
         local: The protocol.
     """
-    found = []
+    checks = []
     for place, (part, link) in enumerate(zip(parts, links(parts), strict=True)):
         name = f"{part.name} (link {place + 1} of {len(parts)})"
-        for holds, said in _checked(link, all_options(part), model, local):
-            found.append(Check(name, holds, said))
-    return found
+        for holds, measured in _checked(link, all_options(part), model, local):
+            checks.append(Check(name, holds, measured))
+    return checks
 
 
 def _checked(
@@ -74,7 +76,7 @@ def _norm(link: Defense, model: nn.Module) -> tuple[bool, str]:
         unit = random_direction(like, coins)
         update = {name: value * (times * bound) for name, value in unit.items()}
         out, state = link.apply(update, state, coins)
-        worst = max(worst, float(_flat(out).norm()))
+        worst = max(worst, float(flattened(out).norm()))
     if worst > bound * (1 + 1e-4):
         return False, f"does not clip: claims a norm of at most {bound:g}, got {worst:.3g}"
     return True, f"norm at most {worst:.3g}, claims {bound:g}"
@@ -89,10 +91,10 @@ def _noise(link: Defense, model: nn.Module) -> tuple[bool, str]:
     state, drawn, rounds = link.init(like), [], []
     for place in range(RUNS):
         out, _ = link.apply(update, link.init(like), generator(0, "audit link", "client", place))
-        drawn.append(_flat(out) - _flat(update))
+        drawn.append(flattened(out) - flattened(update))
         out, state = link.apply(update, state, generator(0, "audit link", "round", place))
-        rounds.append(_flat(out) - _flat(update))
-    return _said(torch.stack(drawn), torch.stack(rounds), link.noise)
+        rounds.append(flattened(out) - flattened(update))
+    return _noise_holds(torch.stack(drawn), torch.stack(rounds), link.noise)
 
 
 def _inside(
@@ -104,13 +106,14 @@ def _inside(
     double = stand_in(model, direction, LONG * clip)
     inputs, labels = torch.zeros(RECORDS, 1), torch.zeros(RECORDS, dtype=torch.int64)
     inputs[0] = -1.0  # its gradient lies along the direction
-    told = LocalTraining(local.lr, RECORDS, 1, "gradient")
+    step = LocalTraining(local.lr, RECORDS, 1, "gradient")
+    assert link.gradient is not None
     runs = []
     for place in range(RUNS):
         coins = generator(0, "audit link", "hook", place)
-        out = link.gradient(double, trained_of(double), inputs, labels, told, coins)  # type: ignore[misc]
+        out = link.gradient(double, trained_of(double), inputs, labels, step, coins)
         runs.append(torch.cat([value.detach().flatten() for value in out]))
-    uploads, unit = torch.stack(runs), _flat(direction)
+    uploads, unit = torch.stack(runs), flattened(direction)
     along = float((uploads @ unit).mean())
     claimed, std = clip / RECORDS, noise * clip / RECORDS
     if along > claimed * (1 + 1e-3) + SURE * std / math.sqrt(RUNS):
@@ -122,10 +125,10 @@ def _inside(
     if not noise:
         return True, f"one example of {RECORDS} moves the gradient by {along:.3g}; no noise"
     across = uploads - (uploads @ unit)[:, None] * unit
-    return _said(across, across, std)
+    return _noise_holds(across, across, std)
 
 
-def _said(runs: Tensor, rounds: Tensor, std: float) -> tuple[bool, str]:
+def _noise_holds(runs: Tensor, rounds: Tensor, std: float) -> tuple[bool, str]:
     """Say whether noise is as large as claimed, and new every time.
 
     Args:
@@ -133,14 +136,16 @@ def _said(runs: Tensor, rounds: Tensor, std: float) -> tuple[bool, str]:
         rounds: Noise of one client over rounds.
         std: What it is claimed to be on every entry.
     """
-    for noise, of in ((runs, "run"), (rounds, "round")):
+    for noise, unit in ((runs, "run"), (rounds, "round")):
         total = float(noise.square().mean())
         alike = float(noise.mean(dim=0).square().mean()) / total if total else 0.0
         if len(noise) > 1 and alike > ALIKE:
-            return False, (f"reuses its noise: {100 * alike:.0f} % of it is the same in every {of}")
+            return False, (
+                f"reuses its noise: {100 * alike:.0f} % of it is the same in every {unit}"
+            )
         pairs = (noise[1:] * noise[:-1]).mean(dim=1) / total if total else torch.zeros(1)
         if float(pairs.abs().max()) > max(ALIKE, SURE / math.sqrt(noise.shape[1])):
-            return False, f"reuses its noise: that of one {of} is like that of another"
+            return False, f"reuses its noise: that of one {unit} is like that of another"
     size = runs.numel()
     measured = float((runs - runs.mean(dim=0)).square().sum() / (size - runs.shape[1])) ** 0.5
     if measured < std * (1 - 1e-3 - SURE / math.sqrt(2 * size)):
@@ -149,7 +154,3 @@ def _said(runs: Tensor, rounds: Tensor, std: float) -> tuple[bool, str]:
             f"noise too small: claims a standard deviation of {std:.3g}, got {measured:.3g}",
         )
     return True, f"noise of standard deviation {measured:.3g}, claims {std:.3g}; new in every run"
-
-
-def _flat(update: dict[str, Tensor]) -> Tensor:
-    return torch.cat([value.flatten() for value in update.values()])

@@ -53,17 +53,22 @@ def recorded(run: Path) -> Recorded | None:
     due = [number for number in folder.finished_rounds if number and is_due(plan, number)]
     if not due:
         return None
-    found = _bounds(audit_round(plan, folder, due[-1]).leaks)
-    if not found:
+    bounds = _bounds(audit_round(plan, folder, due[-1]).leaks)
+    if not bounds:
         return None
-    asked = plan.config.audit
-    level = 1 - (1 - asked.confidence) / len(found)
-    surer = asked.model_copy(update={"confidence": level})
+    audit = plan.config.audit
+    level = 1 - (1 - audit.confidence) / len(bounds)
+    surer = audit.model_copy(update={"confidence": level})
     again = prepare(plan.config.model_copy(update={"audit": surer}))
     joint = _bounds(audit_round(again, folder, due[-1]).leaks)
     value = lambda rows: {row.attack: float(row.value or 0.0) for row in rows}
-    theory = float(found[0].ceiling or 0.0)
-    return Recorded(due[-1], theory, value(found), value(joint) or value(found), asked.confidence)
+    return Recorded(
+        round=due[-1],
+        theory=float(bounds[0].ceiling or 0.0),
+        bounds=value(bounds),
+        joint=value(joint) or value(bounds),
+        confidence=audit.confidence,
+    )
 
 
 def _bounds(rows: list[Leak]) -> list[Leak]:

@@ -1,8 +1,8 @@
 """The audit of a round: canaries in the recorded uploads, beside what theory claims.
 
 Uploads are scored without any truth; coins are read from the clients' truth and used for nothing
-but grading. Whatever was found in an earlier round is worked out again from the tape, so that a
-resumed run has the same rows.
+but grading. The results of earlier rounds are worked out again from the tape, so that a resumed run
+has the same rows.
 """
 
 import math
@@ -15,26 +15,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import defenses
-from adversary.auditing import in_rounds, uploads
+from adversary.auditing import in_rounds
+from adversary.auditing.claim import Claim
+from adversary.auditing.coins import CoinedUpdates
 from adversary.auditing.finding import METRICS, Finding
-from adversary.auditing.in_rounds import METHODS, OF_RECORDS, Claim
+from adversary.auditing.in_rounds import IN_ROUNDS, OF_RECORDS
+from adversary.auditing.uploads import ClientScores
 from adversary.grading.truth import read_coins
 from clients import carried
-from fedsim import models
+from fedsim.audit.round_scores import Scored, score, values
 from fedsim.core.types import Leak, Measure
-from fedsim.run.audit_claims import claimed
+from fedsim.run.claims import claimed
 from fedsim.run.ledger import AUDIT
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import history, recorded_clients, recorded_rounds
+from strategies.tape import recorded_clients, recorded_rounds
 
-FPR = 0.01  # at which the true positive rate is told that an ε allows
+FPR = 0.01  # at which an ε allows a true positive rate
 
 
 @dataclass(frozen=True)
-class Audited:
-    """What there is to keep of an audit: ledger rows, metrics rows, and scores by `audit/client`.
+class AuditedRound:
+    """What an audit leaves in the run folder: ledger rows, metrics rows, scores by `audit/client`.
 
     A score per upload of an update canary; of record canaries one per coin.
     """
@@ -46,114 +48,88 @@ class Audited:
 
 def is_due(plan: Plan, round_: int) -> bool:
     """Return whether a round is audited: every k-th one, and the last."""
-    asked = plan.config.audit
+    audit = plan.config.audit
     last = plan.config.federation.rounds
-    return bool(asked.clients) and (round_ % asked.every == 0 or round_ == last)
+    return bool(audit.clients) and (round_ % audit.every == 0 or round_ == last)
 
 
-def audit_round(plan: Plan, folder: RunFolder, round_: int) -> Audited:
-    """Audit all rounds until one, where that is due.
+def audit_round(plan: Plan, folder: RunFolder, round_: int) -> AuditedRound:
+    """Audit all rounds until one, if that is due.
 
     Raises:
         BadRecording: A file is damaged or foreign.
     """
     promise = carried.promise_of(plan.defense)
     if not is_due(plan, round_) or promise is None:
-        return Audited()
+        return AuditedRound()
     rounds_of = _rounds_of(plan, folder, round_)
     if not rounds_of:
-        return Audited(measures=[_note(round_, AUDIT, "none of the audited clients took part")])
+        note = _note(round_, AUDIT, "none of the audited clients took part")
+        return AuditedRound(measures=[note])
     sizes = [len(rows) for rows in plan.federated.clients]
-    claim = claimed(plan.config, promise, plan.local, sizes, rounds_of_numbers(rounds_of))
+    counts = {client: len(rounds) for client, rounds in rounds_of.items()}
+    claim = claimed(plan.config.audit, promise, plan.local, sizes, counts)
     begun = time.perf_counter()
-    heard = {client: _heard(plan, folder, client, round_) for client in rounds_of}
+    scored = {client: score(plan, folder, client, round_) for client in rounds_of}
     seconds = time.perf_counter() - begun
-    coins = {
-        client: read_coins(folder.truth, rounds[-1], client) for client, rounds in rounds_of.items()
-    }
-    known = {client: told.numpy() for client, told in coins.items() if told is not None}
-    found, reasons, tpr = _graded(heard, known, claim)
-    return Audited(
+    coins = _coins(folder, rounds_of)
+    findings, reasons, tpr = _graded(scored, coins, claim, plan.config.audit.confidence)
+    return AuditedRound(
         [
-            _row(round_, name, found.get(name), claim, seconds)
-            for name in _methods(claim)
-            if name in found or not known
+            _row(round_, name, findings.get(name), claim, seconds)
+            for name in (OF_RECORDS if claim.relation is carried.RECORD else IN_ROUNDS)
+            if name in findings or not coins
         ],
-        [*_theory(round_, claim, tpr), *_told(round_, found, reasons)],
-        {f"{AUDIT}/{client}": torch.from_numpy(_scores(it)) for client, it in heard.items()},
+        [*_theory(round_, claim, tpr), *_limits(round_, findings, reasons)],
+        {f"{AUDIT}/{client}": torch.from_numpy(values(each)) for client, each in scored.items()},
     )
-
-
-def rounds_of_numbers(rounds_of: Mapping[str, list[int]]) -> dict[str, int]:
-    """Return how many rounds each client took part in."""
-    return {client: len(rounds) for client, rounds in rounds_of.items()}
-
-
-def _methods(claim: Claim) -> tuple[str, ...]:
-    return OF_RECORDS if claim.relation == carried.RECORD else tuple(METHODS)
 
 
 def _rounds_of(plan: Plan, folder: RunFolder, round_: int) -> dict[str, list[int]]:
     """Return the rounds in which each audited client took part, of those until one."""
-    taken: dict[str, list[int]] = {}
+    audit, rounds_of = plan.config.audit, dict[str, list[int]]()
     for number in recorded_rounds(folder.path):
         for client in recorded_clients(folder.path, number) if number <= round_ else ():
-            if carried.relation_of(plan.config.audit, plan.defense, client):
-                taken.setdefault(client, []).append(number)
-    return taken
+            if carried.relation_of(audit, plan.defense, client):
+                rounds_of.setdefault(client, []).append(number)
+    return rounds_of
 
 
-Scored = uploads.Heard | NDArray[np.float64]
-
-
-def _heard(plan: Plan, folder: RunFolder, client: str, round_: int) -> Scored:
-    """Score one client's uploads, without a look at its coins."""
-    config, seen = plan.config, history(folder.path, client, round_, plan.local)
-    if carried.relation_of(config.audit, plan.defense, client) == carried.UPDATE:
-        links, weights = defenses.links(config.defense), plan.model.state_dict()
-        like = {name: weights[name] for name in models.trainable(plan.model)}
-        size = carried.reach(links)
-        canary = {n: size * v for n, v in carried.direction(like, config.seed, client).items()}
-        turned = ((one.update.delta, carried.turn(one.update.round)) for one in seen)
-        return uploads.hear(turned, uploads.template(links, canary, config.seed))
-    dataset, count = plan.federated.dataset, config.audit.records
-    records = carried.records(dataset.input_shape, dataset.num_classes, count, config.seed, client)
-    clip = next(
-        (p.options.get("clip", 1.0) for p in config.defense if p.name == "dp-sgd"), math.inf
-    )
-    plan.model.eval()
-    evidence = uploads.Evidence(plan.model, *records, clip)
-    for one in seen:
-        evidence.add(one, len(plan.federated.clients[int(client)]) + count)
-    return evidence.scores()
-
-
-def _scores(heard: Scored) -> NDArray[np.float64]:
-    return heard.scores if isinstance(heard, uploads.Heard) else heard
+def _coins(folder: RunFolder, rounds_of: Mapping[str, list[int]]) -> dict[str, NDArray[np.bool_]]:
+    """Return the coins of the clients that reveal theirs."""
+    coins = {
+        client: read_coins(folder.truth, rounds[-1], client) for client, rounds in rounds_of.items()
+    }
+    return {client: each.numpy() for client, each in coins.items() if each is not None}
 
 
 def _graded(
-    heard: Mapping[str, Scored], coins: Mapping[str, NDArray[np.bool_]], claim: Claim
+    scored: Mapping[str, Scored],
+    coins: Mapping[str, NDArray[np.bool_]],
+    claim: Claim,
+    confidence: float,
 ) -> tuple[dict[str, Finding], dict[str, str], float | None]:
-    """Hold scores against the coins that are known.
+    """Compare scores with the coins of the clients that reveal them.
 
     Returns:
-        Findings and reasons by method, and the audited test's own true positive rate.
+        Findings and reasons by method, and the audited test's true positive rate.
     """
     if not coins:
         return {}, {}, None
     true = np.concatenate(list(coins.values()))
-    of_updates = [it for c, it in heard.items() if c in coins and isinstance(it, uploads.Heard)]
-    if of_updates:
-        summed = np.array([one.scores.sum() for one in of_updates])
-        return *in_rounds.of_updates(of_updates, true, claim), in_rounds.tpr_at(summed, true, FPR)
-    scores = np.concatenate([_scores(heard[client]) for client in coins])
-    return *in_rounds.of_records(scores, true, claim), in_rounds.tpr_at(scores, true, FPR)
+    clients = [each for c, each in scored.items() if c in coins and isinstance(each, ClientScores)]
+    if clients:
+        updates = CoinedUpdates(clients, true)
+        results = in_rounds.of_updates(updates, claim, confidence)
+        return *results, in_rounds.tpr_at(updates.sums, true, FPR)
+    scores = np.concatenate([values(scored[client]) for client in coins])
+    results = in_rounds.of_records(scores, true, claim, confidence)
+    return *results, in_rounds.tpr_at(scores, true, FPR)
 
 
-def _row(round_: int, name: str, found: Finding | None, claim: Claim, seconds: float) -> Leak:
-    value = None if found is None else found.epsilon
-    metric = METRICS[METHODS[name]]
+def _row(round_: int, name: str, finding: Finding | None, claim: Claim, seconds: float) -> Leak:
+    value = None if finding is None else finding.epsilon
+    metric = METRICS[IN_ROUNDS[name].guarantee]
     return Leak(round_, None, name, AUDIT, metric, value, 0.0, seconds, claim.epsilon)
 
 
@@ -170,15 +146,18 @@ def _theory(round_: int, claim: Claim, tpr: float | None) -> list[Measure]:
     return rows + ([] if tpr is None else [Measure(round_, AUDIT, "tpr_audited", tpr, None, at)])
 
 
-def _told(round_: int, found: Mapping[str, Finding], reasons: Mapping[str, str]) -> list[Measure]:
+def _limits(
+    round_: int, findings: Mapping[str, Finding], reasons: Mapping[str, str]
+) -> list[Measure]:
     """Return how many trials are behind each number, what it assumes, and what it could show."""
-    rows = [_note(round_, name, why) for name, why in reasons.items()]
-    for name, it in found.items():
-        most = it.most if math.isfinite(it.most) else None
-        rows.append(Measure(round_, AUDIT, f"{name}_trials", it.trials, None, it.assumes))
+    rows = [_note(round_, name, reason) for name, reason in reasons.items()]
+    for name, finding in findings.items():
+        most = finding.most if math.isfinite(finding.most) else None
+        trials = finding.trials
+        rows.append(Measure(round_, AUDIT, f"{name}_trials", trials, None, finding.assumes))
         rows.append(Measure(round_, AUDIT, f"{name}_most", most))
     return rows
 
 
-def _note(round_: int, name: str, why: str) -> Measure:
-    return Measure(round_, AUDIT, f"{name}_note", 1.0, None, why)
+def _note(round_: int, name: str, reason: str) -> Measure:
+    return Measure(round_, AUDIT, f"{name}_note", 1.0, None, reason)

@@ -12,11 +12,11 @@ from fedsim.core.errors import ClaimRefuted, ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from adversary.auditing.claim import Claim
+    from fedsim.audit.links import Check
     from fedsim.audit.recorded import Recorded
-    from fedsim.audit.table import Row, Told
-
-HEADS = ("canary", "Δ/C", "exact ε", "μ-GDP", "CP, any threshold", "CP", "Bayes", "CP could show")
-METHODS = ("mu-gdp", "clopper-pearson-bonferroni", "clopper-pearson", "bayes")
+    from fedsim.audit.result import AuditResult
+    from fedsim.audit.rows import Row
 
 
 def audit(
@@ -64,7 +64,7 @@ def audit(
     with Progress(*columns, console=err, transient=True, disable=as_json) as bar:
         task = bar.add_task("auditing", total=None)
 
-        def show(setting: "Told") -> None:
+        def show(setting: "AuditResult") -> None:
             if not as_json:
                 bar.console.print("")
                 print_setting(setting, out, several=len(cells) > 1)
@@ -75,7 +75,7 @@ def audit(
                 folder,
                 run=run,
                 engine=engine,
-                on_told=show,
+                on_result=show,
                 on_runs=lambda name, done, total: bar.update(
                     task, description=name, completed=done, total=total
                 ),
@@ -105,7 +105,7 @@ def recorded_line(in_run: "Recorded") -> str:
     )
 
 
-def print_setting(setting: "Told", console: "Console", *, several: bool) -> None:
+def print_setting(setting: "AuditResult", console: "Console", *, several: bool) -> None:
     """Print one setting: its claim, a line per canary, and what its defenses are."""
     from rich.table import Table
 
@@ -128,16 +128,16 @@ def print_setting(setting: "Told", console: "Console", *, several: bool) -> None
         style="dim",
         soft_wrap=True,
     )
-    if setting.claim.mu is not None and first.exact is None:
+    if setting.claim.round_mu is not None and first.exact is None:
         console.print("The exact ε is known only for a single local step per round.", style="dim")
     if setting.blunt:
         console.print(f"{setting.blunt}.", style="yellow", markup=False, soft_wrap=True)
     for check in setting.checks:
         style = "dim" if check.holds else "red"
-        console.print(f"{check.link}: {check.said}", style=style, markup=False, soft_wrap=True)
+        console.print(f"{check.link}: {check.measured}", style=style, markup=False, soft_wrap=True)
 
 
-def lines(setting: "Told") -> list[list[str]]:
+def lines(setting: "AuditResult") -> list[list[str]]:
     """Return the cells of a line per canary."""
     by: dict[str, dict[str, Row]] = {}
     for row in setting.rows:
@@ -157,15 +157,15 @@ def lines(setting: "Told") -> list[list[str]]:
     return table
 
 
-def summary(settings: "list[Told]", table: Path, report: Path) -> dict[str, Any]:
+def summary(settings: "list[AuditResult]", table: Path, report: Path) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "audits": [
             {
                 "setting": setting.setting,
-                "claim": vars(setting.claim),
+                "claim": _claim(setting.claim),
                 "rows": [vars(row) for row in setting.rows],
-                "defenses": [vars(check) for check in setting.checks],
+                "defenses": [_check(check) for check in setting.checks],
                 "verdict": setting.verdict,
             }
             for setting in settings
@@ -175,14 +175,32 @@ def summary(settings: "list[Told]", table: Path, report: Path) -> dict[str, Any]
     }
 
 
-def _methods(setting: "Told") -> list[str]:
+def _methods(setting: "AuditResult") -> list[str]:
+    from adversary.auditing import METHODS
+
     available = {row.method for row in setting.rows}
     return [method for method in METHODS if method in available]
 
 
-def _heads(setting: "Told") -> list[str]:
-    named: dict[str, str] = dict(zip(METHODS, HEADS[3:7], strict=True))
-    return [*HEADS[:3], *(named[method] for method in _methods(setting)), HEADS[7]]
+def _heads(setting: "AuditResult") -> list[str]:
+    from adversary.auditing import METHODS
+
+    heads = [METHODS[name].head for name in _methods(setting)]
+    return ["canary", "Δ/C", "exact ε", *heads, "CP could show"]
+
+
+def _claim(claim: "Claim") -> dict[str, Any]:
+    return {
+        "epsilon": claim.epsilon,
+        "delta": claim.delta,
+        "relation": None if claim.epsilon is None else claim.relation.value,
+        "mu": claim.round_mu,
+        "beside": claim.beside,
+    }
+
+
+def _check(check: "Check") -> dict[str, Any]:
+    return {"link": check.link, "holds": check.holds, "said": check.measured}
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adversary.games import GAMES
 from adversary.games.learner import Learner
@@ -80,7 +80,20 @@ def prepare(config: Config) -> Board:
     learner = Learner(
         Auxiliary(model, dataset.num_classes, defense=defense if config.defense else None), local
     )
-    return Board(config, private, auxiliary, learner, trained_states(config, model, private))
+    return Board(config, private, auxiliary, learner, _states(config, model, private))
+
+
+def _states(config: Config, model: nn.Module, private: Pool) -> tuple[Params, ...]:
+    game = config.game
+    return trained_states(
+        model,
+        private,
+        config.local_training(),
+        seed=config.seed,
+        steps=game.steps,
+        every=game.every,
+        rounds=max(game.rounds),
+    )
 
 
 def _protocol(config: Config, batch: int) -> LocalTraining:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 import defenses
+from adversary.auditing.coins import FRESH
 from adversary.auditing.finding import Guarantee
-from adversary.auditing.in_rounds import FRESH, METHODS
+from adversary.auditing.in_rounds import IN_ROUNDS
 from clients import carried
 from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, percent, svg
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 
 ROOM = 1.35  # the panel reaches so far beyond theory; what lies higher is drawn at its edge
 LINES = {Guarantee.BOUND: "-", Guarantee.CREDIBLE: "--", Guarantee.ESTIMATE: ":"}
-HOW = {
-    "audit-mean": "mean of clients' sums along their canaries",
-    "audit-mu-gdp": "signs of single uploads, composed over rounds",
-    "audit-clopper-pearson": "signs of {}",
-    "audit-one-run": "coins guessed in one run",
-    "audit-bayes": "signs of {}",
-    "audit-one-shot": "mean cosine of clients' sums with their canaries",
-}
 REFUTED = "#B00020"
 
 
@@ -84,7 +77,7 @@ def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
     last = int(pc.max(told["round"]).as_py())
     measured = {row["metric"]: row for row in told.filter(pc.field("round") == last).to_pylist()}
     rows = graded.filter(pc.field("round") == last).to_pylist()
-    order = list(METHODS)
+    order = list(IN_ROUNDS)
     rows.sort(key=lambda row: order.index(row["attack"]))
     return Section(
         "Theory against audit",
@@ -101,7 +94,8 @@ def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
 
 
 def _line(row: dict, measured: dict[str, dict]) -> Line:
-    name, guarantee = row["attack"], METHODS[row["attack"]]
+    name, method = row["attack"], IN_ROUNDS[row["attack"]]
+    guarantee = method.guarantee
     trials, most = (measured.get(f"{name}_{what}", {}) for what in ("trials", "most"))
     assumes = trials.get("reason") or "nothing"
     counted = "single uploads: ε of one round" if FRESH in assumes else "clients' sums"
@@ -109,7 +103,7 @@ def _line(row: dict, measured: dict[str, dict]) -> Line:
     limit = most.get("value")
     return Line(
         name.removeprefix(f"{AUDIT}-"),
-        HOW[name].format(counted),
+        method.how.format(counted),
         str(guarantee),
         assumes,
         f"{sign} {row['value']:.3g}",
@@ -160,7 +154,8 @@ def _draw(run: RunData) -> str:
 def _draw_epsilon(axis: "Axes", run: RunData) -> None:
     rounds, theory = _measured(run, "epsilon_theory")
     top = ROOM * float(max(theory, default=1.0)) or 1.0
-    for place, (name, guarantee) in enumerate(METHODS.items()):
+    for place, (name, method) in enumerate(IN_ROUNDS.items()):
+        guarantee = method.guarantee
         rows = run.audits.filter((pc.field("attack") == name) & pc.field("value").is_valid())
         if not rows.num_rows:
             continue

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adversary.auditing import METHODS
 from fedsim.report.figures import STYLE, WIDTH, Picture, svg
 from fedsim.report.over_rounds import BLIND, COLOURS, MARKERS
 from fedsim.report.page import write_page
@@ -13,19 +14,15 @@ from fedsim.report.page import write_page
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from fedsim.audit.table import Row, Told
+    from fedsim.audit.result import AuditResult
+    from fedsim.audit.rows import Row
 
-NAMES = {
-    "mu-gdp": "μ-GDP (assumes it is Gaussian)",
-    "clopper-pearson-bonferroni": "Clopper–Pearson, any threshold",
-    "clopper-pearson": "Clopper–Pearson, at 0",
-    "bayes": "Bayes",
-}
+NAMES = {name: method.title for name, method in METHODS.items() if method.tests}
 APART = 0.16  # between the marks of one canary
 CLAIM = "#222222"
 
 
-def write_audit_report(audits: "Sequence[Told]", out: Path, *, configs: str) -> None:
+def write_audit_report(audits: "Sequence[AuditResult]", out: Path, *, configs: str) -> None:
     """Draw audited settings into one self-contained HTML file.
 
     Args:
@@ -51,7 +48,7 @@ def write_audit_report(audits: "Sequence[Told]", out: Path, *, configs: str) -> 
     )
 
 
-def _picture(audit: "Told") -> Picture:
+def _picture(audit: "AuditResult") -> Picture:
     """Draw a group of marks per canary, and the claim as a line across."""
     from matplotlib.figure import Figure
 

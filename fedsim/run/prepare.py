@@ -21,7 +21,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
-from fedsim.run.audit_claims import check_audit
+from fedsim.run.claims import check_audit
 from fedsim.run.secret_columns import encoding, marks
 from strategies.masking import Protocol
 

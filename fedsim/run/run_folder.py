@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from adversary.adaptive.labels import with_adaptive
-from adversary.auditing.in_rounds import METHODS
+from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
@@ -255,7 +255,7 @@ class RunFolder:
         parts = self._parts(name, schema)
         if not (self.path / name).exists():
             return parts
-        own = {*with_adaptive(part.name for part in self.config.attack), *METHODS}
+        own = {*with_adaptive(part.name for part in self.config.attack), *IN_ROUNDS}
         before = read_table(self.path / name, schema)
         later = before.filter(_of_attacks(before)) if schema is METRICS else before
         return pa.concat_tables([parts, _others(later, own)])

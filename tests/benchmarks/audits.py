@@ -12,8 +12,10 @@ import time
 import torch
 
 from fedsim import config as configs
-from fedsim.audit.mechanism import Mechanism, statistic
-from fedsim.audit.setup import craft, neighbours, prepare
+from fedsim.audit.mechanism import Mechanism
+from fedsim.audit.neighbours import craft, neighbours
+from fedsim.audit.setup import prepare
+from fedsim.audit.statistic import statistic
 from tests.benchmarks.record import record
 
 RUNS, SLOW = 10_000, 1000
@@ -40,7 +42,7 @@ def main() -> None:
             setup = prepare(configs.read(None, asked))
             both = neighbours(setup, "natural", craft(setup, "natural"))
             made, score = setup.mechanism, statistic(setup.mechanism, both)
-            slow = Mechanism(made.local, made.defense, made.quiet)
+            slow = Mechanism(local=made.local, defense=made.defense, quiet=made.quiet)
             begun = time.process_time()
             score.scores(made.uploads(both, 1, RUNS, "fast"), 1)
             fast = time.process_time() - begun

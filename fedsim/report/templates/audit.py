@@ -40,7 +40,7 @@ claims{% endif %}.</p>
 <table><tr><th>defense by itself</th><th class="text">measured</th></tr>
 {% for check in audit.checks %}
 <tr><td>{{ check.link }}</td>
-<td class="text{% if not check.holds %} refuted{% endif %}">{{ check.said }}</td></tr>
+<td class="text{% if not check.holds %} refuted{% endif %}">{{ check.measured }}</td></tr>
 {% endfor %}
 </table>
 {% endif %}

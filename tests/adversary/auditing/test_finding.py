@@ -8,9 +8,17 @@ from defenses.promise import Relation, gaussian_epsilon
 from fedsim.core.types import LocalTraining
 
 FOUND = Finding(
-    "mu-gdp", Guarantee.BOUND, 9.27, 1e-5, 0.95, Relation.REPLACE_ATTRIBUTE, 10000, 36.0,
-    assumes="a Gaussian mechanism", mu=1.9,
-)  # fmt: skip
+    method="mu-gdp",
+    guarantee=Guarantee.BOUND,
+    epsilon=9.27,
+    delta=1e-5,
+    confidence=0.95,
+    relation=Relation.REPLACE_ATTRIBUTE,
+    trials=10000,
+    most=36.0,
+    assumes="a Gaussian mechanism",
+    mu=1.9,
+)
 
 
 def test_a_number_is_printed_with_what_it_is():

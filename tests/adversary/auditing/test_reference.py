@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adversary.auditing.clopper_pearson import clopper_pearson
 from adversary.auditing.one_run import one_run_epsilon
-from adversary.auditing.two_hypotheses import Threshold, certify
+from adversary.auditing.trials import Threshold, Trials
 from defenses.promise import Relation
 
 STORED = json.loads(Path(__file__).with_name("scores.json").read_text())
@@ -23,7 +24,8 @@ MIDDLE, GUESSED = 0.0005, 0.5005  # thresholds that no score is equal to
 )
 def test_the_same_scores_have_the_same_bounds(name, fixed, one_run):
     without, having = (np.array(STORED[name][part]) for part in ("without", "having"))
-    found, _ = certify(without, having, Threshold(MIDDLE), relation=Relation.ZERO_EXAMPLE)
+    trials = Trials(without, having)
+    found = clopper_pearson(trials, Threshold(MIDDLE), relation=Relation.ZERO_EXAMPLE)
     assert found.epsilon == pytest.approx(fixed, abs=1e-9)
     right = int((having > GUESSED).sum())
     guesses = right + int((without > GUESSED).sum())

@@ -24,11 +24,11 @@ def test_honest_defenses_are_what_they_claim():
     assert [(check.link, check.holds) for check in found] == [
         ("clip (link 1 of 3)", True), ("gaussian (link 2 of 3)", True),
     ]  # fmt: skip
-    assert found[0].said == "norm at most 0.7, claims 0.7"
+    assert found[0].measured == "norm at most 0.7, claims 0.7"
     for sampling in ("poisson", "shuffle"):
         (check,) = said(Part(name="dp-sgd", clip=0.5, noise=0.8, sampling=sampling))
-        assert check.holds, check.said
-        assert "new in every run" in check.said
+        assert check.holds, check.measured
+        assert "new in every run" in check.measured
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,5 @@ def test_honest_defenses_are_what_they_claim():
 def test_a_planted_bug_is_named(name, options, sentence):
     (check,) = said(Part(name=f"tests.broken:{name}", **options))
     assert not check.holds
-    assert check.said.startswith(sentence)
+    assert check.measured.startswith(sentence)
     assert check.link == f"tests.broken:{name} (link 1 of 1)"

@@ -6,7 +6,10 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
-from fedsim.audit.mechanism import Batch, Mechanism, Neighbours, mechanism, quieted, statistic
+from fedsim.audit.batches import Batch, Neighbours
+from fedsim.audit.mechanism import Mechanism, mechanism
+from fedsim.audit.quiet import quieted
+from fedsim.audit.statistic import statistic
 from fedsim.config import Part
 from fedsim.core.errors import RunStopped
 from fedsim.core.rng import global_stream

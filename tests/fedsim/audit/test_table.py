@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from defenses.promise import Relation
 from fedsim import api
 from fedsim import config as configs
+from fedsim.audit import runs as audit_runs
 from fedsim.audit import table as audits
-from fedsim.audit import trials as audit_runs
-from fedsim.audit.setup import craft, prepare
+from fedsim.audit.neighbours import craft
+from fedsim.audit.setup import prepare
 from fedsim.cli.main import app
 from fedsim.config import parse
 from fedsim.core.errors import ClaimRefuted, ConfigError, RunStopped
@@ -84,7 +85,7 @@ def test_an_honest_mechanism_passes_and_its_claim_is_of_the_same_neighbours(
         assert (row.joint is None) == (row.method == "bayes")
         if row.most is not None and row.assumes is None:
             assert row.epsilon <= row.most
-    assert by["average", "mu-gdp"].apart < by["natural", "mu-gdp"].apart
+    assert by["average", "mu-gdp"].apart <= by["natural", "mu-gdp"].apart
     if not options.get("canary", FEW):
         assert {row.canary for row in told.rows} == {*FEW, "in-domain", "free"}
         assert by["natural", "mu-gdp"].apart <= by["in-domain", "mu-gdp"].apart * (1 + 1e-6)

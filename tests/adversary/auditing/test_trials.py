@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 
+from adversary.auditing.bayes import credible
+from adversary.auditing.bonferroni import bonferroni
+from adversary.auditing.clopper_pearson import METHOD as CLOPPER_PEARSON
+from adversary.auditing.clopper_pearson import clopper_pearson
 from adversary.auditing.finding import Guarantee
+from adversary.auditing.mu_gdp import METHOD as MU_GDP
+from adversary.auditing.mu_gdp import mu_gdp
 from adversary.auditing.rates import epsilon_of_rates, mu_of_rates, upper_rate
-from adversary.auditing.two_hypotheses import (
-    Threshold,
-    best_threshold,
-    bonferroni,
-    certify,
-    credible,
-    split,
-)
+from adversary.auditing.split import best_threshold
+from adversary.auditing.trials import ZERO, Threshold, Trials
 from defenses.promise import Relation, gaussian_epsilon
 
 RELATION = Relation.ADD_OR_REMOVE_EXAMPLE
@@ -24,20 +24,24 @@ MOST = 11  # violations among 100 seeds at a level of 5 %: more have a chance of
 
 def gaussian(seed, sigma, n):
     stream = np.random.default_rng(seed)
-    return stream.normal(-0.5 / sigma, 1, n), stream.normal(0.5 / sigma, 1, n)
+    return Trials(stream.normal(-0.5 / sigma, 1, n), stream.normal(0.5 / sigma, 1, n))
 
 
 def laplace(seed, epsilon, n):
     stream = np.random.default_rng(seed)
-    return stream.laplace(-0.5, 1 / epsilon, n), stream.laplace(0.5, 1 / epsilon, n)
+    return Trials(stream.laplace(-0.5, 1 / epsilon, n), stream.laplace(0.5, 1 / epsilon, n))
 
 
-def bounds(without, having, delta):
-    told = {"relation": RELATION, "delta": delta}
+def certify(trials, threshold=ZERO, **options):
+    return tuple(test(trials, threshold, **options) for test in (clopper_pearson, mu_gdp))
+
+
+def bounds(trials, delta):
+    options = {"relation": RELATION, "delta": delta}
     return [
-        *certify(without, having, Threshold(0.0), **told),
-        *split(without, having, **told),
-        bonferroni(without, having, **told),
+        *certify(trials, **options),
+        *(method.tests["split"](trials, **options) for method in (CLOPPER_PEARSON, MU_GDP)),
+        bonferroni(trials, **options),
     ]
 
 
@@ -45,7 +49,7 @@ def bounds(without, having, delta):
 def test_bounds_of_a_gaussian_mechanism_hold(epsilon):
     wrong = np.zeros(5)
     for seed in range(100):
-        found = bounds(*gaussian(seed, SIGMA[epsilon], 250), 1e-5)
+        found = bounds(gaussian(seed, SIGMA[epsilon], 250), 1e-5)
         assert all(one.guarantee is Guarantee.BOUND for one in found)
         wrong += [one.epsilon > epsilon for one in found]
     assert wrong.max() <= MOST
@@ -54,32 +58,32 @@ def test_bounds_of_a_gaussian_mechanism_hold(epsilon):
 def test_bounds_without_assumptions_hold_of_another_mechanism():
     wrong = np.zeros(3)
     for seed in range(100):
-        found = bounds(*laplace(seed, 1.0, 250), 0.0 + 1e-12)
+        found = bounds(laplace(seed, 1.0, 250), 0.0 + 1e-12)
         wrong += [one.epsilon > 1 for one in found if one.assumes is None]
     assert wrong.max() <= MOST
 
 
 def test_a_threshold_chosen_on_its_own_scores_breaks_the_level_and_is_refused():
-    wrong, (without, having), at = 0, laplace(0, 1.0, 1000), 0.0
+    wrong, trials, at = 0, laplace(0, 1.0, 1000), 0.0
     for seed in range(200):
-        without, having = laplace(seed, 1.0, 1000)
-        at = best_threshold(without, having, delta=1e-12, confidence=0.95)
-        found, _ = certify(without, having, Threshold(at), relation=RELATION, delta=1e-12)
+        trials = laplace(seed, 1.0, 1000)
+        at = best_threshold(trials, delta=1e-12, confidence=0.95)
+        found, _ = certify(trials, Threshold(at), relation=RELATION, delta=1e-12)
         wrong += found.epsilon > 1
     assert wrong > 10  # what happens to who does not say where the threshold is from
-    chosen = Threshold(at, np.concatenate([without, having]))
+    chosen = Threshold(at, np.concatenate([trials.without, trials.having]))
     with pytest.raises(
         ValueError, match="must not be chosen on scores that it certifies, got 2000"
     ):
-        certify(without, having, chosen, relation=RELATION)
+        certify(trials, chosen, relation=RELATION)
     with pytest.raises(ValueError, match="must not be chosen on scores that it certifies, got 500"):
-        certify(without, having, Threshold(at, without[:500].copy()), relation=RELATION)
+        certify(trials, Threshold(at, trials.without[:500].copy()), relation=RELATION)
 
 
 @pytest.mark.parametrize(("epsilon", "share"), [(1, 0.6), (2, 0.75), (4, 0.85), (8, 0.9)])
 def test_a_fixed_threshold_shows_most_of_a_gaussian_mechanism(epsilon, share):
     found = [
-        certify(*gaussian(seed, SIGMA[epsilon], 5000), Threshold(0.0), relation=RELATION)[1].epsilon
+        certify(gaussian(seed, SIGMA[epsilon], 5000), Threshold(0.0), relation=RELATION)[1].epsilon
         for seed in range(20)
     ]
     assert np.mean(found) >= share * epsilon
@@ -92,7 +96,7 @@ def test_a_fixed_threshold_shows_most_of_a_gaussian_mechanism(epsilon, share):
 def test_the_means_of_the_literature_file(epsilon, n, fixed, anywhere):
     told = {"relation": RELATION}
     both = [
-        (certify(*scores, Threshold(0.0), **told)[1].epsilon, bonferroni(*scores, **told).epsilon)
+        (certify(scores, Threshold(0.0), **told)[1].epsilon, bonferroni(scores, **told).epsilon)
         for scores in (gaussian(seed, SIGMA[epsilon], n) for seed in range(20))
     ]
     means = np.mean(both, axis=0)
@@ -102,7 +106,8 @@ def test_the_means_of_the_literature_file(epsilon, n, fixed, anywhere):
 
 
 def test_all_thresholds_by_hand():
-    without, having = gaussian(3, 1.0, 40)
+    trials = gaussian(3, 1.0, 40)
+    without, having = trials.without, trials.having
     values = np.unique(np.concatenate([without, having]))
     thresholds = [values[0] - 1, *values]
     level = 0.05 / len(thresholds)
@@ -113,13 +118,13 @@ def test_all_thresholds_by_hand():
             upper_rate(int((having <= at).sum()), 40, level / 2),
         )
         best = max(best, epsilon_of_rates(*rates, 1e-5))
-    assert bonferroni(without, having, relation=RELATION).epsilon == pytest.approx(best)
+    assert bonferroni(trials, relation=RELATION).epsilon == pytest.approx(best)
 
 
 def test_a_bound_by_hand():
     without = np.array([-1.0] * 90 + [1.0] * 10)
     having = np.array([1.0] * 80 + [-1.0] * 20)
-    free, gaussian_ = certify(without, having, Threshold(0.0), relation=RELATION)
+    free, gaussian_ = certify(Trials(without, having), relation=RELATION)
     rates = upper_rate(10, 100, 0.025), upper_rate(20, 100, 0.025)
     assert free.epsilon == pytest.approx(epsilon_of_rates(*rates, 1e-5))
     assert gaussian_.epsilon == pytest.approx(gaussian_epsilon(mu_of_rates(*rates), 1e-5))
@@ -129,26 +134,26 @@ def test_a_bound_by_hand():
 
 def test_pure_noise_shows_next_to_nothing():
     stream = np.random.default_rng(0)
-    for one in bounds(stream.normal(size=600), stream.normal(size=600), 1e-5):
+    for one in bounds(Trials(stream.normal(size=600), stream.normal(size=600)), 1e-5):
         assert one.epsilon <= 0.1
 
 
 def test_the_same_mechanism_twice_over_needs_the_same_scores():
-    without, having = gaussian(0, 1.0, 100)
-    one = certify(without, having, Threshold(0.0), relation=RELATION)
-    assert one == certify(without.copy(), having.copy(), Threshold(0.0), relation=RELATION)
+    trials = gaussian(0, 1.0, 100)
+    copy = Trials(trials.without.copy(), trials.having.copy())
+    assert certify(trials, relation=RELATION) == certify(copy, relation=RELATION)
 
 
 def test_what_is_credible_lies_below_the_truth_and_is_no_bound():
     epsilons = []
     for seed in range(40):
         scores = gaussian(seed, SIGMA[4], 1000)
-        found = credible(*scores, Threshold(0.0), relation=RELATION)
+        found = credible(scores, Threshold(0.0), relation=RELATION)
         assert found.guarantee is Guarantee.CREDIBLE
         with pytest.raises(ValueError, match="must be a bound to refute a claim, got credible"):
             found.exceeds(0.1, RELATION)
         epsilons.append(found.epsilon)
-        free, _ = certify(*scores, Threshold(0.0), relation=RELATION)
+        free, _ = certify(scores, Threshold(0.0), relation=RELATION)
         assert found.epsilon == pytest.approx(free.epsilon, abs=0.15)
         assert found.epsilon > free.epsilon  # 5 % in all, not 2.5 % of each
     assert np.mean(epsilons) < 4
@@ -164,18 +169,17 @@ def test_what_is_credible_lies_below_the_truth_and_is_no_bound():
 )
 def test_what_is_no_probability_is_refused(changes, said):
     scores = gaussian(0, 1.0, 100)
-    for test in (lambda **told: certify(*scores, Threshold(0.0), **told),
-                 lambda **told: bonferroni(*scores, **told),
-                 lambda **told: credible(*scores, Threshold(0.0), **told)):  # fmt: skip
+    for test in (lambda **told: certify(scores, Threshold(0.0), **told),
+                 lambda **told: bonferroni(scores, **told),
+                 lambda **told: credible(scores, Threshold(0.0), **told)):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             test(relation=RELATION, **changes)
 
 
 def test_too_few_trials_and_nan_are_refused():
-    without, having = gaussian(0, 1.0, 5)
     with pytest.raises(ValueError, match="must be at least 6 of each hypothesis"):
-        certify(without, having, Threshold(0.0), relation=RELATION)
-    without, having = gaussian(0, 1.0, 50)
-    having[3] = np.nan
+        certify(gaussian(0, 1.0, 5), relation=RELATION)
+    trials = gaussian(0, 1.0, 50)
+    trials.having[3] = np.nan
     with pytest.raises(ValueError, match="scores: must be numbers, got NaN"):
-        certify(without, having, Threshold(0.0), relation=RELATION)
+        certify(trials, relation=RELATION)

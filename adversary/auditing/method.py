@@ -1,0 +1,42 @@
+"""What an audit method is: a way from scores to a number, and what kind of number it is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adversary.auditing.claim import Claim
+from adversary.auditing.coins import CoinedUpdates
+from adversary.auditing.finding import Finding, Guarantee
+
+OfUpdates = Callable[[CoinedUpdates, Claim, float], Finding]
+"""(update canaries and their coins, claim, confidence) → what they show."""
+OfRecords = Callable[[NDArray[np.float64], NDArray[np.bool_], Claim, float], Finding]
+"""(scores of record canaries, their coins, claim, confidence) → what they show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One audit method.
+
+    Attributes:
+        name: In short; the ledger puts `audit-` before it.
+        title: In a legend.
+        guarantee: What kind of number it gives.
+        head: Over a column of the command's table; empty if it has no test of trials.
+        how: What it counts in an audited round; `{}` stands for single uploads or clients' sums.
+        tests: Threshold rule (`audit.threshold`) → a test of trials, called with `trials` and the
+            keywords `relation`, `delta` and `confidence`.
+        of_updates: What it makes of update canaries in a run; None if it does not apply.
+        of_records: What it makes of record canaries in a run; None if it does not apply.
+    """
+
+    name: str
+    title: str
+    guarantee: Guarantee
+    head: str = ""
+    how: str = ""
+    tests: Mapping[str, Callable[..., Finding]] = field(default_factory=dict)
+    of_updates: OfUpdates | None = None
+    of_records: OfRecords | None = None

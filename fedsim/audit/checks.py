@@ -1,0 +1,115 @@
+"""What no audit can be about: refused in one sentence before anything runs."""
+
+import torch
+from torch import nn
+
+from adversary.auditing.rates import check_trials
+from adversary.games.records import Encoding
+from fedsim import data, models
+from fedsim.audit.canary_names import CHOSEN, RECORDS, canary_names
+from fedsim.audit.mechanism import Mechanism
+from fedsim.config.audit import Audit
+from fedsim.core.errors import ConfigError, nearest
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse a model whose buffers follow the data.
+
+    Raises:
+        ConfigError: It has running statistics.
+    """
+    if layer := models.remembering_layer(model):
+        raise ConfigError(
+            f"model: must have no running statistics, which are uploaded as they are, got {layer}"
+        )
+
+
+def check_sizes(audit: Audit, made: Mechanism, num_others: int) -> None:
+    """Refuse a batch that is larger than all there is, or smaller than a local step.
+
+    Raises:
+        ConfigError: It is.
+    """
+    local = made.local
+    if made.defense.batches is not None and local.batch_size > audit.batch_size:
+        raise ConfigError(
+            f"audit.batch_size: must be at least local.batch_size = {local.batch_size}: it is all "
+            f"of the client's records, got {audit.batch_size}"
+        )
+    if audit.batch_size > num_others:
+        raise ConfigError(
+            f"audit.batch_size: must be at most the {num_others} auxiliary records, got "
+            f"{audit.batch_size}"
+        )
+
+
+def check_claim(audit: Audit) -> None:
+    """Refuse a claim beside defenses, which state their own.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if audit.claim is not None and audit.mechanism is None:
+        raise ConfigError(
+            "audit.claim: must stand beside audit.mechanism; defenses state their own, "
+            f"got {audit.claim:g}"
+        )
+
+
+def check_trials_of(audit: Audit, made: Mechanism, model: nn.Module) -> None:
+    """Refuse a defense that cannot train this model, or too few trials to certify anything.
+
+    Raises:
+        ConfigError: In one sentence.
+    """
+    try:
+        made.defense.check(model, made.local, [audit.batch_size])
+    except ValueError as error:
+        raise ConfigError(f"defense.{error}") from None
+    delta = audit.delta or made.defense.promise.delta or 1e-5
+    trials = audit.trials // 2 if audit.threshold == "split" else audit.trials
+    try:
+        check_trials(trials, delta=delta, confidence=audit.confidence)
+    except ValueError as error:
+        raise ConfigError(f"audit.{error}") from None
+
+
+def check_canaries(audit: Audit, dataset: data.Dataset, made: Mechanism) -> None:
+    """Refuse canaries that are unknown or do not go with the question.
+
+    Raises:
+        ConfigError: In one sentence.
+    """
+    for name in canary_names(audit, dataset, takes_any=made.takes_any):
+        if name not in (*RECORDS, *CHOSEN):
+            hint = nearest(name, (*RECORDS, *CHOSEN))
+            raise ConfigError(f"audit.canary: must be a known name, got '{name}'; {hint}")
+        if name == "opposite" and audit.rounds < 2:
+            raise ConfigError("audit.canary: 'opposite' must have rounds ≥ 2, got rounds = 1")
+        if name in CHOSEN and not made.takes_any:
+            raise ConfigError(
+                f"audit.canary: '{name}' must go with defenses that take any gradient, "
+                f"got {made.defense.name}"
+            )
+        if name == "canife" and audit.column is not None:
+            raise ConfigError("audit.canary: 'canife' must ask about a record, got audit.column")
+
+
+def encoding_of(audit: Audit, dataset: data.Dataset) -> Encoding:
+    """Return how the two values of the attribute in question stand in the inputs.
+
+    Raises:
+        ConfigError: The column or a value is unknown.
+    """
+    name = str(audit.column)
+    if name not in dataset.attributes:
+        hint = nearest(name, dataset.attributes) if dataset.attributes else "there is none"
+        raise ConfigError(f"audit.column: must be a categorical input, got '{name}'; {hint}")
+    attribute = dataset.attributes[name]
+    values = audit.values or attribute.values[:2]
+    for value in values:
+        if value not in attribute.values:
+            hint = nearest(value, attribute.values)
+            raise ConfigError(f"audit.values: must be values of {name}, got '{value}'; {hint}")
+    absent, present = (attribute.codes[attribute.values.index(value)] for value in values)
+    return Encoding(torch.tensor(attribute.columns), absent, present)

@@ -1,0 +1,29 @@
+"""A chain of defenses with its options, and the same without noise."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from defenses import DEFENSES, Defense, build
+from fedsim.config import Part
+from fedsim.core.catalog import find_entry, options_of
+from fedsim.core.errors import ConfigError
+
+NOISE = ("noise", "std", "scale")  # options that say how much noise a defense adds
+
+
+def all_options(part: Part) -> dict[str, Any]:
+    """Return a defense's options, defaults included."""
+    make = find_entry("defense.name", part.name, DEFENSES, "defenses").make
+    return {name: option.default for name, option in options_of(make).items()} | part.options
+
+
+def quieted(parts: Sequence[Part]) -> Defense | None:
+    """Return the chain with every noise at 0; None if a link does not allow it."""
+    quiet = []
+    for part in parts:
+        off = {name: 0.0 for name in NOISE if name in all_options(part)}
+        quiet.append(Part(name=part.name, **{**part.options, **off}))
+    try:
+        return build(quiet)
+    except ConfigError:
+        return None
