@@ -117,7 +117,7 @@ def test_the_order_of_canaries():
     anywhere = free(asked, data.inputs, data.labels, 2)
     assert worst.mean < worst.apart <= domain.apart
     assert usual.apart == pytest.approx(worst.mean, rel=0.1)
-    assert worst.apart < anywhere.apart
+    assert worst.apart <= anywhere.apart
     for one in (worst, domain, anywhere):
         assert one.apart <= 2 * CLIP * (1 + 1e-6)
         again = asked.apart(one.inputs[None], torch.tensor([one.label]))

@@ -222,7 +222,7 @@ def test_any_number_of_clients_may_hold_a_record():
         right = found.log_probabilities.argmax(dim=1) == found.secrets
         values.append(float(right.double().mean()))
         assert told(found).value > 0.9
-    assert values[0] > values[1] > 0.5
+    assert values[0] >= values[1] > 0.5
 
 
 @pytest.mark.parametrize("name", ["ratio", "whitened", "cosine"])

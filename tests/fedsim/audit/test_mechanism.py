@@ -45,7 +45,7 @@ def neighbours(*, rounds=1, relation="replace"):
 @pytest.mark.parametrize("relation", ["replace", "remove"])
 def test_runs_drawn_at_once_are_as_those_drawn_one_by_one(parts, relation):
     made, both = mechanism(parts, GRADIENT), neighbours(relation=relation)
-    slow = Mechanism(made.local, made.defense, made.quiet, vectorised=False)
+    slow = Mechanism(local=made.local, defense=made.defense, quiet=made.quiet, vectorised=False)
     score = statistic(made, both)
     for having in (0, 1):
         fast = score.scores(made.uploads(both, having, 150, "fast"), 1)
@@ -133,7 +133,7 @@ def test_noise_is_turned_off_to_know_what_to_look_for():
     ],
 )
 def test_what_a_user_s_mechanism_returns_is_checked(returned, said):
-    made = Mechanism(GRADIENT, mechanism((), GRADIENT).defense, user=returned)
+    made = Mechanism(local=GRADIENT, defense=mechanism((), GRADIENT).defense, user=returned)
     with pytest.raises(RunStopped, match=f"audit.mechanism: {said}"):
         next(made.uploads(neighbours(), 1, 1, "x"))
 
