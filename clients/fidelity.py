@@ -26,14 +26,14 @@ def fidelity(defended: Params, plain: Params) -> dict[str, float]:
     """
     lengths = float(norm(defended)) * float(norm(plain))
     products = [float((v.double() * plain[n].double()).sum()) for n, v in defended.items()]
-    told = {
+    metrics = {
         "update_cosine": sum(products) / lengths if lengths else 0.0,
         "upload_bytes": float(encoded_bytes(defended)),
     }
     signal, noise = float(norm(plain)), float(norm(subtract(defended, plain)))
     if signal and noise:
-        told["update_snr_db"] = 20 * math.log10(signal / noise)
-    return told
+        metrics["update_snr_db"] = 20 * math.log10(signal / noise)
+    return metrics
 
 
 def encoded_bytes(update: Params) -> int:

@@ -37,7 +37,7 @@ class Refused(FedsimError):
     """What the operator of a client does not let the server have; the server is told why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Operator:
     """A node's config, read and checked.
 
@@ -81,29 +81,33 @@ def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator
     Raises:
         Refused: A value is of the wrong kind, or the file of defenses cannot be read.
     """
-    seed, own = node.get("seed"), node.get("own-data", False)
+    seed, own_data = node.get("seed"), node.get("own-data", False)
     consents = node.get("consent-audit", False)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise Refused(f"node seed: must be a whole number, got {seed!r}")
-    if not isinstance(own, bool):
-        raise Refused(f"node own-data: must be true or false, got {own!r}")
+    if not isinstance(own_data, bool):
+        raise Refused(f"node own-data: must be true or false, got {own_data!r}")
     if not isinstance(consents, bool):
         raise Refused(f"node consent-audit: must be true or false, got {consents!r}")
     if "partition-id" not in node:
         raise Refused("node partition-id: must be given")
     root = str(node.get("data-root", "")) or None
-    if own and root is None:
+    if own_data and root is None:
         raise Refused("node own-data: must stand beside data-root, got none")
     simulated = simulated or bool(node.get(SIMULATED))
     return Operator(
-        client=str(node["partition-id"]), root=root, own_data=own,
+        client=str(node["partition-id"]),
+        root=root,
+        own_data=own_data,
         defense=_defense_text(str(node.get("defense", ""))),
         allowed=tuple(name.strip() for name in str(node.get("allow", "")).split(",")),
-        seed=seed, simulated=simulated, consents=consents or simulated,
-    )  # fmt: skip
+        seed=seed,
+        simulated=simulated,
+        consents=consents or simulated,
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Site:
     """What a run needs at a client, as its operator lets it.
 
@@ -143,42 +147,49 @@ def site(text: str, operator: Operator) -> Site:
         Refused: The run asks for other defenses than the operator's, or for code of its own.
         ConfigError: The config or the data are not what they must be.
     """
-    return _site(text, operator.root, operator.own_data, operator.defense,
-                 None if operator.simulated else operator.allowed)  # fmt: skip
+    allowed = None if operator.simulated else operator.allowed
+    return _site(text, operator.root, operator.own_data, operator.defense, allowed)
 
 
 @lru_cache(maxsize=1)
 def _site(
     text: str, root: str | None, own_data: bool, defense: str, allowed: tuple[str, ...] | None
 ) -> Site:
-    asked, own = configs.parse_json(text), parse_defense(defense)
+    run, insisted = configs.parse_json(text), parse_defense(defense)
     if allowed is not None:
-        _check_code(asked, {*allowed, *(part.name for part in own)})
-        if asked.federation.secure_aggregation:
+        _check_code(run, {*allowed, *(part.name for part in insisted)})
+        if run.federation.secure_aggregation:
             raise Refused(
                 "federation.secure_aggregation: must be false between real machines, where the "
                 "server could take its simulated masks off"
             )
-    changes: dict[str, object] = {"defense": agreed(asked.defense, own)}
+    changes: dict[str, object] = {"defense": agreed(run.defense, insisted)}
     if root is not None:
-        changes["data"] = asked.data.model_copy(update={"root": root})
+        changes["data"] = run.data.model_copy(update={"root": root})
     if own_data:  # all of it, whatever the run would take of its own
         whole = {"root": root, "limit": None, "users": None, "partition": "iid"}
-        changes["data"] = asked.data.model_copy(update=whole)
-    config = asked.model_copy(update=changes)
+        changes["data"] = run.data.model_copy(update=whole)
+    config = run.model_copy(update=changes)
     federated = data.alone(config.data, config.seed) if own_data else data.federate(config)
     dataset = federated.dataset
     model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     built = defenses.build(config.defense)
-    if own:  # what the run lists was checked by its server
+    if insisted:  # what the run lists was checked by its server
         try:
             built.check(model, config.local_training(), [len(rows) for rows in federated.clients])
         except ValueError as error:
             raise Refused(f"node defense.{error}") from None
-    return Site(config, federated, model, models.trainable(model), built, own_data)
+    return Site(
+        config=config,
+        federated=federated,
+        model=model,
+        trainable=models.trainable(model),
+        defense=built,
+        own_data=own_data,
+    )
 
 
-def agreed(asked: tuple[Part, ...], own: tuple[Part, ...]) -> tuple[Part, ...]:
+def agreed(listed: tuple[Part, ...], insisted: tuple[Part, ...]) -> tuple[Part, ...]:
     """Return the defenses that a client applies.
 
     A run that lists none gets the operator's; one that lists others than the operator's is
@@ -188,9 +199,11 @@ def agreed(asked: tuple[Part, ...], own: tuple[Part, ...]) -> tuple[Part, ...]:
     Raises:
         Refused: Both list defenses, and they differ.
     """
-    if own and asked and asked != own:
-        raise Refused(f"defense: must be this node's {described(own)}, got {described(asked)}")
-    return own or asked
+    if insisted and listed and listed != insisted:
+        raise Refused(
+            f"defense: must be this node's {described(insisted)}, got {described(listed)}"
+        )
+    return insisted or listed
 
 
 def parse_defense(text: str) -> tuple[Part, ...]:
@@ -224,23 +237,23 @@ def described(parts: Iterable[Part]) -> str:
     return " → ".join(texts) or "none"
 
 
-def _defense_text(told: str) -> str:
+def _defense_text(setting: str) -> str:
     """Return TOML text itself, or that in the file it names."""
-    if not told.strip() or "=" in told or "[" in told:
-        return told.strip()
+    if not setting.strip() or "=" in setting or "[" in setting:
+        return setting.strip()
     try:
-        text = Path(told).expanduser().read_text().strip()
+        text = Path(setting).expanduser().read_text().strip()
     except (OSError, UnicodeDecodeError):
-        raise Refused(f"node defense: must be a readable TOML file, got '{told}'") from None
+        raise Refused(f"node defense: must be a readable TOML file, got '{setting}'") from None
     if not text:
-        raise Refused(f"node defense: must list a defense, got an empty file '{told}'")
+        raise Refused(f"node defense: must list a defense, got an empty file '{setting}'")
     return text
 
 
-def _check_code(asked: Config, allowed: Iterable[str]) -> None:
+def _check_code(run: Config, allowed: Iterable[str]) -> None:
     """Let a server choose among the parts installed here, and nothing else to import."""
-    names = [("data.name", asked.data.name), ("model.name", asked.model.name)]
-    names += [("defense.name", part.name) for part in asked.defense]
+    names = [("data.name", run.data.name), ("model.name", run.model.name)]
+    names += [("defense.name", part.name) for part in run.defense]
     for key, name in names:
         if ":" in name and name not in allowed:
             raise Refused(f"{key}: must be fedsim's own or allowed by this node, got '{name}'")

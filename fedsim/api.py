@@ -138,7 +138,7 @@ def attack(
     if foreign:
         with folder.locked():
             folder, plan = tell(folder.path, app or App(), attacks)
-    elif app is not None and app.told:
+    elif app is not None and app.settings:
         raise ConfigError(
             f"--model: must go with another app's recording, got {folder.path} of fedsim's own"
         )
@@ -248,13 +248,20 @@ def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Rou
     with folder.locked():
         start = folder.restore()
         grid = SimulationGrid(
-            plan.config.federation.clients, execute, folder.truth.absolute(),
+            plan.config.federation.clients,
+            execute,
+            folder.truth.absolute(),
             start.clients if start else None,
-        )  # fmt: skip
+        )
         federate(
-            plan, grid, folder, client_of=grid.client_of, client_states=grid.client_states,
-            start=start, on_round=on_round,
-        )  # fmt: skip
+            plan,
+            grid,
+            folder,
+            client_of=grid.client_of,
+            client_states=grid.client_states,
+            start=start,
+            on_round=on_round,
+        )
         write_report([folder], folder.path / REPORT)
     return Run(folder.path)
 

@@ -39,7 +39,7 @@ def sweep(
             )
         _check(cell, out / cell.name)
     jobs = [(cell, out / cell.name) for cell in todo]
-    results = _here(jobs) if engine is None else _on_ray(jobs, engine)
+    results = _one_by_one(jobs) if engine is None else _on_ray(jobs, engine)
     reasons: dict[str, str | None] = {}
     for cell, reason in results:
         reasons[cell.name] = reason
@@ -53,10 +53,10 @@ def _check(cell: Cell, path: Path) -> None:
         prepare(cell.config)
         return
     try:
-        there = RunFolder(path).config
+        finished = RunFolder(path).config
     except BadRecording:
         raise ConfigError(f"{path}: must be a run of this sweep or not exist") from None
-    if there.model_copy(update={"versions": {}}) != cell.config:
+    if finished.model_copy(update={"versions": {}}) != cell.config:
         raise ConfigError(f"{path}: must be the run with this sweep's config, got another config")
 
 
@@ -74,7 +74,7 @@ def _run(cell: Cell, path: Path) -> str | None:
     return None
 
 
-def _here(jobs: Sequence[tuple[Cell, Path]]) -> Iterator[tuple[Cell, str | None]]:
+def _one_by_one(jobs: Sequence[tuple[Cell, Path]]) -> Iterator[tuple[Cell, str | None]]:
     for cell, path in jobs:
         yield cell, _run(cell, path)
 

@@ -34,7 +34,7 @@ from fedsim.core.rng import generator
 from fedsim.core.types import Params
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What every party of one round knows.
 
@@ -100,11 +100,11 @@ class Protocol:
 
     def lacking(self, remaining: Iterable[str]) -> tuple[int, int, int] | None:
         """Return how many of a neighbourhood remain, must, and were; None where enough do."""
-        there = set(remaining)
+        present = set(remaining)
         for member in self.members:
             around = [member, *self.neighbourhood(member)]
             needed = max(2, math.ceil(self.threshold * len(around)))
-            if (left := len(there.intersection(around))) < needed:
+            if (left := len(present.intersection(around))) < needed:
                 return left, needed, len(around)
         return None
 
@@ -175,11 +175,11 @@ def unmasked(
             f"secure_aggregation.threshold: at least {needed} of {around} clients must remain for "
             f"the masks to be taken off, got {left}"
         )
-    there, size = set(remaining), len(total)
+    present, size = set(remaining), len(total)
     for member in remaining:
         total = protocol.wrapped(total - _self_mask(protocol, member, size, secret))
-    for gone in (member for member in protocol.members if member not in there):
-        for other in there.intersection(protocol.neighbourhood(gone)):
+    for gone in (member for member in protocol.members if member not in present):
+        for other in present.intersection(protocol.neighbourhood(gone)):
             total = protocol.wrapped(total - _pair_mask(protocol, other, gone, size, secret))
     return protocol.centred(total), remaining
 

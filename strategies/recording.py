@@ -128,19 +128,19 @@ class Recording(AroundStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Write down the sum of a round, and let the strategy aggregate it."""
         self.failures, self.norms, self.members = [], {}, ()
-        found = strategy.open(round_, replies)
-        self.failures = [(self.client_of(node), reason) for node, reason in found.failures]
-        if found.members and self._sent is not None:
-            self._write_sum(round_, found, self._sent)
-        return strategy.aggregate_sum(round_, found)
+        total = strategy.open(round_, replies)
+        self.failures = [(self.client_of(node), reason) for node, reason in total.failures]
+        if total.members and self._sent is not None:
+            self._write_sum(round_, total, self._sent)
+        return strategy.aggregate_sum(round_, total)
 
-    def _write_sum(self, round_: int, found: Sum, sent: Params) -> None:
-        self.members = in_order(self.client_of(node) for node in found.members)
+    def _write_sum(self, round_: int, total: Sum, sent: Params) -> None:
+        self.members = in_order(self.client_of(node) for node in total.members)
         cohort = cohort_name(self.members)
-        self.norms[cohort] = _update_norm(found.mean, sent if self.upload == "weights" else None)
+        self.norms[cohort] = _update_norm(total.mean, sent if self.upload == "weights" else None)
         if self.tape.keeps(round_):
             self.tape.write_upload(
-                round_, cohort, found.mean, found.num_examples, self.upload, self.members
+                round_, cohort, total.mean, total.num_examples, self.upload, self.members
             )
 
     def _receive(self, round_: int, client: str, reply: Message, held: int) -> int:

@@ -124,9 +124,14 @@ class SecureAggregation(AroundStrategy):
         if self._messages:
             nodes = [str(message.metadata.dst_node_id) for message in self._messages]
             self._protocol = Protocol(
-                server_round, tuple(nodes), self.threshold, self.clip,
-                self.modulus_bits, self.max_examples, self.neighbours,
-            )  # fmt: skip
+                round=server_round,
+                members=tuple(nodes),
+                threshold=self.threshold,
+                clip=self.clip,
+                modulus_bits=self.modulus_bits,
+                max_examples=self.max_examples,
+                neighbours=self.neighbours,
+            )
             instructions = _to_config(self._protocol)
             for message in self._messages:
                 message.content[SECURE] = instructions
@@ -172,17 +177,18 @@ class SecureAggregation(AroundStrategy):
             mean, num_examples = masking.decode(self._protocol, total, shapes)
         except ValueError as error:
             why = "; ".join(
-                f"client {node}: {said}" for node, said in list((failures | awaited).items())[:1]
+                f"client {node}: {reason}"
+                for node, reason in list((failures | awaited).items())[:1]
             )
             raise RunStopped(f"round {server_round}: {error}{why and f'; {why}'}") from None
-        lost = [(int(node), said) for node, said in (failures | awaited).items()]
+        lost = [(int(node), reason) for node, reason in (failures | awaited).items()]
         return Sum(mean, num_examples, [int(node) for node in members], lost)
 
     def aggregate_sum(
-        self, server_round: int, found: Sum
+        self, server_round: int, total: Sum
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the strategy aggregate the mean as a single upload of all examples."""
-        if not found.members:
+        if not total.members:
             return self.strategy.aggregate_train(server_round, [])
         sent = self._messages[0].content.array_records
         key, record = next(iter(sent.items()))
@@ -190,9 +196,9 @@ class SecureAggregation(AroundStrategy):
             name: Array(value.numpy().astype(record[name].dtype))
             if value.is_floating_point() and "float" in record[name].dtype
             else Array(value.numpy())
-            for name, value in found.mean.items()
+            for name, value in total.mean.items()
         }
-        metrics = MetricRecord({self.weighted_by_key: found.num_examples})
+        metrics = MetricRecord({self.weighted_by_key: total.num_examples})
         content = RecordDict({key: ArrayRecord(arrays), METRICS: metrics})
         only = Message(content, reply_to=self._messages[0])
         return self.strategy.aggregate_train(server_round, [only])
@@ -272,11 +278,14 @@ def _to_config(protocol: Protocol) -> ConfigRecord:
 
 
 def _from_config(record: ConfigRecord) -> Protocol:
-    told = dict(record)
-    members = told["members"]
+    members = record["members"]
     assert isinstance(members, list)
     return Protocol(
-        int(str(told["round"])), tuple(map(str, members)), float(str(told["threshold"])),
-        float(str(told["clip"])), int(str(told["modulus-bits"])), int(str(told["max-examples"])),
-        int(str(told["neighbours"])) or None,
-    )  # fmt: skip
+        round=int(str(record["round"])),
+        members=tuple(map(str, members)),
+        threshold=float(str(record["threshold"])),
+        clip=float(str(record["clip"])),
+        modulus_bits=int(str(record["modulus-bits"])),
+        max_examples=int(str(record["max-examples"])),
+        neighbours=int(str(record["neighbours"])) or None,
+    )

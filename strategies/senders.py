@@ -21,8 +21,8 @@ class Senders:
     def node(self, reply: Message) -> int:
         """Return the node that was asked; of an answer to nothing, the node that it comes from."""
         if self._nodes is None:
-            told = (message.metadata for message in self.messages)
-            self._nodes = {it.message_id: it.dst_node_id for it in told}
+            metadata = (message.metadata for message in self.messages)
+            self._nodes = {it.message_id: it.dst_node_id for it in metadata}
             self._nodes.pop("", None)
         return self._nodes.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
 

@@ -13,17 +13,16 @@ number of clients: the sum of its clients' gradients, weighted by their numbers 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
-
-from torch import Tensor
 
 from fedsim.config import Record
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
+from strategies.deltas import Delta, Times
 
 SENT = "sent"
 
@@ -100,8 +99,8 @@ class Tape:
 
 def recorded_rounds(folder: Path) -> list[int]:
     """Return the rounds on a tape, in order."""
-    found = (folder / "rounds").glob("[0-9]*")
-    return sorted(int(path.name) for path in found if path.name.isdigit())
+    folders = (folder / "rounds").glob("[0-9]*")
+    return sorted(int(path.name) for path in folders if path.name.isdigit())
 
 
 def recorded_clients(folder: Path, round_: int) -> list[str]:
@@ -137,11 +136,11 @@ def upload_kind(folder: Path, round_: int, client: str) -> Upload:
         BadRecording: The file is damaged, or was not written by a recorder.
     """
     upload = TensorFile(_path(folder, round_, client))
-    told = upload.metadata.get("upload")
+    stated = upload.metadata.get("upload")
     for kind in get_args(Upload):
-        if told == kind:
+        if stated == kind:
             return kind
-    raise BadRecording(f"{upload.path}: upload must be weights or gradient, got {told}")
+    raise BadRecording(f"{upload.path}: upload must be weights or gradient, got {stated}")
 
 
 def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
@@ -153,7 +152,9 @@ def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
     cohorts = {number: _Cohort(folder, number, local) for number in rounds}
     for client in cohorts[round_].clients if round_ in cohorts else ():
         own = [number for number in rounds if _path(folder, number, client).exists()]
-        yield View(_Own([cohorts[number] for number in own], client), [cohorts[n] for n in own])
+        yield View(
+            _OfClient([cohorts[number] for number in own], client), [cohorts[n] for n in own]
+        )
 
 
 def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Iterator[Observation]:
@@ -195,15 +196,15 @@ class _Cohort(Sequence[Observation]):
     def open(self, client: str) -> Observation:
         """Return one client's observation, and do not keep it."""
         upload = TensorFile(_path(self.folder, self.round, client))
-        told = _check(upload, self.sent, self.round, client, self.local)
-        delta: Params = upload if self.local.upload == "gradient" else _Delta(upload, self.sent)
+        num_examples = _check(upload, self.sent, self.round, client, self.local)
+        delta: Params = upload if self.local.upload == "gradient" else Delta(upload, self.sent)
         if (count := len(_members(upload, client))) > 1:
-            delta = _Times(delta, count)
-        update = Update(self.round, client, delta, told, num_clients=count)
+            delta = Times(delta, count)
+        update = Update(self.round, client, delta, num_examples, num_clients=count)
         return Observation(self.sent, update, self.local)
 
 
-class _Own(Sequence[Observation]):
+class _OfClient(Sequence[Observation]):
     """One client's observations; those of earlier rounds go with the view, open files and all."""
 
     def __init__(self, cohorts: Sequence[_Cohort], client: str) -> None:
@@ -232,8 +233,8 @@ def _check(
     """
     facts = upload.metadata
     try:
-        told = facts.get("num_examples")  # somebody else's clients may not say
-        num_examples = None if told is None else int(float(told))
+        stated = facts.get("num_examples")  # somebody else's clients may not say
+        num_examples = None if stated is None else int(float(stated))
         kind, recorded_round, recorded_client = facts["upload"], facts["round"], facts["client"]
     except (KeyError, ValueError, OverflowError) as error:
         raise BadRecording(
@@ -253,51 +254,18 @@ def _check(
     return num_examples
 
 
-class _Delta(Mapping[str, Tensor]):
-    """Trained − sent, one layer at a time, in the precision of the upload."""
-
-    def __init__(self, upload: Params, sent: Params) -> None:
-        self.upload, self.sent = upload, sent
-
-    def __getitem__(self, name: str) -> Tensor:
-        value = self.upload[name]
-        return value - self.sent[name].to(value.dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.upload)
-
-    def __len__(self) -> int:
-        return len(self.upload)
-
-
-class _Times(Mapping[str, Tensor]):
-    """A cohort's mean times the number of its clients, one layer at a time."""
-
-    def __init__(self, mean: Params, count: int) -> None:
-        self.mean, self.count = mean, count
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.mean[name] * self.count
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.mean)
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-
 def _members(upload: TensorFile, client: str) -> tuple[str, ...]:
-    told = upload.metadata.get("members")
-    if told is None:
+    stated = upload.metadata.get("members")
+    if stated is None:
         return (client,)
     try:
-        members = json.loads(told)
+        members = json.loads(stated)
     except ValueError:
         members = None
     if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
-        raise BadRecording(f"{upload.path}: members must be a list of clients, got {told}")
+        raise BadRecording(f"{upload.path}: members must be a list of clients, got {stated}")
     if not members or len(set(members)) < len(members):
-        raise BadRecording(f"{upload.path}: members must be clients, each once, got {told}")
+        raise BadRecording(f"{upload.path}: members must be clients, each once, got {stated}")
     return tuple(members)
 
 

@@ -80,12 +80,12 @@ class TensorFile(Mapping[str, Tensor]):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The tensors' names, in the order in which they were saved."""
-        known = self._file.keys()
+        stored = self._file.keys()
         try:
             order = json.loads(self.metadata.get("order", "[]"))
-            return tuple(order) if set(order) == set(known) else tuple(known)
+            return tuple(order) if set(order) == set(stored) else tuple(stored)
         except (ValueError, TypeError):  # somebody else's metadata
-            return tuple(known)
+            return tuple(stored)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:

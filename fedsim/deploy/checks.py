@@ -50,7 +50,7 @@ def checks(made: Deployment, folder: Path, config: Path | None = None) -> Iterat
     if link is not None:
         yield "certificate and clock", lambda: check_certificate(made, link)
         yield f"port {made.port}", lambda: check_port(made.bind, made.port)
-    asked = run_config(made, folder, config)
+    run = run_config(made, folder, config)
     for number, name in enumerate(made.nodes):
         if name not in roles:
             continue
@@ -58,7 +58,7 @@ def checks(made: Deployment, folder: Path, config: Path | None = None) -> Iterat
         yield f"key of {name}", partial(check_key, home, name, link)
         port = made.node_ports[number]
         yield f"port {port} of {name}", partial(check_port, "127.0.0.1", port)
-        yield f"data and defenses of {name}", partial(check_node, home, name, number, asked)
+        yield f"data and defenses of {name}", partial(check_node, home, name, number, run)
     if link is None:
         yield f"clock of {made.address}", lambda: check_clock(made, next(iter(roles.values())))
 
@@ -74,11 +74,11 @@ def role_folders(made: Deployment, folder: Path) -> dict[str, Path]:
 
 def check_versions(made: Deployment) -> None:
     """What is installed here must be what the deployment was made with."""
-    here = versions()
-    for name, wanted in made.versions.items():
-        if here.get(name) != wanted:
+    installed = versions()
+    for name, version in made.versions.items():
+        if installed.get(name) != version:
             raise NotReady(
-                f"{name}: must be {wanted} as on every machine, got {here.get(name, 'none')}"
+                f"{name}: must be {version} as on every machine, got {installed.get(name, 'none')}"
             )
 
 
@@ -106,7 +106,7 @@ def check_certificate(made: Deployment, link: Path, *, now: dt.datetime | None =
                 "UTC; make a new deployment"
             )
     if missing := set(made.names) - keys.names_of(certificate):
-        raise NotReady(f"{link / 'server.pem'}: must cover the name {min(missing)}, got it not")
+        raise NotReady(f"{link / 'server.pem'}: must cover the name {min(missing)}, got others")
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
@@ -132,31 +132,31 @@ def check_port(host: str, port: int) -> None:
 
 def check_key(home: Path, name: str, link: Path | None) -> None:
     """A node's key must be readable, and registered where the SuperLink's folder is here too."""
-    own = _read(home / "node.key", keys.public_of)
+    public = _read(home / "node.key", keys.public_of)
     if link is None:
         return
     registered = link / "nodes" / f"{name}.pub"
     try:
-        there = b" ".join(registered.read_bytes().split()[:2])
+        registered_key = b" ".join(registered.read_bytes().split()[:2])
     except OSError:
         raise NotReady(f"{name}: its key must be in {registered.parent}, got none") from None
-    if there != own:
+    if registered_key != public:
         raise NotReady(f"{registered}: must be the public part of {home / 'node.key'}, got another")
 
 
-def check_node(home: Path, name: str, number: int, asked: str) -> None:
+def check_node(home: Path, name: str, number: int, run: str) -> None:
     """What a node's operator decides must be valid and go with the run; its data are read."""
     from clients.operator import operator, site
 
     try:
-        told = tomllib.loads((home / "node.toml").read_text())
-        if told.get("partition-id") != number:
+        settings = tomllib.loads((home / "node.toml").read_text())
+        if settings.get("partition-id") != number:
             raise NotReady(
                 f"{home / 'node.toml'}: partition-id must be {number}, "
-                f"got {told.get('partition-id')}"
+                f"got {settings.get('partition-id')}"
             )
-        own = operator(told)
-        rows = site(asked, own).rows(own.client)
+        node = operator(settings)
+        rows = site(run, node).rows(node.client)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise NotReady(f"{home / 'node.toml'}: must be readable TOML ({error})") from None
     except NotReady:
@@ -196,16 +196,16 @@ def run_config(made: Deployment, folder: Path, config: Path | None) -> str:
     from fedsim import config as configs
 
     path = config or folder / "run.toml"
-    asked = configs.read(path if path.exists() or config else None)
-    if asked.federation.clients != len(made.nodes):
+    run = configs.read(path if path.exists() or config else None)
+    if run.federation.clients != len(made.nodes):
         if path.exists():
             raise NotReady(
                 f"federation.clients: must be the {len(made.nodes)} nodes, "
-                f"got {asked.federation.clients} in {path}"
+                f"got {run.federation.clients} in {path}"
             )
-        federation = asked.federation.model_copy(update={"clients": len(made.nodes)})
-        asked = asked.model_copy(update={"federation": federation})
-    return configs.to_json(asked)
+        federation = run.federation.model_copy(update={"clients": len(made.nodes)})
+        run = run.model_copy(update={"federation": federation})
+    return configs.to_json(run)
 
 
 def next_start(made: Deployment, folder: Path) -> str:

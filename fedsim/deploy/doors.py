@@ -27,7 +27,7 @@ from fedsim.core.pieces import MissingPiece
 from fedsim.deploy.flower_private import BUNDLES, KEYS, LINK, NODE
 
 OPEN = ("/v1/fleet/", "/health")  # what other machines may ask; nodes sign each request
-OWN_APP = "fedsim.federation.client_app:app"
+FEDSIM_APP = "fedsim.federation.client_app:app"
 IN_A_THIN_BUNDLE = {"pyproject.toml", ".info/CONTENT", ".info/METADATA.json"}
 
 
@@ -113,14 +113,14 @@ def register(state: Any, keys: dict[bytes, str]) -> None:
             state.create_node(account, name_of_account, key, heartbeat, name=name)
 
 
-def supernode(*, own_code: bool) -> None:
+def supernode(*, refuse_code: bool) -> None:
     """Run Flower's SuperNode; the arguments are in `sys.argv`.
 
     Args:
-        own_code: Refuse runs that bring code along.
+        refuse_code: Refuse runs that bring code along.
     """
     start = NODE.get("flower_supernode")
-    if own_code:
+    if refuse_code:
         BUNDLES.check()  # a guard that Flower no longer calls would let everything in
         node = BUNDLES.module("pull")
         node._pull_and_store_message = refusing(node)
@@ -154,7 +154,7 @@ def refusing(node: Any) -> Callable[..., int | None]:
     return guarded
 
 
-def foreign(bundle: bytes, apps: Iterable[str] = (OWN_APP,)) -> str:
+def foreign(bundle: bytes, apps: Iterable[str] = (FEDSIM_APP,)) -> str:
     """Return why an app bundle is not thin, "" where it is: no code, and an app of this machine."""
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
@@ -181,7 +181,7 @@ def main() -> None:
         if role == "superlink":
             superlink(Path(value))
         else:
-            supernode(own_code=value != "any")
+            supernode(refuse_code=value != "any")
     except MissingPiece as error:
         sys.exit(str(error))
 

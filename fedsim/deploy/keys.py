@@ -59,7 +59,7 @@ def server(issuer: Pair, names: Sequence[str], *, days: int, now: dt.datetime) -
     if not isinstance(signing, ec.EllipticCurvePrivateKey):
         raise TypeError("the authority's key is an EC key")
     parent = x509.load_pem_x509_certificate(issuer.public)
-    theirs = parent.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    identifier = parent.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     certificate = (
         _valid(x509.CertificateBuilder(), now, days)
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])]))
@@ -72,7 +72,8 @@ def server(issuer: Pair, names: Sequence[str], *, days: int, now: dt.datetime) -
         .add_extension(_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(theirs), critical=False
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
+            critical=False,
         )
         .sign(signing, hashes.SHA384())
     )

@@ -91,11 +91,14 @@ def read(folder: Path) -> Deployment:
     """
     path = folder / FILE
     try:
-        told = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text())
         return Deployment(
-            str(told["name"]), str(told["host"]), int(told["port"]),
-            tuple(map(int, told["node_ports"])), dict(told["versions"]),
-        )  # fmt: skip
+            str(values["name"]),
+            str(values["host"]),
+            int(values["port"]),
+            tuple(map(int, values["node_ports"])),
+            dict(values["versions"]),
+        )
     except FileNotFoundError:
         raise BadRecording(f"{folder}: must be a deployment, got no {FILE} in it") from None
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:

@@ -46,13 +46,20 @@ class Flower:
         program = Path(sys.executable).with_name("flwr")
         command = [str(program) if program.exists() else "flwr", *arguments]
         environment = {
-            **os.environ, "FLWR_HOME": str(self.home), "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1", "NO_COLOR": "1",
-        }  # fmt: skip
+            **os.environ,
+            "FLWR_HOME": str(self.home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "NO_COLOR": "1",
+        }
         return subprocess.Popen(
-            command, env=environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            command,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def ask(self, *arguments: str) -> dict[str, Any]:
         """Return the JSON that one of its commands answers.
@@ -60,14 +67,14 @@ class Flower:
         Raises:
             RunStopped: It fails; its reason is on one line.
         """
-        said, complained = self.start(*arguments, "--format", "json").communicate()
+        output, errors = self.start(*arguments, "--format", "json").communicate()
         try:
-            answer = json.loads(said[said.index("{") :])
+            answer = json.loads(output[output.index("{") :])
         except ValueError:
             answer = {}
         if answer.get("success"):
             return answer
-        reason = str(answer.get("error-message") or complained or said)
+        reason = str(answer.get("error-message") or errors or output)
         raise RunStopped(f"flwr {arguments[0]}: {' '.join(reason.split()) or 'no answer'}")
 
 
@@ -138,11 +145,11 @@ def start(
     listed = list(settings)
     if wrong := [text for text in listed if ";" in text]:
         raise ConfigError(f"--set: must not hold a semicolon, got '{wrong[0]}'")
-    asked: dict[str, Any] = {"out": str(out), "resume": resume}
+    run_config: dict[str, Any] = {"out": str(out), "resume": resume}
     if not resume:
-        asked |= {"config": str(config.absolute()) if config else "", "set": "; ".join(listed)}
+        run_config |= {"config": str(config.absolute()) if config else "", "set": "; ".join(listed)}
     file = flwr.home / "run.toml"
-    file.write_text(tomli_w.dumps(asked))
+    file.write_text(tomli_w.dumps(run_config))
     answer = flwr.ask("run", str(app), flwr.name, "--run-config", str(file))
     return str(answer["run-id"])
 
@@ -161,13 +168,13 @@ def follow(
     Raises:
         RunStopped: Flower says that it failed or was stopped, or the SuperLink is gone.
     """
-    told = -1
+    last = -1
     with flwr.start("log", run, flwr.name, "--stream") as stream:
         while stream.poll() is None:
-            told = _tell(out, told, on_round)
+            last = _report(out, last, on_round)
             with suppress(subprocess.TimeoutExpired):
                 stream.communicate(timeout=LOOK)
-    _tell(out, told, on_round)
+    _report(out, last, on_round)
     it = flwr.ask("ls", flwr.name, "--run-id", run)["runs"][0]
     for _ in range(LOOKS):  # the log may end a moment before the run
         if str(it["status"]).startswith("finished"):
@@ -194,9 +201,11 @@ def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:
         return out
     if ssh is not None:
         copied = subprocess.run(
-            ["scp", "-q", "-r", f"{ssh}:{out}", str(target)], capture_output=True, text=True,
+            ["scp", "-q", "-r", f"{ssh}:{out}", str(target)],
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
         if copied.returncode:
             reason = " ".join(copied.stderr.split())
             raise RunStopped(f"scp: must fetch {ssh}:{out} ({reason})")
@@ -220,13 +229,13 @@ def check_target(target: Path | None, ssh: str | None) -> None:
         raise ConfigError(f"--out: must be a new folder, got {target}")
 
 
-def _tell(out: Path, told: int, on_round: Callable[[int], None]) -> int:
-    """Tell the rounds that are finished since; return the last."""
+def _report(out: Path, last: int, on_round: Callable[[int], None]) -> int:
+    """Call `on_round` with the rounds finished since; return the last."""
     for number in finished(out):
-        if number > told:
-            told = number
+        if number > last:
+            last = number
             on_round(number)
-    return told
+    return last
 
 
 def finished(out: Path) -> list[int]:

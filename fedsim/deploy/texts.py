@@ -110,9 +110,12 @@ def unit(deployment: Deployment, role: str, folder: Path) -> str:
     quoted = f'"{folder / role}"'.replace("%", "%%")
     start = f'"{folder / role / "start.sh"}"'.replace("%", "%%")
     return _UNIT.format(
-        unit=unit_name(deployment, role), role=role, name=deployment.name, start=start,
+        unit=unit_name(deployment, role),
+        role=role,
+        name=deployment.name,
+        start=start,
         folder=quoted,
-    )  # fmt: skip
+    )
 
 
 def node_config(deployment: Deployment, number: int) -> str:

@@ -77,9 +77,11 @@ def _attacked(plan: Plan, folder: RunFolder, round_: int) -> Attacked:
     leaks, measures, guesses = attack_round(plan, folder, round_)
     audited = audit_round(plan, folder, round_)
     return Attacked(
-        leaks + audited.leaks, measures + audited.measures, {**guesses, **audited.scores},
+        leaks + audited.leaks,
+        measures + audited.measures,
+        {**guesses, **audited.scores},
         time.perf_counter() - begun,
-    )  # fmt: skip
+    )
 
 
 Sent = tuple[list[Leak], list[Measure], dict[str, NDArray[Any]], float]
@@ -89,9 +91,9 @@ def _work(path: str, text: str, round_: int) -> Sent:
     """Attack one round in this process; tensors go back as arrays."""
     plan = _plan(text)
     torch.set_num_threads(plan.config.engine.threads)  # sums depend on it
-    found = _attacked(plan, RunFolder(Path(path)), round_)
-    arrays = {name: value.numpy() for name, value in found.guesses.items()}
-    return found.leaks, found.measures, arrays, found.seconds
+    attacked = _attacked(plan, RunFolder(Path(path)), round_)
+    arrays = {name: value.numpy() for name, value in attacked.guesses.items()}
+    return attacked.leaks, attacked.measures, arrays, attacked.seconds
 
 
 @lru_cache(maxsize=1)

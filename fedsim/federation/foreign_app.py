@@ -62,13 +62,13 @@ class App:
     truth: str | None = None
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What is told, by its key in the config."""
-        known = {name: value for name, value in asdict(self).items() if value is not None}
+    def settings(self) -> dict[str, Any]:
+        """What is given, by its key in the config."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
         for name in PATHS:
-            if name in known:
-                known[name] = str(Path(known[name]).expanduser().absolute())
-        return {_key(name): value for name, value in known.items()}
+            if name in given:
+                given[name] = str(Path(given[name]).expanduser().absolute())
+        return {_key(name): value for name, value in given.items()}
 
 
 def is_foreign(path: Path) -> bool:
@@ -123,12 +123,12 @@ def prepare(config: Config) -> Plan:
     shape, classes = config.foreign.input_shape, config.foreign.num_classes
     model = models.build(config.model, shape, classes, seed=config.seed)
     dataset = _auxiliary(config) or _nothing(shape, classes)
-    known = len(dataset.labels) > 0
+    has_examples = len(dataset.labels) > 0
     auxiliary = Auxiliary(
         model=model,
         num_classes=classes,
-        inputs=dataset.inputs if known else None,
-        labels=dataset.labels if known else None,
+        inputs=dataset.inputs if has_examples else None,
+        labels=dataset.labels if has_examples else None,
         input_shape=shape,
     )
     attacks = leakage.build(config.attack, auxiliary)
@@ -146,7 +146,7 @@ def prepare(config: Config) -> Plan:
 
 
 def _config(path: Path, app: App) -> Config:
-    """Return what is told of a recording, now and before.
+    """Return what is known of a recording, now and before.
 
     Raises:
         ConfigError: Something lacks or is wrong.
@@ -157,22 +157,22 @@ def _config(path: Path, app: App) -> Config:
         raise BadRecording(f"{path}: must hold recorded rounds, got none")
     before = path / "config.toml"
     upload = upload_kind(path, rounds[-1], clients[0])
-    told = {"local.upload": upload, **app.told}
+    settings = {"local.upload": upload, **app.settings}
     earlier = configs.read(before) if before.exists() else None
     needed = ["model", "num_classes", *(("lr", "batch_size") if upload == "weights" else ())]
     for name in needed if earlier is None else ():
-        if _key(name) not in told:
+        if _key(name) not in settings:
             flag = f"--{'local-' * (name in LOCAL)}{name.replace('_', '-')}"
             raise ConfigError(
-                f"{flag}: must be told of a recording that fedsim did not run, got none"
+                f"{flag}: must be given for a recording that fedsim did not run, got none"
             )
     if earlier is None:
-        told["attack"] = []
-    told.setdefault("local.epochs", earlier.local.epochs if earlier else 1)
-    if "foreign.input_shape" not in told and earlier is None:
-        told["foreign.input_shape"] = [1]  # until it is found
-        told["foreign.input_shape"] = _shape(_read(before, told))
-    return with_versions(_read(before, told))
+        settings["attack"] = []
+    settings.setdefault("local.epochs", earlier.local.epochs if earlier else 1)
+    if "foreign.input_shape" not in settings and earlier is None:
+        settings["foreign.input_shape"] = [1]  # until it is found
+        settings["foreign.input_shape"] = _shape(_read(before, settings))
+    return with_versions(_read(before, settings))
 
 
 def _key(name: str) -> str:
@@ -182,8 +182,8 @@ def _key(name: str) -> str:
     return f"{'local' if name in LOCAL else 'foreign'}.{name}"
 
 
-def _read(before: Path, told: dict[str, Any]) -> Config:
-    return configs.read(before if before.exists() else None, (), list(told.items()))
+def _read(before: Path, settings: dict[str, Any]) -> Config:
+    return configs.read(before if before.exists() else None, (), list(settings.items()))
 
 
 def _shape(config: Config) -> tuple[int, ...]:
@@ -209,9 +209,10 @@ def _shape(config: Config) -> tuple[int, ...]:
         return fitting[0]
     # Of a shape that the model did take, where there is one.
     reason = next((text for text in reasons if "got shape (2, " in text), reasons[-1])
-    found = ", ".join("x".join(map(str, shape)) for shape in fitting[:3]) or f"none ({reason})"
+    shapes = ", ".join("x".join(map(str, shape)) for shape in fitting[:3]) or f"none ({reason})"
     raise ConfigError(
-        f"--input-shape: must be told where not exactly one usual size of image fits, got {found}"
+        "--input-shape: must be given, because not exactly one usual size of image fits, "
+        f"got {shapes}"
     )
 
 

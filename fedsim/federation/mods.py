@@ -137,10 +137,8 @@ def _defend(
         raise ValueError(f"arrays: must have the names and shapes received, got '{missing[0]}'")
     origin = sent if upload == "weights" else trained
     remembered = context.state.array_records.get(key)
-    defended = defend(
-        defense, trained, origin, names, from_record(remembered) if remembered else {},
-        generator=stream, upload=upload,
-    )  # fmt: skip
+    memory = from_record(remembered) if remembered else {}
+    defended = defend(defense, trained, origin, names, memory, generator=stream, upload=upload)
     arrays: dict[str, Array] = {**record}
     arrays |= to_record({n: defended.upload[n] for n in names})
     reply.content[name] = ArrayRecord(arrays)

@@ -22,9 +22,10 @@ from fedsim.core.wire import FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, summary
 from fedsim.report.run import write_report
+from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.price import price
-from fedsim.run.run_folder import REPORT, Checkpoint, RunFolder
+from fedsim.run.run_folder import REPORT, RunFolder
 from strategies import OrderedGrid, Recording, Tape, state
 
 app = ServerApp()
@@ -59,9 +60,13 @@ def federate(
     """
     recording = _recording(plan, folder, client_of)
     loop = _Loop(
-        plan=plan, grid=grid, folder=folder, recording=recording, client_states=client_states,
+        plan=plan,
+        grid=grid,
+        folder=folder,
+        recording=recording,
+        client_states=client_states,
         rounds_of=Counter() if start is None else _rounds_of(folder),
-    )  # fmt: skip
+    )
     try:
         first = _begin(plan, folder, on_round) if start is None else _restored(plan, start)
         with attackers(plan, folder) as attack:
@@ -219,9 +224,13 @@ def main(grid: Grid, context: Context) -> None:
     ordered = OrderedGrid(grid, plan.config.federation.clients)
     with folder.locked():
         federate(
-            plan, ordered, folder, client_of=ordered.client_of, start=folder.restore(),
+            plan,
+            ordered,
+            folder,
+            client_of=ordered.client_of,
+            start=folder.restore(),
             on_round=lambda finished: logger.info("%s", finished),
-        )  # fmt: skip
+        )
         write_report([folder], folder.path / REPORT)
 
 

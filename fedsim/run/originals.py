@@ -37,24 +37,24 @@ def with_inputs(
     if truth is None or not len(truth.indices):
         return None
     examples = federated.dataset.inputs
-    own = truth.indices.unique()
-    if int(own[0]) < 0 or int(own[-1]) >= len(examples):
+    used = truth.indices.unique()
+    if int(used[0]) < 0 or int(used[-1]) >= len(examples):
         raise BadRecording(
-            f"truth: must name rows below {len(examples)}, got {int(own[0])} to {int(own[-1])}"
+            f"truth: must name rows below {len(examples)}, got {int(used[0])} to {int(used[-1])}"
         )
-    theirs = torch.ones(len(examples), dtype=torch.bool)
-    theirs[own] = False
-    rows = theirs.nonzero().flatten()
-    count = min(OTHERS * len(own), max(OTHERS, CELLS // len(own) - len(own)))
+    unused = torch.ones(len(examples), dtype=torch.bool)
+    unused[used] = False
+    rows = unused.nonzero().flatten()
+    count = min(OTHERS * len(used), max(OTHERS, CELLS // len(used) - len(used)))
     order = torch.randperm(len(rows), generator=generator(seed, "lineup", round_, client))
     picture, low, high = _scale(federated)
     lineup = Lineup(examples, rows[order[:count]].sort().values, picture, low, high)
-    return replace(truth, inputs=examples[own], lineup=lineup)
+    return replace(truth, inputs=examples[used], lineup=lineup)
 
 
 @once(size=1)
 def _scale(federated: Federated) -> tuple[Tensor, Tensor, Tensor]:
     """Return the blank picture, and the smallest and largest value of each input."""
     examples, held_out = federated.dataset.inputs, federated.auxiliary
-    known = examples[held_out] if len(held_out) else None
-    return blank(known, tuple(examples.shape[1:])), *bounds(examples)
+    auxiliary = examples[held_out] if len(held_out) else None
+    return blank(auxiliary, tuple(examples.shape[1:])), *bounds(examples)

@@ -15,10 +15,8 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,7 +28,8 @@ from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.core.files import TensorFile, save_tensors, write_whole
-from fedsim.core.types import Leak, Measure, Params
+from fedsim.core.types import Leak, Measure
+from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import (
     LEAKAGE,
     METRICS,
@@ -41,23 +40,6 @@ from fedsim.run.ledger import (
 )
 
 LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """All that the next round depends on.
-
-    Attributes:
-        round: The last finished round; 0 before the first.
-        params: The global state to send next.
-        strategy: The strategy's own memory: tensors, and where they belong.
-        clients: What each client remembers, by name.
-    """
-
-    round: int
-    params: Params
-    strategy: tuple[Params, Mapping[str, Any]] = field(default=({}, {}))
-    clients: Mapping[str, Params] = field(default_factory=dict)
 
 
 class RunFolder:

@@ -14,7 +14,9 @@ SHAPES = [("w", torch.Size([40, 3])), ("b", torch.Size([])), ("n", torch.Size([0
 
 def protocol(count=6, **changes):
     members = tuple(str(100 + k) for k in range(count))
-    plain = Protocol(1, members, 2 / 3, clip=4.0, modulus_bits=32, max_examples=500)
+    plain = Protocol(
+        round=1, members=members, threshold=2 / 3, clip=4.0, modulus_bits=32, max_examples=500
+    )
     return replace(plain, **changes)
 
 
@@ -134,7 +136,14 @@ def test_a_protocol_without_precision_or_company_is_refused():
     with pytest.raises(ConfigError, match=r"modulus_bits: must hold .* = 6 · 500 · 4, got 12"):
         protocol(modulus_bits=12)
     with pytest.raises(ConfigError, match="modulus_bits: must hold"):  # the weights' own sum
-        Protocol(1, tuple("0123456789"), 2 / 3, clip=0.01, modulus_bits=16, max_examples=7000)
+        Protocol(
+            round=1,
+            members=tuple("0123456789"),
+            threshold=2 / 3,
+            clip=0.01,
+            modulus_bits=16,
+            max_examples=7000,
+        )
     with pytest.raises(ConfigError, match="must have at least 2 clients per round, got 1"):
         protocol(1)
     agreed = protocol()

@@ -190,7 +190,7 @@ def test_defenses_as_mods_reach_the_tape(recorded, tmp_path):
 
 
 WRONG = {
-    "model": ({"model": None}, "--model: must be told of a recording"),
+    "model": ({"model": None}, "--model: must be given for a recording"),
     "classes": ({"num_classes": None}, "--num-classes: must be told"),
     "lr": ({"lr": None}, "--local-lr: must be told"),
     "batch": ({"batch_size": None}, "--local-batch-size: must be told"),

@@ -3,7 +3,8 @@ import torch
 
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.types import Leak, Measure
-from fedsim.run.run_folder import Checkpoint, RunFolder
+from fedsim.run.checkpoint import Checkpoint
+from fedsim.run.run_folder import RunFolder
 from tests.builders import same_params, small_config
 
 STATE = {"w": torch.ones(3)}
