@@ -205,7 +205,7 @@ WRONG = {
         "must give 7 logits per example, got shape",
     ),
     "shape": ({"input_shape": (3, 8, 8)}, r"must take inputs of shape \(3, 8, 8\)"),
-    "no shape": ({"num_classes": 7}, "--input-shape: must be told .*got none .*7 logits"),
+    "no shape": ({"num_classes": 7}, "--input-shape: must be given .*got none .*7 logits"),
     "truth": ({"truth": "/nowhere"}, "--truth: must be a folder, got /nowhere"),
     "auxiliary": (
         {"auxiliary": "nothing"},
