@@ -1,17 +1,18 @@
 """What games are played with: two parties' records, a client, and a trained model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from adversary.games import GAMES
+from adversary.games.game import Game
 from adversary.games.learner import Learner
 from adversary.games.records import Pool
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config
+from fedsim.config import Game as Section
 from fedsim.core.catalog import find
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
@@ -26,6 +27,7 @@ class Board:
     """What the games of one config are played with.
 
     Attributes:
+        config: The setting.
         private: The challenger's records.
         auxiliary: The adversary's.
         learner: The client.
@@ -49,28 +51,11 @@ def prepare(config: Config) -> Board:
     Raises:
         ConfigError: A name, an option or the data are not what they must be.
     """
-    check(config)
-    alone = config.federation.model_copy(update={"clients": 1})
-    held = config.auxiliary.share or 0.1
-    shared = config.auxiliary.model_copy(update={"share": held})
-    federated = data.federate(config.model_copy(update={"federation": alone, "auxiliary": shared}))
-    dataset, mine = federated.dataset, federated.clients[0]
+    check(config.game)
+    federated = _federated(config)
+    dataset = federated.dataset
     model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
-    asked, coded = config.game, None
-    if asked.column is None:
-        found = torch.zeros(len(dataset.labels), dtype=torch.int64)
-    else:
-        found = marks(asked, dataset, users="user" in asked.play)
-        coded = encoding(asked, dataset)
-    known = _known(config, dataset, federated.auxiliary)
-    overlap.check(
-        replace(federated, auxiliary=known), allowed=config.auxiliary.overlap, seed=config.seed
-    )
-    pools = [Pool(dataset.inputs[rows], dataset.labels[rows], found[rows], coded)
-             for rows in (mine, known)]  # fmt: skip
-    private, auxiliary = pools
-    for pool, whose in ((private, "private"), (auxiliary, "auxiliary")):
-        _check_pool(config, pool, whose)
+    private, auxiliary = _pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
     defense = build_defenses(config.defense)
     try:
@@ -83,16 +68,54 @@ def prepare(config: Config) -> Board:
     return Board(config, private, auxiliary, learner, _states(config, model, private))
 
 
+def _federated(config: Config) -> data.Federated:
+    """Return the challenger's records as one client's, and the adversary's, which are disjoint."""
+    alone = config.federation.model_copy(update={"clients": 1})
+    shared = config.auxiliary.model_copy(update={"share": config.auxiliary.share or 0.1})
+    federated = data.federate(config.model_copy(update={"federation": alone, "auxiliary": shared}))
+    rows = _auxiliary_rows(config.game, federated.dataset, federated.auxiliary, config.seed)
+    return replace(federated, auxiliary=rows)
+
+
+def _auxiliary_rows(section: Section, dataset: data.Dataset, rows: Tensor, seed: int) -> Tensor:
+    """Return the rows that the adversary has: some, or with another distribution of labels."""
+    stream = generator(seed, "game auxiliary")
+    if section.shift:
+        first = dataset.labels[rows] == 0
+        rows = rows[~first | (torch.rand(len(rows), generator=stream) >= section.shift)]
+    if section.auxiliary is not None:
+        rows = rows[torch.randperm(len(rows), generator=stream)[: section.auxiliary]]
+    return rows
+
+
+def _pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
+    """Return the challenger's records and the adversary's, with their marks."""
+    section, dataset, coded = config.game, federated.dataset, None
+    if section.column is None:
+        marked = torch.zeros(len(dataset.labels), dtype=torch.int64)
+    else:
+        marked = marks(section, dataset, users="user" in section.play)
+        coded = encoding(section, dataset)
+    overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
+    private, auxiliary = (
+        Pool(dataset.inputs[rows], dataset.labels[rows], marked[rows], coded)
+        for rows in (federated.clients[0], federated.auxiliary)
+    )
+    _check_pool(section, private, "private")
+    _check_pool(section, auxiliary, "auxiliary")
+    return private, auxiliary
+
+
 def _states(config: Config, model: nn.Module, private: Pool) -> tuple[Params, ...]:
-    game = config.game
+    section = config.game
     return trained_states(
         model,
         private,
         config.local_training(),
         seed=config.seed,
-        steps=game.steps,
-        every=game.every,
-        rounds=max(game.rounds),
+        steps=section.steps,
+        every=section.every,
+        rounds=max(section.rounds),
     )
 
 
@@ -105,49 +128,41 @@ def _protocol(config: Config, batch: int) -> LocalTraining:
     return replace(local, batch_size=batch) if local.upload == "gradient" else local
 
 
-def _known(config: Config, dataset: data.Dataset, rows: Tensor) -> Tensor:
-    """Return the rows that the adversary has: some, or with another distribution of labels."""
-    asked, stream = config.game, generator(config.seed, "game auxiliary")
-    if asked.shift:
-        first = dataset.labels[rows] == 0
-        rows = rows[~first | (torch.rand(len(rows), generator=stream) >= asked.shift)]
-    if asked.auxiliary is not None:
-        rows = rows[torch.randperm(len(rows), generator=stream)[: asked.auxiliary]]
-    return rows
-
-
-def _check_pool(config: Config, pool: Pool, whose: str) -> None:
-    if config.game.column is None:
-        wanted: Sequence[int] = ()
-    else:
-        wanted = range(config.game.users) if "user" in config.game.play else (0, 1)
-    for mark in wanted:
+def _check_pool(section: Section, pool: Pool, whose: str) -> None:
+    values = range(section.users) if "user" in section.play else (0, 1)
+    for mark in () if section.column is None else values:
         if not bool((pool.marks == mark).any()):
             raise ConfigError(
                 f"game: {whose} records must have every value of the secret, got none of {mark}"
             )
-    if "attribute-known" in config.game.play and pool.encoding is None:
+    if "attribute-known" in section.play and pool.encoding is None:
         raise ConfigError(
-            "game.column: must be a categorical input for attribute-known, "
-            f"got '{config.game.column}'"
+            f"game.column: must be a categorical input for attribute-known, got '{section.column}'"
         )
 
 
-def check(config: Config) -> None:
-    """Refuse what can be seen to be wrong without the data.
+def played_of(section: Section) -> list[Game]:
+    """Return the games that a config plays.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    return [find("game.play", name, GAMES) for name in section.play]
+
+
+def check(section: Section) -> None:
+    """Refuse what can be known to be wrong without the data.
 
     Raises:
         ConfigError: A name is unknown, or an option does not go with another.
     """
-    for name in config.game.play:
-        find("game.play", name, GAMES)
-    needs = [name for name in config.game.play if GAMES[name].has_column]
-    if needs and config.game.column is None:
-        raise ConfigError(f"game.column: must name the secret column of {needs[0]}, got none")
-    if "user" in config.game.play and len(config.game.play) > 1:
+    of_column = [game.name for game in played_of(section) if game.has_column]
+    if of_column and section.column is None:
+        raise ConfigError(f"game.column: must name the secret column of {of_column[0]}, got none")
+    if "user" in section.play and len(section.play) > 1:
         raise ConfigError("game.play: 'user' must be played alone, its secret is the column")
-    if "property" in config.game.play and config.game.count > min(config.game.batch_size):
+    if "property" in section.play and section.count > min(section.batch_size):
         raise ConfigError(
-            f"game.count: must be at most every batch size, got {config.game.count} "
-            f"with {min(config.game.batch_size)}"
+            f"game.count: must be at most every batch size, got {section.count} "
+            f"with {min(section.batch_size)}"
         )

@@ -1,0 +1,116 @@
+"""The table of games: a row per adversary and metric."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch.nn import functional
+
+from adversary.games import scores
+from adversary.games.play import Played
+from fedsim.core.errors import ConfigError
+from fedsim.core.files import write_whole
+
+TYPES = {
+    "setting": pa.string(),
+    "game": pa.string(),
+    "batch_size": pa.int32(),
+    "rounds": pa.int32(),
+    "adversary": pa.string(),
+    "metric": pa.string(),
+    "value": pa.float64(),
+    "low": pa.float64(),
+    "high": pa.float64(),
+    "blind": pa.float64(),
+    "ceiling": pa.float64(),
+    "chosen": pa.string(),
+    "trials": pa.int32(),
+    "seconds": pa.float64(),
+}
+SCHEMA = pa.schema(list(TYPES.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table; a value that is not known is NaN here and null there.
+
+    Attributes:
+        setting: The name of the config.
+        game: The game's name.
+        batch_size, rounds: Records per upload, and uploads per trial.
+        adversary: `static` or `adaptive`.
+        metric, value, low, high: What is measured, with its 95 % interval.
+        blind: The value of a guess without any update.
+        ceiling: What no adversary exceeds.
+        chosen: The predictor of the last round.
+        trials: How many were played.
+        seconds: That the game took.
+    """
+
+    setting: str
+    game: str
+    batch_size: int
+    rounds: int
+    adversary: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    blind: float
+    ceiling: float | None
+    chosen: str
+    trials: int
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """Which game it is of."""
+        return self.setting, self.game, self.batch_size, self.rounds
+
+
+def measured(played: Played, classes: int) -> Iterator[tuple[str, scores.Measured, float]]:
+    """Yield each metric, its value, and that of a guess without any update."""
+    answers, secrets = played.log_probabilities, played.secrets
+    yield "accuracy", scores.accuracy(answers, secrets), 1 / classes
+    if classes > 2:
+        yield "auroc", scores.macro_auroc(answers, secrets), 0.5
+    else:
+        odds, positive = answers[:, 1] - answers[:, 0], secrets == 1
+        yield "auroc", scores.auroc(odds, positive), 0.5
+        yield "advantage", scores.Measured(scores.advantage(odds, positive)), 0.0
+        for metric, rate in (("tpr_1", 0.01), ("tpr_01", 0.001)):
+            yield metric, scores.Measured(scores.tpr_at(odds, positive, fpr=rate)), rate
+    yield "information", scores.information(answers, secrets), 0.0
+    loss = functional.nll_loss(answers, secrets)
+    yield "cross_entropy", scores.Measured(float(loss) / math.log(2)), math.log2(classes)
+
+
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table."""
+    null = lambda value: None if isinstance(value, float) and math.isnan(value) else value
+    lines = [{name: null(value) for name, value in asdict(row).items()} for row in rows]
+    return pa.Table.from_pylist(lines, schema=SCHEMA)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a table; none if there is no file.
+
+    Raises:
+        ConfigError: The file is no such table.
+    """
+    if not path.exists():
+        return []
+    try:
+        table = pq.read_table(path, schema=SCHEMA)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path}: must be a table of games ({error})") from None
+    return [Row(**row) for row in table.to_pylist()]
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write the table."""
+    write_whole(path, partial(pq.write_table, table_of(rows)))
