@@ -7,6 +7,7 @@ from typing import Any
 from torch import Generator
 
 from fedsim.core.types import Auxiliary, View
+from fedsim.core.units import title_of
 
 Infer = Callable[[View, Auxiliary, Generator], Any]
 
@@ -16,7 +17,7 @@ class Attack:
     """An attack by name.
 
     Attributes:
-        name: The paper's name for it, in lower case.
+        name: The paper's name for it, in lower case; in a run, as the config calls it.
         family: Which secret it guesses; decides how it is graded.
         infer: (view, auxiliary, generator) → guess. Options are keyword-only arguments.
         needs: The fields of Auxiliary it cannot do without.
@@ -46,6 +47,11 @@ class Attack:
     over_rounds: bool = False
     every: int = 1
     clients: tuple[str, ...] | None = None
+
+    @property
+    def title(self) -> str:
+        """What tables, guesses and streams of random numbers call it; see `units.title_of`."""
+        return title_of(self.name, adaptive=self.adaptive)
 
     def is_due(self, round_: int, client: str | None = None) -> bool:
         """Return whether it attacks a round (and in it a client)."""

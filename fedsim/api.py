@@ -13,7 +13,6 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 import strategies
-from adversary.adaptive.labels import with_adaptive
 from fedsim.config import Config, Engine, Part
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.core.rng import threads
@@ -158,7 +157,7 @@ def attack(
             failures += failed
             folder.write_guesses(round_, guesses)
             on_round(done, len(rounds))
-        names = set(with_adaptive(part.name for part in attacks))
+        names = {part.name for part in attacks}
         table = folder.replace_attacks(names, leaks, failures)
         if foreign:
             write_report([folder], folder.path / REPORT)
@@ -187,11 +186,14 @@ def report(
 
 def means(ledger: pa.Table) -> list[dict[str, Any]]:
     """Return the mean of each attack's metrics, over clients and rounds; audits have none."""
-    groups = over_clients(attacks_of(ledger)).group_by(["attack", "metric"], use_threads=False)
+    groups = over_clients(attacks_of(ledger)).group_by(
+        ["attack", "adaptive", "metric"], use_threads=False
+    )
     means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
     return [
         {
             "attack": row["attack"],
+            "adaptive": row["adaptive"],
             "metric": row["metric"],
             "value": row["value_mean"],
             "blind": row["blind_mean"],

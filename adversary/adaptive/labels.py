@@ -15,7 +15,6 @@ rehearsed in its first round, without what a defense would remember from earlier
 of error feedback), and an uploaded gradient with all its examples (no Poisson sampling).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -38,26 +37,15 @@ REHEARSED = {"gradient": 48, "weights": 16}  # clients; corrections are learned 
 
 
 def adaptive(attack: Attack) -> Attack:
-    """Return the attack by an adversary that knows the defense, under its own name."""
+    """Return the attack by an adversary that knows the defense, beside the one that does not."""
     return replace(
         attack,
-        name=adaptive_name(attack.name),
         infer=attack.infer
         if attack.rehearses
         else partial(TWINS[attack.family], inner=attack.infer),
         needs=(*attack.needs, "inputs", "labels", "defense"),
         adaptive=True,
     )
-
-
-def adaptive_name(name: str) -> str:
-    """Return what an attack is called in the ledger when it knows the defense."""
-    return f"{name} (adaptive)"
-
-
-def with_adaptive(names: Iterable[str]) -> list[str]:
-    """Return every name, followed by what the attack is called when it knows the defense."""
-    return [both for name in names for both in (name, adaptive_name(name))]
 
 
 def infer(

@@ -23,7 +23,7 @@ from fedsim.config import Part
 from fedsim.core.catalog import check_options, find, with_extensions
 from fedsim.core.errors import ConfigError, FedsimError, Remark, one_line
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Leak, Measure, Truth, View
+from fedsim.core.types import Auxiliary, Leak, Measure, Note, Truth, View
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def attack_view(
             guess = family.blind_so_far if attack.over_rounds else None
             guess = guess or family.blind
             blinds[about] = guess(prepared[family.name], _static(auxiliary), stream)
-        stream = generator(seed, "infer", attack.name, latest.client, latest.round)
+        stream = generator(seed, "infer", attack.title, latest.client, latest.round)
         guess, reason, said, start = None, None, [], time.perf_counter()
         known = auxiliary if attack.adaptive else _static(auxiliary)
         try:
@@ -171,20 +171,24 @@ def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> lis
     return [Measure(latest.update.round, "server", "validity", number)]
 
 
-def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], list[Measure]]:
-    """Turn one answer into ledger rows, and what there is to say about it into a metrics row."""
+def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]:
+    """Turn one answer into ledger rows, with what there is to say about it."""
     update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
     one = lambda guesses, truths: family.grade(guesses[0], truths[0])
     leaks = _rows([answer], _known([truth]), family.metrics, one, update.client)
-    what, why = "failed", answer.reason
-    if why is None:
-        what, why = "note", answer.remark
-    if why is None and family.remark is not None:
-        why = family.remark(answer.view, truth)
-    if why is None:
-        return leaks, []
-    name = f"{answer.attack.name}_{what}"
-    return leaks, [Measure(update.round, "attack", name, 1.0, update.client, why)]
+    reason = answer.remark if answer.reason is None else answer.reason
+    if reason is None and family.remark is not None:
+        reason = family.remark(answer.view, truth)
+    if reason is None:
+        return leaks, None
+    return leaks, Note(
+        round=update.round,
+        client=update.client,
+        attack=answer.attack.name,
+        adaptive=answer.attack.adaptive,
+        reason=reason,
+        failed=answer.reason is not None,
+    )
 
 
 def pool(answers: Sequence[Answer], truths: Sequence[Truth | None]) -> list[Leak]:
@@ -225,12 +229,19 @@ def _rows(
     most = FAMILIES[attack.family].ceiling(truths) if truths else {}
     return [
         Leak(
-            first.view.latest.update.round, client, attack.name, attack.family, metric,
-            values.get(metric), blinds.get(metric), first.seconds,
-            most.get(metric) if metric in blinds else None,
+            round=first.view.latest.update.round,
+            client=client,
+            attack=attack.name,
+            adaptive=attack.adaptive,
+            family=attack.family,
+            metric=metric,
+            value=values.get(metric),
+            blind=blinds.get(metric),
+            seconds=first.seconds,
+            ceiling=most.get(metric) if metric in blinds else None,
         )
         for metric in metrics
-    ]  # fmt: skip
+    ]
 
 
 def _known(truths: Iterable[Truth | None]) -> list[Truth]:

@@ -24,9 +24,10 @@ from adversary.auditing.uploads import ClientScores
 from adversary.grading.truth import read_coins
 from clients import carried
 from fedsim.audit.round_scores import Scored, score, values
-from fedsim.core.types import Leak, Measure
+from fedsim.core.types import Leak, Measure, Note
 from fedsim.run.claims import claimed
 from fedsim.run.ledger import AUDIT
+from fedsim.run.notes import row_of
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from strategies.tape import recorded_clients, recorded_rounds
@@ -130,7 +131,17 @@ def _graded(
 def _row(round_: int, name: str, finding: Finding | None, claim: Claim, seconds: float) -> Leak:
     value = None if finding is None else finding.epsilon
     metric = METRICS[IN_ROUNDS[name].guarantee]
-    return Leak(round_, None, name, AUDIT, metric, value, 0.0, seconds, claim.epsilon)
+    return Leak(
+        round=round_,
+        client=None,
+        attack=name,
+        family=AUDIT,
+        metric=metric,
+        value=value,
+        blind=0.0,
+        seconds=seconds,
+        ceiling=claim.epsilon,
+    )
 
 
 def _theory(round_: int, claim: Claim, tpr: float | None) -> list[Measure]:
@@ -160,4 +171,4 @@ def _limits(
 
 
 def _note(round_: int, name: str, reason: str) -> Measure:
-    return Measure(round_, AUDIT, f"{name}_note", 1.0, None, reason)
+    return row_of(Note(round=round_, client=None, attack=name, reason=reason, split=AUDIT))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.core.catalog import find, with_extensions
-from fedsim.core.units import name_of, written
+from fedsim.core.units import name_of, title_of, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,7 +143,8 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
 
     attacks: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in means:
-        attacks.setdefault(row["attack"], {})[row["metric"]] = row
+        title = title_of(row["attack"], adaptive=row["adaptive"])
+        attacks.setdefault(title, {})[row["metric"]] = row
     tables: dict[tuple[str, ...], list[str]] = {}
     for name, rows in attacks.items():
         families = FAMILIES.values()

@@ -185,11 +185,13 @@ class Truth:
     lineup: Lineup | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Leak:
     """One row of the ledger; larger is more leakage, for every metric.
 
     Attributes:
+        attack: As the config calls it.
+        adaptive: Whether it is the adversary that knows the clients' defense.
         client: None where the row is pooled over clients.
         value: None where no truth is at hand.
         blind: The same metric for the best guess without the update.
@@ -206,6 +208,31 @@ class Leak:
     blind: float | None
     seconds: float
     ceiling: float | None = None
+    adaptive: bool = False
+
+
+NoteSplit = Literal["attack", "audit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a reader must know of one answer of an attack or an audit, or why there is none.
+
+    Attributes:
+        client: None where it is about several clients together.
+        attack: The attack, or the audit's method.
+        adaptive: Whether it is the adversary that knows the clients' defense.
+        failed: Whether there is no answer.
+        split: Whose answer it is.
+    """
+
+    round: int
+    client: str | None
+    attack: str
+    reason: str
+    adaptive: bool = False
+    failed: bool = False
+    split: NoteSplit = "attack"
 
 
 @dataclass(frozen=True)

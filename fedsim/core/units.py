@@ -1,6 +1,7 @@
-"""How a metric's values are written: shares in percent, ratios in decibels, ε as a number."""
+"""How a metric's values are written (shares in percent, ratios in decibels), and attacks called."""
 
 DECIBELS = ("psnr", "best_psnr")
+ADAPTIVE = " (adaptive)"  # after an attack's name
 NAMES = {
     "asr": "ASR",
     "auroc": "AUROC",
@@ -25,6 +26,19 @@ def written(metric: str, value: float | None) -> str:
 def name_of(metric: str) -> str:
     """Return what a metric is called in a table's head."""
     return NAMES.get(metric, metric)
+
+
+def title_of(attack: str, *, adaptive: bool) -> str:
+    """Return what an attack is called in tables, pictures and files beside the ledger.
+
+    The one that knows the clients' defense stands beside the one that does not.
+    """
+    return f"{attack}{ADAPTIVE}" if adaptive else attack
+
+
+def attack_of(title: str) -> tuple[str, bool]:
+    """Return the attack's name, and whether it is the one that knows the defense."""
+    return title.removesuffix(ADAPTIVE), title.endswith(ADAPTIVE)
 
 
 def beyond_blind(metric: str, value: float, blind: float) -> float:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from clients.train import load
 from fedsim.core.types import Leak, Measure, Params
+from fedsim.core.units import title_of
 from fedsim.run.prepare import Plan
 from strategies import Recording
 
@@ -42,7 +43,7 @@ def summary(
     accuracy = next((m.value for m in measures if m.metric == "accuracy"), None)
     by_attack: dict[str, list[Leak]] = {}
     for leak in leaks:
-        rows = by_attack.setdefault(leak.attack, [])
+        rows = by_attack.setdefault(title_of(leak.attack, adaptive=leak.adaptive), [])
         if leak.value is not None and (not rows or _alike(rows[0], leak)):
             rows.append(leak)
     means = {

@@ -18,6 +18,7 @@ from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, percent, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS
 from fedsim.run.ledger import AUDIT
+from fedsim.run.notes import note_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,9 +87,9 @@ def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
         last,
         [_line(row, measured) for row in rows],
         [
-            f"{metric.removesuffix('_note').removeprefix('audit-')} ({row['reason']})"
-            for metric, row in measured.items()
-            if metric.endswith("_note")
+            f"{note.attack.removeprefix('audit-')} ({note.reason})"
+            for row in measured.values()
+            if (note := note_of(row))
         ],
     )
 

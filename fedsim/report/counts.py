@@ -83,9 +83,9 @@ def counts_picture(run: RunData, client: str | None = None) -> Picture | None:
 def _best_attacks(run: RunData) -> list[str]:
     """Return the best attacks above chance; without grades, the first that look at updates."""
     if graded := run.leaders(FAMILY):
-        skilful = [curve.attack for curve in graded if curve.skill > 0][:SHOWN_ATTACKS]
-        return skilful or [graded[0].attack]
-    pairs = zip(run.ledger["attack"].to_pylist(), run.ledger["family"].to_pylist(), strict=True)
+        skilful = [curve.title for curve in graded if curve.skill > 0][:SHOWN_ATTACKS]
+        return skilful or [graded[0].title]
+    pairs = zip(run.ledger["title"].to_pylist(), run.ledger["family"].to_pylist(), strict=True)
     known = {attack for attack, family in set(pairs) if family == FAMILY}
     names = [name for name in run.attacks if name in known]
     looking = [name for name in names if name not in ATTACKS or not ATTACKS[name].baseline]
@@ -101,7 +101,7 @@ def _choose(run: RunData, client: str | None) -> tuple[str, str]:
         return often, f"Client {often}, recorded as often as any"
     if not leaders:
         return str(client), asked
-    best, skills = leaders[0].attack, _skills(run, leaders[0])
+    best, skills = leaders[0].title, _skills(run, leaders[0])
     median = f"the median client: {np.median(list(skills.values())):.2f}"
     if client is None:
         chosen, among = _most_exposed(run, skills)

@@ -3,6 +3,7 @@
 # pyarrow.compute makes its functions at import:
 # pyright: reportAttributeAccessIssue=false
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from adversary.adaptive.labels import adaptive_name, with_adaptive
 from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
 from fedsim.config import Config, Federation, Part
 from fedsim.config.foreign import Foreign
 from fedsim.core.errors import ConfigError
-from fedsim.core.units import beyond_blind, name_of
-from fedsim.run.ledger import AUDIT, attacks_of, over_clients
+from fedsim.core.units import beyond_blind, name_of, title_of
+from fedsim.run.ledger import AUDIT, attacks_of, over_clients, titled
+from fedsim.run.notes import note_of
 from fedsim.run.run_folder import RunFolder
 
 
@@ -48,6 +49,8 @@ class Curve:
     """One attack in one run.
 
     Attributes:
+        attack: As the config calls it.
+        adaptive: Whether the attacker knows the clients' defense.
         metric: The first metric of its family that was graded; `main` is its series.
         skills: The ledger's skill, where the family has it.
         means: Mean of every metric over all clients and rounds.
@@ -56,6 +59,7 @@ class Curve:
     """
 
     attack: str
+    adaptive: bool
     family: str
     metric: str
     main: Series
@@ -78,9 +82,9 @@ class Curve:
         return self.attack in ATTACKS and ATTACKS[self.attack].baseline
 
     @property
-    def adaptive(self) -> bool:
-        """Whether the attacker knows the clients' defense."""
-        return self.attack.endswith(adaptive_name(""))
+    def title(self) -> str:
+        """What it is called in tables and pictures."""
+        return title_of(self.attack, adaptive=self.adaptive)
 
     @property
     def l1(self) -> float | None:
@@ -92,7 +96,7 @@ class RunData:
     """What a report shows of one run.
 
     Attributes:
-        ledger: The rows of attacks.
+        ledger: The rows of attacks, with their titles.
         audits: The rows of audits, whose ε is no share of anything and has no blind guess.
 
     Raises:
@@ -104,7 +108,7 @@ class RunData:
         self.folder = folder
         whole = folder.ledger()
         self.audits = whole.filter(pc.field("family") == AUDIT)
-        self.ledger = attacks_of(whole)
+        self.ledger = titled(attacks_of(whole))
         self.metrics = folder.metrics()
         if whole.num_rows + self.metrics.num_rows == 0:
             raise ConfigError(f"{folder.path}: must have a finished round, got none")
@@ -112,20 +116,23 @@ class RunData:
     @cached_property
     def curves(self) -> list[Curve]:
         """Every attack that was graded, the most skilful first."""
-        failed = [row["metric"] for row in self.failures]
+        notes = [note for row in self.failures if (note := note_of(row))]
+        failed = Counter(title_of(note.attack, adaptive=note.adaptive) for note in notes)
         curves = []
-        for place, name in enumerate(self.attacks):
-            rows = self.ledger.filter(pc.field("attack") == name)
-            curve = curve_of(rows, failed.count(f"{name}_failed"), place)
+        for place, title in enumerate(self.attacks):
+            rows = self.ledger.filter(pc.field("title") == title)
+            curve = curve_of(rows, failed[title], place)
             curves += [curve] if curve else []
         return sorted(curves, key=lambda curve: (-curve.skill, curve.order))
 
     @cached_property
     def attacks(self) -> list[str]:
-        """All attacks in the ledger, as the config orders them."""
-        names = self.ledger["attack"].unique().to_pylist()
-        own = with_adaptive(part.name for part in self.folder.config.attack)
-        return sorted(names, key=lambda name: (own.index(name) if name in own else len(own), name))
+        """The titles of all attacks in the ledger, as the config orders them."""
+        listed = [part.name for part in self.folder.config.attack]
+        place = lambda name: listed.index(name) if name in listed else len(listed)
+        rows = self.ledger.group_by(["attack", "adaptive", "title"]).aggregate([]).to_pylist()
+        rows.sort(key=lambda row: (place(row["attack"]), row["attack"], row["adaptive"]))
+        return [row["title"] for row in rows]
 
     @property
     def families(self) -> list[str]:
@@ -161,9 +168,9 @@ class RunData:
     @cached_property
     def failures(self) -> list[dict]:
         """Metrics rows of clients that failed, and of attacks that could not answer."""
-        failed = pc.field("metric") == "failed"
-        unanswered = pc.ends_with(pc.field("metric"), "_failed") & (pc.field("split") == "attack")
-        return self.metrics.filter(failed | unanswered).to_pylist()
+        rows = self.metrics.filter(pc.is_in(pc.field("split"), pa.array(["client", "attack"])))
+        failed = lambda row: (note := note_of(row)) is not None and note.failed
+        return [row for row in rows.to_pylist() if row["metric"] == "failed" or failed(row)]
 
     @property
     def facts(self) -> dict[str, str]:
@@ -187,7 +194,7 @@ class RunData:
     def values(self, curve: Curve, metric: str) -> list[dict]:
         """Return the graded rows (client, round, value) of one attack and metric."""
         rows = self.ledger.filter(
-            (pc.field("attack") == curve.attack)
+            (pc.field("title") == curve.title)
             & (pc.field("metric") == metric)
             & pc.field("client").is_valid()
             & pc.field("value").is_valid()
@@ -207,6 +214,7 @@ def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
     parts = {name: graded.filter(pc.field("metric") == name) for name in metrics}
     return Curve(
         attack=graded["attack"][0].as_py(),
+        adaptive=graded["adaptive"][0].as_py(),
         family=family,
         metric=main,
         main=_series(parts[main]),

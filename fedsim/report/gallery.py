@@ -104,8 +104,8 @@ def galleries(run: RunData) -> list[Gallery]:
     Raises:
         BadRecording: A file of answers or of the truth is damaged.
     """
-    graded = [curve.attack for curve in run.leaders(FAMILY)]
-    pairs = zip(run.ledger["attack"].to_pylist(), run.ledger["family"].to_pylist(), strict=True)
+    graded = [curve.title for curve in run.leaders(FAMILY)]
+    pairs = zip(run.ledger["title"].to_pylist(), run.ledger["family"].to_pylist(), strict=True)
     known = {attack for attack, family in set(pairs) if family == FAMILY}
     names = graded or [name for name in run.attacks if name in known]
     if not names:
@@ -165,9 +165,7 @@ def _gallery(run: RunData, attack: str, federated: Federated | None, reason: str
 def _values(run: RunData, attack: str) -> list[tuple[str, str, str]]:
     """Return the mean of each metric and of its blind value, over clients and rounds."""
     own = run.ledger.filter(
-        (pc.field("attack") == attack)
-        & pc.field("client").is_valid()
-        & pc.field("value").is_valid()
+        (pc.field("title") == attack) & pc.field("client").is_valid() & pc.field("value").is_valid()
     )
     found = []
     for metric in METRICS:
@@ -181,7 +179,7 @@ def _values(run: RunData, attack: str) -> list[tuple[str, str, str]]:
 def _answered(run: RunData, attack: str) -> dict[int, list[str]]:
     """Return the clients for whom there is an answer by round; the best recovered stand first."""
     own = run.ledger.filter(
-        (pc.field("attack") == attack)
+        (pc.field("title") == attack)
         & (pc.field("metric") == "best_psnr")
         & pc.field("client").is_valid()
     )

@@ -43,7 +43,7 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
     fig, axes = panels([2.2] * len(names) + [1.8])
     for axis, name in zip(axes, names, strict=False):
         for place, run in enumerate(runs):
-            for curve in (curve for curve in run.curves if curve.attack == name):
+            for curve in (curve for curve in run.curves if curve.title == name):
                 _draw(axis, curve.main, place, short(run.name), band=len(runs) <= BANDS)
                 _draw_blind(axis, curve.main, COLOURS[place % len(COLOURS)])
                 axis.set_ylabel(metric_name(curve.metric))
@@ -88,7 +88,7 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     axis.grid(visible=False)
     fig.colorbar(image, format=decibels if ratio else percent)
     caption = (
-        f"Each cell: {metric_name(curve.metric)} by {curve.attack}, the attack with the most "
+        f"Each cell: {metric_name(curve.metric)} by {curve.title}, the attack with the most "
         "skill in this run: a row per client, a column per round. White: not attacked or no answer."
     )
     return Picture("Who leaks when", caption, svg(fig))
@@ -134,7 +134,7 @@ def _draw_family(axis: "Axes", run: RunData, family: str, *, skill: bool) -> Non
     lowest = 0.0
     for place, curve in enumerate(coloured):
         if series := curve.skills if skill else curve.main:
-            _draw(axis, series, place, curve.attack, band=place < BANDS)
+            _draw(axis, series, place, curve.title, band=place < BANDS)
             lowest = min(lowest, float(series.mean.min()))
     widest = max(curves, key=lambda curve: len(curve.main.rounds))
     if series := widest.skills if skill else widest.main:
@@ -191,7 +191,7 @@ def _legend_beside(axis: "Axes", curves: Sequence[Curve], coloured: Sequence[Cur
 
     handles, labels = axis.get_legend_handles_labels()
     rest = [curve for curve in curves if curve not in coloured]
-    baselines = [curve.attack for curve in rest if curve.baseline]
+    baselines = [curve.title for curve in rest if curve.baseline]
     others = len(rest) - len(baselines)
     if others:
         handles.append(Line2D([], [], color=GREY, lw=0.9))
@@ -215,9 +215,9 @@ def _compared(runs: Sequence[RunData]) -> tuple[list[str], int]:
     skills: dict[str, list[float]] = {}
     for run in runs:
         for curve in run.leaders():
-            skills.setdefault(curve.attack, []).append(curve.skill)
+            skills.setdefault(curve.title, []).append(curve.skill)
     names = sorted(skills, key=lambda name: -float(np.mean(skills[name])))[:COLOURED]
-    known = {curve.attack for run in runs for curve in run.curves}
+    known = {curve.title for run in runs for curve in run.curves}
     return names, len(known) - len(names)
 
 

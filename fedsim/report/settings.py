@@ -100,7 +100,7 @@ def lines(
     skills: dict[str, list[float]] = {}
     for run in runs:
         for curve in run.leaders(family):
-            skills.setdefault(curve.attack, []).append(curve.skill)
+            skills.setdefault(curve.title, []).append(curve.skill)
     names = sorted(skills, key=lambda name: -float(np.mean(skills[name])))[:most]
     found = []
     for name in names:
@@ -116,7 +116,7 @@ def _line(told: str, attack: str, runs: Sequence[tuple[float, RunData]]) -> list
     points: dict[float, list[tuple[float, float]]] = {}
     metric = ""
     for at, run in runs:
-        for curve in (curve for curve in run.curves if curve.attack == attack):
+        for curve in (curve for curve in run.curves if curve.title == attack):
             metric = curve.metric
             points.setdefault(at, []).append((curve.main.value, curve.main.blind_value))
     if len(points) < 2:

@@ -4,15 +4,16 @@
 # pyright: reportAttributeAccessIssue=false
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
 from adversary.auditing.finding import METRICS, Guarantee
 from adversary.labels.validity import LIMIT
-from fedsim.core.units import written
+from fedsim.core.units import title_of, written
 from fedsim.report.data import RunData, listed, spans
+from fedsim.run.notes import note_of
 
 LITTLE_SKILL = 0.1
 
@@ -22,7 +23,7 @@ class Group:
     """Metrics rows that say the same thing, whatever numbers stand in their reasons.
 
     Attributes:
-        what: Their metric, without a suffix.
+        what: Their metric, or whom they are about.
         reason: That of the first row.
         alike: How many different reasons there are.
         rows: How many rows.
@@ -45,8 +46,9 @@ def warnings(run: RunData) -> list[str]:
 
 def remarks(run: RunData) -> list[str]:
     """Return a sentence per reason for which attacks answered with a remark."""
-    noted = pc.ends_with(pc.field("metric"), "_note") & (pc.field("split") == "attack")
-    per_attack = groups(run.metrics.filter(noted).to_pylist(), suffix="_note")
+    rows = run.metrics.filter(pc.field("split") == "attack").to_pylist()
+    notes = [note for row in rows if (note := note_of(row)) and not note.failed]
+    per_attack = _groups((title_of(it.attack, adaptive=it.adaptive), vars(it)) for it in notes)
     same: dict[tuple, list[str]] = {}
     for group in per_attack:
         key = (group.reason, group.alike, len(group.clients), group.rounds)
@@ -54,12 +56,17 @@ def remarks(run: RunData) -> list[str]:
     return [_remark(names, *key) for key, names in same.items()]
 
 
-def groups(rows: Iterable[dict], suffix: str = "") -> list[Group]:
+def groups(rows: Iterable[dict]) -> list[Group]:
     """Group metrics rows by metric and reason, where numbers in reasons make no difference."""
-    found: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
+    return _groups((row["metric"], row) for row in rows)
+
+
+def _groups(rows: Iterable[tuple[str, Mapping]]) -> list[Group]:
+    """Group what is said of things by the thing and the reason."""
+    found: dict[tuple[str, str], list[Mapping]] = {}
+    for what, row in rows:
         pattern = re.sub(r"\d+(\.\d+)?", "#", row["reason"] or "")
-        found.setdefault((row["metric"].removesuffix(suffix), pattern), []).append(row)
+        found.setdefault((what, pattern), []).append(row)
     return [
         Group(
             what=what,
@@ -117,13 +124,13 @@ def _chance(run: RunData) -> list[str]:
         name, value, blind = best.metric.upper(), best.main.value, best.main.blind_value
         if best.skill < LITTLE_SKILL:
             found.append(
-                f"No {family} attack gets beyond chance: the best, {best.attack}, has a mean skill "
+                f"No {family} attack gets beyond chance: the best, {best.title}, has a mean skill "
                 f"of {best.skill:.2f} (below {LITTLE_SKILL:g}). This says how these attacks fare, "
                 "not that the updates are safe."
             )
         elif value <= blind:
             found.append(
-                f"No {family} attack beats the blind guess: the best, {best.attack}, has a mean "
+                f"No {family} attack beats the blind guess: the best, {best.title}, has a mean "
                 f"{name} of {written(best.metric, value)}, a guess without any update "
                 f"{written(best.metric, blind)}. "
                 "This says how these attacks fare, not that the updates are safe."

@@ -12,6 +12,7 @@ from fedsim import explain
 from fedsim.core.errors import BadRecording
 from fedsim.core.params import mismatch
 from fedsim.core.types import Leak, Measure, Truth, View
+from fedsim.run.notes import row_of
 from fedsim.run.originals import with_inputs
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
@@ -31,7 +32,7 @@ def attack_round(
     place of its update has no rows: there is no data in it to find.
 
     Returns:
-        Ledger rows, failures and remarks of attacks, and the guesses by `attack/client`.
+        Ledger rows, notes on answers, and the guesses by `title/client`.
 
     Raises:
         BadRecording: The round's files are damaged or foreign.
@@ -52,13 +53,13 @@ def attack_round(
             continue
         for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
             truth = truth_of(answer)
-            rows, remarks = leakage.grade(answer, truth)
+            rows, note = leakage.grade(answer, truth)
             leaks += rows
-            measures += remarks
+            measures += [row_of(note)] if note else []
             if FAMILIES[answer.attack.family].pool is not None:
-                to_pool.setdefault(answer.attack.name, []).append((answer, truth))
+                to_pool.setdefault(answer.attack.title, []).append((answer, truth))
             if answer.guess is not None:
-                guesses[f"{answer.attack.name}/{client}"] = _stored(answer.attack, answer.guess)
+                guesses[f"{answer.attack.title}/{client}"] = _stored(answer.attack, answer.guess)
     for graded in to_pool.values():
         leaks += leakage.pool(*zip(*graded, strict=True))
     return leaks, measures, guesses

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import write_whole
 from fedsim.core.types import Leak, Measure
+from fedsim.core.units import ADAPTIVE, attack_of
 
 LEAKAGE = pa.schema(
     [
@@ -25,10 +26,10 @@ LEAKAGE = pa.schema(
         pa.field("blind", pa.float64()),
         pa.field("seconds", pa.float64()),
         pa.field("ceiling", pa.float64()),
+        pa.field("adaptive", pa.bool_()),
     ]
 )
 AUDIT = "audit"  # the family of rows that hold an ε, which no mean is taken of
-LATER = ("ceiling",)  # columns that recordings of earlier versions do not have
 METRICS = pa.schema(
     [
         pa.field("round", pa.int32()),
@@ -56,13 +57,20 @@ def attacks_of(ledger: pa.Table) -> pa.Table:
     return ledger.filter(pc.field("family") != AUDIT)
 
 
+def titled(ledger: pa.Table) -> pa.Table:
+    """Return the ledger with a column `title`: what tables call the attack of each row."""
+    adaptive = pc.binary_join_element_wise(ledger["attack"], ADAPTIVE, "")
+    return ledger.append_column("title", pc.if_else(ledger["adaptive"], adaptive, ledger["attack"]))
+
+
 def over_clients(ledger: pa.Table) -> pa.Table:
     """Return what a mean over clients is taken of: no pooled row beside rows of single clients.
 
     A row that is pooled over clients stays where its attack has no others of that metric.
     """
     pooled = pc.is_null(ledger["client"])
-    keys = pc.binary_join_element_wise(ledger["attack"], ledger["metric"], "\n")
+    adaptive = pc.cast(ledger["adaptive"], pa.string())
+    keys = pc.binary_join_element_wise(ledger["attack"], adaptive, ledger["metric"], "\n")
     single = pc.is_in(keys, value_set=keys.filter(pc.invert(pooled)).combine_chunks())
     return ledger.filter(pc.invert(pc.and_(pooled, single)))
 
@@ -84,13 +92,27 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise BadRecording(f"{path}: the file is missing") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise BadRecording(f"{path}: not a parquet file ({error})") from None
-    for name in LATER:
-        if name in schema.names and name not in table.schema.names:
-            field = schema.field(name)
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+    if schema is LEAKAGE:
+        table = _completed(table)
     if table.schema.names != schema.names:
         raise BadRecording(
             f"{path}: columns must be {', '.join(schema.names)}, "
             f"got {', '.join(table.schema.names)}"
         )
     return table.cast(schema)
+
+
+def _completed(ledger: pa.Table) -> pa.Table:
+    """Add the columns that ledgers of earlier versions do not have."""
+    names = ledger.schema.names
+    if "ceiling" not in names:
+        place = min(LEAKAGE.get_field_index("ceiling"), ledger.num_columns)
+        nothing = pa.nulls(len(ledger), pa.float64())
+        ledger = ledger.add_column(place, LEAKAGE.field("ceiling"), nothing)
+    if "adaptive" not in names and "attack" in names:  # it stood in the attack's name
+        pairs = [attack_of(title) for title in ledger["attack"].to_pylist()]
+        attacks = pa.array([attack for attack, _ in pairs], pa.string())
+        ledger = ledger.set_column(names.index("attack"), LEAKAGE.field("attack"), attacks)
+        adaptive = pa.array([adaptive for _, adaptive in pairs], pa.bool_())
+        ledger = ledger.append_column(LEAKAGE.field("adaptive"), adaptive)
+    return ledger

@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from adversary.adaptive.labels import with_adaptive
 from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.core.files import TensorFile, save_tensors, write_whole
 from fedsim.core.types import Leak, Measure
+from fedsim.run import notes
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import (
     LEAKAGE,
@@ -237,7 +237,7 @@ class RunFolder:
         parts = self._parts(name, schema)
         if not (self.path / name).exists():
             return parts
-        own = {*with_adaptive(part.name for part in self.config.attack), *IN_ROUNDS}
+        own = {*(part.name for part in self.config.attack), *IN_ROUNDS}
         before = read_table(self.path / name, schema)
         later = before.filter(_of_attacks(before)) if schema is METRICS else before
         return pa.concat_tables([parts, _others(later, own)])
@@ -265,7 +265,7 @@ class RunFolder:
 def _sorted(table: pa.Table) -> pa.Table:
     """Sort by round, client (numbers in their own order), attack and metric."""
     keyed = table.append_column("width", pc.utf8_length(table["client"]))
-    keys = ("round", "width", "client", "attack", "metric")
+    keys = ("round", "width", "client", "attack", "adaptive", "metric")
     return table.take(pc.sort_indices(keyed, sort_keys=[(key, "ascending") for key in keys]))
 
 
@@ -278,8 +278,7 @@ def _others(table: pa.Table, attacks: set[str]) -> pa.Table:
     """Leave out the rows of some attacks: in the ledger, or what is said of them in the metrics."""
     if not table.schema.equals(METRICS):
         return _without(table, "attack", attacks)
-    told = {f"{name}_{what}" for name in attacks for what in ("failed", "note")}
-    return _without(table, "metric", told)
+    return _without(table, "metric", notes.metrics_of(attacks))
 
 
 def _without(table: pa.Table, column: str, values: set[str]) -> pa.Table:

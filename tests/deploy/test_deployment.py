@@ -207,7 +207,7 @@ def test_a_deployed_round_is_the_inline_round(disturbed, tmp_path):
     for client in "012":
         values = [
             {
-                (row["attack"], row["metric"]): row["value"]
+                (row["attack"], row["adaptive"], row["metric"]): row["value"]
                 for row in rows
                 if row["round"] == 1 and row["client"] == client
             }

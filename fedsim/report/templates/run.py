@@ -21,7 +21,7 @@ round by round.</p>
   {{ run.accuracy[0][-1] }}</span></div>
 {% endif %}
 {% for curve in run.leaders()[:4] %}
-  <div class="tile"><b>{{ curve.main.value | of(curve.metric) }}</b><span>{{ curve.attack }}, mean
+  <div class="tile"><b>{{ curve.main.value | of(curve.metric) }}</b><span>{{ curve.title }}, mean
   {{ curve.metric | upper }};
   <span class="nowrap">blind {{ curve.main.blind_value | of(curve.metric) }}</span></span></div>
 {% endfor %}

@@ -46,7 +46,7 @@ few uploads.</p>
 <td class="text">{{ left.family }}</td>
 {% for curve in (left.static, left.adaptive) %}
 <td>{% if curve %}{{ curve.main.value | of(curve.metric) }}
-<span class="mark">{{ curve.attack | replace(" (adaptive)", "") }}</span>
+<span class="mark">{{ curve.attack }}</span>
 {%- else %}–{% endif %}</td>
 {% endfor %}
 <td>{{ left.worst.main.blind_value | of(left.worst.metric) }}</td>
@@ -92,7 +92,7 @@ they are, or no round was finished.
 <th>L1/2N</th><th>ms</th></tr>
 {% for run in runs %}{% for curve in run.curves %}
 <tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.name }}</td>{% endif %}
-<td class="text">{{ curve.attack }}
+<td class="text">{{ curve.title }}
 {%- if curve.baseline %} <span class="mark">baseline</span>{% endif %}
 {% if curve.failures %} <span class="mark">{{ curve.failures }} failed</span>{% endif %}</td>
 <td class="text">{{ curve.family }}</td><td class="text">{{ curve.metric }}</td>

@@ -90,7 +90,7 @@ def test_the_gradient_hook_is_rehearsed_too():
 def test_every_label_attack_has_a_twin_where_the_defense_is_known():
     _, auxiliary, _ = defended(gaussian(std=0.1))
     parts = [Part(name=name) for name in ("llg", "eb-gls", "eb-gls-sim", "uniform")]
-    names = lambda known: [attack.name for attack in leakage.build(parts, known)]
+    names = lambda known: [attack.title for attack in leakage.build(parts, known)]
     assert names(auxiliary) == [
         "llg", "llg (adaptive)", "eb-gls", "eb-gls (adaptive)", "eb-gls-sim", "uniform",
     ]  # fmt: skip

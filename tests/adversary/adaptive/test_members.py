@@ -122,7 +122,7 @@ def test_learned_corrections_of_a_known_line():
 
 
 def test_the_twin_runs_beside_the_static_attack():
-    names = lambda known: [a.name for a in leakage.build([Part(name="cosine-mia")], known)]
+    names = lambda known: [a.title for a in leakage.build([Part(name="cosine-mia")], known)]
     assert names(knowing(gaussian(std=0.1))) == ["cosine-mia", "cosine-mia (adaptive)"]
     assert names(knowing(None)) == ["cosine-mia"]
 

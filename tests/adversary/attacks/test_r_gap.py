@@ -183,9 +183,9 @@ def test_a_remark_stands_beside_the_answer_in_the_metrics_and_other_warnings_pas
     observed, known, _ = seen(pooled(nn.AvgPool2d(2)), 1)
     attack = replace(ATTACKS["hybrid"], infer=partial(hybrid, iterations=3))
     (answer,) = attack_view(observed, [attack], known, 0)
-    _, (row,) = grade(answer, None)
-    assert (row.metric, row.client) == ("hybrid_note", "0")
-    assert "gradient matching instead" in row.reason
+    _, note = grade(answer, None)
+    assert (note.attack, note.failed, note.client) == ("hybrid", False, "0")
+    assert "gradient matching instead" in note.reason
 
     def loud(view, auxiliary, stream):
         warnings.warn("an overflow", RuntimeWarning, stacklevel=1)

@@ -161,8 +161,9 @@ def test_a_run_has_rows_per_client_and_pooled_ones(tmp_path):
     )  # fmt: skip
     ledger = api.run(config, tmp_path / "run").ledger()
     for name, family in (("pia", "property"), ("dia", "distribution")):
-        for twin in (name, f"{name} (adaptive)"):
-            own = ledger.filter(pc.field("attack") == twin).to_pylist()
+        for twin in (False, True):
+            asked = (pc.field("attack") == name) & (pc.field("adaptive") == twin)
+            own = ledger.filter(asked).to_pylist()
             assert {row["family"] for row in own} == {family}
             single = [row for row in own if row["client"] is not None]
             assert {row["metric"] for row in single} == {"accuracy", "bits"}

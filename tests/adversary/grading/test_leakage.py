@@ -50,10 +50,10 @@ def test_without_truth_there_is_an_answer_but_no_value():
 def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
     attacks = [Attack(name="refuse", family="label", infer=refuse), random_attack]
     first, second = leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0)
-    leaks, [failure] = leakage.grade(first, Truth(LABELS, LABELS))
+    leaks, failure = leakage.grade(first, Truth(LABELS, LABELS))
     assert [leak.value for leak in leaks] == [None] * 5
     assert leaks[0].blind is not None
-    assert (failure.split, failure.metric, failure.client) == ("attack", "refuse_failed", "7")
+    assert (failure.attack, failure.failed, failure.client) == ("refuse", True, "7")
     assert failure.reason == "refuse: this update cannot be attacked"
     assert second.guess is not None
 
@@ -119,8 +119,8 @@ def test_a_gradient_of_an_unknown_number_of_examples_gives_proportions(name):
     [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
     assert answer.reason is None
     assert int(answer.guess.sum()) == 1000
-    leaks, [note] = leakage.grade(answer, truth)
-    assert (note.split, note.metric, note.client) == ("attack", f"{name}_note", "0")
+    leaks, note = leakage.grade(answer, truth)
+    assert (note.attack, note.failed, note.client) == (name, False, "0")
     assert note.reason == "num_examples: not told, so the answer is proportions (per mille)"
     values = [leak.value or 0.0 for leak in leaks]
     assert values[2] == 0.0  # never exact
@@ -133,8 +133,8 @@ def test_weights_of_an_unknown_number_of_examples_have_no_scale(name):
     view, known, truth = untold(LocalTraining(0.1, 8))
     [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
     assert answer.guess is None
-    leaks, [failure] = leakage.grade(answer, truth)
-    assert failure.metric == f"{name}_failed"
+    leaks, failure = leakage.grade(answer, truth)
+    assert failure.failed
     assert failure.reason == "num_examples: must be told by the client, got none"
     assert leaks[0].value is None
     assert leaks[0].blind is not None

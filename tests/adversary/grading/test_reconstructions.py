@@ -206,8 +206,8 @@ def test_an_answer_that_is_no_set_of_inputs_is_a_row_with_its_reason(guess, sent
     odd, other = leakage.attack_view(view_of(1), [attack, fine], known, seed=0)
     table = torch.rand(20, 4, generator=generator(0, "table"))
     truth = truth_of(table, [0], range(1, 20))
-    rows, [failure] = leakage.grade(odd, truth)
-    assert failure.metric == "odd_failed"
+    rows, failure = leakage.grade(odd, truth)
+    assert (failure.attack, failure.failed) == ("odd", True)
     with pytest.raises(AssertionError, match="^guess: " + sentence):
         raise AssertionError(failure.reason)
     assert [row.value for row in rows] == [None] * 4

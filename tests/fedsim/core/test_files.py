@@ -54,8 +54,26 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
     rows = [
-        Leak(1, "0", "llg", "label", "asr", 0.5, None, 0.1),
-        Leak(1, None, "x", "y", "z", None, 0.0, 0.0),
+        Leak(
+            round=1,
+            client="0",
+            attack="llg",
+            family="label",
+            metric="asr",
+            value=0.5,
+            blind=None,
+            seconds=0.1,
+        ),
+        Leak(
+            round=1,
+            client=None,
+            attack="x",
+            family="y",
+            metric="z",
+            value=None,
+            blind=0.0,
+            seconds=0.0,
+        ),
     ]
     write_table(tmp_path / "l.parquet", leakage_table(rows))
     assert read_table(tmp_path / "l.parquet", LEAKAGE).to_pylist()[1]["client"] is None

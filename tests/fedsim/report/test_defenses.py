@@ -47,7 +47,7 @@ def test_the_strongest_attacker_counts(runs):
     row = defended(runs[1])
     (left,) = row.left
     assert left.static.attack == "llg-plus"
-    assert left.adaptive.attack == "llg-plus (adaptive)"
+    assert left.adaptive.title == "llg-plus (adaptive)"
     assert left.adaptive.main.value > left.static.main.value + 0.1  # a clipped update is a riddle
     assert left.worst is left.adaptive
     (plain,) = defended(runs[0]).left

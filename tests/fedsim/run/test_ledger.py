@@ -6,11 +6,30 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.types import Leak, Measure
 from fedsim.federation.progress import summary
 from fedsim.report.data import curve_of
-from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, over_clients, read_table, write_table
+from fedsim.run.ledger import (
+    LEAKAGE,
+    METRICS,
+    leakage_table,
+    over_clients,
+    read_table,
+    titled,
+    write_table,
+)
 
 
-def leak(client, value, *, attack="a", metric="auroc", round_=1):
-    return Leak(round_, client, attack, "membership", metric, value, 0.5, 0.1, 1.0)
+def leak(client, value, *, attack="a", metric="auroc", round_=1, adaptive=False):
+    return Leak(
+        round=round_,
+        client=client,
+        attack=attack,
+        family="membership",
+        metric=metric,
+        value=value,
+        blind=0.5,
+        seconds=0.1,
+        ceiling=1.0,
+        adaptive=adaptive,
+    )
 
 
 ROWS = [
@@ -45,6 +64,26 @@ def test_the_line_of_a_round_counts_no_client_twice():
     told = summary(1, [Measure(1, "test", "accuracy", 0.5)], ROWS[:4], [], 0.0)
     assert told.leakage["a"] == pytest.approx((0.7, 0.5))
     assert summary(1, [], ROWS[4:5], [], 0.0).leakage["b"] == pytest.approx((0.3, 0.5))
+
+
+def test_who_knows_the_defense_is_another_attacker_with_means_and_a_line_of_its_own():
+    rows = [leak("0", 0.6), leak("0", 0.9, adaptive=True), leak(None, 0.1, adaptive=True)]
+    table = leakage_table(rows)
+    assert over_clients(table)["value"].to_pylist() == [0.6, 0.9]
+    means = {(row["attack"], row["adaptive"]): row["value"] for row in api.means(table)}
+    assert means == {("a", False): 0.6, ("a", True): 0.9}
+    leakage = summary(1, [], rows, [], 0.0).leakage
+    assert {title: mean for title, (mean, _) in leakage.items()} == {"a": 0.6, "a (adaptive)": 0.9}
+
+
+def test_a_ledger_of_an_earlier_version_names_who_knows_the_defense_in_the_attacks_name(tmp_path):
+    path = tmp_path / "leakage.parquet"
+    rows = [leak("0", 0.6), leak("0", 0.9, adaptive=True)]
+    titles = titled(leakage_table(rows))["title"]
+    earlier = leakage_table(rows).drop_columns(["adaptive"]).set_column(2, "attack", titles)
+    assert earlier["attack"].to_pylist() == ["a", "a (adaptive)"]
+    write_table(path, earlier)
+    assert read_table(path, LEAKAGE).equals(leakage_table(rows))
 
 
 def test_a_ledger_of_an_earlier_version_has_no_ceilings(tmp_path):

@@ -11,7 +11,16 @@ STATE = {"w": torch.ones(3)}
 
 
 def leak(round_, client="0", attack="llg", value=0.5):
-    return Leak(round_, client, attack, "label", "asr", value, 0.1, 0.01)
+    return Leak(
+        round=round_,
+        client=client,
+        attack=attack,
+        family="label",
+        metric="asr",
+        value=value,
+        blind=0.1,
+        seconds=0.01,
+    )
 
 
 def folder_with(tmp_path, rounds):
