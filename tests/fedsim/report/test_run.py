@@ -77,6 +77,7 @@ def leaks_of(attack, asr, skill, *, blind=0.5, rounds=(1, 2, 3), clients="0123")
         {
             "round": r, "client": c, "attack": attack, "family": "label", "metric": metric,
             "value": value, "blind": blind if metric == "asr" else 0.0, "seconds": 0.001,
+            "adaptive": False,
         }
         for r in rounds for c in clients for metric, value in values.items()
     ]  # fmt: skip

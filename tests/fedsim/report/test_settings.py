@@ -29,7 +29,7 @@ class Run:
 def curve(name, value):
     one = np.array([value])
     series = Series(np.array([1]), one, one, one, one / 4, value, value / 4)
-    return Curve(name, "reconstruction", "psnr", series, None, {}, 1.0, 0, 0)
+    return Curve(name, False, "reconstruction", "psnr", series, None, {}, 1.0, 0, 0)
 
 
 def run(values, **local):
