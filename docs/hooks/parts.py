@@ -1,7 +1,10 @@
-"""What there is to choose from, as `fedsim list` says it."""
+"""What there is to choose from, as `fedsim list` says it, and the audit methods."""
 
-from texts import code, table
+import sys
 
+from texts import code, docstring, table
+
+from adversary.auditing import METHODS
 from fedsim.cli.listing import describe
 
 KINDS = ("datasets", "models", "strategies", "engines", "games")
@@ -20,3 +23,16 @@ def split(line: str) -> tuple[str, str]:
     """Return a line of `fedsim list` without its options, and these."""
     text, _, options = line.partition("  [")
     return text, ", ".join(code(name) for name in options.rstrip("]").split(", ") if name)
+
+
+def audit_methods() -> str:
+    """Return a table of the audit methods, from their records and modules."""
+    rows = []
+    for method in METHODS.values():
+        places = ["`fedsim audit`"] * bool(method.tests)
+        places += ["updates in a run"] * bool(method.of_updates)
+        places += ["records in a run"] * bool(method.of_records)
+        function = method.of_updates or method.of_records or next(iter(method.tests.values()))
+        title = (sys.modules[function.__module__].__doc__ or "").strip().splitlines()[0]
+        rows.append((code(method.name), method.guarantee, ", ".join(places), docstring(title)))
+    return table(("method", "guarantee", "audits", "what it is"), rows)

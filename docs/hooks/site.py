@@ -21,6 +21,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "defenses": defenses_page.page,
     "ledger": ledger.page,
     "results": results.page,
+    "audit methods": parts.audit_methods,
     **{kind: partial(parts.table_of, kind) for kind in parts.KINDS},
 }
 _MARK = re.compile(r"<!-- generated: ([\w -]+) -->")
