@@ -20,14 +20,14 @@ from torch.nn import functional
 
 from adversary.attack import Attack, Infer
 from adversary.games.predictors import Predictor, recalibrated
-from adversary.memo import Identity, once
 from fedsim.core.types import Auxiliary, Observation, Params, View
 
-REMEMBERED = 8192  # sums kept from round to round, one for each attack and client
+SUMS = 8192  # kept from round to round, one for each attack and client
+DIGESTS = 512  # of weights and updates that are kept while a round is attacked
 SCORES = ("membership", "source")  # families whose answer is a score for each candidate
 
-Told = tuple[Tensor, ...]
-_remembered: OrderedDict[tuple[Hashable, ...], Told] = OrderedDict()
+Terms = tuple[Tensor, ...]
+"""What one round adds to the sums."""
 
 
 def over_rounds(attack: Attack) -> Attack:
@@ -53,10 +53,10 @@ def averaged(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: I
         ValueError: As `inner`, of the latest round.
     """
 
-    def answer(seen: View) -> Told:
-        return inner(seen, auxiliary, generator), torch.tensor(1.0)
+    def answer(one_round: View) -> Terms:
+        return inner(one_round, auxiliary, generator), torch.tensor(1.0)
 
-    total, rounds = summed(distinct(view), answer, (Identity(auxiliary), Identity(inner)))
+    total, rounds = summed(distinct(view), answer, (auxiliary, inner))
     return total / rounds
 
 
@@ -67,12 +67,12 @@ def distinct(view: View, *, same: bool = False) -> list[View]:
         view: One client's observations.
         same: Leave out uploads that cannot be of the same data as the latest.
     """
-    found: dict[bytes, View] = {}
+    rounds: dict[bytes, View] = {}
     for place in range(len(view.observations)):
-        seen = view.until(place)
-        if not same or same_data(seen.latest, view.latest):
-            found.setdefault(digest(seen.latest.update.delta), seen)
-    return list(found.values())
+        one_round = view.until(place)
+        if not same or same_data(one_round.latest, view.latest):
+            rounds.setdefault(_of_update(one_round), one_round)
+    return list(rounds.values())
 
 
 def same_data(earlier: Observation, latest: Observation) -> bool:
@@ -82,43 +82,69 @@ def same_data(earlier: Observation, latest: Observation) -> bool:
 
 
 def summed(
-    rounds: Sequence[View], answer: Callable[[View], Told], key: tuple[Hashable, ...]
-) -> Told:
+    rounds: Sequence[View], answer: Callable[[View], Terms], key: tuple[Hashable, ...]
+) -> Terms:
     """Return the sums, over rounds, of the tensors that `answer` gives for each.
 
     An earlier round for which it raises a ValueError adds nothing.
 
     Args:
-        rounds: As `distinct` returns them.
+        rounds: As `distinct` returns them; the run's memory keeps the sums.
         answer: A view → tensors of always the same shapes.
         key: Stands for what `answer` does and knows.
     """
-    chain, names = hashlib.blake2b(repr(len(key)).encode(), digest_size=16), []
-    for seen in rounds:
-        told = seen.latest
-        chain.update(digest(told.update.delta) + digest(told.sent))
-        chain.update(repr((told.update.round, told.update.num_examples, told.local)).encode())
-        names.append((*key, chain.digest()))
-    start = max((k + 1 for k, name in enumerate(names) if name in _remembered), default=0)
-    total = _remembered[names[start - 1]] if start else ()
-    for seen in rounds[start:]:
+    sums = rounds[-1].memory.run.get(Sums, None, Sums)
+    names = [(*key, name) for name in _names(rounds, len(key))]
+    start, total = sums.longest(names)
+    for one_round in rounds[start:]:
         try:
-            more = answer(seen)
+            terms = answer(one_round)
         except ValueError:
-            if seen is rounds[-1]:
+            if one_round is rounds[-1]:
                 raise
             continue
-        total = tuple(a + b for a, b in zip(total, more, strict=True)) if total else more
-    if start:
-        del _remembered[names[start - 1]]
-    _remembered[names[-1]] = total
-    if len(_remembered) > REMEMBERED:
-        _remembered.popitem(last=False)
+        total = tuple(a + b for a, b in zip(total, terms, strict=True)) if total else terms
+    sums.replace(names[start - 1] if start else None, names[-1], total)
     return total
 
 
+class Sums:
+    """Sums over rounds so far, by name; the last `SUMS` that were used."""
+
+    def __init__(self) -> None:
+        self.by_name: OrderedDict[tuple[Hashable, ...], Terms] = OrderedDict()
+
+    def longest(self, names: Sequence[tuple[Hashable, ...]]) -> tuple[int, Terms]:
+        """Return over how many of some rounds a sum is there, and the sum; names are by round."""
+        for place in reversed(range(len(names))):
+            if names[place] in self.by_name:
+                return place + 1, self.by_name[names[place]]
+        return 0, ()
+
+    def replace(
+        self, old: tuple[Hashable, ...] | None, new: tuple[Hashable, ...], total: Terms
+    ) -> None:
+        """Keep a sum instead of one over fewer rounds."""
+        if old is not None:
+            del self.by_name[old]
+        self.by_name[new] = total
+        if len(self.by_name) > SUMS:
+            self.by_name.popitem(last=False)
+
+
+def _names(rounds: Sequence[View], salt: int) -> list[bytes]:
+    """Return for each round a hash of what was observed until then."""
+    chain, names = hashlib.blake2b(repr(salt).encode(), digest_size=16), []
+    for one_round in rounds:
+        update, local = one_round.latest.update, one_round.latest.local
+        chain.update(_of_update(one_round) + _of_sent(one_round))
+        chain.update(repr((update.round, update.num_examples, local)).encode())
+        names.append(chain.digest())
+    return names
+
+
 def added(
-    view: View, auxiliary: Auxiliary, name: str, answer: Callable[[View], Told]
+    view: View, auxiliary: Auxiliary, name: str, answer: Callable[[Observation], Terms]
 ) -> Float[Tensor, "*n classes"]:
     """Return log p(uploads | secret) of all rounds that can be of the same data as the latest.
 
@@ -128,10 +154,12 @@ def added(
         view: One client's observations, all of which are used.
         auxiliary: What `answer` knows.
         name: Of what it does.
-        answer: A view → log p(upload | secret), (*n, classes), and what `held_out` returns.
+        answer: An observation → log p(upload | secret), (*n, classes), and what `held_out` returns.
     """
     rounds = distinct(view, same=True)
-    odds, shadows, secrets = summed(rounds, answer, (Identity(auxiliary), name))
+    odds, shadows, secrets = summed(
+        rounds, lambda one_round: answer(one_round.latest), (auxiliary, name)
+    )
     if len(rounds) == 1:
         return odds
     flat = odds.view(-1, odds.shape[-1])
@@ -144,10 +172,20 @@ def held_out(predictor: Predictor) -> tuple[Tensor, Tensor]:
     return predictor.held_out, functional.one_hot(predictor.secrets, classes)
 
 
-@once(size=512)
 def digest(params: Params) -> bytes:
     """Return a hash of all tensors."""
-    found = hashlib.blake2b(digest_size=16)
+    hashed = hashlib.blake2b(digest_size=16)
     for name in params:
-        found.update(params[name].detach().flatten().contiguous().view(torch.uint8).numpy().data)
-    return found.digest()
+        hashed.update(params[name].detach().flatten().contiguous().view(torch.uint8).numpy().data)
+    return hashed.digest()
+
+
+def _of_update(view: View) -> bytes:
+    latest = view.latest
+    return view.memory.get(_of_update, latest, lambda: digest(latest.update.delta), keep=DIGESTS)
+
+
+def _of_sent(view: View) -> bytes:
+    sent = view.latest.sent  # kept beside its hash, so that no others take its id
+    kept = view.memory.get(_of_sent, id(sent), lambda: (sent, digest(sent)), keep=DIGESTS)
+    return kept[1]

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from adversary.labels.head import working_copy
+from adversary.workspace import Workspace, loaded, working_copy
 from fedsim.core.params import subtract
 from fedsim.core.rng import global_stream
 from fedsim.core.sgd import descend, mean_gradient, shuffled
@@ -23,17 +24,17 @@ def rehearsed_size(observation: Observation) -> int:
     Raises:
         ValueError: The client told no number of examples.
     """
-    told = observation.update.num_examples
-    if told is None:
+    count = observation.update.num_examples
+    if count is None:
         raise ValueError("num_examples: must be told by the client, got none")
     if observation.local.upload == "gradient":
-        return max(1, round(told / observation.update.num_clients))
-    return round(2 ** (round(2 * math.log2(max(1, told))) / 2))
+        return max(1, round(count / observation.update.num_clients))
+    return round(2 ** (round(2 * math.log2(max(1, count))) / 2))
 
 
 def rehearse(
     observation: Observation,
-    auxiliary: Auxiliary,
+    work: Workspace,
     counts: Int[Tensor, " classes"],
     generator: Generator,
     *,
@@ -43,42 +44,44 @@ def rehearse(
 
     Args:
         observation: As for `rehearse_with`.
-        auxiliary: With inputs and labels.
+        work: With auxiliary inputs and labels.
         counts: Examples of each class; of a class without any, others stand in.
         generator: Draws examples, their order, and what dropout leaves out.
-        hooked: As for `rehearse_with`.
+        hooked: Whether the client trains as the defense says that the adversary knows of.
     """
-    inputs, labels = auxiliary.inputs, auxiliary.labels
+    inputs, labels = work.auxiliary.inputs, work.auxiliary.labels
     assert inputs is not None
     assert labels is not None
     rows = torch.cat([_draw(labels, c, int(n), generator) for c, n in enumerate(counts)])
     labels = torch.arange(len(counts)).repeat_interleave(counts)
-    return rehearse_with(observation, auxiliary, inputs[rows], labels, generator, hooked=hooked)
+    defense = work.auxiliary.defense if hooked else None
+    model = work.lasting(working_copy)
+    return rehearse_with(observation, model, inputs[rows], labels, generator, defense=defense)
 
 
 def rehearse_with(
     observation: Observation,
-    auxiliary: Auxiliary,
+    model: nn.Module,
     inputs: Tensor,
     labels: Tensor,
     generator: Generator,
     *,
-    hooked: bool = False,
+    defense: Any = None,
 ) -> Observation:
     """Do as the client did, with these examples.
 
     Args:
         observation: The weights sent and the protocol; its update is not looked at.
-        auxiliary: The architecture, and the defense where `hooked`.
+        model: A copy to work with (`adversary.workspace.working_copy`), which is trained.
         inputs: The examples.
         labels: Theirs.
         generator: Draws their order, and what dropout leaves out.
-        hooked: Whether the client trains as the defense says that the adversary knows of.
+        defense: The client trains as it says; its noise on uploads is not added.
     """
-    local, model = observation.local, working_copy(auxiliary, observation.sent)
+    local, model = observation.local, loaded(model, observation.sent)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    hook = (hooked and auxiliary.defense.gradient) or mean_gradient
-    batches = (hooked and auxiliary.defense.batches) or shuffled
+    hook = (defense is not None and defense.gradient) or mean_gradient
+    batches = (defense is not None and defense.batches) or shuffled
 
     def gradient(batch: Tensor) -> Sequence[Tensor]:
         return hook(model, trained, inputs[batch], labels[batch], local, generator)
@@ -99,13 +102,13 @@ def rehearse_with(
 def defended(observation: Observation, auxiliary: Auxiliary, generator: Generator) -> Observation:
     """Return a rehearsed client's observation after the defense that the adversary knows of."""
     model, defense, delta = auxiliary.model, auxiliary.defense, observation.update.delta
-    own = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
-    changed = {**delta, **defense.apply(own, defense.init(own), generator)[0]}
+    trained = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
+    changed = {**delta, **defense.apply(trained, defense.init(trained), generator)[0]}
     return replace(observation, update=replace(observation.update, delta=changed))
 
 
 def _draw(labels: Int[Tensor, " n"], label: int, count: int, generator: Generator) -> Tensor:
     """Return rows of one class, with repetition; of any class where there are none of it."""
-    own = torch.nonzero(labels == label)[:, 0]
-    own = own if len(own) else torch.arange(len(labels))
-    return own[torch.randint(len(own), (count,), generator=generator)]
+    rows = torch.nonzero(labels == label)[:, 0]
+    rows = rows if len(rows) else torch.arange(len(labels))
+    return rows[torch.randint(len(rows), (count,), generator=generator)]

@@ -21,6 +21,7 @@ from typing import get_args
 from fedsim.config import Record
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors
+from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
 from strategies.deltas import Delta, Times
 
@@ -143,18 +144,25 @@ def upload_kind(folder: Path, round_: int, client: str) -> Upload:
     raise BadRecording(f"{upload.path}: upload must be weights or gradient, got {stated}")
 
 
-def views(folder: Path, round_: int, local: LocalTraining) -> Iterator[View]:
+def views(
+    folder: Path, round_: int, local: LocalTraining, memory: Memory | None = None
+) -> Iterator[View]:
     """Return the view of every client recorded in `round_`: its observations up to then.
 
     Nothing is read before an attack asks for it.
+
+    Args:
+        folder: The run folder.
+        round_: The round under attack.
+        local: The protocol.
+        memory: Shared by the views; a new one where none is given.
     """
+    memory = Memory() if memory is None else memory
     rounds = [number for number in recorded_rounds(folder) if number <= round_]
     cohorts = {number: _Cohort(folder, number, local) for number in rounds}
     for client in cohorts[round_].clients if round_ in cohorts else ():
-        own = [number for number in rounds if _path(folder, number, client).exists()]
-        yield View(
-            _OfClient([cohorts[number] for number in own], client), [cohorts[n] for n in own]
-        )
+        part = [cohorts[number] for number in rounds if _path(folder, number, client).exists()]
+        yield View(_OfClient(part, client), part, memory)
 
 
 def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Iterator[Observation]:

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from adversary.attack import Attack
 from adversary.steps import num_labels
+from adversary.workspace import Workspace, workspace
 from defenses import Defense
 from fedsim.config import Config, parse
 from fedsim.core.rng import global_stream
@@ -94,6 +95,12 @@ def observe(
     elif isinstance(sent, nn.Module):
         sent = {name: value.clone() for name, value in sent.state_dict().items()}
     return View([Observation(sent, Update(round_, client, gradient, num_examples), local)])
+
+
+def work_at(auxiliary: Auxiliary, sent: Params, local: LocalTraining | None = None) -> Workspace:
+    """Return where an adversary works on these weights, with a memory of its own."""
+    observation = Observation(sent, Update(1, "0", {}, None), local or LocalTraining(0.1, 1))
+    return workspace(View([observation]), auxiliary)
 
 
 def plain_gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:

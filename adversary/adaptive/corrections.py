@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedsim.core.memory import Memory
 from fedsim.core.types import Observation, View
 
 PRIOR = 8.0  # pairs of an entry that its layer's own slope is worth
@@ -68,19 +69,29 @@ def whiten(uploaded: Sequence[Sequence[Tensor]]) -> Correct:
     floors = [weight * (v.mean() + overall / 100) + 1e-30 for v in variances]
 
     def whitened(parts: Sequence[Tensor]) -> list[Tensor]:
-        told = zip(parts, means, variances, floors, strict=True)
-        return [(part - mean) / (variance + floor) for part, mean, variance, floor in told]
+        entries = zip(parts, means, variances, floors, strict=True)
+        return [(part - mean) / (variance + floor) for part, mean, variance, floor in entries]
 
     return whitened
 
 
-def corrected(observation: Observation, names: Sequence[str], correct: Correct) -> View:
-    """Return a view with these tensors of the update corrected; the others are read as they are."""
+def corrected(
+    observation: Observation, names: Sequence[str], correct: Correct, memory: Memory
+) -> View:
+    """Return a view with these tensors of the update corrected; the others are read as they are.
+
+    Args:
+        observation: With the update.
+        names: Which tensors.
+        correct: How.
+        memory: Of the view.
+    """
     delta = observation.update.delta
     parts = [delta[name] for name in names]
     changed = [new.to(old.dtype) for new, old in zip(correct(parts), parts, strict=True)]
     overlay = ChainMap(dict(zip(names, changed, strict=True)), delta)  # type: ignore[arg-type]
-    return View([replace(observation, update=replace(observation.update, delta=overlay))])
+    update = replace(observation.update, delta=overlay)
+    return View([replace(observation, update=update)], memory=memory)
 
 
 def _line(u: Float[Tensor, "n ..."], g: Float[Tensor, "n ..."]) -> tuple[Tensor, Tensor, Tensor]:

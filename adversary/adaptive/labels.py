@@ -26,11 +26,11 @@ from adversary.adaptive import members as adaptive_members
 from adversary.adaptive.corrections import Correct, corrected, learn
 from adversary.attack import Attack, Infer
 from adversary.labels.head import find_head
-from adversary.memo import once
 from adversary.rehearsal import defended, rehearse, rehearsed_size
 from adversary.secrets import SECRETS
+from adversary.workspace import Workspace, workspace
 from fedsim.core.rng import generator as derived
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View
+from fedsim.core.types import Auxiliary, Observation, Update, View
 
 REHEARSED = {"gradient": 48, "weights": 16}  # clients; corrections are learned from one half, and
 # each attack chooses on the other
@@ -62,11 +62,10 @@ def infer(
     Raises:
         ValueError: As the inner attack.
     """
-    latest = view.latest
+    latest, work = view.latest, workspace(view, auxiliary)
     size = rehearsed_size(latest)
-    name = chosen(auxiliary, latest.sent, inner, local=latest.local, size=size)
-    correct = corrections(auxiliary, latest.sent, local=latest.local, size=size)[name]
-    return inner(corrected(latest, _names(auxiliary), correct), auxiliary, generator)
+    correct = work.part(corrections, size)[work.part(chosen, size, inner, keep=256)]
+    return inner(corrected(latest, _names(work), correct, view.memory), auxiliary, generator)
 
 
 @dataclass(frozen=True)
@@ -78,67 +77,56 @@ class Pair:
     defended: Observation
 
 
-@once(size=16)
-def rehearsed(
-    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
-) -> tuple[Pair, ...]:
+def rehearsed(work: Workspace, size: int) -> tuple[Pair, ...]:
     """Return rehearsed clients; few classes have most of each one's examples.
 
     A defense on the update is applied to what was trained without it; one inside training takes a
     training of its own.
     """
+    auxiliary, local = work.auxiliary, work.local
     stream, classes = derived(0, "shadow"), auxiliary.num_classes
-    like, pairs = Observation(sent, Update(1, "shadow", {}, size), local), []
+    like, pairs = Observation(work.sent, Update(1, "shadow", {}, size), local), []
     for place in range(REHEARSED[local.upload]):
         share = torch.rand(classes, generator=stream).pow(4) + 1e-3
         drawn = torch.multinomial(share, size, replacement=True, generator=stream)
         counts = torch.bincount(drawn, minlength=classes)
         name = ("shadow", place)  # the same examples with the hook and without
-        plain = trained = rehearse(like, auxiliary, counts, derived(0, *name))
+        plain = trained = rehearse(like, work, counts, derived(0, *name))
         if auxiliary.defense.gradient is not None:
-            trained = rehearse(like, auxiliary, counts, derived(0, *name), hooked=True)
+            trained = rehearse(like, work, counts, derived(0, *name), hooked=True)
         uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
         pairs.append(Pair(counts, plain, uploaded))
     return tuple(pairs)
 
 
-@once(size=16)
-def corrections(
-    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int
-) -> dict[str, Correct]:
+def corrections(work: Workspace, size: int) -> dict[str, Correct]:
     """Return ways to undo what the defense does to the head, learned from half of the pairs."""
-    pairs = rehearsed(auxiliary, sent, local=local, size=size)[::2]
-    plain = [_head(pair.plain, auxiliary) for pair in pairs]
-    return learn(plain, [_head(pair.defended, auxiliary) for pair in pairs])
+    pairs, names = work.part(rehearsed, size, keep=16)[::2], _names(work)
+    plain = [[pair.plain.update.delta[name] for name in names] for pair in pairs]
+    uploaded = [[pair.defended.update.delta[name] for name in names] for pair in pairs]
+    return learn(plain, uploaded)
 
 
-@once(size=256)
-def chosen(
-    auxiliary: Auxiliary, sent: Params, inner: Infer, *, local: LocalTraining, size: int
-) -> str:
+def chosen(work: Workspace, size: int, inner: Infer) -> str:
     """Return the correction with which an attack names most labels of rehearsed clients."""
-    pairs = rehearsed(auxiliary, sent, local=local, size=size)[1::2]
-    found = {}
-    for name, correct in corrections(auxiliary, sent, local=local, size=size).items():
-        found[name] = 0.0
+    pairs = work.part(rehearsed, size, keep=16)[1::2]
+    overlaps = {}
+    for name, correct in work.part(corrections, size).items():
+        overlaps[name] = 0.0
         for place, pair in enumerate(pairs):
-            view = corrected(pair.defended, _names(auxiliary), correct)
+            view = corrected(pair.defended, _names(work), correct, work.memory)
             try:
-                guess = inner(view, auxiliary, derived(0, "choose", place)).double()
+                guess = inner(view, work.auxiliary, derived(0, "choose", place)).double()
             except ValueError:  # this correction does not go with this attack
                 continue
             share = guess / guess.sum().clamp(min=1)
-            found[name] += float(torch.minimum(share, pair.counts / size).sum())
-    return max(found, key=lambda name: found[name])  # of equals the first: none
+            overlaps[name] += float(torch.minimum(share, pair.counts / size).sum())
+    return max(overlaps, key=lambda name: overlaps[name])  # of equals the first: none
 
 
-def _names(auxiliary: Auxiliary) -> list[str]:
-    head = find_head(auxiliary)
+def _names(work: Workspace) -> list[str]:
+    head = find_head(work)
     return [name for name in (head.weight, head.bias) if name is not None]
-
-
-def _head(observation: Observation, auxiliary: Auxiliary) -> list[Tensor]:
-    return [observation.update.delta[name] for name in _names(auxiliary)]
 
 
 def _knowing(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infer) -> Tensor:

@@ -17,9 +17,10 @@ from adversary.attack import Infer
 from adversary.members.candidates import trained_names
 from adversary.members.scores import within_classes
 from adversary.members.shadows import shadow_size, shadows, shown
-from adversary.memo import once
+from adversary.workspace import Workspace, workspace
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator as derived
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 SURE = 1.5  # standard errors by which a correction must help to be chosen
 
@@ -36,12 +37,13 @@ def infer(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infe
     Raises:
         ValueError: The client told no number of examples, or as the inner attack.
     """
-    latest = view.latest
+    latest, work = view.latest, workspace(view, auxiliary)
     size = shadow_size(latest)
-    rehearsal = rehearsed(auxiliary, latest.sent, local=latest.local, size=size)
-    name = chosen(rehearsal, latest.sent, inner)
-    correct = rehearsal.corrections[name]
-    return inner(corrected(latest, trained_names(auxiliary), correct), auxiliary, generator)
+    correct = work.part(rehearsed, size, keep=4).corrections[
+        work.part(chosen, size, inner, keep=64)
+    ]
+    names = trained_names(auxiliary)
+    return inner(corrected(latest, names, correct, view.memory), auxiliary, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,44 +63,47 @@ class Rehearsal:
     corrections: dict[str, Correct]
 
 
-@once(size=4)
-def rehearsed(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> Rehearsal:
+def rehearsed(work: Workspace, size: int) -> Rehearsal:
     """Defend shadow clients, and learn corrections from half of them."""
-    there = shadows(auxiliary, sent, local=local, size=size)
+    undefended = shadows(work, size)
     plain, uploaded, clients, members = [], [], [], []
-    for place, shadow in enumerate(there.clients):
-        seen = shown(shadow, auxiliary)
+    for place, shadow in enumerate(undefended.clients):
+        upload = shown(shadow, work)
         if place % 2:
-            clients.append(seen)
+            clients.append(upload)
             members.append(shadow.members)
         else:
-            plain.append(_parts(shadow.observation, auxiliary))
-            uploaded.append(_parts(seen, auxiliary))
+            plain.append(_parts(shadow.observation, work.auxiliary))
+            uploaded.append(_parts(upload, work.auxiliary))
     corrections = {**learn(plain, uploaded), "whiten": whiten(uploaded)}
-    return Rehearsal(there.auxiliary, clients, members, corrections)
+    return Rehearsal(undefended.auxiliary, clients, members, corrections)
 
 
-@once(size=64)
-def chosen(rehearsal: Rehearsal, sent: Params, inner: Infer) -> str:  # noqa: ARG001
+def chosen(work: Workspace, size: int, inner: Infer) -> str:
+    """Return the correction with which an attack tells members of rehearsed clients best."""
+    return most_helpful(work.part(rehearsed, size, keep=4), inner, work.memory)
+
+
+def most_helpful(rehearsal: Rehearsal, inner: Infer, memory: Memory) -> str:
     """Return the correction with which an attack tells members best, on rehearsed clients.
 
     None where none is better by more than chance.
     """
-    found = {}
-    asked = rehearsal.auxiliary.candidates
-    assert asked is not None
+    candidates, names = rehearsal.auxiliary.candidates, trained_names(rehearsal.auxiliary)
+    assert candidates is not None
+    aurocs = {}
     for name, correct in rehearsal.corrections.items():
         values = []
-        for place, (seen, members) in enumerate(
+        for place, (upload, members) in enumerate(
             zip(rehearsal.clients, rehearsal.members, strict=True)
         ):
-            view = corrected(seen, trained_names(rehearsal.auxiliary), correct)
+            view = corrected(upload, names, correct, memory)
             scores = inner(view, rehearsal.auxiliary, derived(0, "choose", place))
-            values.append(within_classes(scores, members, asked.labels)["auroc"])
-        found[name] = torch.tensor(values)
+            values.append(within_classes(scores, members, candidates.labels)["auroc"])
+        aurocs[name] = torch.tensor(values)
     gains = {}
-    for name, values in found.items():
-        gain = (values - found["none"])[~(values - found["none"]).isnan()]
+    for name, values in aurocs.items():
+        gain = (values - aurocs["none"])[~(values - aurocs["none"]).isnan()]
         error = gain.std() / len(gain) ** 0.5 if len(gain) > 1 else math.inf
         gains[name] = float(gain.mean()) if len(gain) and gain.mean() > SURE * error else 0.0
     return max(gains, key=lambda name: gains[name])  # of equals the first: none

@@ -15,7 +15,6 @@ attribute, how the attribute is encoded, and auxiliary records with it.
 that the client used are graded. The candidates' own attribute is overwritten before anything else.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -31,12 +30,12 @@ from adversary.games.play import learn
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
 from adversary.members.imputation import imputed
-from adversary.memo import once
-from adversary.over_rounds import Told, added, held_out
+from adversary.over_rounds import Terms, added, held_out
 from adversary.rehearsal import rehearsed_size
 from adversary.steps import keeps_data
+from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.params import not_finite
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 
@@ -61,66 +60,52 @@ def attribute_inference(
         ValueError: The update is not finite, the client told no number of examples, or, over
             rounds, trains on a new batch in every round, so that a record may not be in it.
     """
+    work = workspace(view, auxiliary)
     if not over_rounds:
-        found = evidence(view.latest, auxiliary)[0]
+        odds = evidence(view.latest, work)[0]
     elif keeps_data(view.latest):
-        found = added(view, auxiliary, "aia", lambda seen: evidence(seen.latest, auxiliary))
+        odds = added(view, auxiliary, "aia", lambda latest: evidence(latest, work.at(latest)))
     else:
         raise ValueError("aia-rounds: clients must upload all of their data in every round")
-    return found[:, 1] - found[:, 0] + imputed(auxiliary)
+    return odds[:, 1] - odds[:, 0] + work.lasting(imputed)
 
 
-def evidence(observation: Observation, auxiliary: Auxiliary) -> Told:
+def evidence(observation: Observation, work: Workspace) -> Terms:
     """Return log p(upload | attribute), (m, 2), and what `held_out` returns."""
     if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
-    sent, local, size = observation.sent, observation.local, rehearsed_size(observation)
-    learner, predictor = fitted(
-        auxiliary, sent, local=local, size=size,
-        round_=observation.update.round, kept=keeps_data(observation),
-    )  # fmt: skip
-    hypotheses = _hypotheses(auxiliary, sent, local=local)
+    size, kept = rehearsed_size(observation), keeps_data(observation)
+    learner, predictor = work.part(fitted, size, observation.update.round, kept)
+    hypotheses = work.derived(undefended).part(_hypotheses, keep=2)
     upload = learner.flat(observation.update.delta).expand(len(hypotheses), -1)
-    asked = Evidence(upload, size, learner.weight(size), hypotheses)
-    return predictor.log_probabilities(asked), *held_out(predictor)
+    questions = Evidence(upload, size, learner.weight(size), hypotheses)
+    return predictor.log_probabilities(questions), *held_out(predictor)
 
 
-@once(size=32)
-def fitted(
-    auxiliary: Auxiliary,
-    sent: Params,
-    *,
-    local: LocalTraining,
-    size: int,
-    round_: int,
-    kept: bool,
-) -> tuple[Learner, Predictor]:
-    """Return a predictor learned at the weights sent, once for all clients of this size."""
+def fitted(work: Workspace, size: int, round_: int, kept: bool) -> tuple[Learner, Predictor]:
+    """Return a predictor learned at the weights sent, for all clients of this size."""
+    auxiliary, local = work.auxiliary, work.local
     inputs, labels, marks = auxiliary.inputs, auxiliary.labels, auxiliary.marks
     assert inputs is not None
     assert labels is not None
     assert marks is not None
-    pool, learner = (
-        Pool(inputs, labels, marks["attribute"], auxiliary.encoding),
-        Learner(auxiliary, local),
+    pool = Pool(inputs, labels, marks["attribute"], auxiliary.encoding)
+    learner, game = Learner(auxiliary, local), GAMES["attribute-known"]
+    count = SHADOWS[local.upload]
+    predictors = learn(
+        game, Rules(size), pool, learner, work.sent, shadows=count, round_=round_, same_records=kept
     )
-    told = learn(
-        GAMES["attribute-known"], Rules(size), pool, learner, sent,
-        shadows=SHADOWS[local.upload], round_=round_, same_records=kept,
-    )  # fmt: skip
-    return learner, told["adaptive" if "adaptive" in told else "static"]
+    return learner, predictors.get("adaptive", predictors["static"])
 
 
-@once(size=2)
-def _hypotheses(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining) -> Tensor:
+def _hypotheses(work: Workspace) -> Tensor:
     """Return every candidate's gradient without and with the attribute, (m, 2, 1, features)."""
-    asked = auxiliary.candidates
-    assert asked is not None
-    none = torch.zeros(len(asked.labels), dtype=torch.int64)
-    both = [auxiliary.encoding.put(asked.inputs, none + mark) for mark in (0, 1)]
-    undefended = replace(auxiliary, defense=None)
-    labels = asked.labels[:, None]
-    return Learner(undefended, local).hypotheses(sent, torch.stack(both, dim=1), labels)
+    auxiliary, candidates = work.auxiliary, work.auxiliary.candidates
+    assert candidates is not None
+    none = torch.zeros(len(candidates.labels), dtype=torch.int64)
+    values = [auxiliary.encoding.put(candidates.inputs, none + mark) for mark in (0, 1)]
+    learner, labels = Learner(auxiliary, work.local), candidates.labels[:, None]
+    return learner.hypotheses(work.sent, torch.stack(values, dim=1), labels)
 
 
 ATTACKS = (

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.members.candidates import cosines
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -39,7 +40,7 @@ def cosine_mia(
     Raises:
         ValueError: The update is not finite.
     """
-    return cosines(view.latest, auxiliary)
+    return cosines(view.latest, workspace(view, auxiliary))
 
 
 ATTACKS = (

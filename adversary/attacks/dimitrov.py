@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.geng import ends, restore
 from adversary.labels.reading import steps_per_client
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -42,13 +43,13 @@ def dimitrov(
     Raises:
         ValueError: The model has no linear head, or gradient or uploaded model are not finite.
     """
-    latest = view.latest
-    (p, o), (p_end, o_end) = ends(latest, auxiliary, noise=auxiliary.inputs is None)
+    latest, work = view.latest, workspace(view, auxiliary)
+    (p, o), (p_end, o_end) = ends(latest, work, noise=auxiliary.inputs is None)
     steps = steps_per_client(latest)
     way = torch.arange(steps, dtype=torch.float64) / steps
     sums = o + way * (o_end - o)
     per_o = torch.where(sums == 0, 0.0, 1 / sums)
-    return restore(latest, auxiliary, p + way.mean() * (p_end - p), float(per_o.mean()))
+    return restore(latest, work, p + way.mean() * (p_end - p), float(per_o.mean()))
 
 
 ATTACKS = (

@@ -44,7 +44,8 @@ from adversary.labels.moments import (
     with_every_class,
 )
 from adversary.labels.reading import end_forward, steps_per_client
-from adversary.labels.trajectory import known_at, path, simulate
+from adversary.labels.trajectory import path, simulate, start_of
+from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 Refine = Literal["search", "gibbs"]
@@ -75,11 +76,11 @@ def eb_gls(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    problem, found = solve(view.latest, auxiliary)
-    counts = found.posterior.whole(found.counts)
+    problem, solution = solve(view.latest, workspace(view, auxiliary))
+    counts = solution.posterior.whole(solution.counts)
     if refine == "gibbs":
         steps = steps or max(400, 40 * auxiliary.num_classes)
-        counts = found.evidence.expected_overlap_counts(
+        counts = solution.evidence.expected_overlap_counts(
             counts, generator, chains=chains, steps=steps
         )
     return counts * problem.uses
@@ -112,23 +113,23 @@ class Problem:
         return fit_counts(self.sketch, self.moments, self.lower, self.total, noise=self.noise)
 
 
-def solve(observation: Observation, auxiliary: Auxiliary) -> tuple[Problem, Fit]:
+def solve(observation: Observation, work: Workspace) -> tuple[Problem, Fit]:
     """Pose a client's update as a problem, trace its local steps, and solve it.
 
     Raises:
         ValueError: The model has no linear head, or the update is not finite.
     """
-    auxiliary = with_every_class(auxiliary)
-    problem = pose(observation, auxiliary)
-    end = end_forward(observation, auxiliary, auxiliary.inputs)
+    work = work.derived(with_every_class)
+    problem = pose(observation, work)
+    end = end_forward(observation, work, work.auxiliary.inputs)
     if end is None:
         return problem, problem.solve()
-    trace = Trace(observation, auxiliary, end, problem.basis)
-    found = replace(problem, moments=problem.moments.middle(trace.end_moments())).solve()
+    trace = Trace(observation, work, end, problem.basis)
+    solution = replace(problem, moments=problem.moments.middle(trace.end_moments())).solve()
     for _ in range(ROUNDS):
-        problem = replace(problem, moments=trace.moments(found.counts))
-        found = problem.solve()
-    return problem, found
+        problem = replace(problem, moments=trace.moments(solution.counts))
+        solution = problem.solve()
+    return problem, solution
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,13 @@ class Trace:
 
     Attributes:
         observation: The client's.
-        auxiliary: With inputs and labels.
+        work: With auxiliary inputs and labels.
         end: What the uploaded model makes of the auxiliary inputs.
         basis: How shares are sketched.
     """
 
     observation: Observation
-    auxiliary: Auxiliary
+    work: Workspace
     end: Forward
     basis: Sketch
 
@@ -157,48 +158,48 @@ class Trace:
 
     def shares(self, counts: Float[Tensor, " classes"]) -> Float[Tensor, "n kept"]:
         """Return every auxiliary example's mean share, if the client's counts are these."""
-        observation, known = self.observation, known_at(self.auxiliary, self.observation.sent)
+        observation, start = self.observation, self.work.part(start_of)
         steps = steps_per_client(observation)
-        shifts = simulate(known, counts / counts.sum(), observation.local, steps)
-        features = auxiliary_forward(self.auxiliary, observation.sent).features
+        shifts = simulate(start, counts / counts.sum(), observation.local, steps)
+        features = self.work.part(auxiliary_forward).features
         away = self.end.features - features
-        along = path(shifts, self.end.logits.double() - known.logits, POINTS)
+        along = path(shifts, self.end.logits.double() - start.logits, POINTS)
         parts = [
-            self._shares(Forward(features + way * away, known.logits + shift))
+            self._shares(Forward(features + way * away, start.logits + shift))
             for way, shift in along
         ]
         return torch.stack(parts).mean(dim=0)
 
-    def _shares(self, there: Forward) -> Float[Tensor, "n kept"]:
-        labels, local = self.auxiliary.labels, self.observation.local
+    def _shares(self, outputs: Forward) -> Float[Tensor, "n kept"]:
+        labels, local = self.work.auxiliary.labels, self.observation.local
         assert labels is not None
-        return self.basis.of_examples(there, labels, local.label_smoothing)
+        return self.basis.of_examples(outputs, labels, local.label_smoothing)
 
     def _measured(self, shares: Float[Tensor, "n kept"]) -> Moments:
-        assert self.auxiliary.labels is not None
-        return measure(shares, self.auxiliary.labels, self.auxiliary.num_classes)
+        auxiliary = self.work.auxiliary
+        assert auxiliary.labels is not None
+        return measure(shares, auxiliary.labels, auxiliary.num_classes)
 
 
-def pose(observation: Observation, auxiliary: Auxiliary) -> Problem:
+def pose(observation: Observation, work: Workspace) -> Problem:
     """Read the update and measure what examples of each class would have done in a first step.
 
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head, sent = read_head(observation, auxiliary), observation.sent
+    head, auxiliary = read_head(observation, work), work.auxiliary
     local, uses = observation.local, observation.local.epochs
-    smoothing, bias = local.label_smoothing, head.bias is not None
     mask = uploaded(head)
     if mask is None:
-        basis, moments = start_moments(auxiliary, sent, smoothing=smoothing, bias=bias)
+        basis, moments = work.part(start_moments)
     else:
-        there = auxiliary_forward(auxiliary, sent)
-        basis, moments = fit(auxiliary, there, smoothing, bias=bias, mask=mask)
+        outputs, bias = work.part(auxiliary_forward), head.bias is not None
+        basis, moments = fit(auxiliary, outputs, local.label_smoothing, bias=bias, mask=mask)
     noise = 0.0 if mask is not None else noise_variance(head)
     return Problem(
         sketch=basis.of_gradient(head) / uses,
         moments=moments,
-        lower=certain(observation, auxiliary, head) if mask is None else _zeros(head),
+        lower=certain(observation, work, head) if mask is None else _zeros(head),
         noise=basis.noise(auxiliary.num_classes) * (noise / uses**2),
         total=head.total // uses,
         uses=uses,
@@ -227,7 +228,7 @@ def noise_variance(head: HeadGradient) -> float:
 
 
 def certain(
-    observation: Observation, auxiliary: Auxiliary, head: HeadGradient
+    observation: Observation, work: Workspace, head: HeadGradient
 ) -> Float[Tensor, " classes"]:
     """Return how many labels of each class one clean gradient proves; zero where it is not clean.
 
@@ -245,7 +246,7 @@ def certain(
         proven = (-head.bias - epsilon * head.total / len(lower)) / (1 - epsilon)
         # Rounding may put what is a whole number a little above it.
         lower = (proven - 1e-3).ceil().clamp(min=0)
-    if epsilon == 0 and float(auxiliary_forward(auxiliary, observation.sent).features.min()) >= 0:
+    if epsilon == 0 and float(work.part(auxiliary_forward).features.min()) >= 0:
         lower = torch.maximum(lower, (head.weight.amin(dim=1) < -1e-4 * spread).double())
     return lower if float(lower.sum()) <= head.total else _zeros(head)
 

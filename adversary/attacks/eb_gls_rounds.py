@@ -16,7 +16,6 @@ that prior the last update says what its batch was.
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -28,18 +27,17 @@ from adversary.attacks.eb_gls import eb_gls, solve
 from adversary.labels.gls import best_spread
 from adversary.labels.head import find_head
 from adversary.labels.posterior import Evidence
-from adversary.memo import Identity, once
 from adversary.over_rounds import same_data
 from adversary.rehearsal import rehearse
+from adversary.workspace import Workspace, workspace
 from fedsim.core.rng import generator as derived
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View
+from fedsim.core.types import Auxiliary, Observation, Update, View
 
-_remembered: OrderedDict[tuple[Identity, bytes], Evidence] = OrderedDict()
 TURNS = 5  # of adding up and weighing
 CLIENTS = 4  # rehearsed to see how far a round can be trusted
 SIZE = 100  # of each, in examples
 SYSTEMATIC = 0.25  # of their squared error is taken to be in every round; measured on MNIST
-REMEMBERED = 4096  # updates whose evidence is kept from round to round
+UPDATES = 4096  # updates whose evidence is kept from round to round
 
 
 def eb_gls_rounds(
@@ -62,56 +60,52 @@ def eb_gls_rounds(
     """
     if rounds is not None and rounds < 0:
         raise ValueError(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
-    latest = view.latest
+    latest, work = view.latest, workspace(view, auxiliary)
     earlier = [view.observations[k] for k in range(len(view.observations) - 1)][:rounds]
-    told = [
-        evidence(observation, auxiliary)
-        for observation in earlier
-        if same_data(observation, latest)
-    ]
-    if not told:
+    before = [evidence(seen, work.at(seen)) for seen in earlier if same_data(seen, latest)]
+    if not before:
         return eb_gls(view, auxiliary, generator)
-    last = evidence(latest, auxiliary)
+    last = evidence(latest, work)
     if latest.local.upload == "weights":
-        posterior = agree([*told, last])
+        posterior = agree([*before, last])
     else:
-        posterior = with_history(told, last)
+        posterior = with_history(before, last)
     return posterior.whole(posterior.most_likely()) * latest.local.epochs
 
 
-def evidence(observation: Observation, auxiliary: Auxiliary) -> Evidence:
-    """Return what one update says, remembered from round to round."""
-    names, digest = find_head(auxiliary), hashlib.blake2b(digest_size=16)
-    for name in (names.weight, names.bias):
+def evidence(observation: Observation, work: Workspace) -> Evidence:
+    """Return what one update says; computed once for all rounds."""
+    head, digest = find_head(work), hashlib.blake2b(digest_size=16)
+    for name in (head.weight, head.bias):
         for params in (observation.sent, observation.update.delta):
             if name is not None:
                 digest.update(params[name].detach().contiguous().numpy().tobytes())
     digest.update(repr((observation.local, observation.update.num_examples)).encode())
-    key = Identity(auxiliary), digest.digest()
-    if key not in _remembered:
-        found = solve(observation, auxiliary)[1].evidence
-        error = _error(auxiliary, observation.sent, local=observation.local) * found.total**2
-        blur = SYSTEMATIC * error * torch.eye(len(found.linear), dtype=torch.float64)
-        _remembered[key] = blurred(found, blur)
-        if len(_remembered) > REMEMBERED:
-            _remembered.popitem(last=False)
-    return _remembered[key]
+    key = work.auxiliary, digest.digest()
+    return work.memory.run.get(evidence, key, lambda: _weighed(observation, work), keep=UPDATES)
 
 
-@once()
-def _error(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining) -> float:
+def _weighed(observation: Observation, work: Workspace) -> Evidence:
+    """Return what one update says, blurred by what rehearsals are wrong by."""
+    alone = solve(observation, work)[1].evidence
+    error = work.part(_error) * alone.total**2
+    blur = SYSTEMATIC * error * torch.eye(len(alone.linear), dtype=torch.float64)
+    return blurred(alone, blur)
+
+
+def _error(work: Workspace) -> float:
     """Return the mean squared error of a class's share, of clients made of auxiliary data."""
-    assert auxiliary.labels is not None
-    stream = derived(0, "error")
-    size, classes = max(1, min(SIZE, len(auxiliary.labels) // 2)), auxiliary.num_classes
-    like = Observation(sent, Update(1, "rehearsal", {}, size), local)
+    labels, classes = work.auxiliary.labels, work.auxiliary.num_classes
+    assert labels is not None
+    stream, size = derived(0, "error"), max(1, min(SIZE, len(labels) // 2))
+    like = Observation(work.sent, Update(1, "rehearsal", {}, size), work.local)
     errors = []
     for _ in range(CLIENTS):
         weights = torch.rand(classes, generator=stream).pow(4)  # few classes have most examples
         drawn = torch.multinomial(weights + 1e-3, size, replacement=True, generator=stream)
         counts = torch.bincount(drawn, minlength=classes)
-        found = solve(rehearse(like, auxiliary, counts, stream), auxiliary)[1]
-        errors.append(float((found.posterior.most_likely() - counts).square().mean()))
+        solution = solve(rehearse(like, work, counts, stream), work)[1]
+        errors.append(float((solution.posterior.most_likely() - counts).square().mean()))
     return sum(errors) / CLIENTS / size**2
 
 
@@ -127,24 +121,24 @@ def blurred(e: Evidence, blur: Float[Tensor, "classes classes"]) -> Evidence:
     return Evidence(keep @ e.quadratic, keep @ e.linear, e.lower, e.total)
 
 
-def agree(told: Sequence[Evidence]) -> Evidence:
+def agree(rounds: Sequence[Evidence]) -> Evidence:
     """Add evidence on the same counts, and the prior that makes it most likely.
 
     A round that is further from the common answer than its own certainty allows is taken to be
     that much less certain.
     """
-    freedom = len(told[0].linear) - 1
-    trust = torch.ones(len(told), dtype=torch.float64)
-    quadratic = torch.stack([e.quadratic for e in told])
-    linear = torch.stack([e.linear for e in told])
-    alone = torch.stack([e.with_prior(best_spread(e)).most_likely() for e in told])
+    freedom = len(rounds[0].linear) - 1
+    trust = torch.ones(len(rounds), dtype=torch.float64)
+    quadratic = torch.stack([e.quadratic for e in rounds])
+    linear = torch.stack([e.linear for e in rounds])
+    alone = torch.stack([e.with_prior(best_spread(e)).most_likely() for e in rounds])
     for turn in range(TURNS):
-        both = Evidence(
+        summed = Evidence(
             torch.einsum("t,tij->ij", trust, quadratic), trust @ linear,
-            told[-1].lower, told[-1].total,
+            rounds[-1].lower, rounds[-1].total,
         )  # fmt: skip
-        posterior = both.with_prior(best_spread(both))
-        if len(told) == 1 or turn == TURNS - 1:
+        posterior = summed.with_prior(best_spread(summed))
+        if len(rounds) == 1 or turn == TURNS - 1:
             return posterior
         away = alone - posterior.most_likely()
         misfit = torch.einsum("ti,tij,tj->t", away, quadratic, away) / freedom
@@ -152,13 +146,13 @@ def agree(told: Sequence[Evidence]) -> Evidence:
     raise AssertionError("there is at least one turn")
 
 
-def with_history(told: Sequence[Evidence], last: Evidence) -> Evidence:
+def with_history(rounds: Sequence[Evidence], last: Evidence) -> Evidence:
     """Let earlier batches of a client say what its data are, as a prior for the last batch."""
-    if not told:
+    if not rounds:
         return last.with_prior(best_spread(last))
-    share = _shares(told)
+    share = _shares(rounds)
     spread = _multinomial(share)
-    precision, pull = _on_shares(told, spread)
+    precision, pull = _on_shares(rounds, spread)
     mean = torch.linalg.solve(precision, pull).clamp(min=0)
     mean = mean / mean.sum()
     total = last.total
@@ -167,11 +161,11 @@ def with_history(told: Sequence[Evidence], last: Evidence) -> Evidence:
     return Evidence(last.quadratic + prior, last.linear + prior @ (total * mean), last.lower, total)
 
 
-def _shares(told: Sequence[Evidence]) -> Float[Tensor, " classes"]:
+def _shares(rounds: Sequence[Evidence]) -> Float[Tensor, " classes"]:
     """Return the mean of what each round alone says, a little towards even."""
-    alone = [e.with_prior(best_spread(e)).most_likely() / e.total for e in told]
+    alone = [e.with_prior(best_spread(e)).most_likely() / e.total for e in rounds]
     classes = len(alone[0])
-    return (torch.stack(alone).mean(dim=0) * len(told) + 1 / classes) / (len(told) + 1)
+    return (torch.stack(alone).mean(dim=0) * len(rounds) + 1 / classes) / (len(rounds) + 1)
 
 
 def _multinomial(share: Float[Tensor, " classes"]) -> Float[Tensor, "classes classes"]:
@@ -181,16 +175,16 @@ def _multinomial(share: Float[Tensor, " classes"]) -> Float[Tensor, "classes cla
 
 
 def _on_shares(
-    told: Sequence[Evidence], spread: Float[Tensor, "classes classes"]
+    rounds: Sequence[Evidence], spread: Float[Tensor, "classes classes"]
 ) -> tuple[Float[Tensor, "classes classes"], Float[Tensor, " classes"]]:
     """Return precision and pull on the client's shares, from batches drawn with them."""
     classes = len(spread)
     precision = 1e-3 * torch.eye(classes, dtype=torch.float64)  # no round may say anything
     pull = torch.full((classes,), 1e-3 / classes, dtype=torch.float64)
-    for e in told:
-        seen = blurred(e, e.total * spread)
-        precision = precision + e.total**2 * seen.quadratic
-        pull = pull + e.total * seen.linear
+    for e in rounds:
+        blurry = blurred(e, e.total * spread)
+        precision = precision + e.total**2 * blurry.quadratic
+        pull = pull + e.total * blurry.linear
     return precision, pull
 
 

@@ -29,6 +29,7 @@ from adversary.labels.moments import with_every_class
 from adversary.labels.posterior import round_above
 from adversary.labels.reading import end_forward
 from adversary.rehearsal import rehearse
+from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, Params, View
 
 WINDOW = 4  # rehearsals that the gap is averaged over
@@ -52,20 +53,20 @@ def eb_gls_sim(
     """
     if simulations < 1:
         raise ValueError(f"eb-gls-sim: simulations must be at least 1, got {simulations}")
-    observation, auxiliary = view.latest, with_every_class(auxiliary)
-    problem, found = solve(observation, auxiliary)
-    end = end_forward(observation, auxiliary, auxiliary.inputs)
+    observation, work = view.latest, workspace(view, auxiliary).derived(with_every_class)
+    problem, solution = solve(observation, work)
+    end = end_forward(observation, work, work.auxiliary.inputs)
     if end is None or observation.update.num_clients > 1:
-        return found.posterior.whole(found.counts) * problem.uses
-    trace = Trace(observation, auxiliary, end, problem.basis)
-    counts, nothing = found.counts, torch.zeros_like(problem.lower)
+        return solution.posterior.whole(solution.counts) * problem.uses
+    trace = Trace(observation, work, end, problem.basis)
+    counts, nothing = solution.counts, torch.zeros_like(problem.lower)
     gaps: list[Tensor] = []
     tried: list[tuple[float, Tensor]] = []
     for turn in range(simulations):
         whole = round_above(counts, nothing, problem.total)
-        rehearsed = rehearse(observation, auxiliary, whole, generator)
+        rehearsed = rehearse(observation, work, whole, generator)
         tried.append((distance(rehearsed.update.delta, observation.update.delta), whole))
-        gaps.append(gap(rehearsed, auxiliary, problem, whole))
+        gaps.append(gap(rehearsed, work, problem, whole))
         recent = gaps[-min(WINDOW, 1 + turn // 2) :]
         moments = trace.moments(counts)
         # The mean gap has an error of its own, of as many clients as were rehearsed.
@@ -79,15 +80,15 @@ def eb_gls_sim(
 
 def gap(
     rehearsed: Observation,
-    auxiliary: Auxiliary,
+    work: Workspace,
     problem: Problem,
     counts: Int[Tensor, " classes"],
 ) -> Float[Tensor, " kept"]:
     """Return what a rehearsed update has beyond what `eb_gls` expects of its counts."""
-    end = end_forward(rehearsed, auxiliary, auxiliary.inputs)
+    end = end_forward(rehearsed, work, work.auxiliary.inputs)
     assert end is not None
-    expected = Trace(rehearsed, auxiliary, end, problem.basis).moments(counts.double())
-    sketch = problem.basis.of_gradient(read_head(rehearsed, auxiliary)) / problem.uses
+    expected = Trace(rehearsed, work, end, problem.basis).moments(counts.double())
+    sketch = problem.basis.of_gradient(read_head(rehearsed, work)) / problem.uses
     return sketch - expected.means @ counts.double()
 
 

@@ -18,15 +18,13 @@ and adds 10⁻⁸ to the variances; here each has a share of the mean over the c
 target's updates, but not the other clients'. A client whose update is not finite is no reference.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.members.candidates import cosines
-from adversary.memo import once
+from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 
@@ -48,27 +46,26 @@ def fedmia(
     Raises:
         ValueError: The update is not finite, or fewer than two other clients' are.
     """
-    own, latest = cosines(view.latest, auxiliary), view.latest.update
-    known = _cohort(auxiliary, view.cohort).items()
-    others = [scores for client, scores in known if client != latest.client]
+    latest, work = view.latest.update, workspace(view, auxiliary)
+    score, cohort = cosines(view.latest, work), work.part(_cohort, tuple(view.cohort))
+    others = [scores for client, scores in cohort.items() if client != latest.client]
     if len(others) < 2:
         raise ValueError(f"fedmia: the round must have at least 3 clients, got {len(others) + 1}")
-    there = torch.stack(others)
-    variance = there.var(dim=0)
+    by_chance = torch.stack(others)
+    variance = by_chance.var(dim=0)
     variance = variance + shrink * variance.mean() + torch.finfo(variance.dtype).tiny
-    return (own - there.mean(dim=0)) / variance.sqrt()
+    return (score - by_chance.mean(dim=0)) / variance.sqrt()
 
 
-@once(size=2)
-def _cohort(auxiliary: Auxiliary, cohort: Sequence[Observation]) -> dict[str, Tensor]:
-    """Return every client's cosines, once for all views of the round."""
-    found = {}
+def _cohort(work: Workspace, cohort: tuple[Observation, ...]) -> dict[str, Tensor]:
+    """Return the cosines of every client of the round whose update is finite."""
+    scores = {}
     for observation in cohort:
         try:
-            found[observation.update.client] = cosines(observation, auxiliary)
+            scores[observation.update.client] = cosines(observation, work.at(observation))
         except ValueError:
             continue
-    return found
+    return scores
 
 
 ATTACKS = (

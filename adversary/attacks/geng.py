@@ -18,16 +18,14 @@ counts become 0 and the rest is scaled and rounded to N; where Ō is 0, the grad
 Label smoothing, not treated there, is taken out.
 """
 
-import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.counts import round_counts
-from adversary.labels.head import auxiliary_forward, input_shape, noise_forward, read_head
+from adversary.labels.head import auxiliary_forward, noise_forward, noise_inputs, read_head
 from adversary.labels.reading import end_forward
-from adversary.memo import once
-from fedsim.core.rng import generator
+from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 Statistics = tuple[Float[Tensor, " classes"], float]
@@ -49,7 +47,7 @@ def zlg(
     Raises:
         ValueError: The model has no linear head, or gradient or uploaded model are not finite.
     """
-    return _between(view.latest, auxiliary, noise=True)
+    return _between(view.latest, workspace(view, auxiliary), noise=True)
 
 
 def zlg_plus(
@@ -67,32 +65,23 @@ def zlg_plus(
     Raises:
         ValueError: The model has no linear head, or gradient or uploaded model are not finite.
     """
-    return _between(view.latest, auxiliary, noise=False)
+    return _between(view.latest, workspace(view, auxiliary), noise=False)
 
 
-def _between(
-    observation: Observation, auxiliary: Auxiliary, *, noise: bool
-) -> Int[Tensor, " classes"]:
-    (p, o), (p_end, o_end) = ends(observation, auxiliary, noise=noise)
-    return restore(observation, auxiliary, (p + p_end) / 2, inverse((o + o_end) / 2))
+def _between(observation: Observation, work: Workspace, *, noise: bool) -> Int[Tensor, " classes"]:
+    (p, o), (p_end, o_end) = ends(observation, work, noise=noise)
+    return restore(observation, work, (p + p_end) / 2, inverse((o + o_end) / 2))
 
 
 def ends(
-    observation: Observation, auxiliary: Auxiliary, *, noise: bool
+    observation: Observation, work: Workspace, *, noise: bool
 ) -> tuple[Statistics, Statistics]:
     """Return the statistics of the model sent, and of the trained one if it took several steps."""
-    sent = observation.sent
-    start = noise_forward(auxiliary, sent) if noise else auxiliary_forward(auxiliary, sent)
-    inputs = _noise(auxiliary) if noise else auxiliary.inputs
-    end = end_forward(observation, auxiliary, inputs) or start
+    start = work.part(noise_forward if noise else auxiliary_forward)
+    inputs = work.lasting(noise_inputs) if noise else work.auxiliary.inputs
+    end = end_forward(observation, work, inputs) or start
     first, last = ((x.probabilities.mean(dim=0), float(x.sums.mean())) for x in (start, end))
     return first, last
-
-
-@once()
-def _noise(auxiliary: Auxiliary) -> Tensor:
-    """Return the images of `noise_forward`, which keeps no client's model."""
-    return torch.rand(500, *input_shape(auxiliary), generator=generator(0, "noise inputs"))
 
 
 def inverse(o: float) -> float:
@@ -101,12 +90,12 @@ def inverse(o: float) -> float:
 
 
 def restore(
-    observation: Observation, auxiliary: Auxiliary, p: Float[Tensor, " classes"], per_o: float
+    observation: Observation, work: Workspace, p: Float[Tensor, " classes"], per_o: float
 ) -> Int[Tensor, " classes"]:
     """Return n_i = N·p̄_i − g_i/Ō as whole numbers."""
-    head = read_head(observation, auxiliary)
+    head = read_head(observation, work)
     # Smoothing ε puts the share ε/C of every label on class i, and 1 − ε on its own.
-    spread = observation.local.label_smoothing / auxiliary.num_classes
+    spread = observation.local.label_smoothing / work.auxiliary.num_classes
     return round_counts(head.total * (p - spread) - head.row_sums * per_o, head.total)
 
 

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.counts import in_turn
 from adversary.labels.head import read_head
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -38,7 +39,7 @@ def grad_inversion(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head = read_head(view.latest, auxiliary)
+    head = read_head(view.latest, workspace(view, auxiliary))
     lowest = head.weight.amin(dim=1)
     return in_turn(lowest.sort(stable=True).indices, head.total, auxiliary.num_classes)
 

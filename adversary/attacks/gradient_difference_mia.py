@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.members.candidates import gradient_norms, slopes, to_mean_gradient, uphill
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -45,17 +46,14 @@ def gradient_difference_mia(
     Raises:
         ValueError: The update is not finite, or the client told no number of examples.
     """
-    latest = view.latest
-    smoothing = latest.local.label_smoothing
+    latest, work = view.latest, workspace(view, auxiliary)
     direction, length = uphill(latest, auxiliary)
     length *= to_mean_gradient(latest)
     if total == "sum":
         if latest.update.num_examples is None:
             raise ValueError("num_examples: must be told by the client, got none")
         length *= latest.update.num_examples
-    along = slopes(auxiliary, latest.sent, direction, smoothing=smoothing)
-    norms = gradient_norms(auxiliary, latest.sent, smoothing=smoothing)
-    return 2 * length * along - norms**2
+    return 2 * length * slopes(work, direction) - work.part(gradient_norms) ** 2
 
 
 ATTACKS = (

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.head import read_head
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -39,7 +40,7 @@ def idlg(
     Raises:
         ValueError: The model has no linear head.
     """
-    head = read_head(view.latest, auxiliary)
+    head = read_head(view.latest, workspace(view, auxiliary))
     if head.bias is not None:
         label = int(head.bias.argmin())
     else:

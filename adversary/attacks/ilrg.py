@@ -31,6 +31,7 @@ from adversary.attack import Attack
 from adversary.labels.counts import round_counts
 from adversary.labels.head import HeadGradient, find_head
 from adversary.labels.reading import check_finite, end_state, read_bias
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 LONGEST = 4.0
@@ -53,9 +54,9 @@ def ilrg(
         ValueError: The model has no linear head, the head has no bias, or gradient or uploaded
             model are not finite.
     """
-    latest = view.latest
-    head, sums, hit = read_bias(latest, auxiliary, "ilrg")
-    state, names = end_state(latest) or latest.sent, find_head(auxiliary)
+    latest, work = view.latest, workspace(view, auxiliary)
+    head, sums, hit = read_bias(latest, work, "ilrg")
+    state, names = end_state(latest) or latest.sent, find_head(work)
     assert names.bias is not None
     p = embedded(head, state[names.weight], state[names.bias])
     check_finite(p.sum())
@@ -101,8 +102,8 @@ def solve_counts(
     if bool(torch.isfinite(counts).all()) and float(counts.abs().max()) < 100 * total:
         return counts
     whole = torch.cat([torch.ones(1, classes, dtype=torch.float64), left])
-    known = torch.cat([torch.tensor([total], dtype=torch.float64), sums])
-    return torch.linalg.lstsq(whole, known, driver="gelsd").solution
+    right = torch.cat([torch.tensor([total], dtype=torch.float64), sums])
+    return torch.linalg.lstsq(whole, right, driver="gelsd").solution
 
 
 ATTACKS = (

@@ -36,6 +36,7 @@ from adversary.inversion.reading import (
     weights,
 )
 from adversary.steps import num_steps
+from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 SPREAD = 0.1  # standard deviation of a random start
@@ -68,7 +69,7 @@ def joint(
     count = batch_size(latest)
     several = latest.local.upload == "weights" and num_steps(latest) > 1
     residual = _of_steps if several else _of_gradient
-    residual_of = residual(latest, auxiliary)
+    residual_of = residual(latest, workspace(view, auxiliary))
     labels = batch_labels(view, auxiliary, generator)
     best: Fit | None = None
     for place in range(restarts):
@@ -86,16 +87,16 @@ def joint(
     return best.inputs.float()
 
 
-def _of_gradient(latest: Observation, auxiliary: Auxiliary) -> Callable[[Tensor], Residual]:
-    gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
-    model, smoothing = precise(auxiliary, latest.sent), latest.local.label_smoothing
+def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:
+    gradient, sent = batch_gradient(latest, work.auxiliary), weights(latest, work.auxiliary)
+    model, smoothing = precise(work), latest.local.label_smoothing
     return lambda labels: of_gradient(model, sent, gradient, labels, smoothing)
 
 
-def _of_steps(latest: Observation, auxiliary: Auxiliary) -> Callable[[Tensor], Residual]:
-    precise(auxiliary, latest.sent)  # names a layer that stands in the way
-    model = copy.deepcopy(auxiliary.model).double()
-    problem = problem_of(latest, replace(auxiliary, model=model))
+def _of_steps(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:
+    precise(work)  # names a layer that stands in the way
+    model = copy.deepcopy(work.auxiliary.model).double()
+    problem = problem_of(latest, replace(work.auxiliary, model=model))
     return lambda labels: of_upload(problem, labels)
 
 

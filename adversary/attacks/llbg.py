@@ -28,8 +28,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.head import auxiliary_forward
 from adversary.labels.reading import read_bias
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, Params, View
+from adversary.workspace import Workspace, workspace
+from fedsim.core.types import Auxiliary, View
 
 Confidence = Literal["none", "auxiliary"]
 
@@ -54,13 +54,13 @@ def llbg(
         ValueError: The head has no bias or its gradient is not finite, or auxiliary data are
             asked for and not there.
     """
-    latest = view.latest
-    head, level, hit = read_bias(latest, auxiliary, "llbg")
+    work = workspace(view, auxiliary)
+    head, level, hit = read_bias(view.latest, work, "llbg")
     rise = torch.full_like(level, hit)
     if confidence == "auxiliary":
         if auxiliary.inputs is None or auxiliary.labels is None:
             raise ValueError("llbg.confidence: auxiliary needs inputs and labels, got none")
-        rise -= _confidence(auxiliary, latest.sent)
+        rise -= work.part(_confidence)
     rise = rise.clamp(min=1e-3)
     first = level.sort(stable=True).indices[: head.total]
     present = torch.zeros_like(level, dtype=torch.long)
@@ -84,15 +84,15 @@ def fill(
     return counts
 
 
-@once()
-def _confidence(auxiliary: Auxiliary, sent: Params) -> Float[Tensor, " classes"]:
+def _confidence(work: Workspace) -> Float[Tensor, " classes"]:
     """Return the mean probability of each class on its auxiliary examples; of all without any."""
-    assert auxiliary.labels is not None
-    p = auxiliary_forward(auxiliary, sent).probabilities
-    own = p.gather(1, auxiliary.labels.unsqueeze(1))[:, 0]
-    counts = torch.bincount(auxiliary.labels, minlength=p.shape[1])
-    sums = torch.zeros(p.shape[1], dtype=p.dtype).index_add_(0, auxiliary.labels, own)
-    return torch.where(counts > 0, sums / counts.clamp(min=1), own.mean())
+    labels = work.auxiliary.labels
+    assert labels is not None
+    p = work.part(auxiliary_forward).probabilities
+    of_labels = p.gather(1, labels.unsqueeze(1))[:, 0]
+    counts = torch.bincount(labels, minlength=p.shape[1])
+    sums = torch.zeros(p.shape[1], dtype=p.dtype).index_add_(0, labels, of_labels)
+    return torch.where(counts > 0, sums / counts.clamp(min=1), of_labels.mean())
 
 
 ATTACKS = (

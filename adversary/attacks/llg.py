@@ -41,8 +41,8 @@ from adversary.labels.head import (
     noise_forward,
     read_head,
 )
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, Params, View
+from adversary.workspace import Workspace, workspace
+from fedsim.core.types import Auxiliary, View
 
 Scale = Literal["paper", "exact"]
 Dummy = Literal["zeros", "ones", "noise"]
@@ -68,7 +68,7 @@ def llg(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head = read_head(view.latest, auxiliary)
+    head = read_head(view.latest, workspace(view, auxiliary))
     g = head.row_sums
     return _extract(g, torch.zeros_like(g), impact(g, head.total, scale), head.total)
 
@@ -94,8 +94,9 @@ def llg_star(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head = read_head(view.latest, auxiliary)
-    m, s = _dummy_impact(auxiliary, view.latest.sent, dummy=dummy)
+    work = workspace(view, auxiliary)
+    head = read_head(view.latest, work)
+    m, s = work.part(_dummy_impact, dummy)
     return _extract(head.row_sums, head.total * s, m * correction(len(s), scale), head.total)
 
 
@@ -117,8 +118,9 @@ def llg_plus(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head = read_head(view.latest, auxiliary)
-    m, s = _auxiliary_impact(auxiliary, view.latest.sent)
+    work = workspace(view, auxiliary)
+    head = read_head(view.latest, work)
+    m, s = work.part(_auxiliary_impact)
     return _extract(head.row_sums, head.total * s, m * correction(len(s), scale), head.total)
 
 
@@ -132,48 +134,47 @@ def correction(classes: int, scale: Scale) -> float:
     return 1 + 1 / classes if scale == "paper" else classes / (classes - 1)
 
 
-@once()
-def _auxiliary_impact(auxiliary: Auxiliary, sent: Params) -> tuple[float, Tensor]:
-    """Return the impact of one label and the offset by one label, for all clients of the round."""
-    assert auxiliary.labels is not None
-    return impact_and_offset(auxiliary_forward(auxiliary, sent), auxiliary.labels)
+def _auxiliary_impact(work: Workspace) -> tuple[float, Tensor]:
+    """Return the impact of one label and the offset by one label."""
+    assert work.auxiliary.labels is not None
+    return impact_and_offset(work.part(auxiliary_forward), work.auxiliary.labels)
 
 
-@once()
-def _dummy_impact(auxiliary: Auxiliary, sent: Params, *, dummy: Dummy) -> tuple[float, Tensor]:
-    classes = auxiliary.num_classes
+def _dummy_impact(work: Workspace, dummy: Dummy) -> tuple[float, Tensor]:
+    classes = work.auxiliary.num_classes
     if dummy == "noise":
-        there = noise_forward(auxiliary, sent)
+        outputs = work.part(noise_forward)
     else:
         fill = torch.zeros if dummy == "zeros" else torch.ones
-        there = forward(auxiliary, sent, fill(1, *input_shape(auxiliary)))
+        outputs = forward(work, work.sent, fill(1, *input_shape(work.auxiliary)))
     # Every dummy once under every label.
-    count = len(there.logits)
+    count = len(outputs.logits)
     repeated = Forward(
-        there.features.repeat_interleave(classes, 0), there.logits.repeat_interleave(classes, 0)
+        outputs.features.repeat_interleave(classes, 0),
+        outputs.logits.repeat_interleave(classes, 0),
     )
     return impact_and_offset(repeated, torch.arange(classes).repeat(count))
 
 
 def impact_and_offset(
-    there: Forward, labels: Int[Tensor, " n"]
+    outputs: Forward, labels: Int[Tensor, " n"]
 ) -> tuple[float, Float[Tensor, " classes"]]:
     """Return m, what one label adds to its own class's row sum, and s, what it adds to others'.
 
     Both are means over batches of one class: the (c, j) entry of `sums` is what an example of
     class c adds to g_j. Classes without an example are left out.
     """
-    classes = there.logits.shape[1]
-    sums = there.probabilities * there.sums.unsqueeze(1)
-    sums[torch.arange(len(labels)), labels] -= there.sums
+    classes = outputs.logits.shape[1]
+    sums = outputs.probabilities * outputs.sums.unsqueeze(1)
+    sums[torch.arange(len(labels)), labels] -= outputs.sums
     per_class = torch.zeros(classes, classes, dtype=torch.float64).index_add_(0, labels, sums)
     counts = torch.bincount(labels, minlength=classes)
     per_class = per_class / counts.clamp(min=1).unsqueeze(1)
-    known = counts > 0
-    own = per_class.diagonal()
-    others = known.sum() - known.long()
-    offset = (per_class.sum(dim=0) - own * known) / others.clamp(min=1)
-    return float(own[known].mean()), offset
+    covered = counts > 0
+    impacts = per_class.diagonal()
+    others = covered.sum() - covered.long()
+    offset = (per_class.sum(dim=0) - impacts * covered) / others.clamp(min=1)
+    return float(impacts[covered].mean()), offset
 
 
 def _extract(

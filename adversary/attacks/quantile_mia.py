@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, Params, View
+from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses_before
+from adversary.workspace import Workspace, workspace
+from fedsim.core.types import Auxiliary, View
 
 
 def quantile_mia(
@@ -47,26 +47,24 @@ def quantile_mia(
     """
     if not 0 < fpr < 1:
         raise ValueError(f"fpr: must be in (0, 1), got {fpr}")
-    latest, others = view.latest, asking_of_auxiliary(auxiliary)
-    smoothing = latest.local.label_smoothing
-    score, theirs = cosines(latest, auxiliary), cosines(latest, others)
-    features, there = (
-        _features(asked, latest.sent, smoothing=smoothing) for asked in (auxiliary, others)
-    )
-    return score - quantile(features, there, theirs, 1 - fpr)
+    work, latest = workspace(view, auxiliary), view.latest
+    others = work.derived(asking_of_auxiliary)
+    score, by_chance = cosines(latest, work), cosines(latest, others)
+    features, of_others = work.part(_features), others.part(_features)
+    return score - quantile(features, of_others, by_chance, 1 - fpr)
 
 
 def quantile(
     features: Float[Tensor, "m d"],
-    there: Float[Tensor, "n d"],
+    others: Float[Tensor, "n d"],
     scores: Float[Tensor, " n"],
     level: float,
 ) -> Float[Tensor, " m"]:
     """Return the conditional quantile of a score, fitted by the pinball loss.
 
     Args:
-        features: Of the records that it is wanted for.
-        there: Of the records it is fitted on.
+        features: Of the records that it is predicted for.
+        others: Of the records it is fitted on.
         scores: Theirs.
         level: Share of them that is to be below, in (0, 1).
     """
@@ -74,18 +72,16 @@ def quantile(
 
     scale = float(scores.abs().max()) or 1.0  # the solver has an absolute tolerance
     model = QuantileRegressor(quantile=level, alpha=0.0, solver="highs", fit_intercept=False)
-    model.fit(there.numpy(), (scores / scale).numpy())
+    model.fit(others.numpy(), (scores / scale).numpy())
     return torch.from_numpy(model.predict(features.numpy())) * scale
 
 
-@once(size=4)
-def _features(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> Float[Tensor, "m d"]:
+def _features(work: Workspace) -> Float[Tensor, "m d"]:
     """Return an intercept for each class, the loss and the log gradient norm of every candidate."""
-    asked = auxiliary.candidates
-    assert asked is not None
-    loss = losses(auxiliary, sent, smoothing=smoothing)
-    norms = gradient_norms(auxiliary, sent, smoothing=smoothing)
-    classes = torch.nn.functional.one_hot(asked.labels, auxiliary.num_classes).double()
+    candidates = work.auxiliary.candidates
+    assert candidates is not None
+    loss, norms = losses_before(work), work.part(gradient_norms)
+    classes = torch.nn.functional.one_hot(candidates.labels, work.auxiliary.num_classes).double()
     tall = torch.stack([loss, (norms + 1e-12).log()], dim=1)
     return torch.cat([classes, tall], dim=1)
 

@@ -42,6 +42,7 @@ from adversary.inversion.reading import (
 )
 from adversary.inversion.recursive import walk
 from adversary.inversion.systems import ConvSystem, Solution
+from adversary.workspace import workspace
 from fedsim.core.errors import Remark
 from fedsim.core.types import Auxiliary, View
 
@@ -102,7 +103,7 @@ def _walked(
         raise ValueError(f"num_examples: must be 1 to walk back layer by layer, got {size}")
     layers = chain(auxiliary.model, shape)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
-    model = precise(auxiliary, latest.sent)
+    model = precise(workspace(view, auxiliary))
     labels = batch_labels(view, auxiliary, generator)
 
     def correct(place: int, system: ConvSystem, solution: Solution) -> Tensor:  # noqa: ARG001

@@ -28,6 +28,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.counts import in_turn
 from adversary.labels.head import read_head
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -50,7 +51,7 @@ def rlg(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head = read_head(view.latest, auxiliary)
+    head = read_head(view.latest, workspace(view, auxiliary))
     classes = auxiliary.num_classes
     vectors, values, _ = torch.linalg.svd(head.observed, full_matrices=False)
     rank = min(int((values > tolerance * values[0]).sum()), head.total)

@@ -29,7 +29,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.counts import round_counts
 from adversary.labels.reading import end_forward, read_bias, steps_per_client
-from adversary.labels.trajectory import known_at, path, simulate
+from adversary.labels.trajectory import path, simulate, start_of
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -56,11 +57,11 @@ def rlu(
     """
     if points < 1:
         raise ValueError(f"rlu: points must be at least 1, got {points}")
-    latest = view.latest
-    head, sums, hit = read_bias(latest, auxiliary, "rlu")
-    start, steps = known_at(auxiliary, latest.sent), steps_per_client(latest)
+    latest, work = view.latest, workspace(view, auxiliary)
+    head, sums, hit = read_bias(latest, work, "rlu")
+    start, steps = work.part(start_of), steps_per_client(latest)
     counts = solve_counts(start.confidence, sums, head.total, hit)
-    end = end_forward(latest, auxiliary, auxiliary.inputs)
+    end = end_forward(latest, work, auxiliary.inputs)
     if end is not None:
         moved = end.logits.double() - start.logits
         for _ in range(rounds):

@@ -31,13 +31,13 @@ from adversary.games.learner import Learner
 from adversary.games.play import learn
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
-from adversary.memo import Identity, once
-from adversary.over_rounds import Told, added, distinct, held_out, summed
+from adversary.over_rounds import Terms, added, distinct, held_out, summed
 from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
 from adversary.steps import keeps_data
+from adversary.workspace import Workspace, workspace
 from fedsim.core.params import not_finite
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 
@@ -64,65 +64,61 @@ def shadow_inference(
         ValueError: The update is not finite, the client told no number of examples, or there are
             no auxiliary examples with and without the property.
     """
+    work = workspace(view, auxiliary)
     if not over_rounds:
-        odds = evidence(view.latest, auxiliary, family)[0]
+        odds = evidence(view.latest, work, family)[0]
     elif family == "property" and not keeps_data(view.latest):
-        return any_so_far(view, auxiliary)
+        return any_so_far(view, work)
     else:
-        odds = added(view, auxiliary, family, lambda seen: evidence(seen.latest, auxiliary, family))
+        odds = added(
+            view, auxiliary, family, lambda latest: evidence(latest, work.at(latest), family)
+        )
     return (odds + prior(family, view, auxiliary)).log_softmax(dim=0)
 
 
-def any_so_far(view: View, auxiliary: Auxiliary) -> Float[Tensor, " classes"]:
+def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
     """Return log p(no example so far has the property, any has), of a new batch in every round."""
+    auxiliary = work.auxiliary
     if auxiliary.rules.count > 1:
         raise ValueError(f"game.count: must be 1 for new batches, got {auxiliary.rules.count}")
 
-    def none(seen: View) -> Told:
-        odds = evidence(seen.latest, auxiliary, "property")[0]
-        return ((odds + prior("property", seen, auxiliary)).log_softmax(dim=0)[0],)
+    def none(one_round: View) -> Terms:
+        latest = one_round.latest
+        odds = evidence(latest, work.at(latest), "property")[0]
+        return ((odds + prior("property", one_round, auxiliary)).log_softmax(dim=0)[0],)
 
-    (log_none,) = summed(distinct(view, same=True), none, (Identity(auxiliary), "none"))
+    (log_none,) = summed(distinct(view, same=True), none, (auxiliary, "none"))
     return torch.stack([log_none, torch.log(-torch.expm1(log_none))])
 
 
-def evidence(observation: Observation, auxiliary: Auxiliary, family: str) -> Told:
+def evidence(observation: Observation, work: Workspace, family: str) -> Terms:
     """Return log p(upload | secret), (classes,), and what `predicted` returns."""
     if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
     size = rehearsed_size(observation)
-    size = max(size, auxiliary.rules.count if family == "property" else 1)
-    learner, predictor = fitted(
-        auxiliary, observation.sent, family=family, local=observation.local, size=size,
-        round_=observation.update.round, kept=keeps_data(observation),
-    )  # fmt: skip
-    asked = Evidence(learner.flat(observation.update.delta)[None], size, learner.weight(size))
-    return predictor.log_probabilities(asked)[0], *held_out(predictor)
+    size = max(size, work.auxiliary.rules.count if family == "property" else 1)
+    round_, kept = observation.update.round, keeps_data(observation)
+    learner, predictor = work.part(fitted, family, size, round_, kept)
+    question = Evidence(learner.flat(observation.update.delta)[None], size, learner.weight(size))
+    return predictor.log_probabilities(question)[0], *held_out(predictor)
 
 
-@once(size=32)
 def fitted(
-    auxiliary: Auxiliary,
-    sent: Params,
-    *,
-    family: str,
-    local: LocalTraining,
-    size: int,
-    round_: int,
-    kept: bool,
+    work: Workspace, family: str, size: int, round_: int, kept: bool
 ) -> tuple[Learner, Predictor]:
-    """Return a predictor learned at the weights sent, once for all clients of this size."""
+    """Return a predictor learned at the weights sent, for all clients of this size."""
+    auxiliary, local = work.auxiliary, work.local
     assert auxiliary.inputs is not None
     assert auxiliary.labels is not None
     assert auxiliary.marks is not None
     pool = Pool(auxiliary.inputs, auxiliary.labels, auxiliary.marks[family])
     learner, rules = Learner(auxiliary, local), replace(auxiliary.rules, batch=size)
     game = replace(GAMES[family], sample=with_label_skew(GAMES[family].sample))
-    told = learn(
-        game, rules, pool, learner, sent,
-        shadows=SHADOWS[local.upload], round_=round_, same_records=kept,
-    )  # fmt: skip
-    return learner, told["adaptive" if "adaptive" in told else "static"]
+    count = SHADOWS[local.upload]
+    predictors = learn(
+        game, rules, pool, learner, work.sent, shadows=count, round_=round_, same_records=kept
+    )
+    return learner, predictors.get("adaptive", predictors["static"])
 
 
 property_inference = partial(shadow_inference, family="property")

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.reading import check_finite
 from adversary.members.candidates import losses, slopes, to_mean_gradient, uphill
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
 
@@ -42,16 +43,15 @@ def source_inference(
         ValueError: The update is not finite, or the local model computes what is not.
     """
     latest = view.latest
-    smoothing = latest.local.label_smoothing
     direction, length = uphill(latest, auxiliary)
     if latest.local.upload == "gradient":
         length *= to_mean_gradient(latest)
-        return length * slopes(auxiliary, latest.sent, direction, smoothing=smoothing)
+        return length * slopes(workspace(view, auxiliary), direction)
     sent, delta, clients = latest.sent, latest.update.delta, latest.update.num_clients
     local = {n: sent[n] + delta[n] / clients if n in delta else sent[n] for n in sent}
-    found = losses(auxiliary, local, smoothing=smoothing)
-    check_finite(found.sum())
-    return -found
+    after = losses(auxiliary, local, smoothing=latest.local.label_smoothing)
+    check_finite(after.sum())
+    return -after
 
 
 ATTACKS = (

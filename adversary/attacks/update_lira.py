@@ -28,8 +28,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.members.candidates import cosines
 from adversary.members.shadows import shadow_size, shadows, shown
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, LocalTraining, Params, View
+from adversary.workspace import Workspace, workspace
+from fedsim.core.types import Auxiliary, View
 
 SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
 
@@ -49,9 +49,9 @@ def update_lira(
     Raises:
         ValueError: The update is not finite, or the client told no number of examples.
     """
-    latest = view.latest
-    score, size = cosines(latest, auxiliary), shadow_size(latest)
-    model = _fitted(auxiliary, latest.sent, local=latest.local, size=size)
+    latest, work = view.latest, workspace(view, auxiliary)
+    score = cosines(latest, work)
+    model = work.part(_fitted, shadow_size(latest))
     return model.gain * ((score - model.mean) / model.deviation - model.gain / 2)
 
 
@@ -70,17 +70,16 @@ class _Scores:
     gain: float
 
 
-@once(size=16)
-def _fitted(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> _Scores:
+def _fitted(work: Workspace, size: int) -> _Scores:
     """Score candidates, and the records that stand in for members, under all shadow clients."""
-    there = shadows(auxiliary, sent, local=local, size=size)
-    seen = [shown(shadow, auxiliary) for shadow in there.clients]
-    out = torch.stack([cosines(observation, auxiliary) for observation in seen])
-    pool = torch.stack([cosines(observation, there.auxiliary) for observation in seen])
-    members = torch.stack([shadow.members for shadow in there.clients])
-    asked = there.auxiliary.candidates
-    assert asked is not None
-    gain = _gain(pool, members, asked.labels)
+    rehearsed = shadows(work, size)
+    uploads = [shown(shadow, work) for shadow in rehearsed.clients]
+    asking = work.knowing(rehearsed.auxiliary)
+    out = torch.stack([cosines(observation, work) for observation in uploads])
+    pool = torch.stack([cosines(observation, asking) for observation in uploads])
+    members = torch.stack([shadow.members for shadow in rehearsed.clients])
+    assert asking.auxiliary.candidates is not None
+    gain = _gain(pool, members, asking.auxiliary.candidates.labels)
     return _Scores(*_moments(out, torch.ones_like(out, dtype=torch.bool)), gain)
 
 

@@ -17,7 +17,6 @@ softmax of these z-scores, the prior added: its bits are a convention, its order
 gradient is followed by a small step.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -26,9 +25,9 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.source_inference import source_inference
-from adversary.members.candidates import losses
-from adversary.memo import once
+from adversary.members.candidates import losses_before
 from adversary.secrets import prior
+from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Candidates, Observation, View
 
 SHRINK = 0.1  # share of the mean variance over users that is added to each one's
@@ -49,56 +48,52 @@ def user_ratio(
     Raises:
         ValueError: The update is not finite, or the local model computes what is not.
     """
-    latest = view.latest
-    own, known = gains(latest, auxiliary), _cohort(auxiliary, view.cohort).items()
-    others = [found for client, found in known if client != latest.update.client]
+    latest, work = view.latest, workspace(view, auxiliary)
+    gain, cohort = gains(latest, work), work.part(_cohort, tuple(view.cohort))
+    others = [values for client, values in cohort.items() if client != latest.update.client]
+    tiny = torch.finfo(gain.dtype).tiny
     if len(others) > 1:
-        there = torch.stack(others)
-        variance = there.var(dim=0)
+        by_chance = torch.stack(others)
+        variance = by_chance.var(dim=0)
         spread = variance + SHRINK * variance.mean()
-        own = (own - there.mean(dim=0)) / spread.clamp(min=torch.finfo(own.dtype).tiny).sqrt()
-    deviation = own.std().clamp(min=torch.finfo(own.dtype).tiny)
-    return ((own - own.mean()) / deviation + prior("user", view, auxiliary)).log_softmax(dim=0)
+        gain = (gain - by_chance.mean(dim=0)) / spread.clamp(min=tiny).sqrt()
+    deviation = gain.std().clamp(min=tiny)
+    return ((gain - gain.mean()) / deviation + prior("user", view, auxiliary)).log_softmax(dim=0)
 
 
-def gains(observation: Observation, auxiliary: Auxiliary) -> Float[Tensor, " classes"]:
+def gains(observation: Observation, work: Workspace) -> Float[Tensor, " classes"]:
     """Return the mean of log p(x) under the local model over that under the one sent, per user."""
-    asked = _of_users(auxiliary)
-    gained = source_inference(View([observation]), asked, Generator())
+    records = work.derived(_of_users)
+    view = View([observation], memory=work.memory)
+    gained = source_inference(view, records.auxiliary, Generator())
     if observation.local.upload == "weights":
-        smoothing = observation.local.label_smoothing
-        gained = gained + _before(asked, observation.sent, smoothing=smoothing)
-    assert auxiliary.marks is not None
-    users, marks = auxiliary.rules.users, auxiliary.marks["user"]
+        gained = gained + records.part(losses_before)
+    assert work.auxiliary.marks is not None
+    users, marks = work.auxiliary.rules.users, work.auxiliary.marks["user"]
     whose = marks[marks >= 0]
     total = torch.zeros(users, dtype=torch.float64).index_add_(0, whose, gained)
     return total / torch.bincount(whose, minlength=users).clamp(min=1)
 
 
-@once(size=2)
-def _cohort(auxiliary: Auxiliary, cohort: Sequence[Observation]) -> dict[str, Tensor]:
-    """Return every client's gains, once for all views of the round."""
-    found = {}
+def _cohort(work: Workspace, cohort: tuple[Observation, ...]) -> dict[str, Tensor]:
+    """Return the gains of every client of the round whose update is finite."""
+    users_gain = {}
     for observation in cohort:
         try:
-            found[observation.update.client] = gains(observation, auxiliary)
+            users_gain[observation.update.client] = gains(observation, work.at(observation))
         except ValueError:
             continue
-    return found
+    return users_gain
 
 
-_before = once(size=4)(losses)
-
-
-@once()
 def _of_users(auxiliary: Auxiliary) -> Auxiliary:
-    """Return an adversary that asks about all records of the users in question."""
+    """Let the adversary ask about all records of the users in question."""
     inputs, labels, marks = auxiliary.inputs, auxiliary.labels, auxiliary.marks
     assert inputs is not None
     assert labels is not None
     assert marks is not None
-    known = marks["user"] >= 0
-    return replace(auxiliary, candidates=Candidates(inputs[known], labels[known]))
+    rows = marks["user"] >= 0
+    return replace(auxiliary, candidates=Candidates(inputs[rows], labels[rows]))
 
 
 ATTACKS = (

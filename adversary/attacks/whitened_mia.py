@@ -38,8 +38,8 @@ from adversary.members.candidates import (
     uphill,
 )
 from adversary.members.shadows import shadow_size, shadows
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
+from adversary.workspace import Workspace, workspace
+from fedsim.core.types import Auxiliary, Observation, Params, View
 
 ENTRIES = 2**26  # of the auxiliary gradients that are held at a time: 256 MiB
 OWN, EVEN = 0.1, 0.03  # floor of the variances: of each entry's own, and of the mean of all
@@ -63,34 +63,30 @@ def whitened_mia(
     Raises:
         ValueError: The update is not finite, or the client told no number of examples (`diagonal`).
     """
-    latest = view.latest
-    smoothing = latest.local.label_smoothing
+    latest, work = view.latest, workspace(view, auxiliary)
     direction, length = uphill(latest, auxiliary)
-    norms = gradient_norms(auxiliary, latest.sent, smoothing=smoothing)
+    norms = work.part(gradient_norms)
     if covariance == "full":
-        direction = _span(auxiliary, latest.sent, smoothing=smoothing).outside(direction)
+        direction = work.part(_span, keep=1).outside(direction)
     elif length > 0:
-        direction = _excess(latest, auxiliary)
-    along = slopes(auxiliary, latest.sent, direction, smoothing=smoothing)
-    return torch.where(norms > 0, along / norms, 0.0)
+        direction = _excess(latest, work)
+    return torch.where(norms > 0, slopes(work, direction) / norms, 0.0)
 
 
-def _excess(observation: Observation, auxiliary: Auxiliary) -> Params:
+def _excess(observation: Observation, work: Workspace) -> Params:
     """Return Σ⁻¹ (u − m), uphill, for a diagonal Σ."""
-    local, names = observation.local, trained_names(auxiliary)
-    size = shadow_size(observation)
-    correct = _whitening(auxiliary, observation.sent, local=local, size=size)
+    names, size = trained_names(work.auxiliary), shadow_size(observation)
+    correct = work.part(_whitening, size, keep=12)  # sizes of clients
     parts = correct([observation.update.delta[name] for name in names])
-    sign = -1 if local.upload == "weights" else 1
+    sign = -1 if observation.local.upload == "weights" else 1
     return {name: sign * part for name, part in zip(names, parts, strict=True)}
 
 
-@once(size=12)  # sizes of clients, twice where there is an adaptive adversary too
-def _whitening(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> Correct:
+def _whitening(work: Workspace, size: int) -> Correct:
     """Learn mean and variances from shadow clients."""
-    there, names = shadows(auxiliary, sent, local=local, size=size), trained_names(auxiliary)
-    seen = [shadow.observation.update.delta for shadow in there.clients]
-    return whiten([[delta[name] for name in names] for delta in seen])
+    names = trained_names(work.auxiliary)
+    deltas = [shadow.observation.update.delta for shadow in shadows(work, size).clients]
+    return whiten([[delta[name] for name in names] for delta in deltas])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +107,8 @@ class _Span:
         """Return Σ⁻¹ x, by Woodbury's identity, at unit length."""
         x = torch.cat([value.flatten() for value in direction.values()]).float()
         x = x / self.floor.sqrt()
-        there = torch.cholesky_solve((self.rows @ x).unsqueeze(1), self.inner)[:, 0]
-        x = (x - there @ self.rows) / self.floor.sqrt()
+        weights = torch.cholesky_solve((self.rows @ x).unsqueeze(1), self.inner)[:, 0]
+        x = (x - weights @ self.rows) / self.floor.sqrt()
         x = x / x.norm().clamp(min=torch.finfo(x.dtype).tiny)
         parts = x.split([value.numel() for value in direction.values()])
         return {
@@ -121,16 +117,15 @@ class _Span:
         }
 
 
-@once(size=1)
-def _span(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> _Span:
-    """Take the gradients of auxiliary examples, once for all clients of the round."""
-    known = asking_of_auxiliary(auxiliary)
-    asked = known.candidates
-    assert asked is not None
-    entries = sum(value.numel() for value in known.model.parameters() if value.requires_grad)
-    a = torch.empty(min(len(asked.labels), max(1, ENTRIES // entries)), entries)
+def _span(work: Workspace) -> _Span:
+    """Take the gradients of auxiliary examples."""
+    asking = work.derived(asking_of_auxiliary)
+    examples, model = asking.auxiliary.candidates, asking.auxiliary.model
+    assert examples is not None
+    entries = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    a = torch.empty(min(len(examples.labels), max(1, ENTRIES // entries)), entries)
     # Not strict: there may be more examples than rows.
-    for row, gradient in zip(a, gradients(known, sent, smoothing=smoothing), strict=False):
+    for row, gradient in zip(a, gradients(asking), strict=False):
         row.copy_(torch.cat([part.flatten() for part in gradient.values()]))
     variances = torch.linalg.vector_norm(a, dim=0).square() / len(a)
     floor = OWN * variances + EVEN * variances.mean() + torch.finfo(a.dtype).tiny

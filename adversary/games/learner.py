@@ -12,6 +12,7 @@ from adversary.games.game import Draws
 from adversary.games.gradients import PARAMETERS, Reduce, batch_gradients
 from adversary.members.candidates import trained_names
 from adversary.rehearsal import defended, rehearse_with
+from adversary.workspace import working_copy
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update
 
@@ -40,6 +41,10 @@ class Learner:
     def names(self) -> list[str]:
         """The trained parameters."""
         return trained_names(self.auxiliary)
+
+    @cached_property
+    def _working_copy(self) -> nn.Module:
+        return working_copy(self.auxiliary)
 
     @cached_property
     def reduce(self) -> Reduce | None:
@@ -93,10 +98,10 @@ class Learner:
     def _trained(
         self, like: Observation, inputs: Tensor, labels: Tensor, *, coins: str, hooked: bool
     ) -> Iterator[Observation]:
-        auxiliary = replace(self.auxiliary, input_shape=tuple(inputs.shape[2:]))
+        defense = self.auxiliary.defense if hooked else None
         for place, (x, y) in enumerate(zip(inputs, labels, strict=True)):
             stream = generator(0, "local", coins, place)
-            yield rehearse_with(like, auxiliary, x, y, stream, hooked=hooked)
+            yield rehearse_with(like, self._working_copy, x, y, stream, defense=defense)
 
     def weight(self, batch: int) -> float:
         """Return how often an upload of so many records holds one record's gradient."""

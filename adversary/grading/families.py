@@ -17,6 +17,7 @@ from adversary.members.imputation import imputed
 from adversary.members.scores import within_classes
 from adversary.secrets import SECRETS
 from adversary.steps import num_labels
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, Truth, View
 
 
@@ -66,7 +67,8 @@ def per_mille(view: View) -> View:
     latest = view.latest
     if latest.update.num_examples is not None or latest.local.upload == "weights":
         return view
-    return View([replace(latest, update=replace(latest.update, num_examples=1000))])
+    told = replace(latest, update=replace(latest.update, num_examples=1000))
+    return View([told], memory=view.memory)
 
 
 def remark_counts(view: View, truth: Truth | None) -> str | None:
@@ -203,7 +205,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "attribute",
             ("auroc", "accuracy"),
-            lambda view, auxiliary, generator: imputed(auxiliary),  # noqa: ARG005
+            lambda view, auxiliary, _: workspace(view, auxiliary).lasting(imputed),
             grade_attributes,
             ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
             alone="weigh a record by rehearsed clients",

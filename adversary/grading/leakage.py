@@ -16,9 +16,9 @@ from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
-from adversary.memo import once
 from adversary.over_rounds import over_rounds
 from adversary.schedule import scheduled
+from adversary.workspace import undefended, workspace
 from fedsim.config import Part
 from fedsim.core.catalog import check_options, find, with_extensions
 from fedsim.core.errors import ConfigError, FedsimError, Remark, one_line
@@ -99,12 +99,6 @@ def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:
     return able and all(value is not None for value in known)
 
 
-@once()
-def _static(auxiliary: Auxiliary) -> Auxiliary:
-    """Return the same adversary without the defense: one object, so that it computes once."""
-    return auxiliary if auxiliary.defense is None else replace(auxiliary, defense=None)
-
-
 def attack_view(
     view: View, attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
 ) -> list[Answer]:
@@ -112,7 +106,7 @@ def attack_view(
 
     This is all the adversary does: no truth comes near it.
     """
-    latest = view.latest.update
+    latest, static = view.latest.update, workspace(view, auxiliary).derived(undefended).auxiliary
     attacks = [attack for attack in attacks if attack.is_due(latest.round, latest.client)]
     prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
     blinds: dict[tuple[str, bool], Tensor] = {}
@@ -124,10 +118,10 @@ def attack_view(
             stream = generator(seed, "blind", family.name, latest.client, latest.round)
             guess = family.blind_so_far if attack.over_rounds else None
             guess = guess or family.blind
-            blinds[about] = guess(prepared[family.name], _static(auxiliary), stream)
+            blinds[about] = guess(prepared[family.name], static, stream)
         stream = generator(seed, "infer", attack.title, latest.client, latest.round)
         guess, reason, said, start = None, None, [], time.perf_counter()
-        known = auxiliary if attack.adaptive else _static(auxiliary)
+        known = auxiliary if attack.adaptive else static
         try:
             if family.alone and latest.num_clients > 1:
                 raise ValueError(
@@ -165,7 +159,7 @@ def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> lis
     if latest.local.upload == "gradient" or all(attack.family != "label" for attack in attacks):
         return []
     try:
-        number = validity_number(_static(auxiliary), latest.sent, latest.local)
+        number = validity_number(workspace(view, auxiliary).derived(undefended))
     except ValueError:  # no linear head: the attacks say so
         return []
     return [Measure(latest.update.round, "server", "validity", number)]

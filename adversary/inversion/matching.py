@@ -29,6 +29,7 @@ from adversary.inversion.rows import Rows
 from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
+from adversary.workspace import Workspace, workspace
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, View
 
@@ -112,8 +113,7 @@ def reconstruct(
     settings: Settings,
     *,
     recover: Infer | None = None,
-    adapt: Callable[[Problem, Observation, Auxiliary, Settings], tuple[Problem, Settings]]
-    | None = None,
+    adapt: Callable[[Problem, Workspace, Settings], tuple[Problem, Settings]] | None = None,
 ) -> Float[Tensor, "n *shape"]:
     """Return the client's examples as the best restart has them, in the range of the data.
 
@@ -135,7 +135,7 @@ def reconstruct(
         settings = replace(settings, tv=0.0)
     labels = None if recover is None else recover(view, auxiliary, generator)
     if adapt is not None and auxiliary.defense is not None:
-        problem, settings = adapt(problem, view.latest, auxiliary, settings)
+        problem, settings = adapt(problem, workspace(view, auxiliary), settings)
     guesses, losses = match(problem, settings, labels, generator, box=data_range(auxiliary))
     if not bool(torch.isfinite(losses).any()):
         raise ValueError("matching: a restart must have a finite loss, got none")

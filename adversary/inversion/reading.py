@@ -5,8 +5,8 @@ import copy
 from torch import Tensor, nn
 
 from adversary.members.candidates import trained_names
-from adversary.memo import once
 from adversary.steps import mean_weight, num_steps
+from adversary.workspace import Workspace
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, Observation, Params
 
@@ -64,23 +64,22 @@ def batch_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, 
     return mean_gradient(observation, auxiliary)
 
 
-def precise(auxiliary: Auxiliary, sent: Params) -> nn.Module:
+def precise(work: Workspace) -> nn.Module:
     """Return a copy of the model with the weights sent, float64, for gradients of examples.
 
     Raises:
         ValueError: A layer's output depends on more than its example.
     """
-    for name, module in auxiliary.model.named_modules():
+    for name, module in work.auxiliary.model.named_modules():
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
             what = f"{name} = {type(module).__name__}"
             raise ValueError(f"{what}: an example's gradient depends on what the server cannot see")
-    return _precise(auxiliary, sent)
+    return work.part(_precise, keep=4)
 
 
-@once()
-def _precise(auxiliary: Auxiliary, sent: Params) -> nn.Module:
-    model = copy.deepcopy(auxiliary.model).double()
-    model.load_state_dict({name: sent[name] for name in model.state_dict()})
+def _precise(work: Workspace) -> nn.Module:
+    model = copy.deepcopy(work.auxiliary.model).double()
+    model.load_state_dict({name: work.sent[name] for name in model.state_dict()})
     return model.eval().requires_grad_(requires_grad=False)
 
 

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from adversary.inversion.matching import Change, Problem, Settings, match, problem_of
 from adversary.inversion.priors import data_range
-from adversary.memo import once
 from adversary.rehearsal import defended, rehearse_with
+from adversary.workspace import Workspace, working_copy
 from fedsim.core.params import norm
 from fedsim.core.rng import generator as derived
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update
+from fedsim.core.types import Auxiliary, Observation, Update
 
 VICTIMS = 3  # rehearsed clients
 ITERATIONS = 600  # of the rehearsed attacks, at most
@@ -52,45 +52,34 @@ class Choice:
     errors: tuple[tuple[str, float, float], ...]
 
 
-def adapt(
-    problem: Problem, observation: Observation, auxiliary: Auxiliary, settings: Settings
-) -> tuple[Problem, Settings]:
+def adapt(problem: Problem, work: Workspace, settings: Settings) -> tuple[Problem, Settings]:
     """Return the problem and the settings, changed as worked best on rehearsed clients.
 
     Args:
         problem: What is matched.
-        observation: The client's; its update is not looked at.
-        auxiliary: With inputs, labels and the defense.
+        work: With auxiliary inputs, labels and the defense.
         settings: Of the attack that knows of no defense.
     """
-    found = choose(
-        auxiliary, observation.sent,
-        local=observation.local, size=problem.shape[0], settings=settings,
-    )  # fmt: skip
-    return changed(problem, found.way, auxiliary), replace(settings, tv=found.tv)
+    choice = work.part(choose, problem.shape[0], settings)
+    return changed(problem, choice.way, work.auxiliary), replace(settings, tv=choice.tv)
 
 
-@once(size=16)
-def choose(
-    auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int, settings: Settings
-) -> Choice:
+def choose(work: Workspace, size: int, settings: Settings) -> Choice:
     """Attack rehearsed clients in every way, and return the one with the smallest error."""
+    auxiliary, iterations = work.auxiliary, min(ITERATIONS, settings.iterations)
     levels = [settings.tv * factor for factor in PRIORS] if settings.tv else [0.0]
-    victims = [_victim(auxiliary, sent, local, size, place) for place in range(VICTIMS)]
-    short = replace(
-        settings, restarts=len(levels), group=0.0,
-        iterations=min(ITERATIONS, settings.iterations),
-    )  # fmt: skip
+    victims = [_victim(work, size, place) for place in range(VICTIMS)]
+    short = replace(settings, restarts=len(levels), group=0.0, iterations=iterations)
     box, weights = data_range(auxiliary), torch.tensor(levels)
     table: list[tuple[str, float, float]] = []
     for way in WAYS:
         errors = torch.zeros(len(levels))
         for place, (problem, inputs, labels) in enumerate(victims):
-            stream = derived(0, "rehearsed attack", place)
-            guesses, _ = match(
-                changed(problem, way, auxiliary), short, labels, stream,
-                box=box, weights=weights,
-            )  # fmt: skip
+            compared, stream = (
+                changed(problem, way, auxiliary),
+                derived(0, "rehearsed attack", place),
+            )
+            guesses, _ = match(compared, short, labels, stream, box=box, weights=weights)
             errors += torch.tensor([_error(guess, inputs) for guess in guesses]) / VICTIMS
         table += zip([way] * len(levels), levels, errors.tolist(), strict=True)
     way, tv, least = min(table, key=lambda row: row[2])
@@ -118,26 +107,25 @@ def straight_through(problem: Problem, auxiliary: Auxiliary) -> Change:
 
     def apply(row: Float[Tensor, " entries"]) -> Tensor:
         parts = (row * problem.unit).split([value.numel() for value in weights.values()])
-        own = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
-        sent, _ = defense.apply(own, defense.init(own), stream)
-        length = norm(own)
-        share = float(norm(sent) / length) if float(length) else 1.0
-        return torch.cat([*(value.flatten() for value in sent.values()),
-                          torch.tensor([share * problem.unit])]) / problem.unit  # fmt: skip
+        update = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
+        upload, _ = defense.apply(update, defense.init(update), stream)
+        length = norm(update)
+        share = torch.tensor([float(norm(upload) / length) if float(length) else 1.0])
+        entries = [value.flatten() for value in upload.values()]
+        return torch.cat([*entries, share * problem.unit]) / problem.unit
 
-    def change(found: Tensor) -> Tensor:
+    def change(simulated: Tensor) -> Tensor:
         with torch.no_grad():
-            through = torch.stack([apply(row) for row in found.detach()]).to(found.dtype)
+            through = torch.stack([apply(row) for row in simulated.detach()]).to(simulated.dtype)
         through, share = through[:, :-1], through[:, -1:]
-        return through + share * (found - found.detach())
+        return through + share * (simulated - simulated.detach())
 
     return change
 
 
-def _victim(
-    auxiliary: Auxiliary, sent: Params, local: LocalTraining, size: int, place: int
-) -> tuple[Problem, Tensor, Tensor]:
+def _victim(work: Workspace, size: int, place: int) -> tuple[Problem, Tensor, Tensor]:
     """Return what an attacker sees of a rehearsed client, its examples and their labels."""
+    auxiliary = work.auxiliary
     inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
@@ -145,11 +133,10 @@ def _victim(
     rows = torch.randperm(len(labels), generator=derived(0, *name))[:size]
     rows = rows.repeat(-(-size // len(rows)))[:size]
     rows = rows[labels[rows].argsort()]
-    like = Observation(sent, Update(1, "shadow", {}, size), local)
-    hooked = auxiliary.defense.gradient is not None
-    trained = rehearse_with(
-        like, auxiliary, inputs[rows], labels[rows], derived(0, *name, "train"), hooked=hooked
-    )
+    like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
+    model, stream = work.lasting(working_copy), derived(0, *name, "train")
+    defense = auxiliary.defense if auxiliary.defense.gradient is not None else None
+    trained = rehearse_with(like, model, inputs[rows], labels[rows], stream, defense=defense)
     uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
     return problem_of(uploaded, auxiliary), inputs[rows], labels[rows]
 

@@ -1,6 +1,5 @@
 """The linear classification head, where labels leak: found in the model, read from an update."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from adversary.memo import once
 from adversary.steps import mean_weight, num_labels, num_steps
+from adversary.workspace import Workspace, loaded, working_copy
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Observation, Params
 
@@ -63,7 +62,7 @@ class HeadGradient:
         return self.observed.sum(dim=1, dtype=torch.float64) * self.scale
 
 
-def find_head(auxiliary: Auxiliary) -> Head:
+def find_head(work: Workspace) -> Head:
     """Return the linear layer whose output the model gives as logits, whatever its name or place.
 
     The model is run once, on random weights and inputs; log-softmax after the layer is allowed.
@@ -71,16 +70,16 @@ def find_head(auxiliary: Auxiliary) -> Head:
     Raises:
         ValueError: The logits do not come from a linear layer, or the input's shape is not known.
     """
-    return _traced(auxiliary)[0]
+    return work.lasting(_trace)
 
 
-def read_head(observation: Observation, auxiliary: Auxiliary) -> HeadGradient:
+def read_head(observation: Observation, work: Workspace) -> HeadGradient:
     """Read the head's part of an update, and nothing else of it.
 
     Raises:
         ValueError: There is no linear head, no number of examples, or the update is not finite.
     """
-    head, delta = find_head(auxiliary), observation.update.delta
+    head, delta = find_head(work), observation.update.delta
     weight = delta[head.weight]
     bias = None if head.bias is None else delta[head.bias]
     # A sum is not finite where an entry is not; it may overflow only far beyond any gradient.
@@ -116,46 +115,37 @@ class Forward:
         return self.features.sum(dim=1, dtype=torch.float64)
 
 
-def forward(auxiliary: Auxiliary, state: Params, inputs: Tensor, batch_size: int = 500) -> Forward:
+def forward(work: Workspace, state: Params, inputs: Tensor, batch_size: int = 500) -> Forward:
     """Run the model in `state` on inputs, in training mode as clients do.
 
     Args:
-        auxiliary: The architecture; its own weights are left alone.
+        work: The architecture; its own weights are left alone.
         state: All parameters and buffers.
         inputs: Examples, shape (n, *input_shape).
         batch_size: Matters to models with batch statistics only; a client's own is best there.
     """
-    model = working_copy(auxiliary, state)
+    model = loaded(work.lasting(working_copy), state)
     inputs = inputs.to(_dtype(model))
     with global_stream(0, "forward"):  # dropout draws the same mask every time
         parts = [_run(model, batch)[0] for batch in inputs.split(batch_size)]
     return Forward(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def working_copy(auxiliary: Auxiliary, state: Params) -> nn.Module:
-    """Return the adversary's own copy of the model, in training mode and in `state`.
-
-    There is one; the next call changes it.
-    """
-    _, model = _traced(auxiliary)
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            value.copy_(state[name])
-    return model
+def auxiliary_forward(work: Workspace) -> Forward:
+    """Return what the model sent computes on the auxiliary inputs: a part of the workspace."""
+    assert work.auxiliary.inputs is not None
+    return forward(work, work.sent, work.auxiliary.inputs)
 
 
-@once()
-def auxiliary_forward(auxiliary: Auxiliary, state: Params) -> Forward:
-    """Return what a global model computes on the auxiliary inputs, once for all clients."""
-    assert auxiliary.inputs is not None
-    return forward(auxiliary, state, auxiliary.inputs)
+def noise_forward(work: Workspace) -> Forward:
+    """Return what the model sent computes on noise: a part of the workspace."""
+    return forward(work, work.sent, work.lasting(noise_inputs))
 
 
-@once()
-def noise_forward(auxiliary: Auxiliary, state: Params, *, count: int = 500) -> Forward:
-    """Return what a global model computes on uniform noise in [0, 1], once for all clients."""
+def noise_inputs(auxiliary: Auxiliary) -> Float[Tensor, "500 *shape"]:
+    """Return 500 inputs of uniform noise in [0, 1]."""
     stream = generator(0, "noise inputs")
-    return forward(auxiliary, state, torch.rand(count, *input_shape(auxiliary), generator=stream))
+    return torch.rand(500, *input_shape(auxiliary), generator=stream)
 
 
 def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
@@ -206,10 +196,9 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next(model.parameters()).dtype
 
 
-@once()
-def _traced(auxiliary: Auxiliary) -> tuple[Head, nn.Module]:
-    """Return the head, and a copy of the model to work with."""
-    model = copy.deepcopy(auxiliary.model).train()
+def _trace(auxiliary: Auxiliary) -> Head:
+    """Find the head by running the model."""
+    model = working_copy(auxiliary)
     stream = generator(0, "trace")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -218,14 +207,14 @@ def _traced(auxiliary: Auxiliary) -> tuple[Head, nn.Module]:
             parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
     inputs = torch.rand(2, *input_shape(auxiliary), generator=stream).to(_dtype(model))
     with global_stream(0, "trace"):
-        (_, logits), found = _run(model, inputs)
+        (_, logits), layer = _run(model, inputs)
     classes = auxiliary.num_classes
-    if found is None or logits.shape != (2, classes):
+    if layer is None or logits.shape != (2, classes):
         raise ValueError(
             f"model: must end in a linear layer of {classes} outputs that are its logits, got none"
         )
     names = {id(value): name for name, value in model.named_parameters()}
-    weight, bias = (names.get(id(value)) for value in found)
+    weight, bias = (names.get(id(value)) for value in layer)
     if weight is None:
         raise ValueError("model: the last layer's weight must be a parameter, got a computed one")
-    return Head(weight, bias), model
+    return Head(weight, bias)

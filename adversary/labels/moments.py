@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from adversary.labels.head import Forward, HeadGradient, auxiliary_forward
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, Params
+from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, find_head
+from adversary.workspace import Workspace
+from fedsim.core.types import Auxiliary
 
 DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than one direction
 CERTAIN = 1e-3  # of a coordinate's spread is its scale where no class has a spread of its own
@@ -49,17 +49,17 @@ class Sketch:
         return rows.flatten()[self.kept] / self.scale
 
     def of_examples(
-        self, there: Forward, labels: Int[Tensor, " n"], smoothing: float
+        self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
     ) -> Float[Tensor, "n kept"]:
         """Sketch the share of every example."""
-        return self.raw(there, labels, smoothing)[:, self.kept] / self.scale
+        return self.raw(outputs, labels, smoothing)[:, self.kept] / self.scale
 
     def raw(
-        self, there: Forward, labels: Int[Tensor, " n"], smoothing: float
+        self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
     ) -> Float[Tensor, "n coordinates"]:
         """Sketch, before coordinates are chosen and scaled."""
-        a = _residuals(there, labels, smoothing)
-        h = there.features.double()
+        a = _residuals(outputs, labels, smoothing)
+        h = outputs.features.double()
         if len(self.directions) == 1:
             rows = a.unsqueeze(2) * (h @ self.directions[0]).unsqueeze(1)
         else:
@@ -103,7 +103,6 @@ class Moments:
         )
 
 
-@once()
 def with_every_class(auxiliary: Auxiliary) -> Auxiliary:
     """Give each class without an auxiliary example all the others' inputs, under its own label.
 
@@ -113,8 +112,8 @@ def with_every_class(auxiliary: Auxiliary) -> Auxiliary:
     inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
-    seen = torch.bincount(labels, minlength=auxiliary.num_classes) > 0
-    missing = torch.nonzero(~seen)[:, 0]
+    counts = torch.bincount(labels, minlength=auxiliary.num_classes)
+    missing = torch.nonzero(counts == 0)[:, 0]
     if not len(missing):
         return auxiliary
     count = min(len(labels), max(10, STAND_INS // len(missing)))
@@ -124,17 +123,19 @@ def with_every_class(auxiliary: Auxiliary) -> Auxiliary:
     return replace(auxiliary, inputs=inputs, labels=labels)
 
 
-@once()
-def start_moments(
-    auxiliary: Auxiliary, sent: Params, *, smoothing: float, bias: bool
-) -> tuple[Sketch, Moments]:
-    """Return sketch and moments of a global model, once for all clients."""
-    return fit(auxiliary, auxiliary_forward(auxiliary, sent), smoothing, bias=bias)
+def start_moments(work: Workspace) -> tuple[Sketch, Moments]:
+    """Return sketch and moments of the model sent: a part of the workspace."""
+    return fit(
+        work.auxiliary,
+        work.part(auxiliary_forward),
+        work.local.label_smoothing,
+        bias=find_head(work).bias is not None,
+    )
 
 
 def fit(
     auxiliary: Auxiliary,
-    there: Forward,
+    outputs: Forward,
     smoothing: float,
     *,
     bias: bool,
@@ -144,15 +145,15 @@ def fit(
 
     Args:
         auxiliary: With labels.
-        there: What the model computes on the auxiliary inputs.
+        outputs: What the model computes on the auxiliary inputs.
         smoothing: Label smoothing ε.
         bias: Whether the head has one.
         mask: Which entries of the head's weight and bias were uploaded; None for all.
     """
     assert auxiliary.labels is not None
-    classes = there.logits.shape[1]
+    classes = outputs.logits.shape[1]
     principal = max(1, DIMENSIONS // classes - 1 - bias)
-    directions = _directions(there.features.double(), principal).unsqueeze(0)
+    directions = _directions(outputs.features.double(), principal).unsqueeze(0)
     ones = torch.ones(classes, dtype=torch.float64) if bias else None
     if mask is not None:
         directions = directions * mask[0].double().unsqueeze(2)
@@ -161,7 +162,7 @@ def fit(
     unscaled = Sketch(
         directions, ones, torch.ones(coordinates), torch.ones(coordinates, dtype=torch.bool)
     )
-    shares = unscaled.raw(there, auxiliary.labels, smoothing)
+    shares = unscaled.raw(outputs, auxiliary.labels, smoothing)
     scale = _within(shares, auxiliary.labels, classes)[1].square().mean(dim=0).sqrt()
     # What differs between classes and not within, like the bias of a zero head, tells the most.
     overall = shares.std(dim=0, unbiased=False)
@@ -198,10 +199,10 @@ def _within(
 
 
 def _residuals(
-    there: Forward, labels: Int[Tensor, " n"], smoothing: float
+    outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
 ) -> Float[Tensor, "n classes"]:
     """Return p − target for every example."""
-    residuals = there.probabilities - smoothing / there.logits.shape[1]
+    residuals = outputs.probabilities - smoothing / outputs.logits.shape[1]
     residuals[torch.arange(len(labels)), labels] -= 1 - smoothing
     return residuals
 

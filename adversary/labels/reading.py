@@ -6,11 +6,12 @@ from torch import Tensor
 
 from adversary.labels.head import Forward, HeadGradient, forward, read_head
 from adversary.steps import num_steps
-from fedsim.core.types import Auxiliary, Observation, Params
+from adversary.workspace import Workspace
+from fedsim.core.types import Observation, Params
 
 
 def read_bias(
-    observation: Observation, auxiliary: Auxiliary, attack: str
+    observation: Observation, work: Workspace, attack: str
 ) -> tuple[HeadGradient, Float[Tensor, " classes"], float]:
     """Return the head's gradient, Σ over labels of p − t·e_y, and t.
 
@@ -21,11 +22,11 @@ def read_bias(
     Raises:
         ValueError: The head has no bias, or there is no head to read.
     """
-    head = read_head(observation, auxiliary)
+    head = read_head(observation, work)
     if head.bias is None:
         raise ValueError(f"{attack}: the head must have a bias, got none")
     smoothing = observation.local.label_smoothing
-    spread = smoothing * head.total / auxiliary.num_classes
+    spread = smoothing * head.total / work.auxiliary.num_classes
     return head, head.bias + spread, 1 - smoothing
 
 
@@ -46,9 +47,7 @@ def end_state(observation: Observation) -> Params | None:
     return {n: sent[n] + delta[n] / clients if n in delta else sent[n] for n in sent}
 
 
-def end_forward(
-    observation: Observation, auxiliary: Auxiliary, inputs: Tensor | None
-) -> Forward | None:
+def end_forward(observation: Observation, work: Workspace, inputs: Tensor | None) -> Forward | None:
     """Return what the model in `end_state` computes on some inputs.
 
     Raises:
@@ -57,9 +56,9 @@ def end_forward(
     end = end_state(observation)
     if end is None or inputs is None:
         return None
-    there = forward(auxiliary, end, inputs)
-    check_finite(there.logits.sum() + there.features.sum())
-    return there
+    outputs = forward(work, end, inputs)
+    check_finite(outputs.logits.sum() + outputs.features.sum())
+    return outputs
 
 
 def check_finite(computed: Float[Tensor, ""]) -> None:

@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.labels.head import auxiliary_forward
-from adversary.memo import once
-from fedsim.core.types import Auxiliary, LocalTraining, Params
+from adversary.workspace import Workspace
+from fedsim.core.types import LocalTraining
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a model makes of the auxiliary data.
+class Start:
+    """What the model sent makes of the auxiliary data.
 
     Attributes:
         logits: Of every example.
@@ -40,17 +40,16 @@ class Known:
         return torch.where(counts > 0, sums / counts.clamp(min=1), p.mean(dim=0))
 
 
-@once()
-def known_at(auxiliary: Auxiliary, sent: Params) -> Known:
-    """Return what the global model makes of the auxiliary data, for all clients of the round."""
-    assert auxiliary.labels is not None
-    there = auxiliary_forward(auxiliary, sent)
-    reach = float(there.features.double().square().sum(dim=1).mean()) + 1
-    return Known(there.logits.double(), auxiliary.labels, reach)
+def start_of(work: Workspace) -> Start:
+    """Return what the model sent makes of the auxiliary data: a part of the workspace."""
+    assert work.auxiliary.labels is not None
+    outputs = work.part(auxiliary_forward)
+    reach = float(outputs.features.double().square().sum(dim=1).mean()) + 1
+    return Start(outputs.logits.double(), work.auxiliary.labels, reach)
 
 
 def simulate(
-    start: Known, share: Float[Tensor, " classes"], local: LocalTraining, steps: int
+    start: Start, share: Float[Tensor, " classes"], local: LocalTraining, steps: int
 ) -> Float[Tensor, "points classes"]:
     """Return by how much local training moves the mean logits, before each step and at the end.
 
@@ -63,8 +62,8 @@ def simulate(
         local: Learning rate, momentum, FedProx and label smoothing.
         steps: How many steps a client takes.
     """
-    there = share > 0
-    weight, log_e = share[there], start.confidence[there].log()
+    present = share > 0
+    weight, log_e = share[present], start.confidence[present].log()
     target = (1 - local.label_smoothing) * share + local.label_smoothing / len(share)
     shift = velocity = torch.zeros_like(share)
     shifts = [shift]

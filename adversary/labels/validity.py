@@ -2,14 +2,14 @@
 
 import torch
 
-from adversary.labels.head import forward, noise_forward
-from fedsim.core.types import Auxiliary, LocalTraining, Params
+from adversary.labels.head import find_head, forward, noise_forward
+from adversary.workspace import Workspace
 
 LIMIT = 2.0
 EXAMPLES = 200  # whose mean is close enough for a warning
 
 
-def validity_number(auxiliary: Auxiliary, sent: Params, local: LocalTraining) -> float:
+def validity_number(work: Workspace) -> float:
     """Return lr·E[‖h‖² + 1], how far one step moves the logits of its own example.
 
     Far below 1, all local steps see about the same probabilities, and the sum of their gradients
@@ -17,18 +17,17 @@ def validity_number(auxiliary: Auxiliary, sent: Params, local: LocalTraining) ->
     answers its error and no longer the labels, and every label attack is poor.
 
     Args:
-        auxiliary: Its inputs stand for the clients'; uniform noise where there are none.
-        sent: The global weights.
-        local: The learning rate.
+        work: Its auxiliary inputs stand for the clients'; uniform noise where there are none.
 
     Raises:
         ValueError: The model has no linear head.
     """
-    inputs = auxiliary.inputs
+    find_head(work)
+    inputs = work.auxiliary.inputs
     if inputs is None:
-        there = noise_forward(auxiliary, sent)
+        outputs = work.part(noise_forward)
     else:
         some = torch.linspace(0, len(inputs) - 1, min(len(inputs), EXAMPLES)).long()
-        there = forward(auxiliary, sent, inputs[some])
-    squares = there.features.double().square().sum(dim=1)
-    return local.lr * (float(squares.mean()) + 1)
+        outputs = forward(work, work.sent, inputs[some])
+    squares = outputs.features.double().square().sum(dim=1)
+    return work.local.lr * (float(squares.mean()) + 1)

@@ -16,14 +16,14 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional
 
-from adversary.memo import once
 from adversary.steps import mean_weight, num_steps
+from adversary.workspace import Workspace, loaded
 from fedsim.core.params import norm, not_finite
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, Observation, Params
 
 CHUNK = 100  # candidates that go through the model together
-KNOWN = 1000  # auxiliary records that are asked about
+ASKED = 1000  # auxiliary records that are asked about
 
 
 def trained_names(auxiliary: Auxiliary) -> list[str]:
@@ -62,7 +62,7 @@ def to_mean_gradient(observation: Observation) -> float:
     return 1 / (local.lr * mean_weight(local, steps // clients) * steps)
 
 
-def cosines(observation: Observation, auxiliary: Auxiliary) -> Float[Tensor, " m"]:
+def cosines(observation: Observation, work: Workspace) -> Float[Tensor, " m"]:
     """Return the cosine of the client's descent direction and each candidate's, in [−1, 1].
 
     0 where the update or a candidate's gradient is zero.
@@ -70,27 +70,21 @@ def cosines(observation: Observation, auxiliary: Auxiliary) -> Float[Tensor, " m
     Raises:
         ValueError: The update is not finite.
     """
-    direction, length = uphill(observation, auxiliary)
-    smoothing = observation.local.label_smoothing
-    norms = gradient_norms(auxiliary, observation.sent, smoothing=smoothing)
+    direction, length = uphill(observation, work.auxiliary)
+    norms = work.part(gradient_norms)
     if length == 0:
         return torch.zeros_like(norms)
-    along = slopes(auxiliary, observation.sent, direction, smoothing=smoothing)
-    return torch.where(norms > 0, along / norms, 0.0)
+    return torch.where(norms > 0, slopes(work, direction) / norms, 0.0)
 
 
-def slopes(
-    auxiliary: Auxiliary, sent: Params, direction: Params, *, smoothing: float
-) -> Float[Tensor, " m"]:
+def slopes(work: Workspace, direction: Params) -> Float[Tensor, " m"]:
     """Return ⟨direction, ∇ℓ(z)⟩ for every candidate z, by forward differentiation of all losses.
 
     Args:
-        auxiliary: With candidates.
-        sent: Where the gradients are taken.
+        work: With candidates; gradients are taken at the weights sent.
         direction: A tensor for each trainable parameter.
-        smoothing: Label smoothing of ℓ.
     """
-    model = _loaded(auxiliary, sent)
+    model = work.part(_sent_model, keep=4)
     with torch.no_grad(), forward_ad.dual_level(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of torch.jit, the first time
         dual = {
@@ -98,49 +92,50 @@ def slopes(
             for name, value in model.named_parameters()
             if name in direction
         }
-        parts = _losses(auxiliary, model, dual, smoothing)
-        found = [forward_ad.unpack_dual(part).tangent for part in parts]
-    return torch.cat(found).double()  # type: ignore[arg-type]
+        parts = _losses(work.auxiliary, model, dual, work.local.label_smoothing)
+        tangents = [forward_ad.unpack_dual(part).tangent for part in parts]
+    return torch.cat(tangents).double()  # type: ignore[arg-type]
 
 
 def losses(auxiliary: Auxiliary, state: Params, *, smoothing: float) -> Float[Tensor, " m"]:
     """Return the loss of every candidate under a model in `state`, all parameters and buffers."""
-    model = _loaded(auxiliary, state)
+    model = _evaluated(auxiliary, state)
     with torch.no_grad():
         return torch.cat(list(_losses(auxiliary, model, {}, smoothing))).double()
 
 
-@once(size=8)
-def gradient_norms(auxiliary: Auxiliary, sent: Params, *, smoothing: float) -> Float[Tensor, " m"]:
-    """Return ‖∇ℓ(z)‖ for every candidate z, once for all clients of the round."""
-    found = gradients(auxiliary, sent, smoothing=smoothing)
-    return torch.stack([norm(gradient) for gradient in found])
+def losses_before(work: Workspace) -> Float[Tensor, " m"]:
+    """Return the loss of every candidate under the model sent: a part of the workspace."""
+    return losses(work.auxiliary, work.sent, smoothing=work.local.label_smoothing)
 
 
-def gradients(
-    auxiliary: Auxiliary, sent: Params, *, smoothing: float
-) -> Iterator[dict[str, Tensor]]:
+def gradient_norms(work: Workspace) -> Float[Tensor, " m"]:
+    """Return ‖∇ℓ(z)‖ for every candidate z: a part of the workspace."""
+    return torch.stack([norm(gradient) for gradient in gradients(work)])
+
+
+def gradients(work: Workspace) -> Iterator[dict[str, Tensor]]:
     """Yield ∇ℓ(z) for every candidate z.
 
     One by one: `torch.func.vmap` imports a compiler that costs every process 3 CPU-seconds, and on
     a CPU is slower for large models.
     """
-    model, (inputs, labels) = _loaded(auxiliary, sent), _asked(auxiliary)
+    model, (inputs, labels) = work.part(_sent_model, keep=4), _records(work.auxiliary)
+    smoothing = work.local.label_smoothing
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for x, y in zip(inputs.split(1), labels.split(1), strict=True):
         loss = functional.cross_entropy(model(x), y, label_smoothing=smoothing)
         # Some parameters play no part in evaluation: a bottleneck's variance.
-        found = torch.autograd.grad(loss, list(trained.values()), materialize_grads=True)
-        yield dict(zip(trained, found, strict=True))
+        slope = torch.autograd.grad(loss, list(trained.values()), materialize_grads=True)
+        yield dict(zip(trained, slope, strict=True))
 
 
-@once()
 def asking_of_auxiliary(auxiliary: Auxiliary) -> Auxiliary:
-    """Return an adversary that asks about its own auxiliary records, which nobody trained on."""
+    """Let the adversary ask about its own auxiliary records, which nobody trained on."""
     inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
-    rows = torch.randperm(len(labels), generator=generator(0, "known"))[:KNOWN]
+    rows = torch.randperm(len(labels), generator=generator(0, "known"))[:ASKED]
     return replace(auxiliary, candidates=Candidates(inputs[rows], labels[rows]))
 
 
@@ -148,24 +143,24 @@ def _losses(
     auxiliary: Auxiliary, model: nn.Module, values: Params, smoothing: float
 ) -> Iterator[Tensor]:
     """Yield the losses of candidates, with some of the model's parameters replaced by `values`."""
-    inputs, labels = _asked(auxiliary)
+    inputs, labels = _records(auxiliary)
     for x, y in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
         logits = functional_call(model, dict(values), (x,))
         yield functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
 
 
-@once()
-def _loaded(auxiliary: Auxiliary, sent: Params) -> nn.Module:
-    """Return a copy of the model with the weights sent, in evaluation mode."""
-    model = copy.deepcopy(auxiliary.model).eval()
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            value.copy_(sent[name])
-    return model
+def _sent_model(work: Workspace) -> nn.Module:
+    return _evaluated(work.auxiliary, work.sent)
 
 
-def _asked(auxiliary: Auxiliary) -> tuple[Tensor, Tensor]:
+def _evaluated(auxiliary: Auxiliary, state: Params) -> nn.Module:
+    """Return a copy of the model in `state`, in evaluation mode."""
+    return loaded(copy.deepcopy(auxiliary.model).eval(), state)
+
+
+def _records(auxiliary: Auxiliary) -> tuple[Tensor, Tensor]:
     """Return inputs, in the model's precision, and labels of the candidates."""
-    asked = auxiliary.candidates
-    assert asked is not None
-    return asked.inputs.to(next(auxiliary.model.parameters()).dtype), asked.labels
+    candidates = auxiliary.candidates
+    assert candidates is not None
+    dtype = next(auxiliary.model.parameters()).dtype
+    return candidates.inputs.to(dtype), candidates.labels

@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.memo import once
 from fedsim.core.types import Auxiliary
 
 
-@once(size=2)
 def imputed(auxiliary: Auxiliary) -> Float[Tensor, " m"]:
     """Return log-odds of the attribute of every candidate, by logistic regression.
 
-    Learned from auxiliary records: all inputs but the attribute's own, and the label.
+    Learned from auxiliary records: all inputs but the attribute's own, and the label. Worked out
+    once for all rounds (`Workspace.lasting`).
 
     Args:
         auxiliary: With inputs, labels, marks of `attribute`, encoding and candidates.
@@ -26,19 +25,18 @@ def imputed(auxiliary: Auxiliary) -> Float[Tensor, " m"]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    asked, marks = auxiliary.candidates, auxiliary.marks
-    assert asked is not None
+    candidates, marks = auxiliary.candidates, auxiliary.marks
+    assert candidates is not None
     assert marks is not None
     assert auxiliary.inputs is not None
-    known = [_features(auxiliary, inputs, labels) for inputs, labels in (
-        (auxiliary.inputs, auxiliary.labels), (asked.inputs, asked.labels),
-    )]  # fmt: skip
+    records = _features(auxiliary, auxiliary.inputs, auxiliary.labels)
+    questions = _features(auxiliary, candidates.inputs, candidates.labels)
     secret = marks["attribute"].numpy()
     if len(set(secret.tolist())) < 2:
-        return torch.zeros(len(asked.labels), dtype=torch.float64)
-    scaler = StandardScaler().fit(known[0])
-    model = LogisticRegression(max_iter=500, C=0.1).fit(scaler.transform(known[0]), secret)
-    odds = model.decision_function(scaler.transform(known[1]))
+        return torch.zeros(len(candidates.labels), dtype=torch.float64)
+    scaler = StandardScaler().fit(records)
+    model = LogisticRegression(max_iter=500, C=0.1).fit(scaler.transform(records), secret)
+    odds = model.decision_function(scaler.transform(questions))
     return torch.from_numpy(odds).double().clamp(-math.log(1e4), math.log(1e4))
 
 

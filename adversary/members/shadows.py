@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from adversary.memo import once
 from adversary.rehearsal import defended, rehearse_with
+from adversary.workspace import Workspace, undefended, working_copy
 from fedsim.core.rng import generator as derived
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Observation, Params, Update
+from fedsim.core.types import Auxiliary, Candidates, Observation, Update
 
 SHADOWS = {"gradient": 48, "weights": 16}  # clients of one round and size
 POOL = 400  # auxiliary examples that are drawn from, and asked about
@@ -58,42 +58,49 @@ def shadow_size(observation: Observation) -> int:
     Raises:
         ValueError: The client told no number of examples.
     """
-    told = observation.update.num_examples
-    if told is None:
+    count = observation.update.num_examples
+    if count is None:
         raise ValueError("num_examples: must be told by the client, got none")
-    return max(1, round(2 ** (round(2 * math.log2(max(1, told))) / 2)))
+    return max(1, round(2 ** (round(2 * math.log2(max(1, count))) / 2)))
 
 
-@once(size=1)  # whole updates; who needs less of them remembers that itself
-def shadows(auxiliary: Auxiliary, sent: Params, *, local: LocalTraining, size: int) -> Shadows:
-    """Rehearse clients on a part of the auxiliary data."""
-    inputs, labels = auxiliary.inputs, auxiliary.labels
+def shadows(work: Workspace, size: int) -> Shadows:
+    """Return shadow clients, rehearsed on a part of the auxiliary data.
+
+    They are whole updates, so that those of one size and model are kept; who needs less of them
+    keeps that as a part of the workspace.
+    """
+    return work.derived(undefended).part(_rehearsed, size, keep=1)
+
+
+def _rehearsed(work: Workspace, size: int) -> Shadows:
+    inputs, labels = work.auxiliary.inputs, work.auxiliary.labels
     assert inputs is not None
     assert labels is not None
     order = torch.randperm(len(labels), generator=derived(0, "pool"))
     pool = order[: max(POOL, 2 * size)]
-    asked = Candidates(inputs[pool[:POOL]], labels[pool[:POOL]])
-    like = Observation(sent, Update(1, "shadow", {}, size), local)
-    clients = []
-    for place in range(SHADOWS[local.upload]):
+    candidates = Candidates(inputs[pool[:POOL]], labels[pool[:POOL]])
+    like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
+    model, clients = work.lasting(working_copy), []
+    for place in range(SHADOWS[work.local.upload]):
         name = ("shadow member", place)
         drawn = _draw(labels[pool], min(size, len(pool) // 2), derived(0, *name))
-        mine = inputs[pool[drawn]], labels[pool[drawn]]
-        members = torch.isin(torch.arange(len(asked.labels)), drawn)
-        seen = rehearse_with(like, auxiliary, *mine, derived(0, *name, "train"))
-        clients.append(Shadow(*mine, members, seen, name))
-    return Shadows(replace(auxiliary, candidates=asked, defense=None), clients)
+        examples = inputs[pool[drawn]], labels[pool[drawn]]
+        members = torch.isin(torch.arange(len(candidates.labels)), drawn)
+        upload = rehearse_with(like, model, *examples, derived(0, *name, "train"))
+        clients.append(Shadow(*examples, members, upload, name))
+    return Shadows(replace(work.auxiliary, candidates=candidates), clients)
 
 
-def shown(shadow: Shadow, auxiliary: Auxiliary) -> Observation:
+def shown(shadow: Shadow, work: Workspace) -> Observation:
     """Return what a shadow client uploads: defended, where the adversary knows the defense."""
-    seen, mine = shadow.observation, (shadow.inputs, shadow.labels)
-    if auxiliary.defense is None:
-        return seen
-    if auxiliary.defense.gradient is not None:  # inside training: the same examples, trained so
-        stream = derived(0, *shadow.name, "train")
-        seen = rehearse_with(seen, auxiliary, *mine, stream, hooked=True)
-    return defended(seen, auxiliary, derived(0, *shadow.name, "defense"))
+    upload, defense = shadow.observation, work.auxiliary.defense
+    if defense is None:
+        return upload
+    if defense.gradient is not None:  # inside training: the same examples, trained so
+        model, stream = work.lasting(working_copy), derived(0, *shadow.name, "train")
+        upload = rehearse_with(upload, model, shadow.inputs, shadow.labels, stream, defense=defense)
+    return defended(upload, work.auxiliary, derived(0, *shadow.name, "defense"))
 
 
 def _draw(labels: Tensor, count: int, generator: Generator) -> Tensor:

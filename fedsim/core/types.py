@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from fedsim.core.memory import Memory
+
 Params = Mapping[str, Tensor]
 """Name → tensor in `state_dict` order; may read its tensors from a file when asked for them."""
 
@@ -58,7 +60,7 @@ class Update:
     num_clients: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """All that a curious server knows of one client in one round."""
 
@@ -75,10 +77,12 @@ class View:
         observations: Its own.
         cohorts: For each of them, those of every client of that round, this one's included; one
             object for all views of a round. Empty where other clients are not seen.
+        memory: What attacks compute once; views that share it share that.
     """
 
     observations: Sequence[Observation]
     cohorts: Sequence[Sequence[Observation]] = ()
+    memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
     @cached_property
     def latest(self) -> Observation:
@@ -92,7 +96,7 @@ class View:
 
     def until(self, place: int) -> "View":
         """Return the view as it was when its observation at `place` was the latest, by itself."""
-        return View([self.observations[place]], self.cohorts[place : place + 1])
+        return View([self.observations[place]], self.cohorts[place : place + 1], self.memory)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Candidates:
     labels: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Auxiliary:
     """What the adversary knew before round 1.
 

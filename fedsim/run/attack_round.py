@@ -1,6 +1,6 @@
 """The attacks of one recorded round: views and truth in; ledger rows, remarks and guesses out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from adversary.grading.families import FAMILIES
 from clients import carried
 from fedsim import explain
 from fedsim.core.errors import BadRecording
+from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
 from fedsim.core.types import Leak, Measure, Truth, View
 from fedsim.run.notes import row_of
@@ -29,7 +30,8 @@ def attack_round(
     """Attack every client recorded in a round, and grade the guesses where there is truth.
 
     Only attacks that are due, on clients that they are for. A client that uploads a canary in
-    place of its update has no rows: there is no data in it to find.
+    place of its update has no rows: there is no data in it to find. What attacks compute once
+    for all clients of the round is forgotten at its end.
 
     Returns:
         Ledger rows, notes on answers, and the guesses by `title/client`.
@@ -37,15 +39,23 @@ def attack_round(
     Raises:
         BadRecording: The round's files are damaged or foreign.
     """
+    attacks = [attack for attack in plan.attacks if attack.is_due(round_)]
+    if not attacks:
+        return [], [], {}
+    with Memory(plan.memory) as memory:
+        shown = views(folder.path, round_, plan.local, memory)
+        return _attack_views(plan, folder, round_, shown, attacks)
+
+
+def _attack_views(
+    plan: Plan, folder: RunFolder, round_: int, shown: Iterable[View], attacks: Sequence[Attack]
+) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
     leaks: list[Leak] = []
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
-    attacks = [attack for attack in plan.attacks if attack.is_due(round_)]
-    if not attacks:
-        return leaks, measures, guesses
     truth_of = _truth_of(plan, folder, round_, attacks)
     to_pool: dict[str, list[tuple[leakage.Answer, Truth | None]]] = {}
-    for place, view in enumerate(views(folder.path, round_, plan.local)):
+    for place, view in enumerate(shown):
         if place == 0:
             measures += _about_round(plan, folder, view, attacks)
         client = view.latest.update.client

@@ -18,6 +18,7 @@ from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config, Federation, Game, Part
 from fedsim.core.errors import ConfigError
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
@@ -33,6 +34,7 @@ class Plan:
     Attributes:
         candidates: Rows of the training set that the adversary asks about, −1 for a test row.
         marks: Family of secrets → a mark per training row.
+        memory: What attacks compute once for the whole run.
     """
 
     config: Config
@@ -44,6 +46,7 @@ class Plan:
     attacks: Sequence[Attack]
     candidates: Tensor | None = None
     marks: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory, repr=False)
 
     @property
     def local(self) -> LocalTraining:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adversary.grading.families import grade_members
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
 from tests.adversary.label_cases import client
@@ -18,6 +19,7 @@ RECORDS = torch.randn(400, 4, generator=generator(0, "member cases")) * SCALES
 LABELS = torch.arange(400) % 3
 GRADIENT, WEIGHTS = LocalTraining(0.1, 16, upload="gradient"), LocalTraining(0.02, 8, epochs=2)
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
+MEMORY = Memory()  # one for all rounds: they begin with the same weights
 CANDIDATES = Candidates(RECORDS[:ASKED], LABELS[:ASKED])
 KNOWN = Auxiliary(MODEL, 3, RECORDS[ASKED:], LABELS[ASKED:], candidates=CANDIDATES)
 
@@ -32,10 +34,10 @@ def round_of(
     for place, mine in enumerate(order[: clients * size].split(size)):
         [found] = client(MODEL, RECORDS[mine], LABELS[mine], local, seed=seed).observations
         update = replace(found.update, client=str(place))
-        seen.append(replace(found, sent=SENT, update=update))  # one object: computed with once
+        seen.append(replace(found, sent=SENT, update=update))
         members = torch.isin(torch.arange(ASKED), mine)
         truths.append(Truth(LABELS[mine], mine, members, LABELS[:ASKED], users))
-    return [View([one], [seen]) for one in seen], truths
+    return [View([one], [seen], MEMORY) for one in seen], truths
 
 
 def aurocs(infer, *, local=GRADIENT, trials: int = 10, known: Auxiliary = KNOWN) -> Tensor:

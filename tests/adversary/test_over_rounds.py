@@ -12,9 +12,10 @@ from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.fedmia import fedmia
 from adversary.attacks.shadow_inference import shadow_inference
 from adversary.grading.families import FAMILIES, grade_members
-from adversary.over_rounds import averaged, distinct, over_rounds
+from adversary.over_rounds import Sums, averaged, distinct, over_rounds
 from adversary.secrets import SECRETS, prior, secret_of
 from fedsim import api
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, View
 from fedsim.run.prepare import prepare
@@ -51,13 +52,14 @@ def observed(own, round_, local, seed):
 def kept(family, secret, seed, rounds, local=WEIGHTS):
     """Return the view of a client that keeps its rows."""
     own = cases.rows(family, secret, seed)
-    return View([observed(own, k, local, seed) for k in range(rounds)])
+    return View([observed(own, k, local, seed) for k in range(rounds)], memory=cases.MEMORY)
 
 
 def changing(family, secrets, seed):
     """Return the view of a client with a new batch in every round, with these secrets."""
     batches = [cases.rows(family, s, seed * 100 + k) for k, s in enumerate(secrets)]
-    return View([observed(own, k, cases.GRADIENT, seed) for k, own in enumerate(batches)])
+    made = [observed(own, k, cases.GRADIENT, seed) for k, own in enumerate(batches)]
+    return View(made, memory=cases.MEMORY)
 
 
 def infer(view, family, known=cases.KNOWN):
@@ -75,7 +77,7 @@ def test_of_one_round_it_is_the_attack_on_one_round():
 def test_an_exact_copy_adds_nothing(family):
     view = kept(family, 1, 4, 2)
     again = replace(view.latest, update=replace(view.latest.update, round=3), sent=STATES[2])
-    twice = View([*view.observations, again, again])
+    twice = View([*view.observations, again, again], memory=view.memory)
     assert torch.equal(infer(twice, family), infer(view, family))
 
 
@@ -95,31 +97,51 @@ def test_rounds_of_noise_leave_nothing_in_the_mean():
         noise = [replace(o, update=replace(o.update, delta={
             n: 0.01 * torch.randn(v.shape, generator=generator(seed, o.update.round, n))
             for n, v in o.update.delta.items()})) for o in view.observations]  # fmt: skip
-        bits.append(float(infer(View(noise), "distribution")[seed % 2]) / math.log(2) + 1)
+        bits.append(
+            float(infer(View(noise, memory=view.memory), "distribution")[seed % 2]) / math.log(2)
+            + 1
+        )
     values = torch.tensor(bits)
     assert float(values.mean()) < 3.5 * float(values.std()) / 20**0.5
 
 
-def test_what_is_remembered_is_what_is_computed_anew(monkeypatch):
-    view = kept("user", 0, 5, 4)
-    step_by_step = [infer(View(view.observations[: k + 1]), "user") for k in range(4)][-1]
-    monkeypatch.setattr(module, "_remembered", type(module._remembered)())
+def until(view, place, run):
+    """The view as it was in an earlier round, which had a memory of its own."""
+    return View(view.observations[: place + 1], memory=Memory(run))
+
+
+def test_sums_that_were_kept_are_those_that_are_computed_anew():
+    view, run = kept("user", 0, 5, 4), Memory()
+    step_by_step = [infer(until(view, k, run), "user") for k in range(4)][-1]
     assert torch.equal(infer(view, "user"), step_by_step)
 
 
-def test_little_is_remembered_and_each_round_is_asked_once(monkeypatch):
-    asked = []
+def test_one_sum_is_kept_and_each_round_is_asked_about_once():
+    rounds = []
 
     def inner(view, auxiliary, stream):
-        asked.append(view.latest.update.round)
+        rounds.append(view.latest.update.round)
         return cosine_mia(view, auxiliary, stream)
 
-    monkeypatch.setattr(module, "_remembered", type(module._remembered)())
-    view = rounds_of_a_member(0, 4)
+    view, run = rounds_of_a_member(0, 4), Memory()
     for k in range(4):
-        averaged(View(view.observations[: k + 1]), member_cases.KNOWN, generator(0), inner=inner)
-    assert asked == [1, 2, 3, 4]
-    assert len(module._remembered) == 1
+        averaged(until(view, k, run), member_cases.KNOWN, generator(0), inner=inner)
+    assert rounds == [1, 2, 3, 4]
+    assert len(run.get(Sums, None, Sums).by_name) == 1
+    averaged(until(view, 3, Memory()), member_cases.KNOWN, generator(0), inner=inner)
+    assert rounds == [1, 2, 3, 4] * 2
+
+
+def test_the_sums_that_were_used_last_are_kept(monkeypatch):
+    monkeypatch.setattr(module, "SUMS", 2)
+    sums = Sums()
+    for k in range(3):
+        sums.replace(None, (k,), (torch.tensor(k),))
+    assert list(sums.by_name) == [(1,), (2,)]
+    sums.replace((1,), (3,), (torch.tensor(3),))
+    assert list(sums.by_name) == [(2,), (3,)]
+    assert sums.longest([(2,), (3,), (4,)]) == (2, (torch.tensor(3),))
+    assert sums.longest([(4,)]) == (0, ())
 
 
 def rounds_of_a_member(seed, rounds):
@@ -129,7 +151,7 @@ def rounds_of_a_member(seed, rounds):
         own, cohort = views[0].latest, [view.latest for view in views]
         made = [noisy(o, k) for o in cohort]
         seen.append((noisy(own, k), made))
-    return View([own for own, _ in seen], [cohort for _, cohort in seen])
+    return View([own for own, _ in seen], [cohort for _, cohort in seen], member_cases.MEMORY)
 
 
 def noisy(observation, round_):
@@ -203,10 +225,12 @@ def test_attributes_of_records_over_rounds():
         later = client(attribute_cases.MODEL, *own, local, seed=seed).latest
         attribute_cases.MODEL.load_state_dict(attribute_cases.SENT)
         later = replace(later, sent=moved, update=replace(later.update, round=2))
-        known, stream = attribute_cases.KNOWN, generator(0)
-        single.append(grade(attribute_inference(View(views), known, stream), truth)["accuracy"])
-        both = attribute_inference(View([*views, later]), known, stream, over_rounds=True)
-        summed.append(grade(both, truth)["accuracy"])
+        known, memory = attribute_cases.KNOWN, attribute_cases.MEMORY
+        first, both = View(views, memory=memory), View([*views, later], memory=memory)
+        alone = attribute_inference(first, known, generator(0))
+        single.append(grade(alone, truth)["accuracy"])
+        together = attribute_inference(both, known, generator(0), over_rounds=True)
+        summed.append(grade(together, truth)["accuracy"])
     assert sum(summed) >= sum(single)
 
 
@@ -254,7 +278,6 @@ def test_attacking_a_recording_again_gives_the_same_rows(tmp_path):
     run = api.run(config(rounds=2), tmp_path / "run")
     values = lambda: run.ledger().select(["attack", "client", "round", "metric", "value"])
     before = values()
-    module._remembered.clear()
     api.attack(run.path, run.config().attack)
     key = lambda row: tuple(map(str, row.values()))
     assert sorted(map(key, values().to_pylist())) == sorted(map(key, before.to_pylist()))

@@ -9,7 +9,7 @@ from clients.train import train
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.label_cases import client
-from tests.builders import bilinear
+from tests.builders import bilinear, work_at
 
 INPUTS = torch.rand(3, 4, generator=generator(0, "rehearsal"))
 ONE_EACH = torch.arange(3)
@@ -21,7 +21,7 @@ def rehearsed(local, counts=COUNTS, *, auxiliary=None, seed=0):
     model = bilinear(3)
     latest = client(model, INPUTS, ONE_EACH, local).latest
     auxiliary = auxiliary or Auxiliary(model, 3, INPUTS, ONE_EACH)
-    return latest, rehearse(latest, auxiliary, counts, generator(seed))
+    return latest, rehearse(latest, work_at(auxiliary, latest.sent), counts, generator(seed))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,8 @@ def test_it_leaves_the_model_and_the_global_stream_alone():
     elsewhere = replace(latest, sent={k: v + 1 for k, v in latest.sent.items()})
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    rehearse(elsewhere, Auxiliary(model, 3, INPUTS, ONE_EACH), COUNTS, generator(0))
+    work = work_at(Auxiliary(model, 3, INPUTS, ONE_EACH), elsewhere.sent)
+    rehearse(elsewhere, work, COUNTS, generator(0))
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

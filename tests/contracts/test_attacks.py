@@ -16,6 +16,7 @@ from adversary.grading.families import FAMILIES
 from adversary.over_rounds import SCORES
 from adversary.secrets import SECRETS, secret_of
 from fedsim.core.catalog import options_of
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Candidates, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
@@ -42,6 +43,7 @@ AUXILIARY = Auxiliary(
     rules=Rules(1, shares=(0.2, 0.8), users=2),
     encoding=ENCODING,
 )
+MEMORY = Memory()  # the same weights are sent in all trials
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 
 
@@ -76,7 +78,7 @@ def trial(seed, *, independent=False, size=1):
     truth = Truth(
         labels, rows, members, CANDIDATES.labels, users, secrets=told, attributes=MARKS[:100] == 1
     )
-    return View(view.observations, [[seen.latest for seen in (view, *cohort)]]), truth
+    return View(view.observations, [[seen.latest for seen in (view, *cohort)]], MEMORY), truth
 
 
 def gradient_of(rows, noise=None):

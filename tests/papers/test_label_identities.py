@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls
 from adversary.labels.head import Forward, HeadGradient, forward, read_head
+from adversary.workspace import workspace
 from fedsim import models
 from fedsim.config import Model
 from fedsim.core.rng import generator
@@ -26,6 +27,7 @@ from tests.builders import (
     observe,
     plain_gradient,
     prune,
+    work_at,
 )
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "silu": nn.SiLU}
@@ -56,7 +58,8 @@ def batch(activation: str, size: int, *, seed: int = 0, **local) -> Batch:
     labels = torch.randint(CLASSES, (size,), generator=stream)
     told = LocalTraining(0.1, size, upload="gradient", **local)
     latest, auxiliary = client(model, inputs, labels, told).latest, auxiliary_of(model, CLASSES)
-    return Batch(labels, read_head(latest, auxiliary), forward(auxiliary, latest.sent, inputs))
+    work = work_at(auxiliary, latest.sent)
+    return Batch(labels, read_head(latest, work), forward(work, latest.sent, inputs))
 
 
 @activations
@@ -104,7 +107,7 @@ def test_a_zero_head_gives_the_counts_exactly(activation, size):  # T4
     view = observe(plain_gradient(model.double(), inputs, labels), size, sent=model)
     counts = torch.bincount(labels, minlength=CLASSES)
     auxiliary = auxiliary_of(model, CLASSES)
-    found = size / CLASSES - read_head(view.latest, auxiliary).bias
+    found = size / CLASSES - read_head(view.latest, workspace(view, auxiliary)).bias
     torch.testing.assert_close(found, counts.double(), rtol=0, atol=5e-14 * max(size, 7))
     assert torch.equal(ATTACKS["llbg"].infer(view, auxiliary, generator(0)), counts)
 
@@ -133,7 +136,7 @@ def trained_and_gradient(lr: float, **local) -> tuple[Tensor, Tensor, int]:
     weights = LocalTraining(lr, **{"batch_size": 24, **local})
     gradient = LocalTraining(lr, 24, upload="gradient")
     several, once = (
-        read_head(client(model, inputs, labels, told).latest, auxiliary)
+        read_head(client(model, inputs, labels, told).latest, work_at(auxiliary, {}))
         for told in (weights, gradient)
     )
     return several.weight, once.weight, several.steps

@@ -8,6 +8,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 
 from adversary.labels.head import read_head
+from adversary.workspace import workspace
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.core.files import save_tensors
 from fedsim.core.rng import generator
@@ -269,7 +270,8 @@ def test_a_sum_of_gradients_reads_as_the_gradient_of_all_examples_whatever_the_b
     inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     whole = observe(plain_gradient(model, inputs, labels), len(labels), local=local, sent=model)
     auxiliary = auxiliary_of(model, 3)
-    ours, theirs = read_head(view.latest, auxiliary), read_head(whole.latest, auxiliary)
+    work = workspace(view, auxiliary)
+    ours, theirs = read_head(view.latest, work), read_head(whole.latest, work)
     assert ours.total == theirs.total == 30
     assert torch.allclose(ours.row_sums, theirs.row_sums, atol=1e-5)
     assert torch.allclose(ours.bias, theirs.bias.double(), atol=1e-5)

@@ -9,6 +9,7 @@ from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
 from adversary.attacks.rlu import rlu
 from adversary.grading import leakage
+from adversary.workspace import workspace
 from defenses import Defense, chain, clip, gaussian
 from fedsim.config import Part
 from fedsim.core.rng import generator
@@ -35,8 +36,7 @@ def times(factor):
 @pytest.mark.parametrize("factor", [0.25, -2.0])
 def test_what_a_linear_defense_does_is_undone(factor):
     view, auxiliary, _ = defended(times(factor))
-    latest = view.latest
-    found = corrections(auxiliary, latest.sent, local=LOCAL, size=40)
+    found = corrections(workspace(view, auxiliary), 40)
     parts = [torch.ones(4, 12), torch.ones(4)]
     assert all(torch.equal(a, b) for a, b in zip(found["none"](parts), parts, strict=True))
     if factor > 0:
@@ -65,9 +65,8 @@ def test_a_clipped_update_is_scaled_back(inner):
 )
 def test_nothing_is_corrected_where_nothing_was_done(local):
     view, auxiliary, _ = defended(chain(), local=local)
-    latest = view.latest
     size = 40 if local.upload == "gradient" else 45
-    assert chosen(auxiliary, latest.sent, llg, local=local, size=size) == "none"
+    assert chosen(workspace(view, auxiliary), size, llg) == "none"
     guess = infer(view, auxiliary, generator(0), inner=llg)
     assert torch.equal(guess, llg(view, auxiliary, generator(0)))
 
@@ -81,7 +80,7 @@ def test_the_gradient_hook_is_rehearsed_too():
         return [g / 2 for g in torch.autograd.grad(loss, list(parameters.values()))]
 
     view, auxiliary, _ = defended(Defense("half", gradient=halve))
-    found = corrections(auxiliary, view.latest.sent, local=LOCAL, size=40)
+    found = corrections(workspace(view, auxiliary), 40)
     assert set(seen) == {40}
     torch.testing.assert_close(found["scale"]([torch.ones(4, 12), torch.ones(4)])[1],
                                torch.full((4,), 2.0))  # fmt: skip

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from adversary.adaptive.corrections import learn, whiten
-from adversary.adaptive.members import chosen, infer, rehearsed
+from adversary.adaptive.members import infer, most_helpful, rehearsed
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.grading import leakage
 from adversary.grading.families import grade_members
+from adversary.workspace import workspace
 from defenses import Defense, chain, clip, gaussian
 from fedsim.config import Part
 from fedsim.core.rng import generator
@@ -77,15 +78,15 @@ def test_pure_noise_says_nothing():
 
 def test_a_useless_correction_is_not_chosen():
     view, _ = situation(chain(), seed=0)
-    rehearsal = rehearsed(knowing(chain()), view.latest.sent, local=GRADIENT, size=16)
+    rehearsal = rehearsed(workspace(view, knowing(chain())), 16)
     nothing = lambda parts: [torch.randn(p.shape, generator=generator(0)) for p in parts]
     worse = replace(rehearsal, corrections={"none": lambda parts: parts, "worse": nothing})
-    assert chosen(worse, view.latest.sent, cosine_mia) == "none"
+    assert most_helpful(worse, cosine_mia, view.memory) == "none"
 
 
 def test_rehearsed_members_are_who_was_trained_on():
     view, _ = situation(chain(), seed=0)
-    rehearsal = rehearsed(knowing(chain()), view.latest.sent, local=GRADIENT, size=16)
+    rehearsal = rehearsed(workspace(view, knowing(chain())), 16)
     asked = rehearsal.auxiliary.candidates
     assert len(rehearsal.clients) == len(rehearsal.members) == 24
     for seen, members in zip(rehearsal.clients[:4], rehearsal.members, strict=False):
@@ -96,9 +97,8 @@ def test_rehearsed_members_are_who_was_trained_on():
 
 
 def test_a_client_with_more_examples_than_the_adversary_is_rehearsed_with_half_of_them():
-    local = LocalTraining(0.1, 50)
-    view, _ = situation(chain(), seed=0)
-    rehearsal = rehearsed(knowing(chain()), view.latest.sent, local=local, size=1000)
+    view, _ = situation(chain(), seed=0, local=LocalTraining(0.1, 50))
+    rehearsal = rehearsed(workspace(view, knowing(chain())), 1000)
     assert {seen.update.num_examples for seen in rehearsal.clients} == {100}
     assert all(bool(m.any()) and not bool(m.all()) for m in rehearsal.members)
 

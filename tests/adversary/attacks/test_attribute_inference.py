@@ -10,6 +10,7 @@ from adversary.grading.families import FAMILIES
 from adversary.members.imputation import imputed
 from fedsim import api
 from fedsim.core.errors import ConfigError
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
 from fedsim.data import Attribute, Dataset
@@ -32,6 +33,7 @@ KNOWN = Auxiliary(
     MODEL, 3, INPUTS[200:], LABELS[200:], candidates=Candidates(INPUTS[:200], LABELS[:200]),
     marks={"attribute": SECRET[200:].long()}, encoding=ENCODING,
 )  # fmt: skip
+MEMORY = Memory()  # predictors are learned for all tests
 GRADIENT = LocalTraining(0.1, 6, upload="gradient")
 
 
@@ -40,7 +42,7 @@ def seen(seed, local=GRADIENT):
     latest = client(MODEL, INPUTS[rows], LABELS[rows], local, seed=seed).latest
     members = torch.isin(torch.arange(200), rows)
     truth = Truth(LABELS[rows], rows, members, LABELS[:200], attributes=SECRET[:200])
-    return View([replace(latest, sent=SENT)]), truth
+    return View([replace(latest, sent=SENT)], memory=MEMORY), truth
 
 
 @pytest.mark.parametrize("local", [GRADIENT, LocalTraining(0.1, 3, epochs=2)])
@@ -73,7 +75,7 @@ def test_noise_in_place_of_the_update_is_worth_what_imputation_is():
         noise = {n: torch.randn(v.shape, generator=generator(seed, n)) for n, v in SENT.items()}
         latest = replace(view.latest, update=replace(view.latest.update, delta=noise))
         grade = lambda guess: FAMILIES["attribute"].grade(guess, truth)["accuracy"]
-        right.append(grade(attribute_inference(View([latest]), KNOWN, generator(0))))
+        right.append(grade(attribute_inference(View([latest], memory=MEMORY), KNOWN, generator(0))))
         blind.append(grade(imputed(KNOWN)))
     assert sum(right) < sum(blind) + 15 * 3.5 * 0.5 / 90**0.5
 

@@ -6,6 +6,7 @@ from adversary.attacks.geng import zlg_plus
 from adversary.labels.counts import round_counts
 from adversary.labels.head import forward, read_head
 from adversary.labels.reading import end_state
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.label_cases import asr, hand, unbalanced
@@ -18,9 +19,10 @@ def test_worked_example_of_one_step():
 
 def one_step_at_a_time(view, auxiliary, steps):
     """The loop of the paper's code: the counts of Geng et al. at every step, averaged."""
-    latest, head = view.latest, read_head(view.latest, auxiliary)
+    latest, work = view.latest, workspace(view, auxiliary)
+    head = read_head(latest, work)
     start, end = (
-        forward(auxiliary, state, auxiliary.inputs) for state in (latest.sent, end_state(latest))
+        forward(work, state, auxiliary.inputs) for state in (latest.sent, end_state(latest))
     )
     counts = []
     for step in range(steps):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from adversary.attacks.eb_gls import Trace, certain, eb_gls, noise_variance, pose, solve, uploaded
 from adversary.labels.head import HeadGradient, read_head
 from adversary.labels.reading import end_forward
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary.label_cases import asr, client, hand, unbalanced, untrained
@@ -35,7 +36,8 @@ def posed(activation, seed, *, size=8, upload="gradient", **options):
     known = torch.randn(len(there), 5, generator=stream)
     auxiliary = Auxiliary(model, CLASSES, known, there)
     latest = client(model, inputs, labels, local).latest
-    return latest, auxiliary, labels, read_head(latest, auxiliary)
+    work = workspace(View([latest]), auxiliary)
+    return latest, work, labels, read_head(latest, work)
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
@@ -73,7 +75,8 @@ def without(auxiliary: Auxiliary, keep: Tensor) -> Auxiliary:
 def test_poor_auxiliary_data_do_not_mislead(known):
     rates = []
     for seed in range(10):
-        latest, auxiliary, labels, _ = posed(nn.ReLU, seed, size=60, scale=0.2)
+        latest, work, labels, _ = posed(nn.ReLU, seed, size=60, scale=0.2)
+        auxiliary = work.auxiliary
         few = torch.arange(len(auxiliary.labels)) < 5 * CLASSES
         keep = few if known == "five of each" else auxiliary.labels.ge(2)
         guess = eb_gls(View([latest]), without(auxiliary, keep), generator(0))
@@ -85,12 +88,12 @@ def test_bounds_hold_in_every_network():  # papers/label.md, T3
     used = 0
     for activation in ACTIVATIONS:
         for seed in range(20):
-            latest, auxiliary, labels, head = posed(activation, seed, size=1 + seed)
-            lower = certain(latest, auxiliary, head)
+            latest, work, labels, head = posed(activation, seed, size=1 + seed)
+            lower = certain(latest, work, head)
             counts = torch.bincount(labels, minlength=CLASSES)
             assert bool((lower <= counts).all())
             assert bool((lower >= head.bias.add(1e-3).neg().clamp(min=0)).all())
-            guess = eb_gls(View([latest]), auxiliary, generator(0))
+            guess = eb_gls(View([latest]), work.auxiliary, generator(0))
             assert bool((guess >= lower).all())
             used += int(lower.sum())
     assert used > 80  # one and more of every network
@@ -99,27 +102,27 @@ def test_bounds_hold_in_every_network():  # papers/label.md, T3
 def test_negative_entries_count_only_where_no_feature_is_negative():
     # Without a bias they are all there is.
     for seed in range(10):
-        latest, auxiliary, labels, head = posed(nn.ReLU, seed, bias=False)
-        lower = certain(latest, auxiliary, head)
+        latest, work, labels, head = posed(nn.ReLU, seed, bias=False)
+        lower = certain(latest, work, head)
         negative = head.weight.amin(1) < -1e-4 * head.weight.abs().max()
         assert torch.equal(lower, negative.double())
         assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())
-        latest, auxiliary, _, head = posed(nn.Tanh, seed, bias=False)
+        latest, work, _, head = posed(nn.Tanh, seed, bias=False)
         assert bool((head.weight.amin(1) < 0).all())  # it would name all classes
-        assert int(certain(latest, auxiliary, head).sum()) == 0
+        assert int(certain(latest, work, head).sum()) == 0
 
 
 def test_only_one_clean_gradient_proves_anything():
-    latest, auxiliary, _, head = posed(nn.ReLU, 0)
-    assert int(certain(latest, auxiliary, head).sum()) > 0
+    latest, work, _, head = posed(nn.ReLU, 0)
+    assert int(certain(latest, work, head).sum()) > 0
     several = replace(latest, update=replace(latest.update, num_clients=2))
     noisy = replace(head, observed=head.observed + 0.01 * torch.randn(CLASSES, 12))
     trained, _, _, _ = posed(nn.ReLU, 0, upload="weights")
     empty = HeadGradient(torch.zeros(CLASSES, 12), torch.zeros(CLASSES), 8.0, 8, 1)
     for observation, gradient in (
-        (several, head), (latest, noisy), (trained, read_head(trained, auxiliary)), (latest, empty),
+        (several, head), (latest, noisy), (trained, read_head(trained, work)), (latest, empty),
     ):  # fmt: skip
-        assert int(certain(observation, auxiliary, gradient).sum()) == 0
+        assert int(certain(observation, work, gradient).sum()) == 0
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -131,7 +134,8 @@ def test_bounds_of_smoothed_labels_hold(smoothing):
         local = LocalTraining(0.1, 9, upload="gradient", label_smoothing=smoothing)
         latest = client(model, torch.randn(9, 5, generator=stream), labels, local).latest
         known = Auxiliary(model, CLASSES, torch.rand(12, 5), torch.arange(12) % CLASSES)
-        lower = certain(latest, known, read_head(latest, known))
+        work = workspace(View([latest]), known)
+        lower = certain(latest, work, read_head(latest, work))
         assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())
         used += int(lower.sum())
     assert used > 10
@@ -157,16 +161,16 @@ def test_noise_is_estimated_from_what_should_add_up_to_nothing(bias):
 
 
 def test_pruned_entries_are_masked_on_both_sides():
-    latest, auxiliary, labels, head = posed(nn.ReLU, 1, size=40)
+    latest, work, labels, head = posed(nn.ReLU, 1, size=40)
     assert uploaded(head) is None
     pruned = prune(latest.update.delta, 0.6)
     cut = replace(latest, update=replace(latest.update, delta=pruned))
-    mask = uploaded(read_head(cut, auxiliary))
+    mask = uploaded(read_head(cut, work))
     assert torch.equal(mask[0], pruned["2.weight"] != 0)
     assert torch.equal(mask[1], pruned["2.bias"] != 0)
-    assert int(pose(cut, auxiliary).lower.sum()) == 0  # nothing is certain any more
+    assert int(pose(cut, work).lower.sum()) == 0  # nothing is certain any more
     counts = torch.bincount(labels, minlength=CLASSES)
-    assert asr(eb_gls(View([cut]), auxiliary, generator(0)), counts) > 0.8
+    assert asr(eb_gls(View([cut]), work.auxiliary, generator(0)), counts) > 0.8
 
 
 def test_a_feature_that_no_example_has_is_not_pruned():
@@ -193,13 +197,14 @@ def test_counts_are_multiples_of_the_epochs(epochs):
 def test_shares_are_followed_along_the_way():
     # The true counts explain the update better by the whole path than by its ends.
     view, auxiliary, counts = unbalanced(LocalTraining(0.1, 8, epochs=6))
-    problem = pose(view.latest, auxiliary)
-    end = end_forward(view.latest, auxiliary, auxiliary.inputs)
-    trace = Trace(view.latest, auxiliary, end, problem.basis)
+    work = workspace(view, auxiliary)
+    problem = pose(view.latest, work)
+    end = end_forward(view.latest, work, auxiliary.inputs)
+    trace = Trace(view.latest, work, end, problem.basis)
     true = counts.double() / 6
     error = lambda moments: float((problem.sketch - moments.means @ true).norm())
     start, end = problem.moments, trace.end_moments()
-    solved, _ = solve(view.latest, auxiliary)
+    solved, _ = solve(view.latest, work)
     assert error(trace.moments(true)) < 0.8 * min(error(start), error(end))
     assert error(solved.moments) < 0.8 * error(start.middle(end))  # where solving begins
     assert solved.uses == 6
@@ -216,7 +221,7 @@ def test_gibbs_draws_from_its_own_generator_alone():
 def test_a_head_without_a_bias_is_attacked_all_the_same():
     rates = []
     for seed in range(10):
-        latest, auxiliary, labels, _ = posed(nn.Tanh, seed, size=30, bias=False, scale=0.3)
-        guess = eb_gls(View([latest]), auxiliary, generator(0))
+        latest, work, labels, _ = posed(nn.Tanh, seed, size=30, bias=False, scale=0.3)
+        guess = eb_gls(View([latest]), work.auxiliary, generator(0))
         rates.append(asr(guess, torch.bincount(labels, minlength=CLASSES)))
     assert sum(rates) / 10 > 0.9

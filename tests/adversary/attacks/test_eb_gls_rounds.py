@@ -6,6 +6,7 @@ from adversary.attacks.eb_gls_rounds import agree, eb_gls_rounds, evidence, with
 from adversary.grading.families import grade_counts
 from adversary.labels.posterior import Evidence
 from adversary.over_rounds import same_data
+from adversary.workspace import workspace
 from clients.train import train
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Truth, Update, View
@@ -120,14 +121,16 @@ def test_only_updates_from_the_same_data_count():
     assert not same_data(Observation({}, first.update, LocalTraining(lr=0.1, batch_size=4)), first)
 
 
-def test_evidence_is_remembered_by_what_was_seen():
+def test_evidence_is_kept_by_what_was_observed():
     local = LocalTraining(lr=0.3, batch_size=4, epochs=2)
     view, _ = federation(1, 2, local)
-    first, second = (evidence(observation, AUXILIARY) for observation in view.observations)
-    assert evidence(view.observations[0], AUXILIARY) is first
+    work, earlier = workspace(view, AUXILIARY), view.observations[0]
+    first, second = (evidence(seen, work.at(seen)) for seen in view.observations)
+    same = Observation({**earlier.sent}, earlier.update, earlier.local)  # read from disk again
+    assert evidence(same, work.at(same)) is first
     assert second is not first
-    other = Auxiliary(MODEL, CLASSES, AUXILIARY.inputs, AUX_LABELS)
-    assert evidence(view.observations[0], other) is not first
+    other = work.knowing(Auxiliary(MODEL, CLASSES, AUXILIARY.inputs, AUX_LABELS))
+    assert evidence(earlier, other.at(earlier)) is not first
 
 
 def test_a_negative_number_of_rounds_is_refused():

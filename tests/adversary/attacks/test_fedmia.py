@@ -5,6 +5,7 @@ import torch
 
 from adversary.attacks.fedmia import fedmia
 from adversary.members.candidates import cosines
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import View
 from tests.adversary import member_cases as cases
@@ -21,7 +22,7 @@ def with_delta(observation, delta):
 @pytest.mark.parametrize("shrink", [0.0, 0.1, 2.0])
 def test_it_is_the_z_score_among_the_others(shrink):
     views, _ = cases.round_of(0)
-    there = torch.stack([cosines(view.latest, cases.KNOWN) for view in views])
+    there = torch.stack([cosines(view.latest, workspace(view, cases.KNOWN)) for view in views])
     for place, view in enumerate(views):
         others = torch.cat([there[:place], there[place + 1 :]])
         variance = (others - others.mean(dim=0)).square().sum(dim=0) / (len(others) - 1)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from adversary.attacks.ilrg import embedded, ilrg, solve_counts
 from adversary.labels.head import read_head
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
 from tests.adversary.label_cases import asr, hand, unbalanced, untrained
@@ -32,7 +33,7 @@ def test_the_rows_of_a_single_example_are_its_features():
     model = bilinear(4, features=6)
     inputs = torch.rand(1, 4)
     view = observe(plain_gradient(model, inputs, torch.tensor([2])), 1, sent=model)
-    head = read_head(view.latest, auxiliary_of(model, 4))
+    head = read_head(view.latest, workspace(view, auxiliary_of(model, 4)))
     sent = view.latest.sent
     p = embedded(head, sent["2.weight"], sent["2.bias"])
     with torch.no_grad():
@@ -47,7 +48,7 @@ def test_a_class_in_balance_has_no_embedding_to_speak_of(balanced):
     gradient["2.weight"] = torch.tensor([[-1.0, -1.0], [1.0, 0.5], [0.0, 0.5]])
     gradient["2.bias"] = torch.tensor([-1.0, 1.0 - balanced, balanced])
     view = observe(gradient, 4, sent=model)
-    head = read_head(view.latest, auxiliary_of(model, 3))
+    head = read_head(view.latest, workspace(view, auxiliary_of(model, 3)))
     sent = view.latest.sent
     p = embedded(head, 1000 * sent["2.weight"], sent["2.bias"])
     assert bool(torch.isfinite(p).all())

@@ -5,10 +5,11 @@ from torch import nn
 from adversary.attacks.llg import impact, impact_and_offset, llg, llg_plus, llg_star
 from adversary.grading.families import FAMILIES
 from adversary.labels.head import forward
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Truth
 from tests.adversary.label_cases import asr, hand, known, untrained
-from tests.builders import auxiliary_of, bilinear, observe, plain_gradient
+from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, work_at
 
 
 def head_of(features, labels, num_classes):
@@ -34,7 +35,7 @@ def test_worked_example():
 def test_worked_example_with_a_measured_impact():
     # T5, vector A: m = −4/9 and s = 2/3 a batch of four, from an auxiliary input of ones.
     view, auxiliary = hand("A")
-    there = forward(auxiliary, view.latest.sent, torch.ones(3, 2))
+    there = forward(workspace(view, auxiliary), view.latest.sent, torch.ones(3, 2))
     m, s = impact_and_offset(there, torch.arange(3))
     assert m / 4 * (1 + 1 / 3) == pytest.approx(-4 / 9)
     torch.testing.assert_close(s, torch.full((3,), 2 / 3).double())
@@ -59,7 +60,7 @@ def test_impact_and_offset_are_those_of_single_class_batches(classes):
     there = torch.isin(labels, torch.tensor(classes))  # of one class nothing may be known
     inputs, labels = inputs[there], labels[there]
     auxiliary = Auxiliary(model, 4, inputs, labels)
-    m, s = impact_and_offset(forward(auxiliary, model.state_dict(), inputs), labels)
+    m, s = impact_and_offset(forward(work_at(auxiliary, {}), model.state_dict(), inputs), labels)
     expected_m, expected_s = one_batch_at_a_time(model, inputs, labels, classes)
     assert m == pytest.approx(expected_m, rel=1e-5)
     assert s.tolist() == pytest.approx([float(value) for value in expected_s], rel=1e-4)

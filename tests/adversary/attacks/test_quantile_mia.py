@@ -4,6 +4,7 @@ import torch
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.quantile_mia import quantile, quantile_mia
 from adversary.members.candidates import asking_of_auxiliary, cosines
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from tests.adversary import member_cases as cases
 
@@ -59,7 +60,7 @@ def test_auxiliary_records_are_above_their_own_thresholds_as_often_as_asked():
     assert asking_of_auxiliary(others).candidates.labels.shape == others.candidates.labels.shape
     found = quantile_mia(view, others, generator(0), fpr=0.1)
     assert float((found > 1e-9).double().mean()) <= 0.1
-    assert found.shape == cosines(view.latest, others).shape
+    assert found.shape == cosines(view.latest, workspace(view, others)).shape
 
 
 @pytest.mark.parametrize("fpr", [0.0, 1.0, -0.1])

@@ -15,6 +15,7 @@ from defenses import gaussian
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from fedsim.data import Dataset
@@ -31,6 +32,7 @@ LABELS = torch.randint(3, (900,), generator=STREAM)
 RULES = Rules(1, shares=(0.2, 0.8), count=1, users=2)
 KNOWN = Auxiliary(MODEL, 3, INPUTS[300:], LABELS[300:], rules=RULES,
                   marks=dict.fromkeys(SECRETS, MARKS[300:].long()))  # fmt: skip
+MEMORY = Memory()  # predictors are learned for all tests
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 GRADIENT = LocalTraining(0.1, 20, upload="gradient")
 
@@ -49,7 +51,7 @@ def rows(family, secret, seed, size=20):
 def seen(own, seed, local=GRADIENT):
     """Return a view of a client; all are sent the same weights."""
     latest = client(MODEL, INPUTS[own], LABELS[own], local, seed=seed).latest
-    return View([replace(latest, sent=SENT)])
+    return View([replace(latest, sent=SENT)], memory=MEMORY)
 
 
 def guess(family, secret, seed, known=KNOWN, local=GRADIENT):
@@ -76,7 +78,8 @@ def test_noise_in_place_of_the_update_leaves_the_prior():
     for seed in range(30):
         noise = {n: torch.randn(v.shape, generator=generator(seed, n))
                  for n, v in MODEL.state_dict().items()}  # fmt: skip
-        view = View([replace(observe(noise, 20, local=GRADIENT).latest, sent=SENT)])
+        latest = replace(observe(noise, 20, local=GRADIENT).latest, sent=SENT)
+        view = View([latest], memory=MEMORY)
         found = shadow_inference(view, KNOWN, generator(0), family="distribution")
         truth = Truth(torch.zeros(20), torch.arange(20), secrets={"distribution": seed % 2})
         values.append(FAMILIES["distribution"].grade(found, truth)["accuracy"])
@@ -92,7 +95,8 @@ def test_knowing_the_noise_is_better_than_not():
             own = rows("distribution", seed % 2, seed)
             latest = seen(own, seed).latest
             noisy = gaussian(std=0.02).apply(latest.update.delta, {}, generator(seed))[0]
-            view = View([replace(latest, update=replace(latest.update, delta=noisy))])
+            latest = replace(latest, update=replace(latest.update, delta=noisy))
+            view = View([latest], memory=MEMORY)
             found = shadow_inference(view, known, generator(0), family="distribution")
             right += float(found[seed % 2])
         told[name] = right / 24

@@ -9,6 +9,7 @@ from adversary.grading.families import grade_members
 from adversary.members import shadows as module
 from adversary.members.candidates import cosines
 from adversary.members.shadows import SHADOWS, shadow_size, shadows
+from adversary.workspace import workspace
 from defenses import Defense, gaussian
 from fedsim.config import Part
 from fedsim.core.rng import generator
@@ -28,9 +29,11 @@ def view_of(local=cases.GRADIENT):
 @pytest.mark.parametrize("local", [cases.GRADIENT, cases.WEIGHTS])
 def test_it_is_the_ratio_of_two_gaussian_densities(local):
     view = view_of(local)
-    there = shadows(cases.KNOWN, view.latest.sent, local=local, size=shadow_size(view.latest))
-    out = torch.stack([cosines(s.observation, cases.KNOWN) for s in there.clients])
-    pool = torch.stack([cosines(s.observation, there.auxiliary) for s in there.clients])
+    work = workspace(view, cases.KNOWN)
+    there = shadows(work, shadow_size(view.latest))
+    asking = work.knowing(there.auxiliary)
+    out = torch.stack([cosines(s.observation, work) for s in there.clients])
+    pool = torch.stack([cosines(s.observation, asking) for s in there.clients])
     members = torch.stack([s.members for s in there.clients])
     labels = there.auxiliary.candidates.labels
     means, variances = (
@@ -48,7 +51,7 @@ def test_it_is_the_ratio_of_two_gaussian_densities(local):
     inside = torch.distributions.Normal(
         out.mean(dim=0) + deviation * sum(gains) / len(gains), deviation
     )
-    s = cosines(view.latest, cases.KNOWN)
+    s = cosines(view.latest, work)
     expected = inside.log_prob(s) - outside.log_prob(s)
     torch.testing.assert_close(scores(view), expected, rtol=1e-4, atol=1e-5)
 

@@ -6,6 +6,7 @@ import torch
 from adversary.attacks.user_ratio import gains, user_ratio
 from adversary.games.game import Rules
 from adversary.secrets import prior
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary.attacks import test_shadow_inference as cases
@@ -54,9 +55,10 @@ def test_it_names_the_user_of_most_clients(local):
 
 @pytest.mark.parametrize("local", [cases.GRADIENT, WEIGHTS])
 def test_gains_are_how_much_likelier_each_users_records_become(local):
-    seen, small = round_of(0, local)[1].latest, 1e-4
+    view, small = round_of(0, local)[1], 1e-4
+    seen = view.latest
     step = -small if local.upload == "gradient" else 1.0
-    for user, gain in enumerate(gains(seen, KNOWN)):
+    for user, gain in enumerate(gains(seen, workspace(view, KNOWN))):
         rows = torch.nonzero(WHOSE[HALF:] == user)[:, 0] + HALF
         loss = []
         for move in (0.0, step):
@@ -69,7 +71,7 @@ def test_gains_are_how_much_likelier_each_users_records_become(local):
 
 def test_alone_in_its_round_a_client_is_judged_without_others():
     view = round_of(0, WEIGHTS)[2]
-    z = gains(view.latest, KNOWN)
+    z = gains(view.latest, workspace(view, KNOWN))
     z = (z - z.mean()) / z.std()
     expected = (z + prior("user", view, KNOWN)).log_softmax(dim=0)
     torch.testing.assert_close(infer(View(view.observations)), expected)

@@ -12,6 +12,7 @@ from adversary.grading import leakage
 from adversary.grading.families import grade_members
 from adversary.members.candidates import asking_of_auxiliary
 from adversary.members.shadows import shadow_size, shadows
+from adversary.workspace import workspace
 from defenses import clip, gaussian
 from fedsim.config import Part
 from fedsim.core.rng import generator
@@ -55,7 +56,7 @@ def test_the_full_covariance_is_inverted(local):
 def test_the_diagonal_is_that_of_rehearsed_clients(local):
     view = client(cases.MODEL, cases.RECORDS[:16], cases.LABELS[:16], local)
     latest = view.latest
-    there = shadows(cases.KNOWN, latest.sent, local=local, size=shadow_size(latest))
+    there = shadows(workspace(view, cases.KNOWN), shadow_size(latest))
     seen = torch.stack([cases.flat(shadow.observation.update) for shadow in there.clients])
     mean, variance = seen.mean(dim=0), seen.var(dim=0, correction=0)
     sizes = [value.numel() for value in cases.MODEL.parameters()]
@@ -105,10 +106,9 @@ def test_what_a_known_example_explains_is_taken_out():
 def test_no_more_gradients_are_held_than_there_is_room_for(monkeypatch):
     entries = sum(value.numel() for value in cases.MODEL.parameters())
     monkeypatch.setattr(module, "ENTRIES", 7 * entries + 1)
-    known = replace(cases.KNOWN)  # nothing is remembered of this one
     view = client(cases.MODEL, cases.RECORDS[:16], cases.LABELS[:16], cases.GRADIENT)
-    assert module._span(known, view.latest.sent, smoothing=0.0).rows.shape == (7, entries)
-    assert bool(torch.isfinite(scores(view, known, covariance="full")).all())
+    assert module._span(workspace(view, cases.KNOWN)).rows.shape == (7, entries)
+    assert bool(torch.isfinite(scores(view, covariance="full")).all())
 
 
 def test_an_update_of_zeros_says_nothing():

@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from adversary.labels.head import find_head, forward, noise_forward, read_head
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update
 from tests.adversary.label_cases import client
-from tests.builders import plain_gradient
+from tests.builders import plain_gradient, work_at
 
 CLASSES = 3
 
@@ -144,12 +145,12 @@ def inputs_of(model: nn.Module, count: int = 5) -> torch.Tensor:
 def test_the_head_is_what_gives_the_logits(case):
     model, weight, bias = FOUND[case]
     auxiliary = Auxiliary(model, CLASSES, input_shape=(4,))
-    head = find_head(auxiliary)
+    head = find_head(work_at(auxiliary, {}))
     assert (head.weight, head.bias) == (weight, bias)
     # Its gradient is read, and its inputs and outputs are those of the model.
     view = client(model, inputs_of(model), torch.tensor([0, 0, 1, 2, 1]), gradient_of(5))
-    there = forward(auxiliary, view.latest.sent, inputs_of(model))
-    read = read_head(view.latest, auxiliary)
+    there = forward(workspace(view, auxiliary), view.latest.sent, inputs_of(model))
+    read = read_head(view.latest, workspace(view, auxiliary))
     labels = torch.eye(CLASSES)[[0, 0, 1, 2, 1]].double()
     if case != "dropout":  # whose masks differ
         expected = (there.probabilities - labels).T @ there.features.double()
@@ -165,7 +166,7 @@ def gradient_of(size: int) -> LocalTraining:
 def test_a_model_without_a_readable_head_is_one_sentence(case):
     model, shape, sentence = REFUSED[case]
     with pytest.raises(ValueError) as refused:  # noqa: PT011
-        find_head(Auxiliary(model, CLASSES, input_shape=shape))
+        find_head(work_at(Auxiliary(model, CLASSES, input_shape=shape), {}))
     assert str(refused.value) == sentence
 
 
@@ -191,7 +192,7 @@ def test_nothing_but_the_head_is_read_and_each_tensor_once():
     update = Counting(plain_gradient(model, inputs_of(model), torch.tensor([0, 0, 1, 2, 1])))
     sent = Counting(dict(model.state_dict()))
     observation = Observation(sent, Update(1, "0", update, 5), gradient_of(5))
-    read_head(observation, Auxiliary(model, CLASSES, input_shape=(4,)))
+    read_head(observation, work_at(Auxiliary(model, CLASSES, input_shape=(4,)), {}))
     assert update.read == ["z.weight", "z.bias"]
     assert sent.read == []
 
@@ -204,7 +205,8 @@ def test_a_cohort_of_equal_clients_is_read_as_often_as_there_are(form):
     one = client(model, inputs_of(model), labels, local).latest
     delta = {name: 4 * value for name, value in one.update.delta.items()}
     four = Observation(one.sent, Update(1, "cohort", delta, 20, num_clients=4), local)
-    alone, together = (read_head(observation, auxiliary) for observation in (one, four))
+    work = work_at(auxiliary, one.sent)
+    alone, together = (read_head(observation, work) for observation in (one, four))
     assert (together.total, together.steps) == (4 * alone.total, 4 * alone.steps)
     torch.testing.assert_close(together.weight, 4 * alone.weight)
     torch.testing.assert_close(together.bias, 4 * alone.bias)  # type: ignore[operator]
@@ -217,12 +219,12 @@ def test_the_forward_pass_is_in_training_mode_repeatable_and_leaves_no_trace():
     before = copy.deepcopy(model.state_dict())
     sent = {name: value + 1 for name, value in before.items()}
     kept = copy.deepcopy(sent)
-    auxiliary = Auxiliary(model, CLASSES, input_shape=(4,))
+    work = work_at(Auxiliary(model, CLASSES, input_shape=(4,)), sent)
     coins = torch.get_rng_state()
-    first, second = (forward(auxiliary, sent, inputs_of(model)) for _ in range(2))
+    first, second = (forward(work, sent, inputs_of(model)) for _ in range(2))
     assert torch.equal(first.logits, second.logits)
     assert bool((first.features == 0).any())  # dropped
-    noise = noise_forward(auxiliary, sent)
+    noise = noise_forward(work)
     assert noise.logits.shape == (500, CLASSES)
     assert torch.equal(torch.get_rng_state(), coins)
     for state, was in ((model.state_dict(), before), (sent, kept)):
@@ -233,9 +235,9 @@ def test_the_forward_pass_is_in_training_mode_repeatable_and_leaves_no_trace():
 
 def test_batches_change_nothing_where_examples_stand_alone():
     model = sequence(*body(), z=nn.Linear(6, CLASSES), p=nn.LogSoftmax(dim=1))
-    auxiliary = Auxiliary(model, CLASSES, input_shape=(4,))
+    work = work_at(Auxiliary(model, CLASSES, input_shape=(4,)), {})
     inputs = inputs_of(model, 11)
-    parts, whole = (forward(auxiliary, model.state_dict(), inputs, size) for size in (4, 100))
+    parts, whole = (forward(work, model.state_dict(), inputs, size) for size in (4, 100))
     torch.testing.assert_close(parts.logits, whole.logits)
     with torch.no_grad():
         torch.testing.assert_close(whole.probabilities.log().float(), model(inputs))

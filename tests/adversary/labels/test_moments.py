@@ -10,7 +10,8 @@ from adversary.labels import moments
 from adversary.labels.head import Forward, HeadGradient, forward
 from adversary.labels.moments import Moments, Sketch, fit, measure, start_moments
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary
+from fedsim.core.types import Auxiliary, LocalTraining
+from tests.builders import work_at
 
 CLASSES, FEATURES, KNOWN = 4, 6, 80
 STREAM = generator(0, "moments")
@@ -60,7 +61,7 @@ def head_of(gradient: Tensor, *, bias: bool, mask=None) -> HeadGradient:
 
 def fitted(bias, smoothing, mask=None) -> tuple[Auxiliary, Sketch, Moments, Forward]:
     auxiliary = Auxiliary(model_of(bias=bias), CLASSES, INPUTS, LABELS)
-    there = forward(auxiliary, auxiliary.model.state_dict(), INPUTS)
+    there = forward(work_at(auxiliary, {}), auxiliary.model.state_dict(), INPUTS)
     return auxiliary, *fit(auxiliary, there, smoothing, bias=bias, mask=mask), there
 
 
@@ -73,7 +74,7 @@ def test_the_sketch_of_a_sum_is_the_sum_of_the_sketched_shares(bias, smoothing, 
     mask = mask_of(bias=bias, masked=masked)
     auxiliary, sketch, _, _ = fitted(bias, smoothing, mask)
     rows = gradients(auxiliary.model, THEIRS, THEIR_LABELS, smoothing)
-    there = forward(auxiliary, auxiliary.model.state_dict(), THEIRS)
+    there = forward(work_at(auxiliary, {}), auxiliary.model.state_dict(), THEIRS)
     shares = sketch.of_examples(there, THEIR_LABELS, smoothing)
     for share, row in zip(shares, rows, strict=True):
         torch.testing.assert_close(share, sketch.of_gradient(head_of(row, bias=bias, mask=mask)))
@@ -143,10 +144,12 @@ def test_the_middle_of_two_models():
     assert torch.equal(middle.counts, first.counts)
 
 
-def test_a_global_model_is_measured_once():
-    auxiliary = Auxiliary(model_of(bias=True), CLASSES, INPUTS, LABELS)
-    sent = {name: value.clone() for name, value in auxiliary.model.state_dict().items()}
-    first = start_moments(auxiliary, sent, smoothing=0.0, bias=True)
-    assert start_moments(auxiliary, sent, smoothing=0.0, bias=True) is first
-    assert start_moments(auxiliary, dict(sent), smoothing=0.0, bias=True) is not first
-    assert start_moments(auxiliary, sent, smoothing=0.1, bias=True) is not first
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_global_model_is_measured_as_the_protocol_says(bias):
+    for smoothing in (0.0, 0.1):
+        auxiliary, sketch, measured, _ = fitted(bias, smoothing)
+        local = LocalTraining(0.1, 1, label_smoothing=smoothing)
+        work = work_at(auxiliary, auxiliary.model.state_dict(), local)
+        again, moments_ = start_moments(work)
+        assert torch.equal(again.scale, sketch.scale)
+        assert torch.equal(moments_.covariances, measured.covariances)

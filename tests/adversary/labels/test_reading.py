@@ -8,6 +8,7 @@ from adversary.attacks.geng import zlg, zlg_plus
 from adversary.attacks.ilrg import ilrg
 from adversary.attacks.rlu import rlu
 from adversary.labels.reading import end_forward, end_state, read_bias, steps_per_client
+from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, Observation, Update
 from tests.adversary.label_cases import untrained
@@ -29,7 +30,7 @@ def test_a_single_step_has_no_end_state(upload):
     view, auxiliary = untrained([1, 2], upload=upload)
     assert steps_per_client(view.latest) == 1
     assert end_state(view.latest) is None
-    assert end_forward(view.latest, auxiliary, auxiliary.inputs) is None
+    assert end_forward(view.latest, workspace(view, auxiliary), auxiliary.inputs) is None
 
 
 def test_what_the_uploaded_model_computes():
@@ -38,7 +39,7 @@ def test_what_the_uploaded_model_computes():
     model.load_state_dict(end_state(view.latest))
     with torch.no_grad():
         expected = model(auxiliary.inputs)
-    there = end_forward(view.latest, auxiliary, auxiliary.inputs)
+    there = end_forward(view.latest, workspace(view, auxiliary), auxiliary.inputs)
     torch.testing.assert_close(there.logits, expected)
 
 
@@ -62,6 +63,6 @@ def test_steps_are_those_of_one_client(clients, steps):
 def test_smoothing_is_taken_out_of_the_bias(smoothing):
     counts = torch.tensor([4.0, 0.0, 5.0]).double()
     view, auxiliary = untrained([4, 0, 5], label_smoothing=smoothing)
-    head, sums, hit = read_bias(view.latest, auxiliary, "an attack")
+    head, sums, hit = read_bias(view.latest, workspace(view, auxiliary), "an attack")
     assert (head.total, hit) == (9, 1 - smoothing)
     torch.testing.assert_close(sums, 9 / 3 - hit * counts, rtol=0, atol=1e-5)

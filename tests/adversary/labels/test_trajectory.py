@@ -4,43 +4,41 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.labels.trajectory import Known, known_at, path, simulate
+from adversary.labels.trajectory import Start, path, simulate, start_of
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
-from tests.builders import bilinear
+from tests.builders import bilinear, work_at
 
 LOGITS = torch.randn(9, 3, generator=generator(0, "trajectory")).double()
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
-KNOWN = Known(LOGITS, LABELS, 5.0)
+START = Start(LOGITS, LABELS, 5.0)
 SHARE = torch.tensor([0.5, 0.5, 0.0]).double()
 
 
 @pytest.mark.parametrize("moved", [0.0, 1.0])
 def test_confidence_is_the_mean_probability_of_each_class(moved):
     shift = moved * torch.tensor([1.0, -2.0, 0.5]).double()
-    for j, row in enumerate(KNOWN.confidence_at(shift)):
+    for j, row in enumerate(START.confidence_at(shift)):
         p = (LOGITS[j == LABELS] + shift).softmax(dim=1)
         torch.testing.assert_close(row, p.mean(dim=0))
     # Every example may be moved in its own way.
     own = moved * torch.randn(9, 3, generator=generator(1, "trajectory")).double()
     first = (LOGITS + own)[:4].softmax(dim=1).mean(dim=0)
-    torch.testing.assert_close(KNOWN.confidence_at(own)[0], first)
+    torch.testing.assert_close(START.confidence_at(own)[0], first)
 
 
-def test_the_model_sent_is_looked_at_once():
+def test_what_the_model_sent_makes_of_the_auxiliary_data():
     model, inputs = bilinear(3), torch.rand(9, 4)
-    auxiliary, sent = Auxiliary(model, 3, inputs, LABELS), dict(model.state_dict())
-    known = known_at(auxiliary, sent)
-    assert known_at(auxiliary, sent) is known
+    start = start_of(work_at(Auxiliary(model, 3, inputs, LABELS), model.state_dict()))
     with torch.no_grad():
         h = nn.Sequential(*list(model.children())[:2])(inputs)
-        torch.testing.assert_close(known.logits, model(inputs).double())
-    assert known.reach == pytest.approx(float(h.square().sum(1).mean()) + 1)
+        torch.testing.assert_close(start.logits, model(inputs).double())
+    assert start.reach == pytest.approx(float(h.square().sum(1).mean()) + 1)
 
 
 def test_worked_example_of_one_step():
     # Even predictions: the mean gradient is 1/3 − share, and the logits move by −lr·5 times that.
-    even = Known(torch.zeros(3, 3).double(), torch.arange(3), 5.0)
+    even = Start(torch.zeros(3, 3).double(), torch.arange(3), 5.0)
     local = LocalTraining(0.1, 1)
     shifts = simulate(even, SHARE, local, 1)
     expected = -0.5 * torch.tensor([-1 / 6, -1 / 6, 1 / 3]).double()
@@ -52,7 +50,7 @@ def test_worked_example_of_one_step():
 
 def test_momentum_goes_on_and_proximal_pull_goes_back():
     plain, momentum, pulled = (
-        simulate(KNOWN, SHARE, LocalTraining(0.01, 1, **form), 30)
+        simulate(START, SHARE, LocalTraining(0.01, 1, **form), 30)
         for form in ({}, {"momentum": 0.9}, {"proximal_mu": 20.0})
     )
     assert torch.equal(plain[:2], momentum[:2])  # from rest

@@ -4,9 +4,10 @@ from torch import nn
 
 from adversary.grading import leakage
 from adversary.labels.validity import LIMIT, validity_number
+from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.label_cases import client, unbalanced
-from tests.builders import bilinear, observe, random_attack
+from tests.builders import bilinear, observe, random_attack, work_at
 
 INPUTS = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
 
@@ -15,7 +16,7 @@ def test_worked_example():
     # E‖h‖² = (5 + 9)/2 = 7, and one for the bias: 0.25 · 8.
     head = nn.Linear(2, 3)
     auxiliary = Auxiliary(head, 3, INPUTS, torch.tensor([0, 1]))
-    assert validity_number(auxiliary, head.state_dict(), LocalTraining(0.25, 1)) == 2.0
+    assert validity_number(work_at(auxiliary, head.state_dict(), LocalTraining(0.25, 1))) == 2.0
 
 
 def test_it_is_how_far_a_step_moves_an_examples_logits():
@@ -26,14 +27,14 @@ def test_it_is_how_far_a_step_moves_an_examples_logits():
     with torch.no_grad():
         gradient = head(x).softmax(dim=1)[0] - torch.eye(3).double()[2]
     moved = delta["weight"] @ x[0] + delta["bias"]
-    number = validity_number(Auxiliary(head, 3, x, y), view.latest.sent, local)
+    number = validity_number(workspace(view, Auxiliary(head, 3, x, y)))
     torch.testing.assert_close(moved, -number * gradient)
 
 
 def test_without_inputs_noise_stands_for_them():
     head = nn.Linear(2, 3)
     auxiliary = Auxiliary(head, 3, input_shape=(2,))
-    number = validity_number(auxiliary, head.state_dict(), LocalTraining(1.0, 1))
+    number = validity_number(work_at(auxiliary, head.state_dict(), LocalTraining(1.0, 1)))
     assert number == pytest.approx(2 / 3 + 1, abs=0.1)  # E x² = 1/3 for x uniform in [0, 1]
 
 
@@ -45,7 +46,7 @@ def test_beyond_the_limit_a_second_step_answers_the_first():
     x, y = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([0])
     for lr, overshoots in ((0.1, False), (8.0, True)):
         local = LocalTraining(lr, 1, epochs=2)
-        number = validity_number(Auxiliary(head, 2, x, y), head.state_dict(), local)
+        number = validity_number(work_at(Auxiliary(head, 2, x, y), head.state_dict(), local))
         once, twice = (
             client(head, x, y, LocalTraining(lr, 1, epochs=e)).latest.update.delta["bias"][0]
             for e in (1, 2)
@@ -58,7 +59,7 @@ def test_the_run_measures_it_where_labels_are_attacked_in_uploaded_weights():
     view, auxiliary, _ = unbalanced(LocalTraining(0.1, 8, epochs=2))
     [measure] = leakage.validity(view, [random_attack], auxiliary)
     assert (measure.round, measure.metric) == (1, "validity")
-    assert measure.value == validity_number(auxiliary, view.latest.sent, view.latest.local)
+    assert measure.value == validity_number(workspace(view, auxiliary))
     gradient, _, _ = unbalanced(LocalTraining(0.1, 8, upload="gradient"))
     assert leakage.validity(gradient, [random_attack], auxiliary) == []
     assert leakage.validity(view, [], auxiliary) == []

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from adversary.members.candidates import (
-    KNOWN,
+    ASKED,
     asking_of_auxiliary,
     gradients,
     losses,
@@ -19,35 +19,36 @@ from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
+from tests.builders import work_at
 
 SENT = cases.MODEL.state_dict()
 WIDE = copy.deepcopy(cases.MODEL).double()
-ASKED = cases.KNOWN.candidates
+RECORDS = cases.KNOWN.candidates
 
 
 def test_every_gradient_by_itself():
-    found = list(gradients(cases.KNOWN, SENT, smoothing=0.0))
+    found = list(gradients(work_at(cases.KNOWN, SENT)))
     flat = torch.stack([torch.cat([g.flatten() for g in one.values()]) for one in found]).double()
-    expected = cases.own_gradients(cases.MODEL, ASKED.inputs, ASKED.labels)
+    expected = cases.own_gradients(cases.MODEL, RECORDS.inputs, RECORDS.labels)
     torch.testing.assert_close(flat, expected)
 
 
 def test_a_slope_is_what_a_small_step_changes():
-    stream, exact = generator(0, "direction"), Auxiliary(WIDE, 3, candidates=ASKED)
+    stream, exact = generator(0, "direction"), Auxiliary(WIDE, 3, candidates=RECORDS)
     sent = WIDE.state_dict()
     direction = {n: torch.randn(v.shape, generator=stream).double() for n, v in SENT.items()}
     ahead, back = (
         losses(exact, {n: sent[n] + sign * 1e-7 * direction[n] for n in sent}, smoothing=0.1)
         for sign in (1, -1)
     )
-    found = slopes(exact, sent, direction, smoothing=0.1)
+    found = slopes(work_at(exact, sent, LocalTraining(0.1, 1, label_smoothing=0.1)), direction)
     torch.testing.assert_close(found, (ahead - back) / 2e-7, rtol=1e-5, atol=1e-5)
 
 
 def test_losses_are_those_of_the_state_that_is_asked_about():
     state = {name: value + 0.1 for name, value in SENT.items()}
-    moved = torch.func.functional_call(cases.MODEL, state, (ASKED.inputs,))
-    expected = cross_entropy(moved, ASKED.labels, reduction="none").detach().double()
+    moved = torch.func.functional_call(cases.MODEL, state, (RECORDS.inputs,))
+    expected = cross_entropy(moved, RECORDS.labels, reduction="none").detach().double()
     torch.testing.assert_close(losses(cases.KNOWN, state, smoothing=0.0), expected)
 
 
@@ -85,16 +86,17 @@ def test_a_sum_over_clients_is_brought_back_to_one():
 
 
 def test_auxiliary_records_are_asked_about_once_and_not_all():
-    inputs = torch.arange(KNOWN + 50.0).unsqueeze(1)
-    many = Auxiliary(cases.MODEL, 3, inputs, torch.zeros(KNOWN + 50).long())
-    asked = asking_of_auxiliary(many).candidates
-    assert asked.inputs.unique().shape == (KNOWN,)
-    assert asking_of_auxiliary(many) is asking_of_auxiliary(many)
+    inputs = torch.arange(ASKED + 50.0).unsqueeze(1)
+    many = Auxiliary(cases.MODEL, 3, inputs, torch.zeros(ASKED + 50).long())
+    work = work_at(many, SENT)
+    asking = work.derived(asking_of_auxiliary)
+    assert asking.auxiliary.candidates.inputs.unique().shape == (ASKED,)
+    assert work.derived(asking_of_auxiliary) is asking
 
 
 def test_a_frozen_layer_has_no_gradient():
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 3))
     model[0].requires_grad_(False)
-    frozen = Auxiliary(model, 3, candidates=ASKED)
+    frozen = Auxiliary(model, 3, candidates=RECORDS)
     assert trained_names(frozen) == ["1.weight", "1.bias"]
-    assert list(next(gradients(frozen, model.state_dict(), smoothing=0.0))) == trained_names(frozen)
+    assert list(next(gradients(work_at(frozen, model.state_dict())))) == trained_names(frozen)

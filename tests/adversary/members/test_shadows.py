@@ -8,11 +8,11 @@ from defenses import chain, clip, mixup
 from fedsim.core.rng import generator
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
-from tests.builders import norms, same_params
+from tests.builders import norms, same_params, work_at
 
 
 def there(known=cases.KNOWN, local=cases.GRADIENT, size=16):
-    return shadows(known, cases.SENT, local=local, size=size)
+    return shadows(work_at(known, cases.SENT, local), size)
 
 
 def test_a_shadow_client_uploads_what_its_examples_make():
@@ -43,13 +43,14 @@ def test_clients_of_about_the_same_size_share_their_shadows(told, size):
 
 def test_a_shadow_is_shown_as_its_defense_leaves_it():
     plain = there().clients[0]
-    assert shown(plain, cases.KNOWN) is plain.observation
+    assert shown(plain, work_at(cases.KNOWN, cases.SENT)) is plain.observation
     for defense in (clip(bound=0.1), chain(mixup(), clip(bound=0.1))):
         knowing = replace(cases.KNOWN, defense=defense)
         shadow = there(knowing).clients[0]
         assert same_params(shadow.observation.update.delta, plain.observation.update.delta)
-        seen = shown(shadow, knowing).update.delta
+        work = work_at(knowing, cases.SENT, cases.GRADIENT)
+        seen = shown(shadow, work).update.delta
         assert norms([seen])[0] == pytest.approx(0.1, rel=1e-4)
-        assert same_params(seen, shown(shadow, knowing).update.delta)
+        assert same_params(seen, shown(shadow, work).update.delta)
         direct = clip(bound=0.1).apply(plain.observation.update.delta, {}, generator(0))[0]
         assert same_params(seen, direct) == (defense.gradient is None)

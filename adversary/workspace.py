@@ -1,0 +1,106 @@
+"""Where an adversary works: what it computes once of a model sent, for all clients of a round.
+
+An attack asks for its workspace (`workspace`), and the workspace for parts: plain functions of it,
+computed once. Nothing that a part is made of may be changed afterwards.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar, TypeVarTuple
+
+import torch
+from torch import nn
+
+from fedsim.core.memory import Memory
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
+
+Part = TypeVar("Part")
+Values = TypeVarTuple("Values")
+WORKSPACES = 512  # of a round, at most: rounds that are looked back at, and kinds of auxiliary data
+
+
+def workspace(view: View, auxiliary: Auxiliary) -> "Workspace":
+    """Return the workspace for the latest observation of a view; the same one for views that share.
+
+    Args:
+        view: One client's observations, with the memory of its round.
+        auxiliary: What the adversary knew before round 1; the object itself counts.
+    """
+    return _workspace(auxiliary, view.latest.sent, view.latest.local, view.memory)
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """What one adversary computes of one model sent.
+
+    Attributes:
+        auxiliary: What the adversary knew before round 1.
+        sent: The global weights.
+        local: The protocol.
+        memory: Of the round; holds the parts.
+    """
+
+    auxiliary: Auxiliary
+    sent: Params
+    local: LocalTraining
+    memory: Memory
+
+    def part(
+        self, make: Callable[["Workspace", *Values], Part], *values: *Values, keep: int = 32
+    ) -> Part:
+        """Return `make(self, *values)`, computed once.
+
+        Args:
+            make: What computes it.
+            values: Compared by value.
+            keep: How many results of `make` the round keeps.
+        """
+        return self.memory.get(make, (self, *values), lambda: make(self, *values), keep=keep)
+
+    def lasting(self, make: Callable[[Auxiliary], Part]) -> Part:
+        """Return `make(self.auxiliary)`, computed once for all rounds."""
+        auxiliary = self.auxiliary
+        return self.memory.run.get(make, auxiliary, lambda: make(auxiliary))
+
+    def derived(self, derive: Callable[[Auxiliary], Auxiliary]) -> "Workspace":
+        """Return the workspace of an adversary that knows something else: `derive` says what."""
+        return self.knowing(self.lasting(derive))
+
+    def knowing(self, auxiliary: Auxiliary) -> "Workspace":
+        """Return the workspace with another auxiliary."""
+        return _workspace(auxiliary, self.sent, self.local, self.memory)
+
+    def at(self, observation: Observation) -> "Workspace":
+        """Return the workspace for another observation."""
+        return _workspace(self.auxiliary, observation.sent, observation.local, self.memory)
+
+
+def undefended(auxiliary: Auxiliary) -> Auxiliary:
+    """Return what the adversary knows who does not know of the defense."""
+    return auxiliary if auxiliary.defense is None else replace(auxiliary, defense=None)
+
+
+def working_copy(auxiliary: Auxiliary) -> nn.Module:
+    """Return a copy of the model to work with, in training mode."""
+    return copy.deepcopy(auxiliary.model).train()
+
+
+def loaded(model: nn.Module, state: Params) -> nn.Module:
+    """Put a model in `state`, and return it."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            value.copy_(state[name])
+    return model
+
+
+def _workspace(
+    auxiliary: Auxiliary, sent: Params, local: LocalTraining, memory: Memory
+) -> Workspace:
+    # The workspace holds the weights, so that no others take their id.
+    return memory.get(
+        Workspace,
+        (auxiliary, id(sent), local),
+        lambda: Workspace(auxiliary, sent, local, memory),
+        keep=WORKSPACES,
+    )
