@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.games.evidence import Evidence
-from adversary.memo import once
+from fedsim.core.memory import Memory
 
 FLOOR = 1e-4  # of an entry's variance, in units of the mean over all entries
 SHRINKAGE = 3e-3  # of a covariance towards equal entries, in the same unit
@@ -60,8 +60,9 @@ def record_scores(
     level = float(variance.mean())
 
     def ratio(divide: Divide) -> Score:
-        @once(size=1)  # many uploads are tried with the same records
-        def shifts(hypotheses: Tensor, *, part: float) -> tuple[Tensor, Tensor]:
+        memory = Memory()  # many uploads are tried with the same records
+
+        def shifts(hypotheses: Tensor, part: float) -> tuple[Tensor, Tensor]:
             shift = part * hypotheses
             if absent is not None:
                 none = (absent - mean).expand(len(shift), 1, shift.shape[2], -1)
@@ -70,9 +71,10 @@ def record_scores(
             return weight, (weight * shift).sum(dim=-1) / 2
 
         def score(trials: Evidence) -> Tensor:
-            part = through * trials.weight
+            part, records = through * trials.weight, _hypotheses(trials)
             left = trials.uploads - mean - _others(trials, part)
-            return _likelihood(left, *shifts(_hypotheses(trials), part=part))
+            key, compute = (records, part), lambda: shifts(records, part)
+            return _likelihood(left, *memory.get(shifts, key, compute, keep=1))
 
         return _tamed(score, evidence)
 

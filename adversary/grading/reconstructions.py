@@ -21,7 +21,6 @@ from torch import Generator, Tensor
 
 from adversary.grading.identification import cells, identified
 from adversary.grading.images import psnr, ssim
-from adversary.memo import once
 from fedsim.core.types import Auxiliary, Lineup, Truth, View
 
 METRICS = ("psnr", "best_psnr", "ssim", "match_rate")
@@ -144,8 +143,8 @@ def grade(guess: Float[Tensor, "k *shape"], truth: Truth) -> dict[str, float]:
 
 def pool(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]:
     """Grade the reconstructions of a round's clients together: the means are over all examples."""
-    both = zip(guesses, truths, strict=True)
-    each = [_examples(g, t) for g, t in both if t.inputs is not None and len(t.inputs)]
+    pairs = zip(guesses, truths, strict=True)
+    each = [_examples(g, t) for g, t in pairs if t.inputs is not None and len(t.inputs)]
     if not each:
         return dict.fromkeys(METRICS, math.nan)
     ratios, alike, shares = (torch.cat(values) for values in zip(*each, strict=True))
@@ -162,19 +161,24 @@ def ceiling(truths: Sequence[Truth]) -> dict[str, float]:  # noqa: ARG001
     return {"ssim": 1.0, "match_rate": 1.0}
 
 
-@once(size=64)
 def _examples(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
-    """Return PSNR, SSIM and whether it is identified, of each example."""
+    """Return PSNR, SSIM and whether it is identified, of each example; computed once a round."""
+    inputs, lineup = _known(truth)
+    key = guess, inputs, lineup  # the objects themselves
+    return lineup.memory.get(_examples, key, lambda: _compared(guess, truth), keep=64)
+
+
+def _compared(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
     inputs, lineup = _known(truth)
     found = paired(guess, truth)
     ratios = decibels(found, truth)
     alike = torch.full_like(ratios, math.nan)
     if is_image(inputs.shape[1:]):
         alike = ssim(found, scaled(inputs, lineup))
-    return ratios, alike, identified(cells(found), _pool(truth))
+    pool = lineup.memory.get(_pool, (inputs, lineup), lambda: _pool(truth), keep=2)
+    return ratios, alike, identified(cells(found), pool)
 
 
-@once(size=2)
 def _pool(truth: Truth) -> Tensor:
     """Return what the client's examples and then the others are told apart by."""
     inputs, lineup = _known(truth)

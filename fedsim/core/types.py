@@ -143,7 +143,7 @@ class Auxiliary:
     encoding: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Lineup:
     """What a reconstruction is measured by, and told apart from.
 
@@ -153,6 +153,7 @@ class Lineup:
         blank: What stands for an example without a reconstruction, shape (*input_shape).
         low: Smallest value of each input, shape (*input_shape).
         high: Largest value of each input.
+        memory: What grading computes once; line-ups that share it share its bounds.
     """
 
     examples: Tensor
@@ -160,6 +161,7 @@ class Lineup:
     blank: Tensor
     low: Tensor
     high: Tensor
+    memory: Memory = field(default_factory=Memory, repr=False)
 
 
 @dataclass(frozen=True)

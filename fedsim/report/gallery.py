@@ -19,9 +19,9 @@ from adversary.grading.reconstructions import METRICS, decibels, is_image, paire
 from fedsim.core.errors import ConfigError
 from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
-from fedsim.data import Federated, federate
+from fedsim.data import federate
 from fedsim.report.data import RunData, listed
-from fedsim.run.originals import with_inputs
+from fedsim.run.originals import Originals
 from fedsim.run.truth import truth_of
 
 FAMILY = "reconstruction"
@@ -114,10 +114,11 @@ def galleries(run: RunData) -> list[Gallery]:
         reason = "The clients' own examples are not at hand: this is another app's recording."
         return [_gallery(run, name, None, reason) for name in names[:SHOWN_ATTACKS]]
     try:
-        federated, reason = federate(run.folder.config), None
+        config = run.folder.config
+        originals, reason = Originals(federate(config), config.seed), None
     except ConfigError as error:
-        federated, reason = None, f"The originals are not at hand ({error})."
-    return [_gallery(run, name, federated, reason) for name in names[:SHOWN_ATTACKS]]
+        originals, reason = None, f"The originals are not at hand ({error})."
+    return [_gallery(run, name, originals, reason) for name in names[:SHOWN_ATTACKS]]
 
 
 def picture(image: Tensor) -> str:
@@ -135,7 +136,7 @@ def picture(image: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _gallery(run: RunData, attack: str, federated: Federated | None, reason: str | None) -> Gallery:
+def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str | None) -> Gallery:
     values = _values(run, attack)
     rows = _answered(run, attack)
     if not rows:
@@ -143,11 +144,11 @@ def _gallery(run: RunData, attack: str, federated: Federated | None, reason: str
     last = max(rows)
     if not is_image(_guess(run, attack, last, rows[last][0]).shape[1:]):
         return Gallery(attack, values, "", (), (), ("What it recovers are no images.",))
-    read = [_recovered(run, attack, last, client, federated) for client in rows[last]]
+    read = [_recovered(run, attack, last, client, originals) for client in rows[last]]
     examples = _extremes([found for found in read if found is not None])
     if examples:
         heading = f"Round {last}: {listed(PLACES[: len(examples)])} example by PSNR"
-        rounds = _over_rounds(run, attack, rows, federated)
+        rounds = _over_rounds(run, attack, rows, originals)
         stored = "PSNR is that of the pictures as stored, in 32 bits, which end at about 150 dB."
         return Gallery(attack, values, heading, examples, rounds, (stored,))
     client = rows[last][0]
@@ -202,14 +203,13 @@ def _guess(run: RunData, attack: str, round_: int, client: str) -> Tensor:
 
 
 def _recovered(
-    run: RunData, attack: str, round_: int, client: str, federated: Federated | None
+    run: RunData, attack: str, round_: int, client: str, originals: Originals | None
 ) -> Recovered | None:
     """Return what was recovered from a client, beside its examples; None without them."""
     truth = truth_of(run.folder, round_, client)
-    if federated is None or truth is None or not len(truth.indices):
+    if originals is None or truth is None or not len(truth.indices):
         return None
-    seed = run.folder.config.seed
-    truth = with_inputs(truth, federated, seed=seed, round_=round_, client=client)
+    truth = originals.of(truth, round_=round_, client=client)
     assert truth is not None
     guess = _guess(run, attack, round_, client)
     return Recovered(client, paired(guess, truth), truth)
@@ -228,14 +228,14 @@ def _extremes(read: Sequence[Recovered]) -> list[Shown]:
 
 
 def _over_rounds(
-    run: RunData, attack: str, rows: Mapping[int, Sequence[str]], federated: Federated | None
+    run: RunData, attack: str, rows: Mapping[int, Sequence[str]], originals: Originals | None
 ) -> list[Shown]:
     """Return the best example of each attacked round; of many rounds, some from first to last."""
     rounds = sorted(rows)
     if len(rounds) > SHOWN_ROUNDS:
         places = np.linspace(0, len(rounds) - 1, SHOWN_ROUNDS).round().astype(int)
         rounds = [rounds[place] for place in places]
-    found = [(r, _recovered(run, attack, r, rows[r][0], federated)) for r in rounds]
+    found = [(r, _recovered(run, attack, r, rows[r][0], originals)) for r in rounds]
     return [
         best.shown(int(best.ratios.argmax()), f"round {round_}")
         for round_, best in found

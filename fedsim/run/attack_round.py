@@ -1,6 +1,6 @@
 """The attacks of one recorded round: views and truth in; ledger rows, remarks and guesses out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
 from fedsim.core.types import Leak, Measure, Truth, View
 from fedsim.run.notes import row_of
-from fedsim.run.originals import with_inputs
+from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import carried_by, truths_of
@@ -43,19 +43,18 @@ def attack_round(
     if not attacks:
         return [], [], {}
     with Memory(plan.memory) as memory:
-        shown = views(folder.path, round_, plan.local, memory)
-        return _attack_views(plan, folder, round_, shown, attacks)
+        return _attack_views(plan, folder, round_, attacks, memory)
 
 
 def _attack_views(
-    plan: Plan, folder: RunFolder, round_: int, shown: Iterable[View], attacks: Sequence[Attack]
+    plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack], memory: Memory
 ) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
     leaks: list[Leak] = []
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
-    truth_of = _truth_of(plan, folder, round_, attacks)
+    truth_of = _truth_of(plan, folder, round_, attacks, memory)
     to_pool: dict[str, list[tuple[leakage.Answer, Truth | None]]] = {}
-    for place, view in enumerate(shown):
+    for place, view in enumerate(views(folder.path, round_, plan.local, memory)):
         if place == 0:
             measures += _about_round(plan, folder, view, attacks)
         client = view.latest.update.client
@@ -75,21 +74,26 @@ def _attack_views(
     return leaks, measures, guesses
 
 
-def _truth_of(plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack]) -> TruthOf:
+def _truth_of(
+    plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack], memory: Memory
+) -> TruthOf:
     """Return a function from an answer to the truth that it is graded against."""
     latest = truths_of(plan, folder, round_)
     so_far = latest
     if any(attack.over_rounds for attack in attacks):
         so_far = truths_of(plan, folder, round_, so_far=True)
 
+    originals = plan.memory.get(
+        Originals, None, lambda: Originals(plan.federated, plan.config.seed)
+    )
+
     def truth_of(answer: leakage.Answer) -> Truth | None:
         client = answer.view.latest.update.client
         truth = (so_far if answer.attack.over_rounds else latest)[client]
         if answer.attack.family != PICTURES:
             return truth
-        return with_inputs(
-            truth, plan.federated, seed=plan.config.seed, round_=round_, client=client
-        )
+        compute = lambda: originals.of(truth, round_=round_, client=client, memory=memory)
+        return memory.get(Originals, (client, answer.attack.over_rounds), compute, keep=2)
 
     return truth_of
 

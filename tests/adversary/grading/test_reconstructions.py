@@ -24,7 +24,8 @@ def truth_of(examples, rows, others, *, held_out=slice(0)):
     """Return the truth of a client that used `rows`, among `others`."""
     rows, others = (torch.as_tensor(found, dtype=torch.long) for found in (rows, others))
     picture = blank(examples[held_out], tuple(examples.shape[1:]))
-    lineup = Lineup(examples, others, picture, *bounds(examples))
+    low, high = bounds(examples)
+    lineup = Lineup(examples=examples, others=others, blank=picture, low=low, high=high)
     return Truth(rows * 0, rows, inputs=examples[rows], lineup=lineup)
 
 

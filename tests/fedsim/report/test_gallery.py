@@ -18,7 +18,7 @@ from fedsim.core.types import Truth
 from fedsim.core.units import beyond_blind, written
 from fedsim.report.data import RunData
 from fedsim.report.gallery import galleries, picture
-from fedsim.run.originals import with_inputs
+from fedsim.run.originals import Originals
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 
@@ -171,7 +171,8 @@ def test_colours_are_kept_and_other_channels_are_averaged():
 def test_a_clients_inputs_are_its_distinct_rows_and_the_others_are_nobodys_of_it(run):
     federated = data.federate(CONFIG)
     told = read_truth(run.path / "truth", 1, "1")
-    truth = with_inputs(told, federated, seed=0, round_=1, client="1")
+    originals = Originals(federated, 0)
+    truth = originals.of(told, round_=1, client="1")
     rows = told.indices.unique()
     assert torch.equal(truth.inputs, federated.dataset.inputs[rows])
     others = truth.lineup.others
@@ -179,9 +180,7 @@ def test_a_clients_inputs_are_its_distinct_rows_and_the_others_are_nobodys_of_it
     assert not torch.isin(others, rows).any()
     few = Truth(told.labels[:1], told.indices[:1])
     one, same, other = (
-        with_inputs(
-            few if i else Truth(few.labels, few.indices), federated, seed=0, round_=r, client="1"
-        )
+        originals.of(few if i else Truth(few.labels, few.indices), round_=r, client="1")
         for i, r in enumerate((1, 1, 2))
     )
     assert len(one.lineup.others) == 99
@@ -189,7 +188,7 @@ def test_a_clients_inputs_are_its_distinct_rows_and_the_others_are_nobodys_of_it
     assert not torch.equal(one.lineup.others, other.lineup.others)
     foreign = Truth(torch.zeros(1).long(), torch.tensor([10**6]))
     with pytest.raises(BadRecording, match="truth: must name rows below"):
-        with_inputs(foreign, federated, seed=0, round_=1, client="1")
+        originals.of(foreign, round_=1, client="1")
 
 
 def test_a_client_that_there_is_not_is_one_sentence(tmp_path):
