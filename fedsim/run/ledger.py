@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import write_whole
 from fedsim.core.types import Leak, Measure
-from fedsim.core.units import ADAPTIVE, attack_of
+from fedsim.core.units import ADAPTIVE
 
 LEAKAGE = pa.schema(
     [
@@ -92,27 +92,9 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise BadRecording(f"{path}: the file is missing") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise BadRecording(f"{path}: not a parquet file ({error})") from None
-    if schema is LEAKAGE:
-        table = _completed(table)
     if table.schema.names != schema.names:
         raise BadRecording(
             f"{path}: columns must be {', '.join(schema.names)}, "
             f"got {', '.join(table.schema.names)}"
         )
     return table.cast(schema)
-
-
-def _completed(ledger: pa.Table) -> pa.Table:
-    """Add the columns that ledgers of earlier versions do not have."""
-    names = ledger.schema.names
-    if "ceiling" not in names:
-        place = min(LEAKAGE.get_field_index("ceiling"), ledger.num_columns)
-        nothing = pa.nulls(len(ledger), pa.float64())
-        ledger = ledger.add_column(place, LEAKAGE.field("ceiling"), nothing)
-    if "adaptive" not in names and "attack" in names:  # it stood in the attack's name
-        pairs = [attack_of(title) for title in ledger["attack"].to_pylist()]
-        attacks = pa.array([attack for attack, _ in pairs], pa.string())
-        ledger = ledger.set_column(names.index("attack"), LEAKAGE.field("attack"), attacks)
-        adaptive = pa.array([adaptive for _, adaptive in pairs], pa.bool_())
-        ledger = ledger.append_column(LEAKAGE.field("adaptive"), adaptive)
-    return ledger
