@@ -145,6 +145,7 @@ def _forest(
         n_jobs=torch.get_num_threads(),
     )
     forest.fit(_magnitudes(features).numpy(), secrets.numpy())
+    forest.n_jobs = 1  # threads would add the trees' votes in whatever order they finish
     fitted_classes = torch.as_tensor(forest.classes_, dtype=torch.int64)
 
     def score(values: Tensor) -> Tensor:

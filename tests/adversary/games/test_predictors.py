@@ -200,6 +200,18 @@ def test_the_same_seed_grows_the_same_forest():
     assert not torch.equal(scores[0], scores[2])
 
 
+def test_several_threads_add_the_votes_in_one_order():
+    uploads, secrets = sparse(400, "threads")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        scores = upload_scores(shown(uploads), secrets, 2, seed=0)["forest"]
+        first, *others = [scores(shown(uploads)) for _ in range(6)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(first, other) for other in others)
+
+
 def test_of_equals_the_first_is_chosen_and_noise_is_not():
     uploads, secrets = gaussian(400, 2.0, "shadows")
     good = lambda asked: torch.stack([-asked.uploads[:, 1], asked.uploads[:, 1]], dim=1)
