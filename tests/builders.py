@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -174,20 +175,28 @@ def norms(updates: Sequence[Params]) -> list[float]:
 
 def free_port() -> int:
     """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of the loopback interface that nobody listens on."""
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:  # all bound at the same time: no port comes twice
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
 
 
 def flower_environment(home: Path) -> dict[str, str]:
     """Return an environment in which Flower keeps to itself: own home, own SuperLink."""
+    http, control = free_ports(2)
     programs = Path(sys.executable).parent
     return {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "FLWR_HOME": str(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -211,6 +220,6 @@ def deployment(tmp_path: Path, nodes: int = 2, **options):
     """Write a deployment with free ports; return it and its folder."""
     from fedsim.deploy.create import create
 
-    ports = [free_port() for _ in range(nodes + 1)]
+    ports = free_ports(nodes + 1)
     options = {"port": ports[0], "node_ports": ports[1:], **options}
     return create(tmp_path / "deployed", nodes=nodes, **options), tmp_path / "deployed"

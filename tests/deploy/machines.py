@@ -12,7 +12,7 @@ import psutil
 
 from fedsim.deploy.create import create
 from fedsim.deploy.layout import Deployment
-from tests.builders import free_port
+from tests.builders import free_ports
 from tests.pace import Patience
 
 _PROGRAM = b"flwr-clientapp"
@@ -31,10 +31,8 @@ class Machines:
 
     def __init__(self, folder: Path, nodes: int, patience: Patience, **options) -> None:
         self.folder, self.patience = folder, patience
-        ports = [free_port() for _ in range(nodes)]
-        self.made: Deployment = create(
-            folder, nodes=nodes, port=free_port(), node_ports=ports, **options
-        )
+        port, *ports = free_ports(nodes + 1)
+        self.made: Deployment = create(folder, nodes=nodes, port=port, node_ports=ports, **options)
         self.running: dict[str, subprocess.Popen] = {}
 
     def start(self, role: str, *arguments: str, script: str | None = None, **environment) -> None:

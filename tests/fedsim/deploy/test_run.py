@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fedsim.cli.deploy import app
 from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.deploy import run as running
-from tests.builders import deployment, free_port
+from tests.builders import deployment, free_port, free_ports
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -111,7 +111,7 @@ def test_a_folder_on_another_machine_is_copied_by_scp(tmp_path, monkeypatch):
 
 def test_init_and_check_from_the_command_line(tmp_path):
     folder = tmp_path / "new"
-    ports = [free_port() for _ in range(3)]
+    ports = free_ports(3)
     options = ["--port", ports[0], "--node-port", ports[1], "--node-port", ports[2]]
     said = cli("init", folder, "--nodes", 2, *options)
     assert said.exit_code == 0, said.exception
