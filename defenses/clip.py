@@ -37,10 +37,11 @@ def clip(*, bound: float = 1.0, per_layer: bool = False) -> Defense:
         return clipped, state
 
     return Defense(
-        "clip", apply,
-        promise=Promise("bounds an update's norm; a guarantee only with noise after it"),
+        name="clip",
+        apply=apply,
+        promise=Promise(statement="bounds an update's norm; a guarantee only with noise after it"),
         bound=no_bound if per_layer else lambda before: min(before, bound),
-    )  # fmt: skip
+    )
 
 
 def _shorter(params: Params, bound: float) -> dict[str, Tensor]:

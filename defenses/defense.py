@@ -56,7 +56,7 @@ def spends_nothing(state: State, local: LocalTraining, num_examples: int) -> Sta
     return state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Defense:
     """What a client does to its update before upload, or while it trains.
 
@@ -159,9 +159,9 @@ def _promise(defenses: Sequence[Defense]) -> Promise:
             return gaussian_mechanism(bound, defense.noise, defense.delta)
         bound = defense.bound(bound)
     if not defenses:
-        return Promise("no defense")
+        return Promise(statement="no defense")
     statements = [defense.promise.statement for defense in defenses]
-    return Promise("; ".join(dict.fromkeys(statements)))
+    return Promise(statement="; ".join(dict.fromkeys(statements)))
 
 
 class Defended(NamedTuple):

@@ -2,24 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from defenses.defense import Defense, State, no_state
+from defenses.accounting import Accounting, Sampling, num_steps
+from defenses.defense import Defense, State, no_state, spends_nothing
 from defenses.examples import check_apart, example_gradients
-from defenses.promise import Promise, Relation, gaussian_epsilon
+from defenses.promise import Promise, Relation
 from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import remembering_layer
-
-if TYPE_CHECKING:  # slow to import
-    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-
-Sampling = Literal["poisson", "shuffle"]
 
 ROUNDS = "rounds"  # in the state: how many rounds the client has taken part in
 
@@ -56,103 +52,46 @@ def dp_sgd(
     Raises:
         ValueError: An option is out of range.
     """
-    if not (clip > 0 and math.isfinite(clip)):
-        raise ValueError(f"clip: must be finite and > 0, got {clip}")
-    if not (noise >= 0 and math.isfinite(noise)):
-        raise ValueError(f"noise: must be finite and ≥ 0, got {noise}")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta: must be above 0 and below 1, got {delta}")
-    if max_epsilon is not None and not max_epsilon > 0:
-        raise ValueError(f"max_epsilon: must be > 0, got {max_epsilon}")
-    if microbatch < 1:
-        raise ValueError(f"microbatch: must be at least 1, got {microbatch}")
-
-    def gradient(
-        model: nn.Module,
-        parameters: Params,
-        inputs: Float[Tensor, "batch *shape"],
-        labels: Int[Tensor, " batch"],
-        local: LocalTraining,
-        generator: Generator,
-    ) -> Sequence[Tensor]:
-        total = clipped_sum(
-            model, parameters, inputs, labels,
-            clip=clip, label_smoothing=local.label_smoothing, microbatch=microbatch,
-        )  # fmt: skip
-        return [
-            (value + noise * clip * _normal(value, generator)) / local.batch_size
-            for value in total.values()
-        ]
-
-    def mu_within(
-        apart: float, local: LocalTraining, num_examples: int, rounds: int
-    ) -> float | None:
-        if sampling != "poisson":  # nothing is gained by a sampling that is not done
-            return apart * (local.epochs * rounds) ** 0.5 / noise
-        if local.batch_size < num_examples:
-            return None
-        return apart * (num_steps(num_examples, local) * rounds) ** 0.5 / noise
-
-    def epsilon_within(apart: float, local: LocalTraining, num_examples: int, rounds: int) -> float:
-        """Return ε where two neighbours' gradients are so many clips apart, of equal rates."""
-        if noise == 0:
-            return math.inf if rounds else 0.0
-        if (mu := mu_within(apart, local, num_examples, rounds)) is not None:
-            return gaussian_epsilon(mu, delta)
-        steps = num_steps(num_examples, local) * rounds
-        rate = local.batch_size / num_examples
-        return subsampled_epsilon(noise, rate, steps, delta, replaced=apart > 1)
-
-    def epsilon(local: LocalTraining, num_examples: int, rounds: int) -> float:
-        return epsilon_within(1.0, local, num_examples, rounds)
-
-    def spend(state: State, local: LocalTraining, num_examples: int) -> State:
-        if max_epsilon is None:
-            return state
-        rounds = int(state[ROUNDS]) + 1
-        after = epsilon(local, num_examples, rounds)
-        if after > max_epsilon:
-            raise ValueError(
-                f"dp-sgd: privacy budget spent: round {rounds} of this client would bring ε to "
-                f"{after:.3g}, max_epsilon = {max_epsilon:g}"
-            )
-        return {ROUNDS: torch.tensor(rounds)}
-
-    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
-        _check(model, local, sizes, delta)
-        if max_epsilon is not None and epsilon(local, min(sizes), 1) > max_epsilon:
-            raise ValueError(
-                f"dp-sgd.max_epsilon: must allow a round, whose ε is "
-                f"{epsilon(local, min(sizes), 1):.3g} for the smallest client, got {max_epsilon:g}"
-            )
-
-    sampled = "Poisson-subsampled Gaussian" if sampling == "poisson" else "Gaussian"
+    _check_options(clip, noise, delta, max_epsilon, microbatch)
+    accounting = Accounting(noise, delta, sampling)
+    limited = max_epsilon is not None
     return Defense(
-        "dp-sgd",
-        init=no_state if max_epsilon is None else lambda _: {ROUNDS: torch.tensor(0)},
-        gradient=gradient,
+        name="dp-sgd",
+        init=_no_rounds if limited else no_state,
+        gradient=partial(noised_mean, clip=clip, noise=noise, microbatch=microbatch),
         batches=poisson if sampling == "poisson" else None,
-        check=check,
-        spend=spend,
-        promise=Promise(
-            f"hides each example: clip {clip:g}, noise multiplier {noise:g}",
-            relation=(
-                Relation.ADD_OR_REMOVE_EXAMPLE if sampling == "poisson" else Relation.ZERO_EXAMPLE
-            ),
-            mechanism=sampled,
-            delta=delta,
-            epsilon=epsilon if noise > 0 else None,
-            mu=partial(mu_within, 1.0) if noise > 0 else None,
-            replaced=Promise(
-                f"hides which of two each example is: clip {clip:g}, noise multiplier {noise:g}",
-                relation=Relation.REPLACE_EXAMPLE,
-                mechanism=sampled,
-                delta=delta,
-                epsilon=partial(epsilon_within, 2.0) if noise > 0 else None,
-                mu=partial(mu_within, 2.0) if noise > 0 else None,
-            ),
-        ),
+        check=partial(_check, accounting, max_epsilon),
+        spend=partial(_spend, accounting, max_epsilon) if limited else spends_nothing,
+        promise=_promise(clip, accounting),
     )
+
+
+def noised_mean(
+    model: nn.Module,
+    parameters: Params,
+    inputs: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"],
+    local: LocalTraining,
+    generator: Generator,
+    *,
+    clip: float,
+    noise: float,
+    microbatch: int,
+) -> Sequence[Tensor]:
+    """Return the clipped sum with noise of standard deviation noise·clip, over the batch size."""
+    total = clipped_sum(
+        model,
+        parameters,
+        inputs,
+        labels,
+        clip=clip,
+        label_smoothing=local.label_smoothing,
+        microbatch=microbatch,
+    )
+    return [
+        (value + noise * clip * _normal(value, generator)) / local.batch_size
+        for value in total.values()
+    ]
 
 
 def clipped_sum(
@@ -188,13 +127,6 @@ def clipped_sum(
     return total
 
 
-def num_steps(num_examples: int, local: LocalTraining) -> int:
-    """Return how many batches a round has."""
-    if local.upload == "gradient":
-        return 1
-    return local.epochs * -(-num_examples // local.batch_size)
-
-
 def poisson(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:
     """Return batches in which every example is by itself with probability B/n; some may be empty.
 
@@ -205,53 +137,74 @@ def poisson(count: int, local: LocalTraining, generator: Generator) -> list[Tens
     return [torch.nonzero(row)[:, 0] for row in draws]
 
 
-@lru_cache(maxsize=4096)
-def subsampled_epsilon(
-    noise: float, rate: float, steps: int, delta: float, *, replaced: bool = False
-) -> float:
-    """Return ε at δ of `steps` Poisson-subsampled Gaussian mechanisms, adding or removing one.
-
-    An upper bound, by composing the distribution of the privacy loss of one step (Koskela, Jälkö,
-    Honkela, "Computing Tight Differential Privacy Guarantees Using FFT", AISTATS 2020; rounded up
-    as in Doroshenko et al., "Connect the Dots", PETS 2022). Where everything is sampled it is the
-    exact one of the Gaussian mechanism, which also bounds noise too small to promise anything.
-
-    Args:
-        noise: Noise multiplier; > 0.
-        rate: Chance of each example to be in a batch.
-        steps: Batches.
-        delta: δ.
-        replaced: One example is replaced by another instead, twice as far away.
-    """
-    if rate == 1 or noise < 0.01:
-        return gaussian_epsilon((2 if replaced else 1) * steps**0.5 / noise, delta)
-    loss = _step_loss(noise, rate, replaced=replaced)
-    return float(loss.self_compose(steps).get_epsilon_for_delta(delta))
+def _check_options(
+    clip: float, noise: float, delta: float, max_epsilon: float | None, microbatch: int
+) -> None:
+    if not (clip > 0 and math.isfinite(clip)):
+        raise ValueError(f"clip: must be finite and > 0, got {clip}")
+    if not (noise >= 0 and math.isfinite(noise)):
+        raise ValueError(f"noise: must be finite and ≥ 0, got {noise}")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta: must be above 0 and below 1, got {delta}")
+    if max_epsilon is not None and not max_epsilon > 0:
+        raise ValueError(f"max_epsilon: must be > 0, got {max_epsilon}")
+    if microbatch < 1:
+        raise ValueError(f"microbatch: must be at least 1, got {microbatch}")
 
 
-@lru_cache(maxsize=64)
-def _step_loss(noise: float, rate: float, *, replaced: bool) -> "PrivacyLossDistribution":
-    """Return the privacy loss distribution of one step, of one example more or replaced."""
-    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
-    from dp_accounting.privacy_accountant import NeighboringRelation
-
-    # Losses spread as 1/σ²: a grid that grows with them takes no longer for little noise.
-    grid = max(5e-4 / noise**2, 2e-5)
-    relation = "REPLACE_ONE" if replaced else "ADD_OR_REMOVE_ONE"
-    return from_gaussian_mechanism(
-        noise, sampling_prob=rate, value_discretization_interval=grid,
-        neighboring_relation=NeighboringRelation[relation],
-    )  # fmt: skip
+def _no_rounds(params: Params) -> State:  # noqa: ARG001
+    return {ROUNDS: torch.tensor(0)}
 
 
-def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: float) -> None:
-    smallest, largest = min(sizes), max(sizes)
+def _spend(
+    accounting: Accounting,
+    max_epsilon: float,
+    state: State,
+    local: LocalTraining,
+    num_examples: int,
+) -> State:
+    """Count a round, or refuse it where its ε would exceed the budget."""
+    rounds = int(state[ROUNDS]) + 1
+    after = accounting.epsilon(local, num_examples, rounds)
+    if after > max_epsilon:
+        raise ValueError(
+            f"dp-sgd: privacy budget spent: ε must be at most {max_epsilon:g}, "
+            f"got {after:.3g} with round {rounds} of this client"
+        )
+    return {ROUNDS: torch.tensor(rounds)}
+
+
+def _check(
+    accounting: Accounting,
+    max_epsilon: float | None,
+    model: nn.Module,
+    local: LocalTraining,
+    sizes: Sequence[int],
+) -> None:
+    """Refuse a setting in which the guarantee does not hold, or ends before round 1."""
+    _check_model(model)
+    _check_sizes(local, sizes, accounting.delta)
+    if max_epsilon is None:
+        return
+    first = accounting.epsilon(local, min(sizes), 1)
+    if first > max_epsilon:
+        raise ValueError(
+            f"dp-sgd.max_epsilon: must be at least {first:.3g}, the ε of the smallest client's "
+            f"first round, got {max_epsilon:g}"
+        )
+
+
+def _check_model(model: nn.Module) -> None:
     check_apart("dp-sgd", model)
     if layer := remembering_layer(model):
         raise ValueError(
             f"dp-sgd: must have a model whose buffers do not follow the data, got {layer}; "
             "set track_running_stats=False"
         )
+
+
+def _check_sizes(local: LocalTraining, sizes: Sequence[int], delta: float) -> None:
+    smallest, largest = min(sizes), max(sizes)
     if local.batch_size > smallest:
         raise ValueError(
             f"dp-sgd: local.batch_size must be at most the smallest client's {smallest} examples, "
@@ -262,6 +215,31 @@ def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int], delta: 
             f"dp-sgd.delta: must be below 1/n = {1 / largest:.3g} for the largest client's n = "
             f"{largest}, got {delta:g}; use {0.1 / largest:.1g}"
         )
+
+
+def _promise(clip: float, accounting: Accounting) -> Promise:
+    """Return what is promised of an example more or less, and of a replaced one."""
+    drawn = accounting.sampling == "poisson"
+    strength = f"clip {clip:g}, noise multiplier {accounting.noise:g}"
+    mechanism = "Poisson-subsampled Gaussian" if drawn else "Gaussian"
+    twice = replace(accounting, apart=2.0)
+    formal = accounting.noise > 0
+    return Promise(
+        statement=f"hides each example: {strength}",
+        relation=Relation.ADD_OR_REMOVE_EXAMPLE if drawn else Relation.ZERO_EXAMPLE,
+        mechanism=mechanism,
+        delta=accounting.delta,
+        epsilon=accounting.epsilon if formal else None,
+        mu=accounting.mu if formal else None,
+        replaced=Promise(
+            statement=f"hides which of two each example is: {strength}",
+            relation=Relation.REPLACE_EXAMPLE,
+            mechanism=mechanism,
+            delta=accounting.delta,
+            epsilon=twice.epsilon if formal else None,
+            mu=twice.mu if formal else None,
+        ),
+    )
 
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:

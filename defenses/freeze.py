@@ -45,8 +45,8 @@ def freeze(*, layers: Sequence[str] = ()) -> Defense:
             for name, value in params.items()
         }, state
 
-    promise = Promise("nothing leaks through the frozen layers; the others are exact")
-    return Defense("freeze", apply, check=check, promise=promise, bound=same_bound)
+    promise = Promise(statement="nothing leaks through the frozen layers; the others are exact")
+    return Defense(name="freeze", apply=apply, check=check, promise=promise, bound=same_bound)
 
 
 def _frozen(layers: Sequence[str], names: Iterable[str]) -> set[str]:

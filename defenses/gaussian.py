@@ -39,8 +39,8 @@ def gaussian(*, std: float = 0.01, delta: float = 1e-5) -> Defense:
         }
         return {name: noise[name].mul_(std).add_(value) for name, value in params.items()}, state
 
-    promise = Promise("noise blurs every entry; a guarantee only after clip")
-    return Defense("gaussian", apply, promise=promise, noise=std, delta=delta)
+    promise = Promise(statement="noise blurs every entry; a guarantee only after clip")
+    return Defense(name="gaussian", apply=apply, promise=promise, noise=std, delta=delta)
 
 
 DEFENSE = Entry("gaussian", gaussian)

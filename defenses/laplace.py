@@ -35,8 +35,10 @@ def laplace(*, scale: float = 0.01) -> Defense:
             for name, value in params.items()
         }, state
 
-    promise = Promise("heavy-tailed noise blurs every entry; no guarantee without a bound in L1")
-    return Defense("laplace", apply, promise=promise)
+    promise = Promise(
+        statement="heavy-tailed noise blurs every entry; no guarantee without a bound in L1"
+    )
+    return Defense(name="laplace", apply=apply, promise=promise)
 
 
 def _noise(like: Tensor, generator: Generator) -> Tensor:

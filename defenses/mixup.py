@@ -50,7 +50,7 @@ def mixup(*, alpha: float = 0.2) -> Defense:
         return torch.autograd.grad(loss, list(parameters.values()))
 
     statement = "blurs single examples; labels and class means stay"
-    return Defense("mixup", gradient=gradient, promise=Promise(statement))
+    return Defense(name="mixup", gradient=gradient, promise=Promise(statement=statement))
 
 
 def mixing_share(alpha: float, generator: Generator) -> float:

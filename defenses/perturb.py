@@ -64,7 +64,9 @@ def perturb(*, strength: float = 0.1, shadows: int = 64) -> Defense:
         check_apart("perturb", model)
 
     statement = "misleads one linear surrogate; another attacker may not follow it"
-    return Defense("perturb", gradient=gradient, check=check, promise=Promise(statement))
+    return Defense(
+        name="perturb", gradient=gradient, check=check, promise=Promise(statement=statement)
+    )
 
 
 def moved(

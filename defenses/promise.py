@@ -39,7 +39,7 @@ class Relation(StrEnum):
         return self is other or attribute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promise:
     """What a defense guarantees; an ε is stated only where one exists.
 
@@ -77,7 +77,7 @@ class Promise:
         return None
 
 
-HEURISTIC = Promise("no guarantee")
+HEURISTIC = Promise(statement="no guarantee")
 
 
 def gaussian_mechanism(bound: float, std: float, delta: float) -> Promise:

@@ -90,10 +90,10 @@ def prune(
 
     fate = "come later" if error_feedback else "are hidden"
     return Defense(
-        "prune",
-        with_memory if error_feedback else without_memory,
+        name="prune",
+        apply=with_memory if error_feedback else without_memory,
         init=init if error_feedback else no_state,
-        promise=Promise(f"small entries {fate}; large ones are exact"),
+        promise=Promise(statement=f"small entries {fate}; large ones are exact"),
         bound=no_bound if error_feedback else same_bound,
     )
 

@@ -32,8 +32,8 @@ def quantise(*, bits: int = 4) -> Defense:
     ) -> tuple[dict[str, Tensor], State]:
         return {name: _rounded(value, levels, generator) for name, value in params.items()}, state
 
-    promise = Promise("blurs every entry by rounding; the mean of many rounds is exact")
-    return Defense("quantise", apply, promise=promise)
+    promise = Promise(statement="blurs every entry by rounding; the mean of many rounds is exact")
+    return Defense(name="quantise", apply=apply, promise=promise)
 
 
 def _rounded(value: Tensor, levels: int, generator: Generator) -> Tensor:

@@ -36,11 +36,12 @@ def sign(*, magnitude: float | None = None) -> Defense:
         return {name: _signs(value, magnitude, generator) for name, value in params.items()}, state
 
     return Defense(
-        "sign", apply,
-        promise=Promise("hides the size of every entry; its sign is exact"),
+        name="sign",
+        apply=apply,
+        promise=Promise(statement="hides the size of every entry; its sign is exact"),
         # √n times the mean magnitude of n entries is at most their norm.
         bound=same_bound if magnitude is None else no_bound,
-    )  # fmt: skip
+    )
 
 
 def _signs(value: Tensor, magnitude: float | None, generator: Generator) -> Tensor:

@@ -70,7 +70,9 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
         check_apart("soteria", model)  # a batch's slopes would cancel to rounding errors
 
     statement = "hides part of one layer from reconstruction; everything else is exact"
-    return Defense("soteria", gradient=gradient, check=check, promise=Promise(statement))
+    return Defense(
+        name="soteria", gradient=gradient, check=check, promise=Promise(statement=statement)
+    )
 
 
 def exposing(r: Float[Tensor, "n features"], x: Float[Tensor, "n *shape"], rate: float) -> Tensor:

@@ -38,8 +38,10 @@ def sparsify(*, rate: float = 0.9, unbiased: bool = True) -> Defense:
             for name, value in params.items()
         }, state
 
-    promise = Promise("hides a random share of the entries; what is kept is exact")
-    return Defense("sparsify", apply, promise=promise, bound=lambda before: before * scale)
+    promise = Promise(statement="hides a random share of the entries; what is kept is exact")
+    return Defense(
+        name="sparsify", apply=apply, promise=promise, bound=lambda before: before * scale
+    )
 
 
 def _draws(like: Tensor, generator: Generator) -> Tensor:

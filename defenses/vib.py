@@ -56,7 +56,7 @@ def vib(*, beta: float = 1e-3) -> Defense:
             )
 
     statement = "random features hide inputs from attacks that do not search over the draw"
-    return Defense("vib", gradient=gradient, check=check, promise=Promise(statement))
+    return Defense(name="vib", gradient=gradient, check=check, promise=Promise(statement=statement))
 
 
 def information(mean: Float[Tensor, "n k"], log_variance: Float[Tensor, "n k"]) -> Tensor:

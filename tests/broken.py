@@ -66,4 +66,4 @@ def half_gaussian(*, std: float = 1.0) -> Defense:
 
 def no_clip(*, bound: float = 1.0) -> Defense:
     """A clip that does nothing."""
-    return Defense("no-clip", bound=lambda before: min(before, bound))
+    return Defense(name="no-clip", bound=lambda before: min(before, bound))

@@ -77,7 +77,7 @@ def sticky(*, pull: float = 0.5) -> Defense:
         mean = {name: pull * state[name] + (1 - pull) * value for name, value in params.items()}
         return mean, mean
 
-    return Defense("sticky", apply, init)
+    return Defense(name="sticky", apply=apply, init=init)
 
 
 def observe(

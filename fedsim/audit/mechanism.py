@@ -79,7 +79,7 @@ class Mechanism:
         local = replace(self.local, batch_size=size)  # every record, where some would be drawn
         if self.user is not None:
             local = LocalTraining(1.0, size, 1, "gradient")
-        defense = self.quiet or Defense("none")
+        defense = self.quiet or Defense(name="none")
         quiet = Mechanism(local=local, defense=defense, takes_any=self.takes_any)
         state: State = {}
         uploads = []

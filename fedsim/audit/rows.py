@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.finding import Finding, Guarantee
-from defenses.dp_sgd import num_steps
+from defenses.accounting import num_steps
 from defenses.promise import gaussian_epsilon
 from fedsim.audit.runs import CanaryRuns
 from fedsim.core.files import write_whole

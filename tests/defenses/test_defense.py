@@ -15,7 +15,7 @@ TRAINED = {"w": torch.tensor([4.0, 6.0]), "mean": torch.tensor([7.0]), "n": torc
 
 
 def test_a_chain_runs_in_order():
-    double = Defense("double", lambda p, s, g: ({n: 2 * v for n, v in p.items()}, s))
+    double = Defense(name="double", apply=lambda p, s, g: ({n: 2 * v for n, v in p.items()}, s))
     first, _ = chain(double, clip(bound=1.0)).apply({"w": torch.ones(1)}, {}, generator(0))
     second, _ = chain(clip(bound=1.0), double).apply({"w": torch.ones(1)}, {}, generator(0))
     assert float(first["w"]) == pytest.approx(1)
@@ -76,7 +76,7 @@ def test_weights_sent_in_float64_do_not_widen_the_upload():
     ],
 )
 def test_a_broken_defense_fails_closed(broken):
-    bad = Defense("broken", lambda p, s, g: (broken(p), s))
+    bad = Defense(name="broken", apply=lambda p, s, g: (broken(p), s))
     with pytest.raises(ValueError, match="defense broken: "):
         defend(bad, TRAINED, SENT, ["w"], {}, generator=generator(0), upload="weights")
 

@@ -121,7 +121,7 @@ def nothing_left():
     """Make a defense that cannot be applied."""
     from defenses import Defense
 
-    return Defense("nothing", lambda params, state, generator: ({}, state))
+    return Defense(name="nothing", apply=lambda params, state, generator: ({}, state))
 
 
 def test_another_run_in_the_place_is_refused(tmp_path):

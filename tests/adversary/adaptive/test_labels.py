@@ -30,7 +30,7 @@ def defended(defense, *, seed=0, local=LOCAL):
 
 
 def times(factor):
-    return Defense("times", lambda p, s, g: ({n: factor * v for n, v in p.items()}, s))
+    return Defense(name="times", apply=lambda p, s, g: ({n: factor * v for n, v in p.items()}, s))
 
 
 @pytest.mark.parametrize("factor", [0.25, -2.0])
@@ -79,7 +79,7 @@ def test_the_gradient_hook_is_rehearsed_too():
         seen.append(len(labels))
         return [g / 2 for g in torch.autograd.grad(loss, list(parameters.values()))]
 
-    view, auxiliary, _ = defended(Defense("half", gradient=halve))
+    view, auxiliary, _ = defended(Defense(name="half", gradient=halve))
     found = corrections(workspace(view, auxiliary), 40)
     assert set(seen) == {40}
     torch.testing.assert_close(found["scale"]([torch.ones(4, 12), torch.ones(4)])[1],

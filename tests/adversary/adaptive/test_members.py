@@ -67,7 +67,7 @@ def test_who_knows_the_defense_does_better(defense, local):
 
 @pytest.mark.contract
 def test_pure_noise_says_nothing():
-    noise = Defense("noise", lambda p, s, g: (
+    noise = Defense(name="noise", apply=lambda p, s, g: (
         {n: torch.randn(v.shape, generator=g) for n, v in p.items()}, s,
     ))  # fmt: skip
     static, adaptive = aurocs(noise)

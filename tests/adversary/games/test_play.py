@@ -44,13 +44,14 @@ def noise():
     def apply(params, state, stream):
         return {n: torch.randn(v.shape, generator=stream) for n, v in params.items()}, state
 
-    return Defense("noise", apply)
+    return Defense(name="noise", apply=apply)
 
 
 def withheld():
     """A defense that uploads zeros."""
     return Defense(
-        "withheld", lambda params, state, _: ({n: 0 * v for n, v in params.items()}, state)
+        name="withheld",
+        apply=lambda params, state, _: ({n: 0 * v for n, v in params.items()}, state),
     )
 
 

@@ -344,7 +344,7 @@ def failing():
     def apply(params, state, generator):
         raise IndexError("list index out of range")
 
-    return Defense("failing", apply)
+    return Defense(name="failing", apply=apply)
 
 
 def test_a_client_that_cannot_run_is_said_in_a_sentence(tmp_path):

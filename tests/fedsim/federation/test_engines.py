@@ -180,7 +180,7 @@ def _fail(condition):
             raise RuntimeError("out of luck")
         return dict(params), state
 
-    return Defense("failing", apply)
+    return Defense(name="failing", apply=apply)
 
 
 def first_two_fail():

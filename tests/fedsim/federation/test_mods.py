@@ -83,7 +83,7 @@ def test_a_gradient_is_defended_as_it_is():
 
 
 def test_stacked_mods_defend_from_the_last_to_the_first():
-    double = Defense("double", lambda p, s, g: ({n: 2 * v for n, v in p.items()}, s))
+    double = Defense(name="double", apply=lambda p, s, g: ({n: 2 * v for n, v in p.items()}, s))
     last = app_with(as_mod(clip(bound=1.0)), as_mod(double))(message(), context())
     first = app_with(as_mod(double), as_mod(clip(bound=1.0)))(message(), context())
     assert np.linalg.norm(uploaded(last)["w"] - SENT["w"]) == pytest.approx(1.0, rel=1e-5)
@@ -127,7 +127,7 @@ def test_a_given_seed_repeats_an_experiment():
 
 
 def test_other_messages_and_errors_pass():
-    broken = Defense("broken", lambda p, s, g: (_ for _ in ()).throw(RuntimeError("no")))
+    broken = Defense(name="broken", apply=lambda p, s, g: (_ for _ in ()).throw(RuntimeError("no")))
     assert not app_with(as_mod(broken))(message(type_="evaluate"), context()).has_error()
     theirs = app_with(as_mod(broken), answer=lambda m: Message(Error(9, "own"), reply_to=m))
     assert theirs(message(), context()).error.code == 9
@@ -136,10 +136,14 @@ def test_other_messages_and_errors_pass():
 @pytest.mark.parametrize(
     ("defense", "arrays", "reason"),
     [
-        (Defense("d", lambda p, s, g: ({}, s)), MOVED, "defense d: missing w"),
-        (Defense("d", lambda p, s, g: ({"w": p["w"][:1]}, s)), MOVED, "w: shape must be"),
-        (Defense("d", lambda p, s, g: ({"w": p["w"] / 0}, s)), MOVED, "NaN or infinity"),
-        (Defense("d", lambda p, s, g: 1 / 0), MOVED, "division by zero"),
+        (Defense(name="d", apply=lambda p, s, g: ({}, s)), MOVED, "defense d: missing w"),
+        (
+            Defense(name="d", apply=lambda p, s, g: ({"w": p["w"][:1]}, s)),
+            MOVED,
+            "w: shape must be",
+        ),
+        (Defense(name="d", apply=lambda p, s, g: ({"w": p["w"] / 0}, s)), MOVED, "NaN or infinity"),
+        (Defense(name="d", apply=lambda p, s, g: 1 / 0), MOVED, "division by zero"),
         (clip(), {**MOVED, "w": np.array([np.nan, 1], dtype=np.float32)}, "update: w: must be fin"),
         (clip(), {**MOVED, "w": MOVED["w"] * 1j}, "arrays: must be real, got w of torch.complex64"),
         (freeze(), MOVED, "layers: must name at least one, got none"),
@@ -166,10 +170,10 @@ def test_exactly_one_array_record_is_understood(count):
 
 
 def test_a_defense_inside_training_is_refused():
-    inside = chain(Defense("hook", gradient=lambda *_: []))
+    inside = chain(Defense(name="hook", gradient=lambda *_: []))
     with pytest.raises(ValueError, match="must be a defense on the update, got hook"):
         as_mod(inside)
-    budget = chain(Defense("budget", spend=lambda state, local, count: state))
+    budget = chain(Defense(name="budget", spend=lambda state, local, count: state))
     with pytest.raises(ValueError, match="must be a defense on the update, got budget"):
         as_mod(budget)
     as_mod(chain(clip(), gaussian()))
