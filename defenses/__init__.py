@@ -4,8 +4,9 @@ In: an update, or a batch and the model. Out: what is uploaded instead, and what
 `registry.py` lists the modules; each defense's own file holds its record `DEFENSE`.
 """
 
+from defenses.chain import chain
 from defenses.clip import clip
-from defenses.defense import Defense, chain, defend
+from defenses.defense import Defense, defend
 from defenses.dp_sgd import dp_sgd
 from defenses.freeze import freeze
 from defenses.gaussian import gaussian

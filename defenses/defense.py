@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
 
-from defenses.promise import HEURISTIC, Promise, gaussian_mechanism
+from defenses.promise import HEURISTIC, Promise
 from fedsim.core.params import add, mismatch, not_finite, subtract
 from fedsim.core.types import LocalTraining, Params, Upload
 
@@ -86,82 +86,6 @@ class Defense:
     bound: Callable[[float], float] = no_bound
     noise: float = 0.0
     delta: float = 1e-5
-
-
-def chain(*defenses: Defense) -> Defense:
-    """Compose defenses; the first one sees the update first.
-
-    Each keeps its own state, under its place in the chain. Gaussian noise after a bound on the
-    norm is the Gaussian mechanism, whatever comes before the bound or after the noise: the chain
-    then promises what none of its links does.
-
-    Raises:
-        ValueError: More than one of them replaces the batch gradient.
-    """
-    hooks = [defense for defense in defenses if defense.gradient is not None]
-    if len(hooks) > 1:
-        names = " and ".join(defense.name for defense in hooks)
-        raise ValueError(f"chain: at most one defense may replace the gradient, got {names}")
-
-    def init(params: Params) -> State:
-        return {
-            f"{place}.{name}": value
-            for place, defense in enumerate(defenses)
-            for name, value in defense.init(params).items()
-        }
-
-    def apply(
-        params: Params, state: State, generator: Generator
-    ) -> tuple[dict[str, Tensor], State]:
-        after: State = {}
-        for place, defense in enumerate(defenses):
-            params, remembered = defense.apply(params, _state_of(state, place), generator)
-            after |= {f"{place}.{name}": value for name, value in remembered.items()}
-        return dict(params), after
-
-    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:
-        for defense in defenses:
-            defense.check(model, local, sizes)
-
-    def spend(state: State, local: LocalTraining, num_examples: int) -> State:
-        return {
-            f"{place}.{name}": value
-            for place, defense in enumerate(defenses)
-            for name, value in defense.spend(_state_of(state, place), local, num_examples).items()
-        }
-
-    counts = any(defense.spend is not spends_nothing for defense in defenses)
-    return Defense(
-        name=" → ".join(defense.name for defense in defenses) or "none",
-        apply=apply,
-        init=init,
-        gradient=hooks[0].gradient if hooks else None,
-        batches=hooks[0].batches if hooks else None,
-        check=check,
-        spend=spend if counts else spends_nothing,
-        promise=_promise(defenses),
-    )
-
-
-def _state_of(state: State, place: int) -> State:
-    """Return what the link at a place of the chain remembers."""
-    prefix = f"{place}."
-    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-
-
-def _promise(defenses: Sequence[Defense]) -> Promise:
-    """Return the formal promise of a chain: that of a link, or of noise on a bounded update."""
-    bound = math.inf
-    for defense in defenses:
-        if defense.promise.formal:
-            return defense.promise
-        if defense.noise and math.isfinite(bound):
-            return gaussian_mechanism(bound, defense.noise, defense.delta)
-        bound = defense.bound(bound)
-    if not defenses:
-        return Promise(statement="no defense")
-    statements = [defense.promise.statement for defense in defenses]
-    return Promise(statement="; ".join(dict.fromkeys(statements)))
 
 
 class Defended(NamedTuple):

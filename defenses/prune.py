@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,53 +50,76 @@ def prune(
     if momentum and not error_feedback:
         raise ValueError(f"momentum: must be 0 without error_feedback, got {momentum}")
 
-    def largest(params: Params) -> dict[str, Tensor]:
-        groups = [[name] for name in params] if per_layer else [list(params)]
-        sent: dict[str, Tensor] = {}
-        for names in groups:
-            kept = _largest([params[name] for name in names], 1 - rate)
-            sent |= dict(zip(names, kept, strict=True))
-        return sent
+    fate = "come later" if error_feedback else "are hidden"
+    pruning = _Pruning(1 - rate, per_layer, momentum)
+    return Defense(
+        name="prune",
+        apply=pruning.with_memory if error_feedback else pruning.without_memory,
+        init=pruning.memory if error_feedback else no_state,
+        promise=Promise(statement=f"small entries {fate}; large ones are exact"),
+        bound=no_bound if error_feedback else same_bound,
+    )
 
-    def init(params: Params) -> State:
+
+@dataclass(frozen=True)
+class _Pruning:
+    """The functions of `prune`.
+
+    Attributes:
+        share: Of the entries, those uploaded.
+        per_layer: Of every tensor by itself.
+        momentum: Of the updates.
+    """
+
+    share: float
+    per_layer: bool
+    momentum: float
+
+    def memory(self, params: Params) -> State:
+        """Return the memory before the first round: zeros."""
         return {
             f"{memory}.{name}": torch.zeros_like(value)
-            for memory in (("residual", "velocity") if momentum else ("residual",))
+            for memory in (("residual", "velocity") if self.momentum else ("residual",))
             for name, value in params.items()
         }
 
     def without_memory(
+        self,
         params: Params,
         state: State,
-        generator: Generator,  # noqa: ARG001
+        generator: Generator,  # noqa: ARG002
     ) -> tuple[dict[str, Tensor], State]:
-        return largest(params), state
+        """Return the largest entries."""
+        return self._selected(params), state
 
     def with_memory(
+        self,
         params: Params,
         state: State,
-        generator: Generator,  # noqa: ARG001
+        generator: Generator,  # noqa: ARG002
     ) -> tuple[dict[str, Tensor], State]:
+        """Return the largest entries of update and residual, and the rest as new residual."""
         residual = {name: state[f"residual.{name}"] for name in params}
         velocity = params
-        if momentum:
-            velocity = {n: v.add(state[f"velocity.{n}"], alpha=momentum) for n, v in params.items()}
+        if self.momentum:
+            velocity = {
+                n: v.add(state[f"velocity.{n}"], alpha=self.momentum) for n, v in params.items()
+            }
         accumulated = add(residual, velocity)
-        sent = largest(accumulated)
+        sent = self._selected(accumulated)
         after = {f"residual.{n}": value for n, value in subtract(accumulated, sent).items()}
-        if momentum:
+        if self.momentum:
             # clone().eq_(0) is a mask in the tensor's own dtype, three times faster than bool.
             after |= {f"velocity.{n}": sent[n].clone().eq_(0).mul_(velocity[n]) for n in params}
         return sent, after
 
-    fate = "come later" if error_feedback else "are hidden"
-    return Defense(
-        name="prune",
-        apply=with_memory if error_feedback else without_memory,
-        init=init if error_feedback else no_state,
-        promise=Promise(statement=f"small entries {fate}; large ones are exact"),
-        bound=no_bound if error_feedback else same_bound,
-    )
+    def _selected(self, params: Params) -> dict[str, Tensor]:
+        groups = [[name] for name in params] if self.per_layer else [list(params)]
+        selected: dict[str, Tensor] = {}
+        for names in groups:
+            values = _largest([params[name] for name in names], self.share)
+            selected |= dict(zip(names, values, strict=True))
+        return selected
 
 
 def _largest(values: Sequence[Tensor], share: float) -> list[Tensor]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from defenses.defense import Defense, chain
+from defenses.chain import chain
+from defenses.defense import Defense
 from fedsim.config import Part
 from fedsim.core.catalog import Entry, call, collect, find_entry
 from fedsim.core.errors import ConfigError

@@ -1,6 +1,7 @@
 """Soteria: hide the coordinates of the representation that say most about the input."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -38,41 +39,56 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
     if not 0 <= rate <= 1:
         raise ValueError(f"rate: must be at least 0 and at most 1, got {rate}")
 
-    def gradient(
-        model: nn.Module,
-        parameters: Params,
-        inputs: Float[Tensor, "batch *shape"],
-        labels: Int[Tensor, " batch"],
-        local: LocalTraining,
-        generator: Generator,  # noqa: ARG001
-    ) -> Sequence[Tensor]:
-        representations: list[Tensor] = []
-        x = inputs.detach().requires_grad_()
-        linear = model.get_submodule(layer)
-        hook = linear.register_forward_pre_hook(lambda _, given: representations.append(given[0]))
-        try:
-            logits = model(x)
-        finally:
-            hook.remove()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
-        grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
-        dropped = exposing(representations[0], x, rate)
-        return [
-            g.masked_fill(dropped, 0.0) if name == f"{layer}.weight" else g
-            for name, g in zip(parameters, grads, strict=True)
-        ]
-
-    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
-        linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-        if layer not in linears:
-            hint = nearest(layer, linears) if linears else "the model has none"
-            raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
-        check_apart("soteria", model)  # a batch's slopes would cancel to rounding errors
-
-    statement = "hides part of one layer from reconstruction; everything else is exact"
     return Defense(
-        name="soteria", gradient=gradient, check=check, promise=Promise(statement=statement)
+        name="soteria",
+        gradient=partial(masked_gradient, layer=layer, rate=rate),
+        check=partial(_check, layer),
+        promise=Promise(
+            statement="hides part of one layer from reconstruction; everything else is exact"
+        ),
     )
+
+
+def masked_gradient(
+    model: nn.Module,
+    parameters: Params,
+    inputs: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"],
+    local: LocalTraining,
+    generator: Generator,  # noqa: ARG001
+    *,
+    layer: str,
+    rate: float,
+) -> Sequence[Tensor]:
+    """Return the batch gradient with the layer's columns of the exposing features zeroed."""
+    x = inputs.detach().requires_grad_()
+    logits, representation = _with_input_of(model, layer, x)
+    loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
+    grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+    dropped = exposing(representation, x, rate)
+    return [
+        g.masked_fill(dropped, 0.0) if name == f"{layer}.weight" else g
+        for name, g in zip(parameters, grads, strict=True)
+    ]
+
+
+def _with_input_of(model: nn.Module, layer: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the model's output, and what went into the layer."""
+    inputs: list[Tensor] = []
+    linear = model.get_submodule(layer)
+    hook = linear.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    try:
+        return model(x), inputs[0]
+    finally:
+        hook.remove()
+
+
+def _check(layer: str, model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
+    linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if layer not in linears:
+        hint = nearest(layer, linears) if linears else "the model has none"
+        raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
+    check_apart("soteria", model)  # a batch's slopes would cancel to rounding errors
 
 
 def exposing(r: Float[Tensor, "n features"], x: Float[Tensor, "n *shape"], rate: float) -> Tensor:

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from defenses.defense import Defense, chain
+from defenses.chain import chain
+from defenses.defense import Defense
 from defenses.examples import example_gradients
 from fedsim.core.params import norm
 from fedsim.core.rng import generator

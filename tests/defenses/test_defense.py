@@ -1,10 +1,8 @@
-import dataclasses
-
 import pytest
 import torch
 
 import defenses
-from defenses import Defense, chain, clip, defend, gaussian
+from defenses import Defense, clip, defend
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
@@ -12,35 +10,6 @@ from tests.builders import same_params, sticky
 
 SENT = {"w": torch.tensor([1.0, 2.0]), "mean": torch.tensor([5.0]), "n": torch.tensor(3)}
 TRAINED = {"w": torch.tensor([4.0, 6.0]), "mean": torch.tensor([7.0]), "n": torch.tensor(4)}
-
-
-def test_a_chain_runs_in_order():
-    double = Defense(name="double", apply=lambda p, s, g: ({n: 2 * v for n, v in p.items()}, s))
-    first, _ = chain(double, clip(bound=1.0)).apply({"w": torch.ones(1)}, {}, generator(0))
-    second, _ = chain(clip(bound=1.0), double).apply({"w": torch.ones(1)}, {}, generator(0))
-    assert float(first["w"]) == pytest.approx(1)
-    assert float(second["w"]) == pytest.approx(2)
-
-
-def test_each_defense_of_a_chain_keeps_its_own_state():
-    both = chain(sticky(), clip(bound=100.0), sticky(pull=0.0))
-    update = {"w": torch.ones(2)}
-    state = both.init(update)
-    assert set(state) == {"0.w", "2.w"}
-    once, state = both.apply(update, state, generator(0))
-    twice, state = both.apply(update, state, generator(0))
-    assert float(once["w"][0]) == 0.5
-    assert float(twice["w"][0]) == 0.75
-    assert float(state["2.w"][0]) == 0.75
-
-
-def test_only_one_defense_may_replace_the_gradient():
-    hook = dataclasses.replace(clip(), gradient=lambda *_: [])
-    assert chain(gaussian(), hook).gradient is hook.gradient
-    with pytest.raises(
-        ValueError, match="at most one defense may replace the gradient, got clip and clip"
-    ):
-        chain(hook, hook)
 
 
 def test_defending_weights_moves_them_from_where_they_were_sent():
