@@ -54,10 +54,12 @@ class Session:
         self.process.stdout.close()
 
 
+PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md") if path.stem != "index")
+
+
 @pytest.mark.deploy
-@pytest.mark.parametrize(
-    "page", sorted(path.stem for path in TUTORIALS.glob("*.md") if path.stem != "index")
-)
+@pytest.mark.xdist_group("processes")  # one deployment at a time
+@pytest.mark.parametrize("page", PAGES)
 def test_a_tutorial_runs_as_it_is_written(page, tmp_path):
     (tmp_path / "bin").mkdir()
     uv = tmp_path / "bin" / "uv"  # `uv run X` is X of this environment
