@@ -191,9 +191,9 @@ def test_defenses_as_mods_reach_the_tape(recorded, tmp_path):
 
 WRONG = {
     "model": ({"model": None}, "--model: must be given for a recording"),
-    "classes": ({"num_classes": None}, "--num-classes: must be told"),
-    "lr": ({"lr": None}, "--local-lr: must be told"),
-    "batch": ({"batch_size": None}, "--local-batch-size: must be told"),
+    "classes": ({"num_classes": None}, "--num-classes: must be given"),
+    "lr": ({"lr": None}, "--local-lr: must be given"),
+    "batch": ({"batch_size": None}, "--local-batch-size: must be given"),
     "negative": ({"lr": -1.0}, r"local\.lr: input should be greater than 0, got -1\.0"),
     "import": ({"model": "nowhere:Net"}, "model.name: must be an importable package.module"),
     "other": (
@@ -205,7 +205,7 @@ WRONG = {
         "must give 7 logits per example, got shape",
     ),
     "shape": ({"input_shape": (3, 8, 8)}, r"must take inputs of shape \(3, 8, 8\)"),
-    "no shape": ({"num_classes": 7}, "--input-shape: must be given .*got none .*7 logits"),
+    "no shape": ({"num_classes": 7}, "--input-shape: must be given, .*got none .*7 logits"),
     "truth": ({"truth": "/nowhere"}, "--truth: must be a folder, got /nowhere"),
     "auxiliary": (
         {"auxiliary": "nothing"},
