@@ -258,7 +258,8 @@ def test_a_deployed_client_keeps_its_coin_in_its_own_state(tmp_path):
         ),
         (
             {"defense": DP_SGD, "audit": {"clients": 4, "delta": 1e-6}},
-            "audit.delta: must be the defense's δ = 0.001, at which alone its ε is known, got 1e-06",
+            "audit.delta: must be the defense's δ = 0.001, at which alone its ε is known, "
+            "got 1e-06",
         ),
     ],
 )  # fmt: skip
