@@ -34,7 +34,7 @@ SIMULATED = "simulated"  # in the node's config: one process plays every party
 
 
 class Refused(FedsimError):
-    """What the operator of a client does not let the server have; the server is told why."""
+    """The operator of a client refuses a request; the server gets the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +90,10 @@ def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator
     if not isinstance(consents, bool):
         raise Refused(f"node consent-audit: must be true or false, got {consents!r}")
     if "partition-id" not in node:
-        raise Refused("node partition-id: must be given")
+        raise Refused("node partition-id: must be set, got none")
     root = str(node.get("data-root", "")) or None
     if own_data and root is None:
-        raise Refused("node own-data: must stand beside data-root, got none")
+        raise Refused("node own-data: must be false without data-root, got true")
     simulated = simulated or bool(node.get(SIMULATED))
     return Operator(
         client=str(node["partition-id"]),
@@ -160,8 +160,8 @@ def _site(
         _check_code(run, {*allowed, *(part.name for part in insisted)})
         if run.federation.secure_aggregation:
             raise Refused(
-                "federation.secure_aggregation: must be false between real machines, where the "
-                "server could take its simulated masks off"
+                "federation.secure_aggregation: must be false between real machines, got true; "
+                "the server could remove its simulated masks"
             )
     changes: dict[str, object] = {"defense": agreed(run.defense, insisted)}
     if root is not None:
@@ -218,7 +218,7 @@ def parse_defense(text: str) -> tuple[Part, ...]:
         tables = tomllib.loads(text)
         if set(tables) != {"defense"}:
             got = ", ".join(tables) or "nothing"
-            raise Refused(f"node defense: must hold [[defense]] tables and no more, got {got}")
+            raise Refused(f"node defense: must hold only [[defense]] tables, got {got}")
         parts = configs.parse(tables).defense
         defenses.build(parts)
     except (tomllib.TOMLDecodeError, ConfigError) as error:

@@ -96,11 +96,11 @@ class SecureAggregation(AroundStrategy):
     ) -> None:
         if hasattr(strategy, "tape"):
             raise ConfigError(
-                "secure_aggregation: must be inside Recording, got it around Recording"
+                "secure_aggregation: Recording must wrap it, got one that wraps Recording"
             )
         if reason := needs_single(strategy):
             raise ConfigError(
-                f"secure_aggregation: must go with a strategy of the mean alone, got {reason}, "
+                f"secure_aggregation: the strategy must need the mean only, got {reason}, "
                 "which needs single uploads"
             )
         self.strategy = strategy
@@ -232,10 +232,10 @@ def masked_reply(
     """
     instructions = message.content.config_records.get(SECURE)
     if instructions is None:
-        raise ValueError("secure_aggregation: must be asked for by the server, got a plain message")
+        raise ValueError("message: must hold the settings of secure aggregation, got none")
     protocol = _from_config(instructions)
     if str(node_id) not in protocol.members:
-        raise ValueError(f"secure_aggregation: must be among the members, got node {node_id}")
+        raise ValueError(f"node: must be a member of the masked sum, got {node_id}")
     numbers = masking.encode(protocol, upload, num_examples)
     hidden = masking.masked(protocol, numbers, str(node_id), secret)
     return RecordDict({SECURE: to_record({NUMBERS: hidden})})

@@ -94,11 +94,11 @@ def _remaining(without: str, names: Sequence[str]) -> list[str]:
     out = {name.strip() for name in without.split(",")} - {""}
     for name in sorted(out - set(names)):
         raise ConfigError(
-            f"data.without: must name columns that are inputs, got '{name}'; {nearest(name, names)}"
+            f"data.without: must name input columns, got '{name}'; {nearest(name, names)}"
         )
     remaining = [name for name in names if name not in out]
     if not remaining:
-        raise ConfigError(f"data.without: must leave an input, got '{without}'")
+        raise ConfigError(f"data.without: must leave at least one input column, got '{without}'")
     return remaining
 
 

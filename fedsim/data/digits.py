@@ -21,7 +21,7 @@ def digits(root: Path) -> Dataset:  # noqa: ARG001
     # The file itself: importing sklearn.datasets costs 2.5 CPU-seconds in every process.
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
-        raise ConfigError("data.name: 'digits' must find scikit-learn installed, got none")
+        raise ConfigError("data.name: 'digits' needs scikit-learn, which is not installed")
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path, "rt") as file:
         table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))

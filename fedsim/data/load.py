@@ -48,7 +48,7 @@ def _read(make: Callable[..., Any], data: Data, options: dict[str, Any]) -> Data
         ) from None
     except TypeError as error:
         raise ConfigError(
-            f"data.name: '{data.name}' must be a function of a folder ({error})"
+            f"data.name: '{data.name}' must be a function that takes a folder ({error})"
         ) from None
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"data.name: must return a Dataset, got {type(dataset).__name__}")

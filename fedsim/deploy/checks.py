@@ -27,7 +27,7 @@ SECRETS = ("ca.key", "server.key", "node.key")
 
 
 class NotReady(FedsimError):
-    """A deployment that would not work, and why."""
+    """A deployment would not work; the message gives the reason."""
 
 
 Check = tuple[str, Callable[[], None]]
@@ -86,8 +86,9 @@ def check_private(folder: Path) -> None:
     """No other user may read a private key."""
     for name in SECRETS:
         for path in sorted(folder.rglob(name)):
-            if mode := path.stat().st_mode & 0o077:
-                raise NotReady(f"{path}: must be readable by you alone (600), got {mode:o} beyond")
+            mode = path.stat().st_mode & 0o777
+            if mode & 0o077:
+                raise NotReady(f"{path}: must be readable only by you (mode 600), got {mode:o}")
 
 
 def check_certificate(made: Deployment, link: Path, *, now: dt.datetime | None = None) -> None:
@@ -97,27 +98,31 @@ def check_certificate(made: Deployment, link: Path, *, now: dt.datetime | None =
     for path, it in ((link / "server.pem", certificate), (link / "ca.crt", authority)):
         if now < it.not_valid_before_utc:
             raise NotReady(
-                f"clock: must not be before {path}'s first day {it.not_valid_before_utc:%F %R} "
-                f"UTC, got {now:%F %R}"
+                f"clock: must be after {it.not_valid_before_utc:%F %R} UTC, when {path} becomes "
+                f"valid, got {now:%F %R}"
             )
         if now > it.not_valid_after_utc:
             raise NotReady(
-                f"{path}: must be valid today, got one that ended {it.not_valid_after_utc:%F %R} "
+                f"{path}: must be valid today, got one that expired {it.not_valid_after_utc:%F %R} "
                 "UTC; make a new deployment"
             )
-    if missing := set(made.names) - keys.names_of(certificate):
-        raise NotReady(f"{link / 'server.pem'}: must cover the name {min(missing)}, got others")
+    covered = keys.names_of(certificate)
+    if missing := set(made.names) - covered:
+        raise NotReady(
+            f"{link / 'server.pem'}: must cover the name {min(missing)}, "
+            f"got {', '.join(sorted(covered))}"
+        )
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         raise NotReady(
-            f"{link / 'server.pem'}: must be signed by its ca.crt, got another's"
+            f"{link / 'server.pem'}: must be signed by its ca.crt, got another signature"
         ) from None
     private = _read(
         link / "server.key", lambda data: serialization.load_pem_private_key(data, None)
     )
     if private.public_key() != certificate.public_key():
-        raise NotReady(f"{link / 'server.key'}: must be the key of server.pem, got another")
+        raise NotReady(f"{link / 'server.key'}: must be the key of server.pem, got another key")
 
 
 def check_port(host: str, port: int) -> None:
@@ -139,9 +144,11 @@ def check_key(home: Path, name: str, link: Path | None) -> None:
     try:
         registered_key = b" ".join(registered.read_bytes().split()[:2])
     except OSError:
-        raise NotReady(f"{name}: its key must be in {registered.parent}, got none") from None
+        raise NotReady(f"{registered}: must hold the public key of {name}, got no file") from None
     if registered_key != public:
-        raise NotReady(f"{registered}: must be the public part of {home / 'node.key'}, got another")
+        raise NotReady(
+            f"{registered}: must be the public part of {home / 'node.key'}, got another key"
+        )
 
 
 def check_node(home: Path, name: str, number: int, run: str) -> None:
@@ -184,7 +191,9 @@ def check_clock(made: Deployment, home: Path) -> None:
         return
     skew = (dt.datetime.now(dt.UTC) - parsedate_to_datetime(date)).total_seconds()
     if abs(skew) > SKEW / 10:
-        raise NotReady(f"clock: must be within {SKEW / 10:g} s of the SuperLink's, got {skew:+.0f}")
+        raise NotReady(
+            f"clock: must be within {SKEW / 10:g} s of the SuperLink's, got {skew:+.0f} s"
+        )
 
 
 def run_config(made: Deployment, folder: Path, config: Path | None) -> str:

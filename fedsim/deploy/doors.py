@@ -94,7 +94,9 @@ def read_keys(nodes: Path) -> dict[bytes, str]:
     for path in sorted(nodes.glob("*.pub")):
         key = load_ssh_public_key(path.read_bytes())
         if not isinstance(key, EllipticCurvePublicKey):
-            raise ValueError(f"{path}: must be a public key on an elliptic curve")
+            raise ValueError(
+                f"{path}: must be a public key on an elliptic curve, got {type(key).__name__}"
+            )
         keys[encode(key)] = path.stem
     return keys
 

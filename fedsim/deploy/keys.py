@@ -57,7 +57,9 @@ def server(issuer: Pair, names: Sequence[str], *, days: int, now: dt.datetime) -
     key = ec.generate_private_key(ec.SECP384R1())
     signing = serialization.load_pem_private_key(issuer.private, None)
     if not isinstance(signing, ec.EllipticCurvePrivateKey):
-        raise TypeError("the authority's key is an EC key")
+        raise TypeError(
+            f"authority: must be a key on an elliptic curve, got {type(signing).__name__}"
+        )
     parent = x509.load_pem_x509_certificate(issuer.public)
     identifier = parent.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     certificate = (
@@ -84,9 +86,10 @@ def node(comment: str) -> Pair:
     """Return a SuperNode's key pair in OpenSSH's formats, as Flower reads them."""
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH,
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
-    )  # fmt: skip
+    )
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
@@ -101,7 +104,7 @@ def public_of(private: bytes) -> bytes:
     """
     key = serialization.load_ssh_private_key(private, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("not on an elliptic curve")
+        raise ValueError(f"must be on an elliptic curve, got {type(key).__name__}")
     return key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
@@ -136,10 +139,16 @@ def _valid(
 
 def _usage(*, signs: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
-        key_encipherment=False, data_encipherment=False, key_agreement=False,
-        encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=True,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -208,7 +208,7 @@ def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:
         )
         if copied.returncode:
             reason = " ".join(copied.stderr.split())
-            raise RunStopped(f"scp: must fetch {ssh}:{out} ({reason})")
+            raise RunStopped(f"scp: {ssh}:{out} cannot be copied ({reason})")
         return target
     try:
         shutil.copytree(out, target)

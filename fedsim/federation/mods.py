@@ -16,7 +16,8 @@ from fedsim.core.rng import generator, secret_generator
 from fedsim.core.types import Upload
 from fedsim.core.wire import from_record, to_record
 
-Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+Next = Callable[[Message, Context], Message]
+Mod = Callable[[Message, Context, Next], Message]
 
 FAILED = 451  # the Error's code: the upload was withheld
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -47,24 +48,12 @@ def as_mod(
     Raises:
         ValueError: The defense works inside training, or keeps a budget.
     """
-    inside = defense.gradient is not None or defense.batches is not None
-    if inside or defense.spend is not spends_nothing:
-        raise ValueError(
-            f"as_mod: must be a defense on the update, got {defense.name}, which works inside "
-            "training: use fedsim's client"
-        )
+    _check_on_update(defense)
 
-    def mod(
-        message: Message, context: Context, call_next: Callable[[Message, Context], Message]
-    ) -> Message:
+    def mod(message: Message, context: Context, call_next: Next) -> Message:
         if message.metadata.message_type.split(".")[0] != "train":
             return call_next(message, context)
-        place = _depth.get()
-        token = _depth.set(place + 1)
-        try:
-            reply = call_next(message, context)
-        finally:
-            _depth.reset(token)
+        reply, place = _reply_below(message, context, call_next)
         if reply.has_error():
             return reply
         try:
@@ -107,11 +96,30 @@ def keep_truth(
             f"of {labels.dtype}"
         )
     if (round_ := _round(message)) is None:
-        raise ValueError("message: must tell its server-round, got none")
+        raise ValueError("message: must hold its server-round, got none")
     client = str(context.node_id)
     path = Path(folder, f"{int(round_):04d}", f"{client}.safetensors")
     save_tensors(path, {"labels": labels.cpu()}, {"round": round_, "client": client})
     return path
+
+
+def _check_on_update(defense: Defense) -> None:
+    inside = defense.gradient is not None or defense.batches is not None
+    if inside or defense.spend is not spends_nothing:
+        raise ValueError(
+            f"as_mod: must be a defense on the update, got {defense.name}, which works inside "
+            "training; use fedsim's client"
+        )
+
+
+def _reply_below(message: Message, context: Context, call_next: Next) -> tuple[Message, int]:
+    """Return the reply of the mods and the app below, and how many mods stand above this one."""
+    place = _depth.get()
+    token = _depth.set(place + 1)
+    try:
+        return call_next(message, context), place
+    finally:
+        _depth.reset(token)
 
 
 def _defend(

@@ -18,7 +18,7 @@ def check_model(name: str, model: object, input_shape: Shape, num_classes: int) 
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     if tied := sorted(set(names) - {name for name, _ in model.named_parameters()}):
         raise ConfigError(
-            f"model.name: must hold each parameter under one name, '{name}' ties {tied[0]}"
+            f"model.name: '{name}' must hold each parameter under one name, got {tied[0]} twice"
         )
     shape = _output_shape(name, model, input_shape)
     if shape != (2, num_classes):

@@ -189,7 +189,7 @@ def test_a_server_cannot_name_code_to_import(tables, named):
 
 def test_simulated_secure_aggregation_is_not_taken_for_protection_between_machines():
     reply, _ = reply_of(small_config(federation={"secure_aggregation": True}))
-    assert "server could take its simulated masks off" in reply.error.reason
+    assert "server could remove its simulated masks" in reply.error.reason
 
 
 def test_the_operators_own_defense_needs_no_other_leave():
@@ -209,10 +209,10 @@ def rows_of(node):
         ({"seed": "x"}, "node seed: must be a whole number, got 'x'"),
         ({"seed": True}, "node seed: must be a whole number, got True"),
         ({"own-data": "yes"}, "node own-data: must be true or false, got 'yes'"),
-        ({"own-data": True}, "node own-data: must stand beside data-root, got none"),
+        ({"own-data": True}, "node own-data: must be false without data-root, got true"),
         ({"defense": "/nowhere/at/all"}, "node defense: must be a readable TOML file"),
         ({"defense": "defense = []"}, "node defense: must list a defense, got none"),
-        ({"defense": "seed = 3"}, r"node defense: must hold \[\[defense\]\] tables .* got seed"),
+        ({"defense": "seed = 3"}, r"node defense: must hold only \[\[defense\]\] tables, got seed"),
         ({"defense": "[[defense]"}, "node defense: must be valid"),
         ({"defense": 'defense = ["clop"]'}, "node defense: must be valid .*clip"),
         ({"defense": '[[defense]]\nname="clip"\nbound=-1.0'}, "node defense: must be valid"),

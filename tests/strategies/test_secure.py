@@ -213,12 +213,12 @@ def test_an_upload_that_is_not_masked_numbers_is_a_drop_out(tmp_path):
 
 def test_a_client_fails_closed():
     message = Message(RecordDict({"arrays": to_record(SENT)}), 3, "train")
-    with pytest.raises(ValueError, match="must be asked for by the server, got a plain message"):
+    with pytest.raises(ValueError, match="must hold the settings of secure aggregation, got none"):
         masked_reply(message, SENT, 3, 3, SECRET)
     secure = SecureAggregation(FedAvg(), secret=SECRET)
     grid = grid_of(hidden, 3, 1)
     message = next(iter(secure.configure_train(1, to_record(SENT), ConfigRecord(), grid)))
-    with pytest.raises(ValueError, match="must be among the members, got node 99"):
+    with pytest.raises(ValueError, match="must be a member of the masked sum, got 99"):
         masked_reply(message, SENT, 3, 99, SECRET)
     content = masked_reply(message, SENT, 3, 3, SECRET)
     assert list(content) == [SECURE]
@@ -226,7 +226,7 @@ def test_a_client_fails_closed():
 
 
 def test_the_recorder_stands_outside(tmp_path):
-    with pytest.raises(ConfigError, match="must be inside Recording, got it around Recording"):
+    with pytest.raises(ConfigError, match="Recording must wrap it, got one that wraps Recording"):
         SecureAggregation(Recording(FedAvg(), tmp_path), secret=SECRET)
 
 

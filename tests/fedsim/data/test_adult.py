@@ -83,10 +83,10 @@ def test_adult_without_a_column_keeps_it_beside_the_inputs(without, gone, tmp_pa
 @pytest.mark.parametrize(
     ("without", "sentence"),
     [
-        ("sexx", "data.without: must name columns that are inputs, got 'sexx'; did you mean 'sex'"),
+        ("sexx", "data.without: must name input columns, got 'sexx'; did you mean 'sex'"),
         ("sex,rase", "data.without: .*got 'rase'; did you mean 'race'"),
         ("income", "data.without: .*got 'income'; "),
-        (",".join(COLUMNS[:-1]), "data.without: must leave an input"),
+        (",".join(COLUMNS[:-1]), "data.without: must leave at least one input column"),
     ],
 )
 def test_a_column_that_cannot_be_left_out_is_one_sentence(without, sentence, tmp_path):

@@ -36,7 +36,10 @@ def test_users_come_from_a_column_or_a_file(tmp_path):
     [
         ({"data": "minst"}, "data.name: must be a known name, got 'minst'; did you mean 'mnist'"),
         ({"data": "nowhere:data"}, "data.name: must be an importable package.module:function"),
-        ({"data": "tests.builders:observe"}, "data.name: .* must be a function of a folder"),
+        (
+            {"data": "tests.builders:observe"},
+            "data.name: .* must be a function that takes a folder",
+        ),
         ({"data": {"name": "digits", "alhpa": 1}}, "data.alhpa: must be a known key"),
         ({"data": {"limit": 3}}, "federation.clients: must be at most the 3 private examples"),
         (

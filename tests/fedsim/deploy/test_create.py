@@ -48,8 +48,8 @@ def test_a_deployment_is_read_back_from_its_folder_and_from_each_role(tmp_path):
         ({"host": "a b"}, "--host: must be a host name or address, got 'a b'"),
         ({"host": "$(id)"}, "--host: must be"),
         ({"port": 80}, "--port: must be between 1024 and 65535, got 80"),
-        ({"node_ports": [9100, 9101]}, "--port: each must be used once"),
-        ({"node_ports": [9200]}, "--node-port: must be given once per node, got 1"),
+        ({"node_ports": [9100, 9101]}, "--port: all ports must differ, got 9100 twice"),
+        ({"node_ports": [9200]}, "--node-port: must be given once per node, got 1 for 2"),
         ({"name": "Fed Sim"}, "--name: must be small letters, digits and dashes, got 'Fed Sim'"),
         ({"days": 0}, "--days: must be at least 1, got 0"),
     ],
@@ -63,7 +63,7 @@ def test_a_wrong_argument_writes_nothing(tmp_path, options, sentence):
 def test_nothing_is_overwritten(tmp_path):
     _, folder = deployment(tmp_path)
     before = (folder / "ca.key").read_bytes()
-    with pytest.raises(ConfigError, match="must be given a new folder"):
+    with pytest.raises(ConfigError, match="the folder must be new or empty"):
         create(folder, nodes=2)
     assert (folder / "ca.key").read_bytes() == before
 

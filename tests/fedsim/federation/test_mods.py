@@ -184,7 +184,7 @@ def test_the_truth_is_kept_for_the_node_and_round_of_the_message(tmp_path):
     path = keep_truth(tmp_path, message(12), context(node=2**62 + 1), labels)
     assert path == tmp_path / "0012" / f"{2**62 + 1}.safetensors"
     assert torch.equal(read_truth(tmp_path, 12, str(2**62 + 1)).labels, labels)
-    with pytest.raises(ValueError, match="message: must tell its server-round, got none"):
+    with pytest.raises(ValueError, match="message: must hold its server-round, got none"):
         keep_truth(tmp_path, message(None), context(), labels)
     for wrong, said in ((labels.double(), "torch.float64"), (labels[None], r"\(1, 3\)")):
         with pytest.raises(ValueError, match=f"labels: must be whole numbers, .*{said}"):
