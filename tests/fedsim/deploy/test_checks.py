@@ -127,7 +127,9 @@ def test_a_certificate_out_of_its_time_is_told_from_a_wrong_clock(tmp_path):
     made, folder = deployment(tmp_path, days=30)
     link = folder / "superlink"
     checks.check_certificate(made, link, now=NOW + dt.timedelta(days=29))
-    with pytest.raises(checks.NotReady, match=r"server.pem: must be valid today, got one that expired"):
+    with pytest.raises(
+        checks.NotReady, match=r"server.pem: must be valid today, got one that expired"
+    ):
         checks.check_certificate(made, link, now=NOW + dt.timedelta(days=31))
     with pytest.raises(
         checks.NotReady, match="clock: must be after .* UTC, when .*server.pem becomes valid"
