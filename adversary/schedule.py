@@ -30,18 +30,18 @@ def scheduled(
                 f"{key}.{name}: must not be an option of the attack's own: it says what any attack "
                 f"is run on; got {sorted(options_of(attack.infer))}"
             )
-    own = {name: value for name, value in options.items() if name not in RESERVED}
+    unreserved = {name: value for name, value in options.items() if name not in RESERVED}
     every = options.get("every", 1)
     if type(every) is not int or every < 1:
         raise ConfigError(f"{key}.every: must be a whole number of at least 1, got {every!r}")
-    return replace(attack, every=every, clients=_clients(key, options.get("clients"))), own
+    return replace(attack, every=every, clients=_clients(key, options.get("clients"))), unreserved
 
 
-def _clients(key: str, asked: Any) -> tuple[str, ...] | None:
-    if asked is None:
+def _clients(key: str, clients: Any) -> tuple[str, ...] | None:
+    if clients is None:
         return None
-    parts = asked.split(",") if isinstance(asked, str) else asked
+    parts = clients.split(",") if isinstance(clients, str) else clients
     names = parts if isinstance(parts, (list, tuple)) else [parts]
     if not names or not all(type(name) in (str, int) for name in names):
-        raise ConfigError(f"{key}.clients: must be a list of clients' names, got {asked!r}")
+        raise ConfigError(f"{key}.clients: must be a list of clients' names, got {clients!r}")
     return tuple(str(name).strip() for name in names)

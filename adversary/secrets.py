@@ -27,8 +27,8 @@ def secret_of(family: str, marks: Int[Tensor, " uses"], rules: Rules) -> int | N
     if family == "distribution":
         share = marks.double().mean()
         return int((torch.tensor(rules.shares, dtype=torch.float64) - share).abs().argmin())
-    known = marks[marks >= 0]
-    return int(torch.bincount(known).argmax()) if len(known) else None
+    users = marks[marks >= 0]
+    return int(torch.bincount(users).argmax()) if len(users) else None
 
 
 def prior(family: str, view: View, auxiliary: Auxiliary) -> Float[Tensor, " classes"]:
@@ -43,8 +43,8 @@ def prior(family: str, view: View, auxiliary: Auxiliary) -> Float[Tensor, " clas
     assert auxiliary.marks is not None
     marks, rules = auxiliary.marks[family], auxiliary.rules
     if family == "property":
-        told = view.latest.update.num_examples
-        size = 1 if told is None else num_labels(view.latest)
+        count = view.latest.update.num_examples
+        size = 1 if count is None else num_labels(view.latest)
         share = float((marks == 1).double().mean())
         chance = float(binom.sf(rules.count - 1, size, share))
         classes = torch.tensor([1 - chance, chance], dtype=torch.float64)

@@ -41,8 +41,8 @@ def analytic(
     latest, shape = view.latest, input_shape(auxiliary)
     gradient = batch_gradient(latest, auxiliary)
     layer = first_linear(auxiliary.model, shape)
-    found = ratios(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], batch_size(latest))
-    return found.inputs.view(-1, *shape).float()
+    recovered = ratios(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], batch_size(latest))
+    return recovered.inputs.view(-1, *shape).float()
 
 
 ATTACKS = (

@@ -74,15 +74,17 @@ def evidence(observation: Observation, work: Workspace) -> Terms:
     """Return log p(upload | attribute), (m, 2), and what `held_out` returns."""
     if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
-    size, kept = rehearsed_size(observation), keeps_data(observation)
-    learner, predictor = work.part(fitted, size, observation.update.round, kept)
+    size, same_records = rehearsed_size(observation), keeps_data(observation)
+    learner, predictor = work.part(fitted, size, observation.update.round, same_records)
     hypotheses = work.derived(undefended).part(_hypotheses, keep=2)
     upload = learner.flat(observation.update.delta).expand(len(hypotheses), -1)
     questions = Evidence(upload, size, learner.weight(size), hypotheses)
     return predictor.log_probabilities(questions), *held_out(predictor)
 
 
-def fitted(work: Workspace, size: int, round_: int, kept: bool) -> tuple[Learner, Predictor]:
+def fitted(
+    work: Workspace, size: int, round_: int, same_records: bool
+) -> tuple[Learner, Predictor]:
     """Return a predictor learned at the weights sent, for all clients of this size."""
     auxiliary, local = work.auxiliary, work.local
     inputs, labels, marks = auxiliary.inputs, auxiliary.labels, auxiliary.marks
@@ -93,7 +95,14 @@ def fitted(work: Workspace, size: int, round_: int, kept: bool) -> tuple[Learner
     learner, game = Learner(auxiliary, local), GAMES["attribute-known"]
     count = SHADOWS[local.upload]
     predictors = learn(
-        game, Rules(size), pool, learner, work.sent, shadows=count, round_=round_, same_records=kept
+        game,
+        Rules(size),
+        pool,
+        learner,
+        work.sent,
+        shadows=count,
+        round_=round_,
+        same_records=same_records,
     )
     return learner, predictors.get("adaptive", predictors["static"])
 

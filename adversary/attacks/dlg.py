@@ -55,9 +55,14 @@ def dlg(
         ValueError: As for `adversary.inversion.matching.reconstruct`, or an option out of range.
     """
     settings = Settings(
-        distance="l2", optimiser="lbfgs", iterations=iterations, restarts=restarts, tv=tv,
-        box=False, normal=True,
-    )  # fmt: skip
+        distance="l2",
+        optimiser="lbfgs",
+        iterations=iterations,
+        restarts=restarts,
+        tv=tv,
+        box=False,
+        normal=True,
+    )
     recover = batch_labels if labels == "recovered" else None
     return reconstruct(view, auxiliary, generator, settings, recover=recover)
 

@@ -62,7 +62,7 @@ def eb_gls_rounds(
         raise ValueError(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
     latest, work = view.latest, workspace(view, auxiliary)
     earlier = [view.observations[k] for k in range(len(view.observations) - 1)][:rounds]
-    before = [evidence(seen, work.at(seen)) for seen in earlier if same_data(seen, latest)]
+    before = [evidence(o, work.at(o)) for o in earlier if same_data(o, latest)]
     if not before:
         return eb_gls(view, auxiliary, generator)
     last = evidence(latest, work)
@@ -134,9 +134,11 @@ def agree(rounds: Sequence[Evidence]) -> Evidence:
     alone = torch.stack([e.with_prior(best_spread(e)).most_likely() for e in rounds])
     for turn in range(TURNS):
         summed = Evidence(
-            torch.einsum("t,tij->ij", trust, quadratic), trust @ linear,
-            rounds[-1].lower, rounds[-1].total,
-        )  # fmt: skip
+            torch.einsum("t,tij->ij", trust, quadratic),
+            trust @ linear,
+            rounds[-1].lower,
+            rounds[-1].total,
+        )
         posterior = summed.with_prior(best_spread(summed))
         if len(rounds) == 1 or turn == TURNS - 1:
             return posterior

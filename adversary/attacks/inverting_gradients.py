@@ -63,9 +63,14 @@ def inverting_gradients(
     """
     plain = prior == "pixels"
     settings = Settings(
-        distance=distance, optimiser="signed" if plain else "adam", iterations=iterations,
-        restarts=restarts, lr=(0.1 if plain else 0.01) if lr is None else lr, tv=tv, prior=prior,
-    )  # fmt: skip
+        distance=distance,
+        optimiser="signed" if plain else "adam",
+        iterations=iterations,
+        restarts=restarts,
+        lr=(0.1 if plain else 0.01) if lr is None else lr,
+        tv=tv,
+        prior=prior,
+    )
     return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)
 
 

@@ -57,10 +57,10 @@ def rlg(
     rank = min(int((values > tolerance * values[0]).sum()), head.total)
     evidence = head.row_sums if head.bias is None else head.bias
     order = evidence.sort(stable=True).indices
-    found = torch.ones(classes, dtype=torch.bool)
+    present = torch.ones(classes, dtype=torch.bool)
     if 0 < rank < classes - 1:
-        found = separable(vectors[:, :rank].double(), tolerance)
-    return in_turn(order[found[order]] if found.any() else order, head.total, classes)
+        present = separable(vectors[:, :rank].double(), tolerance)
+    return in_turn(order[present[order]] if present.any() else order, head.total, classes)
 
 
 def separable(
@@ -79,14 +79,14 @@ def separable(
 
     vectors = q.T.numpy()
     classes = vectors.shape[1]
-    found = torch.zeros(classes, dtype=torch.bool)
+    present = torch.zeros(classes, dtype=torch.bool)
     others = np.ones(classes, dtype=bool)
     for c in range(classes):
         others[c] = False
         _, distance = nnls(vectors[:, others], vectors[:, c], maxiter=30 * classes)
         others[c] = True
-        found[c] = bool(distance > tolerance * np.linalg.norm(vectors[:, c]))
-    return found
+        present[c] = bool(distance > tolerance * np.linalg.norm(vectors[:, c]))
+    return present
 
 
 ATTACKS = (

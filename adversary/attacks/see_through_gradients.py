@@ -58,9 +58,14 @@ def see_through_gradients(
         ValueError: As for `adversary.inversion.matching.reconstruct`, or an option out of range.
     """
     settings = Settings(
-        distance="l2", iterations=iterations, restarts=restarts, lr=lr, tv=tv, energy=energy,
+        distance="l2",
+        iterations=iterations,
+        restarts=restarts,
+        lr=lr,
+        tv=tv,
+        energy=energy,
         group=group,
-    )  # fmt: skip
+    )
     return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)
 
 

@@ -82,10 +82,10 @@ def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
     if auxiliary.rules.count > 1:
         raise ValueError(f"game.count: must be 1 for new batches, got {auxiliary.rules.count}")
 
-    def none(one_round: View) -> Terms:
-        latest = one_round.latest
+    def none(single: View) -> Terms:
+        latest = single.latest
         odds = evidence(latest, work.at(latest), "property")[0]
-        return ((odds + prior("property", one_round, auxiliary)).log_softmax(dim=0)[0],)
+        return ((odds + prior("property", single, auxiliary)).log_softmax(dim=0)[0],)
 
     (log_none,) = summed(distinct(view, same=True), none, (auxiliary, "none"))
     return torch.stack([log_none, torch.log(-torch.expm1(log_none))])
@@ -97,14 +97,14 @@ def evidence(observation: Observation, work: Workspace, family: str) -> Terms:
         raise ValueError(f"update: {reason}")
     size = rehearsed_size(observation)
     size = max(size, work.auxiliary.rules.count if family == "property" else 1)
-    round_, kept = observation.update.round, keeps_data(observation)
-    learner, predictor = work.part(fitted, family, size, round_, kept)
+    round_, same_records = observation.update.round, keeps_data(observation)
+    learner, predictor = work.part(fitted, family, size, round_, same_records)
     question = Evidence(learner.flat(observation.update.delta)[None], size, learner.weight(size))
     return predictor.log_probabilities(question)[0], *held_out(predictor)
 
 
 def fitted(
-    work: Workspace, family: str, size: int, round_: int, kept: bool
+    work: Workspace, family: str, size: int, round_: int, same_records: bool
 ) -> tuple[Learner, Predictor]:
     """Return a predictor learned at the weights sent, for all clients of this size."""
     auxiliary, local = work.auxiliary, work.local
@@ -116,7 +116,14 @@ def fitted(
     game = replace(GAMES[family], sample=with_label_skew(GAMES[family].sample))
     count = SHADOWS[local.upload]
     predictors = learn(
-        game, rules, pool, learner, work.sent, shadows=count, round_=round_, same_records=kept
+        game,
+        rules,
+        pool,
+        learner,
+        work.sent,
+        shadows=count,
+        round_=round_,
+        same_records=same_records,
     )
     return learner, predictors.get("adaptive", predictors["static"])
 

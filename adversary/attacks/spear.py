@@ -42,10 +42,10 @@ def spear(view: View, auxiliary: Auxiliary, generator: Generator) -> Float[Tenso
     if after != "ReLU":
         raise ValueError(f"spear: ReLU must follow {layer}, got {after}")
     weight, bias = f"{layer}.weight", f"{layer}.bias"
-    found = solve(
+    inputs = solve(
         gradient[weight], gradient[bias], sent[weight], sent[bias], batch_size(latest), generator
     )
-    return found.view(-1, *shape).float()
+    return inputs.view(-1, *shape).float()
 
 
 ATTACKS = (

@@ -42,7 +42,7 @@ from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, Params, View
 
 ENTRIES = 2**26  # of the auxiliary gradients that are held at a time: 256 MiB
-OWN, EVEN = 0.1, 0.03  # floor of the variances: of each entry's own, and of the mean of all
+EACH, EVEN = 0.1, 0.03  # floor of the variances: of each entry's own, and of the mean of all
 
 
 def whitened_mia(
@@ -128,7 +128,7 @@ def _span(work: Workspace) -> _Span:
     for row, gradient in zip(a, gradients(asking), strict=False):
         row.copy_(torch.cat([part.flatten() for part in gradient.values()]))
     variances = torch.linalg.vector_norm(a, dim=0).square() / len(a)
-    floor = OWN * variances + EVEN * variances.mean() + torch.finfo(a.dtype).tiny
+    floor = EACH * variances + EVEN * variances.mean() + torch.finfo(a.dtype).tiny
     a /= (len(a) * floor).sqrt()
     return _Span(a, floor, torch.linalg.cholesky(torch.eye(len(a)) + a @ a.T))
 

@@ -21,7 +21,7 @@ from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, Truth, View
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One kind of secret.
 
@@ -67,18 +67,18 @@ def per_mille(view: View) -> View:
     latest = view.latest
     if latest.update.num_examples is not None or latest.local.upload == "weights":
         return view
-    told = replace(latest, update=replace(latest.update, num_examples=1000))
-    return View([told], memory=view.memory)
+    counted = replace(latest, update=replace(latest.update, num_examples=1000))
+    return View([counted], memory=view.memory)
 
 
 def remark_counts(view: View, truth: Truth | None) -> str | None:
     """Say where counts are proportions."""
     if view.latest.update.num_examples is None:
         return "num_examples: not told, so the answer is proportions (per mille)"
-    told = num_labels(view.latest)
-    if truth is not None and told != len(truth.labels):
+    count = num_labels(view.latest)
+    if truth is not None and count != len(truth.labels):
         used = len(truth.labels)
-        return f"num_examples: told {told} labels but used {used}, so graded as proportions"
+        return f"num_examples: told {count} labels but used {used}, so graded as proportions"
     return None
 
 
@@ -91,8 +91,8 @@ def blind_counts(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[
         share = torch.bincount(auxiliary.labels, minlength=classes).double()
         share /= share.sum()
     order = torch.randperm(classes, generator=generator)
-    told = view.latest.update.num_examples is not None
-    return largest_remainder(share, num_labels(view.latest) if told else 1000, order)
+    counted = view.latest.update.num_examples is not None
+    return largest_remainder(share, num_labels(view.latest) if counted else 1000, order)
 
 
 def grade_counts(guess: Tensor, truth: Truth) -> dict[str, float]:
@@ -113,20 +113,20 @@ def grade_counts(guess: Tensor, truth: Truth) -> dict[str, float]:
     """
     true = torch.bincount(truth.labels, minlength=len(guess))
     total = len(truth.labels)
-    known = not guess.is_floating_point() and int(guess.sum()) == total
+    comparable = not guess.is_floating_point() and int(guess.sum()) == total
     share = guess.double() / guess.sum()
     asr = float(torch.minimum(share, true / total).sum())
-    if known:  # in whole numbers, so that 1 is 1
+    if comparable:  # in whole numbers, so that 1 is 1
         asr = float(torch.minimum(guess, true).sum()) / total
     chance = float(expected_overlap(total, len(guess))[true].sum()) / total
     named, present = guess > 0, true > 0
-    both = float((named & present).sum())
+    correct = float((named & present).sum())
     return {
         "asr": asr,
         "skill": (asr - chance) / (1 - chance) if chance < 1 else 0.0,
-        "exact": float(known and torch.equal(guess, true)),
-        "precision": both / float(named.sum()),
-        "recall": both / float(present.sum()),
+        "exact": float(comparable and torch.equal(guess, true)),
+        "precision": correct / float(named.sum()),
+        "recall": correct / float(present.sum()),
     }
 
 
@@ -136,8 +136,8 @@ def blind_members(
     generator: Generator,  # noqa: ARG001
 ) -> Float[Tensor, " m"]:
     """Score every candidate alike: within a class, nothing but the update tells them apart."""
-    asked = auxiliary.candidates
-    return torch.zeros(0 if asked is None else len(asked.labels), dtype=torch.float64)
+    candidates = auxiliary.candidates
+    return torch.zeros(0 if candidates is None else len(candidates.labels), dtype=torch.float64)
 
 
 def grade_members(guess: Tensor, truth: Truth) -> dict[str, float]:
@@ -167,35 +167,35 @@ def grade_sources(guess: Tensor, truth: Truth) -> dict[str, float]:
     """
     if truth.members is None or truth.classes is None or truth.users is None:
         return {"auroc": math.nan}
-    one = truth.users == 1
-    among = replace(truth, members=truth.members[one], classes=truth.classes[one])
-    return {"auroc": grade_members(guess[one], among)["auroc"]}
+    unique = truth.users == 1
+    among = replace(truth, members=truth.members[unique], classes=truth.classes[unique])
+    return {"auroc": grade_members(guess[unique], among)["auroc"]}
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family(
-            "label",
-            ("asr", "skill", "exact", "precision", "recall"),
-            blind_counts,
-            grade_counts,
+            name="label",
+            metrics=("asr", "skill", "exact", "precision", "recall"),
+            blind=blind_counts,
+            grade=grade_counts,
             prepare=per_mille,
             remark=remark_counts,
             ceiling=lambda _: dict.fromkeys(("asr", "skill", "exact", "precision", "recall"), 1.0),
         ),
         Family(
-            "membership",
-            ("auroc", "advantage"),
-            blind_members,
-            grade_members,
+            name="membership",
+            metrics=("auroc", "advantage"),
+            blind=blind_members,
+            grade=grade_members,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
         ),
         Family(
-            "source",
-            ("auroc",),
-            blind_sources,
-            grade_sources,
+            name="source",
+            metrics=("auroc",),
+            blind=blind_sources,
+            grade=grade_sources,
             prepare=per_mille,
             pool=pool_sources,
             pooled=("accuracy", "label_accuracy"),
@@ -203,19 +203,19 @@ FAMILIES: dict[str, Family] = {
             alone="tell one client's records from another's",
         ),
         Family(
-            "attribute",
-            ("auroc", "accuracy"),
-            lambda view, auxiliary, _: workspace(view, auxiliary).lasting(imputed),
-            grade_attributes,
+            name="attribute",
+            metrics=("auroc", "accuracy"),
+            blind=lambda view, auxiliary, _: workspace(view, auxiliary).lasting(imputed),
+            grade=grade_attributes,
             ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
             alone="weigh a record by rehearsed clients",
         ),
         *(
             Family(
-                name,
-                ("accuracy", "bits"),
-                secrets.blind,
-                secrets.grade,
+                name=name,
+                metrics=("accuracy", "bits"),
+                blind=secrets.blind,
+                grade=secrets.grade,
                 pool=secrets.pool,
                 pooled=("auroc",),
                 ceiling=secrets.ceiling,
@@ -226,10 +226,10 @@ FAMILIES: dict[str, Family] = {
             for secrets in (Secrets(name),)
         ),
         Family(
-            "reconstruction",
-            reconstructions.METRICS,
-            reconstructions.blind,
-            reconstructions.grade,
+            name="reconstruction",
+            metrics=reconstructions.METRICS,
+            blind=reconstructions.blind,
+            grade=reconstructions.grade,
             pool=reconstructions.pool,
             pooled=reconstructions.METRICS,
             ceiling=reconstructions.ceiling,

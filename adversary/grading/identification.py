@@ -27,11 +27,11 @@ from fedsim.core.rng import generator
 CELLS = 8  # in a direction
 
 
-def identified(found: Float[Tensor, "n *cells"], pool: Float[Tensor, "m *cells"]) -> Tensor:
+def identified(guesses: Float[Tensor, "n *cells"], pool: Float[Tensor, "m *cells"]) -> Tensor:
     """Return 1 for each of the client's examples that a guess picked from the pool, else 0.
 
     Args:
-        found: What `cells` returns for the guesses, as many as the client has examples.
+        guesses: What `cells` returns for the guesses, as many as the client has examples.
         pool: The same for the client's n examples, and then for the others.
 
     Returns:
@@ -39,13 +39,13 @@ def identified(found: Float[Tensor, "n *cells"], pool: Float[Tensor, "m *cells"]
     """
     from scipy.optimize import linear_sum_assignment
 
-    count = len(found)
+    count = len(guesses)
     if len(pool) <= count:
         return torch.full((count,), math.nan, dtype=torch.float64)
     # In a random order, so that of equal members none is preferred.
     order = torch.randperm(len(pool), generator=generator(0, "pool", len(pool)))
-    distance = torch.cdist(features(found, pool), features(pool, pool)[order])
-    if (found == found[:1]).all():  # one guess, repeated: its nearest
+    distance = torch.cdist(features(guesses, pool), features(pool, pool)[order])
+    if (guesses == guesses[:1]).all():  # one guess, repeated: its nearest
         picked = distance[0].topk(count, largest=False).indices
     else:
         picked = torch.from_numpy(linear_sum_assignment(distance.numpy())[1])

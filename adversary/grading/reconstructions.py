@@ -31,8 +31,8 @@ def blind(view: View, auxiliary: Auxiliary, generator: Generator) -> Float[Tenso
     """Answer with the blank picture, once for every example that the client told of."""
     shape = _shape(auxiliary)
     picture = blank(auxiliary.inputs, shape)
-    told = view.latest.update.num_examples
-    return picture.expand(1 if told is None else told, *shape)
+    count = view.latest.update.num_examples
+    return picture.expand(1 if count is None else count, *shape)
 
 
 def blank(inputs: Tensor | None, shape: tuple[int, ...]) -> Float[Tensor, "*shape"]:
@@ -94,13 +94,13 @@ def paired(guess: Float[Tensor, "k *shape"], truth: Truth) -> Float[Tensor, "n *
     """
     from scipy.optimize import linear_sum_assignment
 
-    inputs, lineup = _known(truth)
-    found = _completed(guess, len(inputs), lineup)
-    ours, theirs = (_varying(values, lineup) for values in (scaled(inputs, lineup), found))
+    inputs, lineup = _inputs_and_lineup(truth)
+    guesses = _completed(guess, len(inputs), lineup)
+    ours, answered = (_varying(values, lineup) for values in (scaled(inputs, lineup), guesses))
     # Differences themselves: products would drown those of guesses that are nearly exact.
     mode = "donot_use_mm_for_euclid_dist"
-    cost = torch.cdist(ours, theirs, compute_mode=mode).square()
-    return found[torch.from_numpy(linear_sum_assignment(cost.numpy())[1])]
+    cost = torch.cdist(ours, answered, compute_mode=mode).square()
+    return guesses[torch.from_numpy(linear_sum_assignment(cost.numpy())[1])]
 
 
 def scaled(values: Tensor, lineup: Lineup) -> Float[Tensor, "n *shape"]:
@@ -109,16 +109,16 @@ def scaled(values: Tensor, lineup: Lineup) -> Float[Tensor, "n *shape"]:
     return (values.double() - lineup.low).where(span > 0, 0.0) / span.where(span > 0, 1.0)
 
 
-def decibels(found: Tensor, truth: Truth) -> Float[Tensor, " n"]:
+def decibels(guesses: Tensor, truth: Truth) -> Float[Tensor, " n"]:
     """Return the PSNR of each example's reconstruction.
 
     Args:
-        found: As `paired` returns them, or one for all examples.
+        guesses: As `paired` returns them, or one for all examples.
         truth: With inputs and lineup.
     """
-    inputs, lineup = _known(truth)
+    inputs, lineup = _inputs_and_lineup(truth)
     exact = scaled(inputs, lineup)
-    return psnr(_varying(found.expand_as(exact), lineup), _varying(exact, lineup), 1.0)
+    return psnr(_varying(guesses.expand_as(exact), lineup), _varying(exact, lineup), 1.0)
 
 
 def grade(guess: Float[Tensor, "k *shape"], truth: Truth) -> dict[str, float]:
@@ -163,25 +163,25 @@ def ceiling(truths: Sequence[Truth]) -> dict[str, float]:  # noqa: ARG001
 
 def _examples(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
     """Return PSNR, SSIM and whether it is identified, of each example; computed once a round."""
-    inputs, lineup = _known(truth)
+    inputs, lineup = _inputs_and_lineup(truth)
     key = guess, inputs, lineup  # the objects themselves
     return lineup.memory.get(_examples, key, lambda: _compared(guess, truth), keep=64)
 
 
 def _compared(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
-    inputs, lineup = _known(truth)
-    found = paired(guess, truth)
-    ratios = decibels(found, truth)
+    inputs, lineup = _inputs_and_lineup(truth)
+    matched = paired(guess, truth)
+    ratios = decibels(matched, truth)
     alike = torch.full_like(ratios, math.nan)
     if is_image(inputs.shape[1:]):
-        alike = ssim(found, scaled(inputs, lineup))
+        alike = ssim(matched, scaled(inputs, lineup))
     pool = lineup.memory.get(_pool, (inputs, lineup), lambda: _pool(truth), keep=2)
-    return ratios, alike, identified(cells(found), pool)
+    return ratios, alike, identified(cells(matched), pool)
 
 
 def _pool(truth: Truth) -> Tensor:
     """Return what the client's examples and then the others are told apart by."""
-    inputs, lineup = _known(truth)
+    inputs, lineup = _inputs_and_lineup(truth)
     others = (lineup.examples[rows] for rows in lineup.others.split(BLOCK))
     return torch.cat([cells(scaled(block, lineup)) for block in (inputs, *others)])
 
@@ -198,7 +198,7 @@ def _varying(values: Tensor, lineup: Lineup) -> Tensor:
     return values.flatten(1)[:, (lineup.high > lineup.low).flatten()]
 
 
-def _known(truth: Truth) -> tuple[Tensor, Lineup]:
+def _inputs_and_lineup(truth: Truth) -> tuple[Tensor, Lineup]:
     if truth.inputs is None or truth.lineup is None:
         raise ValueError("truth: must hold the inputs and a lineup to grade reconstructions")
     return truth.inputs, truth.lineup

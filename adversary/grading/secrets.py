@@ -69,11 +69,11 @@ class Secrets:
 
     def pool(self, guesses: Sequence[Any], truths: Sequence[Truth]) -> dict[str, float]:
         """Return `auroc` over the clients of a round; NaN where all have the same secret."""
-        told = [(g, t.secrets[self.name]) for g, t in zip(guesses, truths, strict=True)
-                if self.name in t.secrets]  # fmt: skip
-        if not told:
+        pairs = zip(guesses, truths, strict=True)
+        graded = [(g, t.secrets[self.name]) for g, t in pairs if self.name in t.secrets]
+        if not graded:
             return {"auroc": math.nan}
-        stacked, secrets = torch.stack([g for g, _ in told]), torch.tensor([s for _, s in told])
+        stacked, secrets = torch.stack([g for g, _ in graded]), torch.tensor([s for _, s in graded])
         return {"auroc": scores.macro_auroc(stacked.log_softmax(dim=1), secrets).value}
 
     def ceiling(self, truths: Sequence[Truth]) -> dict[str, float]:  # noqa: ARG002

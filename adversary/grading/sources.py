@@ -23,15 +23,15 @@ def blind_sources(view: View, auxiliary: Auxiliary, generator: Generator) -> Flo
     The adversary's own: EB-GLS where it has auxiliary data, else LLG. It looks at the update for
     its labels and for nothing else. All alike where labels cannot be read from it.
     """
-    asked = auxiliary.candidates
-    if asked is None:
+    candidates = auxiliary.candidates
+    if candidates is None:
         return torch.zeros(0, dtype=torch.float64)
     attack = llg if auxiliary.inputs is None or auxiliary.labels is None else eb_gls
     try:
         counts = attack(view, auxiliary, generator).double()
     except ValueError:
-        return torch.zeros(len(asked.labels), dtype=torch.float64)
-    return counts[asked.labels]
+        return torch.zeros(len(candidates.labels), dtype=torch.float64)
+    return counts[candidates.labels]
 
 
 def pool_sources(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]:
@@ -49,18 +49,18 @@ def pool_sources(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str
         Both are NaN where there are fewer than two clients or no such candidate.
     """
     undefined = {"accuracy": math.nan, "label_accuracy": math.nan}
-    found = [(truth.members, truth.users, truth.classes) for truth in truths]
-    if len(found) < 2 or any(value is None for values in found for value in values):
+    columns = [(truth.members, truth.users, truth.classes) for truth in truths]
+    if len(columns) < 2 or any(value is None for values in columns for value in values):
         return undefined
-    members, users, classes = (torch.stack(values) for values in zip(*found, strict=True))  # type: ignore[arg-type]
-    asked = (users[0] == 1) & members.any(dim=0)
-    if not asked.any():
+    members, users, classes = (torch.stack(values) for values in zip(*columns, strict=True))  # type: ignore[arg-type]
+    graded = (users[0] == 1) & members.any(dim=0)
+    if not graded.any():
         return undefined
     size = int(classes.max()) + 1
-    counts = [torch.bincount(truth.labels, minlength=size)[classes[0, asked]] for truth in truths]
-    source = members[:, asked]
+    counts = [torch.bincount(truth.labels, minlength=size)[classes[0, graded]] for truth in truths]
+    source = members[:, graded]
     return {
-        "accuracy": _named(torch.stack(list(guesses))[:, asked], source),
+        "accuracy": _named(torch.stack(list(guesses))[:, graded], source),
         "label_accuracy": _named(torch.stack(counts), source),
     }
 

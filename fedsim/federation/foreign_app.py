@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import defenses
-from adversary.grading import leakage
+from adversary.grading import selection
 from fedsim import config as configs
 from fedsim import data, models
 from fedsim.config import Config, Part
@@ -131,7 +131,7 @@ def prepare(config: Config) -> Plan:
         labels=dataset.labels if has_examples else None,
         input_shape=shape,
     )
-    attacks = leakage.build(config.attack, auxiliary)
+    attacks = selection.build(config.attack, auxiliary)
     federated = Federated(dataset, (), torch.arange(len(dataset.labels)))
     strategy, defense = STRATEGIES["fedavg"](), defenses.build(())  # of no use here
     return Plan(

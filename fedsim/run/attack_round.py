@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from adversary.attack import Attack
-from adversary.grading import leakage
+from adversary.grading import answers, leakage
 from adversary.grading.families import FAMILIES
 from clients import carried
 from fedsim import explain
@@ -20,7 +20,7 @@ from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import carried_by, truths_of
 from strategies.tape import views
 
-TruthOf = Callable[[leakage.Answer], Truth | None]
+TruthOf = Callable[[answers.Answer], Truth | None]
 PICTURES = "reconstruction"
 
 
@@ -53,14 +53,14 @@ def _attack_views(
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
     truth_of = _truth_of(plan, folder, round_, attacks, memory)
-    to_pool: dict[str, list[tuple[leakage.Answer, Truth | None]]] = {}
+    to_pool: dict[str, list[tuple[answers.Answer, Truth | None]]] = {}
     for place, view in enumerate(views(folder.path, round_, plan.local, memory)):
         if place == 0:
             measures += _about_round(plan, folder, view, attacks)
         client = view.latest.update.client
         if carried_by(plan, folder, client, [round_]) is carried.UPDATE:
             continue
-        for answer in leakage.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
+        for answer in answers.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
             truth = truth_of(answer)
             rows, note = leakage.grade(answer, truth)
             leaks += rows
@@ -87,7 +87,7 @@ def _truth_of(
         Originals, None, lambda: Originals(plan.federated, plan.config.seed)
     )
 
-    def truth_of(answer: leakage.Answer) -> Truth | None:
+    def truth_of(answer: answers.Answer) -> Truth | None:
         client = answer.view.latest.update.client
         truth = (so_far if answer.attack.over_rounds else latest)[client]
         if answer.attack.family != PICTURES:
@@ -111,7 +111,7 @@ def _about_round(
         raise BadRecording(
             f"{folder.path}: must be of the config's model, round {latest.update.round}: {reason}"
         )
-    measures = leakage.validity(view, attacks, plan.auxiliary)
+    measures = answers.validity(view, attacks, plan.auxiliary)
     if any(attack.family == PICTURES for attack in attacks):
         measures += explain.hindered(plan.model, latest, plan.federated.dataset.input_shape)
     return measures

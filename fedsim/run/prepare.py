@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import strategies
 from adversary.attack import Attack
 from adversary.games.game import Rules
-from adversary.grading import leakage
+from adversary.grading import selection
 from adversary.secrets import SECRETS
 from defenses import Defense
 from defenses import build as build_defenses
@@ -77,13 +77,13 @@ def prepare(config: Config) -> Plan:
     defense = _checked_defense(config, model, sizes)
     check_audit(config, defense, model, sizes)
     rows, candidates = None, None
-    if config.auxiliary.candidates and "candidates" in leakage.needs(config.attack):
+    if config.auxiliary.candidates and "candidates" in selection.needs(config.attack):
         rows, candidates = draw_candidates(federated, config.auxiliary.candidates, config.seed)
     marked = _marks(config.attack, config.game, dataset)
     auxiliary = _auxiliary(
         config, federated, model=model, defense=defense, candidates=candidates, marked=marked
     )
-    attacks = leakage.build(config.attack, auxiliary)
+    attacks = selection.build(config.attack, auxiliary)
     _check_clients(attacks, config.federation, len(sizes))
     buffers = set(model.state_dict()) - set(models.trainable(model))
     return Plan(
@@ -171,7 +171,7 @@ def _checked_defense(config: Config, model: nn.Module, sizes: Sequence[int]) -> 
 
 def _marks(attacks: Iterable[Part], game: Game, dataset: data.Dataset) -> dict[str, Tensor]:
     """Return a mark per training row for each family of secrets that attacks guess."""
-    families = {attack.family for attack in leakage.listed(attacks)} & {"attribute", *SECRETS}
+    families = {attack.family for attack in selection.listed(attacks)} & {"attribute", *SECRETS}
     return {family: marks(game, dataset, users=family == "user") for family in families}
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from adversary.attack import Attack
-from adversary.grading import leakage
+from adversary.grading import answers, selection
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient
@@ -13,13 +13,13 @@ AUXILIARY = auxiliary_of(MODEL, 3)
 
 def built(**options):
     part = Part.model_validate({"name": "llg", "scale": "exact", **options})
-    return leakage.build([part], AUXILIARY)
+    return selection.build([part], AUXILIARY)
 
 
 def asked(attacks, round_, client):
     gradient = plain_gradient(MODEL, torch.rand(2, 4), torch.tensor([0, 1]))
     view = observe(gradient, 2, round_=round_, client=client)
-    return len(leakage.attack_view(view, attacks, AUXILIARY, seed=0))
+    return len(answers.attack_view(view, attacks, AUXILIARY, seed=0))
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ clashing = Attack(name="clashing", family="label", infer=own)
 
 def test_an_attack_with_such_an_option_of_its_own_is_refused():
     with pytest.raises(ConfigError, match=r"every: must not be an option of the attack's own"):
-        leakage.build([Part(name="tests.adversary.test_schedule:clashing")], AUXILIARY)
+        selection.build([Part(name="tests.adversary.test_schedule:clashing")], AUXILIARY)

@@ -8,7 +8,7 @@ from adversary.attack import Attack
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
 from adversary.attacks.rlu import rlu
-from adversary.grading import leakage
+from adversary.grading import answers, selection
 from adversary.workspace import workspace
 from defenses import Defense, chain, clip, gaussian
 from fedsim.config import Part
@@ -89,13 +89,13 @@ def test_the_gradient_hook_is_rehearsed_too():
 def test_every_label_attack_has_a_twin_where_the_defense_is_known():
     _, auxiliary, _ = defended(gaussian(std=0.1))
     parts = [Part(name=name) for name in ("llg", "eb-gls", "eb-gls-sim", "uniform")]
-    names = lambda known: [attack.title for attack in leakage.build(parts, known)]
+    names = lambda known: [attack.title for attack in selection.build(parts, known)]
     assert names(auxiliary) == [
         "llg", "llg (adaptive)", "eb-gls", "eb-gls (adaptive)", "eb-gls-sim", "uniform",
     ]  # fmt: skip
     assert names(replace(auxiliary, defense=None)) == [part.name for part in parts]
     nothing = replace(auxiliary, inputs=None, labels=None, input_shape=(4,))
-    assert [a.name for a in leakage.build(parts[:1], nothing)] == ["llg"]
+    assert [a.name for a in selection.build(parts[:1], nothing)] == ["llg"]
 
 
 def test_only_the_twin_is_handed_the_defense():
@@ -107,9 +107,9 @@ def test_only_the_twin_is_handed_the_defense():
         return random_attack.infer(view, known, stream)
 
     attack = Attack(name="look", family="label", infer=look)
-    leakage.attack_view(view, [attack], auxiliary, seed=0)
+    answers.attack_view(view, [attack], auxiliary, seed=0)
     assert list(seen) == [None]
-    leakage.attack_view(view, [adaptive(attack)], auxiliary, seed=0)
+    answers.attack_view(view, [adaptive(attack)], auxiliary, seed=0)
     assert auxiliary.defense in seen
 
 

@@ -6,7 +6,7 @@ import torch
 from adversary.adaptive.corrections import learn, whiten
 from adversary.adaptive.members import infer, most_helpful, rehearsed
 from adversary.attacks.cosine_mia import cosine_mia
-from adversary.grading import leakage
+from adversary.grading import selection
 from adversary.grading.families import grade_members
 from adversary.workspace import workspace
 from defenses import Defense, chain, clip, gaussian
@@ -122,7 +122,7 @@ def test_learned_corrections_of_a_known_line():
 
 
 def test_the_twin_runs_beside_the_static_attack():
-    names = lambda known: [a.title for a in leakage.build([Part(name="cosine-mia")], known)]
+    names = lambda known: [a.title for a in selection.build([Part(name="cosine-mia")], known)]
     assert names(knowing(gaussian(std=0.1))) == ["cosine-mia", "cosine-mia (adaptive)"]
     assert names(knowing(None)) == ["cosine-mia"]
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from adversary.attacks.cosine_mia import cosine_mia
-from adversary.grading import leakage
+from adversary.grading import selection
 from adversary.grading.families import FAMILIES
 from adversary.members.candidates import CHUNK
 from fedsim import api
@@ -144,7 +144,7 @@ def test_without_candidates_it_says_so():
     with pytest.raises(
         ConfigError, match="attack.cosine-mia: needs auxiliary candidates, got none"
     ):
-        leakage.build([Part(name="cosine-mia")], Auxiliary(MODEL, 3))
+        selection.build([Part(name="cosine-mia")], Auxiliary(MODEL, 3))
     with pytest.raises(ConfigError, match="needs auxiliary candidates, got none"):
         prepare(small_config(attack="cosine-mia", auxiliary={"candidates": 0}))
 

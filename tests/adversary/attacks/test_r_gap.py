@@ -11,7 +11,8 @@ from adversary.attacks.analytic import analytic
 from adversary.attacks.joint import joint
 from adversary.attacks.r_gap import hybrid, r_gap
 from adversary.attacks.spear import spear
-from adversary.grading.leakage import attack_view, grade
+from adversary.grading.answers import attack_view
+from adversary.grading.leakage import grade
 from clients.train import train
 from fedsim.core.errors import Remark
 from fedsim.core.rng import generator

@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from adversary.attacks.shadow_inference import shadow_inference
 from adversary.games.game import Rules
-from adversary.grading import leakage
+from adversary.grading import selection
 from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS, prior, secret_of
 from defenses import gaussian
@@ -204,4 +204,4 @@ def test_a_secret_that_is_not_there_is_one_clear_sentence(game, sentence):
 
 def test_without_marks_it_says_so():
     with pytest.raises(ConfigError, match="attack.pia: needs auxiliary marks, got none"):
-        leakage.build([Part(name="pia")], Auxiliary(MODEL, 3, INPUTS, LABELS))
+        selection.build([Part(name="pia")], Auxiliary(MODEL, 3, INPUTS, LABELS))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adversary.attacks.update_lira import update_lira
-from adversary.grading import leakage
+from adversary.grading import selection
 from adversary.grading.families import grade_members
 from adversary.members import shadows as module
 from adversary.members.candidates import cosines
@@ -90,7 +90,7 @@ def test_members_have_a_positive_ratio_more_often_than_others():
 def test_its_adaptive_self_rehearses_with_the_defense():
     defense = gaussian(std=0.3)
     knowing = replace(cases.KNOWN, defense=defense)
-    static, twin = leakage.build([Part(name="update-lira")], knowing)
+    static, twin = selection.build([Part(name="update-lira")], knowing)
     assert [(it.name, it.adaptive) for it in (static, twin)] == [
         ("update-lira", False), ("update-lira", True),
     ]  # fmt: skip

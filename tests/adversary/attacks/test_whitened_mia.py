@@ -8,7 +8,7 @@ import torch
 from adversary.adaptive.corrections import PRIOR
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.whitened_mia import whitened_mia
-from adversary.grading import leakage
+from adversary.grading import selection
 from adversary.grading.families import grade_members
 from adversary.members.candidates import asking_of_auxiliary
 from adversary.members.shadows import shadow_size, shadows
@@ -121,7 +121,7 @@ def test_an_update_of_zeros_says_nothing():
 @pytest.mark.parametrize(("defense", "lead"), [(clip(bound=0.1), 0.1), (gaussian(std=0.1), -0.01)])
 def test_who_knows_the_defense_corrects_the_update_where_that_helps(defense, lead):
     knowing = replace(cases.KNOWN, defense=defense)
-    static, twin = leakage.build([Part(name="whitened-mia")], knowing)
+    static, twin = selection.build([Part(name="whitened-mia")], knowing)
     assert (static.adaptive, twin.adaptive) == (False, True)
     gains = []
     for seed in range(8):

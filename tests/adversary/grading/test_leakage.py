@@ -3,7 +3,8 @@ import torch
 
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
-from adversary.grading import leakage
+from adversary.grading import answers, leakage, selection
+from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES, Family
 from adversary.grading.truth import read_truth
 from fedsim.config import Part
@@ -25,9 +26,9 @@ def refuse(view, auxiliary, generator):
 
 
 def test_rows_hold_value_and_blind_value():
-    attacks = leakage.build([Part(name="llg"), Part(name="idlg")], AUXILIARY)
+    attacks = selection.build([Part(name="llg"), Part(name="idlg")], AUXILIARY)
     rows = []
-    for answer in leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0):
+    for answer in answers.attack_view(VIEW, attacks, AUXILIARY, seed=0):
         leaks, failures = leakage.grade(answer, Truth(LABELS, LABELS))
         assert not failures
         rows += leaks
@@ -41,7 +42,7 @@ def test_rows_hold_value_and_blind_value():
 
 
 def test_without_truth_there_is_an_answer_but_no_value():
-    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    [answer] = answers.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
     assert int(answer.guess.sum()) == 4
     leaks, _ = leakage.grade(answer, None)
     assert [(leak.value, leak.blind) for leak in leaks] == [(None, None)] * 5
@@ -49,7 +50,7 @@ def test_without_truth_there_is_an_answer_but_no_value():
 
 def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
     attacks = [Attack(name="refuse", family="label", infer=refuse), random_attack]
-    first, second = leakage.attack_view(VIEW, attacks, AUXILIARY, seed=0)
+    first, second = answers.attack_view(VIEW, attacks, AUXILIARY, seed=0)
     leaks, failure = leakage.grade(first, Truth(LABELS, LABELS))
     assert [leak.value for leak in leaks] == [None] * 5
     assert leaks[0].blind is not None
@@ -59,7 +60,7 @@ def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
 
 
 def test_options_reach_the_attack_and_wrong_ones_are_one_sentence():
-    [attack] = leakage.build([Part.model_validate({"name": "llg", "scale": "exact"})], AUXILIARY)
+    [attack] = selection.build([Part.model_validate({"name": "llg", "scale": "exact"})], AUXILIARY)
     assert attack.infer.keywords == {"scale": "exact"}  # type: ignore[attr-defined]
     for part, sentence in [
         ({"name": "llgg"}, "attack.name: must be a known name, got 'llgg'; did you mean 'llg'"),
@@ -67,13 +68,13 @@ def test_options_reach_the_attack_and_wrong_ones_are_one_sentence():
         ({"name": "llg", "scale": "loose"}, "attack.llg.scale: .*'paper' or 'exact'"),
     ]:
         with pytest.raises(ConfigError, match=sentence):
-            leakage.build([Part.model_validate(part)], AUXILIARY)
+            selection.build([Part.model_validate(part)], AUXILIARY)
 
 
 def test_an_attack_says_what_it_needs():
     part = Part(name="tests.adversary.grading.test_leakage:needy")
     with pytest.raises(ConfigError, match="needs auxiliary inputs, got none"):
-        leakage.build([part], AUXILIARY)
+        selection.build([part], AUXILIARY)
 
 
 needy = Attack(name="needy", family="label", infer=refuse, needs=("inputs",))
@@ -116,7 +117,7 @@ def untold(local):
 @pytest.mark.parametrize("name", [n for n, attack in ATTACKS.items() if attack.family == "label"])
 def test_a_gradient_of_an_unknown_number_of_examples_gives_proportions(name):
     view, known, truth = untold(LocalTraining(0.1, 40, upload="gradient"))
-    [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
+    [answer] = answers.attack_view(view, [ATTACKS[name]], known, seed=0)
     assert answer.reason is None
     assert int(answer.guess.sum()) == 1000
     leaks, note = leakage.grade(answer, truth)
@@ -131,7 +132,7 @@ def test_a_gradient_of_an_unknown_number_of_examples_gives_proportions(name):
 @pytest.mark.parametrize("name", ["eb-gls", "llg", "rlu", "random"])
 def test_weights_of_an_unknown_number_of_examples_have_no_scale(name):
     view, known, truth = untold(LocalTraining(0.1, 8))
-    [answer] = leakage.attack_view(view, [ATTACKS[name]], known, seed=0)
+    [answer] = answers.attack_view(view, [ATTACKS[name]], known, seed=0)
     assert answer.guess is None
     leaks, failure = leakage.grade(answer, truth)
     assert failure.failed
@@ -145,8 +146,8 @@ def summed(guesses, truths):
 
 
 TOTAL = Family(
-    "total",
-    ("share",),
+    name="total",
+    metrics=("share",),
     blind=lambda *_: torch.tensor(0.0),
     grade=lambda guess, truth: summed([guess], [truth]) | {"share": float(guess)},
     pool=summed,
@@ -159,7 +160,13 @@ def pooled(monkeypatch, guesses, truths):
     monkeypatch.setitem(FAMILIES, "total", TOTAL)
     attack = Attack(name="sum", family="total", infer=refuse)
     answers = [
-        leakage.Answer(VIEW, attack, None if g is None else torch.tensor(g), torch.tensor(1.0), 2.0)
+        Answer(
+            view=VIEW,
+            attack=attack,
+            guess=None if g is None else torch.tensor(g),
+            blind=torch.tensor(1.0),
+            seconds=2.0,
+        )
         for g in guesses
     ]
     return leakage.pool(answers, truths)
@@ -185,11 +192,11 @@ def test_a_row_is_pooled_over_the_clients_that_can_be_graded(
 
 def test_nothing_is_pooled_where_nobody_answered_or_the_family_pools_nothing():
     assert leakage.pool([], []) == []
-    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    [answer] = answers.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
     assert leakage.pool([answer], [TRUTH]) == []
 
 
 def test_a_row_holds_its_ceiling_where_it_is_graded():
-    [answer] = leakage.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+    [answer] = answers.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
     assert {row.ceiling for row in leakage.grade(answer, TRUTH)[0]} == {1.0}
     assert {row.ceiling for row in leakage.grade(answer, None)[0]} == {None}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adversary.attack import Attack
-from adversary.grading import leakage
+from adversary.grading import answers, leakage
 from adversary.grading.families import FAMILIES
 from adversary.grading.images import psnr
 from adversary.grading.reconstructions import METRICS, blank, bounds, paired
@@ -204,7 +204,7 @@ def test_an_answer_that_is_no_set_of_inputs_is_a_row_with_its_reason(guess, sent
         name="fine", family="reconstruction", infer=lambda *_: torch.rand(1, 4).requires_grad_()
     )
     known = Auxiliary(MODEL, 3, input_shape=(4,))
-    odd, other = leakage.attack_view(view_of(1), [attack, fine], known, seed=0)
+    odd, other = answers.attack_view(view_of(1), [attack, fine], known, seed=0)
     table = torch.rand(20, 4, generator=generator(0, "table"))
     truth = truth_of(table, [0], range(1, 20))
     rows, failure = leakage.grade(odd, truth)

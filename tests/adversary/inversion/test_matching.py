@@ -7,7 +7,8 @@ from torch import nn
 from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.see_through_gradients import see_through_gradients
-from adversary.grading.leakage import attack_view, build
+from adversary.grading.answers import attack_view
+from adversary.grading.selection import build
 from adversary.inversion import through_defenses
 from adversary.inversion.descent import _Pairs, adam, lbfgs
 from adversary.inversion.local_steps import flat, one_hot, simulated

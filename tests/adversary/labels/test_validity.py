@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.grading import leakage
+from adversary.grading import answers
 from adversary.labels.validity import LIMIT, validity_number
 from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, LocalTraining
@@ -57,12 +57,12 @@ def test_beyond_the_limit_a_second_step_answers_the_first():
 
 def test_the_run_measures_it_where_labels_are_attacked_in_uploaded_weights():
     view, auxiliary, _ = unbalanced(LocalTraining(0.1, 8, epochs=2))
-    [measure] = leakage.validity(view, [random_attack], auxiliary)
+    [measure] = answers.validity(view, [random_attack], auxiliary)
     assert (measure.round, measure.metric) == (1, "validity")
     assert measure.value == validity_number(workspace(view, auxiliary))
     gradient, _, _ = unbalanced(LocalTraining(0.1, 8, upload="gradient"))
-    assert leakage.validity(gradient, [random_attack], auxiliary) == []
-    assert leakage.validity(view, [], auxiliary) == []
+    assert answers.validity(gradient, [random_attack], auxiliary) == []
+    assert answers.validity(view, [], auxiliary) == []
 
 
 def test_a_model_without_a_head_has_none():
@@ -70,4 +70,4 @@ def test_a_model_without_a_head_has_none():
     weights = dict(model.state_dict())
     view = observe(weights, 4, local=LocalTraining(0.1, 4), sent=weights)
     auxiliary = Auxiliary(model, 3, input_shape=(4,))
-    assert leakage.validity(view, [random_attack], auxiliary) == []
+    assert answers.validity(view, [random_attack], auxiliary) == []

@@ -1,0 +1,125 @@
+"""What attacks answer to the view of one client: no truth comes near this module."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from adversary.attack import Attack
+from adversary.grading.families import FAMILIES
+from adversary.labels.validity import validity_number
+from adversary.workspace import undefended, workspace
+from fedsim.core.errors import FedsimError, Remark, one_line
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, Measure, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One attack's answer to one view; `guess` is None where it failed, for `reason`.
+
+    An attack that answers may have a remark to make of it (`fedsim.core.errors.Remark`).
+    """
+
+    view: View
+    attack: Attack
+    guess: Tensor | None
+    blind: Tensor
+    seconds: float
+    reason: str | None = None
+    remark: str | None = None
+
+
+def attack_view(
+    view: View, attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
+) -> list[Answer]:
+    """Run every attack that is due on one client's view, and the blind guess of each family once.
+
+    This is all the adversary does: no truth comes near it.
+    """
+    latest, static = view.latest.update, workspace(view, auxiliary).derived(undefended).auxiliary
+    attacks = [attack for attack in attacks if attack.is_due(latest.round, latest.client)]
+    prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
+    blinds: dict[tuple[str, bool], Tensor] = {}
+    answers = []
+    for attack in attacks:
+        shown = prepared[attack.family]
+        about = attack.family, _so_far(attack)
+        if about not in blinds:
+            blinds[about] = _blind_guess(shown, attack, static, seed)
+        start = time.perf_counter()
+        guess, reason, remark = _guess(shown, attack, auxiliary, static, seed)
+        seconds = time.perf_counter() - start
+        answer = Answer(
+            view=view,
+            attack=attack,
+            guess=guess,
+            blind=blinds[about],
+            seconds=seconds,
+            reason=reason,
+            remark=remark,
+        )
+        answers.append(answer)
+    return answers
+
+
+def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> list[Measure]:
+    """Return how well several local steps can be read in this round, for attacks on labels."""
+    latest = view.latest
+    if latest.local.upload == "gradient" or all(attack.family != "label" for attack in attacks):
+        return []
+    try:
+        number = validity_number(workspace(view, auxiliary).derived(undefended))
+    except ValueError:  # no linear head: the attacks say so
+        return []
+    return [Measure(latest.update.round, "server", "validity", number)]
+
+
+def _so_far(attack: Attack) -> bool:
+    """Return whether it is held against the blind guess about all that a client has used so far."""
+    return attack.over_rounds and FAMILIES[attack.family].blind_so_far is not None
+
+
+def _blind_guess(view: View, attack: Attack, static: Auxiliary, seed: int) -> Tensor:
+    family, latest = FAMILIES[attack.family], view.latest.update
+    stream = generator(seed, "blind", family.name, latest.client, latest.round)
+    blind = family.blind_so_far if attack.over_rounds else None
+    return (blind or family.blind)(view, static, stream)
+
+
+def _guess(
+    view: View, attack: Attack, auxiliary: Auxiliary, static: Auxiliary, seed: int
+) -> tuple[Tensor | None, str | None, str | None]:
+    """Return a guess, or why there is none, and the attack's remark."""
+    family, latest = FAMILIES[attack.family], view.latest.update
+    stream = generator(seed, "infer", attack.title, latest.client, latest.round)
+    try:
+        if family.alone and latest.num_clients > 1:
+            raise ValueError(f"num_clients: must be 1 to {family.alone}, got {latest.num_clients}")
+        with _remarks() as remarks:
+            answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
+            guess = family.check(answer, auxiliary)
+    except FedsimError:  # the recording itself is damaged
+        raise
+    except Exception as error:  # this update defeats this attack; the others go on
+        return None, one_line(error), None
+    return guess, None, "; ".join(remarks) or None
+
+
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """Collect the remarks of attacks inside the block; other warnings are passed on."""
+    remarks: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Remark)
+        yield remarks
+    for warning in caught:
+        if issubclass(warning.category, Remark):
+            remarks.append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

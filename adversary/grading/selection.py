@@ -1,0 +1,77 @@
+"""The attacks that a config lists, with their options, their schedules and their adaptive twins."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from adversary.adaptive.labels import TWINS, adaptive
+from adversary.attack import Attack
+from adversary.attacks import ATTACKS
+from adversary.grading.families import FAMILIES
+from adversary.over_rounds import over_rounds
+from adversary.schedule import scheduled
+from fedsim.config import Part
+from fedsim.core.catalog import check_options, find, with_extensions
+from fedsim.core.errors import ConfigError
+from fedsim.core.types import Auxiliary
+
+
+def needs(parts: Iterable[Part]) -> set[str]:
+    """Return the fields of Auxiliary that the attacks of a config cannot do without.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    return {field for attack in listed(parts) for field in attack.needs}
+
+
+def listed(parts: Iterable[Part]) -> list[Attack]:
+    """Return the attacks that a config lists, as they are without options.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    return [attack for _, attack in _by_name(parts)]
+
+
+def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
+    """Return the attacks that a config lists, and each one's adaptive twin after it.
+
+    Twins are for an adversary that knows the clients' defense and has auxiliary data.
+
+    Raises:
+        ConfigError: A name or an option is unknown, or the adversary lacks what one needs.
+    """
+    attacks = []
+    for part, plain in _by_name(parts):
+        attack = _with_options(part, plain, auxiliary)
+        attacks.append(over_rounds(attack))
+        if _has_adaptive(attack, auxiliary):
+            attacks.append(over_rounds(adaptive(attack)))
+    return attacks
+
+
+def _by_name(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
+    available = with_extensions(ATTACKS, "attacks")
+    for part in parts:
+        attack = find("attack.name", part.name, available)
+        if not isinstance(attack, Attack):
+            raise ConfigError(f"attack.name: must be an Attack, got {part.name} = {attack!r}")
+        yield part, attack
+
+
+def _with_options(part: Part, plain: Attack, auxiliary: Auxiliary) -> Attack:
+    for field in plain.needs:
+        if getattr(auxiliary, field) is None:
+            raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
+    find(f"attack.{part.name}.family", plain.family, FAMILIES)
+    planned, unchecked = scheduled(f"attack.{part.name}", plain, part.options)
+    options = check_options(f"attack.{part.name}", plain.infer, unchecked)
+    # In the ledger it goes by the name that the config knows it by.
+    return replace(planned, name=part.name, infer=partial(plain.infer, **options))
+
+
+def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:
+    required = (auxiliary.defense, auxiliary.inputs, auxiliary.labels)
+    able = attack.family in TWINS and attack.has_twin and not attack.baseline
+    return able and all(value is not None for value in required)
