@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -40,33 +41,41 @@ def perturb(*, strength: float = 0.1, shadows: int = 64) -> Defense:
     if shadows < 2:
         raise ValueError(f"shadows: must be at least 2, got {shadows}")
 
-    def gradient(
-        model: nn.Module,
-        parameters: Params,
-        inputs: Float[Tensor, "batch *shape"],
-        labels: Int[Tensor, " batch"],
-        local: LocalTraining,
-        generator: Generator,
-    ) -> Sequence[Tensor]:
-        smoothing = local.label_smoothing
-        each = example_gradients(model, parameters, inputs, labels, label_smoothing=smoothing)
-        flat = [g.flatten(1).double() for g in each.values()]
-        gram = torch.stack([g @ g.T for g in flat]).sum(dim=0)
-        logits = model(inputs)
-        shares = functional.one_hot(labels, logits.shape[1]).double()
-        weights = moved(gram, shares, strength, shadows, generator).to(logits.dtype)
-        losses = functional.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=smoothing
-        )
-        return torch.autograd.grad((weights * losses).sum(), list(parameters.values()))
-
-    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
-        check_apart("perturb", model)
-
-    statement = "misleads one linear surrogate; another attacker may not follow it"
     return Defense(
-        name="perturb", gradient=gradient, check=check, promise=Promise(statement=statement)
+        name="perturb",
+        gradient=partial(moved_gradient, strength=strength, shadows=shadows),
+        check=_check,
+        promise=Promise(
+            statement="misleads one linear surrogate; another attacker may not follow it"
+        ),
     )
+
+
+def moved_gradient(
+    model: nn.Module,
+    parameters: Params,
+    inputs: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"],
+    local: LocalTraining,
+    generator: Generator,
+    *,
+    strength: float,
+    shadows: int,
+) -> Sequence[Tensor]:
+    """Return the batch gradient, moved against the surrogate."""
+    smoothing = local.label_smoothing
+    each = example_gradients(model, parameters, inputs, labels, label_smoothing=smoothing)
+    flat = [g.flatten(1).double() for g in each.values()]
+    gram = torch.stack([g @ g.T for g in flat]).sum(dim=0)
+    logits = model(inputs)
+    shares = functional.one_hot(labels, logits.shape[1]).double()
+    weights = moved(gram, shares, strength, shadows, generator).to(logits.dtype)
+    losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return torch.autograd.grad((weights * losses).sum(), list(parameters.values()))
+
+
+def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
+    check_apart("perturb", model)
 
 
 def moved(

@@ -137,15 +137,15 @@ def _largest(values: Sequence[Tensor], share: float) -> list[Tensor]:
     threshold, surplus = _threshold(wide, size, max(1, round(share * size)))
     # hardshrink zeroes all of magnitude ≤ λ in one pass over the memory; a mask takes seven.
     below = float(np.nextafter(threshold, threshold.dtype.type(0)))
-    kept = [nn.functional.hardshrink(value, below) for value in wide]
-    for value in reversed(kept):
+    pruned = [nn.functional.hardshrink(value, below) for value in wide]
+    for value in reversed(pruned):
         if surplus == 0:
             break
         entries = value.view(-1).numpy()
         equal = np.flatnonzero(np.abs(entries) == threshold)[-surplus:]
         entries[equal] = 0
         surplus -= len(equal)
-    return [new.to(old.dtype) for new, old in zip(kept, values, strict=True)]
+    return [new.to(old.dtype) for new, old in zip(pruned, values, strict=True)]
 
 
 def _threshold(values: Sequence[Tensor], size: int, keep: int) -> tuple[np.floating, int]:

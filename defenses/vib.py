@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -34,29 +35,38 @@ def vib(*, beta: float = 1e-3) -> Defense:
     if not 0 <= beta < math.inf:
         raise ValueError(f"beta: must be finite and ≥ 0, got {beta}")
 
-    def gradient(
-        model: nn.Module,
-        parameters: Params,
-        inputs: Float[Tensor, "batch *shape"],
-        labels: Int[Tensor, " batch"],
-        local: LocalTraining,
-        generator: Generator,  # noqa: ARG001
-    ) -> Sequence[Tensor]:
-        with _codes(model) as codes:
-            logits = model(inputs)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
-        for mean, log_variance in codes:
-            loss = loss + beta * information(mean, log_variance)
-        return torch.autograd.grad(loss, list(parameters.values()))
+    return Defense(
+        name="vib",
+        gradient=partial(priced_gradient, beta=beta),
+        check=_check,
+        promise=Promise(
+            statement="random features hide inputs from attacks that do not search over the draw"
+        ),
+    )
 
-    def check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
-        if not any(isinstance(module, Bottleneck) for module in model.modules()):
-            raise ValueError(
-                "vib: must have a model with a bottleneck, got none; set model.bottleneck"
-            )
 
-    statement = "random features hide inputs from attacks that do not search over the draw"
-    return Defense(name="vib", gradient=gradient, check=check, promise=Promise(statement=statement))
+def priced_gradient(
+    model: nn.Module,
+    parameters: Params,
+    inputs: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"],
+    local: LocalTraining,
+    generator: Generator,  # noqa: ARG001
+    *,
+    beta: float,
+) -> Sequence[Tensor]:
+    """Return the batch gradient of the loss and β times the bottleneck's information."""
+    with _codes(model) as codes:
+        logits = model(inputs)
+    loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
+    for mean, log_variance in codes:
+        loss = loss + beta * information(mean, log_variance)
+    return torch.autograd.grad(loss, list(parameters.values()))
+
+
+def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
+    if not any(isinstance(module, Bottleneck) for module in model.modules()):
+        raise ValueError("vib: must have a model with a bottleneck, got none; set model.bottleneck")
 
 
 def information(mean: Float[Tensor, "n k"], log_variance: Float[Tensor, "n k"]) -> Tensor:

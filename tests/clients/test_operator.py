@@ -12,6 +12,7 @@ from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, from_record, to_record
 from fedsim.data import federate
 from fedsim.federation.client_app import app
 from fedsim.federation.flower_private import set_message_id
+from fedsim.federation.grid import SimulationGrid
 from fedsim.run.run_folder import RunFolder
 from tests.builders import grid_of, small_config
 
@@ -45,6 +46,19 @@ def update_of(config, **node):
     return torch.cat([(uploaded[name] - sent[name]).flatten() for name in sent])
 
 
+def insist(monkeypatch, defense, clients=None):
+    """Let the operators of these simulated clients (default: all) insist on a defense."""
+    make_context = SimulationGrid._context
+
+    def with_operator(self, node_id):
+        context = make_context(self, node_id)
+        if clients is None or self.client_of(node_id) in clients:
+            context.node_config["defense"] = defense
+        return context
+
+    monkeypatch.setattr(SimulationGrid, "_context", with_operator)
+
+
 def test_the_operators_defenses_are_applied_where_the_run_lists_none():
     assert float(update_of(small_config(), defense=CLIP).norm()) == pytest.approx(0.125, abs=1e-6)
     assert float(update_of(small_config()).norm()) > 0.3
@@ -73,20 +87,10 @@ def test_a_run_that_lists_others_is_refused_in_one_sentence(asked, named):
 
 
 def test_the_server_sees_a_refusal_as_a_failed_row(tmp_path, monkeypatch):
-    from fedsim.federation import grid
-
-    context = grid.SimulationGrid._context
     others = small_config(
         defense=[{"name": "clip", "bound": 9.0}], federation={"clients": 3, "rounds": 1}
     )
-
-    def with_operator(self, node_id):
-        found = context(self, node_id)
-        if self.client_of(node_id) == "1":
-            found.node_config["defense"] = CLIP
-        return found
-
-    monkeypatch.setattr(grid.SimulationGrid, "_context", with_operator)
+    insist(monkeypatch, CLIP, clients=("1",))
     run = api.run(others, tmp_path / "run")
     failed = [row for row in run.metrics().to_pylist() if row["metric"] == "failed"]
     assert [(row["client"], row["reason"]) for row in failed] == [
@@ -96,16 +100,7 @@ def test_the_server_sees_a_refusal_as_a_failed_row(tmp_path, monkeypatch):
 
 
 def test_of_operators_defenses_that_the_run_does_not_list_nothing_is_claimed(tmp_path, monkeypatch):
-    from fedsim.federation import grid
-
-    context = grid.SimulationGrid._context
-
-    def with_operator(self, node_id):
-        found = context(self, node_id)
-        found.node_config["defense"] = NOISE
-        return found
-
-    monkeypatch.setattr(grid.SimulationGrid, "_context", with_operator)
+    insist(monkeypatch, NOISE)
     run = api.run(small_config(federation={"clients": 3, "rounds": 1}), tmp_path / "run")
     rows = run.metrics().to_pylist()
     assert {row["metric"] for row in rows if row["split"] == "defense"} == set()
@@ -291,15 +286,6 @@ def test_ground_truth_is_written_where_the_operator_says_and_nowhere_else(tmp_pa
 
 
 def test_when_every_operator_refuses_the_run_ends_with_the_reason(tmp_path, monkeypatch):
-    from fedsim.federation import grid
-
-    context = grid.SimulationGrid._context
-
-    def with_operator(self, node_id):
-        found = context(self, node_id)
-        found.node_config["defense"] = CLIP
-        return found
-
-    monkeypatch.setattr(grid.SimulationGrid, "_context", with_operator)
+    insist(monkeypatch, CLIP)
     with pytest.raises(RunStopped, match="4 failures; client .: Refused: defense: must be this"):
         api.run(small_config(defense=[{"name": "sign"}]), tmp_path / "run")
