@@ -23,8 +23,8 @@ from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, summary
 from fedsim.report.run import write_report
 from fedsim.run.checkpoint import Checkpoint
+from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
 from fedsim.run.prepare import Plan, prepare, with_versions
-from fedsim.run.price import price
 from fedsim.run.run_folder import REPORT, RunFolder
 from strategies import OrderedGrid, Recording, Tape, state
 
@@ -148,7 +148,7 @@ def _round(loop: _Loop, round_: int, params: Params, attack: Attack) -> _Trained
     attacked = attack(round_)
     measures = evaluate(loop.plan, round_, params) + costs(round_, recording, spent)
     loop.rounds_of.update(recording.members)
-    measures += price(loop.plan, loop.folder, round_, loop.rounds_of)
+    measures += epsilon_and_fidelity(loop.plan, loop.folder, round_, loop.rounds_of)
     memory = state.capture(loop.plan.strategy)
     checkpoint = Checkpoint(round_, params, memory, loop.client_states())
     failures = tuple(recording.failures)

@@ -14,7 +14,7 @@ from strategies.tape import recorded_rounds
 FIDELITY = ("update_cosine", "update_snr_db", "upload_bytes")
 
 
-def price(
+def epsilon_and_fidelity(
     plan: Plan, folder: RunFolder, round_: int, rounds_of: Mapping[str, int]
 ) -> list[Measure]:
     """Return what the clients' defenses cost and promise after a round.
