@@ -102,6 +102,7 @@ def rehearse_with(
 def defended(observation: Observation, auxiliary: Auxiliary, generator: Generator) -> Observation:
     """Return a rehearsed client's observation after the defense that the adversary knows of."""
     model, defense, delta = auxiliary.model, auxiliary.defense, observation.update.delta
+    assert defense is not None
     trained = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
     changed = {**delta, **defense.apply(trained, defense.init(trained), generator)[0]}
     return replace(observation, update=replace(observation.update, delta=changed))

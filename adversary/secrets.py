@@ -5,9 +5,9 @@ from jaxtyping import Float, Int
 from scipy.stats import binom
 from torch import Tensor
 
-from adversary.games.game import Rules
 from adversary.games.predictors import LOWEST
 from adversary.steps import num_labels
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, View
 
 SECRETS = ("property", "distribution", "user")
@@ -41,6 +41,7 @@ def prior(family: str, view: View, auxiliary: Auxiliary) -> Float[Tensor, " clas
         auxiliary: With marks and rules.
     """
     assert auxiliary.marks is not None
+    assert auxiliary.rules is not None
     marks, rules = auxiliary.marks[family], auxiliary.rules
     if family == "property":
         count = view.latest.update.num_examples

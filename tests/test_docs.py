@@ -12,11 +12,11 @@ import typer
 
 import fedsim
 from adversary.attacks import ATTACKS
-from adversary.games.game import Rules
 from adversary.games.records import Pool
 from fedsim import config as configs
 from fedsim.cli.main import app
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 
 ROOT = Path(__file__).parents[1]

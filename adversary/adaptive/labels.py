@@ -92,7 +92,7 @@ def rehearsed(work: Workspace, size: int) -> tuple[Pair, ...]:
         counts = torch.bincount(drawn, minlength=classes)
         name = ("shadow", place)  # the same examples with the hook and without
         plain = trained = rehearse(like, work, counts, derived(0, *name))
-        if auxiliary.defense.gradient is not None:
+        if auxiliary.defense is not None and auxiliary.defense.gradient is not None:
             trained = rehearse(like, work, counts, derived(0, *name), hooked=True)
         uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
         pairs.append(Pair(counts, plain, uploaded))

@@ -24,7 +24,6 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence
-from adversary.games.game import Rules
 from adversary.games.learner import Learner
 from adversary.games.play import learn
 from adversary.games.predictors import Predictor
@@ -35,6 +34,7 @@ from adversary.rehearsal import rehearsed_size
 from adversary.steps import keeps_data
 from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.params import not_finite
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Observation, View
 
 SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
@@ -110,9 +110,11 @@ def fitted(
 def _hypotheses(work: Workspace) -> Tensor:
     """Return every candidate's gradient without and with the attribute, (m, 2, 1, features)."""
     auxiliary, candidates = work.auxiliary, work.auxiliary.candidates
+    encoding = auxiliary.encoding
     assert candidates is not None
+    assert encoding is not None
     none = torch.zeros(len(candidates.labels), dtype=torch.int64)
-    values = [auxiliary.encoding.put(candidates.inputs, none + mark) for mark in (0, 1)]
+    values = [encoding.put(candidates.inputs, none + mark) for mark in (0, 1)]
     learner, labels = Learner(auxiliary, work.local), candidates.labels[:, None]
     return learner.hypotheses(work.sent, torch.stack(values, dim=1), labels)
 

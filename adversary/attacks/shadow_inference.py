@@ -79,6 +79,7 @@ def shadow_inference(
 def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
     """Return log p(no example so far has the property, any has), of a new batch in every round."""
     auxiliary = work.auxiliary
+    assert auxiliary.rules is not None
     if auxiliary.rules.count > 1:
         raise ValueError(f"game.count: must be 1 for new batches, got {auxiliary.rules.count}")
 
@@ -95,6 +96,7 @@ def evidence(observation: Observation, work: Workspace, family: str) -> Terms:
     """Return log p(upload | secret), (classes,), and what `predicted` returns."""
     if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
+    assert work.auxiliary.rules is not None
     size = rehearsed_size(observation)
     size = max(size, work.auxiliary.rules.count if family == "property" else 1)
     round_, same_records = observation.update.round, keeps_data(observation)
@@ -111,6 +113,7 @@ def fitted(
     assert auxiliary.inputs is not None
     assert auxiliary.labels is not None
     assert auxiliary.marks is not None
+    assert auxiliary.rules is not None
     pool = Pool(auxiliary.inputs, auxiliary.labels, auxiliary.marks[family])
     learner, rules = Learner(auxiliary, local), replace(auxiliary.rules, batch=size)
     game = replace(GAMES[family], sample=with_label_skew(GAMES[family].sample))

@@ -69,6 +69,7 @@ def gains(observation: Observation, work: Workspace) -> Float[Tensor, " classes"
     if observation.local.upload == "weights":
         gained = gained + records.part(losses_before)
     assert work.auxiliary.marks is not None
+    assert work.auxiliary.rules is not None
     users, marks = work.auxiliary.rules.users, work.auxiliary.marks["user"]
     whose = marks[marks >= 0]
     total = torch.zeros(users, dtype=torch.float64).index_add_(0, whose, gained)

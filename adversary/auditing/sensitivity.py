@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn import functional
 
-from adversary.games.records import Encoding
+from fedsim.core.secrets import Encoding
 from fedsim.core.types import Params
 
 CELLS = 2**22  # entries of gradients held at the same time

@@ -3,8 +3,9 @@
 from torch import Generator, Tensor
 
 from adversary.games import ceilings
-from adversary.games.game import Draws, Game, Rules, draws_of
+from adversary.games.game import Draws, Game, draws_of
 from adversary.games.records import Pool
+from fedsim.core.secrets import Rules
 
 
 def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> Draws:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.games.records import Pool
+from fedsim.core.secrets import Rules
 
 UNEVEN = 4.0  # exponent of labels' weights, at most
 
@@ -33,25 +34,6 @@ class Draws:
     targets: Tensor | None = None
     target_labels: Int[Tensor, " n"] | None = None
     clients: int = 1
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a game leaves open.
-
-    Attributes:
-        batch: Records per update, at least 1.
-        shares: P(a = 1) under each secret of the distributional game.
-        count: Records with the property, in the game of properties.
-        user_share: Share of the user's records in a batch, in the game of users.
-        users: How many there are.
-    """
-
-    batch: int
-    shares: tuple[float, ...] = (0.3, 0.7)
-    count: int = 1
-    user_share: float = 1.0
-    users: int = 2
 
 
 Sampler = Callable[[Pool, Rules, Int[Tensor, " n"], Generator], Draws]

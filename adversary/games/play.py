@@ -7,12 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.games.evidence import Evidence
-from adversary.games.game import Game, Rules, draw_secrets
+from adversary.games.game import Game, draw_secrets
 from adversary.games.known_record import record_scores
 from adversary.games.learner import Learner
 from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, upload_scores
 from adversary.games.records import Pool
 from fedsim.core.rng import derive, generator
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Params
 
 

@@ -1,30 +1,12 @@
-"""The records that one party of a game draws from, and how a sensitive attribute stands in them."""
+"""The records that one party of a game draws from."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 
-
-@dataclass(frozen=True)
-class Encoding:
-    """How a sensitive attribute stands in a record's inputs.
-
-    Attributes:
-        columns: Which of the input's features, shape (c,).
-        absent, present: Their values for a = 0 and a = 1, shape (c,).
-    """
-
-    columns: Int[Tensor, " c"]
-    absent: Float[Tensor, " c"]
-    present: Float[Tensor, " c"]
-
-    def put(self, inputs: Float[Tensor, "n d"], secret: Int[Tensor, " n"]) -> Tensor:
-        """Return copies of records with the attribute set."""
-        inputs = inputs.clone()
-        inputs[:, self.columns] = torch.where(secret[:, None] == 1, self.present, self.absent)
-        return inputs
+from fedsim.core.secrets import Encoding
 
 
 @dataclass(frozen=True)

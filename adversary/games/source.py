@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from adversary.games.game import Draws, Game, Rules, draws_of
+from adversary.games.game import Draws, Game, draws_of
 from adversary.games.records import Pool
+from fedsim.core.secrets import Rules
 
 
 def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> Draws:

@@ -103,6 +103,7 @@ def straight_through(problem: Problem, auxiliary: Auxiliary) -> Change:
     A defense that draws is drawn anew for every row, from one stream.
     """
     weights, defense = problem.model.weights, auxiliary.defense
+    assert defense is not None
     stream = derived(0, "through the defense")
 
     def apply(row: Float[Tensor, " entries"]) -> Tensor:
@@ -135,8 +136,9 @@ def _victim(work: Workspace, size: int, place: int) -> tuple[Problem, Tensor, Te
     rows = rows[labels[rows].argsort()]
     like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
     model, stream = work.lasting(working_copy), derived(0, *name, "train")
-    defense = auxiliary.defense if auxiliary.defense.gradient is not None else None
-    trained = rehearse_with(like, model, inputs[rows], labels[rows], stream, defense=defense)
+    defense = auxiliary.defense
+    hook = defense if defense is not None and defense.gradient is not None else None
+    trained = rehearse_with(like, model, inputs[rows], labels[rows], stream, defense=hook)
     uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
     return problem_of(uploaded, auxiliary), inputs[rows], labels[rows]
 

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from adversary.auditing.rates import check_trials
-from adversary.games.records import Encoding
 from fedsim import data, models
 from fedsim.audit.canary_names import CHOSEN, RECORDS, canary_names
 from fedsim.audit.mechanism import Mechanism
 from fedsim.config.audit import Audit
 from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.secrets import Encoding
 
 
 def check_model(model: nn.Module) -> None:

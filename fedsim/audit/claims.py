@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from adversary.auditing import claim as claims
 from adversary.auditing.claim import Claim
-from adversary.games.records import Encoding
 from defenses import links
 from defenses.promise import Promise, Relation
 from fedsim.audit.mechanism import Mechanism
@@ -14,6 +13,7 @@ from fedsim.audit.quiet import all_options
 from fedsim.config import Part
 from fedsim.config.audit import Audit
 from fedsim.core.errors import ConfigError
+from fedsim.core.secrets import Encoding
 from fedsim.core.types import LocalTraining
 
 DELTA = 1e-5  # if neither the config nor a defense states one

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.sensitivity import Question
-from adversary.games.records import Encoding, Pool
+from adversary.games.records import Pool
 from defenses.promise import Relation
 from fedsim import data, models
 from fedsim.audit import checks
@@ -20,6 +20,7 @@ from fedsim.core.catalog import find
 from fedsim.core.errors import ConfigError
 from fedsim.core.files import TensorFile
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Encoding
 from fedsim.core.types import Params
 from fedsim.run.training import trained_states
 from strategies.tape import recorded_rounds

@@ -1,13 +1,14 @@
 """The nouns of a run: what each room takes in and gives out. No work is done here."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, Protocol
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from fedsim.core.memory import Memory
+from fedsim.core.secrets import Encoding, Rules
 
 Params = Mapping[str, Tensor]
 """Name → tensor in `state_dict` order; may read its tensors from a file when asked for them."""
@@ -112,6 +113,39 @@ class Candidates:
     labels: Tensor
 
 
+class KnownDefense(Protocol):
+    """What an adversary that knows the clients' defense calls of it; `defenses.defense.Defense`."""
+
+    @property
+    def init(self) -> Callable[[Params], dict[str, Tensor]]:
+        """Parameters → the state before the first round."""
+        ...
+
+    @property
+    def apply(
+        self,
+    ) -> Callable[
+        [Params, dict[str, Tensor], Generator], tuple[dict[str, Tensor], dict[str, Tensor]]
+    ]:
+        """(update, state, generator) → (defended update, new state)."""
+        ...
+
+    @property
+    def gradient(
+        self,
+    ) -> (
+        Callable[[nn.Module, Params, Tensor, Tensor, LocalTraining, Generator], Sequence[Tensor]]
+        | None
+    ):
+        """Replaces the batch gradient, for a defense inside training."""
+        ...
+
+    @property
+    def batches(self) -> Callable[[int, LocalTraining, Generator], list[Tensor]] | None:
+        """Replaces the shuffled batches of every epoch."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Auxiliary:
     """What the adversary knew before round 1.
@@ -126,21 +160,21 @@ class Auxiliary:
         candidates: Records whose membership is in question; None where no attack asks.
         marks: Family of secrets → a mark per auxiliary example, shape (n,): 1 where it has the
             property, or which user's it is, −1 for nobody's; None where no attack asks.
-        rules: What those secrets leave open, `adversary.games.game.Rules`.
-        encoding: How the attribute stands in the inputs, `adversary.games.records.Encoding`; None
-            where it does not.
+        rules: What those secrets leave open.
+        encoding: How the attribute stands in the inputs; None where it does not.
     """
 
     model: nn.Module
     num_classes: int
+    _: KW_ONLY
     inputs: Tensor | None = None
     labels: Tensor | None = None
-    defense: Any = None
+    defense: KnownDefense | None = None
     input_shape: tuple[int, ...] | None = None
     candidates: Candidates | None = None
     marks: Mapping[str, Tensor] | None = None
-    rules: Any = None
-    encoding: Any = None
+    rules: Rules | None = None
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,6 +9,7 @@ from adversary.games import GAMES
 from adversary.games.game import Game
 from adversary.games.learner import Learner
 from adversary.games.records import Pool
+from defenses import Defense
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config
@@ -22,7 +23,7 @@ from fedsim.run.secret_columns import encoding, marks
 from fedsim.run.training import trained_states
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """What the games of one config are played with.
 
@@ -32,6 +33,7 @@ class Board:
         auxiliary: The adversary's.
         learner: The client.
         states: The model's weights before every round.
+        defense: The client's; None without any.
     """
 
     config: Config
@@ -39,6 +41,7 @@ class Board:
     auxiliary: Pool
     learner: Learner
     states: tuple[Params, ...]
+    defense: Defense | None
 
     def client(self, batch: int) -> Learner:
         """Return the client of a game with so many records per update."""
@@ -57,15 +60,20 @@ def prepare(config: Config) -> Board:
     model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
     private, auxiliary = _pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
-    defense = build_defenses(config.defense)
+    built = build_defenses(config.defense)
     try:
-        defense.check(model, local, [min(config.game.batch_size)])
+        built.check(model, local, [min(config.game.batch_size)])
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
-    learner = Learner(
-        Auxiliary(model, dataset.num_classes, defense=defense if config.defense else None), local
+    defense = built if config.defense else None
+    return Board(
+        config=config,
+        private=private,
+        auxiliary=auxiliary,
+        learner=Learner(Auxiliary(model, dataset.num_classes, defense=defense), local),
+        states=_states(config, model, private),
+        defense=defense,
     )
-    return Board(config, private, auxiliary, learner, _states(config, model, private))
 
 
 def _federated(config: Config) -> data.Federated:

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 
 from adversary.games import ceilings
-from adversary.games.game import Game, Rules
+from adversary.games.game import Game
 from defenses.promise import Relation
+from fedsim.core.secrets import Rules
 from fedsim.games.board import Board
 
 LARGE = 300.0  # an ε beyond which nothing is bounded
@@ -39,7 +40,7 @@ def _promised(board: Board, game: Game, rules: Rules, rounds: int) -> Mapping[st
 
     An ε that holds when one record is added or removed holds twice over when one is replaced.
     """
-    defense = board.learner.auxiliary.defense
+    defense = board.defense
     if defense is None or defense.promise.epsilon is None or game.classes(rules) > 2:
         return {}
     promise, local = defense.promise, board.client(rules.batch).local

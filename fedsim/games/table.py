@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from adversary.games.game import Game, Rules
+from adversary.games.game import Game
 from adversary.games.play import Knowledge, play
 from fedsim.config import Cell, Config
 from fedsim.config import Game as Section
 from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.core.files import write_whole
+from fedsim.core.secrets import Rules
 from fedsim.games.board import Board, check, played_of, prepare
 from fedsim.games.limits import limits
 from fedsim.games.rows import Row, measured, read_rows, table_of, write_rows

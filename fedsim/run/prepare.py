@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import strategies
 from adversary.attack import Attack
-from adversary.games.game import Rules
 from adversary.grading import selection
 from adversary.secrets import SECRETS
 from defenses import Defense
@@ -20,6 +19,7 @@ from fedsim.config import Config, Federation, Game, Part
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
 from fedsim.run.claims import check_audit

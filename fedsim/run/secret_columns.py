@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from adversary.games.records import Encoding
 from fedsim.config.game import Game
 from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.secrets import Encoding
 from fedsim.data import Dataset
 
 

@@ -31,7 +31,7 @@ def known(model: nn.Module, num_classes: int, inputs: Tensor, *, each: int = 1) 
     """Return an adversary that has the inputs under every label, or `each` of them per label."""
     labels = torch.arange(num_classes).repeat_interleave(each)
     inputs = inputs.repeat(-(-len(labels) // len(inputs)), *[1] * (inputs.ndim - 1))[: len(labels)]
-    return Auxiliary(model, num_classes, inputs, labels)
+    return Auxiliary(model, num_classes, inputs=inputs, labels=labels)
 
 
 def hand(case: str, *, bias: bool = True) -> tuple[View, Auxiliary]:
@@ -83,7 +83,7 @@ def unbalanced(local: LocalTraining, *, seed: int = 0) -> tuple[View, Auxiliary,
     there = torch.arange(200) % 4
     others = centres[there] + 0.5 * torch.randn(200, 4, generator=stream)
     counts = torch.bincount(labels, minlength=4) * local.epochs
-    return view, Auxiliary(model, 4, others, there), counts
+    return view, Auxiliary(model, 4, inputs=others, labels=there), counts
 
 
 def assert_equivariant(infer: Infer) -> None:
@@ -102,11 +102,13 @@ def assert_equivariant(infer: Infer) -> None:
     local = LocalTraining(lr=0.1, batch_size=4, epochs=2)
     for told in (LocalTraining(lr=0.1, batch_size=8, upload="gradient"), local):
         straight = infer(
-            client(model, inputs, labels, told), Auxiliary(model, 5, others, there), generator(0)
+            client(model, inputs, labels, told),
+            Auxiliary(model, 5, inputs=others, labels=there),
+            generator(0),
         )
         permuted = infer(
             client(moved, inputs, renamed[labels], told),
-            Auxiliary(moved, 5, others, renamed[there]),
+            Auxiliary(moved, 5, inputs=others, labels=renamed[there]),
             generator(0),
         )
         assert torch.equal(straight[order], permuted)

@@ -21,7 +21,7 @@ GRADIENT, WEIGHTS = LocalTraining(0.1, 16, upload="gradient"), LocalTraining(0.0
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 MEMORY = Memory()  # one for all rounds: they begin with the same weights
 CANDIDATES = Candidates(RECORDS[:ASKED], LABELS[:ASKED])
-KNOWN = Auxiliary(MODEL, 3, RECORDS[ASKED:], LABELS[ASKED:], candidates=CANDIDATES)
+KNOWN = Auxiliary(MODEL, 3, inputs=RECORDS[ASKED:], labels=LABELS[ASKED:], candidates=CANDIDATES)
 
 
 def round_of(

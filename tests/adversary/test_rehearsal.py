@@ -20,7 +20,7 @@ def rehearsed(local, counts=COUNTS, *, auxiliary=None, seed=0):
     """Return what a rehearsal makes of one known example a class."""
     model = bilinear(3)
     latest = client(model, INPUTS, ONE_EACH, local).latest
-    auxiliary = auxiliary or Auxiliary(model, 3, INPUTS, ONE_EACH)
+    auxiliary = auxiliary or Auxiliary(model, 3, inputs=INPUTS, labels=ONE_EACH)
     return latest, rehearse(latest, work_at(auxiliary, latest.sent), counts, generator(seed))
 
 
@@ -55,9 +55,9 @@ def test_the_order_of_batches_comes_from_the_generator():
 
 def test_others_stand_in_for_a_class_without_an_example():
     local = LocalTraining(0.1, 1, upload="gradient")
-    poor = Auxiliary(bilinear(3), 3, INPUTS[:1], ONE_EACH[:1])
+    poor = Auxiliary(bilinear(3), 3, inputs=INPUTS[:1], labels=ONE_EACH[:1])
     _, told = rehearsed(local, torch.tensor([0, 0, 1]), auxiliary=poor)
-    all_labelled = Auxiliary(bilinear(3), 3, INPUTS[:1], torch.tensor([2]))
+    all_labelled = Auxiliary(bilinear(3), 3, inputs=INPUTS[:1], labels=torch.tensor([2]))
     _, expected = rehearsed(local, torch.tensor([0, 0, 1]), auxiliary=all_labelled)
     for name, value in told.update.delta.items():
         torch.testing.assert_close(value, expected.update.delta[name])
@@ -69,7 +69,7 @@ def test_it_leaves_the_model_and_the_global_stream_alone():
     elsewhere = replace(latest, sent={k: v + 1 for k, v in latest.sent.items()})
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    work = work_at(Auxiliary(model, 3, INPUTS, ONE_EACH), elsewhere.sent)
+    work = work_at(Auxiliary(model, 3, inputs=INPUTS, labels=ONE_EACH), elsewhere.sent)
     rehearse(elsewhere, work, COUNTS, generator(0))
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, value in model.state_dict().items():

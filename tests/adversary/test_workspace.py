@@ -14,7 +14,7 @@ LOCAL = LocalTraining(0.1, 4)
 
 
 def auxiliary_of(value: float = 0.0) -> Auxiliary:
-    return Auxiliary(nn.Linear(1, 1), 2, torch.tensor([[value]]))
+    return Auxiliary(nn.Linear(1, 1), 2, inputs=torch.tensor([[value]]))
 
 
 def view_of(client: str, sent: Params, memory: Memory, local: LocalTraining = LOCAL) -> View:

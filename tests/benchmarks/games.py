@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from adversary.games import GAMES
-from adversary.games.game import Rules
 from adversary.games.gradients import batch_gradients
 from adversary.games.learner import Learner
 from adversary.games.play import play
 from adversary.games.records import Pool
 from fedsim.core.rng import generator, global_stream
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.benchmarks.record import record
 

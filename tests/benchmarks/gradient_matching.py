@@ -51,7 +51,7 @@ def victim(name: str, place: int, size: int = 1) -> tuple[View, Auxiliary, Tenso
     data, model = cifar_part(), named(name, dtype=torch.float32)
     rows = slice(place * size, (place + 1) * size)
     x, y = data.inputs[rows], data.labels[rows]
-    auxiliary = Auxiliary(model, CLASSES, data.test_inputs, data.test_labels)
+    auxiliary = Auxiliary(model, CLASSES, inputs=data.test_inputs, labels=data.test_labels)
     return observe(plain_gradient(model, x, y), size, sent=model), auxiliary, x, y
 
 

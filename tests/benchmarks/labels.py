@@ -154,7 +154,8 @@ def global_model(cell: Cell, seed: int) -> tuple[nn.Module, dict[str, Tensor], A
         local = LocalTraining(lr=0.05 if cell.data == "cifar" else 0.1, batch_size=cell.batch)
         state, _ = train(model, state, source.inputs[rows], source.labels[rows], local,
                          generator=generator(seed, "order"))  # fmt: skip
-    known = Auxiliary(model, source.num_classes, *source.auxiliary)
+    inputs, labels = source.auxiliary
+    known = Auxiliary(model, source.num_classes, inputs=inputs, labels=labels)
     return model, state, known
 
 

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from adversary.attacks import ATTACKS
-from adversary.games.game import Rules
-from adversary.games.records import Encoding
 from adversary.grading.families import FAMILIES
 from adversary.over_rounds import SCORES
 from adversary.secrets import SECRETS, secret_of
 from fedsim.core.catalog import options_of
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
+from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.types import Auxiliary, Candidates, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 from tests.sequential import has_advantage, is_better
@@ -36,8 +35,8 @@ CANDIDATES = Candidates(
 AUXILIARY = Auxiliary(
     MODEL,
     NUM_CLASSES,
-    ENCODING.put(torch.rand(200, 4, generator=generator(0, "auxiliary")), MARKS[100:]),
-    AUX_LABELS,
+    inputs=ENCODING.put(torch.rand(200, 4, generator=generator(0, "auxiliary")), MARKS[100:]),
+    labels=AUX_LABELS,
     candidates=CANDIDATES,
     marks=dict.fromkeys(("attribute", *SECRETS), MARKS[100:]),
     rules=Rules(1, shares=(0.2, 0.8), users=2),
@@ -179,7 +178,9 @@ def one_batch(counts):
     labels = torch.repeat_interleave(torch.arange(classes), torch.tensor(counts))
     inputs = torch.rand(len(labels), 4, generator=stream)
     there = torch.arange(20 * classes) % classes
-    auxiliary = Auxiliary(model, classes, torch.rand(len(there), 4, generator=stream), there)
+    auxiliary = Auxiliary(
+        model, classes, inputs=torch.rand(len(there), 4, generator=stream), labels=there
+    )
     return observe(plain_gradient(model, inputs, labels), len(labels), sent=model), auxiliary
 
 
@@ -232,7 +233,7 @@ PICTURES = torch.rand(40, *PIXELS, generator=generator(0, "pictures"))
 with global_stream(0, "flat"):
     FLAT = nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.ReLU(), nn.Linear(40, 5))
 FLAT_SENT = {name: value.clone() for name, value in FLAT.state_dict().items()}
-KNOWS = Auxiliary(FLAT, 5, PICTURES[10:], torch.arange(30) % 5)
+KNOWS = Auxiliary(FLAT, 5, inputs=PICTURES[10:], labels=torch.arange(30) % 5)
 
 
 def reconstructed(attack, view, seed):

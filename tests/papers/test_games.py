@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from adversary.games import GAMES
-from adversary.games.game import Rules, draw_secrets
+from adversary.games.game import draw_secrets
 from adversary.games.known_record import record_scores
 from adversary.games.learner import Learner
 from adversary.games.play import Played, play
-from adversary.games.records import Encoding, Pool
+from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc, information
 from defenses import Defense, dp_sgd
 from fedsim.core.rng import generator, global_stream
+from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.types import Auxiliary, LocalTraining
 from fedsim.data.adult import adult as read_adult
 from tests.adversary.games.game_cases import error

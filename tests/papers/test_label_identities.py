@@ -189,7 +189,7 @@ def blobs(name: str, local: LocalTraining, *, backwards: bool = False) -> Tensor
     coins = generator(0)
     before = coins.get_state()
     view = client(model, inputs, labels, local)
-    guess = ATTACKS[name].infer(view, Auxiliary(model, 4, others, there), coins)
+    guess = ATTACKS[name].infer(view, Auxiliary(model, 4, inputs=others, labels=there), coins)
     assert torch.equal(coins.get_state(), before)  # it draws nothing
     return guess
 
@@ -219,7 +219,7 @@ def digits_without_pattern(seed: int) -> tuple[View, Auxiliary, Tensor]:
     labels = torch.randint(10, (32,), generator=stream)
     local = LocalTraining(0.1, 32, upload="gradient")
     view = client(model, dataset.inputs[rows], labels, local, seed=seed)
-    auxiliary = Auxiliary(model, 10, dataset.test_inputs, dataset.test_labels)
+    auxiliary = Auxiliary(model, 10, inputs=dataset.test_inputs, labels=dataset.test_labels)
     return view, auxiliary, torch.bincount(labels, minlength=10)
 
 

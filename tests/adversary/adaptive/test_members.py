@@ -39,7 +39,7 @@ def situation(defense, *, seed, local=GRADIENT):
 
 
 def knowing(defense):
-    return Auxiliary(MODEL, 3, RECORDS[100:], LABELS[100:], defense=defense,
+    return Auxiliary(MODEL, 3, inputs=RECORDS[100:], labels=LABELS[100:], defense=defense,
                      candidates=Candidates(RECORDS[:100], LABELS[:100]))  # fmt: skip
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from adversary.attacks.attribute_inference import attribute_inference
-from adversary.games.records import Encoding
 from adversary.grading.families import FAMILIES
 from adversary.members.imputation import imputed
 from fedsim import api
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Encoding
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
 from fedsim.data import Attribute, Dataset
 from fedsim.run.prepare import prepare
@@ -30,9 +30,14 @@ ENCODING = Encoding(torch.tensor([2, 3]), torch.tensor([1.0, 0.0]), torch.tensor
 MODEL = bilinear(3, features=12)
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 KNOWN = Auxiliary(
-    MODEL, 3, INPUTS[200:], LABELS[200:], candidates=Candidates(INPUTS[:200], LABELS[:200]),
-    marks={"attribute": SECRET[200:].long()}, encoding=ENCODING,
-)  # fmt: skip
+    MODEL,
+    3,
+    inputs=INPUTS[200:],
+    labels=LABELS[200:],
+    candidates=Candidates(INPUTS[:200], LABELS[:200]),
+    marks={"attribute": SECRET[200:].long()},
+    encoding=ENCODING,
+)
 MEMORY = Memory()  # predictors are learned for all tests
 GRADIENT = LocalTraining(0.1, 6, upload="gradient")
 

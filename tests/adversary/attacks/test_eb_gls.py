@@ -34,7 +34,7 @@ def posed(activation, seed, *, size=8, upload="gradient", **options):
     local = LocalTraining(0.1, size, upload=upload)
     there = torch.arange(20 * CLASSES) % CLASSES
     known = torch.randn(len(there), 5, generator=stream)
-    auxiliary = Auxiliary(model, CLASSES, known, there)
+    auxiliary = Auxiliary(model, CLASSES, inputs=known, labels=there)
     latest = client(model, inputs, labels, local).latest
     work = workspace(View([latest]), auxiliary)
     return latest, work, labels, read_head(latest, work)
@@ -45,7 +45,10 @@ def test_worked_example(case):
     # The zero head's shares are (1/3 − e_y)·[h, 1]; the bias alone has the answer.
     view, auxiliary = hand(case)
     known = Auxiliary(
-        auxiliary.model, 3, torch.rand(30, 2, generator=generator(0)), torch.arange(30) % 3
+        auxiliary.model,
+        3,
+        inputs=torch.rand(30, 2, generator=generator(0)),
+        labels=torch.arange(30) % 3,
     )
     assert eb_gls(view, known, generator(0)).tolist() == [2, 1, 1]
 
@@ -133,7 +136,9 @@ def test_bounds_of_smoothed_labels_hold(smoothing):
         labels = torch.randint(CLASSES, (9,), generator=stream)
         local = LocalTraining(0.1, 9, upload="gradient", label_smoothing=smoothing)
         latest = client(model, torch.randn(9, 5, generator=stream), labels, local).latest
-        known = Auxiliary(model, CLASSES, torch.rand(12, 5), torch.arange(12) % CLASSES)
+        known = Auxiliary(
+            model, CLASSES, inputs=torch.rand(12, 5), labels=torch.arange(12) % CLASSES
+        )
         work = workspace(View([latest]), known)
         lower = certain(latest, work, read_head(latest, work))
         assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())

@@ -22,7 +22,7 @@ def draw(labels, *names):
 
 
 AUX_LABELS = torch.arange(300) % CLASSES
-AUXILIARY = Auxiliary(MODEL, CLASSES, draw(AUX_LABELS, "auxiliary"), AUX_LABELS)
+AUXILIARY = Auxiliary(MODEL, CLASSES, inputs=draw(AUX_LABELS, "auxiliary"), labels=AUX_LABELS)
 
 
 def federation(seed, rounds, local, noise=0.0, size=24):
@@ -129,7 +129,7 @@ def test_evidence_is_kept_by_what_was_observed():
     same = Observation({**earlier.sent}, earlier.update, earlier.local)  # read from disk again
     assert evidence(same, work.at(same)) is first
     assert second is not first
-    other = work.knowing(Auxiliary(MODEL, CLASSES, AUXILIARY.inputs, AUX_LABELS))
+    other = work.knowing(Auxiliary(MODEL, CLASSES, inputs=AUXILIARY.inputs, labels=AUX_LABELS))
     assert evidence(earlier, other.at(earlier)) is not first
 
 

@@ -29,7 +29,7 @@ def test_worked_example():
     view, auxiliary = hand("A")
     assert zlg_plus(view, auxiliary, generator(0)).tolist() == [2, 1, 1]
     # With Ō = 1/2 it would be (4, 0, 0).
-    other = Auxiliary(auxiliary.model, 3, torch.full((1, 2), 0.25))
+    other = Auxiliary(auxiliary.model, 3, inputs=torch.full((1, 2), 0.25))
     assert zlg_plus(view, other, generator(0)).tolist() == [4, 0, 0]
 
 
@@ -50,7 +50,7 @@ def test_constant_features_of_an_untrained_model_give_the_counts(counts, smoothi
     view = client(model, inputs, labels, local)
     without = Auxiliary(model, len(counts), input_shape=(3,))
     assert zlg(view, without, generator(0)).tolist() == counts
-    auxiliary = Auxiliary(model, len(counts), inputs)  # no labels are needed
+    auxiliary = Auxiliary(model, len(counts), inputs=inputs)  # no labels are needed
     assert zlg_plus(view, auxiliary, generator(0)).tolist() == counts
 
 
@@ -59,7 +59,7 @@ def test_features_that_sum_to_nothing_leave_the_probabilities():
     torch.nn.init.zeros_(head.weight)
     head.bias.data = torch.tensor([0.75, 0.25]).log()
     gradient = {"weight": torch.rand(2, 2), "bias": torch.zeros(2)}
-    auxiliary = Auxiliary(head, 2, torch.tensor([[1.0, -1.0]]))
+    auxiliary = Auxiliary(head, 2, inputs=torch.tensor([[1.0, -1.0]]))
     view = observe(gradient, 8, sent=head)
     assert zlg_plus(view, auxiliary, generator(0)).tolist() == [6, 2]
 

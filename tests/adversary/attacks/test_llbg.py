@@ -25,7 +25,7 @@ def test_a_class_the_model_is_sure_of():
     torch.nn.init.zeros_(head.bias)
     labels = torch.zeros(6, dtype=torch.long)
     view = observe(plain_gradient(head, torch.eye(3)[labels], labels), 6, sent=head)
-    auxiliary = Auxiliary(head, 3, torch.eye(3), torch.arange(3))
+    auxiliary = Auxiliary(head, 3, inputs=torch.eye(3), labels=torch.arange(3))
     assert llbg(view, auxiliary, generator(0)).tolist() == [3, 2, 1]
     assert llbg(view, auxiliary, generator(0), confidence="auxiliary").tolist() == [6, 0, 0]
 

@@ -59,7 +59,7 @@ def test_impact_and_offset_are_those_of_single_class_batches(classes):
     inputs, labels = torch.rand(37, 4, generator=stream), torch.arange(37) % 4
     there = torch.isin(labels, torch.tensor(classes))  # of one class nothing may be known
     inputs, labels = inputs[there], labels[there]
-    auxiliary = Auxiliary(model, 4, inputs, labels)
+    auxiliary = Auxiliary(model, 4, inputs=inputs, labels=labels)
     m, s = impact_and_offset(forward(work_at(auxiliary, {}), model.state_dict(), inputs), labels)
     expected_m, expected_s = one_batch_at_a_time(model, inputs, labels, classes)
     assert m == pytest.approx(expected_m, rel=1e-5)

@@ -51,7 +51,7 @@ def test_predictions_that_depend_on_the_label_alone_give_the_counts(counts, seed
     labels = torch.repeat_interleave(torch.arange(classes), torch.tensor(counts))
     local = LocalTraining(0.1, len(labels), upload="gradient")
     view = client(head, torch.eye(classes)[labels], labels, local)
-    auxiliary = Auxiliary(head, classes, torch.eye(classes), torch.arange(classes))
+    auxiliary = Auxiliary(head, classes, inputs=torch.eye(classes), labels=torch.arange(classes))
     assert rlu(view, auxiliary, generator(0)).tolist() == counts
 
 
@@ -64,7 +64,7 @@ def same_input(counts, local):
         parameter.data = torch.randn(parameter.shape, generator=generator(0, "same")).double()
     view = client(head, x.expand(len(labels), 3), labels, local)
     everything = x.expand(len(counts), 3).contiguous()
-    return view, Auxiliary(head, len(counts), everything, torch.arange(len(counts)))
+    return view, Auxiliary(head, len(counts), inputs=everything, labels=torch.arange(len(counts)))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,7 +7,6 @@ import torch
 from scipy.stats import binom
 
 from adversary.attacks.shadow_inference import shadow_inference
-from adversary.games.game import Rules
 from adversary.grading import selection
 from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS, prior, secret_of
@@ -17,6 +16,7 @@ from fedsim.config import Part
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from fedsim.data import Dataset
 from fedsim.run.prepare import prepare
@@ -30,7 +30,7 @@ INPUTS = torch.randn(900, 4, generator=STREAM)
 INPUTS[:, 0] += 3.0 * MARKS  # what the property does to a record
 LABELS = torch.randint(3, (900,), generator=STREAM)
 RULES = Rules(1, shares=(0.2, 0.8), count=1, users=2)
-KNOWN = Auxiliary(MODEL, 3, INPUTS[300:], LABELS[300:], rules=RULES,
+KNOWN = Auxiliary(MODEL, 3, inputs=INPUTS[300:], labels=LABELS[300:], rules=RULES,
                   marks=dict.fromkeys(SECRETS, MARKS[300:].long()))  # fmt: skip
 MEMORY = Memory()  # predictors are learned for all tests
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
@@ -204,4 +204,4 @@ def test_a_secret_that_is_not_there_is_one_clear_sentence(game, sentence):
 
 def test_without_marks_it_says_so():
     with pytest.raises(ConfigError, match="attack.pia: needs auxiliary marks, got none"):
-        selection.build([Part(name="pia")], Auxiliary(MODEL, 3, INPUTS, LABELS))
+        selection.build([Part(name="pia")], Auxiliary(MODEL, 3, inputs=INPUTS, labels=LABELS))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from adversary.attacks.user_ratio import gains, user_ratio
-from adversary.games.game import Rules
 from adversary.secrets import prior
 from adversary.workspace import workspace
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary.attacks import test_shadow_inference as cases
 from tests.adversary.label_cases import client
@@ -26,7 +26,7 @@ INPUTS = torch.randn(8, 4, generator=STREAM)[KINDS] + 0.2 * torch.randn(
 )
 LABELS = HABITS[WHOSE, KINDS]
 HALF = len(WHOSE) // 2
-KNOWN = Auxiliary(MODEL, 3, INPUTS[HALF:], LABELS[HALF:], rules=Rules(1, users=USERS),
+KNOWN = Auxiliary(MODEL, 3, inputs=INPUTS[HALF:], labels=LABELS[HALF:], rules=Rules(1, users=USERS),
                   marks={"user": WHOSE[HALF:]})  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from adversary.auditing.canaries import (
     stand_in,
 )
 from adversary.auditing.sensitivity import Question
-from adversary.games.records import Encoding
 from fedsim.core.params import random_direction
 from fedsim.core.rng import global_stream
+from fedsim.core.secrets import Encoding
 from fedsim.data.types import Attribute, Dataset
 
 CLIP = 0.5

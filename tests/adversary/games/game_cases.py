@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence
-from adversary.games.game import Rules, draw_secrets
+from adversary.games.game import draw_secrets
 from adversary.games.learner import Learner
 from adversary.games.play import Knowledge, Played, play
-from adversary.games.records import Encoding, Pool
+from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc, macro_auroc
 from defenses import Defense
 from fedsim.core.rng import generator, global_stream
+from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.types import Auxiliary, LocalTraining
 
 SIZE, NUMBERS = 2000, 6

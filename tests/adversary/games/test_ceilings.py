@@ -16,7 +16,7 @@ from adversary.games.ceilings import (
     private_advantage,
     share_counts,
 )
-from adversary.games.game import Rules
+from fedsim.core.secrets import Rules
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ATTRIBUTE = (1.000, 0.890, 0.789, 0.709, 0.649, 0.606, 0.575, 0.553, 0.538)

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adversary.games import GAMES
-from adversary.games.game import Rules, draw_secrets, with_label_skew
-from adversary.games.records import Encoding, Pool
+from adversary.games.game import draw_secrets, with_label_skew
+from adversary.games.records import Pool
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Encoding, Rules
 from tests.adversary.games.game_cases import ENCODING, census
 
 SIZE = 60

@@ -5,12 +5,12 @@ import torch
 from scipy.stats import norm
 
 from adversary.games.evidence import Evidence
-from adversary.games.game import Rules
 from adversary.games.known_record import cosine, record_scores
 from adversary.games.play import Knowledge
 from adversary.games.predictors import choose
 from adversary.games.scores import auroc, information
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Rules
 from tests.adversary.games.game_cases import error, evidence, flat_noise, played, told
 
 DIMS, BATCH = 8, 4

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from adversary.games import GAMES
-from adversary.games.game import Rules
 from adversary.games.play import Knowledge, learn, play
 from adversary.games.scores import auroc, information
 from defenses import Defense, clip, gaussian, prune, sign
 from fedsim.core.rng import generator
+from fedsim.core.secrets import Rules
 from fedsim.core.types import LocalTraining
 from tests.adversary.games.game_cases import (
     PRIOR,

@@ -109,7 +109,9 @@ def untold(local):
     labels = torch.tensor([0] * 30 + [1] * 9 + [2])
     inputs = torch.rand(len(labels), 4, generator=generator(0, "untold"))
     there = torch.arange(60) % 3
-    known = Auxiliary(MODEL, 3, torch.rand(60, 4, generator=generator(1, "untold")), there)
+    known = Auxiliary(
+        MODEL, 3, inputs=torch.rand(60, 4, generator=generator(1, "untold")), labels=there
+    )
     view = observe(plain_gradient(MODEL, inputs, labels), None, local=local, sent=MODEL)
     return view, known, Truth(labels, labels)
 

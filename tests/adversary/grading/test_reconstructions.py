@@ -178,7 +178,9 @@ def view_of(size):
 
 
 def test_the_blind_picture_is_the_mean_auxiliary_one_or_grey():
-    known = Auxiliary(MODEL, 10, IMAGES[:50], torch.zeros(50).long(), input_shape=(1, 8, 8))
+    known = Auxiliary(
+        MODEL, 10, inputs=IMAGES[:50], labels=torch.zeros(50).long(), input_shape=(1, 8, 8)
+    )
     found = FAMILY.blind(view_of(3), known, generator(0))
     assert found.shape == (3, 1, 8, 8)
     torch.testing.assert_close(found[2].float(), IMAGES[:50].mean(dim=0))

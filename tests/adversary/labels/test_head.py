@@ -201,7 +201,7 @@ def test_nothing_but_the_head_is_read_and_each_tensor_once():
 def test_a_cohort_of_equal_clients_is_read_as_often_as_there_are(form):
     model, labels = sequence(*body(), z=nn.Linear(6, CLASSES)), torch.tensor([0, 0, 1, 2, 1])
     local = LocalTraining(0.1, 2, epochs=3, **form)
-    auxiliary = Auxiliary(model, CLASSES, inputs_of(model))
+    auxiliary = Auxiliary(model, CLASSES, inputs=inputs_of(model))
     one = client(model, inputs_of(model), labels, local).latest
     delta = {name: 4 * value for name, value in one.update.delta.items()}
     four = Observation(one.sent, Update(1, "cohort", delta, 20, num_clients=4), local)

@@ -60,7 +60,7 @@ def head_of(gradient: Tensor, *, bias: bool, mask=None) -> HeadGradient:
 
 
 def fitted(bias, smoothing, mask=None) -> tuple[Auxiliary, Sketch, Moments, Forward]:
-    auxiliary = Auxiliary(model_of(bias=bias), CLASSES, INPUTS, LABELS)
+    auxiliary = Auxiliary(model_of(bias=bias), CLASSES, inputs=INPUTS, labels=LABELS)
     there = forward(work_at(auxiliary, {}), auxiliary.model.state_dict(), INPUTS)
     return auxiliary, *fit(auxiliary, there, smoothing, bias=bias, mask=mask), there
 

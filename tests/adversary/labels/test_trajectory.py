@@ -29,7 +29,7 @@ def test_confidence_is_the_mean_probability_of_each_class(moved):
 
 def test_what_the_model_sent_makes_of_the_auxiliary_data():
     model, inputs = bilinear(3), torch.rand(9, 4)
-    start = start_of(work_at(Auxiliary(model, 3, inputs, LABELS), model.state_dict()))
+    start = start_of(work_at(Auxiliary(model, 3, inputs=inputs, labels=LABELS), model.state_dict()))
     with torch.no_grad():
         h = nn.Sequential(*list(model.children())[:2])(inputs)
         torch.testing.assert_close(start.logits, model(inputs).double())

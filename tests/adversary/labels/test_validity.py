@@ -15,7 +15,7 @@ INPUTS = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
 def test_worked_example():
     # E‖h‖² = (5 + 9)/2 = 7, and one for the bias: 0.25 · 8.
     head = nn.Linear(2, 3)
-    auxiliary = Auxiliary(head, 3, INPUTS, torch.tensor([0, 1]))
+    auxiliary = Auxiliary(head, 3, inputs=INPUTS, labels=torch.tensor([0, 1]))
     assert validity_number(work_at(auxiliary, head.state_dict(), LocalTraining(0.25, 1))) == 2.0
 
 
@@ -27,7 +27,7 @@ def test_it_is_how_far_a_step_moves_an_examples_logits():
     with torch.no_grad():
         gradient = head(x).softmax(dim=1)[0] - torch.eye(3).double()[2]
     moved = delta["weight"] @ x[0] + delta["bias"]
-    number = validity_number(workspace(view, Auxiliary(head, 3, x, y)))
+    number = validity_number(workspace(view, Auxiliary(head, 3, inputs=x, labels=y)))
     torch.testing.assert_close(moved, -number * gradient)
 
 
@@ -46,7 +46,9 @@ def test_beyond_the_limit_a_second_step_answers_the_first():
     x, y = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([0])
     for lr, overshoots in ((0.1, False), (8.0, True)):
         local = LocalTraining(lr, 1, epochs=2)
-        number = validity_number(work_at(Auxiliary(head, 2, x, y), head.state_dict(), local))
+        number = validity_number(
+            work_at(Auxiliary(head, 2, inputs=x, labels=y), head.state_dict(), local)
+        )
         once, twice = (
             client(head, x, y, LocalTraining(lr, 1, epochs=e)).latest.update.delta["bias"][0]
             for e in (1, 2)

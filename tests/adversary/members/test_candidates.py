@@ -87,7 +87,7 @@ def test_a_sum_over_clients_is_brought_back_to_one():
 
 def test_auxiliary_records_are_asked_about_once_and_not_all():
     inputs = torch.arange(ASKED + 50.0).unsqueeze(1)
-    many = Auxiliary(cases.MODEL, 3, inputs, torch.zeros(ASKED + 50).long())
+    many = Auxiliary(cases.MODEL, 3, inputs=inputs, labels=torch.zeros(ASKED + 50).long())
     work = work_at(many, SENT)
     asking = work.derived(asking_of_auxiliary)
     assert asking.auxiliary.candidates.inputs.unique().shape == (ASKED,)
