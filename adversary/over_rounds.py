@@ -53,8 +53,8 @@ def averaged(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: I
         ValueError: As `inner`, of the latest round.
     """
 
-    def answer(one_round: View) -> Terms:
-        return inner(one_round, auxiliary, generator), torch.tensor(1.0)
+    def answer(round_view: View) -> Terms:
+        return inner(round_view, auxiliary, generator), torch.tensor(1.0)
 
     total, rounds = summed(distinct(view), answer, (auxiliary, inner))
     return total / rounds
@@ -69,16 +69,16 @@ def distinct(view: View, *, same: bool = False) -> list[View]:
     """
     rounds: dict[bytes, View] = {}
     for place in range(len(view.observations)):
-        one_round = view.until(place)
-        if not same or same_data(one_round.latest, view.latest):
-            rounds.setdefault(_of_update(one_round), one_round)
+        round_view = view.until(place)
+        if not same or same_data(round_view.latest, view.latest):
+            rounds.setdefault(_of_update(round_view), round_view)
     return list(rounds.values())
 
 
 def same_data(earlier: Observation, latest: Observation) -> bool:
     """Return whether an earlier update can be from the same data."""
-    kept = earlier.update.num_examples == latest.update.num_examples
-    return earlier.local == latest.local and (kept or latest.local.upload == "gradient")
+    same_count = earlier.update.num_examples == latest.update.num_examples
+    return earlier.local == latest.local and (same_count or latest.local.upload == "gradient")
 
 
 def summed(
@@ -96,11 +96,11 @@ def summed(
     sums = rounds[-1].memory.run.get(Sums, None, Sums)
     names = [(*key, name) for name in _names(rounds, len(key))]
     start, total = sums.longest(names)
-    for one_round in rounds[start:]:
+    for round_view in rounds[start:]:
         try:
-            terms = answer(one_round)
+            terms = answer(round_view)
         except ValueError:
-            if one_round is rounds[-1]:
+            if round_view is rounds[-1]:
                 raise
             continue
         total = tuple(a + b for a, b in zip(total, terms, strict=True)) if total else terms
@@ -135,9 +135,9 @@ class Sums:
 def _names(rounds: Sequence[View], salt: int) -> list[bytes]:
     """Return for each round a hash of what was observed until then."""
     chain, names = hashlib.blake2b(repr(salt).encode(), digest_size=16), []
-    for one_round in rounds:
-        update, local = one_round.latest.update, one_round.latest.local
-        chain.update(_of_update(one_round) + _of_sent(one_round))
+    for round_view in rounds:
+        update, local = round_view.latest.update, round_view.latest.local
+        chain.update(_of_update(round_view) + _of_sent(round_view))
         chain.update(repr((update.round, update.num_examples, local)).encode())
         names.append(chain.digest())
     return names
@@ -158,7 +158,7 @@ def added(
     """
     rounds = distinct(view, same=True)
     odds, shadows, secrets = summed(
-        rounds, lambda one_round: answer(one_round.latest), (auxiliary, name)
+        rounds, lambda round_view: answer(round_view.latest), (auxiliary, name)
     )
     if len(rounds) == 1:
         return odds
@@ -187,5 +187,5 @@ def _of_update(view: View) -> bytes:
 
 def _of_sent(view: View) -> bytes:
     sent = view.latest.sent  # kept beside its hash, so that no others take its id
-    kept = view.memory.get(_of_sent, id(sent), lambda: (sent, digest(sent)), keep=DIGESTS)
-    return kept[1]
+    sent_and_hash = view.memory.get(_of_sent, id(sent), lambda: (sent, digest(sent)), keep=DIGESTS)
+    return sent_and_hash[1]

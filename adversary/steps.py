@@ -51,5 +51,7 @@ def keeps_data(observation: Observation) -> bool:
 
     A gradient is of a new batch in every round, if it is of a whole one.
     """
-    local, told = observation.local, observation.update.num_examples
-    return local.upload == "weights" or (told is not None and told < local.batch_size)
+    local, num_examples = observation.local, observation.update.num_examples
+    return local.upload == "weights" or (
+        num_examples is not None and num_examples < local.batch_size
+    )

@@ -69,8 +69,8 @@ def slope(module: nn.Module, at: Tensor) -> Tensor:
     """Return the derivative of an activation at its inputs."""
     with torch.enable_grad():
         point = at.detach().requires_grad_()
-        (found,) = torch.autograd.grad(module(point).sum(), point)
-    return found
+        (derivative,) = torch.autograd.grad(module(point).sum(), point)
+    return derivative
 
 
 def saturated(module: nn.Module, out: Tensor) -> float:

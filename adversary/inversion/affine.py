@@ -34,10 +34,10 @@ def smoothest(
         low: The least value of a pixel.
         high: The largest.
     """
-    if solution.seen is None:
+    if solution.basis is None:
         return solution.point
-    seen, point = solution.seen.float(), solution.point.float()
-    offset = seen @ point.flatten()
+    basis, point = solution.basis.float(), solution.point.float()
+    offset = basis @ point.flatten()
     x = point.clamp(low, high)
     colours = _colours(len(x))
     edges, range_ = torch.zeros(2, *x.shape), torch.zeros_like(x)
@@ -45,7 +45,7 @@ def smoothest(
     for _ in range(steps):
         before = x
         x = x - PRIMAL * (torch.einsum("dc,dhw->chw", colours, _divergence(edges)) + range_)
-        x = x + (seen.T @ (offset - seen @ x.flatten())).view_as(x)
+        x = x + (basis.T @ (offset - basis @ x.flatten())).view_as(x)
         ahead = 2 * x - before
         edges = edges + dual * _differences(torch.einsum("dc,chw->dhw", colours, ahead))
         edges = edges / edges.square().sum(dim=0).sqrt().clamp(min=1.0)
@@ -64,17 +64,17 @@ def _colours(channels: int) -> Float[Tensor, "d c"]:
 
 def _differences(x: Float[Tensor, "c h w"]) -> Float[Tensor, "2 c h w"]:
     """Return D·x: differences to the next row and to the next column; zero at the border."""
-    found = x.new_zeros(2, *x.shape)
-    found[0, :, :-1] = x[:, 1:] - x[:, :-1]
-    found[1, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
-    return found
+    differences = x.new_zeros(2, *x.shape)
+    differences[0, :, :-1] = x[:, 1:] - x[:, :-1]
+    differences[1, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
+    return differences
 
 
 def _divergence(p: Float[Tensor, "2 c h w"]) -> Float[Tensor, "c h w"]:
     """Return Dᵀ·p."""
-    found = torch.zeros_like(p[0])
-    found[:, 1:] += p[0, :, :-1]
-    found[:, :-1] -= p[0, :, :-1]
-    found[:, :, 1:] += p[1, :, :, :-1]
-    found[:, :, :-1] -= p[1, :, :, :-1]
-    return found
+    divergence = torch.zeros_like(p[0])
+    divergence[:, 1:] += p[0, :, :-1]
+    divergence[:, :-1] -= p[0, :, :-1]
+    divergence[:, :, 1:] += p[1, :, :, :-1]
+    divergence[:, :, :-1] -= p[1, :, :, :-1]
+    return divergence

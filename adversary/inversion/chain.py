@@ -110,7 +110,7 @@ def grad_input(layer: Layer, weight: Tensor, out: Tensor) -> Tensor:
     assert isinstance(conv, nn.Conv2d)
     at = torch.zeros(len(out), *layer.shape, dtype=out.dtype, requires_grad=True)
     with torch.enable_grad():
-        there = functional.conv2d(
+        outputs = functional.conv2d(
             at,
             weight,
             None,
@@ -118,7 +118,7 @@ def grad_input(layer: Layer, weight: Tensor, out: Tensor) -> Tensor:
             conv.padding,
             conv.dilation,  # type: ignore[arg-type]
         )
-        return torch.autograd.grad(there, at, out)[0]
+        return torch.autograd.grad(outputs, at, out)[0]
 
 
 def first_linear(model: nn.Module, shape: Shape) -> str:
@@ -130,13 +130,13 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
         ValueError: There is none, or it has no bias.
     """
     parameter = next(iter(model.parameters()))
-    asked = torch.rand(2, *shape, generator=generator(0, "first layer"), dtype=parameter.dtype)
-    seen: list[tuple[str, nn.Module, bool]] = []
+    probe = torch.rand(2, *shape, generator=generator(0, "first layer"), dtype=parameter.dtype)
+    calls: list[tuple[str, nn.Module, bool]] = []
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            whole = torch.equal(inputs[0].flatten(1), asked.flatten(1))
-            seen.append((name, module, whole))
+            whole = torch.equal(inputs[0].flatten(1), probe.flatten(1))
+            calls.append((name, module, whole))
 
         return hook
 
@@ -144,11 +144,11 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
     hooks = [module.register_forward_pre_hook(look(name)) for name, module in parts]
     try:
         with torch.no_grad():
-            model(asked)
+            model(probe)
     finally:
         for hook in hooks:
             hook.remove()
-    name, module, whole = seen[0]
+    name, module, whole = calls[0]
     if not isinstance(module, nn.Linear) or not whole:
         raise ValueError(f"{name} = {type(module).__name__}: the first layer must be linear")
     if module.bias is None:

@@ -79,8 +79,8 @@ def adam(
         mean.lerp_(g, 0.1)
         square.lerp_(g * g, 0.001)
         rate = lr * 0.1 ** sum(step > share * steps for share in MILESTONES) if decay else lr
-        there = square.div(1 - 0.999**step).sqrt_().add_(1e-8)
-        v = v - mean.div(there).mul_(rate / (1 - 0.9**step))
+        scale = square.div(1 - 0.999**step).sqrt_().add_(1e-8)
+        v = v - mean.div(scale).mul_(rate / (1 - 0.9**step))
         v = project(v) if project else v
     return best
 
@@ -116,17 +116,17 @@ def lbfgs(
     for _ in range(steps - 1):
         if bool((size == 0).all()):
             break
-        there = v + size.unsqueeze(1) * d
-        new, slope = evaluate(there)
-        best.see(there, new)
+        trial = v + size.unsqueeze(1) * d
+        new, slope = evaluate(trial)
+        best.see(trial, new)
         promised = size * _dot(g, d)
         taken = new <= losses + DECREASE * promised  # never where NaN
-        pairs.add(there - v, slope - g, taken)
+        pairs.add(trial - v, slope - g, taken)
         # The lowest point of the parabola through what is known; half and a tenth are its bounds.
         dip = -promised / (2 * (new - losses - promised))
         shrink = dip.nan_to_num(0.1, 0.1, 0.1).clamp(0.1, 0.5)
         refused = torch.where(taken, 0, refused + 1)
-        v = torch.where(taken.unsqueeze(1), there, v)
+        v = torch.where(taken.unsqueeze(1), trial, v)
         losses, g = torch.where(taken, new, losses), torch.where(taken.unsqueeze(1), slope, g)
         stuck = refused >= REFUSALS
         done = stuck & (pairs.count == 0)
@@ -171,10 +171,10 @@ class _Pairs:
         none = torch.zeros(rows, dtype=torch.long)
         return cls(ring, ring.clone(), products, products.clone(), none, none.clone())
 
-    def add(self, s: Tensor, y: Tensor, wanted: Bool[Tensor, " rows"]) -> None:
+    def add(self, s: Tensor, y: Tensor, accepted: Bool[Tensor, " rows"]) -> None:
         """Remember a pair in the rows that want it, where its curvature is positive."""
-        wanted = wanted & (_dot(s, y) > 1e-10 * s.norm(dim=1) * y.norm(dim=1))
-        rows = wanted.nonzero()[:, 0]
+        accepted = accepted & (_dot(s, y) > 1e-10 * s.norm(dim=1) * y.norm(dim=1))
+        rows = accepted.nonzero()[:, 0]
         if not len(rows):
             return
         place = (self.newest[rows] + 1) % self.s.shape[1]
@@ -197,15 +197,15 @@ class _Pairs:
             return -g
         rows = torch.arange(len(g)).unsqueeze(1)
         order = (self.newest.unsqueeze(1) - torch.arange(most).flip(0)) % self.s.shape[1]
-        known = (torch.arange(most).flip(0) < self.count.unsqueeze(1)).double()
-        both = known.unsqueeze(2) * known.unsqueeze(1)
-        there = rows.unsqueeze(2), order.unsqueeze(2), order.unsqueeze(1)
-        sy, yy = self.sy[there] * both, self.yy[there] * both
+        filled = (torch.arange(most).flip(0) < self.count.unsqueeze(1)).double()
+        filled_pairs = filled.unsqueeze(2) * filled.unsqueeze(1)
+        ordered = rows.unsqueeze(2), order.unsqueeze(2), order.unsqueeze(1)
+        sy, yy = self.sy[ordered] * filled_pairs, self.yy[ordered] * filled_pairs
         diagonal = sy.diagonal(dim1=1, dim2=2)
-        upper = sy.triu() + torch.diag_embed(1 - known)
+        upper = sy.triu() + torch.diag_embed(1 - filled)
         scale = (diagonal[:, -1] / yy[:, -1, -1]).nan_to_num(1.0).unsqueeze(1)
         with_s, with_y = (
-            _products(ring, g)[rows, order].double() * known for ring in (self.s, self.y)
+            _products(ring, g)[rows, order].double() * filled for ring in (self.s, self.y)
         )
         u = torch.linalg.solve_triangular(upper, with_s.unsqueeze(2), upper=True)
         right = diagonal.unsqueeze(2) * u + scale.unsqueeze(2) * (
@@ -216,7 +216,7 @@ class _Pairs:
             torch.zeros(len(g), 1, self.s.shape[1], dtype=g.dtype).index_put_(
                 (rows, torch.zeros_like(order), order), value.to(g.dtype)
             )
-            for value in (top[..., 0] * known, scale * u[..., 0] * known)
+            for value in (top[..., 0] * filled, scale * u[..., 0] * filled)
         )
         moved = torch.bmm(of_s, self.s) - torch.bmm(of_y, self.y)
         return -(scale.to(g.dtype) * g + moved[:, 0])

@@ -24,11 +24,11 @@ TRIES = 30_000  # of SPEAR's draws
 BLOCK = 500  # of them together
 ZERO = 1e-9  # entries below this share of a column's largest are zero, or below what noise makes
 FACTOR = 30.0  # of the noise
-KEPT = 8  # candidates per example that are kept
+CANDIDATES = 8  # candidates per example that are kept
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class AgreedInputs:
     """Inputs found.
 
     Attributes:
@@ -42,7 +42,7 @@ class Found:
 
 def ratios(
     grad_weight: Float[Tensor, "units features"], grad_bias: Float[Tensor, " units"], count: int
-) -> Found:
+) -> AgreedInputs:
     """Return the inputs on which most units agree, at most `count`.
 
     A unit with several examples gives a mixture of them, on which no second one agrees; units that
@@ -57,7 +57,7 @@ def ratios(
     weight, bias = grad_weight[alive], grad_bias[alive]
     if count == 1:
         mean = bias @ weight / bias.square().sum()
-        return Found(mean[None], torch.tensor([len(bias)]))
+        return AgreedInputs(mean[None], torch.tensor([len(bias)]))
     rows = weight / bias[:, None]
     apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     near = apart <= AGREE * rows.norm(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
@@ -67,11 +67,11 @@ def ratios(
     for k in order:
         if left[k] and len(inputs) < count:
             same = near[k] & left
-            own = bias[same]
-            inputs.append(own @ weight[same] / own.square().sum())
+            unit_bias = bias[same]
+            inputs.append(unit_bias @ weight[same] / unit_bias.square().sum())
             units.append(int(same.sum()))
             left &= ~near[k]
-    return Found(torch.stack(inputs), torch.tensor(units))
+    return AgreedInputs(torch.stack(inputs), torch.tensor(units))
 
 
 def spear(
@@ -108,17 +108,18 @@ def spear(
         )
     zero = max(ZERO, FACTOR * noise)
     factors = left[:, :count] * values[:count]  # (units, B): Z = factors · Q for some Q
-    known = grad_weight[alive], grad_bias[alive], weight[alive], bias[alive]
+    grad_weight, grad_bias = grad_weight[alive], grad_bias[alive]
+    weight, bias = weight[alive], bias[alive]
     best = 0.0
     for columns in _sparsest(factors, zero, generator):
-        scales = torch.linalg.lstsq(columns, known[1][:, None]).solution[:, 0]
+        scales = torch.linalg.lstsq(columns, grad_bias[:, None]).solution[:, 0]
         z = columns * scales
-        inputs = torch.linalg.lstsq(z, known[0]).solution
-        active = (inputs @ known[2].T + known[3] > 0).T
-        seen = z.abs() > zero * z.abs().max(dim=0).values
-        if torch.equal(active, seen):
+        inputs = torch.linalg.lstsq(z, grad_weight).solution
+        active = (inputs @ weight.T + bias > 0).T
+        nonzero = z.abs() > zero * z.abs().max(dim=0).values
+        if torch.equal(active, nonzero):
             return inputs
-        best = max(best, float((active == seen).double().mean()))
+        best = max(best, float((active == nonzero).double().mean()))
     raise ValueError(
         f"spear: the zeros of the gradients found must be those of the inputs found, at most "
         f"{best:.1%} of them were in {TRIES} draws"
@@ -137,38 +138,38 @@ def _sparsest(
         yield factors
         return
     unit = factors / factors.norm(dim=1, keepdim=True)
-    found, zeros = factors.new_zeros(0, rank), torch.zeros(0, dtype=torch.int64)
+    directions, zeros = factors.new_zeros(0, rank), torch.zeros(0, dtype=torch.int64)
     before = None
     for _ in range(TRIES // BLOCK):
         rows = torch.rand(BLOCK, len(unit), generator=generator).topk(rank - 1, dim=1).indices
         q = torch.linalg.svd(unit[rows])[2][:, -1]  # orthogonal to the rows
         count = ((unit @ q.T).abs() < zero).sum(dim=0)
         more = count >= rank  # zeros beyond those asked for
-        found, zeros = torch.cat([found, q[more]]), torch.cat([zeros, count[more]])
-        if len(found):
-            found, zeros = _different(found, zeros, zero, KEPT * rank)
-        chosen = _independent(found, rank, zero) if len(found) else None
+        directions, zeros = torch.cat([directions, q[more]]), torch.cat([zeros, count[more]])
+        if len(directions):
+            directions, zeros = _different(directions, zeros, zero, CANDIDATES * rank)
+        chosen = _independent(directions, rank, zero) if len(directions) else None
         if chosen is not None and (before is None or not torch.equal(chosen, before)):
             before = chosen
             yield factors @ chosen.T
 
 
-def _different(found: Tensor, zeros: Tensor, zero: float, most: int) -> tuple[Tensor, Tensor]:
+def _different(directions: Tensor, zeros: Tensor, zero: float, most: int) -> tuple[Tensor, Tensor]:
     """Return each direction once, those with most zeros first."""
     order = zeros.argsort(descending=True, stable=True)
-    found, zeros = found[order], zeros[order]
-    same = (found @ found.T).abs() > 1 - max(zero, 1e-6)
-    first = same.int().argmax(dim=1) == torch.arange(len(found))
-    return found[first][:most], zeros[first][:most]
+    directions, zeros = directions[order], zeros[order]
+    same = (directions @ directions.T).abs() > 1 - max(zero, 1e-6)
+    first = same.int().argmax(dim=1) == torch.arange(len(directions))
+    return directions[first][:most], zeros[first][:most]
 
 
-def _independent(found: Tensor, rank: int, zero: float) -> Tensor | None:
+def _independent(directions: Tensor, rank: int, zero: float) -> Tensor | None:
     """Return the first directions that are independent of each other; None where there are less."""
-    chosen = found[:0]
-    for direction in found:
-        both = torch.cat([chosen, direction[None]])
-        if float(torch.linalg.svdvals(both)[-1]) > max(zero, 1e-6):
-            chosen = both
+    chosen = directions[:0]
+    for direction in directions:
+        extended = torch.cat([chosen, direction[None]])
+        if float(torch.linalg.svdvals(extended)[-1]) > max(zero, 1e-6):
+            chosen = extended
         if len(chosen) == rank:
             return chosen
     return None

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Signals:
     """One layer in one pass: x (k, q, places) and dz (k, out, places), or their tangents."""
 
     x: Tensor
@@ -32,7 +32,7 @@ class View:
             draw = lambda *shape: torch.randn(*shape, generator=generator).to(weight.dtype)
             self.left, self.right = draw(a, out) / a**0.5, draw(fan, b) / b**0.5
 
-    def reduced(self, at: Seen, tangent: Seen) -> Seen:
+    def reduced(self, at: Signals, tangent: Signals) -> Signals:
         """Return the tangents of (dW, db) of a convolution, or of (x, dz) of a linear layer."""
         if isinstance(self.module, nn.Linear) and at.x.dim() == 2:
             return tangent
@@ -43,13 +43,13 @@ class View:
             x, moved = self.right.T @ x, self.right.T @ moved
             dz, turned = self.left @ dz, self.left @ turned
         weight = turned @ x[0].mT + (moved @ dz[0].mT).mT
-        return Seen(weight.flatten(1), bias)
+        return Signals(weight.flatten(1), bias)
 
-    def grams(self, name: str, at: Seen, tangent: Seen) -> list[tuple[str, Tensor]]:
+    def grams(self, name: str, at: Signals, tangent: Signals) -> list[tuple[str, Tensor]]:
         """Return the part of JᵀJ of each of the layer's parameters."""
         if isinstance(self.module, nn.Linear) and at.x.dim() == 2:
             x, dz = at.x[0].double(), at.dz[0].double()
-            tangent = Seen(tangent.x.double(), tangent.dz.double())
+            tangent = Signals(tangent.x.double(), tangent.dz.double())
             along, across = tangent.dz @ dz, tangent.x @ x
             mixed = torch.outer(along, across)
             weight = mixed + mixed.T
@@ -58,8 +58,8 @@ class View:
             bias = tangent.dz
         else:
             weight, bias = gram(tangent.x), tangent.dz
-        found = [(f"{name}.weight", weight)]
-        return found if self.module.bias is None else [*found, (f"{name}.bias", gram(bias))]
+        parts = [(f"{name}.weight", weight)]
+        return parts if self.module.bias is None else [*parts, (f"{name}.bias", gram(bias))]
 
     def _windows(self, x: Tensor) -> Tensor:
         conv = self.module
@@ -76,9 +76,9 @@ class View:
 def gram(rows: Tensor, width: int = 512) -> Tensor:
     """Return rows @ rows.T; half of it is computed."""
     rows = rows.double()
-    found = rows.new_empty(len(rows), len(rows))
+    product = rows.new_empty(len(rows), len(rows))
     for i in range(0, len(rows), width):
         block = rows[i:] @ rows[i : i + width].T
-        found[i:, i : i + width] = block
-        found[i : i + width, i:] = block.T
-    return found
+        product[i:, i : i + width] = block
+        product[i : i + width, i:] = block.T
+    return product

@@ -92,22 +92,22 @@ def system(name: str, module: nn.Module, shape: Shape, out: Shape, *, head: bool
     unknowns, places = prod(shape), out[1] * out[2]
     fan_in, fan_out = module.in_channels // module.groups, module.out_channels // module.groups
     classes, outputs = _classes(module, shape, out)
-    covered = sum(one.pixels for one in classes)
+    covered = sum(c.pixels for c in classes)
     rank = module.groups * _rank(classes, outputs, fan_in, fan_out)
     rows = module.out_channels * places + module.weight.numel()
     dead = unknowns - covered * module.in_channels
     return System(name, "conv", rows, unknowns, rank, dead)
 
 
-def metric(found: Sequence[System]) -> float:
+def metric(systems: Sequence[System]) -> float:
     """Return c(M) = Σᵢ (d−(i−1))/d · (rank(Aᵢ) − nᵢ) over the d convolutions of a chain; ≤ 0.
 
     Source: Chen and Campbell, arXiv 2111.10178; code of "Analysing Training-Data Leakage from
     Gradients through Linear Systems and Gradient Matching", BMVC 2022.
     """
-    convs = [one for one in found if one.kind == "conv"]
+    convs = [conv for conv in systems if conv.kind == "conv"]
     depth = len(convs)
-    return sum((depth - i) / depth * (one.rank - one.unknowns) for i, one in enumerate(convs))
+    return sum((depth - i) / depth * (conv.rank - conv.unknowns) for i, conv in enumerate(convs))
 
 
 def _linear(name: str, module: nn.Linear, shape: Shape, *, head: bool) -> System:
@@ -129,13 +129,13 @@ def _rank(classes: Sequence[_Class], outputs: int, fan_in: int, fan_out: int) ->
     others. With few channels and one class this is C_out·h·w + C_out·C_in·k² − C_out².
     """
     slopes = min(fan_out, outputs)
-    order = sorted(classes, key=lambda one: one.pixels - slopes * one.taps)
+    order = sorted(classes, key=lambda c: c.pixels - slopes * c.taps)
     bounds = []
-    for known in range(len(order) + 1):
-        weights = fan_in * sum(one.taps for one in order[known:])
+    for determined in range(len(order) + 1):
+        weights = fan_in * sum(c.taps for c in order[determined:])
         filters = min(fan_out, weights)
         rows = filters * outputs + slopes * weights - filters * slopes
-        bounds.append(fan_in * sum(one.pixels for one in order[:known]) + rows)
+        bounds.append(fan_in * sum(c.pixels for c in order[:determined]) + rows)
     return min(bounds)
 
 
@@ -143,8 +143,8 @@ def _classes(module: nn.Conv2d, shape: Shape, out: Shape) -> tuple[list[_Class],
     """Return the classes of covered pixels of one channel, and how many outputs see any."""
     axes = [_axis(module, axis, shape[1 + axis], out[1 + axis]) for axis in (0, 1)]
     (high, tall), (wide, broad) = axes
-    found = [_Class(a.pixels * b.pixels, a.taps * b.taps) for a in high for b in wide]
-    return found, tall * broad
+    classes = [_Class(a.pixels * b.pixels, a.taps * b.taps) for a in high for b in wide]
+    return classes, tall * broad
 
 
 def _axis(module: nn.Conv2d, axis: int, size: int, out: int) -> tuple[list[_Class], int]:
@@ -153,12 +153,12 @@ def _axis(module: nn.Conv2d, axis: int, size: int, out: int) -> tuple[list[_Clas
     assert isinstance(padding, int)
     stride, taps = module.stride[axis], torch.arange(module.kernel_size[axis])
     offset = taps * module.dilation[axis] - padding
-    seen: Tensor = torch.arange(out).unsqueeze(1) * stride + offset
-    inside = (seen >= 0) & (seen < size)
-    found = []
+    pixel: Tensor = torch.arange(out).unsqueeze(1) * stride + offset
+    inside = (pixel >= 0) & (pixel < size)
+    classes = []
     for remainder in (offset % stride).unique():
-        theirs = (offset % stride == remainder) & inside.any(dim=0)
-        pixels = len(seen[:, theirs][inside[:, theirs]].unique())
+        class_taps = (offset % stride == remainder) & inside.any(dim=0)
+        pixels = len(pixel[:, class_taps][inside[:, class_taps]].unique())
         if pixels:
-            found.append(_Class(pixels, int(theirs.sum())))
-    return found, int(inside.any(dim=1).sum())
+            classes.append(_Class(pixels, int(class_taps.sum())))
+    return classes, int(inside.any(dim=1).sum())

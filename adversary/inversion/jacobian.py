@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from adversary.inversion.gram import Seen, View
+from adversary.inversion.gram import Signals, View
 
 CHUNK = 64  # directions at a time
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
@@ -66,8 +66,8 @@ class Spectrum:
     @property
     def condition(self) -> float:
         """The largest singular value over the smallest that is not 0."""
-        seen = self.singular[self.singular > 0]
-        return float(seen[0] / seen[-1]) if len(seen) else float("inf")
+        nonzero = self.singular[self.singular > 0]
+        return float(nonzero[0] / nonzero[-1]) if len(nonzero) else float("inf")
 
 
 def spectrum(
@@ -107,8 +107,8 @@ def spectrum(
     if directions is not None and directions < size:
         drawn = torch.randn(size, directions, generator=generator, dtype=torch.float64)
         basis = torch.linalg.qr(drawn)[0].T.to(at.dtype)
-    columns: dict[str, Seen] = {}
-    points: dict[str, Seen] = {}
+    columns: dict[str, Signals] = {}
+    points: dict[str, Signals] = {}
     for done, chunk in enumerate(basis.split(CHUNK)):
         with _frozen(model):
             points, tangents = _tangents(model, layers, at, label, chunk.view(-1, *at.shape))
@@ -116,7 +116,7 @@ def spectrum(
             part = view.reduced(points[name], tangents[name])
             if name not in columns:  # at once, so that what lies between is used again
                 room = lambda of: of.new_empty(len(basis), *of.shape[1:])
-                columns[name] = Seen(room(part.x), room(part.dz))
+                columns[name] = Signals(room(part.x), room(part.dz))
             columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
             columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
         on_chunk(min((done + 1) * CHUNK, len(basis)), len(basis))
@@ -125,8 +125,8 @@ def spectrum(
 
 def _solved(
     views: Mapping[str, View],
-    points: Mapping[str, Seen],
-    columns: dict[str, Seen],
+    points: Mapping[str, Signals],
+    columns: dict[str, Signals],
     size: int,
     noise: Sequence[Mapping[str, float]],
     start: float,
@@ -160,13 +160,13 @@ def _layers(model: nn.Module, at: Tensor) -> dict[str, nn.Module]:
     """Return the layers whose weights' gradients are looked at: those called once, by name."""
     calls: dict[str, int] = {}
     handles = []
-    found = {
+    candidates = {
         name: module
         for name, module in model.named_modules()
         if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and _plain(module)))
         and module.weight.requires_grad
     }
-    for name, module in found.items():
+    for name, module in candidates.items():
         count = lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1})
         handles.append(module.register_forward_hook(count))
     try:
@@ -175,7 +175,7 @@ def _layers(model: nn.Module, at: Tensor) -> dict[str, nn.Module]:
     finally:
         for handle in handles:
             handle.remove()
-    return {name: module for name, module in found.items() if calls.get(name) == 1}
+    return {name: module for name, module in candidates.items() if calls.get(name) == 1}
 
 
 def _rows(layers: Mapping[str, nn.Module], size: int) -> dict[str, int]:
@@ -212,7 +212,7 @@ def _plain(module: nn.Conv2d) -> bool:
 
 def _tangents(
     model: nn.Module, layers: Mapping[str, nn.Module], at: Tensor, label: int, chunk: Tensor
-) -> tuple[dict[str, Seen], dict[str, Seen]]:
+) -> tuple[dict[str, Signals], dict[str, Signals]]:
     """Return x and dz of every layer, and their derivatives along a chunk of directions.
 
     The derivative of f along v is that of ⟨∂⟨f, u⟩/∂x, v⟩ by u, for every copy of the input.
@@ -237,15 +237,16 @@ def _tangents(
     loss = functional.cross_entropy(logits, torch.full((count,), label), reduction="sum")
     names = list(layers)
     slopes = torch.autograd.grad(loss, [outputs[name] for name in names], create_graph=True)
-    kept = [inputs[name] for name in names] + list(slopes)
-    dummies = [torch.zeros_like(value, requires_grad=True) for value in kept]
-    sum_ = torch.stack([(a * b).sum() for a, b in zip(kept, dummies, strict=True)]).sum()
+    signals = [inputs[name] for name in names] + list(slopes)
+    dummies = [torch.zeros_like(value, requires_grad=True) for value in signals]
+    sum_ = torch.stack([(a * b).sum() for a, b in zip(signals, dummies, strict=True)]).sum()
     (pulled,) = torch.autograd.grad(sum_, copies, create_graph=True)
     moved = torch.autograd.grad(
         (pulled * chunk).sum(), dummies, allow_unused=True, materialize_grads=True
     )
     n = len(names)
     points = {
-        name: Seen(kept[i][:1].detach(), slopes[i][:1].detach()) for i, name in enumerate(names)
+        name: Signals(signals[i][:1].detach(), slopes[i][:1].detach())
+        for i, name in enumerate(names)
     }
-    return points, {name: Seen(moved[i], moved[n + i]) for i, name in enumerate(names)}
+    return points, {name: Signals(moved[i], moved[n + i]) for i, name in enumerate(names)}

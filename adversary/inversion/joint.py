@@ -80,8 +80,8 @@ def of_gradient(
         loss = functional.cross_entropy(
             functional_call(model, {**sent, **leaves}, (x,)), labels, label_smoothing=smoothing
         )
-        found = torch.autograd.grad(loss, [leaves[name] for name in names], create_graph=True)
-        return (_flat(found) - observed) / length
+        gradients = torch.autograd.grad(loss, [leaves[name] for name in names], create_graph=True)
+        return (_flat(gradients) - observed) / length
 
     return residual
 
@@ -97,8 +97,8 @@ def of_upload(problem: Problem, labels: Int[Tensor, " n"]) -> Residual:
     length = float(problem.observed.norm()) or 1.0
 
     def residual(x: Tensor) -> Tensor:
-        found = flat(simulated(problem.model, x[None], targets, problem.local)) / problem.unit
-        return (found - problem.observed)[0] / length
+        upload = flat(simulated(problem.model, x[None], targets, problem.local)) / problem.unit
+        return (upload - problem.observed)[0] / length
 
     return residual
 
@@ -134,10 +134,10 @@ def gauss_newton(
         while True:
             move = at.solve(right, damping)
             tried = (x + move).clamp(low - reach, high + reach)
-            there, lower = _linearised(residual, tried)
+            trial, lower = _linearised(residual, tried)
             if lower < error:
                 stalled = lower > (1 - STALLED) * error
-                x, at, error = tried, there, lower
+                x, at, error = tried, trial, lower
                 damping *= SHRINK
                 if stalled:
                     return Fit(x, error, step + 1)
@@ -169,25 +169,25 @@ class _Linear:
 
     def pull(self, u: Tensor) -> Tensor:
         """Return Jᵀ·u."""
-        (found,) = torch.autograd.grad(
+        (product,) = torch.autograd.grad(
             self.graph, self.x, u, retain_graph=True, materialize_grads=True
         )
-        return found
+        return product
 
     def push(self, v: Tensor) -> Tensor:
         """Return J·v, by differentiating Jᵀ·u in u."""
-        (found,) = torch.autograd.grad(
+        (product,) = torch.autograd.grad(
             self.pulled, self.dual, v, retain_graph=True, materialize_grads=True
         )
-        return found
+        return product
 
     def _pushed(self, v: Tensor) -> Tensor:
         """Return J·v of several v at once, (rows, entries)."""
-        (found,) = torch.autograd.grad(
+        (products,) = torch.autograd.grad(
             self.pulled, self.dual, v, is_grads_batched=True, retain_graph=True,
             materialize_grads=True,
         )  # fmt: skip
-        return found
+        return products
 
     def curvature(self) -> float:
         """Return about the mean diagonal of JᵀJ."""
@@ -214,11 +214,11 @@ class _Linear:
         p, size = r.clone(), float(r.square().sum())
         enough = FORCING**2 * size
         for _ in range(INNER):
-            seen = self.push(p)
-            curved = float(seen.square().sum()) + damping * float(p.square().sum())
+            image = self.push(p)
+            curved = float(image.square().sum()) + damping * float(p.square().sum())
             alpha = size / curved
             x = x + alpha * p
-            r = r - alpha * (self.pull(seen) + damping * p)
+            r = r - alpha * (self.pull(image) + damping * p)
             new = float(r.square().sum())
             if new <= enough:
                 break

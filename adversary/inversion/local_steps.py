@@ -61,22 +61,22 @@ def simulated(
     """
     targets = smoothed(targets, local)
     first, *others = batches(inputs.shape[1], local)
-    found = model.gradients(inputs[:, first], targets[:, first], differentiable=differentiable)
+    gradients = model.gradients(inputs[:, first], targets[:, first], differentiable=differentiable)
     if local.upload == "gradient":
-        return found
-    velocity = found
-    moved = [-local.lr * g for g in found]
+        return gradients
+    velocity = gradients
+    moved = [-local.lr * g for g in gradients]
     for rows in others:
         at = {name: w + m for (name, w), m in zip(model.weights.items(), moved, strict=True)}
-        found = model.gradients(
+        gradients = model.gradients(
             inputs[:, rows], targets[:, rows], at, differentiable=differentiable
         )
         if local.proximal_mu:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
-            found = [g + local.proximal_mu * m for g, m in zip(found, moved, strict=True)]
+            gradients = [g + local.proximal_mu * m for g, m in zip(gradients, moved, strict=True)]
         if local.momentum:
-            velocity = [local.momentum * v + g for v, g in zip(velocity, found, strict=True)]
+            velocity = [local.momentum * v + g for v, g in zip(velocity, gradients, strict=True)]
         else:
-            velocity = found
+            velocity = gradients
         moved = [m - local.lr * v for m, v in zip(moved, velocity, strict=True)]
     return moved
 

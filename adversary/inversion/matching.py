@@ -203,20 +203,20 @@ def match(
         ]
         targets = one_hot(labels[torch.stack(orders)], problem.classes, start.dtype)
     size = rows if settings.group else max(1, ENTRIES // problem.observed.shape[1])
-    found = []
+    results = []
     for part in torch.arange(rows).split(size):
-        own = problem.observed if len(problem.observed) == 1 else problem.observed[part]
+        observed = problem.observed if len(problem.observed) == 1 else problem.observed[part]
         evaluate = Losses(
-            replace(problem, observed=own), settings, form,
+            replace(problem, observed=observed), settings, form,
             None if targets is None else targets[part],
             settings.tv if weights is None else weights[part],
         )  # fmt: skip
-        found.append(_descend(evaluate, start[part], settings, form))
-    points = torch.cat([best.points for best in found])
+        results.append(_descend(evaluate, start[part], settings, form))
+    points = torch.cat([best.points for best in results])
     with torch.no_grad():
         images = form.images(points[:, : form.size])
     low, high = (edge.to(images.dtype) for edge in box)
-    return torch.maximum(torch.minimum(images, high), low), torch.cat([b.losses for b in found])
+    return torch.maximum(torch.minimum(images, high), low), torch.cat([b.losses for b in results])
 
 
 def _descend(evaluate: "Losses", start: Tensor, settings: Settings, form: Form) -> Best:
@@ -270,12 +270,12 @@ class Losses:
         if targets is None:
             logits = v[:, self.form.size :].unflatten(1, (-1, problem.classes))
             targets = logits.softmax(dim=-1)
-        found = flat(simulated(problem.model, images, targets, problem.local)) / problem.unit
+        upload = flat(simulated(problem.model, images, targets, problem.local)) / problem.unit
         if problem.change is not None:
-            found = problem.change(found)
+            upload = problem.change(upload)
         if problem.keep is not None:
-            found = found * problem.keep
-        losses = DISTANCES[settings.distance](found, problem.observed)
+            upload = upload * problem.keep
+        losses = DISTANCES[settings.distance](upload, problem.observed)
         smooth, short = (self.tv, total_variation), (settings.energy, energy)
         for weight, penalty in (smooth, short, (settings.group, disagreement)):
             if isinstance(weight, Tensor) or weight:
@@ -283,10 +283,10 @@ class Losses:
         return losses
 
 
-def _cosine(found: Tensor, observed: Tensor) -> Tensor:
-    inner = (found * observed).sum(dim=1)
-    lengths = found.norm(dim=1) * observed.norm(dim=1)
-    return 1 - inner / lengths.clamp(min=torch.finfo(found.dtype).tiny)
+def _cosine(upload: Tensor, observed: Tensor) -> Tensor:
+    inner = (upload * observed).sum(dim=1)
+    lengths = upload.norm(dim=1) * observed.norm(dim=1)
+    return 1 - inner / lengths.clamp(min=torch.finfo(upload.dtype).tiny)
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -143,20 +143,20 @@ def _pooling(model: nn.Module) -> Iterator[Obstacle]:
 
 
 def _activations(model: nn.Module, at: Tensor) -> Iterator[Obstacle]:
-    found: dict[str, list[tuple[nn.Module, Tensor]]] = {}
+    outputs: dict[str, list[tuple[nn.Module, Tensor]]] = {}
     handles = []
     copied = copy.deepcopy(model).eval()
     for module in copied.modules():
         if type(module) in ACTIVATIONS:
 
             def keep(of: nn.Module, _: tuple, out: Tensor) -> None:
-                found.setdefault(type(of).__name__, []).append((of, out.clone()))
+                outputs.setdefault(type(of).__name__, []).append((of, out.clone()))
 
             handles.append(module.register_forward_hook(keep))
     with torch.no_grad():
         parameter = next(copied.parameters(), at)
         copied(at.to(parameter.dtype).unsqueeze(0))
-    for name, calls in found.items():
+    for name, calls in outputs.items():
         kind = ACTIVATIONS[type(calls[0][0])]
         if kind.inverse is None:
             zero = sum(int((out == 0).sum()) for _, out in calls)

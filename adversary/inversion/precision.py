@@ -22,10 +22,10 @@ def gradients(model: nn.Module, at: Tensor, label: int) -> dict[str, Tensor]:
     """Return the gradient of the cross-entropy of one example, in the model's own precision."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     loss = functional.cross_entropy(model(at.unsqueeze(0)), torch.tensor([label]))
-    found = torch.autograd.grad(
+    values = torch.autograd.grad(
         loss, list(parameters.values()), allow_unused=True, materialize_grads=True
     )
-    return dict(zip(parameters, found, strict=True))
+    return dict(zip(parameters, values, strict=True))
 
 
 def errors(
@@ -43,28 +43,29 @@ def errors(
         lr: Learning rate, for weights.
     """
     single, double = copy.deepcopy(model).float(), copy.deepcopy(model).double()
-    told = gradients(single, at.float(), label)
+    received = gradients(single, at.float(), label)
     if upload == "weights":
         sent = {name: p.detach() for name, p in single.named_parameters()}
-        trained = {name: sent[name] - lr * told[name] for name in told}
-        told = {name: (sent[name] - trained[name]).double() / lr for name in told}
+        trained = {name: sent[name] - lr * received[name] for name in received}
+        received = {name: (sent[name] - trained[name]).double() / lr for name in received}
     true = gradients(double, at.double(), label)
-    return {name: told[name].double() - true[name] for name in told}
+    return {name: received[name].double() - true[name] for name in received}
 
 
-def levels(found: Mapping[str, Tensor], gradient: Mapping[str, Tensor], noise: float = 0.0
-           ) -> dict[str, float]:  # fmt: skip
+def levels(
+    gradient_errors: Mapping[str, Tensor], gradient: Mapping[str, Tensor], noise: float = 0.0
+) -> dict[str, float]:
     """Return the standard deviation of each parameter's error, rounding and noise together.
 
     Args:
-        found: Of `errors`.
+        gradient_errors: Of `errors`.
         gradient: The gradient.
         noise: Standard deviation of noise that the client adds to every entry.
     """
     size = math.sqrt(sum(float(value.square().sum()) for value in gradient.values()))
     size /= math.sqrt(sum(value.numel() for value in gradient.values()))
     least = max(FLOOR * size, torch.finfo(torch.float32).tiny)
-    rounding = {name: float(value.square().mean()) for name, value in found.items()}
+    rounding = {name: float(value.square().mean()) for name, value in gradient_errors.items()}
     return {name: math.sqrt(value + noise**2 + least**2) for name, value in rounding.items()}
 
 
@@ -75,8 +76,8 @@ def rounding(weight: Tensor, lr: float) -> float:
     return float(ulp.double().square().mean().sqrt()) / (math.sqrt(12) * lr)
 
 
-def signal_to_noise(found: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> float:
+def signal_to_noise(gradient_errors: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> float:
     """Return by how many dB the gradient exceeds the error on it."""
     power = sum(float(value.double().square().sum()) for value in gradient.values())
-    error = sum(float(value.square().sum()) for value in found.values())
+    error = sum(float(value.square().sum()) for value in gradient_errors.values())
     return 10 * math.log10(power / error) if power and error else math.inf if power else -math.inf

@@ -145,25 +145,25 @@ def deep_image(shape: tuple[int, ...], dtype: torch.dtype, generator: Generator)
         nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.LeakyReLU(0.1),
         nn.Conv2d(WIDTH, channels, 3, padding=1), nn.Sigmoid(),
     ).to(dtype)  # fmt: skip
-    known = {name: tuple(value.shape) for name, value in net.named_parameters()}
+    shapes = {name: tuple(value.shape) for name, value in net.named_parameters()}
     half = -(-height // 2), -(-width // 2)
     noise = torch.rand(batch, LATENT, *half, dtype=dtype, generator=generator)
 
     def start(rows: int, generator: Generator) -> Tensor:
         parts = []
-        for kind in known.values():
-            scale = (2 / prod(kind[1:])) ** 0.5 if len(kind) > 1 else 0.0
-            drawn = torch.randn(rows, *kind, dtype=dtype, generator=generator)
+        for shape_ in shapes.values():
+            scale = (2 / prod(shape_[1:])) ** 0.5 if len(shape_) > 1 else 0.0
+            drawn = torch.randn(rows, *shape_, dtype=dtype, generator=generator)
             parts.append((drawn * scale).flatten(1))
         return torch.cat(parts, dim=1)
 
     def images(v: Tensor) -> Tensor:
-        parts = v.split([prod(kind) for kind in known.values()], dim=1)
-        told = zip(known.items(), parts, strict=True)
-        weights = {name: part.unflatten(1, kind) for (name, kind), part in told}
+        parts = v.split([prod(shape_) for shape_ in shapes.values()], dim=1)
+        named = zip(shapes.items(), parts, strict=True)
+        weights = {name: part.unflatten(1, shape_) for (name, shape_), part in named}
         return forward_rows(net, weights, noise.expand(len(v), *noise.shape))
 
-    return Form(sum(map(prod, known.values())), start, images)
+    return Form(sum(map(prod, shapes.values())), start, images)
 
 
 def generative(shape: tuple[int, ...], dtype: torch.dtype, function: Callable[..., Any]) -> Form:
@@ -219,5 +219,5 @@ def form_of(
         return pixels(shape, dtype, box=box, normal=normal)
     if prior == "deep-image":
         return deep_image(shape, dtype, generator)
-    known: dict[str, Any] = dict.fromkeys(("pixels", "deep-image"))
-    return generative(shape, dtype, find("prior", prior, known))
+    builtin: dict[str, Any] = dict.fromkeys(("pixels", "deep-image"))
+    return generative(shape, dtype, find("prior", prior, builtin))

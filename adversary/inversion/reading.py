@@ -17,14 +17,14 @@ def batch_size(observation: Observation) -> int:
     Raises:
         ValueError: It told none, or the update is a sum over clients.
     """
-    told = observation.update.num_examples
-    if told is None:
+    count = observation.update.num_examples
+    if count is None:
         raise ValueError("num_examples: must be told by the client, got none")
     if observation.update.num_clients > 1:
         raise ValueError(
             f"num_clients: must be 1 to reconstruct examples, got {observation.update.num_clients}"
         )
-    return told
+    return count
 
 
 def mean_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, Tensor]:

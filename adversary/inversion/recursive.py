@@ -86,30 +86,23 @@ def walk(
     steps, x = [], torch.zeros(0)
     for place in reversed(range(len(layers))):
         layer = layers[place]
-        solution, residual = None, 0.0
         if layer.kind == "linear":
-            bias = layer.bias
-            grad_out = grad_out if bias is None else gradient[bias]
-            found = linear_input(gradient[layer.weight], grad_out)
-            steps.append(Step(layer, found, grad_out))
-            x, grad_out = found, grad_input(layer, sent[layer.weight], grad_out[None])[0]
-            continue
-        if layer.kind == "flatten":
-            x, grad_out = x.view(layer.shape), grad_out.view(layer.shape)
-        elif layer.kind == "activation":
-            x, grad_out = _before(layers, place, x, grad_out)
-        else:
+            grad_out = grad_out if layer.bias is None else gradient[layer.bias]
+            step = Step(layer, linear_input(gradient[layer.weight], grad_out), grad_out)
+        elif layer.kind == "conv":
             system = _system(layer, sent, gradient, x, grad_out)
             solution = solve(system, centre=0.0 if place else centre)
-            found = solution.point
-            if solution.seen is not None:
-                found = correct(place, system, solution)
-            residual = system.residual(found)
-            steps.append(Step(layer, found, grad_out, solution, residual))
-            x = found
+            determined = solution.basis is None
+            x = solution.point if determined else correct(place, system, solution)
+            step = Step(layer, x, grad_out, solution, system.residual(x))
+        elif layer.kind == "flatten":
+            step = Step(layer, x.view(layer.shape), grad_out.view(layer.shape))
+        else:
+            step = Step(layer, *_before(layers, place, x, grad_out))
+        steps.append(step)
+        x, grad_out = step.input, step.grad_out
+        if layer.kind in ("linear", "conv"):
             grad_out = grad_input(layer, sent[layer.weight], grad_out[None])[0]
-            continue
-        steps.append(Step(layer, x, grad_out))
     return steps
 
 
@@ -138,8 +131,8 @@ def head_gradient(layer: Layer, sent: Params, gradient: Params, label: int) -> T
     """
     if layer.bias is not None:
         return gradient[layer.bias]
-    weight, seen = sent[layer.weight], gradient[layer.weight]
-    left, values, right = torch.linalg.svd(seen, full_matrices=False)
+    weight, grad_weight = sent[layer.weight], gradient[layer.weight]
+    left, values, right = torch.linalg.svd(grad_weight, full_matrices=False)
     u, v = left[:, 0] * values[0], right[0]
     if u[label] > 0:  # p − e_y is negative at the label alone
         u, v = -u, -v
@@ -152,18 +145,18 @@ def head_gradient(layer: Layer, sent: Params, gradient: Params, label: int) -> T
 
     tries = torch.logspace(-SPAN / 2, SPAN / 2, SCALES, dtype=torch.float64).tolist()
     signs = [off(scale) for scale in tries]
-    found = [
+    scales = [
         _root(off, low, high)
         for low, high, a, b in zip(tries, tries[1:], signs, signs[1:], strict=False)
         if a * b <= 0
     ]
-    if not found:
+    if not scales:
         raise NotWalkableError(
             f"{layer.name}: must have a bias, or one scale of its input must fit"
         )
     aim = functional.one_hot(torch.tensor(label), len(u)).to(u.dtype)
-    misfit = [float(((logits * s).softmax(dim=0) - aim - u / s).square().sum()) for s in found]
-    return u / found[misfit.index(min(misfit))]
+    misfit = [float(((logits * s).softmax(dim=0) - aim - u / s).square().sum()) for s in scales]
+    return u / scales[misfit.index(min(misfit))]
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -201,8 +194,8 @@ def _system(
     z: Tensor,
     grad_out: Tensor,
 ) -> ConvSystem:
-    known = None if bool(torch.isfinite(z).all()) else torch.isfinite(z)
+    finite = None if bool(torch.isfinite(z).all()) else torch.isfinite(z)
     z = torch.nan_to_num(z)
     if layer.bias is not None:
         z = z - sent[layer.bias][:, None, None]
-    return ConvSystem(layer, sent[layer.weight], z, grad_out, gradient[layer.weight], known)
+    return ConvSystem(layer, sent[layer.weight], z, grad_out, gradient[layer.weight], finite)

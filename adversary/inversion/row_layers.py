@@ -27,10 +27,10 @@ class _Layers(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        known = func in _SIGNATURES
-        if not known and not any(id(a) in self.names for a in (*args, *kwargs.values())):
+        supported = func in _SIGNATURES
+        if not supported and not any(id(a) in self.names for a in (*args, *kwargs.values())):
             return func(*args, **kwargs)
-        if not known:
+        if not supported:
             if getattr(func, "__name__", "") == "__get__":  # its shape, its dtype
                 return func(*args, **kwargs)
             raise NotLayeredError

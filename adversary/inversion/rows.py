@@ -76,7 +76,7 @@ class Rows:
                 try:
                     if weights is None:
                         return self._shared(inputs, targets, differentiable=differentiable)
-                    return self._own(inputs, targets, weights, differentiable=differentiable)
+                    return self._per_row(inputs, targets, weights, differentiable=differentiable)
                 except NotLayeredError:
                     self.layered = False
             return self._looped(inputs, targets, weights, differentiable=differentiable)
@@ -91,43 +91,48 @@ class Rows:
         slopes = torch.autograd.grad(
             total, [tap[0] for tap in layers.taps], create_graph=differentiable, allow_unused=True
         )
-        found: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
         for (_, _, backward), slope in zip(layers.taps, slopes, strict=True):
             for name, value in backward(slope) if slope is not None else ():
-                found[name] = found[name] + value if name in found else value
+                gradients[name] = gradients[name] + value if name in gradients else value
         return [
-            found[name].view(rows, *value.shape)
-            if name in found
+            gradients[name].view(rows, *value.shape)
+            if name in gradients
             else value.new_zeros(rows, *value.shape)
             for name, value in weights.items()
         ]
 
-    def _own(
+    def _per_row(
         self, inputs: Tensor, targets: Tensor, weights: Params, *, differentiable: bool
     ) -> list[Tensor]:
         at = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
         with OwnLayers(at, len(inputs)):
             logits = functional_call(self.model, at, (inputs.flatten(0, 1),))
         total = cross_entropy(logits.unflatten(0, inputs.shape[:2]), targets).sum()
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             total, list(at.values()), create_graph=differentiable, materialize_grads=True
         )
-        return list(found)
+        return list(gradients)
 
     def _looped(
         self, inputs: Tensor, targets: Tensor, weights: Params | None, *, differentiable: bool
     ) -> list[Tensor]:
-        found = []
+        gradients = []
         for row, (batch, truth) in enumerate(zip(inputs, targets, strict=True)):
-            own = self.weights if weights is None else {n: w[row] for n, w in weights.items()}
-            at = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in own.items()}
+            row_weights = (
+                self.weights if weights is None else {n: w[row] for n, w in weights.items()}
+            )
+            at = {
+                n: w if w.requires_grad else w.detach().requires_grad_()
+                for n, w in row_weights.items()
+            }
             loss = cross_entropy(functional_call(self.model, at, (batch,)), truth)
-            found.append(
+            gradients.append(
                 torch.autograd.grad(
                     loss, list(at.values()), create_graph=differentiable, materialize_grads=True
                 )
             )
-        return [torch.stack(parts) for parts in zip(*found, strict=True)]
+        return [torch.stack(parts) for parts in zip(*gradients, strict=True)]
 
 
 def forward_rows(

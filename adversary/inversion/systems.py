@@ -32,7 +32,7 @@ class ConvSystem:
         layer: The convolution.
         weight: Its weight, (C_out, C_in, k, k).
         out: z without bias, (C_out, h', w').
-        known: Where z is known; None everywhere.
+        mask: Where z is known; None everywhere.
         grad_out: dL/dz, (C_out, h', w').
         grad_weight: dL/dW.
     """
@@ -42,7 +42,7 @@ class ConvSystem:
     out: Float[Tensor, "o h w"]
     grad_out: Float[Tensor, "o h w"]
     grad_weight: Float[Tensor, "o c k l"]
-    known: Bool[Tensor, "o h w"] | None = None
+    mask: Bool[Tensor, "o h w"] | None = None
 
     @property
     def conv(self) -> nn.Conv2d:
@@ -79,8 +79,8 @@ class ConvSystem:
     @cached_property
     def scale(self) -> float:
         """What gradient constraints are multiplied by, to weigh as much as weight constraints."""
-        there, here = self.weight.square().mean(), self.grad_out.square().mean()
-        return float((there / here).sqrt()) if float(here) > 0 else 0.0
+        of_weight, of_gradient = self.weight.square().mean(), self.grad_out.square().mean()
+        return float((of_weight / of_gradient).sqrt()) if float(of_gradient) > 0 else 0.0
 
     @cached_property
     def sights(self) -> Float[Tensor, "rows channels"]:
@@ -91,12 +91,12 @@ class ConvSystem:
         """Return W·x, zero where z is not known."""
         conv = self.conv
         z = functional.conv2d(x, self.weight, None, conv.stride, conv.padding, conv.dilation)  # type: ignore[arg-type]
-        return z if self.known is None else z * self.known
+        return z if self.mask is None else z * self.mask
 
     def backward(self, z: Float[Tensor, "n o p q"]) -> Float[Tensor, "n c h w"]:
         """Return Wᵀ·z."""
         conv, shape = self.conv, self.layer.shape
-        z = z if self.known is None else z * self.known
+        z = z if self.mask is None else z * self.mask
         reached = [
             (out - 1) * s - 2 * p + d * (k - 1) + 1
             for out, s, p, d, k in zip(
@@ -104,22 +104,22 @@ class ConvSystem:
                 strict=True,
             )
         ]  # fmt: skip
-        more = [size - there for size, there in zip(shape[1:], reached, strict=True)]
+        more = [size - covered for size, covered in zip(shape[1:], reached, strict=True)]
         return functional.conv_transpose2d(
             z, self.weight, None, conv.stride, conv.padding, more, 1, conv.dilation  # type: ignore[arg-type]
         )  # fmt: skip
 
     def normal(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return UᵀU·x."""
-        seen = x.flatten(2) @ self.kernel.T @ self.kernel
-        return self.backward(self.forward(x)) + seen.view_as(x)
+        by_gradient = x.flatten(2) @ self.kernel.T @ self.kernel
+        return self.backward(self.forward(x)) + by_gradient.view_as(x)
 
     @cached_property
     def right(self) -> Float[Tensor, "1 c h w"]:
         """Uᵀv."""
-        seen = self.sights.T @ self.kernel
-        z = self.out if self.known is None else torch.where(self.known, self.out, 0.0)
-        return self.backward(z[None]) + seen.view(1, *self.layer.shape)
+        by_gradient = self.sights.T @ self.kernel
+        z = self.out if self.mask is None else torch.where(self.mask, self.out, 0.0)
+        return self.backward(z[None]) + by_gradient.view(1, *self.layer.shape)
 
     def matrix(self) -> Float[Tensor, "n n"]:
         """Return UᵀU.
@@ -130,9 +130,9 @@ class ConvSystem:
         dense = self.weight.new_zeros(count, count)
         together = rows.T @ rows
         for place, pixels in enumerate(self.windows.T):
-            if self.known is not None:
-                there = rows[self.known.flatten(1)[:, place]]
-                together = there.T @ there
+            if self.mask is not None:
+                active = rows[self.mask.flatten(1)[:, place]]
+                together = active.T @ active
             inside = pixels >= 0
             at = pixels[inside]
             dense[at[:, None], at] += together[inside][:, inside]
@@ -145,35 +145,35 @@ class ConvSystem:
     @property
     def constraints(self) -> int:
         """How many rows U has."""
-        there = self.out.numel() if self.known is None else int(self.known.sum())
-        return there + self.grad_weight.numel()
+        num_outputs = self.out.numel() if self.mask is None else int(self.mask.sum())
+        return num_outputs + self.grad_weight.numel()
 
     def rows(self) -> Float[Tensor, "rows n"]:
         """Return U."""
         weight, inside = self.weight.flatten(1), self.windows >= 0
-        seen = self.weight.new_zeros(*self.out.flatten(1).shape, self.unknowns)
+        weight_rows = self.weight.new_zeros(*self.out.flatten(1).shape, self.unknowns)
         for place, pixels in enumerate(self.windows.T):
-            seen[:, place, pixels[inside[:, place]]] = weight[:, inside[:, place]]
-        seen = seen.flatten(0, 1)
-        if self.known is not None:
-            seen = seen[self.known.flatten()]
+            weight_rows[:, place, pixels[inside[:, place]]] = weight[:, inside[:, place]]
+        weight_rows = weight_rows.flatten(0, 1)
+        if self.mask is not None:
+            weight_rows = weight_rows[self.mask.flatten()]
         channels = [self.kernel] * self.layer.shape[0]
-        return torch.cat([seen, torch.block_diag(*channels)])
+        return torch.cat([weight_rows, torch.block_diag(*channels)])
 
     @cached_property
     def windows(self) -> Int[Tensor, "entries places"]:
         """Which entry of the input each entry of each window is; −1 in the padding."""
         conv = self.conv
         numbers = torch.arange(1.0, self.unknowns + 1, dtype=torch.float64)
-        seen = functional.unfold(
+        unfolded = functional.unfold(
             numbers.view(1, *self.layer.shape), conv.kernel_size, conv.dilation,  # type: ignore[arg-type]
             conv.padding, conv.stride,  # type: ignore[arg-type]
         )  # fmt: skip
-        return seen[0].long() - 1
+        return unfolded[0].long() - 1
 
     def residual(self, x: Float[Tensor, "c h w"]) -> float:
         """Return ‖Ux − v‖ / ‖v‖."""
-        z = self.out if self.known is None else torch.where(self.known, self.out, 0.0)
+        z = self.out if self.mask is None else torch.where(self.mask, self.out, 0.0)
         off = (self.forward(x[None])[0] - z).square().sum()
         off += (self.kernel @ x.flatten(1).T - self.sights).square().sum()
         size = z.square().sum() + self.sights.square().sum()
@@ -193,19 +193,19 @@ class Solution:
     Attributes:
         point: Of least norm around `centre`, (c, h, w).
         rank: Of the system.
-        seen: An orthonormal basis of what it sees, (rank, n); None where it sees everything.
+        basis: An orthonormal basis of what it sees, (rank, n); None where it sees everything.
     """
 
     point: Float[Tensor, "c h w"]
     rank: int
-    seen: Float[Tensor, "rank n"] | None
+    basis: Float[Tensor, "rank n"] | None
 
     def project(self, x: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Return the nearest solution."""
-        if self.seen is None:
+        if self.basis is None:
             return self.point
         away = (x - self.point).flatten()
-        return x - (self.seen.T @ (self.seen @ away)).view_as(x)
+        return x - (self.basis.T @ (self.basis @ away)).view_as(x)
 
 
 def solve(system: ConvSystem, *, centre: float = 0.0) -> Solution:
@@ -220,23 +220,23 @@ def solve(system: ConvSystem, *, centre: float = 0.0) -> Solution:
     """
     if system.constraints >= system.unknowns:
         dense = system.matrix()
-        found = _full(system, dense)
-        if found is not None:
-            return Solution(found, system.unknowns, None)
+        unique = _full(system, dense)
+        if unique is not None:
+            return Solution(unique, system.unknowns, None)
         values, vectors = torch.linalg.eigh(dense)
-        there = values > NOTHING * values[-1]
-        values, seen = values[there], vectors[:, there].T.contiguous()
+        determined = values > NOTHING * values[-1]
+        values, basis = values[determined], vectors[:, determined].T.contiguous()
     else:
         rows = system.rows()
         values, vectors = torch.linalg.eigh(rows @ rows.T)
-        there = values > NOTHING * values[-1]
-        values = values[there]
-        seen = (vectors[:, there] / values.sqrt()).T @ rows
-    point = torch.full(system.layer.shape, centre, dtype=seen.dtype)
+        determined = values > NOTHING * values[-1]
+        values = values[determined]
+        basis = (vectors[:, determined] / values.sqrt()).T @ rows
+    point = torch.full(system.layer.shape, centre, dtype=basis.dtype)
     for _ in range(REFINED):
         off = (system.right - system.normal(point[None])).flatten()
-        point = point + (seen.T @ ((seen @ off) / values)).view_as(point)
-    return Solution(point, int(there.sum()), seen)
+        point = point + (basis.T @ ((basis @ off) / values)).view_as(point)
+    return Solution(point, int(determined.sum()), basis)
 
 
 def _full(system: ConvSystem, dense: Tensor) -> Tensor | None:

@@ -29,16 +29,16 @@ class Sketch:
         directions: Per class, directions in feature space; the rows of a masked head lack the
             entries that are masked. One matrix for all classes where nothing is masked.
         bias: Per class, 1 where the bias entry counts; None for a head without.
-        scale: Standard deviation of each kept coordinate within classes, of auxiliary examples.
-        kept: Which coordinates vary at all.
+        scale: Standard deviation of each varying coordinate within classes, of auxiliary examples.
+        varying: Which coordinates vary at all.
     """
 
     directions: Float[Tensor, "rows features dims"]
     bias: Float[Tensor, " classes"] | None
-    scale: Float[Tensor, " kept"]
-    kept: Bool[Tensor, " coordinates"]
+    scale: Float[Tensor, " varying"]
+    varying: Bool[Tensor, " coordinates"]
 
-    def of_gradient(self, head: HeadGradient) -> Float[Tensor, " kept"]:
+    def of_gradient(self, head: HeadGradient) -> Float[Tensor, " varying"]:
         """Sketch what was observed."""
         if len(self.directions) == 1:
             rows = head.weight @ self.directions[0]
@@ -46,13 +46,13 @@ class Sketch:
             rows = torch.einsum("cd,cdk->ck", head.weight, self.directions)
         if head.bias is not None and self.bias is not None:
             rows = torch.cat([rows, (head.bias * self.bias).unsqueeze(1)], dim=1)
-        return rows.flatten()[self.kept] / self.scale
+        return rows.flatten()[self.varying] / self.scale
 
     def of_examples(
         self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
-    ) -> Float[Tensor, "n kept"]:
+    ) -> Float[Tensor, "n varying"]:
         """Sketch the share of every example."""
-        return self.raw(outputs, labels, smoothing)[:, self.kept] / self.scale
+        return self.raw(outputs, labels, smoothing)[:, self.varying] / self.scale
 
     def raw(
         self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
@@ -68,12 +68,12 @@ class Sketch:
             rows = torch.cat([rows, (a * self.bias).unsqueeze(2)], dim=2)
         return rows.flatten(1)
 
-    def noise(self, classes: int) -> Float[Tensor, " kept"]:
+    def noise(self, classes: int) -> Float[Tensor, " varying"]:
         """Return the variance of each coordinate under noise of variance 1 on every entry."""
         squares = self.directions.square().sum(dim=1).expand(classes, -1)
         if self.bias is not None:
             squares = torch.cat([squares, self.bias.unsqueeze(1)], dim=1)
-        return squares.flatten()[self.kept] / self.scale.square()
+        return squares.flatten()[self.varying] / self.scale.square()
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class Moments:
         counts: Auxiliary examples per class, at least 1.
     """
 
-    means: Float[Tensor, "kept classes"]
-    covariances: Float[Tensor, "groups kept kept"]
+    means: Float[Tensor, "varying classes"]
+    covariances: Float[Tensor, "groups varying varying"]
     counts: Float[Tensor, " classes"]
 
-    def covariance(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, "kept kept"]:
+    def covariance(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, "varying varying"]:
         """Return Σ_c weights_c · covariance_c."""
         if len(self.covariances) == 1:
             return weights.sum() * self.covariances[0]
@@ -167,12 +167,12 @@ def fit(
     # What differs between classes and not within, like the bias of a zero head, tells the most.
     overall = shares.std(dim=0, unbiased=False)
     scale = torch.where(scale <= 1e-9 * overall.max(), CERTAIN * overall, scale)
-    kept = scale > 1e-9 * scale.max().clamp(min=1e-300)
-    sketch = Sketch(directions, ones, scale[kept], kept)
-    return sketch, measure(shares[:, kept] / scale[kept], auxiliary.labels, classes)
+    varying = scale > 1e-9 * scale.max().clamp(min=1e-300)
+    sketch = Sketch(directions, ones, scale[varying], varying)
+    return sketch, measure(shares[:, varying] / scale[varying], auxiliary.labels, classes)
 
 
-def measure(shares: Float[Tensor, "n kept"], labels: Int[Tensor, " n"], classes: int) -> Moments:
+def measure(shares: Float[Tensor, "n varying"], labels: Int[Tensor, " n"], classes: int) -> Moments:
     """Return mean and covariance of sketched shares per class."""
     means, rest, counts = _within(shares, labels, classes)
     size = shares.shape[1]

@@ -117,7 +117,7 @@ class Evidence:
         amount = (2 ** torch.randint(largest, shape, generator=generator)).double()
         luck = torch.rand(shape, generator=generator, dtype=torch.float64).log()
         reached = torch.zeros(classes, total + 1, dtype=torch.float64)
-        one = torch.ones(chains, dtype=torch.float64)
+        ones = torch.ones(chains, dtype=torch.float64)
         for step in range(steps):
             i, j, move = source[step], target[step], amount[step]
             from_, to = n[row, i], n[row, j]
@@ -137,7 +137,7 @@ class Evidence:
                 alpha = grid[draw[:, 0]]
             if step >= steps // 3 and step % 5 == 0:
                 for c in range(classes):
-                    reached[c].index_add_(0, n[:, c].long(), one)
+                    reached[c].index_add_(0, n[:, c].long(), ones)
         tail = reached.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # in proportion to P(n_i ≥ t)
         order = tail.flatten().sort(descending=True, stable=True).indices[:total]
         return torch.bincount(order // total, minlength=classes)

@@ -23,7 +23,7 @@ from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, Observation, Params
 
 CHUNK = 100  # candidates that go through the model together
-ASKED = 1000  # auxiliary records that are asked about
+QUERIES = 1000  # auxiliary records that are asked about
 
 
 def trained_names(auxiliary: Auxiliary) -> list[str]:
@@ -135,7 +135,7 @@ def asking_of_auxiliary(auxiliary: Auxiliary) -> Auxiliary:
     inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
-    rows = torch.randperm(len(labels), generator=generator(0, "known"))[:ASKED]
+    rows = torch.randperm(len(labels), generator=generator(0, "known"))[:QUERIES]
     return replace(auxiliary, candidates=Candidates(inputs[rows], labels[rows]))
 
 

@@ -43,6 +43,6 @@ def imputed(auxiliary: Auxiliary) -> Float[Tensor, " m"]:
 def _features(auxiliary: Auxiliary, inputs: Tensor, labels: Tensor | None) -> Tensor:
     assert labels is not None
     hidden = auxiliary.encoding.columns
-    kept = [column for column in range(inputs.shape[1]) if column not in set(hidden.tolist())]
+    visible = [column for column in range(inputs.shape[1]) if column not in set(hidden.tolist())]
     classes = torch.nn.functional.one_hot(labels, auxiliary.num_classes)
-    return torch.cat([inputs[:, kept].double(), classes.double()], dim=1)
+    return torch.cat([inputs[:, visible].double(), classes.double()], dim=1)

@@ -206,12 +206,14 @@ class RunFolder:
         self, names: set[str], leaks: Iterable[Leak], measures: Iterable[Measure] = ()
     ) -> pa.Table:
         """Put new rows in the place of those of the attacks `names`, and return the new rows."""
-        new, told = leakage_table(leaks), metrics_table(measures)
-        kept = _others(self.ledger(), names)
-        write_table(self.path / LEDGER, _sorted(pa.concat_tables([kept, new])))
+        new, metrics = leakage_table(leaks), metrics_table(measures)
+        others = _others(self.ledger(), names)
+        write_table(self.path / LEDGER, _sorted(pa.concat_tables([others, new])))
         # What was measured again beside the attacks is not to be there twice.
-        kept = _without(_others(self.metrics(), names), "metric", set(told["metric"].to_pylist()))
-        write_table(self.path / MEASURES, pa.concat_tables([kept, told]))
+        others = _without(
+            _others(self.metrics(), names), "metric", set(metrics["metric"].to_pylist())
+        )
+        write_table(self.path / MEASURES, pa.concat_tables([others, metrics]))
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
@@ -237,10 +239,10 @@ class RunFolder:
         parts = self._parts(name, schema)
         if not (self.path / name).exists():
             return parts
-        own = {*(part.name for part in self.config.attack), *IN_ROUNDS}
+        names = {*(part.name for part in self.config.attack), *IN_ROUNDS}
         before = read_table(self.path / name, schema)
         later = before.filter(_of_attacks(before)) if schema is METRICS else before
-        return pa.concat_tables([parts, _others(later, own)])
+        return pa.concat_tables([parts, _others(later, names)])
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
@@ -283,8 +285,8 @@ def _others(table: pa.Table, attacks: set[str]) -> pa.Table:
 
 def _without(table: pa.Table, column: str, values: set[str]) -> pa.Table:
     """Leave out the rows that have one of the values in a column."""
-    theirs = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
-    return table.filter(pc.invert(theirs))
+    matching = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
+    return table.filter(pc.invert(matching))
 
 
 def _of_attacks(metrics: pa.Table) -> pa.ChunkedArray:

@@ -13,56 +13,56 @@ from fedsim.core.secrets import Encoding
 from fedsim.data import Dataset
 
 
-def marks(asked: Game, dataset: Dataset, *, users: bool) -> Int[Tensor, " n"]:
+def marks(game: Game, dataset: Dataset, *, users: bool) -> Int[Tensor, " n"]:
     """Return a mark per training row.
 
     Args:
-        asked: The section of the config.
+        game: The section of the config.
         dataset: With the column.
         users: Whether the secret is whose the rows are: 0 for the one with most rows, and so on,
-            −1 for all after the first `asked.users`; else 1 where the row has the property.
+            −1 for all after the first `game.users`; else 1 where the row has the property.
 
     Raises:
         ConfigError: There is no such column or value.
     """
-    if asked.column is None:
+    if game.column is None:
         raise ConfigError("game.column: must name the secret column, got none")
-    if asked.column not in dataset.columns:
-        there = list(dataset.columns)
-        hint = f"; {nearest(asked.column, there)}" if there else ""
-        raise ConfigError(f"game.column: must be a column, got '{asked.column}'{hint}")
-    column = dataset.columns[asked.column]
+    if game.column not in dataset.columns:
+        available = list(dataset.columns)
+        hint = f"; {nearest(game.column, available)}" if available else ""
+        raise ConfigError(f"game.column: must be a column, got '{game.column}'{hint}")
+    column = dataset.columns[game.column]
     if users:
         names, places, counts = np.unique(column, return_inverse=True, return_counts=True)
-        if len(names) < asked.users:
-            raise ConfigError(f"game.users: must be at most {len(names)}, got {asked.users}")
+        if len(names) < game.users:
+            raise ConfigError(f"game.users: must be at most {len(names)}, got {game.users}")
         rank = np.full(len(names), -1)
-        rank[np.argsort(-counts, kind="stable")[: asked.users]] = np.arange(asked.users)
+        rank[np.argsort(-counts, kind="stable")[: game.users]] = np.arange(game.users)
         return torch.from_numpy(rank[places])
-    if asked.above is not None:
+    if game.above is not None:
         try:
-            return torch.from_numpy((column.astype(float) > asked.above).astype(np.int64))
+            return torch.from_numpy((column.astype(float) > game.above).astype(np.int64))
         except ValueError:
-            raise ConfigError(f"game.above: must go with numbers, got {asked.column}") from None
+            raise ConfigError(f"game.above: must go with numbers, got {game.column}") from None
     text = column.astype(str)
-    if asked.value is None or asked.value not in text:
+    if game.value is None or game.value not in text:
         some = sorted(set(text))
-        got = f"'{asked.value}'; {nearest(asked.value, some)}" if asked.value else "none"
-        raise ConfigError(f"game.value: must be a value of {asked.column}, got {got}")
-    return torch.from_numpy((text == asked.value).astype(np.int64))
+        got = f"'{game.value}'; {nearest(game.value, some)}" if game.value else "none"
+        raise ConfigError(f"game.value: must be a value of {game.column}, got {got}")
+    return torch.from_numpy((text == game.value).astype(np.int64))
 
 
-def encoding(asked: Game, dataset: Dataset) -> Encoding | None:
+def encoding(game: Game, dataset: Dataset) -> Encoding | None:
     """Return how to set the attribute in the inputs; None where it is not among them.
 
     A record without it has the most frequent other value.
     """
-    attribute: Any = dataset.attributes.get(asked.column or "")
-    if attribute is None or asked.value not in attribute.values:
+    attribute: Any = dataset.attributes.get(game.column or "")
+    if attribute is None or game.value not in attribute.values:
         return None
-    text = dataset.columns[str(asked.column)].astype(str)
-    others, counts = np.unique(text[text != asked.value], return_counts=True)
+    text = dataset.columns[str(game.column)].astype(str)
+    others, counts = np.unique(text[text != game.value], return_counts=True)
     usual = attribute.values.index(str(others[counts.argmax()]))
-    present = attribute.values.index(asked.value)
+    present = attribute.values.index(game.value)
     columns = torch.tensor(attribute.columns)
     return Encoding(columns, attribute.codes[usual], attribute.codes[present])

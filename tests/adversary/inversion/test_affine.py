@@ -28,7 +28,7 @@ def test_it_is_nearer_than_the_least_norm_on_smooth_pictures_in_colour():
     for seed in range(4):
         made, x = system((3, 3, 4, 2, 0, 1, (16, 16)), seed=seed)
         solution = solve(made, centre=0.5)
-        assert solution.seen is not None
+        assert solution.basis is not None
         gains.append(psnr(smoothest(solution), x) - psnr(solution.point, x))
     assert min(gains) > 1
     assert sum(gains) / 4 > 3

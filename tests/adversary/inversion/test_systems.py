@@ -65,8 +65,8 @@ def test_the_rank_is_that_of_the_dense_matrix_and_the_true_input_is_a_solution(c
 def test_the_point_is_the_solution_nearest_to_the_centre():
     made, x = system((2, 1, 3, 2, 0, 1, (8, 8)))
     found = solve(made, centre=0.5)
-    assert found.seen is not None
-    torch.testing.assert_close(found.seen @ found.seen.T, torch.eye(found.rank).double())
+    assert found.basis is not None
+    torch.testing.assert_close(found.basis @ found.basis.T, torch.eye(found.rank).double())
     least = torch.linalg.lstsq(
         made.rows(), made.rows() @ (x - 0.5).flatten()[:, None], driver="gelsd"
     ).solution

@@ -108,7 +108,7 @@ def test_coordinates_are_in_the_size_of_their_spread():
     _, sketch, measured, _ = fitted(True, 0.0)
     variances = measured.covariance(torch.ones(CLASSES).double() / CLASSES).diagonal()
     assert 0.02 < float(variances.min()) <= float(variances.max()) < 1.1
-    assert len(sketch.scale) == int(sketch.kept.sum()) == len(measured.means)
+    assert len(sketch.scale) == int(sketch.varying.sum()) == len(measured.means)
 
 
 def test_row_sums_and_bias_are_always_in_the_sketch(monkeypatch):
