@@ -44,7 +44,7 @@ def test_all_forms_of_the_system_are_the_same_and_hold_for_the_true_input(case, 
     torch.testing.assert_close(made.matrix(), rows.T @ rows)
     probe = torch.randn_like(x)[None]
     torch.testing.assert_close(made.normal(probe).flatten(), rows.T @ (rows @ probe.flatten()))
-    z = made.out.flatten() if made.known is None else made.out[made.known]
+    z = made.out.flatten() if made.mask is None else made.out[made.mask]
     right = torch.cat([z, made.sights.T.flatten()])
     torch.testing.assert_close(rows @ x.flatten(), right)
     torch.testing.assert_close(made.right.flatten(), rows.T @ right)
