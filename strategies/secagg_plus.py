@@ -31,7 +31,7 @@ from strategies.tape import Tape, cohort_name, in_order
 Arrays = list[NDArray[Any]]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Round:
     """What has passed of one round.
 
@@ -109,7 +109,7 @@ class SecAggPlusRecording(AroundGrid):
     def _before(self, stage: str, messages: Sequence[Message]) -> None:
         """Read what is sent; clients in this process take parts out of it."""
         if stage == self._stages.SETUP:
-            self._round = _Round(dict(_configs(messages[0])))
+            self._round = _Round(facts=dict(_configs(messages[0])))
         if self._round is None or stage != self._stages.COLLECT_MASKED_VECTORS:
             return
         for message in messages:

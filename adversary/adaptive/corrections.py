@@ -43,8 +43,10 @@ def learn(
         return [part / (t if t > 0 else 1.0) for part, t in zip(parts, through, strict=True)]
 
     def expect(parts: Sequence[Tensor]) -> list[Tensor]:
-        return [mean + slope * (part.double() - middle)
-                for part, (mean, slope, middle) in zip(parts, lines, strict=True)]  # fmt: skip
+        return [
+            mean + slope * (part.double() - middle)
+            for part, (mean, slope, middle) in zip(parts, lines, strict=True)
+        ]
 
     return {"none": lambda parts: parts, "scale": scale, "expect": expect}
 

@@ -122,9 +122,7 @@ def lbfgs(
         promised = size * _dot(g, d)
         taken = new <= losses + DECREASE * promised  # never where NaN
         pairs.add(trial - v, slope - g, taken)
-        # The lowest point of the parabola through what is known; half and a tenth are its bounds.
-        dip = -promised / (2 * (new - losses - promised))
-        shrink = dip.nan_to_num(0.1, 0.1, 0.1).clamp(0.1, 0.5)
+        shrink = _shrink(new - losses, promised)
         refused = torch.where(taken, 0, refused + 1)
         v = torch.where(taken.unsqueeze(1), trial, v)
         losses, g = torch.where(taken, new, losses), torch.where(taken.unsqueeze(1), slope, g)
@@ -132,18 +130,32 @@ def lbfgs(
         done = stuck & (pairs.count == 0)
         pairs.forget(stuck)
         turned = taken | stuck
-        fresh = pairs.direction(g)
-        downhill = _dot(g, fresh) < 0
-        fresh = torch.where(downhill.unsqueeze(1), fresh, -g)
-        d = torch.where(turned.unsqueeze(1), fresh, d)
-        begin = torch.where((pairs.count > 0) & downhill, 1.0, _first(g))
+        direction, begin = _turn(pairs, g)
+        d = torch.where(turned.unsqueeze(1), direction, d)
         size = torch.where(turned, begin, size * shrink)
         refused = torch.where(stuck, 0, refused)
         size = torch.where(done, 0.0, size)
     return best
 
 
-@dataclass
+def _shrink(rise: Float[Tensor, " rows"], promised: Float[Tensor, " rows"]) -> Tensor:
+    """Return by how much to shorten a refused step, between a tenth and a half.
+
+    To the lowest point of the parabola through both losses and the slope.
+    """
+    dip = -promised / (2 * (rise - promised))
+    return dip.nan_to_num(0.1, 0.1, 0.1).clamp(0.1, 0.5)
+
+
+def _turn(pairs: "_Pairs", g: Float[Tensor, "rows n"]) -> tuple[Tensor, Tensor]:
+    """Return the direction from a new point, which goes downhill, and the first step's size."""
+    direction = pairs.direction(g)
+    downhill = _dot(g, direction) < 0
+    size = torch.where((pairs.count > 0) & downhill, 1.0, _first(g))
+    return torch.where(downhill.unsqueeze(1), direction, -g), size
+
+
+@dataclass(kw_only=True)
 class _Pairs:
     """The last steps s and gradient differences y of each row, in rings of their own.
 
@@ -169,7 +181,14 @@ class _Pairs:
         ring = start.new_zeros(rows, history, n)
         products = torch.zeros(rows, history, history, dtype=torch.float64)
         none = torch.zeros(rows, dtype=torch.long)
-        return cls(ring, ring.clone(), products, products.clone(), none, none.clone())
+        return cls(
+            s=ring,
+            y=ring.clone(),
+            sy=products,
+            yy=products.clone(),
+            newest=none,
+            count=none.clone(),
+        )
 
     def add(self, s: Tensor, y: Tensor, accepted: Bool[Tensor, " rows"]) -> None:
         """Remember a pair in the rows that want it, where its curvature is positive."""

@@ -20,7 +20,7 @@ from adversary.inversion.chain import Layer
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class System:
     """The linear system of one layer's input.
 
@@ -96,7 +96,7 @@ def system(name: str, module: nn.Module, shape: Shape, out: Shape, *, head: bool
     rank = module.groups * _rank(classes, outputs, fan_in, fan_out)
     rows = module.out_channels * places + module.weight.numel()
     dead = unknowns - covered * module.in_channels
-    return System(name, "conv", rows, unknowns, rank, dead)
+    return System(name=name, kind="conv", rows=rows, unknowns=unknowns, rank=rank, dead=dead)
 
 
 def metric(systems: Sequence[System]) -> float:
@@ -115,9 +115,16 @@ def _linear(name: str, module: nn.Linear, shape: Shape, *, head: bool) -> System
     unknowns = prod(shape)
     if module.bias is None and head:
         note = "up to one factor, which the softmax decides"
-        return System(name, "linear", module.weight.numel(), unknowns, unknowns - 1, note=note)
+        return System(
+            name=name,
+            kind="linear",
+            rows=module.weight.numel(),
+            unknowns=unknowns,
+            rank=unknowns - 1,
+            note=note,
+        )
     rows = module.weight.numel() + (module.out_features if not head else 0)
-    return System(name, "linear", rows, unknowns, unknowns)
+    return System(name=name, kind="linear", rows=rows, unknowns=unknowns, rank=unknowns)
 
 
 def _rank(classes: Sequence[_Class], outputs: int, fan_in: int, fan_out: int) -> int:

@@ -25,7 +25,7 @@ EDGES = {torch.float64: 1e-12, torch.float32: 1e-9}
 EXACT = 12  # columns per input number up to which the gradient of all convolutions is kept
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Spectrum:
     """The singular values of J, or of J on a random subspace.
 
@@ -103,10 +103,7 @@ def spectrum(
         raise ValueError("model: must have a convolution or a linear layer with weights, got none")
     rows = _rows(layers, size)
     views = {name: View(module, rows[name], generator) for name, module in layers.items()}
-    basis = torch.eye(size, dtype=at.dtype)
-    if directions is not None and directions < size:
-        drawn = torch.randn(size, directions, generator=generator, dtype=torch.float64)
-        basis = torch.linalg.qr(drawn)[0].T.to(at.dtype)
+    basis = _basis(size, directions, at.dtype, generator)
     columns: dict[str, Signals] = {}
     points: dict[str, Signals] = {}
     for done, chunk in enumerate(basis.split(CHUNK)):
@@ -115,12 +112,25 @@ def spectrum(
         for name, view in views.items():
             part = view.reduced(points[name], tangents[name])
             if name not in columns:  # at once, so that what lies between is used again
-                room = lambda of: of.new_empty(len(basis), *of.shape[1:])
-                columns[name] = Signals(room(part.x), room(part.dz))
+                columns[name] = _room(part, len(basis))
             columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
             columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
         on_chunk(min((done + 1) * CHUNK, len(basis)), len(basis))
     return _solved(views, points, columns, size, noise, start)
+
+
+def _basis(size: int, directions: int | None, dtype: torch.dtype, generator: Generator) -> Tensor:
+    """Return all directions of the input, or so many random orthonormal ones, as rows."""
+    if directions is None or directions >= size:
+        return torch.eye(size, dtype=dtype)
+    drawn = torch.randn(size, directions, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(drawn)[0].T.to(dtype)
+
+
+def _room(part: Signals, count: int) -> Signals:
+    """Return unset columns of a part's shape."""
+    x, dz = (of.new_empty(count, *of.shape[1:]) for of in (part.x, part.dz))
+    return Signals(x, dz)
 
 
 def _solved(
@@ -147,8 +157,15 @@ def _solved(
     mse = tuple(_error(gram) for gram in weighted)
     weights = sum(p.numel() for view in views.values() for p in view.module.parameters())
     sketched = any(view.left is not None for view in views.values())
-    took = time.perf_counter() - start
-    return Spectrum(values.sqrt(), size, weights, sketched, edge**0.5, mse, took)
+    return Spectrum(
+        singular=values.sqrt(),
+        unknowns=size,
+        weights=weights,
+        sketched=sketched,
+        edge=edge**0.5,
+        mse=mse,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _error(gram: Tensor) -> float:

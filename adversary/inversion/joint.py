@@ -184,9 +184,13 @@ class _Linear:
     def _pushed(self, v: Tensor) -> Tensor:
         """Return J·v of several v at once, (rows, entries)."""
         (products,) = torch.autograd.grad(
-            self.pulled, self.dual, v, is_grads_batched=True, retain_graph=True,
+            self.pulled,
+            self.dual,
+            v,
+            is_grads_batched=True,
+            retain_graph=True,
             materialize_grads=True,
-        )  # fmt: skip
+        )
         return products
 
     def curvature(self) -> float:

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Infer
 from adversary.inversion.descent import Best, adam, lbfgs
+from adversary.inversion.distances import DISTANCES, Distance
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.priors import (
     Form,
@@ -35,11 +36,10 @@ from fedsim.core.types import Auxiliary, LocalTraining, Observation, View
 
 ENTRIES = 2**25  # of the simulated uploads of all rows that are computed at a time: 128 MiB each
 
-Distance = Literal["l2", "cosine", "l1"]
 Change = Callable[[Float[Tensor, "rows entries"]], Float[Tensor, "rows entries"]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How to match.
 
@@ -81,7 +81,7 @@ class Settings:
             raise ValueError(f"lr: must be above 0, got {self.lr}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
     """What is matched.
 
@@ -162,8 +162,10 @@ def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
     observed = flat([delta[name].to(model.dtype).unsqueeze(0) for name in names]) / unit
     if not bool(observed.any()):
         raise ValueError("update: must not be zero")
-    shape = (count, *input_shape(auxiliary))
-    return Problem(model, local, unit, observed, shape, auxiliary.num_classes)
+    shape, classes = (count, *input_shape(auxiliary)), auxiliary.num_classes
+    return Problem(
+        model=model, local=local, unit=unit, observed=observed, shape=shape, classes=classes
+    )
 
 
 def match(
@@ -186,37 +188,49 @@ def match(
         weights: Of the total variation, of each row; None for that of the settings.
     """
     form = form_of(
-        settings.prior, problem.shape, problem.model.dtype, generator,
-        box=box if settings.box else None, normal=settings.normal,
-    )  # fmt: skip
-    rows, batch = settings.restarts, problem.shape[0]
-    start, targets = form.start(rows, generator), None
-    if labels is None:
-        drawn = torch.randn(rows, batch * problem.classes, dtype=start.dtype, generator=generator)
-        start = torch.cat([start, drawn], dim=1)
-    else:
-        # In which local step a label was used is not known: restarts differ in it.
-        several = problem.local.upload == "weights" and batch > problem.local.batch_size
-        orders = [
-            torch.randperm(batch, generator=generator) if several else torch.arange(batch)
-            for _ in range(rows)
-        ]
-        targets = one_hot(labels[torch.stack(orders)], problem.classes, start.dtype)
+        settings.prior,
+        problem.shape,
+        problem.model.dtype,
+        generator,
+        box=box if settings.box else None,
+        normal=settings.normal,
+    )
+    rows = settings.restarts
+    start, targets = _begin(problem, form, labels, rows, generator)
     size = rows if settings.group else max(1, ENTRIES // problem.observed.shape[1])
     results = []
     for part in torch.arange(rows).split(size):
         observed = problem.observed if len(problem.observed) == 1 else problem.observed[part]
         evaluate = Losses(
-            replace(problem, observed=observed), settings, form,
+            replace(problem, observed=observed),
+            settings,
+            form,
             None if targets is None else targets[part],
             settings.tv if weights is None else weights[part],
-        )  # fmt: skip
+        )
         results.append(_descend(evaluate, start[part], settings, form))
     points = torch.cat([best.points for best in results])
     with torch.no_grad():
         images = form.images(points[:, : form.size])
     low, high = (edge.to(images.dtype) for edge in box)
     return torch.maximum(torch.minimum(images, high), low), torch.cat([b.losses for b in results])
+
+
+def _begin(
+    problem: Problem, form: Form, labels: Tensor | None, rows: int, generator: Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Return where restarts begin, and their targets; None where these are fitted too."""
+    start, batch = form.start(rows, generator), problem.shape[0]
+    if labels is None:
+        drawn = torch.randn(rows, batch * problem.classes, dtype=start.dtype, generator=generator)
+        return torch.cat([start, drawn], dim=1), None
+    # In which local step a label was used is not known: restarts differ in it.
+    several = problem.local.upload == "weights" and batch > problem.local.batch_size
+    orders = [
+        torch.randperm(batch, generator=generator) if several else torch.arange(batch)
+        for _ in range(rows)
+    ]
+    return start, one_hot(labels[torch.stack(orders)], problem.classes, start.dtype)
 
 
 def _descend(evaluate: "Losses", start: Tensor, settings: Settings, form: Form) -> Best:
@@ -281,16 +295,3 @@ class Losses:
             if isinstance(weight, Tensor) or weight:
                 losses = losses + weight * penalty(images)
         return losses
-
-
-def _cosine(upload: Tensor, observed: Tensor) -> Tensor:
-    inner = (upload * observed).sum(dim=1)
-    lengths = upload.norm(dim=1) * observed.norm(dim=1)
-    return 1 - inner / lengths.clamp(min=torch.finfo(upload.dtype).tiny)
-
-
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l2": lambda a, b: (a - b).square().sum(dim=1) / b.square().sum(dim=1),
-    "cosine": _cosine,
-    "l1": lambda a, b: (a - b).abs().sum(dim=1) / b.abs().sum(dim=1),
-}

@@ -14,9 +14,15 @@ from fedsim.core.types import LocalTraining
 
 Shape = tuple[int, ...]
 POOLS = (
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
-    nn.MaxPool1d, nn.AvgPool1d, nn.LPPool2d, nn.FractionalMaxPool2d,
-)  # fmt: skip
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.LPPool2d,
+    nn.FractionalMaxPool2d,
+)
 DROPS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 FAINT = 100.0  # dB
 MANY = 0.1  # share of saturated outputs
@@ -163,20 +169,23 @@ def _activations(model: nn.Module, at: Tensor) -> Iterator[Obstacle]:
             total = sum(out.numel() for _, out in calls)
             value = f"{zero / total:.0%} of outputs are 0" if zero else "not monotone"
             yield Obstacle(
-                f"{name} has no inverse", value,
+                f"{name} has no inverse",
+                value,
                 "several inputs give the same output, so that recursion stops there",
-            )  # fmt: skip
+            )
         elif (share := max(saturated(module, out) for module, out in calls)) > MANY:
             yield Obstacle(
-                f"saturated {name}", f"{share:.0%} of a layer's outputs",
+                f"saturated {name}",
+                f"{share:.0%} of a layer's outputs",
                 "float32 does not tell the inputs of saturated outputs, and hardly any gradient "
                 "comes through them",
-            )  # fmt: skip
+            )
         if kind.kinked:
             yield Obstacle(
-                f"{name} has kinks", _layers(len(calls)),
+                f"{name} has kinks",
+                _layers(len(calls)),
                 "the gradient jumps where units switch: solvers that start far away may stick",
-            )  # fmt: skip
+            )
 
 
 def _precision(model: nn.Module, local: LocalTraining, at: Tensor) -> Iterator[Obstacle]:
@@ -187,7 +196,8 @@ def _precision(model: nn.Module, local: LocalTraining, at: Tensor) -> Iterator[O
     ratio = signal_to_noise(errors(still, at, 0, upload="weights", lr=local.lr), gradient)
     if ratio < FAINT:
         yield Obstacle(
-            "rounded weights", f"{ratio:.0f} dB above rounding",
+            "rounded weights",
+            f"{ratio:.0f} dB above rounding",
             f"float32 weights at lr {local.lr:g} carry no more of the gradient; recursion through "
             "the LeNet of the gradient papers costs 80 dB of it",
-        )  # fmt: skip
+        )

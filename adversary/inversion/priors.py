@@ -140,11 +140,14 @@ def deep_image(shape: tuple[int, ...], dtype: torch.dtype, generator: Generator)
         )
     batch, channels, height, width = shape
     net = nn.Sequential(
-        nn.Conv2d(LATENT, WIDTH, 3, padding=1), nn.LeakyReLU(0.1),
+        nn.Conv2d(LATENT, WIDTH, 3, padding=1),
+        nn.LeakyReLU(0.1),
         nn.Upsample(size=(height, width), mode="bilinear"),
-        nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.LeakyReLU(0.1),
-        nn.Conv2d(WIDTH, channels, 3, padding=1), nn.Sigmoid(),
-    ).to(dtype)  # fmt: skip
+        nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.Conv2d(WIDTH, channels, 3, padding=1),
+        nn.Sigmoid(),
+    ).to(dtype)
     shapes = {name: tuple(value.shape) for name, value in net.named_parameters()}
     half = -(-height // 2), -(-width // 2)
     noise = torch.rand(batch, LATENT, *half, dtype=dtype, generator=generator)

@@ -198,4 +198,11 @@ def _system(
     z = torch.nan_to_num(z)
     if layer.bias is not None:
         z = z - sent[layer.bias][:, None, None]
-    return ConvSystem(layer, sent[layer.weight], z, grad_out, gradient[layer.weight], finite)
+    return ConvSystem(
+        layer=layer,
+        weight=sent[layer.weight],
+        out=z,
+        grad_out=grad_out,
+        grad_weight=gradient[layer.weight],
+        mask=finite,
+    )

@@ -24,7 +24,7 @@ REFINED = 4  # steps of iterative refinement
 NOTHING = 1e-11  # eigenvalues below this share of the largest are none
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ConvSystem:
     """U·x = v for the input x of a convolution, for one example, float64.
 
@@ -100,14 +100,25 @@ class ConvSystem:
         reached = [
             (out - 1) * s - 2 * p + d * (k - 1) + 1
             for out, s, p, d, k in zip(
-                z.shape[2:], conv.stride, padding(conv), conv.dilation, conv.kernel_size,
+                z.shape[2:],
+                conv.stride,
+                padding(conv),
+                conv.dilation,
+                conv.kernel_size,
                 strict=True,
             )
-        ]  # fmt: skip
+        ]
         more = [size - covered for size, covered in zip(shape[1:], reached, strict=True)]
         return functional.conv_transpose2d(
-            z, self.weight, None, conv.stride, conv.padding, more, 1, conv.dilation  # type: ignore[arg-type]
-        )  # fmt: skip
+            z,
+            self.weight,
+            None,
+            conv.stride,
+            conv.padding,
+            more,
+            1,
+            conv.dilation,  # type: ignore[arg-type]
+        )
 
     def normal(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return UᵀU·x."""
@@ -166,9 +177,12 @@ class ConvSystem:
         conv = self.conv
         numbers = torch.arange(1.0, self.unknowns + 1, dtype=torch.float64)
         unfolded = functional.unfold(
-            numbers.view(1, *self.layer.shape), conv.kernel_size, conv.dilation,  # type: ignore[arg-type]
-            conv.padding, conv.stride,  # type: ignore[arg-type]
-        )  # fmt: skip
+            numbers.view(1, *self.layer.shape),
+            conv.kernel_size,
+            conv.dilation,  # type: ignore[arg-type]
+            conv.padding,
+            conv.stride,  # type: ignore[arg-type]
+        )
         return unfolded[0].long() - 1
 
     def residual(self, x: Float[Tensor, "c h w"]) -> float:

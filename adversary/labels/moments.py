@@ -179,10 +179,12 @@ def measure(shares: Float[Tensor, "n varying"], labels: Int[Tensor, " n"], class
     if classes * size * size * 8 > TENSOR_LIMIT:
         covariances = (rest.T @ rest / max(1, len(rest) - classes)).unsqueeze(0)
     else:
-        covariances = torch.stack([
-            rest[labels == c].T @ rest[labels == c] / (counts[c] - 1).clamp(min=1)
-            for c in range(classes)
-        ])  # fmt: skip
+        covariances = torch.stack(
+            [
+                rest[labels == c].T @ rest[labels == c] / (counts[c] - 1).clamp(min=1)
+                for c in range(classes)
+            ]
+        )
     spread = covariances.diagonal(dim1=1, dim2=2)
     spread.add_((spread.mean(dim=0) < 1e-12).double())
     return Moments(means.T.contiguous(), covariances, counts)

@@ -53,10 +53,12 @@ class Evidence:
             # The multiplier's rows in the size of the others, for the solver's sake.
             unit = system.diagonal()[:size].mean() if size else ridge
             system[:size, size] = system[size, :size] = unit
-            target = torch.cat([
-                r[inside] - q[inside] @ (lower * ~free),
-                (unit * (self.total - (lower * ~free).sum())).reshape(1),
-            ])  # fmt: skip
+            target = torch.cat(
+                [
+                    r[inside] - q[inside] @ (lower * ~free),
+                    (unit * (self.total - (lower * ~free).sum())).reshape(1),
+                ]
+            )
             solution = torch.linalg.solve(system, target)
             n = lower.clone()
             n[inside] = solution[:size]
@@ -110,12 +112,7 @@ class Evidence:
         grid = torch.tensor(CONCENTRATIONS, dtype=torch.float64)
         alpha = torch.ones(chains, dtype=torch.float64)
         row = torch.arange(chains)
-        shape = (steps, chains)
-        source = torch.randint(classes, shape, generator=generator)
-        target = (source + torch.randint(1, classes, shape, generator=generator)) % classes
-        largest = max(1, (total // 8).bit_length())
-        amount = (2 ** torch.randint(largest, shape, generator=generator)).double()
-        luck = torch.rand(shape, generator=generator, dtype=torch.float64).log()
+        source, target, amount, luck = _moves((steps, chains), classes, total, generator)
         reached = torch.zeros(classes, total + 1, dtype=torch.float64)
         ones = torch.ones(chains, dtype=torch.float64)
         for step in range(steps):
@@ -138,9 +135,7 @@ class Evidence:
             if step >= steps // 3 and step % 5 == 0:
                 for c in range(classes):
                     reached[c].index_add_(0, n[:, c].long(), ones)
-        tail = reached.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # in proportion to P(n_i ≥ t)
-        order = tail.flatten().sort(descending=True, stable=True).indices[:total]
-        return torch.bincount(order // total, minlength=classes)
+        return _most_overlapping(reached)
 
 
 def round_above(
@@ -158,6 +153,25 @@ def round_above(
     for place in range(-surplus):
         counts[order[place % len(order)]] += 1
     return counts
+
+
+def _moves(
+    shape: tuple[int, int], classes: int, total: int, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw moves of units: from which class, to which other, how many, and log u of a uniform u."""
+    source = torch.randint(classes, shape, generator=generator)
+    target = (source + torch.randint(1, classes, shape, generator=generator)) % classes
+    largest = max(1, (total // 8).bit_length())
+    amount = (2 ** torch.randint(largest, shape, generator=generator)).double()
+    return source, target, amount, torch.rand(shape, generator=generator, dtype=torch.float64).log()
+
+
+def _most_overlapping(reached: Float[Tensor, "classes counts"]) -> Int[Tensor, " classes"]:
+    """Return the counts of largest expected overlap with samples, of how often each was reached."""
+    classes, total = reached.shape[0], reached.shape[1] - 1
+    tail = reached.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # in proportion to P(n_i ≥ t)
+    order = tail.flatten().sort(descending=True, stable=True).indices[:total]
+    return torch.bincount(order // total, minlength=classes)
 
 
 def _log_prior(n: Tensor, alpha: Tensor) -> Tensor:

@@ -141,4 +141,4 @@ def test_what_is_no_layer_of_a_system_is_one_sentence():
         system("it", nn.MaxPool2d(2), (1, 4, 4), (1, 2, 2), head=False)
     with pytest.raises(ValueError, match="padding by a number of zeros"):
         system("it", nn.Conv2d(1, 1, 3, padding="same"), (1, 4, 4), (1, 4, 4), head=False)
-    assert System("it", "conv", 5, 4, 3).deficiency == 1
+    assert System(name="it", kind="conv", rows=5, unknowns=4, rank=3).deficiency == 1

@@ -11,8 +11,9 @@ from adversary.grading.answers import attack_view
 from adversary.grading.selection import build
 from adversary.inversion import through_defenses
 from adversary.inversion.descent import _Pairs, adam, lbfgs
+from adversary.inversion.distances import DISTANCES
 from adversary.inversion.local_steps import flat, one_hot, simulated
-from adversary.inversion.matching import DISTANCES, Settings, match, problem_of
+from adversary.inversion.matching import Settings, match, problem_of
 from adversary.inversion.priors import data_range
 from adversary.inversion.through_defenses import straight_through
 from clients.train import train

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -31,7 +33,14 @@ def system(case, *, seed=0, known=None):
     if known is not None:
         grad_out = grad_out * known
         (grad_weight,) = torch.autograd.grad(conv(x), conv.weight, grad_out)
-    made = ConvSystem(layer, conv.weight.detach(), z.detach()[0], grad_out[0], grad_weight, known)
+    made = ConvSystem(
+        layer=layer,
+        weight=conv.weight.detach(),
+        out=z.detach()[0],
+        grad_out=grad_out[0],
+        grad_weight=grad_weight,
+        mask=known,
+    )
     return made, x[0]
 
 
@@ -77,9 +86,8 @@ def test_padding_as_unknown_zeros_gives_the_same_as_padding_left_out():
     fan_in, fan_out, size = 2, 3, (6, 6)
     made, x = system((fan_in, fan_out, 3, 1, 1, 1, size))
     wide, _ = system((fan_in, fan_out, 3, 1, 0, 1, (8, 8)))
-    padded = ConvSystem(
-        wide.layer, made.weight, made.out, made.grad_out, made.grad_weight
-    )  # the same convolution over an input that has the border
+    # The same convolution over an input that has the border.
+    padded = replace(made, layer=wide.layer)
     border = functional.pad(torch.ones(1, *size), (1, 1, 1, 1))[0].bool().expand(fan_in, -1, -1)
     zeros = torch.eye(padded.unknowns).double()[~border.flatten()]
     rows = torch.cat([padded.rows(), zeros])
@@ -94,9 +102,7 @@ def test_padding_as_unknown_zeros_gives_the_same_as_padding_left_out():
 @pytest.mark.parametrize("scale", [1e-6, 1e3])
 def test_the_scale_of_the_loss_changes_nothing(scale):
     made, x = system((2, 3, 3, 1, 1, 1, (6, 7)))
-    other = ConvSystem(
-        made.layer, made.weight, made.out, scale * made.grad_out, scale * made.grad_weight
-    )
+    other = replace(made, grad_out=scale * made.grad_out, grad_weight=scale * made.grad_weight)
     assert solve(other).rank == solve(made).rank
     torch.testing.assert_close(solve(other).point, x, rtol=0, atol=1e-8)
 
