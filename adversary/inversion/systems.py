@@ -114,7 +114,7 @@ class ConvSystem:
             self.weight,
             None,
             conv.stride,
-            conv.padding,
+            padding(conv),
             more,
             1,
             conv.dilation,  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ class ConvSystem:
             numbers.view(1, *self.layer.shape),
             conv.kernel_size,
             conv.dilation,  # type: ignore[arg-type]
-            conv.padding,
+            padding(conv),
             conv.stride,  # type: ignore[arg-type]
         )
         return unfolded[0].long() - 1
