@@ -42,6 +42,7 @@ def imputed(auxiliary: Auxiliary) -> Float[Tensor, " m"]:
 
 def _features(auxiliary: Auxiliary, inputs: Tensor, labels: Tensor | None) -> Tensor:
     assert labels is not None
+    assert auxiliary.encoding is not None
     hidden = auxiliary.encoding.columns
     visible = [column for column in range(inputs.shape[1]) if column not in set(hidden.tolist())]
     classes = torch.nn.functional.one_hot(labels, auxiliary.num_classes)

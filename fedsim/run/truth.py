@@ -63,11 +63,11 @@ def with_secrets(plan: Plan, truth: Truth | None) -> Truth | None:
     """Return a client's truth with the class of each secret that attacks ask for."""
     if truth is None or not len(truth.indices):
         return truth
-    classes = {
-        family: secret_of(family, marks[truth.indices], plan.auxiliary.rules)
-        for family, marks in plan.marks.items()
-        if family in SECRETS
-    }
+    rules, classes = plan.auxiliary.rules, {}
+    for family, marks in plan.marks.items():
+        if family in SECRETS:
+            assert rules is not None  # they come with the marks
+            classes[family] = secret_of(family, marks[truth.indices], rules)
     if "attribute" in plan.marks and plan.candidates is not None:
         marks = plan.marks["attribute"][plan.candidates.clamp(min=0)]
         truth = replace(truth, attributes=(plan.candidates >= 0) & (marks == 1))
