@@ -59,24 +59,24 @@ def counts_picture(run: RunData, client: str | None = None) -> Picture | None:
     rounds = run.rounds[chosen]
     shown = sorted({rounds[0], rounds[(len(rounds) - 1) // 2], rounds[-1]})  # first, middle, last
     counts = [_read(run, chosen, round_, names) for round_ in shown]
-    counts = [found for found in counts if found.true is not None or found.inferred]
-    known = any(found.true is not None for found in counts)
-    title = f"{'True and inferred' if known else 'Inferred'} labels of client {chosen}"
+    counts = [of_round for of_round in counts if of_round.true is not None or of_round.inferred]
+    has_truth = any(of_round.true is not None for of_round in counts)
+    title = f"{'True and inferred' if has_truth else 'Inferred'} labels of client {chosen}"
     if not counts:
-        return Picture(title, f"{why}: no attack answered, and no truth is at hand.", "")
+        return Picture(title, f"{why}. No attack answered. The ground truth is not available.", "")
     # A rank is a place in the palette: an attack has one colour all over the page.
     ranks = {
         name: rank
         for rank, name in enumerate(names)
-        if any(name in found.inferred for found in counts)
+        if any(name in of_round.inferred for of_round in counts)
     }
     classes, of = _classes(counts)
     parts = [why, _explanation(counts, ranks, len(rounds))]
     if len(classes) < of:
         parts.append(
-            f"Shown are the {len(classes)} of {of} classes with the largest true or inferred counts"
+            f"The {len(classes)} of {of} classes with the largest true or inferred counts are shown"
         )
-    caption = f"{'. '.join(parts)}. Another client: fedsim report RUN --client ID."
+    caption = f"{'. '.join(parts)}. For another client: fedsim report RUN --client ID."
     return Picture(title, caption, _draw(counts, classes, ranks))
 
 
@@ -85,9 +85,7 @@ def _best_attacks(run: RunData) -> list[str]:
     if graded := run.leaders(FAMILY):
         skilful = [curve.title for curve in graded if curve.skill > 0][:SHOWN_ATTACKS]
         return skilful or [graded[0].title]
-    pairs = zip(run.ledger["title"].to_pylist(), run.ledger["family"].to_pylist(), strict=True)
-    known = {attack for attack, family in set(pairs) if family == FAMILY}
-    names = [name for name in run.attacks if name in known]
+    names = run.attacks_of(FAMILY)
     looking = [name for name in names if name not in ATTACKS or not ATTACKS[name].baseline]
     return (looking or names)[:SHOWN_ATTACKS]
 
@@ -95,26 +93,26 @@ def _best_attacks(run: RunData) -> list[str]:
 def _choose(run: RunData, client: str | None) -> tuple[str, str]:
     """Return the client to draw, and the caption's first words about why."""
     leaders = run.leaders(FAMILY)
-    asked = f"Client {client}, as asked"
+    requested = f"Client {client} was requested"
     if not leaders and client is None:
         often = max(run.clients, key=lambda name: len(run.rounds[name]))
-        return often, f"Client {often}, recorded as often as any"
+        return often, f"No client is recorded in more rounds than client {often}"
     if not leaders:
-        return str(client), asked
+        return str(client), requested
     best, skills = leaders[0].title, _skills(run, leaders[0])
-    median = f"the median client: {np.median(list(skills.values())):.2f}"
+    median = f"{np.median(list(skills.values())):.2f} for the median client"
     if client is None:
         chosen, among = _most_exposed(run, skills)
-        why = f"Client {chosen}, from whom {best}, the best attack, learned most{among}"
-        return chosen, f"{why} (mean skill {skills[chosen]:.2f}; {median})"
-    own = f"mean skill {skills[client]:.2f}" if client in skills else "no graded answer"
-    return client, f"{asked} ({own} of {best}, the best attack; {median})"
+        why = f"The best attack, {best}, learned the most from client {chosen}{among}"
+        return chosen, f"{why} (mean skill {skills[chosen]:.2f}, {median})"
+    skill = f"mean skill {skills[client]:.2f}" if client in skills else "no graded answer"
+    return client, f"{requested} ({skill} for the best attack, {best}; {median})"
 
 
 def _most_exposed(run: RunData, skills: Mapping[str, float]) -> tuple[str, str]:
     """Return the client with the highest skill, and among whom: one lucky round says little."""
     often = [name for name in skills if len(run.rounds[name]) >= OFTEN]
-    among = f" of those seen in at least {OFTEN} rounds"
+    among = f" among those in at least {OFTEN} rounds"
     return (
         max(often or skills, key=lambda name: skills[name]),
         among if 0 < len(often) < len(skills) else "",
@@ -123,9 +121,8 @@ def _most_exposed(run: RunData, skills: Mapping[str, float]) -> tuple[str, str]:
 
 def _skills(run: RunData, curve: Curve) -> dict[str, float]:
     """Return one attack's mean skill per client."""
-    values: dict[str, list[float]] = {}
-    for row in run.values(curve, "skill" if curve.skills else curve.metric):
-        values.setdefault(row["client"], []).append(row["value"])
+    rows = run.values(curve, "skill" if curve.skills else curve.metric)
+    values = {name: group.to_numpy() for name, group in rows.groupby("client")["value"]}
     return {name: float(np.mean(values[name])) for name in run.clients if name in values}
 
 
@@ -133,9 +130,9 @@ def _read(run: RunData, client: str, round_: int, names: Sequence[str]) -> Count
     """Read a client's truth, and what attacks answered for it in one round."""
     truth = truth_of(run.folder, round_, client)
     file = run.folder.path / "guesses" / f"{round_:04d}.safetensors"
-    found = run.folder.guesses(round_) if file.exists() else {}
+    guesses = run.folder.guesses(round_) if file.exists() else {}
     keys = {name: f"{name}/{client}" for name in names}
-    inferred = {name: found[key].double().numpy() for name, key in keys.items() if key in found}
+    inferred = {name: guesses[key].double().numpy() for name, key in keys.items() if key in guesses}
     if truth is None:
         return Counts(round_, None, inferred, scaled=False)
     total = len(truth.labels)
@@ -147,7 +144,7 @@ def _read(run: RunData, client: str, round_: int, names: Sequence[str]) -> Count
 
 def _classes(counts: Sequence[Counts]) -> tuple[list[int], int]:
     """Return the classes to show, in order, and how many there are."""
-    rows = [row for found in counts for row in (found.true, *found.inferred.values())]
+    rows = [row for of_round in counts for row in (of_round.true, *of_round.inferred.values())]
     rows = [row for row in rows if row is not None]
     every = range(max(map(len, rows)))
     largest = np.max([_at(row, every) for row in rows], axis=0)
@@ -157,25 +154,30 @@ def _classes(counts: Sequence[Counts]) -> tuple[list[int], int]:
 
 def _at(row: NDArray | None, classes: Sequence[int]) -> NDArray:
     """Return the counts of some classes: 0 for those beyond the largest label."""
-    known = [] if row is None else row
-    return np.array([known[number] if number < len(known) else 0 for number in classes])
+    counts = [] if row is None else row
+    return np.array([counts[number] if number < len(counts) else 0 for number in classes])
 
 
 def _explanation(counts: Sequence[Counts], names: Collection[str], recorded: int) -> str:
     """Say what is drawn."""
-    missing = all(found.true is None for found in counts)
-    rounds = listed([str(found.round) for found in counts])
-    text = f"Round{'s' * (len(counts) > 1)} {rounds} of the {recorded} recorded; "
-    text += "no truth is at hand; " if missing else "grey bars: the labels it trained on; "
+    missing = all(of_round.true is None for of_round in counts)
+    rounds = listed([str(of_round.round) for of_round in counts])
+    sentences = [
+        f"The picture shows round{'s' * (len(counts) > 1)} {rounds} of the {recorded} recorded"
+    ]
+    sentences.append(
+        "The ground truth is not available" if missing else "Grey bars are its training labels"
+    )
     if not names:
-        return f"{text}no attack answered"
+        return ". ".join([*sentences, "No attack answered"])
     which = "first" if missing else "best"
     who = next(iter(names)) if len(names) == 1 else f"the {which} {len(names)} attacks"
-    text += f"markers: what {who} inferred from its update"
-    text += "" if missing else " (none where both would be 0)"
-    if any(found.scaled for found in counts):
-        text += "; answers with another sum than the true number of labels are scaled to it"
-    return text
+    sentences.append(f"Markers are what {who} inferred from its update")
+    if not missing:
+        sentences.append("A class has no marker if both counts are 0")
+    if any(of_round.scaled for of_round in counts):
+        sentences.append("Answers are scaled to the true number of labels if their sum differs")
+    return ". ".join(sentences)
 
 
 def _draw(counts: Sequence[Counts], classes: Sequence[int], ranks: Mapping[str, int]) -> str:
@@ -185,9 +187,9 @@ def _draw(counts: Sequence[Counts], classes: Sequence[int], ranks: Mapping[str, 
 
     fig = Figure(figsize=(WIDTH, 1.7 * len(counts) + 0.9), layout="constrained")
     axes = fig.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axis, found in zip(axes, counts, strict=True):
-        _draw_round(axis, found, classes, ranks)
-        axis.set_ylabel(f"labels, round {found.round}")
+    for axis, of_round in zip(axes, counts, strict=True):
+        _draw_round(axis, of_round, classes, ranks)
+        axis.set_ylabel(f"labels, round {of_round.round}")
         axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.grid(visible=False, axis="x")
     turned = 90 if len(classes) > 25 else 0
@@ -204,22 +206,27 @@ def _draw(counts: Sequence[Counts], classes: Sequence[int], ranks: Mapping[str, 
 
 
 def _draw_round(
-    axis: "Axes", found: Counts, classes: Sequence[int], ranks: Mapping[str, int]
+    axis: "Axes", counts: Counts, classes: Sequence[int], ranks: Mapping[str, int]
 ) -> None:
     """Draw bars for the truth and, side by side within them, a marker per attack."""
-    places, true = np.arange(len(classes)), _at(found.true, classes)
-    if found.true is not None:
+    places, true = np.arange(len(classes)), _at(counts.true, classes)
+    if counts.true is not None:
         axis.bar(places, true, width=0.84, color="#d4d4d0", label=TRUE)
     size = 5 if len(classes) <= 15 else 3
     for slot, (name, rank) in enumerate(ranks.items()):
-        if name in found.inferred:
-            inferred = _at(found.inferred[name], classes)
-            there = (inferred > 0) | (true > 0)
+        if name in counts.inferred:
+            inferred = _at(counts.inferred[name], classes)
+            drawn = (inferred > 0) | (true > 0)
             shift = 0.7 * ((slot + 0.5) / len(ranks) - 0.5)
             axis.plot(
-                (places + shift)[there], inferred[there], MARKERS[rank], label=name,
-                markersize=size, color=COLOURS[rank], clip_on=False,
-            )  # fmt: skip
+                (places + shift)[drawn],
+                inferred[drawn],
+                MARKERS[rank],
+                label=name,
+                markersize=size,
+                color=COLOURS[rank],
+                clip_on=False,
+            )
 
 
 def _unknown(run: RunData, client: str) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +16,19 @@ from numpy.typing import NDArray
 
 from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
-from fedsim.config import Config, Federation, Part
-from fedsim.config.foreign import Foreign
 from fedsim.core.errors import ConfigError
 from fedsim.core.units import beyond_blind, name_of, title_of
+from fedsim.report.facts import facts_of
+from fedsim.report.select import records, select
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients, titled
 from fedsim.run.notes import note_of
 from fedsim.run.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """One metric of one attack over rounds.
 
@@ -44,7 +48,7 @@ class Series:
     blind_value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """One attack in one run.
 
@@ -152,12 +156,9 @@ class RunData:
     @cached_property
     def rounds(self) -> dict[str, list[int]]:
         """The rounds in which each client was attacked, in order."""
-        rounds: dict[str, list[int]] = {}
-        known = self.ledger.filter(pc.field("client").is_valid())
-        pairs = known.group_by(["round", "client"]).aggregate([])
-        for row in pairs.sort_by("round").to_pylist():
-            rounds.setdefault(row["client"], []).append(row["round"])
-        return rounds
+        pairs = self.ledger.select(["round", "client"]).to_pandas().dropna().drop_duplicates()
+        groups = pairs.sort_values(by="round", kind="stable").groupby("client", sort=False)
+        return {str(client): group.tolist() for client, group in groups["round"]}
 
     @cached_property
     def accuracy(self) -> tuple[NDArray, NDArray]:
@@ -168,38 +169,24 @@ class RunData:
     @cached_property
     def failures(self) -> list[dict]:
         """Metrics rows of clients that failed, and of attacks that could not answer."""
-        rows = self.metrics.filter(pc.is_in(pc.field("split"), pa.array(["client", "attack"])))
+        rows = records(select(self.metrics.to_pandas(), split=["client", "attack"]))
         failed = lambda row: (note := note_of(row)) is not None and note.failed
-        return [row for row in rows.to_pylist() if row["metric"] == "failed" or failed(row)]
+        return [row for row in rows if row["metric"] == "failed" or failed(row)]
 
     @property
     def facts(self) -> dict[str, str]:
         """The setting, in words."""
-        config = self.folder.config
-        if config.foreign:
-            return _facts_of_another_app(config, config.foreign)
-        federation, data = config.federation, config.data
-        spread = {"dirichlet": f"(α = {data.alpha:g})", "user": f"({data.users})"}
-        return {
-            "Data": f"{data.name}, {data.partition} {spread.get(data.partition, '')}",
-            "Model": config.model.name,
-            "Federation": f"{federation.strategy}, {federation.clients} clients, "
-            f"{federation.sampled} per round, {federation.rounds} rounds{_sums(federation)}",
-            "Local training": _local_text(config),
-            "Defenses": " → ".join(part_text(part) for part in config.defense)
-            or "none in the run's config",
-            "Seed": str(config.seed),
-        }
+        return facts_of(self.folder.config)
 
-    def values(self, curve: Curve, metric: str) -> list[dict]:
+    def attacks_of(self, family: str) -> list[str]:
+        """Return the titles of a family's attacks, as the config orders them."""
+        titles = set(select(self.ledger.to_pandas(), family=family)["title"])
+        return [title for title in self.attacks if title in titles]
+
+    def values(self, curve: Curve, metric: str) -> "pd.DataFrame":
         """Return the graded rows (client, round, value) of one attack and metric."""
-        rows = self.ledger.filter(
-            (pc.field("title") == curve.title)
-            & (pc.field("metric") == metric)
-            & pc.field("client").is_valid()
-            & pc.field("value").is_valid()
-        )
-        return rows.select(["client", "round", "value"]).to_pylist()
+        rows = select(self.ledger.to_pandas(), title=curve.title, metric=metric)
+        return rows.loc[:, ["client", "round", "value"]].dropna()
 
 
 def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
@@ -209,8 +196,8 @@ def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
     if not metrics:
         return None
     family = graded["family"][0].as_py()
-    known = FAMILIES[family].metrics if family in FAMILIES else metrics
-    main = next((metric for metric in known if metric in metrics), metrics[0])
+    ranked = FAMILIES[family].metrics if family in FAMILIES else metrics
+    main = next((metric for metric in ranked if metric in metrics), metrics[0])
     parts = {name: graded.filter(pc.field("metric") == name) for name in metrics}
     return Curve(
         attack=graded["attack"][0].as_py(),
@@ -261,38 +248,3 @@ def _series(rows: pa.Table) -> Series:
         value=float(values.mean()),
         blind_value=float(blinds.mean()),
     )
-
-
-def _facts_of_another_app(config: Config, foreign: Foreign) -> dict[str, str]:
-    """Return what was told of a recording that fedsim did not run, under a run's own keys."""
-    held = foreign.auxiliary or "none"
-    shape = "×".join(map(str, foreign.input_shape))
-    return {
-        "Data": f"{foreign.num_classes} classes, inputs {shape}; the adversary's own: {held}",
-        "Model": config.model.name,
-        "Federation": "another Flower app's recording",
-        "Local training": f"{_local_text(config)}, as told",
-        "Defenses": "not told",
-        "Seed": f"{config.seed} (of the attacks)",
-    }
-
-
-def _sums(federation: Federation) -> str:
-    """Say where the server saw sums only."""
-    asked = federation.secure_aggregation
-    return f"; secure aggregation (at least {100 * asked.threshold:.0f} % remain)" if asked else ""
-
-
-def _local_text(config: Config) -> str:
-    local = config.local_training()
-    momentum = f"momentum {local.momentum:g}, " if local.momentum else ""
-    return (
-        f"lr {local.lr:g}, {momentum}batch {local.batch_size}, "
-        f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}"
-    )
-
-
-def part_text(part: Part) -> str:
-    """Return a chosen part and its options in words."""
-    options = ", ".join(f"{key} = {value}" for key, value in part.options.items())
-    return f"{part.name} ({options})" if options else part.name

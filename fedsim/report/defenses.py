@@ -9,7 +9,8 @@ import numpy as np
 
 import defenses
 from defenses import Promise
-from fedsim.report.data import Curve, RunData, metric_name, part_text
+from fedsim.report.data import Curve, RunData, metric_name
+from fedsim.report.facts import part_text
 from fedsim.report.figures import Picture, fit, panels_of, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS, short
 from fedsim.report.select import select

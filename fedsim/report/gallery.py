@@ -1,8 +1,5 @@
 """The report's gallery: what an attack recovered beside the client's own examples."""
 
-# pyarrow.compute makes its functions at import:
-# pyright: reportAttributeAccessIssue=false
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -10,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adversary.grading.images import ssim
@@ -21,6 +18,7 @@ from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
 from fedsim.data import federate
 from fedsim.report.data import RunData, listed
+from fedsim.report.select import select
 from fedsim.run.originals import Originals
 from fedsim.run.truth import truth_of
 
@@ -38,7 +36,7 @@ class Shown:
     caption: Sequence[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gallery:
     """One attack's reconstructions.
 
@@ -64,13 +62,13 @@ class Recovered:
     """One client's examples in one round, and what stands for each, on the scale of the data."""
 
     client: str
-    found: Tensor
+    guesses: Tensor
     truth: Truth
 
     @cached_property
     def ratios(self) -> Tensor:
         """PSNR of each example."""
-        return decibels(self.found, self.truth)
+        return decibels(self.guesses, self.truth)
 
     def shown(self, place: int, title: str) -> Shown:
         """Return one example with its original, and the blind picture's values."""
@@ -79,15 +77,15 @@ class Recovered:
         assert lineup is not None
         original = scaled(inputs[place : place + 1], lineup)
         blank = scaled(lineup.blank.unsqueeze(0), lineup)
-        found = self.found[place : place + 1]
+        guess = self.guesses[place : place + 1]
         blind = float(decibels(blank, self.truth)[place])
-        alike = [float(ssim(picture, original)) for picture in (found, blank)]
+        alike = [float(ssim(picture, original)) for picture in (guess, blank)]
         return Shown(
             title,
             {
                 "original": picture(original[0]),
-                "recovered": picture(found[0]),
-                "difference": picture((found - original)[0].abs()),
+                "recovered": picture(guess[0]),
+                "difference": picture((guess - original)[0].abs()),
             },
             (
                 f"client {self.client}",
@@ -105,19 +103,17 @@ def galleries(run: RunData) -> list[Gallery]:
         BadRecording: A file of answers or of the truth is damaged.
     """
     graded = [curve.title for curve in run.leaders(FAMILY)]
-    pairs = zip(run.ledger["title"].to_pylist(), run.ledger["family"].to_pylist(), strict=True)
-    known = {attack for attack, family in set(pairs) if family == FAMILY}
-    names = graded or [name for name in run.attacks if name in known]
+    names = graded or run.attacks_of(FAMILY)
     if not names:
         return []
     if run.folder.config.foreign:
-        reason = "The clients' own examples are not at hand: this is another app's recording."
+        reason = "The clients' examples are not available: another app made this recording."
         return [_gallery(run, name, None, reason) for name in names[:SHOWN_ATTACKS]]
     try:
         config = run.folder.config
         originals, reason = Originals(federate(config), config.seed), None
     except ConfigError as error:
-        originals, reason = None, f"The originals are not at hand ({error})."
+        originals, reason = None, f"The original examples are not available ({error})."
     return [_gallery(run, name, originals, reason) for name in names[:SHOWN_ATTACKS]]
 
 
@@ -140,59 +136,77 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
     values = _values(run, attack)
     rows = _answered(run, attack)
     if not rows:
-        return Gallery(attack, values, "", (), (), ("It recovered nothing.",))
+        return _without_pictures(attack, values, "The attack recovered nothing.")
     last = max(rows)
     if not is_image(_guess(run, attack, last, rows[last][0]).shape[1:]):
-        return Gallery(attack, values, "", (), (), ("What it recovers are no images.",))
+        return _without_pictures(attack, values, "The recovered examples are not images.")
     read = [_recovered(run, attack, last, client, originals) for client in rows[last]]
-    examples = _extremes([found for found in read if found is not None])
+    examples = _extremes([recovered for recovered in read if recovered is not None])
     if examples:
         heading = f"Round {last}: {listed(PLACES[: len(examples)])} example by PSNR"
         rounds = _over_rounds(run, attack, rows, originals)
-        stored = "PSNR is that of the pictures as stored, in 32 bits, which end at about 150 dB."
-        return Gallery(attack, values, heading, examples, rounds, (stored,))
+        return Gallery(
+            attack=attack,
+            values=values,
+            heading=heading,
+            examples=examples,
+            rounds=rounds,
+            sentences=("The 32-bit pictures limit PSNR to about 150 dB.",),
+        )
     client = rows[last][0]
     guesses = _guess(run, attack, last, client)[:SHOWN_GUESSES]
     alone = [
         Shown(f"guess {place}", {"recovered": picture(guess)}, (f"client {client}",))
         for place, guess in enumerate(guesses, start=1)
     ]
-    said = reason or "No truth is at hand, so that the recovered pictures stand alone."
+    sentence = reason or "The ground truth is not available."
+    heading = f"Round {last}: recovered from client {client}"
     return Gallery(
-        attack, values, f"Round {last}: recovered from client {client}", alone, (), [said]
+        attack=attack,
+        values=values,
+        heading=heading,
+        examples=alone,
+        rounds=(),
+        sentences=[sentence],
+    )
+
+
+def _without_pictures(
+    attack: str, values: Sequence[tuple[str, str, str]], sentence: str
+) -> Gallery:
+    return Gallery(
+        attack=attack, values=values, heading="", examples=(), rounds=(), sentences=(sentence,)
     )
 
 
 def _values(run: RunData, attack: str) -> list[tuple[str, str, str]]:
     """Return the mean of each metric and of its blind value, over clients and rounds."""
-    own = run.ledger.filter(
-        (pc.field("title") == attack) & pc.field("client").is_valid() & pc.field("value").is_valid()
-    )
-    found = []
+    graded = select(run.ledger.to_pandas(), title=attack).dropna(subset=["client", "value"])
+    values = []
     for metric in METRICS:
-        rows = own.filter(pc.field("metric") == metric)
-        if rows.num_rows:
-            value, blind = (pc.mean(rows[column]).as_py() for column in ("value", "blind"))
-            found.append((name_of(metric), written(metric, value), written(metric, blind)))
-    return found
+        rows = select(graded, metric=metric)
+        value, blind = (_mean(rows[column].dropna().to_numpy()) for column in ("value", "blind"))
+        if value is not None:
+            values.append((name_of(metric), written(metric, value), written(metric, blind)))
+    return values
+
+
+def _mean(values: NDArray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _answered(run: RunData, attack: str) -> dict[int, list[str]]:
     """Return the clients for whom there is an answer by round; the best recovered stand first."""
-    own = run.ledger.filter(
-        (pc.field("title") == attack)
-        & (pc.field("metric") == "best_psnr")
-        & pc.field("client").is_valid()
+    graded = select(run.ledger.to_pandas(), title=attack, metric="best_psnr")
+    graded = graded.dropna(subset="client").sort_values(
+        ["value", "client"], ascending=[False, True], na_position="last"
     )
-    found: dict[int, list[tuple[float, str]]] = {}
-    for row in own.select(["round", "client", "value"]).to_pylist():
-        value = -np.inf if row["value"] is None else row["value"]
-        found.setdefault(row["round"], []).append((-value, row["client"]))
     answered: dict[int, list[str]] = {}
-    for round_, clients in found.items():
+    for round_ in sorted(set(graded["round"].tolist())):
         path = run.folder.path / "guesses" / f"{round_:04d}.safetensors"
-        there = set(run.folder.guesses(round_)) if path.exists() else set()
-        ranked = [client for _, client in sorted(clients) if f"{attack}/{client}" in there]
+        guesses = set(run.folder.guesses(round_)) if path.exists() else set()
+        clients = select(graded, round=round_)["client"].tolist()
+        ranked = [client for client in clients if f"{attack}/{client}" in guesses]
         if ranked:
             answered[round_] = ranked
     return answered
@@ -217,9 +231,9 @@ def _recovered(
 
 def _extremes(read: Sequence[Recovered]) -> list[Shown]:
     """Return the best, the median and the worst example of all clients; fewer of fewer."""
-    ratios = torch.cat([torch.zeros(0), *(found.ratios for found in read)])
+    ratios = torch.cat([torch.zeros(0), *(recovered.ratios for recovered in read)])
     order = ratios.argsort(descending=True, stable=True).tolist()
-    owners = [(found, place) for found in read for place in range(len(found.ratios))]
+    owners = [(recovered, place) for recovered in read for place in range(len(recovered.ratios))]
     chosen = dict.fromkeys(order[at] for at in (0, len(order) // 2, -1) if order)
     return [
         owners[index][0].shown(owners[index][1], title)
@@ -235,9 +249,9 @@ def _over_rounds(
     if len(rounds) > SHOWN_ROUNDS:
         places = np.linspace(0, len(rounds) - 1, SHOWN_ROUNDS).round().astype(int)
         rounds = [rounds[place] for place in places]
-    found = [(r, _recovered(run, attack, r, rows[r][0], originals)) for r in rounds]
+    recovered = [(r, _recovered(run, attack, r, rows[r][0], originals)) for r in rounds]
     return [
         best.shown(int(best.ratios.argmax()), f"round {round_}")
-        for round_, best in found
+        for round_, best in recovered
         if best is not None
     ]

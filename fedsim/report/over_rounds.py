@@ -8,6 +8,7 @@ import numpy as np
 from fedsim.core.units import DECIBELS
 from fedsim.report.data import Curve, RunData, Series, metric_name
 from fedsim.report.figures import WIDTH, Picture, decibels, fit, panels, percent, svg
+from fedsim.report.select import records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,13 +53,13 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
     _draw_accuracy(axes[-1], runs)
     _legend_above(fig, axes[-1], [short(run.name) for run in runs])
     caption = (
-        "One panel per attack, one colour per run; dashed: that run's blind guess. Bottom: test "
-        "accuracy, so that protection and its price are seen together."
+        "Each panel is an attack. Each colour is a run. The dashed line is the run's blind guess. "
+        "The lowest panel shows test accuracy, because protection can cost accuracy."
     )
     if left_out:
         caption += (
-            f" Shown are the {len(names)} attacks with the highest mean skill over the runs; "
-            f"the table below has the other {left_out} too."
+            f" Only the {len(names)} attacks with the highest mean skill over the runs are shown. "
+            f"The table below also has the other {left_out}."
         )
     return Picture("Runs compared", caption, svg(fig))
 
@@ -68,7 +69,7 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     place = {name: i for i, name in enumerate(run.clients)}
     column = {int(number): i for i, number in enumerate(curve.main.rounds)}
     grid = np.full((len(place), len(column)), np.nan)
-    for row in run.values(curve, curve.metric):
+    for row in records(run.values(curve, curve.metric)):
         grid[place[row["client"]], column[row["round"]]] = row["value"]
 
     from matplotlib.figure import Figure
@@ -88,8 +89,9 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     axis.grid(visible=False)
     fig.colorbar(image, format=decibels if ratio else percent)
     caption = (
-        f"Each cell: {metric_name(curve.metric)} by {curve.title}, the attack with the most "
-        "skill in this run: a row per client, a column per round. White: not attacked or no answer."
+        f"Each cell shows {metric_name(curve.metric)} by {curve.title}, the attack with the "
+        "highest skill in this run. Each row is a client, each column is a round. A white cell was "
+        "not attacked or has no answer."
     )
     return Picture("Who leaks when", caption, svg(fig))
 
@@ -99,27 +101,27 @@ def _caption(run: RunData, *, skill: bool) -> str:
     if not run.curves:
         return "The model's test accuracy. No attack could be graded."
     most = max(len(run.leaders(family)) for family in run.families)
-    whose = f"for the best {BANDS} attacks the" if most > BANDS else "the"
+    whose = f" of the best {BANDS} attacks" if most > BANDS else ""
     parts = [
-        f"Means over clients; {whose} band reaches from the 10th to the 90th percentile. "
-        "The legend is in the order of mean skill."
+        f"The lines are means over clients. The bands{whose} reach from the 10th to the 90th "
+        "percentile. The legend is in the order of mean skill."
     ]
     if most > COLOURED:
         parts.append(
-            f"In colour are the {COLOURED} attacks with the highest; the others are grey, and the "
-            "table below has all."
+            f"The {COLOURED} attacks with the highest skill are coloured. The others are grey. The "
+            "table below has all attacks."
         )
     if any(curve.baseline for curve in run.curves):
-        parts.append("Dotted: baselines, which look at no update.")
+        parts.append("Dotted lines are baselines, which do not use updates.")
     parts.append(
-        "Dashed: what a server gets that looks at no update; only what lies above it has leaked."
+        "The dashed line is the best guess without any update. Only values above it are leakage."
     )
     if skill:
         parts.append(
-            "Skill is the same recovery, rescaled so that labels drawn evenly at random have 0 and "
-            "full knowledge has 1."
+            "Skill is the same recovery on another scale: uniform random labels have 0, and full "
+            "knowledge has 1."
         )
-    parts.append("Bottom: the model's test accuracy in the same rounds.")
+    parts.append("The lowest panel shows the model's test accuracy in the same rounds.")
     return " ".join(parts)
 
 
@@ -165,9 +167,14 @@ def _draw(axis: "Axes", series: Series, place: int, label: str, *, band: bool) -
         )
     marker = marker if len(series.rounds) <= 40 else ""
     axis.plot(
-        series.rounds, series.mean, marker=marker, markersize=3.5, color=colour, label=label,
+        series.rounds,
+        series.mean,
+        marker=marker,
+        markersize=3.5,
+        color=colour,
+        label=label,
         linestyle=_line(place),
-    )  # fmt: skip
+    )
 
 
 def _draw_blind(axis: "Axes", series: Series, colour: str = BLIND) -> None:
@@ -179,9 +186,12 @@ def _draw_accuracy(axis: "Axes", runs: Sequence[RunData]) -> None:
         colour = "#333333" if len(runs) == 1 else COLOURS[place % len(COLOURS)]
         marker = _dot(run.accuracy[0])
         axis.plot(
-            *run.accuracy, color=colour, linestyle=_line(place), marker=marker,
+            *run.accuracy,
+            color=colour,
+            linestyle=_line(place),
+            marker=marker,
             label=short(run.name),
-        )  # fmt: skip
+        )
     axis.set_ylabel("test accuracy")
 
 
@@ -217,8 +227,8 @@ def _compared(runs: Sequence[RunData]) -> tuple[list[str], int]:
         for curve in run.leaders():
             skills.setdefault(curve.title, []).append(curve.skill)
     names = sorted(skills, key=lambda name: -float(np.mean(skills[name])))[:COLOURED]
-    known = {curve.title for run in runs for curve in run.curves}
-    return names, len(known) - len(names)
+    titles = {curve.title for run in runs for curve in run.curves}
+    return names, len(titles) - len(names)
 
 
 def _line(place: int) -> str:

@@ -19,3 +19,13 @@ def select(table: "pd.DataFrame", **values: Any) -> "pd.DataFrame":
         several = value if isinstance(value, list) else [value]
         chosen &= np.isin(table[column].to_numpy(), several)
     return table.take(np.flatnonzero(chosen))
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows as dictionaries, with None for missing values."""
+    missing = table.isna().to_numpy()
+    rows = zip(*(table[name].tolist() for name in table.columns), strict=True)
+    return [
+        {name: None if gone else value for name, value, gone in zip(table, row, holes, strict=True)}
+        for row, holes in zip(rows, missing, strict=True)
+    ]

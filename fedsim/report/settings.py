@@ -56,23 +56,25 @@ def against_settings(runs: Sequence[RunData]) -> list[Picture]:
     for key in differ:
         if all(_is_number(of.get(key)) for of in settings):
             others = [other for other in differ if other != key]
-            found = {
+            panels = {
                 family: lines(runs, settings, key, others, family)
                 for family in dict.fromkeys(family for run in runs for family in run.families)
             }
-            pictures += [_picture(key, {f: of for f, of in found.items() if of}, others)]
+            pictures += [_picture(key, {f: of for f, of in panels.items() if of}, others)]
     return [picture for picture in pictures if picture is not None]
 
 
 def settings_of(config: Config) -> dict[str, Any]:
     """Return a config's settings by `section.key`, a defense's by its name."""
-    found: dict[str, Any] = {"defense": " → ".join(part.name for part in config.defense) or "none"}
+    settings: dict[str, Any] = {
+        "defense": " → ".join(part.name for part in config.defense) or "none"
+    }
     for part in config.defense:
-        found |= {f"{part.name}.{option}": value for option, value in part.options.items()}
+        settings |= {f"{part.name}.{option}": value for option, value in part.options.items()}
     for section, of in config.model_dump(exclude={*APART, "defense"}).items():
         if isinstance(of, dict):
-            found |= {f"{section}.{key}": value for key, value in of.items()}
-    return found
+            settings |= {f"{section}.{key}": value for key, value in of.items()}
+    return settings
 
 
 def varied(settings: Sequence[Settings]) -> list[str]:
@@ -82,9 +84,12 @@ def varied(settings: Sequence[Settings]) -> list[str]:
 
 
 def lines(
-    runs: Sequence[RunData], settings: Sequence[Settings], key: str, others: Sequence[str],
+    runs: Sequence[RunData],
+    settings: Sequence[Settings],
+    key: str,
+    others: Sequence[str],
     family: str,
-) -> list[Line]:  # fmt: skip
+) -> list[Line]:
     """Return the lines of one family's attacks: the most skilful, as many as can be told apart.
 
     Where other settings differ too, each combination of them has a line of its own, or all
@@ -102,16 +107,16 @@ def lines(
         for curve in run.leaders(family):
             skills.setdefault(curve.title, []).append(curve.skill)
     names = sorted(skills, key=lambda name: -float(np.mean(skills[name])))[:most]
-    found = []
+    drawn = []
     for name in names:
         for words, places in groups.items():
-            both = [(float(settings[i][key]), runs[i]) for i in places]
-            told = words if len(names) == 1 and words else ", ".join(filter(None, [name, words]))
-            found += _line(told, name, both)
-    return found
+            points = [(float(settings[i][key]), runs[i]) for i in places]
+            label = words if len(names) == 1 and words else ", ".join(filter(None, [name, words]))
+            drawn += _line(label, name, points)
+    return drawn
 
 
-def _line(told: str, attack: str, runs: Sequence[tuple[float, RunData]]) -> list[Line]:
+def _line(label: str, attack: str, runs: Sequence[tuple[float, RunData]]) -> list[Line]:
     """Return one attack's line over runs at values of the setting; none of a single value."""
     points: dict[float, list[tuple[float, float]]] = {}
     metric = ""
@@ -123,34 +128,34 @@ def _line(told: str, attack: str, runs: Sequence[tuple[float, RunData]]) -> list
         return []
     ascending = tuple(sorted(points))
     means = np.array([np.mean(points[x], axis=0) for x in ascending])
-    return [Line(told, metric, ascending, tuple(means[:, 0]), tuple(means[:, 1]))]
+    return [Line(label, metric, ascending, tuple(means[:, 0]), tuple(means[:, 1]))]
 
 
 def _picture(
-    key: str, found: Mapping[str, Sequence[Line]], others: Sequence[str]
+    key: str, panels: Mapping[str, Sequence[Line]], others: Sequence[str]
 ) -> Picture | None:
-    if not found:
+    if not panels:
         return None
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(WIDTH, 2.7 * len(found) + 0.5), layout="constrained")
-    axes = fig.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (family, drawn) in zip(axes, found.items(), strict=True):
+    fig = Figure(figsize=(WIDTH, 2.7 * len(panels) + 0.5), layout="constrained")
+    axes = fig.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (family, drawn) in zip(axes, panels.items(), strict=True):
         _draw(axis, drawn)
-        several = f"{family}: " if len(found) > 1 else ""
+        several = f"{family}: " if len(panels) > 1 else ""
         axis.set_ylabel(several + metric_name(drawn[0].metric))
-    at = sorted({x for drawn in found.values() for line in drawn for x in line.at})
+    at = sorted({x for drawn in panels.values() for line in drawn for x in line.at})
     if at[0] > 0 and at[-1] >= DECADES * at[0]:
         axes[-1].set_xscale("log")
     elif len(at) <= 8:
         axes[-1].set_xticks(at, [f"{x:g}" for x in at])
     axes[-1].set_xlabel(key)
     caption = (
-        "Means over rounds and clients of the attacks with the most skill, in runs that differ in "
-        f"{key}. Dashed: the blind guess."
+        "The lines are means over rounds and clients, for the attacks with the highest skill. "
+        f"The runs differ in {key}. The dashed lines are the blind guess."
     )
     if others:
-        caption += f" The runs differ in {', '.join(others)} too."
+        caption += f" The runs also differ in {', '.join(others)}."
     return Picture(f"Leakage against {key}", caption, svg(fig))
 
 

@@ -1,24 +1,23 @@
 """What a reader must know before believing a report: warnings, remarks and failures in words."""
 
-# pyarrow.compute makes its functions at import:
-# pyright: reportAttributeAccessIssue=false
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
+import numpy as np
 
 from adversary.auditing.finding import METRICS, Guarantee
 from adversary.labels.validity import LIMIT
 from fedsim.core.units import title_of, written
 from fedsim.report.data import RunData, listed, spans
+from fedsim.report.select import records, select
 from fedsim.run.notes import note_of
 
 LITTLE_SKILL = 0.1
+NOT_SAFE = "This result is about these attacks only. It does not mean that the updates are safe."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """Metrics rows that say the same thing, whatever numbers stand in their reasons.
 
@@ -46,7 +45,7 @@ def warnings(run: RunData) -> list[str]:
 
 def remarks(run: RunData) -> list[str]:
     """Return a sentence per reason for which attacks answered with a remark."""
-    rows = run.metrics.filter(pc.field("split") == "attack").to_pylist()
+    rows = records(select(run.metrics.to_pandas(), split="attack"))
     notes = [note for row in rows if (note := note_of(row)) and not note.failed]
     per_attack = _groups((title_of(it.attack, adaptive=it.adaptive), vars(it)) for it in notes)
     same: dict[tuple, list[str]] = {}
@@ -63,10 +62,10 @@ def groups(rows: Iterable[dict]) -> list[Group]:
 
 def _groups(rows: Iterable[tuple[str, Mapping]]) -> list[Group]:
     """Group what is said of things by the thing and the reason."""
-    found: dict[tuple[str, str], list[Mapping]] = {}
+    alike: dict[tuple[str, str], list[Mapping]] = {}
     for what, row in rows:
         pattern = re.sub(r"\d+(\.\d+)?", "#", row["reason"] or "")
-        found.setdefault((what, pattern), []).append(row)
+        alike.setdefault((what, pattern), []).append(row)
     return [
         Group(
             what=what,
@@ -76,73 +75,69 @@ def _groups(rows: Iterable[tuple[str, Mapping]]) -> list[Group]:
             clients=tuple(dict.fromkeys(str(row["client"]) for row in members)),
             rounds=spans([row["round"] for row in members]),
         )
-        for (what, _), members in found.items()
+        for (what, _), members in alike.items()
     ]
 
 
 def _refuted(run: RunData) -> list[str]:
     """Say where the last audit's bounds exceed what the clients' defense claims."""
-    rows = run.audits.filter(pc.field("metric") == METRICS[Guarantee.BOUND]).to_pylist()
-    last = max((row["round"] for row in rows), default=0)
-    above = [
-        row for row in rows
-        if row["round"] == last and row["value"] is not None and row["value"] > row["ceiling"]
-    ]  # fmt: skip
+    bounds = select(run.audits.to_pandas(), metric=METRICS[Guarantee.BOUND])
+    last = select(bounds, round=bounds["round"].max())
+    above = records(last.take(np.flatnonzero(last["value"] > last["ceiling"])))
     if not above:
         return []
     wrong = f"{100 * (1 - run.folder.config.audit.confidence):.2g} %"
-    bounds = listed([f"{row['value']:.3g} ({row['attack']})" for row in above])
+    values = listed([f"{row['value']:.3g} ({row['attack']})" for row in above])
     return [
-        f"The audit exceeds what the defense claims: until round {last} ε is at least {bounds}, "
-        f"where at most {above[0]['ceiling']:.3g} is claimed. Each bound is too high in at most "
-        f"{wrong} of audits of a true claim; what it assumes stands in the table of the audit."
+        f"The audit exceeds the claim of the defense. Until round {above[0]['round']}, ε is at "
+        f"least {values}. The claim is at most {above[0]['ceiling']:.3g}. If the claim is true, "
+        f"each bound is too high in at most {wrong} of audits. The audit's table lists the "
+        "assumptions of each bound."
     ]
 
 
 def _validity(run: RunData) -> list[str]:
-    known = (pc.field("metric") == "validity") & pc.field("value").is_valid()
-    rows = run.metrics.filter(known).to_pylist()
-    above = {row["round"]: row["value"] for row in rows if row["value"] > LIMIT}
-    if not above:
+    rows = select(run.metrics.to_pandas(), metric="validity")
+    above = rows.take(np.flatnonzero(rows["value"] > LIMIT))
+    if above.empty:
         return []
-    low, high = (f"{pick(above.values()):.1f}" for pick in (min, max))
+    low, high = (f"{value:.1f}" for value in (above["value"].min(), above["value"].max()))
     reach = low if low == high else f"{low} to {high}"
+    rounds = _rounds(spans(above["round"].tolist()))
     return [
-        f"The validity number lr·E[‖h‖² + 1] is above {LIMIT:g} in {_rounds(spans(list(above)))} "
-        f"({reach}): several local steps overshoot there, and every attack on one update is poor. "
-        "Little leakage in such rounds is no promise of privacy."
+        f"The validity number lr·E[‖h‖² + 1] is above {LIMIT:g} in {rounds} ({reach}). Several "
+        "local steps overshoot there, and attacks on one update work poorly. Low leakage in such "
+        "rounds does not prove privacy."
     ]
 
 
 def _chance(run: RunData) -> list[str]:
     """Say for each family where even its best attack finds nothing."""
-    found = []
+    sentences = []
     for family in run.families:
         best = run.leaders(family)[0]
         if best.baseline:
             continue
         name, value, blind = best.metric.upper(), best.main.value, best.main.blind_value
         if best.skill < LITTLE_SKILL:
-            found.append(
-                f"No {family} attack gets beyond chance: the best, {best.title}, has a mean skill "
-                f"of {best.skill:.2f} (below {LITTLE_SKILL:g}). This says how these attacks fare, "
-                "not that the updates are safe."
+            sentences.append(
+                f"No {family} attack is better than chance. The best, {best.title}, has a mean "
+                f"skill of {best.skill:.2f} (below {LITTLE_SKILL:g}). {NOT_SAFE}"
             )
         elif value <= blind:
-            found.append(
-                f"No {family} attack beats the blind guess: the best, {best.title}, has a mean "
-                f"{name} of {written(best.metric, value)}, a guess without any update "
-                f"{written(best.metric, blind)}. "
-                "This says how these attacks fare, not that the updates are safe."
+            sentences.append(
+                f"No {family} attack is better than the blind guess. The best, {best.title}, has a "
+                f"mean {name} of {written(best.metric, value)}. A guess without any update has "
+                f"{written(best.metric, blind)}. {NOT_SAFE}"
             )
-    return found
+    return sentences
 
 
 def _obstacles(run: RunData) -> list[str]:
     """Say what stood in the way of reconstructions, where any were tried."""
-    rows = run.metrics.filter(pc.field("metric") == "obstacle").to_pylist()
+    rows = records(select(run.metrics.to_pandas(), metric="obstacle"))
     return [
-        f"In the way of reconstruction in {_rounds(group.rounds)}: {group.reason}."
+        f"An obstacle to reconstruction in {_rounds(group.rounds)}: {group.reason}."
         for group in groups(rows)
     ]
 

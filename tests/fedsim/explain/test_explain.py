@@ -275,7 +275,7 @@ def test_a_run_says_before_it_starts_and_in_its_report_why_reconstruction_is_har
     assert code == 0
     assert out.index("reconstruction: several local steps") < out.index("round  accuracy")
     assert (
-        "In the way of reconstruction in round 1: several local steps"
+        "An obstacle to reconstruction in round 1: several local steps"
         in (tmp_path / "there" / "report.html").read_text()
     )
     code, out, _ = fedsim(capsys, "run", *sets, "--out", "plain")

@@ -133,7 +133,7 @@ def test_without_truth_an_attack_leaves_answers_and_a_report(tape, capsys):
             assert int(counts.sum()) == own
     page = (tape / "report.html").read_text()
     assert "Inferred labels of client" in page
-    assert "no truth is at hand" in page
+    assert "The ground truth is not available" in page
     assert "another Flower app" in page
     assert "digits" not in page  # the defaults of a run of fedsim's own are not claimed
     # What was told is kept: another attack needs only its name.
@@ -298,4 +298,4 @@ def test_reconstructions_are_kept_and_not_graded_where_only_labels_are_known(tmp
     assert RunFolder(tmp_path / "tape").guesses(1)["dlg/7"].shape == (1, 1, 8, 8)
     page = (tmp_path / "tape" / "report.html").read_text()
     assert "recovered" in page
-    assert "own examples are not at hand" in page
+    assert "The clients&#39; examples are not available" in page

@@ -65,8 +65,8 @@ def test_a_refuted_claim_is_a_warning(audited, tmp_path):
     broken = [LINKS[0], {"name": "tests.fedsim.audit.test_rounds:half_noise", "std": 0.1}]
     run = run_of(tmp_path / "half", defense=broken)
     said = warnings(RunData(RunFolder(run.path)))
-    assert said[0].startswith("The audit exceeds what the defense claims: until round 4 ε is at ")
-    assert "too high in at most 5 % of audits of a true claim" in said[0]
+    assert said[0].startswith("The audit exceeds the claim of the defense. Until round 4, ε is at ")
+    assert "If the claim is true, each bound is too high in at most 5 % of audits" in said[0]
     assert 'class="refuted"' in run.report.read_text()
     honest = warnings(RunData(RunFolder(audited.path)))
     assert not any("The audit" in sentence for sentence in honest)

@@ -140,7 +140,9 @@ def test_without_the_data_the_recovered_pictures_stand_alone(run, monkeypatch):
 
     monkeypatch.setattr("fedsim.report.gallery.federate", gone)
     gallery = of(run)
-    assert gallery.sentences == ["The originals are not at hand (data.root: must be readable)."]
+    assert gallery.sentences == [
+        "The original examples are not available (data.root: must be readable)."
+    ]
     assert [set(shown.pictures) for shown in gallery.examples] == [{"recovered"}] * 3
     assert "recovered from client" in gallery.heading
     assert gallery.rounds == ()
@@ -152,11 +154,11 @@ def test_without_truth_they_stand_alone_too_and_without_answers_nothing_does(run
     api.attack(tmp_path / "run", [Part.model_validate(part) for part in ATTACKS])
     gallery = of(api.Run(tmp_path / "run"))
     assert (gallery.attack, gallery.values) == (NAME, [])
-    assert gallery.sentences == ["No truth is at hand, so that the recovered pictures stand alone."]
+    assert gallery.sentences == ["The ground truth is not available."]
     assert pixels(gallery.examples[0].pictures["recovered"]).shape == (8, 8)
-    assert "No truth is at hand" in api.report([tmp_path / "run"]).read_text()
+    assert "The ground truth is not available" in api.report([tmp_path / "run"]).read_text()
     shutil.rmtree(tmp_path / "run" / "guesses")
-    assert of(api.Run(tmp_path / "run")).sentences == ("It recovered nothing.",)
+    assert of(api.Run(tmp_path / "run")).sentences == ("The attack recovered nothing.",)
 
 
 def test_colours_are_kept_and_other_channels_are_averaged():

@@ -165,8 +165,8 @@ def test_twenty_attacks_stay_readable(runs, tmp_path):
         ((0.8, 0.6), [0.1, 2.5, 4.0], ["is above 2 in rounds 2–3 (2.5 to 4.0)"]),
         ((0.8, 0.6), [3.0, 0.1, 0.1], ["is above 2 in round 1 (3.0)"]),
         ((0.8, 0.1), [], []),
-        ((0.8, 0.09), [], ["the best, one, has a mean skill of 0.09 (below 0.1)"]),
-        ((0.4, 0.2), [], ["mean ASR of 40.0 %, a guess without any update 50.0 %"]),
+        ((0.8, 0.09), [], ["The best, one, has a mean skill of 0.09 (below 0.1)"]),
+        ((0.4, 0.2), [], ["mean ASR of 40.0 %. A guess without any update has 50.0 %"]),
         ((0.4, -0.2), [9.0], ["is above 2 in round 1 (9.0)", "a mean skill of -0.20"]),
     ],
 )
@@ -182,7 +182,7 @@ def test_warnings_appear_exactly_when_they_should(runs, tmp_path, grades, validi
     for sentence, part in zip(sentences, expected, strict=True):
         assert part in sentence
         assert sentence in page_of(run).text
-        assert "privacy" in sentence or "not that the updates are safe" in sentence
+        assert "privacy" in sentence or "not mean that the updates are safe" in sentence
 
 
 def test_a_baseline_alone_is_no_attack_that_fails(runs, tmp_path):
@@ -216,19 +216,21 @@ def test_the_chosen_client_is_the_most_exposed(runs, tmp_path):
     run = changed(runs[0], tmp_path / "run", leaks, drop=METRICS)
     page = page_of(run)
     assert "True and inferred labels of client 2" in page.text
-    assert "learned most (mean skill 0.70; the median client: 0.30)" in page.text
-    assert "Rounds 1, 2 and 3 of the 3 recorded" in page.text
+    assert (
+        "learned the most from client 2 (mean skill 0.70, 0.30 for the median client)" in page.text
+    )
+    assert "The picture shows rounds 1, 2 and 3 of the 3 recorded" in page.text
     # One lucky round does not make a client the most exposed.
     lucky = leaks_of("llg", 1.0, 1.0, rounds=(2,), clients="9")
     page = page_of(changed(run, tmp_path / "lucky", lucky))
-    assert "client 2, from whom" in page.text.replace("Client", "client")
-    assert "of those seen in at least 3 rounds" in page.text
+    assert "learned the most from client 2" in page.text
+    assert "from client 2 among those in at least 3 rounds" in page.text
 
 
 def test_a_client_can_be_asked_for(runs, tmp_path):
     page = page_of(runs[0], client="1", out=tmp_path / "one.html")
     assert "True and inferred labels of client 1" in page.text
-    assert "Client 1, as asked (mean skill" in page.text
+    assert "Client 1 was requested (mean skill" in page.text
     with pytest.raises(ConfigError, match=r"one of the 4 clients attacked, got '11'; .* is '1'$"):
         api.report([runs[0].path], tmp_path / "none.html", client="11")
     with pytest.raises(ConfigError, match="--client: must go with one run, got 2 runs"):
@@ -244,10 +246,10 @@ def test_an_answer_in_per_mille_is_scaled_and_a_missing_one_is_left_out(runs, tm
         (run.path / "guesses" / f"{round_:04d}.safetensors").unlink()
         folder.write_guesses(round_, {"llg/0": 10 * guesses["llg/0"]} if round_ < 3 else {})
     page = page_of(run, client="0")
-    assert "markers: what llg inferred from its update" in page.text
-    assert "another sum than the true number of labels are scaled to it" in page.text
+    assert "Markers are what llg inferred from its update" in page.text
+    assert "Answers are scaled to the true number of labels if their sum differs" in page.text
     shutil.rmtree(run.path / "guesses")
-    assert "no attack answered" in page_of(run, client="0").text
+    assert "No attack answered" in page_of(run, client="0").text
 
 
 def test_without_truth_the_inferred_counts_are_drawn_alone(runs, tmp_path):
@@ -256,7 +258,10 @@ def test_without_truth_the_inferred_counts_are_drawn_alone(runs, tmp_path):
     api.attack(tmp_path / "run", [Part(name="llg"), Part(name="idlg")])
     page = page_of(api.Run(tmp_path / "run"))
     assert "Inferred labels of client 0" in page.text
-    assert "no truth is at hand; markers: what the first 2 attacks inferred" in page.text
+    assert (
+        "The ground truth is not available. Markers are what the first 2 attacks inferred"
+        in page.text
+    )
     assert "Nothing could be graded" in page.text
     assert "chance" not in page.text
     assert page.tags.count("svg") == 2

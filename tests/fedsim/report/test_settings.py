@@ -28,8 +28,27 @@ class Run:
 
 def curve(name, value):
     one = np.array([value])
-    series = Series(np.array([1]), one, one, one, one / 4, value, value / 4)
-    return Curve(name, False, "reconstruction", "psnr", series, None, {}, 1.0, 0, 0)
+    series = Series(
+        rounds=np.array([1]),
+        mean=one,
+        low=one,
+        high=one,
+        blind=one / 4,
+        value=value,
+        blind_value=value / 4,
+    )
+    return Curve(
+        attack=name,
+        adaptive=False,
+        family="reconstruction",
+        metric="psnr",
+        main=series,
+        skills=None,
+        means={},
+        milliseconds=1.0,
+        failures=0,
+        order=0,
+    )
 
 
 def run(values, **local):
@@ -56,7 +75,7 @@ def test_every_number_that_differs_has_a_picture_with_a_line_per_other_setting()
     assert [it.title for it in pictures] == [
         "Leakage against local.lr", "Leakage against local.epochs",
     ]  # fmt: skip
-    assert "differ in local.epochs too" in pictures[0].caption
+    assert "also differ in local.epochs" in pictures[0].caption
     for text in ("epochs 1", "epochs 5", "PSNR", " dB"):
         assert text in pictures[0].svg
 
