@@ -160,7 +160,8 @@ def disturbed(deployed):
 def test_every_fault_is_one_row_and_the_others_are_attacked(disturbed):
     late = failures(disturbed.run, 2)
     assert set(late) == {"0", "1", "2"}
-    assert {late["1"], late["2"]} == {LATE}
+    # Flower itself may notice a dead process before the round's time is over.
+    assert {late["1"], late["2"]} <= {LATE, "ClientApp stopped responding."}
     assert late["0"] == LATE or "Node Unavailable" in late["0"]
     assert failures(disturbed.run, 1) == {}
     rows = disturbed.two.to_pylist()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adversary.attacks.rlu import rlu, solve_counts
-from adversary.labels.trajectory import Known, simulate
+from adversary.labels.trajectory import Start, simulate
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.label_cases import (
@@ -75,7 +75,7 @@ def test_the_simulation_equals_training_where_all_features_are_the_same(form):
     sent, delta = view.latest.sent, view.latest.update.delta
     x = auxiliary.inputs[0]
     logits = (sent["weight"] @ x + sent["bias"]).expand(4, 4)
-    start = Known(logits, torch.arange(4), float(x.square().sum()) + 1)
+    start = Start(logits, torch.arange(4), float(x.square().sum()) + 1)
     shifts = simulate(start, torch.tensor(counts).double() / 6, local, 5)
     assert shifts.shape == (6, 4)
     torch.testing.assert_close(shifts[-1], delta["weight"] @ x + delta["bias"])
@@ -110,7 +110,7 @@ def test_simulating_helps():
 
 def test_a_class_without_auxiliary_examples_is_taken_for_the_mean_of_all():
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0]]).double()
-    start = Known(logits, torch.tensor([0, 1]), 1.0)
+    start = Start(logits, torch.tensor([0, 1]), 1.0)
     p = logits.softmax(1)
     torch.testing.assert_close(start.confidence, torch.stack([p[0], p[1], p.mean(0)]))
 
