@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from adversary.members.candidates import (
-    ASKED,
+    QUERIES,
     asking_of_auxiliary,
     gradients,
     losses,
@@ -86,11 +86,11 @@ def test_a_sum_over_clients_is_brought_back_to_one():
 
 
 def test_auxiliary_records_are_asked_about_once_and_not_all():
-    inputs = torch.arange(ASKED + 50.0).unsqueeze(1)
-    many = Auxiliary(cases.MODEL, 3, inputs=inputs, labels=torch.zeros(ASKED + 50).long())
+    inputs = torch.arange(QUERIES + 50.0).unsqueeze(1)
+    many = Auxiliary(cases.MODEL, 3, inputs=inputs, labels=torch.zeros(QUERIES + 50).long())
     work = work_at(many, SENT)
     asking = work.derived(asking_of_auxiliary)
-    assert asking.auxiliary.candidates.inputs.unique().shape == (ASKED,)
+    assert asking.auxiliary.candidates.inputs.unique().shape == (QUERIES,)
     assert work.derived(asking_of_auxiliary) is asking
 
 
