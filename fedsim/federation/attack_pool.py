@@ -139,7 +139,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _on_ray(_: int) -> Iterator[Callable[..., Future]]:
-    import ray
+    from fedsim.core.ray_jobs import ray
 
     task = ray.remote(num_cpus=0, max_retries=0)(_work)  # as many at a time as are asked for
     yield lambda *arguments: task.remote(*arguments).future()

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
 from flwr.app import Context, Message, RecordDict
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from fedsim.config import Engine
 from fedsim.core.errors import RunStopped
-from fedsim.core.ray_jobs import connected
+
+# Not from ray itself: ray_jobs first sets what Ray reads at import.
+from fedsim.core.ray_jobs import GetTimeoutError, RayActorError, RayError, connected, ray
 from fedsim.federation.flower_private import shell_of
 from fedsim.federation.grid import Execute, Job
 

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import gammaln, logsumexp
@@ -57,7 +57,7 @@ def test_the_active_set_finds_what_a_general_solver_finds(classes, seed, bounded
                      "jac": lambda x: np.ones(classes)},
         method="SLSQP", options={"maxiter": 500, "ftol": 1e-13},
     )  # fmt: skip
-    assert theirs.success
+    assume(theirs.success)  # the general solver gives up on some
     ours = loss(evidence, n) / sharp
     assert ours <= theirs.fun + 1e-7 * (1 + abs(theirs.fun))
     np.testing.assert_allclose(n, theirs.x, atol=2e-3)
