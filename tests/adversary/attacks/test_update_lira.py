@@ -87,6 +87,7 @@ def test_members_have_a_positive_ratio_more_often_than_others():
     assert float(found[members].mean()) > 0 > float(found[~members].mean())
 
 
+@pytest.mark.contract
 def test_its_adaptive_self_rehearses_with_the_defense():
     defense = gaussian(std=0.3)
     knowing = replace(cases.KNOWN, defense=defense)
@@ -101,7 +102,8 @@ def test_its_adaptive_self_rehearses_with_the_defense():
             update = view.latest.update
             coins = generator(seed, "coins", place)
             delta, _ = defense.apply(update.delta, defense.init(update.delta), coins)
-            seen = View([replace(view.latest, update=replace(update, delta=delta))])
+            observation = replace(view.latest, update=replace(update, delta=delta))
+            seen = View([observation], memory=view.memory)
             one, other = (
                 grade_members(attack.infer(seen, known, generator(0)), truth)["auroc"]
                 for attack, known in ((static, cases.KNOWN), (twin, knowing))

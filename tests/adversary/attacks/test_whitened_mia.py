@@ -118,6 +118,7 @@ def test_an_update_of_zeros_says_nothing():
         assert float(scores(view, covariance=covariance).abs().max()) == 0
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(("defense", "lead"), [(clip(bound=0.1), 0.1), (gaussian(std=0.1), -0.01)])
 def test_who_knows_the_defense_corrects_the_update_where_that_helps(defense, lead):
     knowing = replace(cases.KNOWN, defense=defense)
@@ -130,7 +131,8 @@ def test_who_knows_the_defense_corrects_the_update_where_that_helps(defense, lea
             update = view.latest.update
             coins = generator(seed, "coins", place)
             delta, _ = defense.apply(update.delta, defense.init(update.delta), coins)
-            seen = View([replace(view.latest, update=replace(update, delta=delta))])
+            observation = replace(view.latest, update=replace(update, delta=delta))
+            seen = View([observation], memory=view.memory)
             one, other = (
                 grade_members(attack.infer(seen, known, generator(0)), truth)["auroc"]
                 for attack, known in ((static, cases.KNOWN), (twin, knowing))
