@@ -5,7 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from adversary.attack import Attack
+from adversary.grading import selection
 from adversary.grading.families import grade_members
+from defenses import Defense
+from fedsim.config import Part
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
@@ -48,6 +52,27 @@ def aurocs(infer, *, local=GRADIENT, trials: int = 10, known: Auxiliary = KNOWN)
         for view, truth in zip(views, truths, strict=True):
             found.append(grade_members(infer(view, known, generator(0)), truth)["auroc"])
     return torch.tensor(found)
+
+
+def gains_of_knowing(name: str, defense: Defense) -> tuple[list[Attack], list[float]]:
+    """Return an attack and its adaptive twin, and by how much the twin's AUROC is higher."""
+    knowing = replace(KNOWN, defense=defense)
+    static, twin = selection.build([Part(name=name)], knowing)
+    gains = []
+    for seed in range(8):
+        views, truths = round_of(seed)
+        for place, (view, truth) in enumerate(zip(views, truths, strict=True)):
+            update = view.latest.update
+            coins = generator(seed, "coins", place)
+            delta, _ = defense.apply(update.delta, defense.init(update.delta), coins)
+            observation = replace(view.latest, update=replace(update, delta=delta))
+            defended = View([observation], memory=view.memory)
+            plain, adaptive = (
+                grade_members(attack.infer(defended, auxiliary, generator(0)), truth)["auroc"]
+                for attack, auxiliary in ((static, KNOWN), (twin, knowing))
+            )
+            gains.append(adaptive - plain)
+    return [static, twin], gains
 
 
 def own_gradients(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

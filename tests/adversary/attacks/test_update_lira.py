@@ -4,16 +4,14 @@ import pytest
 import torch
 
 from adversary.attacks.update_lira import update_lira
-from adversary.grading import selection
 from adversary.grading.families import grade_members
 from adversary.members import shadows as module
 from adversary.members.candidates import cosines
 from adversary.members.shadows import SHADOWS, shadow_size, shadows
 from adversary.workspace import workspace
 from defenses import Defense, gaussian
-from fedsim.config import Part
 from fedsim.core.rng import generator
-from fedsim.core.types import Candidates, View
+from fedsim.core.types import Candidates
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
 
@@ -90,25 +88,10 @@ def test_members_have_a_positive_ratio_more_often_than_others():
 @pytest.mark.contract
 def test_its_adaptive_self_rehearses_with_the_defense():
     defense = gaussian(std=0.3)
-    knowing = replace(cases.KNOWN, defense=defense)
-    static, twin = selection.build([Part(name="update-lira")], knowing)
+    (static, twin), gains = cases.gains_of_knowing("update-lira", defense)
     assert [(it.name, it.adaptive) for it in (static, twin)] == [
         ("update-lira", False), ("update-lira", True),
     ]  # fmt: skip
-    gains = []
-    for seed in range(8):
-        views, truths = cases.round_of(seed)
-        for place, (view, truth) in enumerate(zip(views, truths, strict=True)):
-            update = view.latest.update
-            coins = generator(seed, "coins", place)
-            delta, _ = defense.apply(update.delta, defense.init(update.delta), coins)
-            observation = replace(view.latest, update=replace(update, delta=delta))
-            seen = View([observation], memory=view.memory)
-            one, other = (
-                grade_members(attack.infer(seen, known, generator(0)), truth)["auroc"]
-                for attack, known in ((static, cases.KNOWN), (twin, knowing))
-            )
-            gains.append(other - one)
     assert sum(gains) / len(gains) > 0.01
 
 

@@ -8,13 +8,10 @@ import torch
 from adversary.adaptive.corrections import PRIOR
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.whitened_mia import whitened_mia
-from adversary.grading import selection
-from adversary.grading.families import grade_members
 from adversary.members.candidates import asking_of_auxiliary
 from adversary.members.shadows import shadow_size, shadows
 from adversary.workspace import workspace
 from defenses import clip, gaussian
-from fedsim.config import Part
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, View
 from tests.adversary import member_cases as cases
@@ -121,23 +118,8 @@ def test_an_update_of_zeros_says_nothing():
 @pytest.mark.contract
 @pytest.mark.parametrize(("defense", "lead"), [(clip(bound=0.1), 0.1), (gaussian(std=0.1), -0.01)])
 def test_who_knows_the_defense_corrects_the_update_where_that_helps(defense, lead):
-    knowing = replace(cases.KNOWN, defense=defense)
-    static, twin = selection.build([Part(name="whitened-mia")], knowing)
+    (static, twin), gains = cases.gains_of_knowing("whitened-mia", defense)
     assert (static.adaptive, twin.adaptive) == (False, True)
-    gains = []
-    for seed in range(8):
-        views, truths = cases.round_of(seed)
-        for place, (view, truth) in enumerate(zip(views, truths, strict=True)):
-            update = view.latest.update
-            coins = generator(seed, "coins", place)
-            delta, _ = defense.apply(update.delta, defense.init(update.delta), coins)
-            observation = replace(view.latest, update=replace(update, delta=delta))
-            seen = View([observation], memory=view.memory)
-            one, other = (
-                grade_members(attack.infer(seen, known, generator(0)), truth)["auroc"]
-                for attack, known in ((static, cases.KNOWN), (twin, knowing))
-            )
-            gains.append(other - one)
     assert sum(gains) / len(gains) > lead
 
 
