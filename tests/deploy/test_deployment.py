@@ -110,7 +110,7 @@ def test_nobody_gets_in_without_a_registered_key_or_is_led_to_another_superlink(
 def test_a_node_does_not_trust_an_expired_certificate(tmp_path, patience):
     began = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
     with machines(tmp_path / "old", 1, patience, days=1, now=began) as old:
-        with pytest.raises(checks.NotReady, match="must be valid today, got one that ended"):
+        with pytest.raises(checks.NotReady, match="must be valid today, got one that expired"):
             checks.check_certificate(old.made, tmp_path / "old" / "superlink")
         old.start("superlink")
         old.wait("superlink", "Uvicorn running")
