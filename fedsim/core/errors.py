@@ -50,4 +50,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Return what an error says, on one line; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # foreign code wrote its `__str__`
+        text = ""
+    return " ".join(text.split()) or type(error).__name__

@@ -10,29 +10,31 @@ from torch import Tensor
 
 from fedsim.core.catalog import Entry
 from fedsim.core.errors import ConfigError, nearest
+from fedsim.data.read_table import ROWS, Column, check_column, read_table
 from fedsim.data.tables import encode
 from fedsim.data.types import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = [
-    "age",
-    "workclass",
-    "fnlwgt",
-    "education",
-    "education-num",
-    "marital-status",
-    "occupation",
-    "relationship",
-    "race",
-    "sex",
-    "capital-gain",
-    "capital-loss",
-    "hours-per-week",
-    "native-country",
-    "income",
-]
+TABLE = (
+    Column(name="age", low=0, high=150),
+    Column(name="workclass"),
+    Column(name="fnlwgt", low=1, high=1e7),
+    Column(name="education"),
+    Column(name="education-num", low=1, high=16),
+    Column(name="marital-status"),
+    Column(name="occupation"),
+    Column(name="relationship"),
+    Column(name="race"),
+    Column(name="sex", choices=frozenset({"Female", "Male"})),
+    Column(name="capital-gain", low=0, high=1e6),
+    Column(name="capital-loss", low=0, high=1e6),
+    Column(name="hours-per-week", low=0, high=168),
+    Column(name="native-country"),
+    Column(name="income", choices=frozenset({"<=50K", "<=50K.", ">50K", ">50K."})),
+)
+COLUMNS = [column.name for column in TABLE]
 
 
 def adult(root: Path, *, without: str = "") -> Dataset:
@@ -48,6 +50,8 @@ def adult(root: Path, *, without: str = "") -> Dataset:
 
     Raises:
         ConfigError: `without` names a column that is no input, or leaves none.
+        OSError: A file is missing, or OpenML cannot be reached.
+        ValueError: A file is another table.
     """
     inputs = _remaining(without, COLUMNS[:-1])
     train, test = _rows(root)
@@ -71,22 +75,24 @@ def _labels(rows: "pd.DataFrame") -> Tensor:
 
 def _rows(root: Path) -> tuple["pd.DataFrame", "pd.DataFrame"]:
     """Return the training and the test rows that lack no value."""
-    import pandas as pd
-
     if (root / "adult.data").exists():
-        train, test = (
-            pd.read_csv(
-                root / name, names=COLUMNS, skiprows=skip, skipinitialspace=True, na_values="?"
-            ).dropna()
-            for name, skip in (("adult.data", 0), ("adult.test", 1))
-        )
+        train, test = (_complete(root / name) for name in ("adult.data", "adult.test"))
         return train, test
     from sklearn.datasets import fetch_openml
 
     bunch: Any = fetch_openml("adult", version=2, as_frame=True, data_home=root)
     frame: Any = bunch.frame
     frame = frame.rename(columns={"class": "income"})[COLUMNS].dropna()
+    for column in TABLE:
+        check_column("OpenML", column, set(frame[column.name].astype(str)))
     return frame.iloc[: len(frame) * 2 // 3], frame.iloc[len(frame) * 2 // 3 :]
+
+
+def _complete(path: Path) -> "pd.DataFrame":
+    rows = read_table(path, TABLE).dropna()
+    if rows.empty:
+        raise ValueError(f"{path.name}: {ROWS.rule}, got none")
+    return rows
 
 
 def _remaining(without: str, names: Sequence[str]) -> list[str]:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedsim.core.catalog import Entry
-from fedsim.data.images import from_torchvision, label_vector, pixels
+from fedsim.data.cifar_batches import read_batches
+from fedsim.data.images import label_vector, pixels
 from fedsim.data.types import Dataset
 
 
@@ -19,11 +20,11 @@ def cifar10(root: Path) -> Dataset:
 
     Raises:
         OSError: A file of the part is missing or damaged, or the whole cannot be downloaded.
-        ValueError: An image of the part has another size.
+        ValueError: An image of the part has another size, or a file is another than CIFAR's.
     """
     folder = root / "lossless"
     if not folder.exists():
-        return from_torchvision("CIFAR10", root, train={"train": True}, test={"train": False})
+        return _batches("CIFAR10", root, "labels", num_classes=10)
     train = _rows(folder, [f"cifar10_batch_{k}.png" for k in range(4)])
     test = _rows(folder, ["cifar10_test_first1017.png"])
     with np.load(folder / "labels.npz") as stored:
@@ -39,7 +40,18 @@ def cifar10(root: Path) -> Dataset:
 
 def cifar100(root: Path) -> Dataset:
     """32×32 colour photographs, 100 classes."""
-    return from_torchvision("CIFAR100", root, train={"train": True}, test={"train": False})
+    return _batches("CIFAR100", root, "fine_labels", num_classes=100)
+
+
+def _batches(name: str, root: Path, key: str, *, num_classes: int) -> Dataset:
+    inputs, labels, test_inputs, test_labels = read_batches(name, root, key)
+    return Dataset(
+        inputs=inputs,
+        labels=labels,
+        test_inputs=test_inputs,
+        test_labels=test_labels,
+        num_classes=num_classes,
+    )
 
 
 def _rows(folder: Path, names: list[str]) -> Float[Tensor, "n 3 32 32"]:

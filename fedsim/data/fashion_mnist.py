@@ -9,7 +9,9 @@ from fedsim.data.types import Dataset
 
 def fashion_mnist(root: Path) -> Dataset:
     """28×28 grey images of clothes (Zalando)."""
-    return from_torchvision("FashionMNIST", root, train={"train": True}, test={"train": False})
+    return from_torchvision(
+        "FashionMNIST", root, num_classes=10, train={"train": True}, test={"train": False}
+    )
 
 
 DATASET = Entry("fashion-mnist", fashion_mnist, paper="Xiao, Rasul, Vollgraf, 2017")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fedsim.core.catalog import Entry
+from fedsim.data.read_table import Column, read_table
 from fedsim.data.tables import encode
 from fedsim.data.types import Dataset
 
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
-COLUMNS = [
-    *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"),
-    *("thalach", "exang", "oldpeak", "slope", "ca", "thal", "num"),
-]
 WORDS = {
     "sex": {0: "female", 1: "male"},
     "cp": {1: "typical angina", 2: "atypical angina", 3: "other pain", 4: "no pain"},
@@ -28,6 +25,26 @@ WORDS = {
     "ca": {0: "0", 1: "1", 2: "2", 3: "3"},
     "thal": {3: "normal", 6: "fixed defect", 7: "reversible defect"},
 }
+RANGES = {
+    **{"age": (0, 150), "trestbps": (0, 400), "chol": (0, 1000), "thalach": (0, 300)},
+    **{"oldpeak": (-20, 20), "num": (0, 4)},
+}
+
+
+def _column(name: str) -> Column:
+    codes = range(5) if name == "num" else WORDS.get(name, ())
+    low, high = RANGES.get(name, (0, 9))
+    return Column(name=name, low=low, high=high, choices=frozenset(map(float, codes)))
+
+
+TABLE = tuple(
+    _column(name)
+    for name in (
+        *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"),
+        *("thalach", "exang", "oldpeak", "slope", "ca", "thal", "num"),
+    )
+)
+COLUMNS = [column.name for column in TABLE]
 
 
 def heart_disease(root: Path) -> Dataset:
@@ -44,8 +61,7 @@ def heart_disease(root: Path) -> Dataset:
 
     Raises:
         OSError: A file is missing.
-        ValueError: A file holds something else than numbers.
-        KeyError: A category has another code than UCI's.
+        ValueError: A file is another table, or a category has another code than UCI's.
     """
     rows = _rows(root)
     held_out = rows.groupby("hospital").cumcount().to_numpy() % 5 == 4
@@ -69,9 +85,7 @@ def _rows(root: Path) -> "pd.DataFrame":
     import pandas as pd
 
     tables = (
-        pd.read_csv(
-            root / f"processed.{name}.data", names=COLUMNS, na_values="?", dtype=np.float64
-        ).assign(hospital=name)
+        read_table(root / f"processed.{name}.data", TABLE).astype(np.float64).assign(hospital=name)
         for name in HOSPITALS
     )
     rows = pd.concat(tables, ignore_index=True)

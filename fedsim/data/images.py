@@ -9,15 +9,24 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsim.core.accepts import Rule
 from fedsim.data.types import Dataset
 
+PART = "published images"
+PIXELS = Rule(PART, "images", "must be bytes of the set's own height and width")
+LABELS = Rule(PART, "labels", "must be whole numbers of the set's own classes, one per image")
+CHECKS = (PIXELS, LABELS)
 
-def from_torchvision(name: str, root: Path, *, train: dict, test: dict) -> Dataset:
+
+def from_torchvision(
+    name: str, root: Path, *, num_classes: int, train: dict, test: dict
+) -> Dataset:
     """Load an image set of torchvision; it is downloaded into `root` unless it is there.
 
     Args:
         name: The class in `torchvision.datasets`.
         root: The folder of its files.
+        num_classes: Of the published set.
         train: The options of that class for its training half.
         test: The options for its test half.
     """
@@ -35,7 +44,7 @@ def from_torchvision(name: str, root: Path, *, train: dict, test: dict) -> Datas
         labels=labels,
         test_inputs=test_inputs,
         test_labels=test_labels,
-        num_classes=int(labels.max()) + 1,
+        num_classes=num_classes,
     )
 
 
@@ -50,5 +59,22 @@ def pixels(stored: Tensor | NDArray[np.uint8]) -> Float[Tensor, "n c h w"]:
 
 
 def label_vector(stored: NDArray[Any]) -> Int[Tensor, " n"]:
-    """Return labels of any integer type and any shape as a vector of int64."""
+    """Return labels of any integer type, a vector or a column, as a vector of int64.
+
+    Raises:
+        ValueError: They are no whole numbers, or several per image.
+    """
+    if stored.dtype.kind not in "iu" or stored.size != len(stored):
+        raise ValueError(LABELS.message(f"{stored.dtype} of shape {stored.shape}"))
     return torch.from_numpy(stored.reshape(-1).astype(np.int64))
+
+
+def stored_images(stored: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return an array of images if it is one of bytes with this shape for each.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if stored.dtype != np.uint8 or stored.shape[1:] != shape or not len(stored):
+        raise ValueError(PIXELS.message(f"{stored.dtype} of shape {stored.shape}, not {shape}"))
+    return stored

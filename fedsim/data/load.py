@@ -1,58 +1,87 @@
 """Loading: the config's `data` comes in, a Dataset goes out."""
 
-import zlib
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedsim.config import Data
+from fedsim.core.boundary import boundary
 from fedsim.core.catalog import check_options, find_entry
 from fedsim.core.errors import ConfigError, nearest, one_line
+from fedsim.core.files import user_path
 from fedsim.core.rng import generator
+from fedsim.data.check import checked
+from fedsim.data.ids import checked_ids, read_ids
 from fedsim.data.registry import DATASETS
 from fedsim.data.types import Dataset
-
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
 
 
 def load(data: Data, seed: int) -> Dataset:
     """Load the data set that a config names, cut to `limit` rows drawn at random.
 
     Raises:
-        ConfigError: The name or an option is unknown, or the data cannot be read.
+        ConfigError: The name or an option is unknown, the data cannot be read, or they break a
+            rule of `fedsim.data.check`.
     """
     make = find_entry("data.name", data.name, DATASETS, "datasets").make
-    dataset = _read(make, data, check_options("data", make, data.options))
-    if data.users is not None and data.users not in dataset.columns:
-        ids = _read_ids(data.users, dataset)
-        dataset = replace(dataset, columns={**dataset.columns, data.users: ids})
+    options = check_options("data", make, data.options)
+    root = user_path("data.root", data.root or f"~/.cache/fedsim/{data.name}")
+    if data.name in DATASETS:
+        dataset = _published(make, data.name, root, options)
+    else:
+        dataset = _foreign(make, data.name, root, options)
+    dataset = checked(data.name, dataset)
+    if data.users is not None:
+        dataset = _with_ids(dataset, data.users)
     if data.limit is None or data.limit >= len(dataset.labels):
         return dataset
     return _limited(dataset, data.limit, seed)
 
 
-def _read(make: Callable[..., Any], data: Data, options: dict[str, Any]) -> Dataset:
-    """Return what a data set's function reads in its folder; what it raises is one sentence."""
-    root = Path(data.root or Path.home() / ".cache" / "fedsim" / data.name).expanduser()
+def _published(make: Callable[..., Dataset], name: str, root: Path, options: Any) -> Dataset:
+    """Return what one of fedsim's own loaders reads in its folder."""
     try:
-        dataset = make(root, **options)
-    except UNREADABLE as error:
+        return make(root, **options)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a damaged file leads its reader to
         raise ConfigError(
-            f"data.root: '{data.name}' must be readable in {root} ({one_line(error)})"
-        ) from None
+            f"data.root: '{name}' must be readable in {root} ({one_line(error)})"
+        ) from error
+
+
+def _foreign(make: Callable[..., Any], name: str, root: Path, options: Any) -> Dataset:
+    """Return what a user's own function returns; what it raises is shown as its own."""
+    try:
+        inspect.signature(make).bind(root, **options)
     except TypeError as error:
         raise ConfigError(
-            f"data.name: '{data.name}' must be a function that takes a folder ({error})"
+            f"data.name: '{name}' must be a function that takes a folder ({error})"
         ) from None
+    with boundary("data.name", f"'{name}' must return a Dataset"):
+        dataset = make(root, **options)
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"data.name: must return a Dataset, got {type(dataset).__name__}")
     return dataset
+
+
+def _with_ids(dataset: Dataset, users: str) -> Dataset:
+    """Return the data set with ids of users that can be told apart, from a column or a file."""
+    if users in dataset.columns:
+        ids = checked_ids(dataset.columns[users], users)
+    else:
+        path = user_path("data.users", users)
+        if not path.is_file():
+            raise ConfigError(
+                f"data.users: must be a column or a file with an id per row, got '{users}'"
+                + (f"; {nearest(users, dataset.columns)}" if dataset.columns else "")
+            )
+        ids = read_ids(path, len(dataset.labels))
+    return replace(dataset, columns={**dataset.columns, users: ids})
 
 
 def _limited(dataset: Dataset, limit: int, seed: int) -> Dataset:
@@ -64,22 +93,3 @@ def _limited(dataset: Dataset, limit: int, seed: int) -> Dataset:
         labels=dataset.labels[rows],
         columns={key: column[rows] for key, column in dataset.columns.items()},
     )
-
-
-def _read_ids(users: str, dataset: Dataset) -> NDArray[Any]:
-    """Return an id per training row from a file with one a row."""
-    path = Path(users).expanduser()
-    if not path.exists():
-        raise ConfigError(
-            f"data.users: must be a column or a file with an id per row, got '{users}'"
-            + (f"; {nearest(users, dataset.columns)}" if dataset.columns else "")
-        )
-    try:
-        ids = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=str, ndmin=1)
-    except ValueError as error:
-        raise ConfigError(f"data.users: must hold one id per row, got {path} ({error})") from None
-    if len(ids) != len(dataset.labels):
-        raise ConfigError(
-            f"data.users: must hold an id for each of {len(dataset.labels)} rows, got {len(ids)}"
-        )
-    return ids

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from fedsim.core.catalog import Entry
-from fedsim.data.images import pixels
+from fedsim.data.images import pixels, stored_images
 from fedsim.data.types import Dataset
 
 
@@ -27,7 +27,11 @@ def olivetti(root: Path) -> Dataset:
     except (KeyError, MatReadError) as error:
         raise ValueError(f"{path.name}: must be a MATLAB file with faces, got {error}") from None
     # MATLAB stores an image a column, and that column by column.
-    images = pixels(faces.T.reshape(-1, 64, 64).transpose(0, 2, 1))
+    if faces.ndim != 2 or faces.shape[0] != 64 * 64 or not faces.size or faces.shape[1] % 10:
+        raise ValueError(
+            f"{path.name}: must hold 64×64 faces, 10 of each person, got shape {faces.shape}"
+        )
+    images = pixels(stored_images(faces.T.reshape(-1, 64, 64).transpose(0, 2, 1), (64, 64)))
     row = torch.arange(len(images))
     person, test = row // 10, row % 10 >= 8
     return Dataset(

@@ -56,15 +56,17 @@ def shards(labels: ArrayLike, num_clients: int, seed: int, *, per_client: int) -
 
 def by_user(ids: ArrayLike, num_clients: int, seed: int) -> list[Rows]:
     """Deal whole users out at random, so that all rows of a user are with one client."""
-    ids = np.asarray(ids)
-    users = np.unique(ids)
+    users, user_of = np.unique(np.asarray(ids), return_inverse=True)
     if len(users) < num_clients:
         raise ConfigError(
             f"federation.clients: must be at most the number of users = {len(users)}, "
             f"got {num_clients}"
         )
     dealt = _split(_stream(seed).permutation(len(users)), num_clients)
-    return [np.flatnonzero(np.isin(ids, users[part])) for part in dealt]
+    client_of = np.empty(len(users), dtype=np.int64)
+    for client, part in enumerate(dealt):
+        client_of[part] = client
+    return [np.flatnonzero(client_of[user_of] == client) for client in range(num_clients)]
 
 
 def _split(rows: Rows, num_parts: int) -> list[Rows]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.core.catalog import Entry
-from fedsim.data.images import label_vector, pixels
+from fedsim.data.images import label_vector, pixels, stored_images
 from fedsim.data.types import Dataset
 
 
@@ -18,14 +18,15 @@ def pneumonia_mnist(root: Path) -> Dataset:
     Raises:
         OSError: The file is missing.
         KeyError: It lacks an array.
+        ValueError: An array is not what MedMNIST published.
     """
     with np.load(root / "pneumoniamnist.npz") as stored:
         images, labels = stored["train_images"], stored["train_labels"]
         test_images, test_labels = stored["test_images"], stored["test_labels"]
     return Dataset(
-        inputs=pixels(images),
+        inputs=pixels(stored_images(images, (28, 28))),
         labels=label_vector(labels),
-        test_inputs=pixels(test_images),
+        test_inputs=pixels(stored_images(test_images, (28, 28))),
         test_labels=label_vector(test_labels),
         num_classes=2,
     )

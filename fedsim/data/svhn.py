@@ -9,7 +9,9 @@ from fedsim.data.types import Dataset
 
 def svhn(root: Path) -> Dataset:
     """32×32 colour photographs of house numbers."""
-    return from_torchvision("SVHN", root, train={"split": "train"}, test={"split": "test"})
+    return from_torchvision(
+        "SVHN", root, num_classes=10, train={"split": "train"}, test={"split": "test"}
+    )
 
 
 DATASET = Entry("svhn", svhn, paper="Netzer et al., 2011")
