@@ -109,7 +109,8 @@ def _refusal(place: str, column: Column, rule: str, text: str) -> ValueError:
 
 
 def _listed(choices: Iterable[str | float]) -> str:
-    return ", ".join(f"{choice:g}" if isinstance(choice, float) else choice for choice in choices)
+    words = [choice if isinstance(choice, str) else f"{choice:g}" for choice in choices]
+    return ", ".join(sorted(words))
 
 
 def _number(text: str) -> float | None:
