@@ -19,7 +19,7 @@ from fedsim.core.rng import threads
 from fedsim.core.types import Leak, Measure
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
 from fedsim.federation import engines
-from fedsim.federation.foreign_app import App, is_foreign, tell
+from fedsim.federation.foreign import App, is_foreign, tell
 from fedsim.federation.grid import Execute, Job, SimulationGrid
 from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
@@ -122,7 +122,7 @@ def attack(
     Args:
         recording: A run folder, or the tape of somebody else's Flower app.
         attacks: Names and options; their earlier rows are replaced.
-        app: What is told of somebody else's app; what was told before is kept beside its tape.
+        app: What is said of somebody else's app; what was said before is kept beside its tape.
         on_round: Called with rounds done and in all.
 
     Returns:
@@ -137,7 +137,7 @@ def attack(
     if foreign:
         with folder.locked():
             folder, plan = tell(folder.path, app or App(), attacks)
-    elif app is not None and app.settings:
+    elif app is not None and not app.is_empty:
         raise ConfigError(
             f"--model: must go with another app's recording, got {folder.path} of fedsim's own"
         )

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
+from fedsim.config.foreign import Source
+from fedsim.core.errors import BadRecording
 from fedsim.core.types import Params
 
 
@@ -38,3 +40,37 @@ class Times(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.mean)
+
+
+class Renamed(Mapping[str, Tensor]):
+    """A tape's arrays under the names of a torch model, with their axes in torch's order.
+
+    Args:
+        params: The arrays, by the names on tape.
+        sources: Name in the model → the array on tape, and the order of its axes.
+
+    Raises:
+        BadRecording: An array is not on tape, or has another number of axes.
+    """
+
+    def __init__(self, params: Params, sources: Mapping[str, Source]) -> None:
+        self.params, self.sources = params, sources
+
+    def __getitem__(self, name: str) -> Tensor:
+        source = self.sources[name]
+        if source.name not in self.params:
+            raise BadRecording(f"{name}: must be on tape as '{source.name}', got no such array")
+        value = self.params[source.name]
+        if not source.axes:
+            return value
+        if value.ndim != len(source.axes):
+            raise BadRecording(
+                f"{source.name}: must have {len(source.axes)} axes on tape, got {value.ndim}"
+            )
+        return value.permute(source.axes).contiguous()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)

@@ -13,17 +13,18 @@ number of clients: the sum of its clients' gradients, weighted by their numbers 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
 from fedsim.config import Record
+from fedsim.config.foreign import Source
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors
 from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
-from strategies.deltas import Delta, Times
+from strategies.deltas import Delta, Renamed, Times
 
 SENT = "sent"
 
@@ -145,7 +146,11 @@ def upload_kind(folder: Path, round_: int, client: str) -> Upload:
 
 
 def views(
-    folder: Path, round_: int, local: LocalTraining, memory: Memory | None = None
+    folder: Path,
+    round_: int,
+    local: LocalTraining,
+    memory: Memory | None = None,
+    sources: Mapping[str, Source] | None = None,
 ) -> Iterator[View]:
     """Return the view of every client recorded in `round_`: its observations up to then.
 
@@ -156,10 +161,11 @@ def views(
         round_: The round under attack.
         local: The protocol.
         memory: Shared by the views; a new one where none is given.
+        sources: Name in the model → the array on tape; as they are where none are given.
     """
     memory = Memory() if memory is None else memory
     rounds = [number for number in recorded_rounds(folder) if number <= round_]
-    cohorts = {number: _Cohort(folder, number, local) for number in rounds}
+    cohorts = {number: _Cohort(folder, number, local, sources) for number in rounds}
     for client in cohorts[round_].clients if round_ in cohorts else ():
         part = [cohorts[number] for number in rounds if _path(folder, number, client).exists()]
         yield View(_OfClient(part, client), part, memory)
@@ -175,8 +181,14 @@ def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Ite
 class _Cohort(Sequence[Observation]):
     """The observations of one round, each opened when it is asked for, and once."""
 
-    def __init__(self, folder: Path, round_: int, local: LocalTraining) -> None:
-        self.folder, self.round, self.local = folder, round_, local
+    def __init__(
+        self,
+        folder: Path,
+        round_: int,
+        local: LocalTraining,
+        sources: Mapping[str, Source] | None = None,
+    ) -> None:
+        self.folder, self.round, self.local, self.sources = folder, round_, local, sources
         self._opened: dict[str, Observation] = {}
 
     @cached_property
@@ -188,6 +200,11 @@ class _Cohort(Sequence[Observation]):
     def sent(self) -> TensorFile:
         """The weights sent."""
         return TensorFile(_path(self.folder, self.round, SENT))
+
+    @cached_property
+    def start(self) -> Params:
+        """The weights sent, by the model's names; one object for all clients."""
+        return self._renamed(self.sent)
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -208,8 +225,11 @@ class _Cohort(Sequence[Observation]):
         delta: Params = upload if self.local.upload == "gradient" else Delta(upload, self.sent)
         if (count := len(_members(upload, client))) > 1:
             delta = Times(delta, count)
-        update = Update(self.round, client, delta, num_examples, num_clients=count)
-        return Observation(self.sent, update, self.local)
+        update = Update(self.round, client, self._renamed(delta), num_examples, num_clients=count)
+        return Observation(self.start, update, self.local)
+
+    def _renamed(self, params: Params) -> Params:
+        return Renamed(params, self.sources) if self.sources else params
 
 
 class _OfClient(Sequence[Observation]):

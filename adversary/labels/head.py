@@ -25,6 +25,32 @@ class Head:
     bias: str | None
 
 
+class HeadAlone(nn.Module):
+    """Stands for a model of which only the head's arrays are given: it cannot be run.
+
+    Args:
+        weight: Shape (classes, features).
+        bias: Shape (classes,); None for a head without.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Refuse to run.
+
+        Raises:
+            NeedsModel: Always.
+        """
+        raise NeedsModel("must be given to this attack, which runs it; got the head alone")
+
+
+class NeedsModel(ValueError):
+    """An attack runs the model, of which only the head is given."""
+
+
 @dataclass(frozen=True)
 class HeadGradient:
     """What an update says of the head, as if all labels had been one batch of summed losses.
@@ -198,6 +224,8 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 def _trace(auxiliary: Auxiliary) -> Head:
     """Find the head by running the model."""
+    if isinstance(alone := auxiliary.model, HeadAlone):
+        return Head("weight", None if alone.bias is None else "bias")
     model = working_copy(auxiliary)
     stream = generator(0, "trace")
     with torch.no_grad():

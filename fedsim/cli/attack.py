@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedsim.cli.assumptions import print_assumptions, print_failures
 from fedsim.cli.console import err, out, print_line, print_report
 from fedsim.cli.explain import parse_shape
 from fedsim.cli.options import Json
@@ -46,6 +47,34 @@ def attack(
         float | None,
         _about_app("--local-label-smoothing", "Label smoothing of the loss (0 if omitted)."),
     ] = None,
+    local_optimizer: Annotated[
+        str | None,
+        _about_app(
+            "--local-optimizer",
+            "Optimizer of the clients (sgd if omitted). Attacks read every upload as SGD's.",
+            metavar="NAME",
+        ),
+    ] = None,
+    head_weight: Annotated[
+        str | None,
+        _about_app(
+            "--head-weight",
+            "Array on tape that is the last layer's weight, in place of --model.",
+            metavar="NAME",
+        ),
+    ] = None,
+    head_bias: Annotated[
+        str | None,
+        _about_app("--head-bias", "Array on tape that is its bias.", metavar="NAME"),
+    ] = None,
+    arrays: Annotated[
+        str | None,
+        _about_app(
+            "--arrays",
+            "Which array on tape is which of the model's: a TOML file, or in-order.",
+            metavar="FILE",
+        ),
+    ] = None,
     input_shape: Annotated[
         str | None,
         _about_app(
@@ -81,7 +110,7 @@ def attack(
     from rich.progress import Progress
 
     from fedsim import api
-    from fedsim.federation.foreign_app import App, is_foreign
+    from fedsim.federation.foreign import App, is_foreign
     from fedsim.run.run_folder import REPORT
 
     names = [name.strip() for name in with_.split(",") if name.strip()]
@@ -96,6 +125,10 @@ def attack(
         epochs=local_epochs,
         momentum=local_momentum,
         label_smoothing=local_label_smoothing,
+        optimizer=local_optimizer,
+        head_weight=head_weight,
+        head_bias=head_bias,
+        arrays=arrays,
         input_shape=None if input_shape is None else parse_shape(input_shape, "--input-shape"),
         auxiliary=auxiliary,
         auxiliary_root=auxiliary_root,
@@ -115,8 +148,10 @@ def attack(
         out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
         return
     print_attacks(means, out)
+    print_failures(api.Run(recording).metrics(), names, out)
     out.print()
     if is_foreign(recording):
+        print_assumptions(api.Run(recording).config(), out)
         print_report(recording / REPORT)
         return
     print_line("Next", f"fedsim report {recording}")

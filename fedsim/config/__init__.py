@@ -10,7 +10,7 @@ from fedsim.config.commented import commented
 from fedsim.config.engine import Engine
 from fedsim.config.federation import Federation
 from fedsim.config.fields import Part, Section
-from fedsim.config.foreign import Foreign
+from fedsim.config.foreign import Foreign, Source
 from fedsim.config.game import Game
 from fedsim.config.grid import Cell, cells, parse_over
 from fedsim.config.reading import dump, parse, parse_json, read, to_json
@@ -33,6 +33,7 @@ __all__ = [
     "Part",
     "Record",
     "Section",
+    "Source",
     "cells",
     "commented",
     "dump",

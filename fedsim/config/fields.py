@@ -46,7 +46,7 @@ class Part(BaseModel):
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """Return the table that a field holds; None for a plain value or a list."""
-    if get_origin(field.annotation) is tuple:
+    if get_origin(field.annotation) in (tuple, dict):
         return None
     types = (field.annotation, *get_args(field.annotation))  # `Section | None`
     models = [it for it in types if isinstance(it, type) and issubclass(it, BaseModel)]

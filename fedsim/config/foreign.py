@@ -4,7 +4,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedsim.config.fields import Count, Section
+from fedsim.config.fields import Count, Natural, Section
+
+
+class Source(Section):
+    """Where a tape holds one array of the torch model."""
+
+    name: str
+    """Name of the array on tape."""
+    axes: tuple[Natural, ...] = ()
+    """The tape's axes in the model's order: `[1, 0]` is a transpose; as they are if empty."""
 
 
 class Foreign(Section):
@@ -13,7 +22,13 @@ class Foreign(Section):
     num_classes: Annotated[int, Field(ge=2, strict=True)]
     """Number of labels."""
     input_shape: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """Shape of one example as the model takes it."""
+    """Shape of one example as the model takes it; as the head does if only that is given."""
+    head_only: bool = False
+    """Whether only the arrays of the head are given, as `weight` and `bias`, and no model."""
+    arrays: dict[str, Source] = {}  # noqa: RUF012
+    """Name in the model → array on tape; the names on tape are the model's if empty."""
+    optimizer: str | None = None
+    """The clients' optimizer; attacks read weights as trained by SGD."""
     auxiliary: str | None = None
     """The adversary's own examples, none of them a client's: a data set, or
     `package.module:function`."""

@@ -78,6 +78,8 @@ def dump(config: Config) -> str:
     If fedsim did not run the recording, only the keys in `FOREIGN` are written.
     """
     keys = FOREIGN if config.foreign else None
+    if config.foreign and config.foreign.head_only:
+        keys = FOREIGN - {"model"}
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True, include=keys))
 
 

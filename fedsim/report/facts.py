@@ -32,11 +32,16 @@ def _facts_of_another_app(config: Config, foreign: Foreign) -> dict[str, str]:
     """Return what was told of a recording that fedsim did not run, under a run's own keys."""
     held = foreign.auxiliary or "none"
     shape = "×".join(map(str, foreign.input_shape))
+    data = f"{foreign.num_classes} classes"
+    model = f"only the head, of {shape} features"
+    if not foreign.head_only:
+        data, model = f"{data}, inputs {shape}; the adversary's own: {held}", config.model.name
+    optimizer = f", trained by {foreign.optimizer} and read as SGD" if foreign.optimizer else ""
     return {
-        "Data": f"{foreign.num_classes} classes, inputs {shape}; the adversary's own: {held}",
-        "Model": config.model.name,
+        "Data": data,
+        "Model": model,
         "Federation": "another Flower app's recording",
-        "Local training": f"{_local_text(config)}, as told",
+        "Local training": f"{_local_text(config)}, as told{optimizer}",
         "Defenses": "not told",
         "Seed": f"{config.seed} (of the attacks)",
     }

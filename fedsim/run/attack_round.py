@@ -54,7 +54,8 @@ def _attack_views(
     guesses: dict[str, Tensor] = {}
     truth_of = _truth_of(plan, folder, round_, attacks, memory)
     to_pool: dict[str, list[tuple[answers.Answer, Truth | None]]] = {}
-    for place, view in enumerate(views(folder.path, round_, plan.local, memory)):
+    recorded = views(folder.path, round_, plan.local, memory, plan.sources)
+    for place, view in enumerate(recorded):
         if place == 0:
             measures += _about_round(plan, folder, view, attacks)
         client = view.latest.update.client

@@ -15,7 +15,7 @@ from adversary.secrets import SECRETS
 from defenses import Defense
 from defenses import build as build_defenses
 from fedsim import data, models
-from fedsim.config import Config, Federation, Game, Part
+from fedsim.config import Config, Federation, Game, Part, Source
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
@@ -52,6 +52,11 @@ class Plan:
     def local(self) -> LocalTraining:
         """How clients train, as the strategy will tell them."""
         return self.config.local_training(float(getattr(self.strategy, "proximal_mu", 0.0)))
+
+    @property
+    def sources(self) -> Mapping[str, Source] | None:
+        """Name in the model → array on tape, of another app's recording."""
+        return self.config.foreign.arrays if self.config.foreign else None
 
 
 def with_versions(config: Config) -> Config:

@@ -21,7 +21,7 @@ from fedsim.config import Part
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
-from fedsim.federation.foreign_app import App
+from fedsim.federation.foreign import App
 from fedsim.federation.grid import SimulationGrid
 from strategies import Tape
 from strategies.secagg_plus import SecAggPlusRecording

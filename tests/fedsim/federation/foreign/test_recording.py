@@ -16,7 +16,7 @@ from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import save_tensors
 from fedsim.core.types import LocalTraining
-from fedsim.federation.foreign_app import App
+from fedsim.federation.foreign import App
 from fedsim.federation.grid import SimulationGrid
 from fedsim.federation.mods import as_mod, keep_truth
 from fedsim.run.run_folder import RunFolder
@@ -157,7 +157,7 @@ def test_with_truth_answers_are_graded_and_an_attack_beats_the_blind_guess(tape,
 def test_auxiliary_examples_of_its_own_make_the_adversary_stronger(tape, recorded):
     app = App(
         **{**vars(QUICKSTART), "truth": str(recorded / "truth"),
-           "auxiliary": "tests.fedsim.federation.test_foreign_app:digits", "auxiliary_limit": 300}
+           "auxiliary": f"{__name__}:digits", "auxiliary_limit": 300}
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"attack\.eb-gls: needs auxiliary inputs, got none"):
         api.attack(tape, [Part(name="eb-gls")], app=QUICKSTART)

@@ -1,0 +1,119 @@
+"""Recordings of somebody else's Flower app: what its user says, and the plan of their attacks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import defenses
+from adversary.grading import selection
+from adversary.labels.head import NeedsModel
+from fedsim import config as configs
+from fedsim.config import Config, Part
+from fedsim.core.errors import ConfigError
+from fedsim.core.files import write_whole
+from fedsim.core.params import mismatch
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, View
+from fedsim.data import Federated
+from fedsim.federation.foreign.app import App
+from fedsim.federation.foreign.config import config_of
+from fedsim.federation.foreign.parts import examples_of, model_of, nothing
+from fedsim.run.prepare import Plan
+from fedsim.run.run_folder import RunFolder
+from strategies import STRATEGIES
+from strategies.tape import recorded_rounds, views
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether a folder holds rounds that no run of fedsim's own has left.
+
+    Raises:
+        BadRecording: Its config is damaged.
+    """
+    if not (path / "config.toml").exists():
+        return bool(recorded_rounds(path))
+    return RunFolder(path).config.foreign is not None
+
+
+def tell(path: Path, app: App, attacks: Sequence[Part]) -> tuple[RunFolder, Plan]:
+    """Check what is told of a recording against it, write it down beside it, and plan the attacks.
+
+    What was told before need not be told again. Nothing is written where something is wrong.
+
+    Args:
+        path: The folder of the tape.
+        app: What is told.
+        attacks: Names and options.
+
+    Raises:
+        ConfigError: Something is not told, wrong, or does not fit the recording.
+        BadRecording: A file of the recording is damaged.
+    """
+    config = config_of(path, app)
+    plan = prepare(config.model_copy(update={"attack": tuple(attacks)}))
+    view = next(views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources))
+    if config.foreign and config.foreign.head_only:
+        _check_heads_suffice(plan, view)
+    elif reason := mismatch(view.latest.sent, plan.model.state_dict()):
+        raise ConfigError(f"--model: must be the model of {path}, got another: {reason}")
+    if config.foreign and config.foreign.truth and not Path(config.foreign.truth).is_dir():
+        raise ConfigError(f"--truth: must be a folder, got {config.foreign.truth}")
+    names = {part.name for part in attacks}
+    parts = (*(part for part in config.attack if part.name not in names), *attacks)
+    text = configs.dump(config.model_copy(update={"attack": parts}))
+    write_whole(path / "config.toml", lambda file: file.write_text(text))
+    return RunFolder(path), plan
+
+
+def prepare(config: Config) -> Plan:
+    """Build the model, the adversary's examples and the attacks on another app's recording.
+
+    Raises:
+        ConfigError: A name, an option or the data are not what they must be.
+    """
+    assert config.foreign is not None
+    shape, classes = config.foreign.input_shape, config.foreign.num_classes
+    model = model_of(config)
+    dataset = examples_of(config) or nothing(shape, classes)
+    has_examples = len(dataset.labels) > 0
+    auxiliary = Auxiliary(
+        model=model,
+        num_classes=classes,
+        inputs=dataset.inputs if has_examples else None,
+        labels=dataset.labels if has_examples else None,
+        input_shape=shape,
+    )
+    attacks = selection.build(config.attack, auxiliary)
+    federated = Federated(dataset, (), torch.arange(len(dataset.labels)))
+    strategy, defense = STRATEGIES["fedavg"](), defenses.build(())  # of no use here
+    return Plan(
+        config=config,
+        federated=federated,
+        model=model,
+        strategy=strategy,
+        defense=defense,
+        auxiliary=auxiliary,
+        attacks=attacks,
+    )
+
+
+def _check_heads_suffice(plan: Plan, view: View) -> None:
+    """Check that no attack needs more of the model than its head.
+
+    Raises:
+        ConfigError: One does.
+    """
+    for attack in plan.attacks:
+        reason = "which guesses no labels" if attack.family != "label" else ""
+        try:
+            if not reason:
+                attack.infer(view, plan.auxiliary, generator(0, "infer", attack.title))
+        except NeedsModel:
+            reason = "which runs the model"
+        except Exception:  # this update defeats it; its rows say why
+            continue
+        if reason:
+            raise ConfigError(
+                f"--model: must be given for {attack.name}, {reason}, got the head alone"
+            )
