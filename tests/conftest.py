@@ -1,10 +1,11 @@
 """Settings of the whole test run: one thread, kinds of tests, and what a test may cost."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import pace
 
@@ -12,8 +13,11 @@ from tests import pace
 # ten and more where the machine has other work.
 torch.set_num_threads(1)
 
-# How long an example takes says something of the machine's other work, nothing of the code.
-settings.register_profile("fedsim", deadline=None)
+# How long an example takes says something of the machine's other work, nothing of the code; and the
+# same commit gives the same examples everywhere. `--hypothesis-profile=search` looks for new ones.
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fedsim", derandomize=True, **PATIENT)
+settings.register_profile("search", max_examples=1000, **PATIENT)
 settings.load_profile("fedsim")
 
 ROOT = Path(__file__).parent
@@ -40,6 +44,11 @@ def undrawn(monkeypatch):
 def patience(tmp_path_factory) -> pace.Patience:
     """Return how long to wait for processes on this machine."""
     return pace.Patience(pace.shared(tmp_path_factory))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are cores: one of them mostly waits for processes."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
