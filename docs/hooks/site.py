@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import accepts
 import attacks
 import command_line
 import config_keys
@@ -15,6 +16,7 @@ import parts
 import results
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "accepts": accepts.page,
     "config": config_keys.page,
     "command line": command_line.page,
     "attacks": attacks.page,
@@ -35,5 +37,5 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def on_config(config: Any) -> Any:
     """Let the site be built again when the code changes, under `mkdocs serve`."""
     root = Path(config.config_file_path).parent
-    config.watch += [str(root / room) for room in ("fedsim", "adversary", "defenses")]
+    config.watch += [str(root / room) for room in accepts.PACKAGES]
     return config
