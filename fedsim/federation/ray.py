@@ -20,6 +20,10 @@ from fedsim.federation.grid import Execute, Job
 class _Worker:
     """One process that runs clients, one at a time."""
 
+    def ready(self) -> None:
+        """Import what clients need, so that a round's time is the clients' alone."""
+        import fedsim.federation.inline  # noqa: F401
+
     def run(self, content: RecordDict, shell: Message, context: Context) -> tuple[Message, Context]:
         from fedsim.federation.inline import answer
 
@@ -45,6 +49,7 @@ def _actors(count: int) -> Iterator[Execute]:
     """Yield once: how to run clients on that many actors."""
     worker = ray.remote(num_cpus=1)(_Worker)
     actors: list[Any] = [worker.remote() for _ in range(count)]
+    ray.get([actor.ready.remote() for actor in actors])
 
     def execute(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:
         late: set[int] = set()
@@ -52,6 +57,7 @@ def _actors(count: int) -> Iterator[Execute]:
         for place in late:  # still at a client whose time is over: it would hold up the next round
             ray.kill(actors[place])
             actors[place] = worker.remote()
+            ray.get(actors[place].ready.remote())
 
     try:
         yield execute
