@@ -16,7 +16,9 @@ def page() -> str:
     parts: dict[str, list[Rule]] = {}
     for rule in rules():
         parts.setdefault(rule.part, []).append(rule)
-    return "\n\n".join(f"## {part.capitalize()}\n\n{section(parts[part])}" for part in sorted(parts))
+    return "\n\n".join(
+        f"## {part.capitalize()}\n\n{section(parts[part])}" for part in sorted(parts)
+    )
 
 
 def rules() -> Iterator[Rule]:
