@@ -15,6 +15,7 @@ from fedsim.core.catalog import find, with_extensions
 from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.rng import derive
 from strategies.fedsgd import FedSGD
+from strategies.fence import Fence
 from strategies.ordered import OrderedGrid
 from strategies.recording import Recording
 from strategies.secure import SecureAggregation, needs_single
@@ -38,6 +39,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
 __all__ = [
     "STRATEGIES",
     "FedSGD",
+    "Fence",
     "OrderedGrid",
     "Recording",
     "SecureAggregation",

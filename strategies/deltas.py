@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fedsim.config.foreign import Source
 from fedsim.core.errors import BadRecording
+from fedsim.core.params import difference
 from fedsim.core.types import Params
 
 
@@ -16,8 +17,7 @@ class Delta(Mapping[str, Tensor]):
         self.upload, self.sent = upload, sent
 
     def __getitem__(self, name: str) -> Tensor:
-        value = self.upload[name]
-        return value - self.sent[name].to(value.dtype)
+        return difference(self.upload[name], self.sent[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.upload)

@@ -1,39 +1,48 @@
 """Recording: an honest-but-curious server around any Flower strategy."""
 
-import math
+import logging
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedsim.core.errors import ConfigError, FedsimError
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import ConfigError
 from fedsim.core.files import TensorFile
-from fedsim.core.params import mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import NUM_EXAMPLES, LazyArray, from_record, oversized
+from fedsim.core.wire import NUM_EXAMPLES, LazyArray
 from strategies.around import AroundStrategy
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of
+from strategies.sent import Sent, key_of
 from strategies.tape import Tape, cohort_name, in_order
-
-
-class _Refused(FedsimError):
-    """An upload that cannot be aggregated, and why."""
+from strategies.uploads import (
+    ONCE,
+    SENT,
+    WEIGHT,
+    Refused,
+    decoded,
+    model_of,
+    num_examples_of,
+    update_norm,
+)
 
 
 class Recording(AroundStrategy):
     """Aggregate exactly as `strategy` does, and put every upload on tape.
 
     Wrap it around everything else: server-side wrappers such as Flower's DP clip the replies in
-    place. What reaches the inner strategy is what it would have got alone, less the uploads it
-    could not have used: missing arrays, wrong shapes, NaN (Flower averages NaN silently).
-    These are left out and listed in `failures`; the norms of the usable updates are in `norms`.
+    place. The inner strategy gets every reply that it would have got alone. What is no update of
+    the model that its client was sent (trees that grow, other shapes, NaN) is not on tape: it is
+    in `unrecorded`, and logged once. `strategies.Fence` keeps such replies from the strategy.
+
+    Each upload is recorded beside the weights that its client was sent, whether or not others were
+    sent the same. The norms of the recorded updates are in `norms`, the clients that answered an
+    error or nothing in `failures`.
 
     Around `SecureAggregation` there is one upload a round to record, the sum over a cohort; those
     whose uploads are in it are in `members`.
@@ -71,6 +80,7 @@ class Recording(AroundStrategy):
         self.weighted_by = weighted_by or getattr(strategy, "weighted_by_key", NUM_EXAMPLES)
         self.memory = memory
         self.failures: list[tuple[str, str]] = []
+        self.unrecorded: list[tuple[str, str]] = []
         self.norms: dict[str, float] = {}
         self.members: tuple[str, ...] = ()
         if isinstance(strategy, SecureAggregation) and self.tape.record.clients is not None:
@@ -79,46 +89,58 @@ class Recording(AroundStrategy):
                 f"got {list(self.tape.record.clients)}"
             )
         self._messages: list[Message] = []
-        self._sent: dict[str, Tensor] | None = None
+        self._sent = Sent(())
+        self._logged: set[Rule] = set()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the strategy choose clients and messages, and write down what it sends."""
         self._messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        # What is really sent may differ from `arrays`.
-        sent = list(self._messages[0].content.array_records.values()) if self._messages else []
-        self._sent = from_record(sent[0]) if len(sent) == 1 else None
-        if self._sent is not None and self.tape.keeps(server_round):
-            self.tape.write_sent(server_round, self._sent)
+        # What is really sent may differ from `arrays`, and from client to client.
+        self._sent = Sent(self._messages, key_of(self.strategy))
+        self._write_sent(server_round)
         return self._messages
+
+    def _write_sent(self, round_: int) -> None:
+        """Write down every model that a recorded client is sent, each once."""
+        if not self.tape.keeps(round_):
+            return
+        if self._sent.shared is not None:
+            self.tape.write_sent(round_, self._sent.shared)
+        written: set[str] = set()
+        for place, message in enumerate(self._messages):
+            name, client = self._sent.name(place), self.client_of(message.metadata.dst_node_id)
+            if name is None or name in written or not self.tape.keeps(round_, client):
+                continue
+            if (sent := self._sent.params(place)) is not None:
+                self.tape.write_sent(round_, sent, name)
+                written.add(name)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Write down every usable upload, and let the strategy aggregate them."""
+        """Write down every upload that can be, and let the strategy aggregate all replies."""
         if isinstance(self.strategy, SecureAggregation):
             return self._aggregate_sum(self.strategy, server_round, replies)
-        awaited = {self.client_of(message.metadata.dst_node_id): None for message in self._messages}
-        self.failures, self.norms, valid, held = [], {}, [], 0
-        senders = Senders(self._messages)
+        self.failures, self.unrecorded, self.norms, held = [], [], {}, 0
+        awaited = dict.fromkeys(range(len(self._messages)))
+        senders, passed = Senders(self._messages), []
         for reply in replies:
-            client = self.client_of(senders.node(reply))
-            awaited.pop(client, None)
+            passed.append(reply)
+            place, client = senders.place(reply), self.client_of(senders.node(reply))
+            first = place in awaited
+            if place is not None:
+                awaited.pop(place, None)
             if reply.has_error():
                 self.failures.append((client, reason_of(reply)))
-                valid.append(reply)  # as it would get it alone
-                continue
-            try:
-                if self._sent is not None:  # else there is nothing to record
-                    held += self._receive(server_round, client, reply, held)
-                valid.append(reply)
-            except _Refused as error:
-                self.failures.append((client, str(error)))
+            elif place is not None and first:
+                held += self._receive(server_round, place, client, reply, held)
         self.members = tuple(self.norms)
-        self.failures += [(client, "no reply in time") for client in awaited]
+        nodes = [self._messages[place].metadata.dst_node_id for place in awaited]
+        self.failures += [(self.client_of(node), "no reply in time") for node in nodes]
         try:
-            return self.strategy.aggregate_train(server_round, valid)
+            return self.strategy.aggregate_train(server_round, passed)
         finally:
             _open.cache_clear()
             self.tape.discard_spool()
@@ -130,44 +152,35 @@ class Recording(AroundStrategy):
         self.failures, self.norms, self.members = [], {}, ()
         total = strategy.open(round_, replies)
         self.failures = [(self.client_of(node), reason) for node, reason in total.failures]
-        if total.members and self._sent is not None:
-            self._write_sum(round_, total, self._sent)
+        if total.members and self._sent.shared is not None:
+            self._write_sum(round_, total, self._sent.shared)
         return strategy.aggregate_sum(round_, total)
 
     def _write_sum(self, round_: int, total: Sum, sent: Params) -> None:
         self.members = in_order(self.client_of(node) for node in total.members)
         cohort = cohort_name(self.members)
-        self.norms[cohort] = _update_norm(total.mean, sent if self.upload == "weights" else None)
+        self.norms[cohort] = update_norm(total.mean, sent, self.upload)
         if self.tape.keeps(round_):
             self.tape.write_upload(
                 round_, cohort, total.mean, total.num_examples, self.upload, self.members
             )
 
-    def _receive(self, round_: int, client: str, reply: Message, held: int) -> int:
-        """Check and record one reply; return the bytes that it keeps in memory.
-
-        Raises:
-            _Refused: It cannot be aggregated.
-        """
-        sent = self._sent or {}
-        record = _only_arrays(reply)
-        if reason := oversized(record, sent):
-            raise _Refused(reason)
+    def _receive(self, round_: int, place: int, client: str, reply: Message, held: int) -> int:
+        """Record one reply, if it can be; return the bytes that it keeps in memory."""
         try:
-            upload = from_record(record)
-        except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to
-            raise _Refused(f"arrays: must be numeric NumPy arrays ({error})") from None
-        if reason := mismatch(upload, sent):
-            raise _Refused(reason)
-        num_examples = _num_examples(reply, self.weighted_by)
-        norm = _update_norm(upload, sent if self.upload == "weights" else None)
-        if not math.isfinite(norm) and (reason := not_finite(upload)):
-            raise _Refused(reason)
-        self.norms[client] = norm
+            sent = self._sent.params(place)
+            if sent is None:
+                raise Refused(SENT, f"message: {SENT.rule}")
+            if client in self.norms:
+                raise Refused(ONCE, f"message: {ONCE.rule}")
+            _, record = model_of(reply, self._sent.keys[place])
+            upload = decoded(record, sent)
+        except Refused as refused:
+            self._leave_out(round_, client, refused)
+            return 0
+        self.norms[client] = update_norm(upload, sent, self.upload)
+        path = self._write(round_, place, client, reply, upload)
         size = sum(value.nbytes for value in upload.values())
-        path = None
-        if self.tape.keeps(round_, client) and num_examples >= 1:  # else it says nothing
-            path = self.tape.write_upload(round_, client, upload, num_examples, self.upload)
         if held + size > self.memory:
             path = path or self.tape.spool(round_, client, upload)
             _put_off(record, partial(_from_file, path))
@@ -175,27 +188,39 @@ class Recording(AroundStrategy):
         _put_off(record, partial(_from_memory, upload))
         return size
 
+    def _write(
+        self, round_: int, place: int, client: str, reply: Message, upload: Params
+    ) -> Path | None:
+        """Put an upload on tape, and return where; None where it is not to be there."""
+        if not self.tape.keeps(round_, client):
+            return None
+        num_examples = None
+        try:
+            num_examples = num_examples_of(reply, self.weighted_by)
+        except Refused as refused:  # attacks that need it will say so
+            self._log(round_, client, refused)
+        if num_examples is not None and num_examples < 1:  # it says nothing
+            return None
+        name = self._sent.name(place)
+        return self.tape.write_upload(round_, client, upload, num_examples, self.upload, sent=name)
 
-def _only_arrays(message: Message) -> ArrayRecord:
-    records = list(message.content.array_records.values())
-    if len(records) != 1:
-        raise _Refused(f"content: must hold one ArrayRecord, got {len(records)}")
-    return records[0]
+    def _leave_out(self, round_: int, client: str, refused: Refused) -> None:
+        self.unrecorded.append((client, str(refused)))
+        self._log(round_, client, refused)
 
-
-def _num_examples(reply: Message, key: str) -> int | float:
-    """Return a reply's weight.
-
-    Raises:
-        _Refused: It is missing, or no average could be taken with it.
-    """
-    records = list(reply.content.metric_records.values())
-    if len(records) != 1:
-        raise _Refused(f"content: must hold one MetricRecord, got {len(records)}")
-    value = records[0].get(key)
-    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise _Refused(f"{key}: must be a number ≥ 0, got {value}")
-    return value
+    def _log(self, round_: int, client: str, refused: Refused) -> None:
+        """Say once for each rule what is not on tape."""
+        if refused.rule in self._logged:
+            return
+        self._logged.add(refused.rule)
+        what = "number of examples" if refused.rule is WEIGHT else "upload"
+        logging.getLogger("flwr").warning(
+            "round %d: the %s of client %s is not on tape (%s); not logged again",
+            round_,
+            what,
+            client,
+            refused,
+        )
 
 
 def _put_off(record: ArrayRecord, fetch: Callable[[str], NDArray]) -> None:
@@ -215,13 +240,3 @@ def _from_file(path: Path, name: str) -> NDArray:
 @lru_cache(maxsize=1)  # one, because a mapped file counts as memory
 def _open(path: Path) -> TensorFile:
     return TensorFile(path)
-
-
-def _update_norm(upload: Params, sent: Params | None) -> float:
-    """Return the norm of upload − sent, in the upload's precision; integers do not count."""
-    names = [name for name, value in upload.items() if value.is_floating_point()]
-    moved = [upload[name] for name in names]
-    if sent is not None:
-        origin = [sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
-        moved = torch._foreach_sub(moved, origin)
-    return math.hypot(*torch.stack(torch._foreach_norm(moved)).tolist()) if moved else 0.0

@@ -20,6 +20,7 @@ from strategies import masking
 from strategies.around import AroundStrategy
 from strategies.masking import Protocol
 from strategies.senders import Senders, reason_of
+from strategies.sent import Sent, key_of
 
 SECURE = "secure-aggregation"  # the ConfigRecord of a train message, the ArrayRecord of its reply
 NUMBERS = "numbers"
@@ -117,10 +118,16 @@ class SecureAggregation(AroundStrategy):
         """Let the strategy choose clients, and tell each who the others are.
 
         Raises:
-            ConfigError: There is one client only, or the numbers leave no precision.
+            ConfigError: There is one client only, the strategy does not send all the same, or the
+                numbers leave no precision.
         """
         self._messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         self._protocol = None
+        if others := Sent(self._messages, key_of(self.strategy)).names:
+            raise ConfigError(
+                "secure_aggregation: the strategy must send all clients the same weights, "
+                f"got {len(others) + 1} different ones"
+            )
         if self._messages:
             nodes = [str(message.metadata.dst_node_id) for message in self._messages]
             self._protocol = Protocol(

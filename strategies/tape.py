@@ -1,7 +1,10 @@
 """The tape: every upload of every round on disk, written whole or not at all.
 
-    rounds/0001/sent.safetensors     the global weights sent in round 1
-    rounds/0001/CLIENT.safetensors   what that client uploaded, verbatim; its metadata say what
+    rounds/0001/sent.safetensors     the weights sent in round 1; where not all clients were sent
+                                     the same, those that most of them were sent
+    rounds/0001/sent/….safetensors   other weights, sent to some clients, under a hash of them
+    rounds/0001/CLIENT.safetensors   what that client uploaded, verbatim; its metadata say what,
+                                     and name the weights sent where they are not the first file
 
     rounds/0001/cohort-….safetensors under secure aggregation: the weighted mean of some clients'
                                      uploads, and who they are
@@ -13,6 +16,7 @@ number of clients: the sum of its clients' gradients, weighted by their numbers 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +29,10 @@ from fedsim.core.files import TensorFile, save_tensors
 from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
 from strategies.deltas import Delta, Renamed, Times
+from strategies.tape_files import check_upload, members_in
 
 SENT = "sent"
+SENT_NAME = re.compile("[0-9a-f]{32}")
 
 
 class Tape:
@@ -59,28 +65,44 @@ class Tape:
         """Return whether a round (and in it a client) is recorded."""
         return self.record.keeps(round_, client)
 
-    def write_sent(self, round_: int, sent: Params) -> None:
-        """Write the global weights that a round starts from."""
-        save_tensors(_path(self.folder, round_, SENT), sent, {"round": round_})
+    def write_sent(self, round_: int, sent: Params, name: str | None = None) -> None:
+        """Write the weights that a round starts from; with a name, those of some clients only."""
+        path = _sent_path(self.folder, round_, name)
+        save_tensors(path, sent, {"round": round_})
 
     def write_upload(
         self,
         round_: int,
         client: str,
         upload: Params,
-        num_examples: int | float,
+        num_examples: int | float | None,
         kind: str,
         members: Sequence[str] = (),
+        *,
+        sent: str | None = None,
     ) -> Path:
         """Write what one client uploaded, or the mean over `members` weighted by their examples.
+
+        Args:
+            round_: The round.
+            client: Its name, or the cohort's.
+            upload: As it came.
+            num_examples: The weight that it came with; None where it came without.
+            kind: "weights" or "gradient".
+            members: Of a cohort.
+            sent: The name of the weights that the client was sent, where they have one.
 
         Returns:
             Where.
         """
         path = _path(self.folder, round_, client)
         metadata = {"round": round_, "client": client, "num_examples": num_examples, "upload": kind}
+        if num_examples is None:
+            del metadata["num_examples"]
         if members:
             metadata["members"] = json.dumps(list(members))
+        if sent is not None:
+            metadata["sent"] = sent
         save_tensors(path, upload, metadata)
         return path
 
@@ -128,7 +150,7 @@ def members_of(folder: Path, round_: int, client: str) -> tuple[str, ...]:
     Raises:
         BadRecording: The file is damaged.
     """
-    return _members(TensorFile(_path(folder, round_, client)), client)
+    return members_in(TensorFile(_path(folder, round_, client)), client)
 
 
 def upload_kind(folder: Path, round_: int, client: str) -> Upload:
@@ -190,21 +212,28 @@ class _Cohort(Sequence[Observation]):
     ) -> None:
         self.folder, self.round, self.local, self.sources = folder, round_, local, sources
         self._opened: dict[str, Observation] = {}
+        self._sent: dict[str | None, tuple[TensorFile, Params]] = {}
 
     @cached_property
     def clients(self) -> list[str]:
         """Their names."""
         return recorded_clients(self.folder, self.round)
 
-    @cached_property
-    def sent(self) -> TensorFile:
-        """The weights sent."""
-        return TensorFile(_path(self.folder, self.round, SENT))
+    def sent(self, upload: TensorFile) -> tuple[TensorFile, Params]:
+        """Return the weights sent to the client of an upload, also by the model's names.
 
-    @cached_property
-    def start(self) -> Params:
-        """The weights sent, by the model's names; one object for all clients."""
-        return self._renamed(self.sent)
+        One object for equal ones.
+
+        Raises:
+            BadRecording: Their name is not one that a recorder gives.
+        """
+        name = upload.metadata.get("sent")
+        if name is not None and not SENT_NAME.fullmatch(name):
+            raise BadRecording(f"{upload.path}: sent must be the hash of the weights, got {name}")
+        if name not in self._sent:
+            file = TensorFile(_sent_path(self.folder, self.round, name))
+            self._sent[name] = file, self._renamed(file)
+        return self._sent[name]
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -221,12 +250,13 @@ class _Cohort(Sequence[Observation]):
     def open(self, client: str) -> Observation:
         """Return one client's observation, and do not keep it."""
         upload = TensorFile(_path(self.folder, self.round, client))
-        num_examples = _check(upload, self.sent, self.round, client, self.local)
-        delta: Params = upload if self.local.upload == "gradient" else Delta(upload, self.sent)
-        if (count := len(_members(upload, client))) > 1:
+        sent, start = self.sent(upload)
+        num_examples = check_upload(upload, sent, self.round, client, self.local)
+        delta: Params = upload if self.local.upload == "gradient" else Delta(upload, sent)
+        if (count := len(members_in(upload, client))) > 1:
             delta = Times(delta, count)
         update = Update(self.round, client, self._renamed(delta), num_examples, num_clients=count)
-        return Observation(self.start, update, self.local)
+        return Observation(start, update, self.local)
 
     def _renamed(self, params: Params) -> Params:
         return Renamed(params, self.sources) if self.sources else params
@@ -251,51 +281,10 @@ class _OfClient(Sequence[Observation]):
         return self._earlier[place]
 
 
-def _check(
-    upload: TensorFile, sent: TensorFile, round_: int, client: str, local: LocalTraining
-) -> int | None:
-    """Return the number of examples that an upload says it has.
-
-    Raises:
-        BadRecording: A file is missing, damaged, or was not written by a recorder.
-    """
-    facts = upload.metadata
-    try:
-        stated = facts.get("num_examples")  # somebody else's clients may not say
-        num_examples = None if stated is None else int(float(stated))
-        kind, recorded_round, recorded_client = facts["upload"], facts["round"], facts["client"]
-    except (KeyError, ValueError, OverflowError) as error:
-        raise BadRecording(
-            f"{upload.path}: must hold upload, round and client, and num_examples ({error})"
-        ) from None
-    if (kind, recorded_round, recorded_client) != (local.upload, str(round_), client):
-        raise BadRecording(
-            f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
-            f"got the {kind} of client {recorded_client} in round {recorded_round}"
-        )
-    if num_examples is not None and num_examples < 1:
-        raise BadRecording(f"{upload.path}: num_examples must be at least 1, got {num_examples}")
-    if missing := set(sent) ^ set(upload):
-        raise BadRecording(
-            f"{upload.path}: must have the names of sent.safetensors, differs in {min(missing)}"
-        )
-    return num_examples
-
-
-def _members(upload: TensorFile, client: str) -> tuple[str, ...]:
-    stated = upload.metadata.get("members")
-    if stated is None:
-        return (client,)
-    try:
-        members = json.loads(stated)
-    except ValueError:
-        members = None
-    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
-        raise BadRecording(f"{upload.path}: members must be a list of clients, got {stated}")
-    if not members or len(set(members)) < len(members):
-        raise BadRecording(f"{upload.path}: members must be clients, each once, got {stated}")
-    return tuple(members)
-
-
 def _path(folder: Path, round_: int, name: str) -> Path:
     return Path(folder, "rounds", f"{round_:04d}", f"{name}.safetensors")
+
+
+def _sent_path(folder: Path, round_: int, name: str | None) -> Path:
+    shared = _path(folder, round_, SENT)
+    return shared if name is None else shared.with_suffix("") / f"{name}.safetensors"

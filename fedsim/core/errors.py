@@ -4,6 +4,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+LONGEST = 300  # characters of what somebody else says
+
 
 class FedsimError(Exception):
     """A failure that is explained in one sentence; the command line exits with `code`."""
@@ -55,3 +57,13 @@ def one_line(error: BaseException) -> str:
     except Exception:  # foreign code wrote its `__str__`
         text = ""
     return " ".join(text.split()) or type(error).__name__
+
+
+def plain(text: object) -> str:
+    """Return somebody else's text as it can be printed and stored: one line of 300 characters.
+
+    Half characters (lone surrogates) and control characters are shown by question marks.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else "?" for c in line[: LONGEST + 1])
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

@@ -44,34 +44,57 @@ def cast_like(params: Params, like: Params) -> dict[str, Tensor]:
 
     Flower's strategies average integer buffers into floats, and FedAdam returns float64.
     """
-    return {
-        name: (params[name] if value.is_floating_point() else params[name].round()).to(value.dtype)
-        for name, value in like.items()
-    }
+
+    def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+        rounded = value.is_floating_point() and not dtype.is_floating_point
+        return (value.round() if rounded else value).to(dtype)
+
+    return {name: cast(params[name], value.dtype) for name, value in like.items()}
 
 
 def mismatch(params: Params, like: Params) -> str | None:
     """Return in which names or shapes `params` differs from `like`, or None."""
     if params.keys() == like.keys() and all(params[n].shape == like[n].shape for n in params):
         return None
-    if missing := _names(set(like) - set(params)):
-        return f"missing {missing}"
-    if extra := _names(set(params) - set(like)):
-        return f"unknown {extra}"
+    if missing := set(like) - set(params):
+        return f"missing {_names(missing)}"
+    if extra := set(params) - set(like):
+        return f"unknown {_names(extra)}"
     for name, value in params.items():
         if value.shape != like[name].shape:
             return f"{name}: shape must be {tuple(like[name].shape)}, got {tuple(value.shape)}"
     return None
 
 
-def not_finite(params: Params) -> str | None:
-    """Return which entry of `params` is NaN or infinite, or None."""
+def difference(value: Tensor, origin: Tensor) -> Tensor:
+    """Return `value − origin` in `value`'s dtype; 0 where both are the same infinity or NaN."""
+    origin = origin.to(value.dtype)
+    moved = value - origin
+    if not value.is_floating_point() or torch.isfinite(moved).all():
+        return moved
+    return moved.masked_fill(_equal(value, origin), 0.0)
+
+
+def not_finite(params: Params, like: Params | None = None) -> str | None:
+    """Return which entry of `params` is NaN or infinite, or None.
+
+    Entries that are the same in `like` do not count: a mask of −∞ is a constant.
+    """
     for name, value in params.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if not value.is_floating_point() or torch.isfinite(value).all():
+            continue
+        constant = torch.tensor(False)
+        if like is not None and name in like:
+            constant = _equal(value, like[name].to(value.dtype))
+        if not (torch.isfinite(value) | constant).all():
             return f"{name}: must be finite, got NaN or infinity"
     return None
 
 
+def _equal(left: Tensor, right: Tensor) -> Tensor:
+    return (left == right) | (left.isnan() & right.isnan())
+
+
 def _names(names: Iterable[str]) -> str:
-    names = sorted(names)
+    names = [name or "''" for name in sorted(names)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -84,8 +84,10 @@ class SimulationGrid(Grid):
         for message in messages:
             set_message_id(message, str(next(self._ids)))
         jobs = ((message, self._context(message.metadata.dst_node_id)) for message in messages)
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
         for reply, context in self.execute(jobs, timeout):
-            self._contexts[context.node_id] = context
+            # A client may write another's id into its context.
+            self._contexts[nodes[reply.metadata.reply_to_message_id]] = context
             yield reply
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

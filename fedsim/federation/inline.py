@@ -1,10 +1,13 @@
 """The inline engine: clients run one after the other in this process."""
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from flwr.app import Context, Error, Message
 
-from fedsim.core.errors import is_disk_full, one_line
+from fedsim.core.errors import is_disk_full, one_line, plain
 from fedsim.federation.client_app import app
 from fedsim.federation.grid import Job
 
@@ -16,11 +19,39 @@ def inline(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message
 
 
 def answer(message: Message, context: Context) -> Message:
-    """Run the ClientApp on one message; whatever it raises becomes an error reply."""
+    """Run the ClientApp on one message; whatever it does becomes a reply of this client.
+
+    What it raises becomes an error, also where it wants to end the process. Ctrl-C passes.
+    """
     try:
-        return app(message, context)
-    except Exception as error:
+        with _process_goes_on():
+            reply = app(message, context)
+        if not isinstance(reply, Message):
+            raise TypeError(f"a ClientApp must return a Message, got {type(reply).__name__}")
+        if reply.has_error():
+            return Message(reply.error, reply_to=message)
+        return Message(reply.content, reply_to=message)  # whatever address the client wrote on it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if is_disk_full(error):  # of the machine that simulates, not of the client
             raise
-        reason = f"{type(error).__name__}: {one_line(error)}"
+        reason = plain(f"{type(error).__name__}: {one_line(error)}")
         return Message(Error(code=0, reason=reason), reply_to=message)
+
+
+@contextmanager
+def _process_goes_on() -> Iterator[None]:
+    """Turn `os._exit` of this process inside the block into SystemExit; forks exit as they do."""
+    leave, process = os._exit, os.getpid()
+
+    def exit_client(status: int) -> NoReturn:
+        if os.getpid() != process:
+            leave(status)
+        raise SystemExit(f"the client wants to end its process with status {status}")
+
+    os._exit = exit_client
+    try:
+        yield
+    finally:
+        os._exit = leave

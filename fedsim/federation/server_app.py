@@ -3,19 +3,19 @@
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 import strategies
 from fedsim import config as configs
-from fedsim.core.errors import ConfigError, FedsimError, RunStopped, is_disk_full, one_line
+from fedsim.core.errors import ConfigError, RunStopped, is_disk_full
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
@@ -26,7 +26,8 @@ from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
-from strategies import OrderedGrid, Recording, Tape, state
+from strategies import Fence, OrderedGrid, Recording, Tape, state
+from strategies.fence import name_of
 
 app = ServerApp()
 
@@ -63,6 +64,7 @@ def federate(
         plan=plan,
         grid=grid,
         folder=folder,
+        fence=Fence(recording, upload=plan.local.upload),
         recording=recording,
         client_states=client_states,
         rounds_of=Counter() if start is None else _rounds_of(folder),
@@ -90,6 +92,7 @@ class _Loop:
     plan: Plan
     grid: Grid
     folder: RunFolder
+    fence: Fence
     recording: Recording
     client_states: Callable[[], Mapping[str, Params]]
     rounds_of: Counter[str]
@@ -143,7 +146,7 @@ def _round(loop: _Loop, round_: int, params: Params, attack: Attack) -> _Trained
         RunStopped: There is no aggregate.
     """
     begun, recording = time.perf_counter(), loop.recording
-    params = _train_round(loop.plan, recording, loop.grid, round_, params)
+    params = _train_round(loop, round_, params)
     spent = time.perf_counter() - begun
     attacked = attack(round_)
     measures = evaluate(loop.plan, round_, params) + costs(round_, recording, spent)
@@ -191,21 +194,20 @@ def _begin(plan: Plan, folder: RunFolder, on_round: OnRound) -> Checkpoint:
     return checkpoint
 
 
-def _train_round(
-    plan: Plan, recording: Recording, grid: Grid, round_: int, params: Params
-) -> dict[str, Tensor]:
+def _train_round(loop: _Loop, round_: int, params: Params) -> dict[str, Tensor]:
     """Send, train, record and aggregate; return the next global state.
 
     Raises:
-        RunStopped: There is no aggregate.
+        RunStopped: There is no aggregate, or none that is a finite model.
     """
-    instructions = ConfigRecord({FEDSIM: configs.to_json(plan.config)})
-    with strategies.sampling(plan.config.seed, round_):
-        messages = recording.configure_train(round_, to_record(params), instructions, grid)
-    replies = grid.send_and_receive(messages, timeout=plan.config.federation.timeout)
-    arrays, _ = _stop_on_error(round_, recording, replies)
+    config = loop.plan.config
+    instructions = ConfigRecord({FEDSIM: configs.to_json(config)})
+    with strategies.sampling(config.seed, round_):
+        messages = loop.fence.configure_train(round_, to_record(params), instructions, loop.grid)
+    replies = loop.grid.send_and_receive(messages, timeout=config.federation.timeout)
+    arrays, _ = loop.fence.aggregate_train(round_, replies)
     if arrays is None:
-        raise RunStopped(_no_aggregate(round_, recording))
+        raise RunStopped(_no_aggregate(round_, loop.recording))
     return cast_like(from_record(arrays), params)
 
 
@@ -255,23 +257,9 @@ def _opened(settings: Mapping[str, Any]) -> tuple[RunFolder, Plan]:
     return RunFolder.create(out, plan.config), plan
 
 
-def _stop_on_error(
-    round_: int, recording: Recording, replies: Iterable[Message]
-) -> tuple[ArrayRecord | None, object]:
-    """Aggregate; an error of the strategy itself ends the run in one sentence."""
-    try:
-        return recording.aggregate_train(round_, replies)
-    except (FedsimError, OSError):
-        raise
-    except Exception as error:
-        name = type(recording.strategy).__name__
-        reason = one_line(error)
-        raise RunStopped(f"round {round_}: {name} cannot aggregate ({reason})") from error
-
-
 def _no_aggregate(round_: int, recording: Recording) -> str:
     if recording.norms:
-        name = type(recording.strategy).__name__
+        name = name_of(recording)
         return f"round {round_}: {name} gave no aggregate of {len(recording.norms)} uploads"
     client, reason = (
         recording.failures[0] if recording.failures else ("none", "no client was asked")

@@ -12,7 +12,7 @@ from fedsim import explain
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
-from fedsim.core.types import Leak, Measure, Truth, View
+from fedsim.core.types import Leak, Measure, Note, Truth, View
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
@@ -54,11 +54,16 @@ def _attack_views(
     guesses: dict[str, Tensor] = {}
     truth_of = _truth_of(plan, folder, round_, attacks, memory)
     to_pool: dict[str, list[tuple[answers.Answer, Truth | None]]] = {}
-    recorded = views(folder.path, round_, plan.local, memory, plan.sources)
-    for place, view in enumerate(recorded):
-        if place == 0:
-            measures += _about_round(plan, folder, view, attacks)
+    all_views = list(views(folder.path, round_, plan.local, memory, plan.sources))
+    unfit = _unfit(plan, folder, all_views)
+    begun = False
+    for view in all_views:
         client = view.latest.update.client
+        if client in unfit:
+            measures += [_failed(view, attack, unfit[client]) for attack in attacks]
+            continue
+        measures += [] if begun else _about_round(plan, view, attacks)
+        begun = True
         if carried_by(plan, folder, client, [round_]) is carried.UPDATE:
             continue
         for answer in answers.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
@@ -99,22 +104,49 @@ def _truth_of(
     return truth_of
 
 
-def _about_round(
-    plan: Plan, folder: RunFolder, view: View, attacks: Sequence[Attack]
-) -> list[Measure]:
-    """Return what holds for every client of the round, from the first client's view.
+def _unfit(plan: Plan, folder: RunFolder, all_views: Sequence[View]) -> dict[str, str]:
+    """Return the clients that were sent another model than the config's, and why.
 
     Raises:
-        BadRecording: The recording is of another model.
+        BadRecording: All were.
     """
-    latest = view.latest
-    if reason := mismatch(latest.sent, plan.model.state_dict()):
+    like, reasons = plan.model.state_dict(), {}
+    unfit: dict[str, str] = {}
+    for view in all_views:
+        sent = view.latest.sent
+        if id(sent) not in reasons:  # the view holds it, so that no other takes its id
+            reasons[id(sent)] = mismatch(sent, like)
+        if reason := reasons[id(sent)]:
+            unfit[view.latest.update.client] = (
+                f"weights sent: must be of the config's model: {reason}"
+            )
+    if all_views and len(unfit) == len(all_views):
+        latest = all_views[0].latest
         raise BadRecording(
-            f"{folder.path}: must be of the config's model, round {latest.update.round}: {reason}"
+            f"{folder.path}: must be of the config's model, round {latest.update.round}: "
+            f"{reasons[id(latest.sent)]}"
         )
+    return unfit
+
+
+def _failed(view: View, attack: Attack, reason: str) -> Measure:
+    update = view.latest.update
+    note = Note(
+        round=update.round,
+        client=update.client,
+        attack=attack.name,
+        adaptive=attack.adaptive,
+        reason=reason,
+        failed=True,
+    )
+    return row_of(note)
+
+
+def _about_round(plan: Plan, view: View, attacks: Sequence[Attack]) -> list[Measure]:
+    """Return what holds for every client of the round, from the first client's view."""
     measures = answers.validity(view, attacks, plan.auxiliary)
     if any(attack.family == PICTURES for attack in attacks):
-        measures += explain.hindered(plan.model, latest, plan.federated.dataset.input_shape)
+        measures += explain.hindered(plan.model, view.latest, plan.federated.dataset.input_shape)
     return measures
 
 

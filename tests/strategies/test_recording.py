@@ -1,15 +1,17 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-import strategies.recording
+from fedsim.core.errors import BadRecording
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import to_record
 from strategies import Recording, Tape
 from strategies.tape import recorded_clients, recorded_rounds, views
-from tests.builders import grid_of, norms, reply_with
+from tests.builders import grid_of, norms, reply_with, same_params
 
 SENT = {"w": torch.ones(3), "b": torch.zeros(1)}
 LOCAL = LocalTraining(lr=0.1, batch_size=4)
@@ -44,89 +46,6 @@ def test_uploads_are_on_tape_as_they_came(tmp_path):
         assert torch.equal(view.latest.sent["w"], SENT["w"])
         assert recording.norms[update.client] == pytest.approx(norms([update.delta])[0])
     assert arrays["w"].numpy() == pytest.approx(np.full(3, (0 * 1 + 1 * 2 + 2 * 3) / 6))
-
-
-def two_arrays(client):
-    content = upload(client)
-    content["more"] = ArrayRecord()
-    return content
-
-
-def raw(client, data):
-    content = upload(client)
-    arrays = {"w": Array("float32", (3,), "numpy.ndarray", data), "b": Array(np.ones(1))}
-    content["arrays"] = ArrayRecord(arrays)
-    return content
-
-
-def text(client):
-    return raw(client, b"\x80\x04K\x01.")
-
-
-def without_metrics(client):
-    return RecordDict({"arrays": upload(client)["arrays"]})
-
-
-FAULTS = {
-    "error": (lambda c: ValueError("no more memory"), "no more memory"),
-    "nothing": (lambda c: None, "no reply in time"),
-    "nan": (lambda c: upload(c, w=np.array([1, np.nan, 1], np.float32)), "w: must be finite"),
-    "infinite": (lambda c: upload(c, b=np.array([np.inf], np.float32)), "b: must be finite"),
-    "shape": (
-        lambda c: upload(c, w=np.ones(4, np.float32)),
-        r"w: shape must be \(3,\), got \(4,\)",
-    ),
-    "missing": (lambda c: upload(c, b=None), "missing b"),
-    "unknown": (lambda c: upload(c, z=np.ones(1)), "unknown z"),
-    "records": (two_arrays, "must hold one ArrayRecord, got 2"),
-    "pickle": (text, "arrays: must be numeric NumPy arrays"),
-    "metrics": (without_metrics, "must hold one MetricRecord, got 0"),
-    "weight": (
-        lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, -1),
-        "num-examples: must be",
-    ),
-    "zip": (lambda c: raw(c, b"PK\x03\x04"), "arrays: must be numeric NumPy arrays"),
-    "header": (
-        lambda c: raw(c, b"\x93NUMPY\x01\x00\x06\x00{((((\n"),
-        "arrays: must be numeric NumPy arrays",
-    ),
-    "weight-nan": (
-        lambda c: reply_with({"w": np.ones(3), "b": np.ones(1)}, float("nan")),
-        "num-examples: must be",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ["w", "z"])
-def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch):
-    decoded = []
-    decode = strategies.recording.from_record
-    monkeypatch.setattr(
-        strategies.recording, "from_record", lambda r: (decoded.append(r), decode(r))[1]
-    )
-
-    def huge(client):
-        content = upload(client)
-        content["arrays"][name] = Array("float32", (3,), "numpy.ndarray", bytes(2**30))
-        return content
-
-    faulty, arrays, _ = record(tmp_path, lambda c: huge(c) if c == 1 else upload(c))
-    assert faulty.failures == [
-        ("1", f"{name}: must hold at most {4144 if name == 'w' else 4096} bytes, got {2**30}")
-    ]
-    assert len(decoded) == 3  # what is sent, and two uploads
-    assert arrays["w"].numpy() == pytest.approx(np.full(3, (0 * 1 + 2 * 3) / 4))
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_unusable_upload_is_left_out_with_a_reason_and_the_rest_aggregated(tmp_path, fault):
-    answer, reason = FAULTS[fault]
-    faulty, arrays, _ = record(tmp_path, lambda c: answer(c) if c == 1 else upload(c))
-    [(client, said)] = faulty.failures
-    assert client == "1"
-    assert pytest.importorskip("re").search(reason, said), said
-    assert recorded_clients(tmp_path, 1) == ["0", "2"]
-    assert arrays["w"].numpy() == pytest.approx(np.full(3, (0 * 1 + 2 * 3) / 4))
 
 
 def test_an_error_from_the_superlink_is_laid_at_the_clients_door(tmp_path):
@@ -216,3 +135,147 @@ def test_a_strategy_that_sends_no_arrays_is_left_alone(tmp_path):
     arrays, _ = one_round(recording, grid_of(3, upload))
     assert arrays["w"].numpy() == pytest.approx(np.full(3, 8 / 6))
     assert recorded_rounds(tmp_path) == []
+
+
+class Personal(FedAvg):
+    """Sends client k the weights `models[k]`."""
+
+    def __init__(self, models, **options):
+        super().__init__(**options)
+        self.models = models
+
+    def configure_train(self, server_round, arrays, config, grid):
+        contents = [RecordDict({"arrays": to_record(model)}) for model in self.models]
+        return [
+            Message(c, node, "train") for c, node in zip(contents, grid.get_node_ids(), strict=True)
+        ]
+
+
+def personal(tmp_path, models, answer, **options):
+    inner = Personal(models, min_train_nodes=1)
+    recording = Recording(inner, Tape(tmp_path, **options), client_of=lambda node: str(node - 2))
+    return recording, one_round(recording, grid_of(len(models), answer))
+
+
+def test_each_clients_update_is_taken_from_what_it_was_sent(tmp_path):
+    models = [{name: value + k for name, value in SENT.items()} for k in (3, 0, 1, 0)]
+    echo = lambda client: reply_with({n: v.numpy() for n, v in models[client].items()}, 1)
+    recording, _ = personal(tmp_path, models, echo)
+    assert recording.norms == dict.fromkeys("0123", 0.0)
+    assert recording.unrecorded == []
+    opened = {view.latest.update.client: view.latest for view in views(tmp_path, 1, LOCAL)}
+    for client, observation in opened.items():
+        assert same_params(dict(observation.sent), models[int(client)])
+        assert norms([dict(observation.update.delta)]) == [0.0]
+    # Those of clients 1 and 3 are one file and one object.
+    assert len(list((tmp_path / "rounds" / "0001" / "sent").iterdir())) == 2
+    assert recorded_clients(tmp_path, 1) == ["0", "1", "2", "3"]
+    [*_, view] = views(tmp_path, 1, LOCAL)
+    assert view.cohort[1].sent is view.cohort[3].sent is view.latest.sent
+    assert view.cohort[0].sent is not view.latest.sent
+
+
+def test_sub_models_are_recorded_each_in_its_shape(tmp_path):
+    models = [{"w": torch.ones(3), "b": torch.zeros(1)}, {"w": torch.ones(2)}, {"w": torch.ones(2)}]
+    step = lambda client: reply_with({n: v.numpy() + 1 for n, v in models[client].items()}, 1)
+
+    class Widest(Personal):
+        def aggregate_train(self, server_round, replies):
+            return next(iter(replies)).content.array_records["arrays"], None
+
+    recording = Recording(Widest(models), tmp_path, client_of=lambda node: str(node - 2))
+    one_round(recording, grid_of(3, step))
+    assert recording.norms == {
+        "0": pytest.approx(2.0),
+        "1": pytest.approx(2**0.5),
+        "2": pytest.approx(2**0.5),
+    }
+    shapes = [tuple(view.latest.update.delta["w"].shape) for view in views(tmp_path, 1, LOCAL)]
+    assert shapes == [(3,), (2,), (2,)]
+
+
+def test_what_clients_that_are_not_recorded_were_sent_is_not_written(tmp_path):
+    models = [{name: value + k for name, value in SENT.items()} for k in (0, 0, 1, 2)]
+    recording, _ = personal(tmp_path, models, upload, clients=["0", "2"])
+    assert len(list((tmp_path / "rounds" / "0001" / "sent").iterdir())) == 1
+    assert len(recording.norms) == 4
+
+
+def test_a_name_of_what_was_sent_is_no_path(tmp_path):
+    tape = Tape(tmp_path)
+    tape.write_sent(1, SENT)
+    tape.write_upload(1, "0", SENT, 5, "weights", sent="../../elsewhere")
+    [view] = views(tmp_path, 1, LOCAL)
+    with pytest.raises(BadRecording, match="sent must be the hash of the weights, got ../.."):
+        view.latest.sent  # noqa: B018
+
+
+class Keeping(FedAvg):
+    """A strategy that keeps what it gets."""
+
+    def aggregate_train(self, server_round, replies):
+        self.replies = list(replies)
+        return None, None
+
+
+ODD = {
+    "grown": lambda c: reply_with({"w": np.ones(4), "b": np.ones(1)}, 1),
+    "renamed": lambda c: reply_with({"0": np.ones(3)}, 1),
+    "bytes": lambda c: reply_with({"0": np.frombuffer(b"tree" * (c + 1), np.uint8)}, 1),
+    "nan": lambda c: upload(c, w=np.full(3, np.nan, np.float32)),
+    "no-arrays": lambda c: RecordDict({"metrics": MetricRecord({"loss": 1.0})}),
+    "text": lambda c: upload(c, w=np.array(["a"] * 3)),
+    "two-records": lambda c: RecordDict(
+        {"x": ArrayRecord([np.ones(3)]), "y": ArrayRecord([np.ones(3)])}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_cannot_be_recorded_passes_as_it_came_and_is_logged_once(
+    tmp_path, case, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    recording = Recording(Keeping(), tmp_path, client_of=lambda node: str(node - 2))
+    for round_ in (1, 2):
+        grid = grid_of(3, lambda c: ODD[case](c) if c else upload(c))
+        messages = recording.configure_train(round_, to_record(SENT), ConfigRecord(), grid)
+        replies = list(grid.send_and_receive(messages))
+        before = [{k: dict(r) for k, r in reply.content.items()} for reply in replies]
+        recording.aggregate_train(round_, replies)
+        assert all(a is b for a, b in zip(recording.strategy.replies, replies, strict=True))
+        for reply, content in zip(replies, before, strict=True):
+            odd = reply.metadata.src_node_id != 2
+            assert not odd or {k: dict(r) for k, r in reply.content.items()} == content
+    assert recording.failures == []
+    assert sorted(client for client, _ in recording.unrecorded) == ["1", "2"]
+    assert recorded_clients(tmp_path, 2) == ["0"]
+    assert len([r for r in caplog.records if "is not on tape" in r.getMessage()]) == 1
+
+
+def test_of_several_records_the_one_that_was_sent_is_recorded(tmp_path):
+    """As in SCAFFOLD: the model, and variates of the same shapes beside it."""
+
+    class Variates(Keeping):
+        def configure_train(self, server_round, arrays, config, grid):
+            content = RecordDict({"variates": to_record(SENT), "arrays": arrays})
+            return [Message(content, node, "train") for node in grid.get_node_ids()]
+
+    def answer(client):
+        return RecordDict({"variates": upload(7)["arrays"], **upload(client)})
+
+    recording = Recording(Variates(), tmp_path, client_of=lambda node: str(node - 2))
+    one_round(recording, grid_of(3, answer))
+    assert recording.unrecorded == []
+    for view in views(tmp_path, 1, LOCAL):
+        assert float(view.latest.update.delta["w"][0]) == int(view.latest.update.client) - 1
+    for reply in recording.strategy.replies:
+        assert reply.content["variates"]["w"].numpy()[0] == 7
+
+
+def test_without_a_number_of_examples_an_upload_is_recorded_without(tmp_path):
+    answer = lambda c: RecordDict({"arrays": upload(c)["arrays"]})
+    recording = Recording(Keeping(), tmp_path, client_of=lambda node: str(node - 2))
+    one_round(recording, grid_of(2, answer))
+    assert recorded_clients(tmp_path, 1) == ["0", "1"]
+    assert {view.latest.update.num_examples for view in views(tmp_path, 1, LOCAL)} == {None}

@@ -105,10 +105,10 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(tmp_path, monkeypat
 
     write = Tape.write_upload
 
-    def full(self, round_, client, *rest):
+    def full(self, round_, client, *rest, **more):
         if round_ == 2 and client == "2":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(self, round_, client, *rest)
+        return write(self, round_, client, *rest, **more)
 
     monkeypatch.setattr(Tape, "write_upload", full)
     with pytest.raises(RunStopped, match="the disk is full; finished rounds are kept"):

@@ -1,0 +1,58 @@
+"""What the files of a tape must say of themselves."""
+
+import json
+
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import TensorFile
+from fedsim.core.types import LocalTraining
+
+
+def check_upload(
+    upload: TensorFile, sent: TensorFile, round_: int, client: str, local: LocalTraining
+) -> int | None:
+    """Return the number of examples that an upload says it has.
+
+    Raises:
+        BadRecording: A file is missing, damaged, or was not written by a recorder.
+    """
+    facts = upload.metadata
+    try:
+        stated = facts.get("num_examples")  # somebody else's clients may not say
+        num_examples = None if stated is None else int(float(stated))
+        kind, recorded_round, recorded_client = facts["upload"], facts["round"], facts["client"]
+    except (KeyError, ValueError, OverflowError) as error:
+        raise BadRecording(
+            f"{upload.path}: must hold upload, round and client, and num_examples ({error})"
+        ) from None
+    if (kind, recorded_round, recorded_client) != (local.upload, str(round_), client):
+        raise BadRecording(
+            f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
+            f"got the {kind} of client {recorded_client} in round {recorded_round}"
+        )
+    if num_examples is not None and num_examples < 1:
+        raise BadRecording(f"{upload.path}: num_examples must be at least 1, got {num_examples}")
+    if missing := set(sent) ^ set(upload):
+        raise BadRecording(
+            f"{upload.path}: must have the names of {sent.path.name}, differs in {min(missing)}"
+        )
+    return num_examples
+
+
+def members_in(upload: TensorFile, client: str) -> tuple[str, ...]:
+    """Return the clients whose uploads are in a file: its own, or those of its cohort.
+
+    Raises:
+        BadRecording: They are no list of clients.
+    """
+    stated = upload.metadata.get("members")
+    if stated is None:
+        return (client,)
+    try:
+        members = json.loads(stated)
+    except ValueError:
+        members = None
+    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+        raise BadRecording(f"{upload.path}: members must be a list of clients, got {stated}")
+    if not members or len(set(members)) < len(members):
+        raise BadRecording(f"{upload.path}: members must be clients, each once, got {stated}")
+    return tuple(members)

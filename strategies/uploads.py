@@ -1,0 +1,111 @@
+"""What is checked of a reply, against what its client was sent."""
+
+import math
+from dataclasses import replace
+
+import torch
+from flwr.app import ArrayRecord, Message
+from torch import Tensor
+
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import FedsimError, plain
+from fedsim.core.params import difference, mismatch, not_finite
+from fedsim.core.types import Params, Upload
+from fedsim.core.wire import from_record, oversized
+
+UPLOAD = "upload of a client"
+SENT = Rule(UPLOAD, "message", "must hold one ArrayRecord, or one under the strategy's own key")
+ONCE = Rule(UPLOAD, "message", "must be the only one to its client in a round")
+RECORD = Rule(UPLOAD, "content", "must hold one ArrayRecord, or one under the key that was sent")
+SIZE = Rule(UPLOAD, "any array", "must hold at most the bytes of the one that was sent")
+DECODED = Rule(UPLOAD, "arrays", "must be numeric NumPy arrays")
+NAMES = Rule(UPLOAD, "arrays", "must have the names and shapes that were sent")
+FINITE = Rule(UPLOAD, "any array", "must be finite where what was sent is")
+WEIGHT = Rule(UPLOAD, "number of examples", "must be a number ≥ 0 in the only MetricRecord")
+FORMS = (SENT, ONCE, RECORD, SIZE, DECODED, NAMES, FINITE)
+
+
+class Refused(FedsimError):
+    """An upload that keeps a rule not.
+
+    Args:
+        rule: Which.
+        reason: The sentence.
+    """
+
+    def __init__(self, rule: Rule, reason: str) -> None:
+        super().__init__(plain(reason))
+        self.rule = rule
+
+
+def model_of(reply: Message, key: str | None) -> tuple[str, ArrayRecord]:
+    """Return the ArrayRecord of a reply that answers the model sent under `key`, and its own key.
+
+    Raises:
+        Refused: There is none, or it cannot be told which.
+    """
+    records = dict(reply.content.array_records)
+    if len(records) == 1:
+        return next(iter(records.items()))
+    if key is not None and key in records:
+        return key, records[key]
+    raise Refused(RECORD, f"content: must hold one ArrayRecord, got {len(records)}")
+
+
+def decoded(record: ArrayRecord, sent: Params) -> dict[str, Tensor]:
+    """Return the tensors of a record that is of the form of what was sent.
+
+    Raises:
+        Refused: It is not, or entries are NaN or infinite where those sent are not.
+    """
+    if reason := oversized(record, sent):
+        raise Refused(SIZE, reason)
+    try:
+        upload = from_record(record)
+    except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to
+        raise Refused(DECODED, f"arrays: {DECODED.rule} ({error})") from None
+    if reason := mismatch(upload, sent):
+        raise Refused(NAMES, reason)
+    for name, value in upload.items():
+        if value.is_complex():
+            raise Refused(DECODED, f"{name}: must be real, got {value.dtype}")
+    if reason := not_finite(upload, sent):
+        raise Refused(FINITE, reason)
+    return upload
+
+
+def num_examples_of(reply: Message, key: str) -> int | float:
+    """Return a reply's weight.
+
+    Raises:
+        Refused: It is missing, or no average could be taken with it.
+    """
+    records = list(reply.content.metric_records.values())
+    if len(records) != 1:
+        raise Refused(WEIGHT, f"content: must hold one MetricRecord, got {len(records)}")
+    value = records[0].get(key)
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise Refused(
+            WEIGHT, replace(WEIGHT, field=key, rule="must be a number ≥ 0").message(value)
+        )
+    return value
+
+
+def update_norm(upload: Params, sent: Params, kind: Upload) -> float:
+    """Return the norm of upload − sent, or of a gradient, in the upload's precision.
+
+    Integers do not count. It may be infinite where the squares are.
+    """
+    names = [name for name, value in upload.items() if value.is_floating_point()]
+    moved: tuple[Tensor, ...] | list[Tensor] = [upload[name] for name in names]
+    if kind == "weights":
+        origin = [sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
+        moved = torch._foreach_sub(moved, origin)
+    length = _length(moved)
+    if kind == "weights" and math.isnan(length):  # constants of ∞
+        length = _length([difference(upload[name], sent[name]) for name in names])
+    return length
+
+
+def _length(moved: tuple[Tensor, ...] | list[Tensor]) -> float:
+    return math.hypot(*torch.stack(torch._foreach_norm(moved)).tolist()) if moved else 0.0
