@@ -85,6 +85,7 @@ def run(
 def resume(
     out: Path | str,
     *,
+    allow: Iterable[str] = (),
     on_round: Callable[[Round], None] = lambda _: None,
     on_plan: Callable[[Plan], None] = lambda _: None,
 ) -> Run:
@@ -92,11 +93,13 @@ def resume(
 
     Args:
         out: Its folder.
+        allow: Modules, paths and addresses that its config may use, if you did not write it.
         on_round: Called after every round.
         on_plan: Called before anything is written.
 
     Raises:
-        BadRecording: There is no run, or its files are damaged.
+        BadRecording: There is no run, its files are damaged, or its config names what is not
+            allowed.
         RunStopped: The run ended early again.
     """
     folder = RunFolder(Path(out))
@@ -104,6 +107,7 @@ def resume(
         raise BadRecording(
             f"--out: must be a run of fedsim's own to go on with, got {folder.path} of another app"
         )
+    folder.check_trusted(allow)
     plan = prepare(folder.config)
     on_plan(plan)
     with _started(plan.config.engine) as execute:
@@ -115,6 +119,7 @@ def attack(
     attacks: Sequence[Part],
     *,
     app: App | None = None,
+    allow: Iterable[str] = (),
     on_round: Callable[[int, int], None] = lambda *_: None,
 ) -> pa.Table:
     """Attack a recording without training, and put the rows into its ledger.
@@ -123,26 +128,29 @@ def attack(
         recording: A run folder, or the tape of somebody else's Flower app.
         attacks: Names and options; their earlier rows are replaced.
         app: What is said of somebody else's app; what was said before is kept beside its tape.
+        allow: Modules, paths and addresses that its config may use, if you did not write it.
         on_round: Called with rounds done and in all.
 
     Returns:
         The new rows. Of another app's recording a report is drawn too.
 
     Raises:
-        BadRecording: A file is missing or damaged.
+        BadRecording: A file is missing or damaged, or its config names what is not allowed.
         ConfigError: An attack's name or option is wrong, or something of an app is not told.
     """
     folder = RunFolder(Path(recording))
     foreign = is_foreign(folder.path)
     if foreign:
         with folder.locked():
-            folder, plan = tell(folder.path, app or App(), attacks)
+            folder, plan = tell(folder.path, app or App(), attacks, allow=allow)
     elif app is not None and not app.is_empty:
         raise ConfigError(
             f"--model: must go with another app's recording, got {folder.path} of fedsim's own"
         )
     else:
-        plan = prepare(folder.config.model_copy(update={"attack": tuple(attacks)}))
+        config = folder.config.model_copy(update={"attack": tuple(attacks)})
+        folder.check_trusted({*allow, *(part.name for part in attacks)}, config=config)
+        plan = prepare(config)
     rounds = recorded_rounds(folder.path)
     if folder.finished_rounds:  # the round in which a run was killed is not whole
         rounds = [number for number in rounds if number <= folder.finished_rounds[-1]]

@@ -9,6 +9,7 @@ from fedsim.config.grid import Cell
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
+from fedsim.run.trust import names_outside
 
 
 def sweep(
@@ -66,7 +67,8 @@ def _run(cell: Cell, path: Path) -> str | None:
         if not path.exists():
             api.run(cell.config, path)
         elif max(RunFolder(path).finished_rounds, default=-1) < cell.config.federation.rounds:
-            api.resume(path)
+            names = (name for _, name in names_outside(cell.config))
+            api.resume(path, allow=names)  # it is this config
     except FedsimError as error:
         return str(error)
     except Exception as error:  # the other runs go on

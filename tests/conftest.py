@@ -34,6 +34,12 @@ def recordings(tmp_path_factory):
     return Recordings(pace.shared(tmp_path_factory) / "recordings")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def remembered(tmp_path_factory):
+    """Let runs of tests be remembered beside them, not in the home of whoever runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(pace.shared(tmp_path_factory) / "state")
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without their report, which takes six times as long as a small run."""

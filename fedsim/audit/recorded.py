@@ -1,6 +1,6 @@
 """What the canaries of a recorded run show, at a level at which all of its bounds hold together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,18 @@ class Recorded:
         )
 
 
-def recorded(run: Path) -> Recorded | None:
+def recorded(run: Path, allow: Iterable[str] = ()) -> Recorded | None:
     """Return what canaries in a run show until its last audited round; None without any.
 
+    Args:
+        run: Its folder.
+        allow: Modules, paths and addresses that its config may use, if you did not write it.
+
     Raises:
-        BadRecording: A file of the run is damaged.
+        BadRecording: A file of the run is damaged, or its config names what is not allowed.
     """
     folder = RunFolder(run)
+    folder.check_trusted(allow)
     plan = prepare(folder.config)
     due = [number for number in folder.finished_rounds if number and is_due(plan, number)]
     if not due:

@@ -30,6 +30,7 @@ from fedsim.config import Cell, Config, Engine
 from fedsim.core.errors import ConfigError
 from fedsim.core.files import write_whole
 from fedsim.core.rng import threads
+from fedsim.run.links import refuse_links
 
 LARGE = 25.0  # an ε that no number of runs refutes without assumptions
 TABLE, CONFIGS, REPORT = "audit.parquet", "configs.txt", "audit.html"
@@ -58,8 +59,10 @@ def audits(
 
     Raises:
         ConfigError: A config cannot be audited, or the folder holds another audit.
+        BadRecording: There is a link in the folder.
         RunStopped: A canary moves nothing, or a user's mechanism fails.
     """
+    refuse_links(out)
     text = "\n".join(f"{cell.name}: {_decisive(cell.config, run)}" for cell in cells)
     note = out / CONFIGS
     if note.exists() and note.read_text() != text:

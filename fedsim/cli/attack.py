@@ -8,7 +8,7 @@ import typer
 from fedsim.cli.assumptions import print_assumptions, print_failures
 from fedsim.cli.console import err, out, print_line, print_report
 from fedsim.cli.explain import parse_shape
-from fedsim.cli.options import Json
+from fedsim.cli.options import Allow, Json
 from fedsim.cli.tables import print_attacks
 from fedsim.core.errors import ConfigError
 
@@ -101,6 +101,7 @@ def attack(
         str | None,
         _about_app("--truth", "Ground truth for grading, saved by mods.keep_truth.", metavar="DIR"),
     ] = None,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Attack a recording without training.
@@ -141,6 +142,7 @@ def attack(
             recording,
             parts,
             app=app,
+            allow=allow or (),
             on_round=lambda done, total: bar.update(task, completed=done, total=total),
         )
     means = api.means(rows)

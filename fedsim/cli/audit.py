@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedsim.cli.console import Interrupted, err, out, print_line, print_report
-from fedsim.cli.options import Json, Over, Set, Workers
+from fedsim.cli.options import Allow, Json, Over, Set, Workers
 from fedsim.core.errors import ClaimRefuted, ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def audit(
         ),
     ] = None,
     workers: Workers = None,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Audit a mechanism with canaries. The exit code is 3 if its claim is refuted.
@@ -49,16 +50,21 @@ def audit(
     from fedsim.audit.recorded import recorded
     from fedsim.config import Engine
     from fedsim.report.audits import write_audit_report
+    from fedsim.run.run_folder import RunFolder
 
     run = target if target is not None and target.is_dir() else None
     if run is not None and not (run / "config.toml").exists():
         raise ConfigError(f"{run}: must be a run folder or a TOML file, got no config.toml in it")
+    if run is not None:
+        RunFolder(run).check_trusted(allow or ())
+    elif allow:
+        raise ConfigError(f"--allow: must go with a run, got {allow[0]} for a config of yours")
     config = target if run is None else run / "config.toml"
     folder = out_ or (Path("runs/audit") if run is None else run / "audit")
     cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
     engine = None if workers is None else Engine(name="ray", workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    in_run = None if run is None else recorded(run)
+    in_run = None if run is None else recorded(run, allow or ())
     if in_run is not None and not as_json:
         out.print(recorded_line(in_run), markup=False, soft_wrap=True)
     with Progress(*columns, console=err, transient=True, disable=as_json) as bar:

@@ -23,4 +23,13 @@ Workers = Annotated[
         "--workers", min=1, help="Number of parallel workers on Ray (this process if omitted)."
     ),
 ]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Module, path or address that the recording's config may use, if the run is not your "
+        "own; repeat for more.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -1,12 +1,13 @@
 """`fedsim run`: train a federation and attack it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsim.cli.console import Interrupted, out, print_line, say
-from fedsim.cli.options import ConfigFile, Json, Set
+from fedsim.cli.options import Allow, ConfigFile, Json, Set
 from fedsim.cli.tables import Rounds, audit_line
 from fedsim.core.errors import ConfigError, FedsimError
 
@@ -29,6 +30,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run (the newest without --out).")
     ] = False,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Train a federation, attack every round, and draw what leaked.
@@ -37,18 +39,23 @@ def run(
     """
     if resume and (config or set_ or engine):
         raise ConfigError("--resume: uses the run's own config, got a config or settings")
+    if allow and not resume:
+        raise ConfigError(f"--allow: must go with --resume, got {allow[0]} for a new run")
     say("Loading …", quiet=as_json, end="\r")
     from fedsim import api
     from fedsim import config as configs
+    from fedsim.run.run_folder import RunFolder
 
     if resume:
         target = out_ or api.newest_unfinished()
-        resolved = api.Run(target).config()
+        folder = RunFolder(target)
+        folder.check_trusted(allow or ())
+        resolved = folder.config
     else:
         settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
         resolved = configs.read(config, settings)
         target = out_ or api.new_folder(resolved)
-    finished = _execute(resolved, target, resume=resume, quiet=as_json)
+    finished = _execute(resolved, target, allow or (), resume=resume, quiet=as_json)
     if as_json:
         out.print_json(data=_summary(finished))
         return
@@ -60,14 +67,18 @@ def run(
     print_line("Next", f"fedsim attack {target} --with llg     or open the report")
 
 
-def _execute(config: "Config", target: Path, *, resume: bool, quiet: bool) -> "Run":
+def _execute(
+    config: "Config", target: Path, allow: Sequence[str], *, resume: bool, quiet: bool
+) -> "Run":
     """Run or resume, with a line per round; a failure says how to continue."""
     from fedsim import api
 
     with Rounds(config, target, out, quiet=quiet) as progress:
         try:
             if resume:
-                return api.resume(target, on_round=progress.show, on_plan=progress.warn)
+                return api.resume(
+                    target, allow=allow, on_round=progress.show, on_plan=progress.warn
+                )
             return api.run(config, target, on_round=progress.show, on_plan=progress.warn)
         except KeyboardInterrupt:
             begun = (target / "config.toml").exists()

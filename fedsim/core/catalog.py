@@ -7,7 +7,9 @@ records and the entry points of packages, and it checks the options of a part.
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 from fedsim.core.errors import ConfigError, nearest
 
 Part = TypeVar("Part")
+_imports: ContextVar[bool] = ContextVar("imports", default=True)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,24 @@ def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
     return {**extensions, **builtin}
 
 
+@contextmanager
+def nothing_imported() -> Iterator[None]:
+    """Let `find` refuse every `package.module:attribute` inside the block."""
+    token = _imports.set(False)
+    try:
+        yield
+    finally:
+        _imports.reset(token)
+
+
 def find(key: str, name: str, parts: Mapping[str, Part]) -> Part:
     """Return the part called `name`, or import the user's own `package.module:attribute`.
 
     Raises:
-        ConfigError: There is none; the sentence names the nearest.
+        ConfigError: There is none; the sentence names the nearest. Or nothing is to be imported.
     """
+    if ":" in name and not _imports.get():
+        raise ConfigError(f"{key}: must be fedsim's own here, got '{name}'")
     if ":" in name:
         return _imported(key, name)
     if name not in parts:

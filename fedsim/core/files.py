@@ -51,6 +51,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
+            temporary.unlink(missing_ok=True)  # a link of that name would be written through
             write(temporary)
         except FileNotFoundError:  # the folder's first file
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -247,6 +247,7 @@ def _opened(settings: Mapping[str, Any]) -> tuple[RunFolder, Plan]:
         raise ConfigError(f"out: must be an absolute path, got '{out}'")
     if settings.get("resume"):
         folder = RunFolder(out)
+        folder.check_trusted()
         plan = prepare(folder.config)
         if plan.defense.init(plan.model.state_dict()):
             raise ConfigError("resume: must be a run without stateful defenses under flwr run")

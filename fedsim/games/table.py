@@ -17,6 +17,7 @@ from fedsim.core.secrets import Rules
 from fedsim.games.board import Board, check, played_of, prepare
 from fedsim.games.limits import limits
 from fedsim.games.rows import Row, measured, read_rows, table_of, write_rows
+from fedsim.run.links import refuse_links
 
 TABLE, CONFIGS, REPORT = "games.parquet", "configs.txt", "report.html"
 
@@ -36,9 +37,11 @@ def games(
 
     Raises:
         ConfigError: A config cannot be played, or the folder holds other games.
+        BadRecording: There is a link in the folder.
     """
     for cell in cells:
         check(cell.config.game)
+    refuse_links(out)
     text = "\n".join(f"{cell.name}: {_decisive(cell.config)}" for cell in cells)
     note = out / CONFIGS
     if note.exists() and note.read_text() != text:

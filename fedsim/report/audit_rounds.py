@@ -10,6 +10,7 @@ from adversary.auditing.coins import FRESH
 from adversary.auditing.finding import Guarantee
 from adversary.auditing.in_rounds import IN_ROUNDS
 from clients import carried
+from fedsim.core.errors import ConfigError
 from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, percent, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS
@@ -112,8 +113,12 @@ def _line(row: dict, measured: dict[str, dict]) -> Line:
 
 def _caption(run: RunData) -> str:
     config = run.folder.config
-    promise = carried.promise_of(defenses.build(config.defense))
-    assert promise is not None
+    try:
+        promise = carried.promise_of(defenses.build(config.defense))
+    except ConfigError:  # of a user's own, which a report does not import
+        promise = None
+    if promise is None:
+        return "The black line is the ε that the clients' defense claims."
     audit, delta = config.audit, config.audit.delta or promise.delta
     sure = f"{100 * audit.confidence:g} %"
     counted = (

@@ -9,6 +9,7 @@ import numpy as np
 
 import defenses
 from defenses import Promise
+from fedsim.core.errors import ConfigError
 from fedsim.report.data import Curve, RunData, metric_name
 from fedsim.report.facts import part_text
 from fedsim.report.figures import Picture, fit, panels_of, svg
@@ -51,9 +52,12 @@ class Defended:
         self.kind = " → ".join(part.name for part in run.folder.config.defense) or "none"
 
     @cached_property
-    def promise(self) -> Promise:
-        """What the chain of defenses guarantees."""
-        return defenses.build(self.run.folder.config.defense).promise
+    def promise(self) -> Promise | None:
+        """What the chain of defenses guarantees; None of a user's own, which is not imported."""
+        try:
+            return defenses.build(self.run.folder.config.defense).promise
+        except ConfigError:
+            return None
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":

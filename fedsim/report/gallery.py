@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adversary.grading.images import ssim
 from adversary.grading.reconstructions import METRICS, decibels, is_image, paired, scaled
-from fedsim.core.errors import ConfigError
+from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
 from fedsim.data import federate
@@ -111,8 +111,9 @@ def galleries(run: RunData) -> list[Gallery]:
         return [_gallery(run, name, None, reason) for name in names[:SHOWN_ATTACKS]]
     try:
         config = run.folder.config
+        run.folder.check_trusted()  # its data may have to be downloaded
         originals, reason = Originals(federate(config), config.seed), None
-    except ConfigError as error:
+    except (ConfigError, BadRecording) as error:
         originals, reason = None, f"The original examples are not available ({error})."
     return [_gallery(run, name, originals, reason) for name in names[:SHOWN_ATTACKS]]
 

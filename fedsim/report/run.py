@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsim.core.catalog import nothing_imported
 from fedsim.core.errors import ConfigError
 from fedsim.report.audit_rounds import audit_section
 from fedsim.report.counts import counts_picture
@@ -22,6 +23,8 @@ MOST_LINES = 8  # runs that can be told apart as lines
 def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None = None) -> None:
     """Draw one run, or several for comparison, into one HTML file without any network.
 
+    Nothing that a config names is imported.
+
     Args:
         folders: The runs.
         out: The file.
@@ -32,10 +35,15 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
         ConfigError: A run has no finished round, or there is no such client in it.
         OSError: The file cannot be written.
     """
-    import matplotlib as mpl
-
     if client is not None and len(folders) > 1:
         raise ConfigError(f"--client: must go with one run, got {len(folders)} runs")
+    with nothing_imported():
+        _write(folders, out, client)
+
+
+def _write(folders: Sequence[RunFolder], out: Path, client: str | None) -> None:
+    import matplotlib as mpl
+
     runs = [RunData(folder) for folder in folders]
     single = len(runs) == 1
     with mpl.rc_context(STYLE):

@@ -28,7 +28,7 @@ from fedsim.config import Config
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.core.files import TensorFile, save_tensors, write_whole
 from fedsim.core.types import Leak, Measure
-from fedsim.run import notes
+from fedsim.run import notes, trust
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import (
     LEAKAGE,
@@ -38,6 +38,7 @@ from fedsim.run.ledger import (
     read_table,
     write_table,
 )
+from fedsim.run.links import ENTRIES, refuse_links
 
 LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
 
@@ -49,13 +50,14 @@ class RunFolder:
         path: An existing run folder.
 
     Raises:
-        BadRecording: There is no run in `path`.
+        BadRecording: There is no run in `path`, or a link in it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not (path / "config.toml").exists() and not (path / "rounds").exists():
             raise BadRecording(f"{path}: must be a run folder, got no config.toml or rounds/ in it")
+        refuse_links(path, ENTRIES)
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
@@ -71,6 +73,7 @@ class RunFolder:
                 f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
             )
         write_whole(path / "config.toml", lambda file: file.write_text(configs.dump(config)))
+        trust.remember(path / "config.toml", config)
         return cls(path)
 
     @contextmanager
@@ -80,7 +83,7 @@ class RunFolder:
         Raises:
             RunStopped: Another process is at it.
         """
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -98,6 +101,18 @@ class RunFolder:
             return configs.read(self.path / "config.toml")
         except ConfigError as error:
             raise BadRecording(str(error)) from None
+
+    def check_trusted(self, allow: Iterable[str] = (), *, config: Config | None = None) -> None:
+        """Refuse a config that names code or paths which this user has not allowed.
+
+        Args:
+            allow: What the user allows.
+            config: The part of it that is used; all of it by default.
+
+        Raises:
+            BadRecording: It does.
+        """
+        trust.check(self.path / "config.toml", config or self.config, allow)
 
     @property
     def truth(self) -> Path:

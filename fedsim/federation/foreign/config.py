@@ -1,5 +1,6 @@
 """The config of another app's recording: from what its user says, now and before, and its tape."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,27 @@ from fedsim.federation.foreign.twin import (
     shapes_of,
     without_counters,
 )
+from fedsim.run import trust
 from fedsim.run.prepare import with_versions
 from strategies.tape import recorded_clients, recorded_rounds, upload_kind
 
 SIZES = (8, 16, 28, 32, 64, 96, 128, 224, 256)  # of square images, to try a model on
 
 
-def config_of(path: Path, app: App) -> Config:
+def config_of(path: Path, app: App, allowed: Iterable[str]) -> Config:
     """Return what is said of a recording, now and before, as far as its tape bears it out.
+
+    Args:
+        path: The folder of the tape.
+        app: What is said now.
+        allowed: Modules and paths that may be used.
 
     Raises:
         ConfigError: Something lacks, is wrong, or does not fit the tape.
-        BadRecording: A file of the recording is damaged.
+        BadRecording: A file of the recording is damaged, or its config names what is not allowed.
     """
     tape = recorded_arrays(path)
-    return _with_arrays(_config(path, app, shapes_of(tape)), app, tape, path)
+    return _with_arrays(_config(path, app, shapes_of(tape), allowed), app, tape, path)
 
 
 def recorded_arrays(path: Path) -> Params:
@@ -61,7 +68,7 @@ def recorded_arrays(path: Path) -> Params:
     return sent
 
 
-def _config(path: Path, app: App, tape: Shapes) -> Config:
+def _config(path: Path, app: App, tape: Shapes, allowed: Iterable[str]) -> Config:
     """Return what is said of a recording, now and before, without the model's arrays on tape.
 
     Raises:
@@ -86,6 +93,8 @@ def _config(path: Path, app: App, tape: Shapes) -> Config:
             )
     if earlier is None:
         settings["attack"] = []
+    else:
+        trust.check(before, _read(before, settings), allowed)
     settings.setdefault("local.epochs", earlier.local.epochs if earlier else 1)
     if "foreign.input_shape" not in settings and earlier is None:
         settings["foreign.input_shape"] = [1]  # until it is found

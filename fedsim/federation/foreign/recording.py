@@ -1,6 +1,6 @@
 """Recordings of somebody else's Flower app: what its user says, and the plan of their attacks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from fedsim.data import Federated
 from fedsim.federation.foreign.app import App
 from fedsim.federation.foreign.config import config_of
 from fedsim.federation.foreign.parts import examples_of, model_of, nothing
+from fedsim.run import trust
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from strategies import STRATEGIES
@@ -36,7 +37,9 @@ def is_foreign(path: Path) -> bool:
     return RunFolder(path).config.foreign is not None
 
 
-def tell(path: Path, app: App, attacks: Sequence[Part]) -> tuple[RunFolder, Plan]:
+def tell(
+    path: Path, app: App, attacks: Sequence[Part], *, allow: Iterable[str] = ()
+) -> tuple[RunFolder, Plan]:
     """Check what is told of a recording against it, write it down beside it, and plan the attacks.
 
     What was told before need not be told again. Nothing is written where something is wrong.
@@ -45,12 +48,14 @@ def tell(path: Path, app: App, attacks: Sequence[Part]) -> tuple[RunFolder, Plan
         path: The folder of the tape.
         app: What is told.
         attacks: Names and options.
+        allow: Modules and paths that an earlier config may use, if this user did not write it.
 
     Raises:
         ConfigError: Something is not told, wrong, or does not fit the recording.
-        BadRecording: A file of the recording is damaged.
+        BadRecording: A file of the recording is damaged, or its config names what is not allowed.
     """
-    config = config_of(path, app)
+    allowed = {*allow, *(part.name for part in attacks), *map(str, app.settings.values())}
+    config = config_of(path, app, allowed)
     plan = prepare(config.model_copy(update={"attack": tuple(attacks)}))
     view = next(views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources))
     if config.foreign and config.foreign.head_only:
@@ -63,6 +68,7 @@ def tell(path: Path, app: App, attacks: Sequence[Part]) -> tuple[RunFolder, Plan
     parts = (*(part for part in config.attack if part.name not in names), *attacks)
     text = configs.dump(config.model_copy(update={"attack": parts}))
     write_whole(path / "config.toml", lambda file: file.write_text(text))
+    trust.remember(path / "config.toml", config)
     return RunFolder(path), plan
 
 

@@ -66,7 +66,11 @@ of this comparison, which is a second training for a defense inside training.</p
 {% set promises = {} %}
 {% for row in defended if row.kind not in promises or row.epsilon %}
 {% if promises.update({row.kind: 1}) %}{% endif %}
-<p>{% if row.promise.epsilon and row.epsilon is not none %}
+<p>{% if row.promise is none %}
+<b>{{ row.kind }}</b>: a report imports no code that is not fedsim's, so what this defense promises
+is not stated here{% if row.epsilon is not none %}; the run computed
+ε = {{ "%.3g" | format(row.epsilon) }} for the most exposed client{% endif %}.
+{% elif row.promise.epsilon and row.epsilon is not none %}
 <b>{{ row.name }}</b>: formal, towards the server: {{ row.promise.statement }};
 {{ row.promise.mechanism }}, neighbours {{ row.promise.relation }};
 ε = {{ "%.3g" | format(row.epsilon) }} at δ = {{ "%g" | format(row.promise.delta) }} for the most

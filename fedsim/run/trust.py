@@ -1,0 +1,103 @@
+"""What a recording's config names outside fedsim, and whether it may be used.
+
+A name such as `module:function` is imported when a part is built, and a path is read or downloaded
+into. Both come from whoever wrote `config.toml`. So fedsim uses them if the config was written by
+this user, or if the user allows each of them.
+
+The configs that this user wrote are remembered outside all run folders, in
+`$XDG_STATE_HOME/fedsim/configs` (`~/.local/state` if unset), by their fingerprint. It is BLAKE2b:
+nobody can write another config with the same one.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fedsim.config import Config
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import BadRecording
+
+OUTSIDE = Rule(
+    "recording",
+    "`config.toml`",
+    "must name no module, path or address, except in a run of your own or with --allow",
+)
+CHECKS = (OUTSIDE,)
+SIGNS = (":", "/", "\\", "~")  # of a module's function, a path or an address
+ON_TAPE = "foreign.arrays."  # names of arrays, in which any sign may stand
+PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth"}  # a bare word is one too
+
+
+def check(path: Path, config: Config, allow: Iterable[str] = ()) -> None:
+    """Refuse a recording's config that names what this user has not allowed.
+
+    Args:
+        path: The file of the config.
+        config: What it says, or the part of it that is used.
+        allow: Modules, `module:function`, paths and addresses that may be used.
+
+    Raises:
+        BadRecording: It names something else, and this user did not write it.
+    """
+    allowed = set(allow)
+    names = [(key, name) for key, name in names_outside(config) if not _is_in(name, allowed)]
+    if not names or _memory(path).exists():
+        return
+    key, name = names[0]
+    raise BadRecording(
+        f"{path}: {key} {OUTSIDE.rule}, got '{name}'; "
+        f"if you trust it, add --allow {_to_allow(name)}"
+    )
+
+
+def remember(path: Path, config: Config) -> None:
+    """Remember a config that this user wrote; without a place to do so, nothing is remembered."""
+    if not any(names_outside(config)):
+        return
+    with suppress(OSError):
+        memory = _memory(path)
+        memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        memory.touch()
+
+
+def names_outside(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield key and value of each text that could be imported, opened or connected to."""
+    tables = config.model_dump(mode="json", exclude_none=True, exclude={"versions"})
+    for key, text in _texts("", tables):
+        if key.startswith(ON_TAPE):
+            continue
+        if key in PATHS or any(sign in text for sign in SIGNS) or ".." in text:
+            yield key, text
+
+
+def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield every text in a value, with where it stands."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _texts(f"{key}.{name}" if key else name, part)
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from _texts(f"{key}.{place}", part)
+
+
+def _is_in(name: str, allowed: set[str]) -> bool:
+    return name in allowed or _to_allow(name) in allowed
+
+
+def _to_allow(name: str) -> str:
+    """Return what to allow for a name: the module of a function, or all of it."""
+    module, colon, _ = name.partition(":")
+    return module if colon and "/" not in name else name
+
+
+def _memory(path: Path) -> Path:
+    """Return the file whose presence says that this user wrote a config."""
+    root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return (
+        root / "fedsim" / "configs" / hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest()
+    )
