@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
+from fedsim.core.boundary import raised
 from fedsim.core.errors import FedsimError, RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
 from fedsim.core.types import Params, Upload
@@ -137,10 +138,8 @@ class Fence(AroundStrategy):
         """Return what to raise where the strategy, or the grid behind its replies, fails."""
         if isinstance(error, FedsimError) or is_disk_full(error):
             return error
-        reason = f"{type(error).__name__}: {error}"
-        return RunStopped(
-            f"round {round_}: {name_of(self.strategy)} cannot {what} ({plain(reason)})"
-        )
+        name = name_of(self.strategy)
+        return RunStopped(f"round {round_}: {name} cannot {what} ({raised(error)})")
 
     def _not_a_model(self, arrays: Any) -> str | None:
         """Return what keeps an aggregate from being the next model, or None."""

@@ -13,7 +13,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: F401 (for the engine)
+from ray.exceptions import (  # for the engine
+    GetTimeoutError,  # noqa: F401
+    RayActorError,  # noqa: F401
+    RayError,
+    RayTaskError,  # noqa: F401
+)
 
 
 def ray_tasks(

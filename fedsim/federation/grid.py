@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.operator import SIMULATED
+from fedsim.core.errors import plain
 from fedsim.core.types import Params
 from fedsim.core.wire import from_record, to_record
 from fedsim.federation.client_app import TRUTH
@@ -20,6 +21,11 @@ Execute = Callable[[Iterable[Job], float | None], Iterator[tuple[Message, Contex
 
 SERVER = 1  # Flower's own id for the server
 _FIRST = 2
+
+
+def failed(message: Message, reason: str) -> Message:
+    """Return the reply of a client that could not answer."""
+    return Message(Error(code=0, reason=plain(reason)), reply_to=message)
 
 
 class SimulationGrid(Grid):

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Message
 
-from fedsim.core.errors import is_disk_full, one_line, plain
+from fedsim.core.errors import is_disk_full, one_line
 from fedsim.federation.client_app import app
-from fedsim.federation.grid import Job
+from fedsim.federation.grid import Job, failed
 
 
 def inline(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:  # noqa: ARG001
@@ -36,8 +36,7 @@ def answer(message: Message, context: Context) -> Message:
     except BaseException as error:
         if is_disk_full(error):  # of the machine that simulates, not of the client
             raise
-        reason = plain(f"{type(error).__name__}: {one_line(error)}")
-        return Message(Error(code=0, reason=reason), reply_to=message)
+        return failed(message, f"{type(error).__name__}: {one_line(error)}")
 
 
 @contextmanager

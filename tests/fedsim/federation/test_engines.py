@@ -70,6 +70,27 @@ def test_a_failing_client_is_a_row_and_the_run_goes_on(tmp_path):
     }
 
 
+@pytest.mark.e2e
+@pytest.mark.xdist_group("processes")
+def test_a_client_whose_process_dies_is_a_row_and_the_others_are_as_without_ray(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", ".")
+    monkeypatch.setenv("FEDSIM_TEST_ONCE", str(tmp_path / "once"))
+    tables = {
+        "federation": {"rounds": 2, "clients": 5},
+        "defense": [{"name": "tests.fedsim.federation.test_engines:one_dies"}],
+        "auxiliary": {"knows_defense": False},
+    }
+    engine = {"name": "ray", "workers": 2}
+    run = api.run(small_config(**tables, engine=engine), tmp_path / "run")
+    [row] = [row for row in run.metrics().to_pylist() if row["metric"] == "failed"]
+    assert (row["round"], row["reason"]) == (1, "the client's process died (out of memory?)")
+    clients = {1: {*"01234"} - {row["client"]}, 2: {*"01234"}}
+    rows = run.ledger().to_pylist()
+    assert {n: {r["client"] for r in rows if r["round"] == n} for n in clients} == clients
+
+
 def test_when_all_clients_fail_the_run_ends_with_the_reason(tmp_path):
     config = small_config(defense=[{"name": "tests.fedsim.federation.test_engines:all_fail"}])
     with pytest.raises(
@@ -181,6 +202,20 @@ def _fail(condition):
         return dict(params), state
 
     return Defense(name="failing", apply=apply)
+
+
+def one_dies():
+    import os
+    import signal
+
+    def die(generator):
+        try:
+            os.close(os.open(os.environ["FEDSIM_TEST_ONCE"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return _fail(die)
 
 
 def first_two_fail():
