@@ -18,7 +18,6 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from torch import Generator, Tensor, nn
 
@@ -28,6 +27,7 @@ from fedsim import config as configs
 from fedsim import data, models
 from fedsim.config import Config, Part
 from fedsim.core.errors import ConfigError, FedsimError
+from fedsim.core.paths import user_path
 from fedsim.core.rng import generator, secret_generator
 
 SIMULATED = "simulated"  # in the node's config: one process plays every party
@@ -242,7 +242,7 @@ def _defense_text(setting: str) -> str:
     if not setting.strip() or "=" in setting or "[" in setting:
         return setting.strip()
     try:
-        text = Path(setting).expanduser().read_text().strip()
+        text = user_path("node defense", setting).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         raise Refused(f"node defense: must be a readable TOML file, got '{setting}'") from None
     if not text:

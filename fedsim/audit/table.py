@@ -65,7 +65,7 @@ def audits(
     refuse_links(out)
     text = "\n".join(f"{cell.name}: {_decisive(cell.config, run)}" for cell in cells)
     note = out / CONFIGS
-    if note.exists() and note.read_text() != text:
+    if note.exists() and note.read_text(encoding="utf-8") != text:
         prepare(cells[0].config, run)  # what is wrong with it comes first
         raise ConfigError(
             f"{out}: must be this audit's folder or not exist, got another audit; name one by --out"
@@ -74,7 +74,7 @@ def audits(
     for cell in cells:
         with threads(cell.config.engine.threads):
             setting = _Setting(cell.name, prepare(cell.config, run), out, run)
-            write_whole(note, lambda path: path.write_text(text))
+            write_whole(note, lambda path: path.write_text(text, encoding="utf-8"))
             results.append(setting.audited(engine, on_runs, settings=len(cells)))
         write_rows([row for result in results for row in result.rows], out / TABLE)
         on_result(results[-1])

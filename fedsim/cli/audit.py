@@ -43,14 +43,7 @@ def audit(
 
     RUN is a run folder. CONFIG is a TOML file (default settings if omitted).
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from fedsim import config as configs
-    from fedsim.audit import table as audits
-    from fedsim.audit.recorded import recorded
-    from fedsim.config import Engine
-    from fedsim.report.audits import write_audit_report
-    from fedsim.run.run_folder import RunFolder
 
     run = target if target is not None and target.is_dir() else None
     if run is not None and not (run / "config.toml").exists():
@@ -62,6 +55,14 @@ def audit(
     config = target if run is None else run / "config.toml"
     folder = out_ or (Path("runs/audit") if run is None else run / "audit")
     cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fedsim.audit import table as audits
+    from fedsim.audit.recorded import recorded
+    from fedsim.config import Engine
+    from fedsim.report.audits import write_audit_report
+    from fedsim.run.run_folder import RunFolder
+
     engine = None if workers is None else Engine(name="ray", workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     in_run = None if run is None else recorded(run, allow or ())
@@ -89,7 +90,7 @@ def audit(
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command continues the audit") from None
     report = folder / audits.REPORT
-    write_audit_report(settings, report, configs=(folder / audits.CONFIGS).read_text())
+    write_audit_report(settings, report, configs=(folder / audits.CONFIGS).read_text(encoding="utf-8"))
     if as_json:
         data = summary(settings, folder / audits.TABLE, report)
         out.print_json(data=data | {"recorded": None if in_run is None else vars(in_run)})

@@ -26,12 +26,13 @@ def game(
 
     CONFIG is a TOML file (default settings if omitted).
     """
-    say("Loading …", quiet=as_json, end="\r")
     from fedsim import config as configs
+
+    cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
+    say("Loading …", quiet=as_json, end="\r")
     from fedsim.games import table as games
     from fedsim.report.games import wide, write_games_report
 
-    cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
     if not as_json:
         out.print(HEADER, style="bold", soft_wrap=True)
 
@@ -46,7 +47,7 @@ def game(
         raise Interrupted("stopped; the same command continues the games") from None
     rows = table.to_pylist()
     path, report = out_ / games.TABLE, out_ / games.REPORT
-    write_games_report(rows, report, configs=(out_ / games.CONFIGS).read_text())
+    write_games_report(rows, report, configs=(out_ / games.CONFIGS).read_text(encoding="utf-8"))
     if as_json:
         out.print_json(data={"games": rows, "table": str(path), "report": str(report)})
         return

@@ -1,19 +1,24 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
+import codecs
+import io
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from fedsim import __version__
 from fedsim.cli import attack, audit, config, deploy, explain, game, listing, report, run, sweep
 from fedsim.cli.console import err, out
-from fedsim.core.errors import FedsimError
+from fedsim.core.boundary import raised
+from fedsim.core.errors import ConfigError, FedsimError, one_line
+
+DEBUG = "--debug"
 
 app = typer.Typer(
-    help="A federated-learning simulator with a built-in adversary.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -40,36 +45,80 @@ def version() -> None:
     out.print(f"fedsim {__version__}")
 
 
+@app.callback()
+def options(
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a failure; stands anywhere.")
+    ] = False,
+) -> None:
+    """A federated-learning simulator with a built-in adversary."""
+
+
 def main() -> NoReturn:
     """Run the command line: one sentence and a non-zero exit code for every failure."""
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    sys.path.insert(0, str(Path.cwd()))  # for the user's own `module:function`
+    debug = DEBUG in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
+        _prepare()
         code = app(standalone_mode=False) or 0
         if code == 130:  # typer's answer to Ctrl-C
             err.print("fedsim: stopped")
-    except FedsimError as error:
-        code = _fail(str(error), error.code)
-    except KeyboardInterrupt:
-        err.print("fedsim: stopped")
-        code = 130
-    except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        code = _fail(reason, 1)
-    except Exception as error:
-        code = _usage(error)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exception(error)
+        code = _ended(error)
     sys.exit(code)
 
 
-def _usage(error: Exception) -> int:
-    """Print a usage error as one sentence; anything else is a bug and keeps its traceback."""
+def _prepare() -> None:
+    """Make ready for any terminal, folder and locale.
+
+    Raises:
+        ConfigError: An argument is not text, or the working directory is deleted.
+    """
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    codecs.register_error("fedsim", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="fedsim")
+    for argument in sys.argv[1:]:
+        if not argument.isascii() and argument.encode("utf-8", "replace").decode() != argument:
+            raise ConfigError(f"an argument: must be UTF-8, got {argument!r}")
+    try:
+        sys.path.insert(0, str(Path.cwd()))  # for the user's own `module:function`
+    except FileNotFoundError:
+        raise ConfigError("the working directory: must exist, got a deleted one") from None
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""Write what a terminal cannot show as `\\u2026`, which is right in JSON, too."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    units = [text[k : k + 2].hex() for k in range(0, len(text), 2)]
+    return "".join(f"\\u{unit}" for unit in units), error.end
+
+
+def _ended(error: BaseException) -> int:
+    """Print why the command ended, as one sentence; return its exit code."""
     import click
 
     if isinstance(error, click.Abort):
         return 130
-    if not isinstance(error, click.ClickException):
-        raise error
-    return _fail(error.format_message(), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        err.print("fedsim: stopped")
+        return 130
+    if isinstance(error, FedsimError):
+        return _fail(str(error), error.code)
+    if isinstance(error, click.ClickException):
+        return _fail(error.format_message(), error.exit_code)
+    if isinstance(error, OSError):
+        reason = f"{error.strerror}: {error.filename}" if error.filename else one_line(error)
+        return _fail(reason, 1)
+    if isinstance(error, MemoryError):
+        return _fail(f"memory: must suffice, got {raised(error)}", 1)
+    return _fail(f"a fault of fedsim: {raised(error)}; {DEBUG} shows the traceback", 1)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -41,9 +41,12 @@ def run(
         raise ConfigError("--resume: uses the run's own config, got a config or settings")
     if allow and not resume:
         raise ConfigError(f"--allow: must go with --resume, got {allow[0]} for a new run")
+    from fedsim import config as configs
+
+    settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
+    resolved = configs.read(config, settings)  # a mistake is named before torch is imported
     say("Loading …", quiet=as_json, end="\r")
     from fedsim import api
-    from fedsim import config as configs
     from fedsim.run.run_folder import RunFolder
 
     if resume:
@@ -52,8 +55,6 @@ def run(
         folder.check_trusted(allow or ())
         resolved = folder.config
     else:
-        settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
-        resolved = configs.read(config, settings)
         target = out_ or api.new_folder(resolved)
     finished = _execute(resolved, target, allow or (), resume=resume, quiet=as_json)
     if as_json:

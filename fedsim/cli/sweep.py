@@ -25,15 +25,16 @@ def sweep(
 
     CONFIG is a TOML file (default settings if omitted).
     """
+    if not over:
+        raise ConfigError("--over: must name a setting and its values, got none")
+    from fedsim import config as configs
+
+    cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over])
     from rich.progress import Progress
 
     from fedsim import api, sweeps
-    from fedsim import config as configs
     from fedsim.config import Engine
 
-    if not over:
-        raise ConfigError("--over: must name a setting and its values, got none")
-    cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over])
     engine = None if workers is None else Engine(name="ray", workers=workers)
     failed: dict[str, str] = {}
     with Progress(console=err, transient=True, disable=as_json) as bar:

@@ -1,8 +1,12 @@
 """The section of the config on where clients and attacks run."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from fedsim.config.fields import Count, Natural, Section
+
+Threads = Annotated[int, Field(ge=1, le=256, strict=True)]  # torch crashes at some thousands
 
 
 class Engine(Section):
@@ -14,7 +18,7 @@ class Engine(Section):
     """Address of a running Ray cluster; Ray starts on this machine if omitted."""
     workers: Count | None = None
     """Number of clients that train at a time on Ray; one per core if omitted."""
-    threads: Count = 1
+    threads: Threads = 1
     """Number of threads of each client's arithmetic."""
     attackers: Natural = 0
     """Number of rounds attacked at a time in processes of their own; 0: after every round, in

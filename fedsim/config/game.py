@@ -3,7 +3,7 @@
 from pydantic import model_validator
 
 from fedsim.config.fields import Count, Counts, Names, Natural, Rate, Section, Share, Shares, Text
-from fedsim.core.types import Upload
+from fedsim.core.local_training import Upload
 
 
 class Game(Section):

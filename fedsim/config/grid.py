@@ -11,7 +11,10 @@ from typing import Any
 
 from fedsim.config.reading import read
 from fedsim.config.root import Config
+from fedsim.config.values import check_values, parse_value, shown
 from fedsim.core.errors import ConfigError
+
+LONGEST = 60  # characters of one setting in a folder's name
 
 Over = tuple[str, list[Any]]
 
@@ -32,13 +35,17 @@ def parse_over(text: str) -> Over:
     """
     key, equals, values = text.partition("=")
     if not equals or not key.strip() or not values.strip():
-        raise ConfigError(f"--over: must be key=value,value,…, got '{text}'")
+        raise ConfigError(f"--over: must be key=value,value,…, got {shown(text)}")
     try:
-        parsed = tomllib.loads(f"values = [{values}]")["values"]
+        parsed = parse_value(f"--over {key.strip()}", f"[{values}]")
     except tomllib.TOMLDecodeError:  # bare words
         parsed = [value.strip() for value in values.split(",")]
+    try:
+        check_values({key.strip(): parsed})
+    except ValueError as error:
+        raise ConfigError(f"--over {error}") from None
     if len({json.dumps(value) for value in parsed}) < len(parsed):
-        raise ConfigError(f"--over {key.strip()}: each value must stand once, got {values}")
+        raise ConfigError(f"--over {key.strip()}: each value must stand once, got {shown(values)}")
     return key.strip(), parsed
 
 
@@ -75,7 +82,7 @@ def _label(key: str, value: object) -> str:
     text = _text(value)
     if not isinstance(value, (list, dict)):
         text = f"{'.'.join(key.split('.')[-2:])}={text}"
-    return re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-.") or "none"
+    return re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-.")[:LONGEST] or "none"
 
 
 def _text(value: object) -> str:

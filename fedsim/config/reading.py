@@ -10,10 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from fedsim.config.fields import named_list, section_of
 from fedsim.config.root import Config
+from fedsim.config.values import parse_toml, parse_value, shown
 from fedsim.core.catalog import lower_first
 from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.paths import user_path
 
 LISTS = ("defense", "attack")  # keys that hold a list of parts
+LARGEST = 2**20  # bytes of a file
 FOREIGN = {"seed", "model", "local", "attack", "foreign", "versions"}
 
 
@@ -59,12 +62,7 @@ def read(
     Raises:
         ConfigError: The file is missing or not TOML, or what it says is wrong.
     """
-    try:
-        tables = tomllib.loads(path.read_text()) if path else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: must be a readable file ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: must be TOML ({lower_first(str(error))})") from None
+    tables = _file(user_path("config", path)) if path else {}
     for setting in settings:
         _put(tables, *_parsed(setting))
     for key, value in values:
@@ -87,11 +85,27 @@ def _parsed(setting: str) -> tuple[str, Any]:
     """Return key and value of `section.key=value`; what is not TOML is taken as text."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set: must be key=value, got '{setting}'")
+        raise ConfigError(f"--set: must be key=value, got {shown(setting)}")
     try:
-        return key.strip(), tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), parse_value(f"--set {key.strip()}", text)
     except tomllib.TOMLDecodeError:
         return key.strip(), text.strip()
+
+
+def _file(path: Path) -> dict[str, Any]:
+    """Return the tables in a TOML file, with or without a byte-order mark."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: must be a readable file ({error})") from None
+    if len(content) > LARGEST:
+        raise ConfigError(f"{path}: must be at most {LARGEST} bytes, got more")
+    try:
+        return parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: must be TOML ({lower_first(str(error))})") from None
 
 
 def _put(tables: dict[str, Any], key: str, value: Any) -> None:
@@ -99,8 +113,11 @@ def _put(tables: dict[str, Any], key: str, value: Any) -> None:
     *sections, name = key.split(".")
     if sections and sections[0] in LISTS and len(sections) == 2:
         listed = named_list(tables.get(sections[0], []))
-        if not isinstance(listed, list):
-            raise ConfigError(f"--set {key}: '{sections[0]}' must be a list, got {listed!r}")
+        if not isinstance(listed, list) or not all(isinstance(it, dict) for it in listed):
+            raise ConfigError(
+                f"--set {key}: '{sections[0]}' must be a list of names or tables, "
+                f"got {shown(listed)}"
+            )
         tables[sections[0]] = _with_option(listed, sections[1], name, value)
         return
     for section in sections:
@@ -108,7 +125,7 @@ def _put(tables: dict[str, Any], key: str, value: Any) -> None:
         if isinstance(table, str):  # `data = "mnist"` and then `data.root = ...`
             table = tables[section] = {"name": table}
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {key}: '{section}' must be a table, got {table!r}")
+            raise ConfigError(f"--set {key}: '{section}' must be a table, got {shown(table)}")
         tables = table
     tables[name] = value
 
@@ -134,7 +151,7 @@ def _sentence(error: ValidationError) -> str:
         return f"{key}.{rule}" if key else rule
     if first["type"] == "missing":
         return f"{key}: must be given"
-    return f"{key}: {lower_first(first['msg'])}, got {first['input']!r}"
+    return f"{key}: {lower_first(first['msg'])}, got {shown(first['input'])}"
 
 
 def _keys(sections: Iterable[Any]) -> list[str]:

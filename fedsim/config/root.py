@@ -1,5 +1,6 @@
 """The config of a whole run, and the rules between its sections."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import model_validator
@@ -12,7 +13,8 @@ from fedsim.config.fields import Natural, Part, Parts, Section, or_name
 from fedsim.config.foreign import Foreign
 from fedsim.config.game import Game
 from fedsim.config.training import Data, Local, Model
-from fedsim.core.types import LocalTraining, Upload
+from fedsim.config.values import check_values
+from fedsim.core.local_training import LocalTraining, Upload
 
 
 class Config(Section):
@@ -47,6 +49,13 @@ class Config(Section):
     versions: dict[str, str] = {}  # noqa: RUF012
     """Versions of the packages that made a run; every run writes them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _values(cls, tables: object) -> object:
+        if isinstance(tables, Mapping):
+            check_values(tables)
+        return tables
+
     @model_validator(mode="after")
     def _gradient_upload(self) -> "Config":
         if self.local.upload and (self.local.upload == "gradient") != self._sgd:
@@ -63,8 +72,8 @@ class Config(Section):
                 "record.clients: must be left out with secure aggregation, which shows no client, "
                 f"got {list(self.record.clients)}"
             )
-        unknown = {*(self.record.clients or ())} - set(map(str, range(self.federation.clients)))
-        if unknown:
+        clients = self.federation.clients
+        if unknown := [it for it in self.record.clients or () if not _is_client(it, clients)]:
             raise ValueError(
                 f"record.clients: must be client numbers below {self.federation.clients}, "
                 f"got '{min(unknown)}'"
@@ -85,3 +94,8 @@ class Config(Section):
         upload: Upload = self.local.upload or ("gradient" if self._sgd else "weights")
         settings = self.local.model_dump(exclude={"upload"})
         return LocalTraining(upload=upload, proximal_mu=proximal_mu, **settings)
+
+
+def _is_client(name: str, count: int) -> bool:
+    """Return whether a text is a client's number as it is written."""
+    return name.isdecimal() and str(int(name[:20])) == name and int(name) < count

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from fedsim.config.fields import Count, Part, Positive, Rate, Section
-from fedsim.core.types import Upload
+from fedsim.core.local_training import Upload
 
 
 class Data(Part):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedsim.core.errors import RunStopped, one_line
+from fedsim.core.machine import check_cores
 
 # `uv run` would otherwise make Ray build a fresh environment for every worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -41,6 +42,7 @@ def ray_tasks(
         finish.
 
     Raises:
+        ConfigError: There are more workers than cores.
         RunStopped: Ray cannot start or be reached.
     """
     with connected(address, workers):
@@ -60,6 +62,8 @@ def ray_tasks(
 def connected(address: str | None, workers: int | None) -> Iterator[int]:
     """Use the running Ray or start one, and stop it at the end; yield how many workers to use."""
     ours = not ray.is_initialized()
+    if address is None:
+        check_cores("engine.workers", workers or 1)
     if ours:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is None:

@@ -7,36 +7,12 @@ from typing import Literal, Protocol
 
 from torch import Generator, Tensor, nn
 
+from fedsim.core.local_training import LocalTraining, Upload  # noqa: F401 (others take it here)
 from fedsim.core.memory import Memory
 from fedsim.core.secrets import Encoding, Rules
 
 Params = Mapping[str, Tensor]
 """Name → tensor in `state_dict` order; may read its tensors from a file when asked for them."""
-
-Upload = Literal["weights", "gradient"]
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """How a client trains: public, because the protocol tells every party.
-
-    Attributes:
-        lr: Learning rate of SGD.
-        batch_size: Examples per local step; the last batch of an epoch may be smaller.
-        epochs: Passes over the client's data per round; 1 with `upload="gradient"`.
-        upload: The trained weights, or the gradient of one batch at the weights sent.
-        proximal_mu: FedProx's pull towards the weights sent; 0 is plain SGD.
-        momentum: Heavy-ball momentum, starting from rest in every round; 0 is plain SGD.
-        label_smoothing: Share of each target spread evenly over all classes.
-    """
-
-    lr: float
-    batch_size: int
-    epochs: int = 1
-    upload: Upload = "weights"
-    proximal_mu: float = 0.0
-    momentum: float = 0.0
-    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fedsim.config import Data
 from fedsim.core.boundary import boundary
 from fedsim.core.catalog import check_options, find_entry
 from fedsim.core.errors import ConfigError, nearest, one_line
-from fedsim.core.files import user_path
+from fedsim.core.paths import user_path
 from fedsim.core.rng import generator
 from fedsim.data.check import checked
 from fedsim.data.ids import checked_ids, read_ids

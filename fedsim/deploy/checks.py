@@ -156,7 +156,7 @@ def check_node(home: Path, name: str, number: int, run: str) -> None:
     from clients.operator import operator, site
 
     try:
-        settings = tomllib.loads((home / "node.toml").read_text())
+        settings = tomllib.loads((home / "node.toml").read_text(encoding="utf-8"))
         if settings.get("partition-id") != number:
             raise NotReady(
                 f"{home / 'node.toml'}: partition-id must be {number}, "

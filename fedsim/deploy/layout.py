@@ -91,7 +91,7 @@ def read(folder: Path) -> Deployment:
     """
     path = folder / FILE
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
         return Deployment(
             str(values["name"]),
             str(values["host"]),

@@ -83,7 +83,7 @@ def flower(deployment: Deployment, folder: Path) -> Iterator[Flower]:
     """Yield Flower's command line for a deployment, with a config of its own for the while."""
     with tempfile.TemporaryDirectory(prefix="fedsim-") as home:
         config = texts.connection(deployment, folder.absolute() / "ca.crt")
-        Path(home, "config.toml").write_text(config)
+        Path(home, "config.toml").write_text(config, encoding="utf-8")
         yield Flower(deployment.name, Path(home))
 
 
@@ -149,7 +149,7 @@ def start(
     if not resume:
         run_config |= {"config": str(config.absolute()) if config else "", "set": "; ".join(listed)}
     file = flwr.home / "run.toml"
-    file.write_text(tomli_w.dumps(run_config))
+    file.write_text(tomli_w.dumps(run_config), encoding="utf-8")
     answer = flwr.ask("run", str(app), flwr.name, "--run-config", str(file))
     return str(answer["run-id"])
 

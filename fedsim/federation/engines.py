@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedsim.config import Engine
+from fedsim.core.machine import check_cores
 from fedsim.federation.grid import Execute
 from fedsim.federation.inline import inline
 
@@ -13,8 +14,11 @@ def start(engine: Engine) -> Iterator[Execute]:
     """Start the engine that a config names, and stop what was started.
 
     Raises:
+        ConfigError: There are more workers or attackers than this machine has cores.
         RunStopped: Ray cannot start or be reached.
     """
+    if engine.address is None:
+        check_cores("engine.attackers", engine.attackers)
     if engine.name == "inline":
         yield inline
     else:

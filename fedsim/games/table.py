@@ -44,7 +44,7 @@ def games(
     refuse_links(out)
     text = "\n".join(f"{cell.name}: {_decisive(cell.config)}" for cell in cells)
     note = out / CONFIGS
-    if note.exists() and note.read_text() != text:
+    if note.exists() and note.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{out}: must be these games' folder or not exist, got other configs")
     rows = read_rows(out / TABLE)
     for cell in cells:
@@ -54,7 +54,7 @@ def games(
             of_game = [row for row in rows if row.key == key]
             if not of_game:
                 board = board or prepare(cell.config)
-                write_whole(note, lambda path: path.write_text(text))
+                write_whole(note, lambda path: path.write_text(text, encoding="utf-8"))
                 of_game = list(_played(cell.name, board, game, batch, rounds))
                 rows += of_game
                 write_rows(rows, out / TABLE)

@@ -72,7 +72,8 @@ class RunFolder:
             raise ConfigError(
                 f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
             )
-        write_whole(path / "config.toml", lambda file: file.write_text(configs.dump(config)))
+        text = configs.dump(config)
+        write_whole(path / "config.toml", lambda file: file.write_text(text, encoding="utf-8"))
         trust.remember(path / "config.toml", config)
         return cls(path)
 

@@ -1,8 +1,9 @@
 """What the user of somebody else's Flower app says of it, because its recording does not."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+
+from fedsim.core.paths import user_path
 
 LOCAL = ("lr", "batch_size", "epochs", "momentum", "label_smoothing")
 PATHS = ("auxiliary_root", "truth")
@@ -57,7 +58,7 @@ class App:
         given = {name: value for name, value in asdict(self).items() if value is not None}
         for name in PATHS:
             if name in given:
-                given[name] = str(Path(given[name]).expanduser().absolute())
+                given[name] = str(user_path(name, given[name]).absolute())
         return {key_of(name): value for name, value in given.items() if name not in OF_THE_TAPE}
 
     @property

@@ -67,7 +67,7 @@ def tell(
     names = {part.name for part in attacks}
     parts = (*(part for part in config.attack if part.name not in names), *attacks)
     text = configs.dump(config.model_copy(update={"attack": parts}))
-    write_whole(path / "config.toml", lambda file: file.write_text(text))
+    write_whole(path / "config.toml", lambda file: file.write_text(text, encoding="utf-8"))
     trust.remember(path / "config.toml", config)
     return RunFolder(path), plan
 

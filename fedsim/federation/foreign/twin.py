@@ -49,7 +49,7 @@ def read_arrays(path: Path) -> dict[str, Source]:
         ConfigError: It is no file, no TOML, or a line is wrong.
     """
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
         given = {name: {"name": it} if isinstance(it, str) else it for name, it in tables.items()}
         return TypeAdapter(dict[str, Source]).validate_python(given)
     except ValidationError as error:

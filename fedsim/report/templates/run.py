@@ -55,7 +55,7 @@ round by round.</p>
 </table>
 {% if not several %}
 <details><summary class="quiet">The whole config</summary>
-<pre>{{ (runs[0].folder.path / "config.toml").read_text() }}</pre></details>
+<pre>{{ (runs[0].folder.path / "config.toml").read_text(encoding="utf-8") }}</pre></details>
 {% endif %}
 </section>
 {% endblock %}
