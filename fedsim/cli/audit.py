@@ -49,6 +49,8 @@ def audit(
     if run is not None and not (run / "config.toml").exists():
         raise ConfigError(f"{run}: must be a run folder or a TOML file, got no config.toml in it")
     if run is not None:
+        from fedsim.run.run_folder import RunFolder
+
         RunFolder(run).check_trusted(allow or ())
     elif allow:
         raise ConfigError(f"--allow: must go with a run, got {allow[0]} for a config of yours")
@@ -61,7 +63,6 @@ def audit(
     from fedsim.audit.recorded import recorded
     from fedsim.config import Engine
     from fedsim.report.audits import write_audit_report
-    from fedsim.run.run_folder import RunFolder
 
     engine = None if workers is None else Engine(name="ray", workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -90,7 +91,9 @@ def audit(
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command continues the audit") from None
     report = folder / audits.REPORT
-    write_audit_report(settings, report, configs=(folder / audits.CONFIGS).read_text(encoding="utf-8"))
+    write_audit_report(
+        settings, report, configs=(folder / audits.CONFIGS).read_text(encoding="utf-8")
+    )
     if as_json:
         data = summary(settings, folder / audits.TABLE, report)
         out.print_json(data=data | {"recorded": None if in_run is None else vars(in_run)})

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,65 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(here, capsys, arguments, c
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert sorted(here.rglob("*")) == before
+
+
+def test_debug_shows_the_traceback_and_stands_anywhere(here, capsys):
+    for arguments in (
+        ["--debug", "run", "--set", "seed=-1"],
+        ["run", "--set", "seed=-1", "--debug"],
+    ):
+        code, _, err = fedsim(capsys, *arguments)
+        assert code == 2
+        assert "Traceback" in err
+        assert err.splitlines()[-1].startswith("fedsim: seed: input should be greater")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (KeyError("x"), "fedsim: a fault of fedsim: KeyError: 'x' (tests/"),
+        (MemoryError(), "fedsim: memory: must suffice, got MemoryError (tests/"),
+        (RecursionError("deep"), "fedsim: a fault of fedsim: RecursionError: deep (tests/"),
+        (OSError(28, "No space left on device", "/x"), "fedsim: No space left on device: /x"),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_whatever_a_command_raises_is_one_sentence(error, sentence, capsys, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("fedsim.config.read", fail)
+    code, _, err = fedsim(capsys, "run")
+    assert code == 1
+    assert err.startswith(sentence)
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_mistake_in_the_config_is_named_before_torch_is_imported():
+    code = (
+        "import sys; sys.argv = ['fedsim', 'run', '--set', 'local.lr=-1']\n"
+        "from fedsim.cli.main import main\n"
+        "try: main()\nexcept SystemExit as ended: print(ended.code, 'torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "2 False"
+
+
+def test_a_deleted_working_directory_and_a_locale_of_ascii_are_one_sentence(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = Path(sys.executable).parent / "fedsim"
+    command = f"cd {gone} && rmdir {gone} && {program} run"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.stderr.strip() == "fedsim: the working directory: must exist, got a deleted one"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    setting = [str(program), "run", "--set", "local.upload=né€𝔸"]
+    ended = subprocess.run(setting, capture_output=True, text=True, check=False, env=ascii_only)
+    assert "got 'n\\u00e9\\u20ac\\ud835\\udd38'" in ended.stderr
+    bytes_only = [program, "run", "--set", b"data=\xff"]
+    ended = subprocess.run(bytes_only, capture_output=True, text=True, check=False)
+    assert ended.stderr.strip() == r"fedsim: an argument: must be UTF-8, got 'data=\udcff'"
 
 
 def test_a_damaged_recording_is_named(finished, here, capsys):
