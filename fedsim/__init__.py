@@ -5,3 +5,8 @@ notebook are in `fedsim.api`.
 """
 
 __version__ = "0.2.0"  # the same as in pyproject.toml, which Flower reads as text
+
+from fedsim.core.packages import shadowed as _shadowed
+
+if _sentence := _shadowed():
+    raise ImportError(_sentence)

@@ -5,15 +5,16 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from fedsim.cli.console import print_line
-from fedsim.config import Config
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fedsim.config import Config
+
 SGD = "sgd"
 
 
-def print_assumptions(config: Config, console: "Console") -> None:
+def print_assumptions(config: "Config", console: "Console") -> None:
     """Print what attacks took for granted: the arrays, and that clients ran plain SGD."""
     assert config.foreign is not None
     local, foreign = config.local_training(), config.foreign

@@ -11,10 +11,23 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedsim import __version__
-from fedsim.cli import attack, audit, config, deploy, explain, game, listing, report, run, sweep
+from fedsim.cli import (
+    attack,
+    audit,
+    config,
+    deploy,
+    explain,
+    game,
+    listing,
+    report,
+    run,
+    sweep,
+    watch,
+)
 from fedsim.cli.console import err, out
 from fedsim.core.boundary import raised
 from fedsim.core.errors import ConfigError, FedsimError, one_line
+from fedsim.core.packages import shadowed
 
 DEBUG = "--debug"
 
@@ -27,6 +40,7 @@ app = typer.Typer(
 for command in (
     run.run,
     attack.attack,
+    watch.watch,
     report.report,
     sweep.sweep,
     game.game,
@@ -75,7 +89,8 @@ def _prepare() -> None:
     """Make ready for any terminal, folder and locale.
 
     Raises:
-        ConfigError: An argument is not text, or the working directory is deleted.
+        ConfigError: An argument is not text, or the working directory is deleted or hides fedsim's
+            packages.
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     codecs.register_error("fedsim", _escaped)
@@ -89,6 +104,8 @@ def _prepare() -> None:
         sys.path.insert(0, str(Path.cwd()))  # for the user's own `module:function`
     except FileNotFoundError:
         raise ConfigError("the working directory: must exist, got a deleted one") from None
+    if sentence := shadowed():
+        raise ConfigError(sentence)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

@@ -1,0 +1,190 @@
+"""A look at a Flower app before it runs."""
+
+import json
+import sys
+from textwrap import dedent
+
+import pytest
+
+from tests.fedsim.cli.test_main import fedsim
+
+PROJECT = """
+[tool.flwr.app.components]
+serverapp = "{name}.server_app:app"
+clientapp = "{name}.client_app:app"
+"""
+SERVER = """
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg, Result
+from {name}.task import Net
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    arrays = ArrayRecord(Net().state_dict())
+    strategy = FedAvg(fraction_train=0.5)
+    result = strategy.start(grid=grid, initial_arrays=arrays)
+    raise SystemExit("the server was run")
+"""
+CLIENT = """
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from {name}.task import train
+
+app = ClientApp()
+raise SystemExit("the client was run")
+
+
+@app.train()
+def fit(msg, context):
+    content = RecordDict({{"arrays": ArrayRecord(), "metrics": MetricRecord()}})
+    return Message(content, reply_to=msg)
+"""
+TASK = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, stride=2)
+        self.head = nn.Linear(4 * 13 * 13, 10)
+
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1))
+
+
+def train(net):
+    return torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+"""
+
+
+@pytest.fixture
+def app(tmp_path):
+    """Write an app into a folder, under a name that no other test imports."""
+
+    def write(name, server=SERVER, client=CLIENT, task=TASK):
+        package = tmp_path / "app" / name
+        package.mkdir(parents=True)
+        (package.parent / "pyproject.toml").write_text(PROJECT.format(name=name))
+        (package / "__init__.py").write_text("")
+        for file, text in (("server_app", server), ("client_app", client), ("task", task)):
+            (package / f"{file}.py").write_text(dedent(text).format(name=name))
+        return package.parent
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("watched")]:
+        del sys.modules[name]
+
+
+def test_a_look_says_what_is_recorded_and_prints_the_two_lines(app, capsys):
+    path = app("watched_torch")
+    code, out, err = fedsim(capsys, "watch", path)
+    assert (code, err) == (0, "")
+    assert "Ran      import watched_torch.task, Net()" in out
+    assert "Strategy FedAvg (watched_torch/server_app.py:13); message API" in out
+    assert "sgd (watched_torch/task.py:17)" in out
+    assert "Replies  {'arrays': ArrayRecord(), 'metrics': MetricRecord()}" in out
+    assert "inputs 1x28x28, 10 logits, head head.weight, head.bias" in out
+    assert "Attacks  by name alone: llg, " in out
+    assert "Attacks  with --auxiliary: llg-plus, " in out
+    assert "Attacks  not on such a tape: membership, " in out
+    assert (
+        "Add      to watched_torch/server_app.py, before line 14:\n"
+        "           from strategies import Recording\n"
+        '           strategy = Recording(strategy, tape="/abs/runs/mine")\n'
+    ) in out
+    assert (
+        "fedsim attack /abs/runs/mine --model watched_torch.task:Net --num-classes 10 "
+        "--local-lr 0.05 --local-batch-size <N> --local-momentum 0.9 --with llg,llbg"
+    ) in out
+
+
+def test_nothing_is_run_where_nothing_is_to_be(app, capsys):
+    path = app("watched_unrun", task=TASK + "\nraise SystemExit('the task was run')\n")
+    code, out, _ = fedsim(capsys, "watch", path, "--no-import", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["ran"] == "nothing of the app"
+    assert "watched_unrun" not in sys.modules
+    assert "llg" in facts["attacks"]["with --head-weight and --head-bias"]
+    assert "llg-star" in facts["attacks"]["with --model, a twin in torch"]
+    # What the module raises is the reason, and the look goes on.
+    code, out, _ = fedsim(capsys, "watch", path)
+    assert code == 0
+    assert "watched_unrun.task:Net cannot be built here (the task was run)" in out
+
+
+def test_adamw_is_said_to_be_no_sgd_and_a_wrapped_strategy_is_wrapped_outermost(app, capsys):
+    wrapper = "DifferentialPrivacyServerSideFixedClipping"
+    server = SERVER.replace("strategy.start(", "private.start(").replace("Result", wrapper)
+    server = server.replace("    result", f"    private = {wrapper}(strategy, 1, 1, 5)\n    result")
+    path = app("watched_adamw", server, task=TASK.replace("optim.SGD", "optim.AdamW"))
+    out = fedsim(capsys, "watch", path)[1]
+    assert "FedAvg (watched_adamw/server_app.py:13), DifferentialPrivacyServerSide" in out
+    assert 'private = Recording(private, tape="/abs/runs/mine")' in out
+    assert "Clients run adamw; attacks read uploads as plain SGD." in out
+    assert "--local-optimizer adamw" in out
+
+
+LEGACY = """
+from flwr.common import Context
+from flwr.server import ServerApp, ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg
+from .task import Net
+
+
+class Mine(FedAvg):
+    pass
+
+
+def server_fn(context: Context):
+    mine = Mine()
+    return ServerAppComponents(strategy=mine, config=ServerConfig(num_rounds=3))
+
+
+app = ServerApp(server_fn=server_fn)
+"""
+
+
+def test_the_legacy_api_is_told_from_the_message_api(app, capsys):
+    out = fedsim(capsys, "watch", app("watched_legacy", LEGACY))[1]
+    assert "Strategy Mine (watched_legacy/server_app.py:13); legacy API" in out
+    assert "before line 14:" in out
+    assert 'mine = Recording(mine, tape="/abs/runs/mine")' in out
+
+
+def test_trees_are_recorded_and_not_attacked(app, capsys):
+    task = "import xgboost as xgb\n\n\ndef train():\n    return xgb.train({{}}, None)\n"
+    server = SERVER.replace("from {name}.task import Net", "").replace("Net().state_dict()", "")
+    out = fedsim(capsys, "watch", app("watched_trees", server, task=task))[1]
+    assert "XGBoost sends trees as bytes: they are recorded; no attack reads trees yet." in out
+    assert "Attacks  by name" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "APP_DIR: must be a folder with a pyproject.toml of a Flower app, got "),
+        ("[tool", "APP_DIR: must be a folder with a pyproject.toml of a Flower app, got "),
+        ("[tool.flwr]\napp = 3", "tool.flwr.app.components: must name serverapp and clientapp"),
+        (PROJECT.format(name="nowhere"), "files of the app, got 'nowhere.server_app:app'"),
+    ],
+)
+def test_a_folder_without_an_app_is_one_sentence(text, sentence, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(text)
+    code, out, err = fedsim(capsys, "watch", tmp_path)
+    assert (code, out) == (2, "")
+    assert sentence in err.replace("\n", " ")
+    assert "Traceback" not in err
+
+
+def test_a_file_that_is_no_python_is_named_and_left_out(app, capsys):
+    path = app("watched_broken")
+    (path / "watched_broken" / "old.py").write_text("print 'hello'")
+    assert "Not read: watched_broken/old.py (" in fedsim(capsys, "watch", path)[1]
