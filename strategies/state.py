@@ -4,6 +4,7 @@ Flower cannot resume a run. This takes whatever plain data a strategy holds in i
 that it works for strategies we have never seen; functions and other objects stay as built.
 """
 
+import random
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ import torch
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
+
+NUMBERS = "biufc"  # kinds of NumPy's dtypes
+LONGEST_PATH = 1000
+KEPT = {"kept": True}
 
 
 def capture(strategy: Strategy) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -28,21 +33,39 @@ def _describe(value: Any, path: str, tensors: dict[str, Tensor]) -> dict[str, An
     match value:
         case None | bool() | int() | float() | str():
             return {"plain": value}
-        case np.ndarray() | np.generic():
+        case Tensor():
+            tensors[path] = value.detach().cpu().clone()
+            return {"tensor": path}
+        case np.ndarray() | np.generic() if value.dtype.kind in NUMBERS:
             tensors[path] = torch.from_numpy(np.array(value))
             return {"array": path}
         case ArrayRecord():
             arrays = {name: array.numpy() for name, array in value.items()}
             return {"record": _describe(arrays, path, tensors)}
+        case np.random.Generator():
+            return {"generator": value.bit_generator.state}
+        case random.Random():
+            version, state, gauss = value.getstate()
+            return {"random": [version, list(state), gauss]}
+    return _describe_nested(value, path, tensors)
+
+
+def _describe_nested(value: Any, path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Describe what holds other values; one that holds anything else stays as built, whole."""
+    if len(path) > LONGEST_PATH:  # it holds itself
+        return KEPT
+    match value:
         case list() | tuple():
             items = [_describe(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
-            return {"list": items}
-        case dict() if all(isinstance(key, str) for key in value):
-            return {"dict": {k: _describe(v, f"{path}/{k}", tensors) for k, v in value.items()}}
+            return KEPT if KEPT in items else {type(value).__name__: items}
+        case dict() if all(isinstance(key, int | float | str | None) for key in value):
+            # By number too: personalised strategies keep their models by node.
+            pairs = [[k, _describe(v, f"{path}/{k}", tensors)] for k, v in value.items()]
+            return KEPT if KEPT in [item for _, item in pairs] else {"dict": pairs}
         case Strategy():
             fields = {k: _describe(v, f"{path}.{k}", tensors) for k, v in vars(value).items()}
             return {"strategy": fields}
-    return {"kept": True}
+    return KEPT
 
 
 def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor], current: Any) -> Any:
@@ -51,13 +74,25 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor], current: A
             return value
         case {"array": path}:
             return tensors[path].numpy().copy()
+        case {"tensor": path}:
+            return tensors[path].clone()
         case {"record": inner}:
             arrays = _rebuild(inner, tensors, None)
             return ArrayRecord({name: Array(value) for name, value in arrays.items()})
         case {"list": items}:
             return [_rebuild(item, tensors, None) for item in items]
-        case {"dict": items}:
-            return {key: _rebuild(item, tensors, None) for key, item in items.items()}
+        case {"tuple": items}:
+            return tuple(_rebuild(item, tensors, None) for item in items)
+        case {"dict": pairs}:
+            values = {key: _rebuild(item, tensors, None) for key, item in pairs}
+            if not isinstance(current, dict) or type(current) is dict:
+                return values
+            current.clear()  # of a kind of its own, such as a defaultdict
+            current.update(values)
+        case {"generator": state} if isinstance(current, np.random.Generator):
+            current.bit_generator.state = state
+        case {"random": [version, state, gauss]} if isinstance(current, random.Random):
+            current.setstate((version, tuple(state), gauss))
         case {"strategy": fields}:
             for name, field in fields.items():
                 setattr(current, name, _rebuild(field, tensors, getattr(current, name, None)))

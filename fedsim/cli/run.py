@@ -85,7 +85,8 @@ def _execute(
             begun = (target / "config.toml").exists()
             raise Interrupted(f"stopped; {_hint(target)}" if begun else "stopped") from None
         except FedsimError as error:
-            if not progress.started or isinstance(error, ConfigError):
+            resumable = progress.started and (target / "config.toml").exists()
+            if not resumable or isinstance(error, ConfigError):
                 raise
             raise type(error)(f"{error}\n{_hint(target)}") from None
 

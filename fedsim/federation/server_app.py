@@ -15,7 +15,7 @@ from torch import Tensor
 
 import strategies
 from fedsim import config as configs
-from fedsim.core.errors import ConfigError, RunStopped, is_disk_full
+from fedsim.core.errors import ConfigError, FedsimError, RunStopped, is_disk_full
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
@@ -57,7 +57,8 @@ def federate(
         on_round: Called after every commit, with round 0 for the untrained model.
 
     Raises:
-        RunStopped: No round can be finished any more; the finished ones stay.
+        RunStopped: No round can be finished any more; the finished ones stay. Of a new run that has
+            none but the untrained model's, nothing stays.
     """
     recording = _recording(plan, folder, client_of)
     loop = _Loop(
@@ -77,8 +78,13 @@ def federate(
         if not is_disk_full(error):
             raise
         raise RunStopped(f"{folder.path}: the disk is full; finished rounds are kept") from None
+    except FedsimError:
+        if start is None:  # once what stands in its way is mended, the same command begins anew
+            folder.discard_untrained()
+        raise
     finally:
-        _write_tables(folder)
+        if folder.path.exists():
+            _write_tables(folder)
 
 
 @dataclass(frozen=True, kw_only=True)

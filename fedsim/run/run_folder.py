@@ -14,7 +14,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -193,6 +193,20 @@ class RunFolder:
             raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
         params = dict(TensorFile(folder / "params.safetensors"))
         return Checkpoint(last, params, (dict(memory), description), clients)
+
+    def discard_untrained(self) -> None:
+        """Delete a run of which no round is finished, so that the same command can begin it again.
+
+        Files that no run writes stay, and the folder with them.
+        """
+        if any(self.finished_rounds):  # round 0 is the untrained model
+            return
+        for name in ("state", "rounds", "truth", "guesses"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (LEDGER, MEASURES, REPORT, ".lock", "config.toml"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there is something else in it
+            self.path.rmdir()
 
     def final_params(self) -> dict[str, Tensor]:
         """Return the global state after the last finished round.

@@ -1,0 +1,129 @@
+"""A strategy that sends each client other weights, in a run of fedsim's own."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.serverapp.strategy import FedAvg
+
+from fedsim import api
+from fedsim.config import Part
+from fedsim.core.errors import RunStopped
+from fedsim.core.params import norm
+from strategies.tape import views
+from tests.builders import rows_without_seconds, same_params, small_config
+
+NAME = "tests.fedsim.federation.test_personal_run"
+
+
+class Personal(FedAvg):
+    """Sends each client the mean of the global weights and its own last ones."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.last = defaultdict(lambda: None)
+        self.stream = np.random.default_rng(0)
+
+    def configure_train(self, server_round, arrays, config, grid):
+        for message in list(super().configure_train(server_round, arrays, config, grid)):
+            node = message.metadata.dst_node_id
+            last = self.last[node] or arrays
+            mixed = {
+                name: Array((array.numpy() + last[name].numpy()) / 2 + self._noise(array))
+                for name, array in arrays.items()
+            }
+            content = RecordDict({**message.content, "arrays": ArrayRecord(mixed)})
+            yield Message(content, node, "train")
+
+    def _noise(self, array):
+        return self.stream.normal(size=array.shape).astype(np.float32) / 100
+
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        for reply in replies:
+            if not reply.has_error():
+                self.last[reply.metadata.src_node_id] = ArrayRecord(
+                    {k: Array(a.numpy()) for k, a in reply.content["arrays"].items()}
+                )
+        return super().aggregate_train(server_round, replies)
+
+
+class Broken(FedAvg):
+    """Gives NaN in round `LAST`."""
+
+    LAST = 2
+
+    def aggregate_train(self, server_round, replies):
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if server_round == self.LAST:
+            name = next(iter(arrays))
+            arrays[name] = Array(arrays[name].numpy() * np.nan)
+        return arrays, metrics
+
+
+def config_of(strategy, **federation):
+    federation = {"strategy": f"{NAME}:{strategy}", "rounds": 3, "per_round": 3} | federation
+    return small_config(federation=federation)
+
+
+@pytest.mark.twin
+def test_norms_attacks_and_resume_take_what_each_client_was_sent(tmp_path):
+    run = api.run(config_of("Personal"), tmp_path / "run")
+    norms = {
+        (row["round"], row["client"]): row["value"]
+        for row in run.metrics().to_pylist()
+        if row["metric"] == "update_norm"
+    }
+    local = run.config().local_training()
+    for round_ in (1, 2, 3):
+        opened = [view.latest for view in views(run.path, round_, local)]
+        assert len({id(observation.sent) for observation in opened}) == 3
+        for observation in opened:
+            update = observation.update
+            assert float(norm(update.delta)) == pytest.approx(
+                norms[round_, update.client], rel=1e-5
+            )
+    before = rows_without_seconds(run.ledger())
+    api.attack(run.path, [Part(name="llg"), Part(name="idlg")])
+    assert rows_without_seconds(run.ledger()) == before
+
+    def interrupt(finished):
+        if finished.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.run(config_of("Personal"), tmp_path / "stopped", on_round=interrupt)
+    resumed = api.resume(tmp_path / "stopped")
+    assert rows_without_seconds(resumed.ledger()) == before
+    folder = lambda path: next(iter((path / "state").glob("0003/params.safetensors"))).read_bytes()
+    assert len(folder(run.path)) == len(folder(resumed.path))
+    from fedsim.run.run_folder import RunFolder
+
+    assert same_params(RunFolder(run.path).final_params(), RunFolder(resumed.path).final_params())
+
+
+def test_secure_aggregation_refuses_other_weights_for_each_client(tmp_path):
+    config = config_of("Personal", secure_aggregation=True)
+    with pytest.raises(Exception, match="must send all clients the same weights, got 3 different"):
+        api.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+def test_a_nan_aggregate_is_not_committed_and_the_run_goes_on_once_it_is_mended(
+    tmp_path, monkeypatch, round_
+):
+    monkeypatch.setattr(Broken, "LAST", round_)
+    config, path = config_of("Broken"), tmp_path / "run"
+    sentence = rf"^round {round_}: the aggregate of Broken must be a finite model, got 1.weight: "
+    with pytest.raises(RunStopped, match=sentence):
+        api.run(config, path)
+    if round_ == 2:
+        with pytest.raises(RunStopped, match=sentence):
+            api.resume(path)
+    assert path.exists() is (round_ == 2)
+    monkeypatch.setattr(Broken, "LAST", None)
+    run = api.run(config, path) if round_ == 1 else api.resume(path)
+    straight = api.run(config, tmp_path / "straight")
+    assert rows_without_seconds(run.ledger()) == rows_without_seconds(straight.ledger())
