@@ -46,7 +46,7 @@ FENCED = "upload, behind strategies.Fence"
 BOUND = Rule(FENCED, "number of examples", f"must be at most {MOST_EXAMPLES:,}")
 NORM = Rule(FENCED, "update", "must have a norm whose square stays far below overflow")
 METRIC = Rule(FENCED, "metrics", "must be the weight and those that the strategy needs", "left out")
-DTYPE = Rule(FENCED, "any array", "must be of the dtype that was sent", "cast, and logged once")
+DTYPE = Rule(FENCED, "any array", "must be of the model's dtype", "cast, and logged once")
 REASON = Rule(FENCED, "reason of an error", "must be one printable line of 300 characters", "cut")
 AGGREGATE = "aggregate of a strategy"
 MODEL = Rule(AGGREGATE, "arrays", "must be an ArrayRecord with the model's names and shapes")
@@ -89,6 +89,7 @@ class Fence(AroundStrategy):
         self.arrayrecord_key = key_of(strategy)
         self.masked = _masked(strategy)
         self._model: dict[str, Tensor] = {}
+        self._dtypes: dict[str, Tensor] = {}
         self._messages: list[Message] = []
         self._sent = Sent(())
         self._cast = False
@@ -102,6 +103,8 @@ class Fence(AroundStrategy):
             RunStopped: It raises something, or gives no messages.
         """
         self._model = from_record(arrays)
+        # Of the model as it was first: some strategies give float64, and clients do not.
+        self._dtypes = _empty(self._model) | self._dtypes
         try:
             messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
             if wrong := [message for message in messages if not isinstance(message, Message)]:
@@ -154,7 +157,7 @@ class Fence(AroundStrategy):
         for name, value in aggregate.items():
             if value.is_complex():
                 return f"{name} of {value.dtype}"
-        return _lost(aggregate, self._model)
+        return _lost(aggregate, self._model, self._dtypes)
 
     def _passed(self, replies: Iterable[Message]) -> Iterator[Message]:
         """Yield one reply for each message that was answered: cleaned, or an error."""
@@ -195,12 +198,13 @@ class Fence(AroundStrategy):
 
     def _arrays(self, record: ArrayRecord, sent: Params) -> ArrayRecord:
         upload = decoded(record, sent)
-        changed = [name for name in upload if upload[name].dtype != sent[name].dtype]
+        dtypes = _empty(sent) | {name: self._dtypes[name] for name in sent if name in self._dtypes}
+        changed = [name for name in upload if upload[name].dtype != dtypes[name].dtype]
         if changed:
-            if reason := _lost(upload, sent):
+            if reason := _lost(upload, sent, dtypes):
                 raise Refused(DTYPE, reason)
-            self._say_cast(changed[0], upload, sent)
-            upload = cast_like(upload, sent)
+            self._say_cast(changed[0], upload, dtypes)
+            upload = cast_like(upload, dtypes)
         length, largest = update_norm(upload, sent, self.upload), _largest(sent)
         if not length <= largest:
             raise Refused(
@@ -222,14 +226,14 @@ class Fence(AroundStrategy):
                 raise Refused(METRIC, f"{name}: must be a finite number, got {number}")
         return MetricRecord({name: stated[name] for name in (key, *self.metrics)})
 
-    def _say_cast(self, name: str, upload: Params, sent: Params) -> None:
+    def _say_cast(self, name: str, upload: Params, dtypes: Params) -> None:
         if not self._cast:
             self._cast = True
             logging.getLogger("flwr").warning(
                 "a client uploads %s as %s: cast to the model's %s; not logged again",
                 plain(name),
                 upload[name].dtype,
-                sent[name].dtype,
+                dtypes[name].dtype,
             )
 
 
@@ -262,9 +266,14 @@ def _as_stated(array: Array, value: Tensor) -> bool:
     return (type(array), array.dtype, array.shape) == (Array, dtype, tuple(value.shape))
 
 
-def _lost(params: Params, like: Params) -> str | None:
-    """Return which entry is not finite in the dtypes of `like`, or None."""
-    return not_finite(params, like) or not_finite(cast_like(params, like), like)
+def _empty(params: Params) -> dict[str, Tensor]:
+    """Return a tensor of no size of each dtype."""
+    return {name: value.new_empty(0) for name, value in params.items()}
+
+
+def _lost(params: Params, like: Params, dtypes: Params) -> str | None:
+    """Return which entry is not finite, or would not be in the model's dtypes, or None."""
+    return not_finite(params, like) or not_finite(cast_like(params, dtypes), like)
 
 
 def _largest(params: Params) -> float:

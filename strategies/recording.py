@@ -1,11 +1,14 @@
 """Recording: an honest-but-curious server around any Flower strategy."""
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -123,6 +126,18 @@ class Recording(AroundStrategy):
         """Write down every upload that can be, and let the strategy aggregate all replies."""
         if isinstance(self.strategy, SecureAggregation):
             return self._aggregate_sum(self.strategy, server_round, replies)
+        try:
+            return _read(
+                self.strategy.aggregate_train(server_round, self._receive(server_round, replies))
+            )
+        finally:
+            _open.cache_clear()
+            if self.tape.has_spool:
+                gc.collect()  # Flower's RecordDict refers to itself
+                self.tape.discard_spool()
+
+    def _receive(self, round_: int, replies: Iterable[Message]) -> list[Message]:
+        """Return all replies, and write down those that can be."""
         self.failures, self.unrecorded, self.norms, held = [], [], {}, 0
         awaited = dict.fromkeys(range(len(self._messages)))
         senders, passed = Senders(self._messages), []
@@ -135,15 +150,11 @@ class Recording(AroundStrategy):
             if reply.has_error():
                 self.failures.append((client, reason_of(reply)))
             elif place is not None and first:
-                held += self._receive(server_round, place, client, reply, held)
+                held += self._record(round_, place, client, reply, held)
         self.members = tuple(self.norms)
         nodes = [self._messages[place].metadata.dst_node_id for place in awaited]
         self.failures += [(self.client_of(node), "no reply in time") for node in nodes]
-        try:
-            return self.strategy.aggregate_train(server_round, passed)
-        finally:
-            _open.cache_clear()
-            self.tape.discard_spool()
+        return passed
 
     def _aggregate_sum(
         self, strategy: SecureAggregation, round_: int, replies: Iterable[Message]
@@ -165,7 +176,7 @@ class Recording(AroundStrategy):
                 round_, cohort, total.mean, total.num_examples, self.upload, self.members
             )
 
-    def _receive(self, round_: int, place: int, client: str, reply: Message, held: int) -> int:
+    def _record(self, round_: int, place: int, client: str, reply: Message, held: int) -> int:
         """Record one reply, if it can be; return the bytes that it keeps in memory."""
         try:
             sent = self._sent.params(place)
@@ -182,8 +193,10 @@ class Recording(AroundStrategy):
         path = self._write(round_, place, client, reply, upload)
         size = sum(value.nbytes for value in upload.values())
         if held + size > self.memory:
-            path = path or self.tape.spool(round_, client, upload)
-            _put_off(record, partial(_from_file, path))
+            if path is None:
+                _put_off(record, _Spooled(self.tape.spool(round_, client, upload)))
+            else:
+                _put_off(record, partial(_from_file, path))
             return 0
         _put_off(record, partial(_from_memory, upload))
         return size
@@ -223,10 +236,34 @@ class Recording(AroundStrategy):
         )
 
 
+class _Spooled:
+    """Arrays of a file that is deleted once nobody can ask for them any more.
+
+    A strategy may keep a reply for later rounds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        weakref.finalize(self, path.unlink, missing_ok=True)
+
+    def __call__(self, name: str) -> NDArray:
+        """Return an array."""
+        return _from_file(self.path, name)
+
+
 def _put_off(record: ArrayRecord, fetch: Callable[[str], NDArray]) -> None:
     """Put arrays that are fetched by name in place of a record's own."""
     for name, array in record.items():
         record[name] = LazyArray(partial(fetch, name), array.dtype, array.shape)
+
+
+def _read(result: Any) -> Any:
+    """Return an aggregate; where it is a reply's own record, with arrays in place of lazy ones."""
+    for record in result if isinstance(result, tuple) else ():
+        if isinstance(record, ArrayRecord):
+            for name, array in record.items():
+                record[name] = Array(array.numpy()) if isinstance(array, LazyArray) else array
+    return result
 
 
 def _from_memory(upload: Params, name: str) -> NDArray:

@@ -17,7 +17,9 @@ number of clients: the sum of its clients' gradients, weighted by their numbers 
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -60,6 +62,7 @@ class Tape:
         self.record = Record(every=every, clients=None if clients is None else tuple(clients))
         if not append and recorded_rounds(self.folder):
             raise ConfigError(f"tape: must be a folder without rounds, got {self.folder}")
+        shutil.rmtree(self._spool, ignore_errors=True)  # of a process that was killed
 
     def keeps(self, round_: int, client: str | None = None) -> bool:
         """Return whether a round (and in it a client) is recorded."""
@@ -107,18 +110,24 @@ class Tape:
         return path
 
     def spool(self, round_: int, client: str, upload: Params) -> Path:
-        """Write an upload that is not recorded but too large to hold; `discard_spool` ends it."""
-        path = self.folder / "rounds" / ".spool" / f"{round_:04d}-{client}.safetensors"
+        """Write an upload that is not recorded but too large to hold; its reader deletes it."""
+        path = self._spool / f"{round_:04d}-{client}.safetensors"
         save_tensors(path, upload, {})
         return path
 
+    @property
+    def has_spool(self) -> bool:
+        """Whether `spool` has written, and its folder is still there."""
+        return self._spool.is_dir()
+
     def discard_spool(self) -> None:
-        """Delete what `spool` wrote."""
-        folder = self.folder / "rounds" / ".spool"
-        if folder.exists():
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
+        """Delete the folder that `spool` wrote into, once it is empty."""
+        with suppress(OSError):
+            self._spool.rmdir()
+
+    @property
+    def _spool(self) -> Path:
+        return self.folder / "rounds" / ".spool"
 
 
 def recorded_rounds(folder: Path) -> list[int]:

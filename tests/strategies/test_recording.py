@@ -79,17 +79,17 @@ def test_large_rounds_are_spooled_to_disk_and_leave_nothing_behind(tmp_path):
         def aggregate_train(self, server_round, replies):
             for reply in replies:
                 array = reply.content.array_records["arrays"]["w"]
-                seen[reply.metadata.src_node_id - 2] = array.fetch.func.__name__
+                fetch = array.fetch.func
+                seen[reply.metadata.src_node_id - 2] = getattr(
+                    fetch, "__name__", type(fetch).__name__
+                )
             return super().aggregate_train(server_round, replies)
 
     tape = Tape(tmp_path, clients=["0"])
     recording = Recording(Looking(), tape, client_of=lambda node: str(node - 2), memory=20)
     arrays, _ = one_round(recording, grid_of(3, upload))
-    assert sorted(seen.values()) == [
-        "_from_file",
-        "_from_file",
-        "_from_memory",
-    ]  # one of 16 bytes fits
+    assert list(seen.values()).count("_from_memory") == 1  # one of 16 bytes fits
+    assert set(seen.values()) <= {"_from_memory", "_from_file", "_Spooled"}
     assert arrays["w"].numpy() == pytest.approx(np.full(3, 8 / 6))
     assert not (tmp_path / "rounds" / ".spool").exists()
     assert recorded_clients(tmp_path, 1) == ["0"]
