@@ -25,6 +25,7 @@ from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
 from fedsim.report.run import write_report
 from fedsim.run.attack_round import attack_round
+from fedsim.run.beginning import beginning
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
@@ -72,14 +73,14 @@ def run(
 
     Raises:
         ConfigError: The config is wrong; nothing has been written.
-        RunStopped: The run ended early; `resume` may go on.
+        RunStopped: The run ended early; `resume` may go on. In the first round nothing is left.
     """
     plan = prepare(with_versions(config or Config()))
     on_plan(plan)
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
-    with _started(plan.config.engine) as execute:
-        return _go(plan, RunFolder.create(path, plan.config), execute, on_round)
+    with beginning() as create, _started(plan.config.engine) as execute:
+        return _go(plan, create(path, plan.config), execute, on_round)
 
 
 def resume(

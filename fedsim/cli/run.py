@@ -82,13 +82,17 @@ def _execute(
                 )
             return api.run(config, target, on_round=progress.show, on_plan=progress.warn)
         except KeyboardInterrupt:
-            begun = (target / "config.toml").exists()
-            raise Interrupted(f"stopped; {_hint(target)}" if begun else "stopped") from None
+            hint = f"; {_hint(target)}" if _begun(target) else ""
+            raise Interrupted(f"stopped{hint}") from None
         except FedsimError as error:
-            resumable = progress.started and (target / "config.toml").exists()
-            if not resumable or isinstance(error, ConfigError):
+            if not progress.started or isinstance(error, ConfigError) or not _begun(target):
                 raise
-            raise type(error)(f"{error}\n{_hint(target)}") from None
+            raise type(error)(f"{error}\n{_hint(target)}") from error
+
+
+def _begun(target: Path) -> bool:
+    """Return whether there is something to go on with; a first round that fails leaves nothing."""
+    return (target / "config.toml").exists()
 
 
 def _hint(target: Path) -> str:

@@ -58,7 +58,28 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
         data = safetensors.numpy.save(
             {k: v.reshape(tensors[k].shape) for k, v in arrays.items()}, text
         )
-    write_whole(path, lambda temporary: temporary.write_bytes(data))
+    header, size = _sorted_header(data)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(header)
+            file.write(memoryview(data)[size:])
+
+    write_whole(path, write)
+
+
+def _sorted_header(data: bytes) -> tuple[bytes, int]:
+    """Return the header of a safetensors file with sorted metadata, and the old one's size.
+
+    safetensors itself writes metadata in another order in each process; equal runs shall be equal
+    in bytes.
+    """
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, size
 
 
 class TensorFile(Mapping[str, Tensor]):

@@ -16,6 +16,7 @@ WIDTH = 8.2
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedsim",
+    "text.parse_math": False,  # a `$` in a name is a `$`
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,

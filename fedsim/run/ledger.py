@@ -77,7 +77,8 @@ def over_clients(ledger: pa.Table) -> pa.Table:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one parquet file, whole or not at all."""
-    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+    whole = table.combine_chunks()  # equal rows are equal bytes, however they came together
+    write_whole(path, lambda temporary: pq.write_table(whole, temporary))
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -178,6 +178,7 @@ class RunFolder:
             for number in numbers:
                 if number > (last or 0):
                     shutil.rmtree(self.path / name / f"{number:04d}")
+        self._clean(last or 0)
         if last is None:
             return None
         folder = self.path / "state" / f"{last:04d}"
@@ -292,6 +293,19 @@ class RunFolder:
                 for path in folder.glob("clients/*.safetensors"):
                     if path.stem in renewed:
                         path.unlink()
+
+    def _clean(self, last: int) -> None:
+        """Delete what a killed process left: parts of files, unfinished guesses, old states."""
+        for part in [*self.path.rglob(".*.part")]:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+        for path in self.path.glob("guesses/[0-9]*.safetensors"):
+            if path.stem.isdigit() and int(path.stem) > last:
+                path.unlink()
+        states = self.path.glob(f"state/{last:04d}/clients/*.safetensors")
+        self._forget(last, [path.stem for path in states])
 
 
 def _sorted(table: pa.Table) -> pa.Table:

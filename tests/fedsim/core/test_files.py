@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pyarrow as pa
 import pytest
 import torch
 
@@ -5,6 +8,7 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile, save_tensors, write_whole
 from fedsim.core.types import Leak
 from fedsim.run.ledger import LEAKAGE, leakage_table, read_table, write_table
+from tests.builders import same_params
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
@@ -19,6 +23,29 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
         write_whole(path, fail)
     assert path.read_text() == "old"
     assert [entry.name for entry in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_equal_contents_are_equal_bytes(tmp_path):
+    tensors = {"b": torch.ones(2), "a": torch.zeros(3), "é": torch.tensor(1.0)}
+    metadata = {name: name * 3 for name in ("round", "client", "upload", "é", "x", "y")}
+    files = [tmp_path / f"{k}.safetensors" for k in range(8)]
+    for path in files:  # safetensors would write each in an order of its own
+        save_tensors(path, tensors, metadata)
+    assert len({path.read_bytes() for path in files}) == 1
+    assert TensorFile(files[0]).metadata == {**metadata, "order": '["b", "a", "\\u00e9"]'}
+    assert same_params(dict(TensorFile(files[0])), tensors)
+
+
+def test_equal_tables_are_equal_bytes_however_they_came_together(tmp_path):
+    leak = Leak(
+        round=1, client="0", attack="llg", family="label", metric="asr",
+        value=0.5, blind=0.1, seconds=0.0,
+    )  # fmt: skip
+    leaks = [replace(leak, round=k) for k in range(9)]
+    write_table(tmp_path / "whole", leakage_table(leaks))
+    parts = pa.concat_tables([leakage_table(leaks[:2]), leakage_table(leaks[2:])])
+    write_table(tmp_path / "parts", parts)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
 
 
 def test_tensors_come_back_in_order_and_one_by_one(tmp_path):

@@ -98,6 +98,7 @@ def test_when_all_clients_fail_the_run_ends_with_the_reason(tmp_path):
         match="round 1: a client must succeed, got 4 failures; client .: RuntimeError: out of luck",
     ):
         api.run(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_diverging_run_is_refused_client_by_client(tmp_path):

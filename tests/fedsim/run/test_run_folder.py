@@ -61,6 +61,25 @@ def test_it_goes_on_after_the_last_finished_round_and_forgets_the_unfinished_one
     assert not (folder.path / "truth" / "0003").exists()
 
 
+def test_what_a_killed_commit_left_is_removed(tmp_path):
+    folder = folder_with(tmp_path, [0, 1, 2])
+    whole = sorted(folder.path.rglob("*"))
+    for name in (
+        "state/.0003.part/leakage.parquet",
+        "guesses/.0003.safetensors.77.part",
+        "guesses/0003.safetensors",
+        "truth/0002/.1.safetensors.78.part",
+        "rounds/0002/.1.safetensors.79.part",
+        "state/0001/params.safetensors",  # killed between its rename and forgetting the older
+        ".leakage.parquet.80.part",
+    ):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).touch()
+    folder.restore()
+    left = [path for path in sorted(folder.path.rglob("*")) if path.is_file()]
+    assert left == [path for path in whole if path.is_file()]
+
+
 def test_a_run_killed_before_its_first_commit_starts_anew(tmp_path):
     folder = folder_with(tmp_path, [])
     (folder.path / "rounds" / "0001").mkdir(parents=True)
