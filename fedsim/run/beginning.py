@@ -16,7 +16,8 @@ Create = Callable[[Path, Config], RunFolder]
 def beginning() -> Iterator[Create]:
     """Yield how to create a run folder that is taken back if the block fails in its first round.
 
-    The same command then works once the mistake is mended.
+    The same command then works once the mistake is mended. A run that its user stops stays, to be
+    gone on with.
     """
     created: list[tuple[RunFolder, set[Path], list[Path]]] = []
 
@@ -29,7 +30,7 @@ def beginning() -> Iterator[Create]:
 
     try:
         yield create
-    except BaseException:
+    except Exception:
         for folder, before, absent in created:
             if max(folder.finished_rounds, default=0) < 1:
                 _take_back(folder.path, before, absent)
