@@ -25,7 +25,6 @@ from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
 from fedsim.report.run import write_report
 from fedsim.run.attack_round import attack_round
-from fedsim.run.beginning import beginning
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
@@ -79,8 +78,8 @@ def run(
     on_plan(plan)
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
-    with beginning() as create, _started(plan.config.engine) as execute:
-        return _go(plan, create(path, plan.config), execute, on_round)
+    with _started(plan.config.engine) as execute:
+        return _go(plan, RunFolder.create(path, plan.config), execute, on_round)
 
 
 def resume(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import strategies
 from fedsim import config as configs
-from fedsim.core.errors import ConfigError, FedsimError, RunStopped, is_disk_full
+from fedsim.core.errors import ConfigError, RunStopped, is_disk_full
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
@@ -78,7 +78,7 @@ def federate(
         if not is_disk_full(error):
             raise
         raise RunStopped(f"{folder.path}: the disk is full; finished rounds are kept") from None
-    except FedsimError:
+    except Exception:
         if start is None:  # once what stands in its way is mended, the same command begins anew
             folder.discard_untrained()
         raise
