@@ -7,6 +7,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.core.errors import ConfigError
+
+LEGACY = "strategies.legacy.LegacyRecording(strategy, tape, names=list(Net().state_dict()))"
+
 
 class AroundGrid(Grid):
     """A Grid that hands on to `grid`; how messages are sent and received is its subclass's."""
@@ -44,6 +48,17 @@ class AroundStrategy(Strategy):
 
     strategy: Strategy
 
+    def initialize_parameters(self, *_: Any) -> None:
+        """Refuse to be what `server_fn` runs.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            f"server_fn: must be given {LEGACY}, got {type(self).__name__}, which is for "
+            "`@app.main()`"
+        )
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -59,3 +74,22 @@ class AroundStrategy(Strategy):
     def summary(self) -> None:
         """Pass through."""
         self.strategy.summary()
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse what is no strategy of Flower's message API, with what to write instead.
+
+    Raises:
+        ConfigError: It is another object.
+    """
+    if isinstance(strategy, Strategy):
+        return
+    name = getattr(strategy, "__name__", None) or type(strategy).__name__
+    if isinstance(strategy, type):
+        raise ConfigError(f"strategy: must be an object, got the class {name}; write {name}(...)")
+    if hasattr(strategy, "configure_fit"):
+        raise ConfigError(
+            f"strategy: must be one of flwr.serverapp.strategy, got the legacy API's {name}; "
+            f"write {LEGACY}"
+        )
+    raise ConfigError(f"strategy: must be one of flwr.serverapp.strategy, got {name}")

@@ -25,7 +25,7 @@ from fedsim.core.errors import FedsimError, RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, to_record
-from strategies.around import AroundStrategy
+from strategies.around import AroundStrategy, check_strategy
 from strategies.secure import SecureAggregation
 from strategies.senders import Senders, reason_of
 from strategies.sent import Sent, key_of
@@ -71,6 +71,9 @@ class Fence(AroundStrategy):
         upload: What clients upload: trained weights, or the gradient.
         metrics: Names of the other metrics that the strategy needs of every client.
         max_examples: Largest number of examples that a client may state.
+
+    Raises:
+        ConfigError: The strategy is none of the message API.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Fence(AroundStrategy):
         metrics: Iterable[str] = (),
         max_examples: int = MOST_EXAMPLES,
     ) -> None:
+        check_strategy(strategy)
         self.strategy = strategy
         self.upload: Upload = upload
         self.metrics = tuple(metrics)

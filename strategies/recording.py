@@ -18,7 +18,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.files import TensorFile
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import NUM_EXAMPLES, LazyArray
-from strategies.around import AroundStrategy
+from strategies.around import AroundStrategy, check_strategy
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of
 from strategies.sent import Sent, key_of
@@ -63,7 +63,8 @@ class Recording(AroundStrategy):
         memory: Bytes of uploads held in memory per round.
 
     Raises:
-        ConfigError: The tape is of some clients only, under secure aggregation.
+        ConfigError: The strategy is none of the message API, or the tape is of some clients only,
+            under secure aggregation.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Recording(AroundStrategy):
         weighted_by: str | None = None,
         memory: int = 64 * 2**20,
     ) -> None:
+        check_strategy(strategy)
         self.strategy = strategy
         self.tape = tape if isinstance(tape, Tape) else Tape(tape)
         self.client_of = client_of

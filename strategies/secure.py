@@ -17,7 +17,7 @@ from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.core.types import Params
 from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, to_record
 from strategies import masking
-from strategies.around import AroundStrategy
+from strategies.around import AroundStrategy, check_strategy
 from strategies.masking import Protocol
 from strategies.senders import Senders, reason_of
 from strategies.sent import Sent, key_of
@@ -95,6 +95,7 @@ class SecureAggregation(AroundStrategy):
         max_examples: int = 2**16,
         neighbours: int | None = None,
     ) -> None:
+        check_strategy(strategy)
         if hasattr(strategy, "tape"):
             raise ConfigError(
                 "secure_aggregation: Recording must wrap it, got one that wraps Recording"

@@ -98,7 +98,7 @@ def update_norm(upload: Params, sent: Params, kind: Upload) -> float:
     """
     names = [name for name, value in upload.items() if value.is_floating_point()]
     moved: tuple[Tensor, ...] | list[Tensor] = [upload[name] for name in names]
-    if kind == "weights":
+    if kind == "weights" and moved:
         origin = [sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
         moved = torch._foreach_sub(moved, origin)
     length = _length(moved)
