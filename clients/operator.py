@@ -22,7 +22,7 @@ from functools import lru_cache
 from torch import Generator, Tensor, nn
 
 import defenses
-from defenses import Defense
+from defenses import Defense, check_fit
 from fedsim import config as configs
 from fedsim import data, models
 from fedsim.config import Config, Part
@@ -113,6 +113,7 @@ class Site:
 
     Attributes:
         config: The run's, with the operator's data and defenses.
+        moved: Names in the model's state that training moves by itself, so that no ε covers it.
     """
 
     config: Config
@@ -120,6 +121,7 @@ class Site:
     model: nn.Module
     trainable: tuple[str, ...]
     defense: Defense
+    moved: tuple[str, ...] = ()
     own_data: bool = False
 
     def rows(self, client: str) -> Tensor:
@@ -172,11 +174,19 @@ def _site(
     config = run.model_copy(update=changes)
     federated = data.alone(config.data, config.seed) if own_data else data.federate(config)
     dataset = federated.dataset
-    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
+    model = models.build(
+        config.model,
+        dataset.input_shape,
+        dataset.num_classes,
+        seed=config.seed,
+        dtype=dataset.inputs.dtype,
+    )
     built = defenses.build(config.defense)
+    moved = models.moved_state(model, dataset.form) if built.promise.formal else ()
     if insisted:  # what the run lists was checked by its server
+        local, sizes = config.local_training(), [len(rows) for rows in federated.clients]
         try:
-            built.check(model, config.local_training(), [len(rows) for rows in federated.clients])
+            check_fit(built, model, local, sizes, dataset.form)
         except ValueError as error:
             raise Refused(f"node defense.{error}") from None
     return Site(
@@ -185,6 +195,7 @@ def _site(
         model=model,
         trainable=models.trainable(model),
         defense=built,
+        moved=moved,
         own_data=own_data,
     )
 

@@ -5,6 +5,7 @@ read from disk, written, or remembered in between. The Flower shell around it is
 `fedsim.federation.client_app`.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from fedsim.core.errors import one_line
 from fedsim.core.params import cast_like, subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining, Params
+from fedsim.models import changed
 
 COINS = "coins"  # of a client's canaries, in its ground truth
 
@@ -110,6 +112,7 @@ def respond(task: Task) -> Response:
         trained, used = _canary_update(task, coins), examples.labels.new_zeros(0)
     else:
         trained, used = _trained(task, examples, local, defense)
+        _check_still(task, trained)
     upload, memory, update = _defended(task, trained, memory)
     truth: dict[str, Tensor] = {}
     cost: dict[str, float] = {}
@@ -196,9 +199,10 @@ def _trained(
         # These coins hide what the order of the batches does not.
         order = task.operator.coins(seed, *names)
     count = len(examples.labels) if defense else len(examples.rows)
+    model = copy.deepcopy(task.site.model)  # nothing that it keeps is for the next client
     with global_stream(seed, *names, "dropout"):
         return train(
-            task.site.model,
+            model,
             task.sent,
             examples.inputs[:count],
             examples.labels[:count],
@@ -206,6 +210,22 @@ def _trained(
             generator=order,
             gradient=defense and defense.gradient,
             batches=examples.batches if defense else None,
+        )
+
+
+def _check_still(task: Task, trained: Params) -> None:
+    """Refuse to upload state that moved where an ε is claimed and the plan expects none to move.
+
+    Raises:
+        Refused: Some did.
+    """
+    state = cast_like(task.sent, trained)
+    expected = {*task.site.trainable, *task.site.moved}
+    others = [name for name in trained if name not in expected]
+    if task.site.defense.promise.formal and (moved := changed(state, trained, others)):
+        raise Refused(
+            "upload: must hold no state that training moved by itself under a defense that claims "
+            f"an ε, got {moved[0]}"
         )
 
 

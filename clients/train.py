@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 from torch import Generator, Tensor, nn
 
 from defenses.defense import Batches, Gradient
@@ -14,7 +14,7 @@ from fedsim.core.types import LocalTraining, Params
 def train(
     model: nn.Module,
     sent: Params,
-    inputs: Float[Tensor, "n *shape"],
+    inputs: Num[Tensor, "n *shape"],
     labels: Int[Tensor, " n"],
     local: LocalTraining,
     *,
@@ -39,8 +39,7 @@ def train(
         trainable parameters), and the position of every example used, one entry per use.
     """
     gradient = gradient or mean_gradient
-    state = model.state_dict()  # shares its memory with the model
-    _copy(state, sent)
+    _copy(model.state_dict(), sent)  # shares its memory with the model
     model.train()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     steps = (batches or shuffled)(len(labels), local, generator)
@@ -49,9 +48,10 @@ def train(
         return gradient(model, trained, inputs[batch], labels[batch], local, generator)
 
     if local.upload == "gradient":
-        return _snapshot(state | dict(zip(trained, at(steps[0]), strict=True))), steps[0]
+        slopes = dict(zip(trained, at(steps[0]), strict=True))
+        return _snapshot(model.state_dict() | slopes), steps[0]
     descend(list(trained.values()), local, steps, at)
-    return _snapshot(state), torch.cat(steps)
+    return _snapshot(model.state_dict()), torch.cat(steps)  # a forward may put new tensors in it
 
 
 def load(model: nn.Module, state: Params) -> None:

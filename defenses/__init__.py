@@ -8,6 +8,7 @@ from defenses.chain import chain
 from defenses.clip import clip
 from defenses.defense import Defense, defend
 from defenses.dp_sgd import dp_sgd
+from defenses.fit import check_fit
 from defenses.freeze import freeze
 from defenses.gaussian import gaussian
 from defenses.laplace import laplace
@@ -28,6 +29,7 @@ __all__ = [
     "Promise",
     "build",
     "chain",
+    "check_fit",
     "clip",
     "defend",
     "dp_sgd",

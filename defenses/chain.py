@@ -34,6 +34,7 @@ def chain(*defenses: Defense) -> Defense:
         gradient=hooks[0].gradient if hooks else None,
         batches=hooks[0].batches if hooks else None,
         check=links.check,
+        apart=any(defense.apart for defense in defenses),
         spend=links.spend if counts else spends_nothing,
         promise=_promise(defenses),
     )

@@ -69,6 +69,8 @@ class Defense:
         check: Refuses, before round 1, a setting in which the defense is not what it says.
         spend: Called before a client trains: counts the round, or refuses it, because a budget is
             spent; the client then uploads an error.
+        apart: Whether it takes the gradient of every example by itself, so that the model must not
+            mix them (`defenses.fit`).
         promise: What it guarantees by itself.
         bound: Largest Euclidean norm of an update before → after it.
         noise: Standard deviation of Gaussian noise that it adds to every entry; 0 without.
@@ -82,6 +84,7 @@ class Defense:
     batches: Batches | None = None
     check: Check = accepts
     spend: Spend = spends_nothing
+    apart: bool = False
     promise: Promise = HEURISTIC
     bound: Callable[[float], float] = no_bound
     noise: float = 0.0
@@ -121,7 +124,7 @@ def defend(
             dtypes or is not finite: the client then uploads an error and never the undefended
             update.
     """
-    moving = {name: trained[name] for name in names}
+    moving = {name: trained[name].clone() for name in names}  # a defense may write into it
     origin = {name: sent[name] for name in names}
     update = subtract(moving, origin) if upload == "weights" else moving
     if reason := not_finite(update):

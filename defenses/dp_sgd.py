@@ -11,11 +11,10 @@ from torch import Generator, Tensor, nn
 
 from defenses.accounting import Accounting, Sampling, num_steps
 from defenses.defense import Defense, State, no_state, spends_nothing
-from defenses.examples import check_apart, example_gradients
+from defenses.examples import example_gradients
 from defenses.promise import Promise, Relation
 from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
-from fedsim.models import remembering_layer
 
 ROUNDS = "rounds"  # in the state: how many rounds the client has taken part in
 
@@ -62,6 +61,7 @@ def dp_sgd(
         batches=poisson if sampling == "poisson" else None,
         check=partial(_check, accounting, max_epsilon),
         spend=partial(_spend, accounting, max_epsilon) if limited else spends_nothing,
+        apart=True,
         promise=_promise(clip, accounting),
     )
 
@@ -177,12 +177,11 @@ def _spend(
 def _check(
     accounting: Accounting,
     max_epsilon: float | None,
-    model: nn.Module,
+    model: nn.Module,  # noqa: ARG001
     local: LocalTraining,
     sizes: Sequence[int],
 ) -> None:
     """Refuse a setting in which the guarantee does not hold, or ends before round 1."""
-    _check_model(model)
     _check_sizes(local, sizes, accounting.delta)
     if max_epsilon is None:
         return
@@ -191,15 +190,6 @@ def _check(
         raise ValueError(
             f"dp-sgd.max_epsilon: must be at least {first:.3g}, the ε of the smallest client's "
             f"first round, got {max_epsilon:g}"
-        )
-
-
-def _check_model(model: nn.Module) -> None:
-    check_apart("dp-sgd", model)
-    if layer := remembering_layer(model):
-        raise ValueError(
-            f"dp-sgd: must have a model whose buffers do not follow the data, got {layer}; "
-            "set track_running_stats=False"
         )
 
 

@@ -6,19 +6,6 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from fedsim.core.types import Params
-from fedsim.models import mixing_layer
-
-
-def check_apart(defense: str, model: nn.Module) -> None:
-    """Refuse a model in which one example's output depends on the others.
-
-    Raises:
-        ValueError: A layer mixes examples.
-    """
-    if layer := mixing_layer(model):
-        raise ValueError(
-            f"{defense}: must have a model that does not mix examples, got {layer}; use GroupNorm"
-        )
 
 
 def example_gradients(

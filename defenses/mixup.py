@@ -12,6 +12,7 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.promise import Promise
 from fedsim.core.catalog import Entry
+from fedsim.core.sgd import gradients
 from fedsim.core.types import LocalTraining, Params
 
 
@@ -47,7 +48,7 @@ def mixup(*, alpha: float = 0.2) -> Defense:
             for y in (labels, labels[order])
         ]
         loss = share * losses[0] + (1 - share) * losses[1]
-        return torch.autograd.grad(loss, list(parameters.values()))
+        return gradients(loss, parameters)
 
     statement = "blurs single examples; labels and class means stay"
     return Defense(name="mixup", gradient=gradient, promise=Promise(statement=statement))

@@ -10,9 +10,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Defense
-from defenses.examples import check_apart, example_gradients
+from defenses.examples import example_gradients
 from defenses.promise import Promise
 from fedsim.core.catalog import Entry
+from fedsim.core.sgd import gradients
 from fedsim.core.types import LocalTraining, Params
 
 RIDGE = 1e-3  # of the mean eigenvalue, so that the surrogate can be fitted at all
@@ -44,7 +45,7 @@ def perturb(*, strength: float = 0.1, shadows: int = 64) -> Defense:
     return Defense(
         name="perturb",
         gradient=partial(moved_gradient, strength=strength, shadows=shadows),
-        check=_check,
+        apart=True,
         promise=Promise(
             statement="misleads one linear surrogate; another attacker may not follow it"
         ),
@@ -71,11 +72,7 @@ def moved_gradient(
     shares = functional.one_hot(labels, logits.shape[1]).double()
     weights = moved(gram, shares, strength, shadows, generator).to(logits.dtype)
     losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    return torch.autograd.grad((weights * losses).sum(), list(parameters.values()))
-
-
-def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001
-    check_apart("perturb", model)
+    return gradients((weights * losses).sum(), parameters)
 
 
 def moved(

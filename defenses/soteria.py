@@ -9,10 +9,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Defense
-from defenses.examples import check_apart
 from defenses.promise import Promise
 from fedsim.core.catalog import Entry
 from fedsim.core.errors import nearest
+from fedsim.core.sgd import gradients
 from fedsim.core.types import LocalTraining, Params
 
 
@@ -43,6 +43,7 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
         name="soteria",
         gradient=partial(masked_gradient, layer=layer, rate=rate),
         check=partial(_check, layer),
+        apart=True,  # a batch's slopes would cancel to rounding errors
         promise=Promise(
             statement="hides part of one layer from reconstruction; everything else is exact"
         ),
@@ -64,7 +65,7 @@ def masked_gradient(
     x = inputs.detach().requires_grad_()
     logits, representation = _with_input_of(model, layer, x)
     loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
-    grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+    grads = gradients(loss, parameters, keep=True)
     dropped = exposing(representation, x, rate)
     return [
         g.masked_fill(dropped, 0.0) if name == f"{layer}.weight" else g
@@ -88,7 +89,6 @@ def _check(layer: str, model: nn.Module, local: LocalTraining, sizes: Sequence[i
     if layer not in linears:
         hint = nearest(layer, linears) if linears else "the model has none"
         raise ValueError(f"soteria.layer: must be a linear layer, got '{layer}'; {hint}")
-    check_apart("soteria", model)  # a batch's slopes would cancel to rounding errors
 
 
 def exposing(r: Float[Tensor, "n features"], x: Float[Tensor, "n *shape"], rate: float) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -13,6 +12,7 @@ from torch.nn import functional
 from defenses.defense import Defense
 from defenses.promise import Promise
 from fedsim.core.catalog import Entry
+from fedsim.core.sgd import gradients
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import Bottleneck
 
@@ -61,7 +61,7 @@ def priced_gradient(
     loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
     for mean, log_variance in codes:
         loss = loss + beta * information(mean, log_variance)
-    return torch.autograd.grad(loss, list(parameters.values()))
+    return gradients(loss, parameters)
 
 
 def _check(model: nn.Module, local: LocalTraining, sizes: Sequence[int]) -> None:  # noqa: ARG001

@@ -13,7 +13,7 @@ from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.errors import FedsimError, Remark, one_line
-from fedsim.core.rng import generator
+from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Measure, View
 
 
@@ -99,7 +99,8 @@ def _guess(
     try:
         if family.alone and latest.num_clients > 1:
             raise ValueError(f"num_clients: must be 1 to {family.alone}, got {latest.num_clients}")
-        with _remarks() as remarks:
+        names = ("infer", attack.title, latest.client, latest.round, "model")
+        with _remarks() as remarks, global_stream(seed, *names):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
             guess = family.check(answer, auxiliary)
     except FedsimError:  # the recording itself is damaged

@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from adversary.inversion.gram import Signals, View
+from fedsim.core.attention import plain_attention
 
 CHUNK = 64  # directions at a time
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
@@ -247,7 +248,8 @@ def _tangents(
 
         handles.append(module.register_forward_hook(keep))
     try:
-        logits = model(copies)
+        with plain_attention():
+            logits = model(copies)
     finally:
         for handle in handles:
             handle.remove()

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.matching import Problem
+from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
 DENSE = 1100  # unknowns up to which the Jacobian is formed, of so many entries
@@ -77,10 +78,12 @@ def of_gradient(
 
     def residual(x: Tensor) -> Tensor:
         leaves = {name: sent[name].detach().requires_grad_() for name in names}
-        loss = functional.cross_entropy(
-            functional_call(model, {**sent, **leaves}, (x,)), labels, label_smoothing=smoothing
+        with plain_attention():
+            logits = functional_call(model, {**sent, **leaves}, (x,))
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        gradients = torch.autograd.grad(
+            loss, [leaves[name] for name in names], create_graph=True, materialize_grads=True
         )
-        gradients = torch.autograd.grad(loss, [leaves[name] for name in names], create_graph=True)
         return (_flat(gradients) - observed) / length
 
     return residual

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adversary.inversion.row_layers import NotLayeredError, OwnLayers, SharedLayers
+from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
 
@@ -71,7 +72,7 @@ class Rows:
             weights: By name, (rows, *parameter shape), where rows have their own.
             differentiable: Whether what is returned will be differentiated.
         """
-        with torch.enable_grad():
+        with torch.enable_grad(), plain_attention():
             if self.layered:
                 try:
                     if weights is None:
@@ -145,6 +146,6 @@ def forward_rows(
         weights: All of its parameters, (rows, *parameter shape).
         inputs: A batch per row.
     """
-    with OwnLayers(weights, len(inputs)):
+    with OwnLayers(weights, len(inputs)), plain_attention():
         out = functional_call(model, dict(weights), (inputs.flatten(0, 1),))
     return out.unflatten(0, inputs.shape[:2])

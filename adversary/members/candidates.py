@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace, loaded
+from fedsim.core.attention import plain_attention
 from fedsim.core.params import norm, not_finite
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, Observation, Params
@@ -85,7 +86,7 @@ def slopes(work: Workspace, direction: Params) -> Float[Tensor, " m"]:
         direction: A tensor for each trainable parameter.
     """
     model = work.part(_sent_model, keep=4)
-    with torch.no_grad(), forward_ad.dual_level(), warnings.catch_warnings():
+    with torch.no_grad(), plain_attention(), forward_ad.dual_level(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of torch.jit, the first time
         dual = {
             name: forward_ad.make_dual(value, direction[name].to(value.dtype))
@@ -93,7 +94,9 @@ def slopes(work: Workspace, direction: Params) -> Float[Tensor, " m"]:
             if name in direction
         }
         parts = _losses(work.auxiliary, model, dual, work.local.label_smoothing)
-        tangents = [forward_ad.unpack_dual(part).tangent for part in parts]
+        slopes = [(part, forward_ad.unpack_dual(part).tangent) for part in parts]
+        # A loss that no parameter moves has no tangent.
+        tangents = [torch.zeros_like(part) if t is None else t for part, t in slopes]
     return torch.cat(tangents).double()  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from adversary.auditing.rates import check_trials
+from defenses import check_fit
 from fedsim import data, models
 from fedsim.audit.canary_names import CHOSEN, RECORDS, canary_names
 from fedsim.audit.mechanism import Mechanism
@@ -12,15 +13,16 @@ from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.secrets import Encoding
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, dataset: data.Dataset) -> None:
     """Refuse a model whose buffers follow the data.
 
     Raises:
-        ConfigError: It has running statistics.
+        ConfigError: Training moves some by itself.
     """
-    if layer := models.remembering_layer(model):
+    if moved := models.moved_state(model, dataset.form):
         raise ConfigError(
-            f"model: must have no running statistics, which are uploaded as they are, got {layer}"
+            "model: must have no state that training moves by itself, which is uploaded as it is, "
+            f"got {moved[0]}"
         )
 
 
@@ -56,14 +58,14 @@ def check_claim(audit: Audit) -> None:
         )
 
 
-def check_trials_of(audit: Audit, made: Mechanism, model: nn.Module) -> None:
+def check_trials_of(audit: Audit, made: Mechanism, model: nn.Module, dataset: data.Dataset) -> None:
     """Refuse a defense that cannot train this model, or too few trials to certify anything.
 
     Raises:
         ConfigError: In one sentence.
     """
     try:
-        made.defense.check(model, made.local, [audit.batch_size])
+        check_fit(made.defense, model, made.local, [audit.batch_size], dataset.form)
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
     delta = audit.delta or made.defense.promise.delta or 1e-5

@@ -73,13 +73,19 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     """
     audit, federated = config.audit, _federated(config)
     dataset = federated.dataset
-    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
+    model = models.build(
+        config.model,
+        dataset.input_shape,
+        dataset.num_classes,
+        seed=config.seed,
+        dtype=dataset.inputs.dtype,
+    )
     made = _mechanism(config)
     pool, others = _pools(config, federated)
-    checks.check_model(model)
+    checks.check_model(model, dataset)
     checks.check_sizes(audit, made, len(others.labels))
     checks.check_claim(audit)
-    checks.check_trials_of(audit, made, model)
+    checks.check_trials_of(audit, made, model, dataset)
     checks.check_canaries(audit, dataset, made)
     encoding = None if audit.column is None else checks.encoding_of(audit, dataset)
     relation = relation_of(made.defense.promise, encoding)

@@ -95,6 +95,13 @@ def _equal(left: Tensor, right: Tensor) -> Tensor:
     return (left == right) | (left.isnan() & right.isnan())
 
 
+def alike(left: Tensor, right: Tensor) -> bool:
+    """Return whether two tensors hold the same values; NaN is the same as NaN."""
+    if left.shape != right.shape:
+        return False
+    return bool(_equal(left, right).all())
+
+
 def _names(names: Iterable[str]) -> str:
     names = [name or "''" for name in sorted(names)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

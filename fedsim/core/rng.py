@@ -1,6 +1,7 @@
 """Randomness by name: every stream is derived from the run's seed and the names of its use."""
 
 import hashlib
+import random
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -56,18 +57,23 @@ def _text(seed: int, names: Iterable[object]) -> str:
 
 @contextmanager
 def global_stream(seed: int, *names: object) -> Iterator[None]:
-    """Seed torch's global CPU generator inside the block and put it back afterwards.
+    """Seed the global generators of torch (CPU), NumPy and Python inside the block.
 
-    Only for code that offers no generator argument: layer initialisation and dropout.
+    Only for code that offers no generator argument: layer initialisation, dropout, and whatever a
+    user's model draws. The generators are as before afterwards.
     """
     # Not torch.manual_seed, which imports the compiler: 4 CPU-seconds in every process.
     ours = torch.default_generator
-    before = ours.get_state()
+    before = ours.get_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     ours.set_state(generator(seed, *names).get_state())
+    np.random.seed(derive(seed, *names, "numpy") % 2**32)  # noqa: NPY002
+    random.seed(derive(seed, *names, "random"))
     try:
         yield
     finally:
-        ours.set_state(before)
+        ours.set_state(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        random.setstate(before[2])
 
 
 @contextmanager

@@ -49,7 +49,26 @@ def mean_gradient(
 ) -> tuple[Tensor, ...]:
     """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
     loss = functional.cross_entropy(model(inputs), labels, label_smoothing=local.label_smoothing)
-    return torch.autograd.grad(loss, list(parameters.values()))
+    return gradients(loss, parameters)
+
+
+def gradients(loss: Tensor, parameters: Params, *, keep: bool = False) -> tuple[Tensor, ...]:
+    """Return the gradient of a loss at each parameter, dense; zero where the loss does not use it.
+
+    PyTorch's optimisers treat a parameter that has no gradient in the same way.
+
+    Args:
+        loss: One number.
+        parameters: Those to take gradients at.
+        keep: Whether the graph is used again.
+    """
+    values = list(parameters.values())
+    if not values or not loss.requires_grad:
+        return tuple(torch.zeros_like(value) for value in values)
+    slopes = torch.autograd.grad(
+        loss, values, retain_graph=keep, allow_unused=True, materialize_grads=True
+    )
+    return tuple(slope.to_dense() if slope.is_sparse else slope for slope in slopes)
 
 
 def shuffled(count: int, local: LocalTraining, generator: Generator) -> list[Tensor]:

@@ -24,9 +24,7 @@ _HEADER, _WIDEST = 4096, 16  # bytes before the values, and of one value, at mos
 
 def to_record(params: Params) -> ArrayRecord:
     """Encode named tensors as an ArrayRecord."""
-    return ArrayRecord(
-        {name: _encode(value.detach().cpu().numpy()) for name, value in params.items()}
-    )
+    return ArrayRecord({name: _encode(_values(value)) for name, value in params.items()})
 
 
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:
@@ -70,6 +68,15 @@ class LazyArray(Array):
     def data(self) -> bytes:  # type: ignore[override]
         """The bytes that `Array(self.numpy())` would hold."""
         return Array(self.numpy()).data
+
+
+def _values(value: Tensor) -> NDArray:
+    """Return a tensor's values; floats that NumPy lacks, such as bfloat16, as float32."""
+    plain = value.detach().cpu()
+    try:
+        return plain.numpy()
+    except TypeError:
+        return plain.float().numpy()
 
 
 def _encode(values: NDArray) -> Array:

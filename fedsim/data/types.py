@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsim.core.form import Form
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -47,3 +49,8 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example."""
         return tuple(self.inputs.shape[1:])
+
+    @property
+    def form(self) -> Form:
+        """What a model must take and give."""
+        return Form(self.input_shape, self.num_classes, self.inputs.dtype)

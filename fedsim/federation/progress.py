@@ -1,5 +1,6 @@
 """What there is to say of a finished round: its measures, and one line for the eyes."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,9 +8,10 @@ import torch
 from torch.nn import functional
 
 from clients.train import load
+from fedsim.core.rng import global_stream
 from fedsim.core.types import Leak, Measure, Params
 from fedsim.core.units import title_of
-from fedsim.run.prepare import Plan
+from fedsim.run.prepare import EVALUATED, Plan
 from strategies import Recording
 
 Failures = Sequence[tuple[str, str]]
@@ -61,12 +63,13 @@ def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
     """Measure the global model on the test set, in rounds that are due."""
     if not plan.config.federation.is_evaluated(round_):
         return []
-    dataset, model = plan.federated.dataset, plan.model
+    dataset, model = plan.federated.dataset, copy.deepcopy(plan.model)
     load(model, params)
     model.eval()
     right, loss = 0, 0.0
-    with torch.no_grad():
-        batches = zip(dataset.test_inputs.split(500), dataset.test_labels.split(500), strict=True)
+    with torch.no_grad(), global_stream(plan.config.seed, "evaluate", round_):
+        parts = (each.split(EVALUATED) for each in (dataset.test_inputs, dataset.test_labels))
+        batches = zip(*parts, strict=True)
         for inputs, labels in batches:
             logits = model(inputs)
             right += int((logits.argmax(dim=1) == labels).sum())

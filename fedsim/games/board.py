@@ -9,7 +9,7 @@ from adversary.games import GAMES
 from adversary.games.game import Game
 from adversary.games.learner import Learner
 from adversary.games.records import Pool
-from defenses import Defense
+from defenses import Defense, check_fit
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config
@@ -57,12 +57,18 @@ def prepare(config: Config) -> Board:
     check(config.game)
     federated = _federated(config)
     dataset = federated.dataset
-    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
+    model = models.build(
+        config.model,
+        dataset.input_shape,
+        dataset.num_classes,
+        seed=config.seed,
+        dtype=dataset.inputs.dtype,
+    )
     private, auxiliary = _pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
     built = build_defenses(config.defense)
     try:
-        built.check(model, local, [min(config.game.batch_size)])
+        check_fit(built, model, local, [min(config.game.batch_size)], dataset.form)
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
     defense = built if config.defense else None

@@ -5,7 +5,19 @@ In: the config's `model`, the shape of an example, the number of classes. Out: a
 """
 
 from fedsim.models.bottleneck import Bottleneck
-from fedsim.models.check import mixing_layer, remembering_layer, trainable
+from fedsim.models.check import CHECKS, check_sizes
 from fedsim.models.registry import MODELS, build
+from fedsim.models.trial import changed, mixing_layer, moved_state, remembers, trainable
 
-__all__ = ["MODELS", "Bottleneck", "build", "mixing_layer", "remembering_layer", "trainable"]
+__all__ = [
+    "CHECKS",
+    "MODELS",
+    "Bottleneck",
+    "build",
+    "changed",
+    "check_sizes",
+    "mixing_layer",
+    "moved_state",
+    "remembers",
+    "trainable",
+]

@@ -1,65 +1,188 @@
-"""Checks of a model: whether it fits the data, and which of its layers look beyond one example."""
+"""Checks of a model where it comes in: it is a module that can be trained, copied and repeated."""
+
+import copy
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fedsim.core.accepts import Rule
+from fedsim.core.boundary import raised
 from fedsim.core.errors import ConfigError
-from fedsim.models.layers import Shape
+from fedsim.core.form import Form
+from fedsim.core.params import alike
+from fedsim.core.rng import global_stream
+from fedsim.models.trial import EXAMPLES, batch, parameters_of, step
+
+BUILT = Rule("model", "model.name", "must build a torch module")
+EAGER = Rule("model", "model.name", "must build a plain module, not a scripted one")
+ONCE = Rule("model", "model.name", "must hold each parameter under one name")
+STATE = Rule("model", "model.name", "must hold dense real tensors on the CPU in its state")
+COPIED = Rule("model", "model.name", "must allow copy.deepcopy")
+INPUT = Rule(
+    "model", "model.name", "must take inputs of the data's shape, one tensor with a row per example"
+)
+LOGITS = Rule(
+    "model",
+    "model.name",
+    "must give a logit per class for each example, as a tensor, or as `logits` in what it returns",
+)
+TRAINED = Rule("model", "model.name", "must have a trainable parameter that the loss depends on")
+STEP = Rule("model", "model.name", "must give a gradient of the cross-entropy of its logits")
+REPEATED = Rule(
+    "model", "model.name", "must be decided by the seed: equal weights, outputs and gradients twice"
+)
+SIZES = Rule(
+    "model", "local.batch_size", "must leave no batch of a size that the model cannot take"
+)
+
+CHECKS = (BUILT, EAGER, ONCE, STATE, COPIED, INPUT, LOGITS, TRAINED, STEP, REPEATED, SIZES)
 
 
-def check_model(name: str, model: object, input_shape: Shape, num_classes: int) -> nn.Module:
-    """Return the model if it holds each parameter once and gives a logit per class.
+def check_module(name: str, built: object) -> nn.Module:
+    """Return what a model's function built, if it is a module.
 
     Raises:
-        ConfigError: It does not, or it is no torch module.
+        ConfigError: It is none, or one that takes no hooks.
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model.name: must build a torch module, got {type(model).__name__}")
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    if tied := sorted(set(names) - {name for name, _ in model.named_parameters()}):
-        raise ConfigError(
-            f"model.name: '{name}' must hold each parameter under one name, got {tied[0]} twice"
-        )
-    shape = _output_shape(name, model, input_shape)
-    if shape != (2, num_classes):
-        raise ConfigError(
-            f"model.name: '{name}' must give {num_classes} logits per example, "
-            f"got shape {shape} for 2 examples"
-        )
-    return model
+    if not isinstance(built, nn.Module):
+        raise _refusal(BUILT, name, type(built).__name__)
+    if isinstance(built, torch.jit.ScriptModule):
+        raise _refusal(EAGER, name, type(built).__name__)
+    return built
 
 
-def trainable(model: nn.Module) -> tuple[str, ...]:
-    """Return the names that training moves; the rest of the state are buffers."""
-    return tuple(name for name, value in model.named_parameters() if value.requires_grad)
+def check_logits(name: str, model: nn.Module, form: Form) -> None:
+    """Let the model see two examples of zeros, and refuse what is no row of logits for each.
 
-
-def mixing_layer(model: nn.Module) -> str | None:
-    """Return the first layer whose output for one example depends on the others, or None."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            return f"{name} = {type(module).__name__}"
-    return None
-
-
-def remembering_layer(model: nn.Module) -> str | None:
-    """Return the first layer that keeps statistics of the data, which would be uploaded as is."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
-            return f"{name} = {type(module).__name__}"
-    return None
-
-
-def _output_shape(name: str, model: nn.Module, input_shape: Shape) -> Shape:
-    """Return the shape of the model's output for two examples."""
+    Raises:
+        ConfigError: It cannot take them, or gives something else.
+    """
     training = model.training
     try:
         with torch.no_grad():
-            return tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"model.name: '{name}' must take inputs of shape {input_shape} ({reason})"
-        ) from None
+            logits = model.eval()(torch.zeros(EXAMPLES, *form.shape, dtype=form.dtype))
+    except Exception as error:
+        got = f"inputs of shape {(EXAMPLES, *form.shape)}: {raised(error)}"
+        raise _refusal(INPUT, name, got) from None
     finally:
         model.train(training)
+    if not isinstance(logits, Tensor):
+        raise _refusal(LOGITS, name, type(logits).__name__)
+    if tuple(logits.shape) != (EXAMPLES, form.num_classes) or not logits.is_floating_point():
+        got = f"shape {tuple(logits.shape)} of {logits.dtype}"
+        raise _refusal(
+            LOGITS, name, f"{got} for {EXAMPLES} examples and {form.num_classes} classes"
+        )
+
+
+def check_state(name: str, model: nn.Module) -> None:
+    """Refuse a state that cannot be sent.
+
+    Raises:
+        ConfigError: A parameter has two names, or something in it is no plain tensor.
+    """
+    names = [n for n, _ in model.named_parameters(remove_duplicate=False)]
+    if tied := sorted(set(names) - {n for n, _ in model.named_parameters()}):
+        raise _refusal(ONCE, name, f"{tied[0]} twice")
+    state = model.state_dict()
+    if lost := [n for n in names if n not in state]:
+        raise _refusal(STATE, name, f"none for {lost[0]}")
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise _refusal(STATE, name, f"{key} of {type(value).__name__}")
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.is_complex() or value.is_quantized or not _sendable(value):
+            raise _refusal(STATE, name, f"{key} of {value.dtype} on {value.device}")
+
+
+def check_trains(name: str, model: nn.Module, form: Form) -> None:
+    """Refuse a model that cannot be copied or has no gradient.
+
+    Raises:
+        ConfigError: In one sentence.
+    """
+    try:
+        copied = copy.deepcopy(model).train()
+    except Exception as error:
+        raise _refusal(COPIED, name, raised(error)) from None
+    trained = parameters_of(copied)
+    if not trained:
+        raise _refusal(TRAINED, name, "none that is trainable")
+    try:
+        _, used = step(copied, *batch(form))
+    except Exception as error:
+        raise _refusal(STEP, name, raised(error)) from None
+    if not used:
+        raise _refusal(TRAINED, name, f"a loss that depends on none of {len(trained)}")
+
+
+def check_repeats(name: str, model: nn.Module, build: Callable[[], nn.Module], form: Form) -> None:
+    """Refuse a model that the seed does not decide.
+
+    Args:
+        name: As in the config.
+        model: Built once.
+        build: Builds it again from the same seed.
+        form: Of the data.
+
+    Raises:
+        ConfigError: Built twice, it is not the same, or it does not train in the same way.
+    """
+    again, first = build(), copy.deepcopy(model)
+    if odd := _difference(first.state_dict(), again.state_dict()):
+        raise _refusal(REPEATED, name, f"another {odd} in the second")
+    inputs, labels = batch(form)
+    results = [step(each.train(), inputs, labels)[0] for each in (first, again)]
+    if odd := _difference(*results) or _difference(first.state_dict(), again.state_dict()):
+        raise _refusal(REPEATED, name, f"another gradient or state of {odd} in the second")
+
+
+def check_sizes(model: nn.Module, form: Form, train: set[int], test: set[int]) -> None:
+    """Refuse sizes of batches that the model cannot take, such as one example in a BatchNorm.
+
+    Args:
+        model: Left as it is.
+        form: Of the data.
+        train: Sizes of training batches.
+        test: Sizes of evaluated batches.
+
+    Raises:
+        ConfigError: In one sentence.
+    """
+    for training, sizes in ((True, train), (False, test)):
+        for size in sorted({min(sizes), max(sizes)} if sizes else ()):
+            inputs, _ = batch(form, size)
+            copied = copy.deepcopy(model).train(training)
+            try:
+                with global_stream(0, "trial"), torch.no_grad():
+                    shape = tuple(copied(inputs).shape)
+            except Exception as error:
+                reason = raised(error)
+            else:
+                if shape == (size, form.num_classes):
+                    continue
+                reason = f"logits of shape {shape}"
+            when = "while training" if training else "in evaluation"
+            raise ConfigError(SIZES.message(f"a batch of {size} {when} ({reason})"))
+
+
+def _sendable(value: Tensor) -> bool:
+    """Return whether NumPy, in which everything travels, has all values of the tensor."""
+    try:
+        plain = value.detach()
+        (plain.float() if plain.is_floating_point() else plain).numpy()
+    except (TypeError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> str | None:
+    """Return the first name under which two states differ."""
+    if left.keys() != right.keys():
+        return min(left.keys() ^ right.keys())
+    return next((name for name in left if not alike(left[name], right[name])), None)
+
+
+def _refusal(rule: Rule, name: str, got: str) -> ConfigError:
+    return ConfigError(rule.message(f"'{name}' with {got}"))

@@ -1,15 +1,27 @@
 """The architectures by name, and the model that a config chooses."""
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from fedsim.config import Model
+from fedsim.core.boundary import raised
 from fedsim.core.catalog import Entry, check_options, collect, find_entry
 from fedsim.core.errors import ConfigError
+from fedsim.core.form import Form
 from fedsim.core.rng import global_stream
-from fedsim.models.check import check_model
+from fedsim.models.check import (
+    check_logits,
+    check_module,
+    check_repeats,
+    check_state,
+    check_trains,
+)
+from fedsim.models.guard import guarded
 from fedsim.models.layers import Shape
 
 MODULES = (
@@ -23,7 +35,14 @@ MODULES = (
 MODELS: dict[str, Entry] = collect("fedsim.models", MODULES, "MODEL")
 
 
-def build(model: Model, input_shape: Shape, num_classes: int, *, seed: int) -> nn.Module:
+def build(
+    model: Model,
+    input_shape: Shape,
+    num_classes: int,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
     """Build the model that a config chooses, with initial weights that depend on the seed alone.
 
     A user's `package.module:function` (or class) is given `input_shape` and `num_classes` where
@@ -37,9 +56,31 @@ def build(model: Model, input_shape: Shape, num_classes: int, *, seed: int) -> n
     data: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
     parameters = inspect.signature(make).parameters
     options |= {name: value for name, value in data.items() if name in parameters}
-    try:
+
+    form = Form(input_shape, num_classes, dtype)
+
+    def built() -> nn.Module:
         with global_stream(seed, "model"):
-            built = make(**options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"model.name: '{model.name}' cannot be built ({error})") from None
-    return check_model(model.name, built, input_shape, num_classes)
+            return _made(model.name, partial(make, **options), form)
+
+    module = built()
+    if model.name not in MODELS:
+        check_trains(model.name, module, form)
+        check_repeats(model.name, module, built, form)
+    return module
+
+
+def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
+    """Build a model, and let it see zeros once, so that layers made lazily are made now.
+
+    Raises:
+        ConfigError: It cannot be built, or does not fit the data.
+    """
+    try:
+        built = make()
+    except Exception as error:
+        raise ConfigError(f"model.name: '{name}' cannot be built ({raised(error)})") from None
+    module = guarded(check_module(name, built), form.dtype)
+    check_logits(name, module, form)
+    check_state(name, module)
+    return module

@@ -4,15 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 import defenses
 from adversary.auditing.claim import Claim, claim_of
 from adversary.auditing.one_run import check_enough
 from clients import carried
 from defenses import Defense
 from defenses.promise import Promise
-from fedsim import models
 from fedsim.config import Config
 from fedsim.config.adversary import Record
 from fedsim.config.audit import Audit
@@ -21,13 +18,15 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.types import LocalTraining
 
 
-def check_audit(config: Config, defense: Defense, model: nn.Module, sizes: Sequence[int]) -> None:
+def check_audit(
+    config: Config, defense: Defense, moved: Sequence[str], sizes: Sequence[int]
+) -> None:
     """Refuse an audit of rounds that could show nothing, or of which nothing is claimed.
 
     Args:
         config: Of the run.
         defense: Its clients'.
-        model: Its architecture.
+        moved: State that training moves by itself.
         sizes: Every client's number of examples.
 
     Raises:
@@ -37,7 +36,7 @@ def check_audit(config: Config, defense: Defense, model: nn.Module, sizes: Seque
     if not audit.clients:
         return
     _check_clients(audit, config.federation, config.record)
-    promise = _promise(defense, model)
+    promise = _promise(defense, moved)
     reach = carried.reach(defenses.links(config.defense))
     if promise.relation is carried.UPDATE and not math.isfinite(reach):
         raise ConfigError(
@@ -73,18 +72,19 @@ def _check_clients(audit: Audit, federation: Federation, record: Record) -> None
         )
 
 
-def _promise(defense: Defense, model: nn.Module) -> Promise:
+def _promise(defense: Defense, moved: Sequence[str]) -> Promise:
     """Return the promise that canaries are compared with.
 
     Raises:
         ConfigError: There is none.
     """
     promise = carried.promise_of(defense)
-    if promise is None or models.remembering_layer(model) is not None:
+    if promise is None or moved:
         raise ConfigError(
             "audit.clients: must go with defenses that claim an ε of a client's data or of an "
-            "example more (clip and then gaussian; dp-sgd with poisson) and a model without "
-            f"running statistics, got {defense.name}, of which nothing is claimed"
+            "example more (clip and then gaussian; dp-sgd with poisson) and a model without state "
+            f"that training moves by itself, got {' of '.join([*moved[:1], defense.name])}, of "
+            "which nothing is claimed"
         )
     return promise
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 
 from clients import carried
-from fedsim import models
 from fedsim.core.files import TensorFile
 from fedsim.core.types import Measure
 from fedsim.run.prepare import Plan
@@ -50,9 +49,9 @@ def _fidelity(folder: RunFolder, round_: int) -> Iterator[Measure]:
 def _epsilons(
     plan: Plan, folder: RunFolder, round_: int, rounds_of: Mapping[str, int]
 ) -> Iterator[Measure]:
-    """Return each client's ε after its rounds so far; none if the model remembers examples."""
+    """Return each client's ε after its rounds so far; none if it does not cover all that moves."""
     promise = plan.defense.promise
-    if promise.epsilon is None or models.remembering_layer(plan.model) is not None:
+    if promise.epsilon is None or plan.moved:
         return
     for client, rounds in rounds_of.items():
         size = len(plan.federated.clients[int(client)])

@@ -12,7 +12,7 @@ import strategies
 from adversary.attack import Attack
 from adversary.grading import selection
 from adversary.secrets import SECRETS
-from defenses import Defense
+from defenses import Defense, check_fit
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config, Federation, Game, Part, Source
@@ -26,12 +26,15 @@ from fedsim.run.claims import check_audit
 from fedsim.run.secret_columns import encoding, marks
 from strategies.masking import Protocol
 
+EVALUATED = 500  # test examples at a time
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything a run needs, built and checked before anything is written.
 
     Attributes:
+        moved: Names in the model's state that training moves by itself, so that no ε covers it.
         candidates: Rows of the training set that the adversary asks about, −1 for a test row.
         marks: Family of secrets → a mark per training row.
         memory: What attacks compute once for the whole run.
@@ -44,6 +47,7 @@ class Plan:
     defense: Defense
     auxiliary: Auxiliary
     attacks: Sequence[Attack]
+    moved: tuple[str, ...] = ()
     candidates: Tensor | None = None
     marks: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory, repr=False)
@@ -77,10 +81,17 @@ def prepare(config: Config) -> Plan:
     check_sums(config.federation, max(sizes))
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     dataset = federated.dataset
-    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
+    model = models.build(
+        config.model,
+        dataset.input_shape,
+        dataset.num_classes,
+        seed=config.seed,
+        dtype=dataset.inputs.dtype,
+    )
     _check_counters(config.federation, model)
-    defense = _checked_defense(config, model, sizes)
-    check_audit(config, defense, model, sizes)
+    defense, moved = _checked_defense(config, model, dataset, sizes)
+    check_audit(config, defense, moved, sizes)
+    check_batches(config, defense, model, dataset, sizes)
     rows, candidates = None, None
     if config.auxiliary.candidates and "candidates" in selection.needs(config.attack):
         rows, candidates = draw_candidates(federated, config.auxiliary.candidates, config.seed)
@@ -99,6 +110,7 @@ def prepare(config: Config) -> Plan:
         defense=defense,
         auxiliary=auxiliary,
         attacks=attacks,
+        moved=moved,
         candidates=rows,
         marks=marked,
     )
@@ -160,18 +172,49 @@ def _check_counters(federation: Federation, model: nn.Module) -> None:
         )
 
 
-def _checked_defense(config: Config, model: nn.Module, sizes: Sequence[int]) -> Defense:
-    """Return the clients' defenses.
+def check_batches(
+    config: Config,
+    defense: Defense,
+    model: nn.Module,
+    dataset: data.Dataset,
+    sizes: Iterable[int],
+) -> None:
+    """Refuse clients one of whose batches is of a size that the model cannot take.
+
+    Args:
+        config: Of the run.
+        defense: Where it draws batches by chance, it has a check of its own.
+        model: Left as it is.
+        dataset: Its test set is evaluated in batches, too.
+        sizes: Every client's number of examples.
+
+    Raises:
+        ConfigError: There is such a size.
+    """
+    local, count = config.local_training(), len(dataset.test_labels)
+    train: set[int] = set()
+    for size in sizes if defense.batches is None else ():
+        largest = min(size, local.batch_size)
+        rest = size % local.batch_size if local.upload == "weights" else 0
+        train |= {largest, rest} - {0}
+    test = {min(count, EVALUATED), count % EVALUATED} - {0}
+    models.check_sizes(model, dataset.form, train, test)
+
+
+def _checked_defense(
+    config: Config, model: nn.Module, dataset: data.Dataset, sizes: Sequence[int]
+) -> tuple[Defense, tuple[str, ...]]:
+    """Return the clients' defenses, and the state that no ε of theirs covers.
 
     Raises:
         ConfigError: A defense does not do what it says with this model or these clients.
     """
     defense = build_defenses(config.defense)
     try:
-        defense.check(model, config.local_training(), sizes)
+        moved = check_fit(defense, model, config.local_training(), sizes, dataset.form)
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
-    return defense
+    return defense, moved
 
 
 def _marks(attacks: Iterable[Part], game: Game, dataset: data.Dataset) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from adversary.games.records import Pool
-from fedsim.core.rng import generator
+from fedsim.core.rng import generator, global_stream
 from fedsim.core.sgd import mean_gradient
 from fedsim.core.types import LocalTraining, Params
 
@@ -36,13 +36,14 @@ def trained_states(
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     plain, stream = LocalTraining(local.lr, TRAINED_WITH), generator(seed, "game training")
     states = []
-    for round_ in range(rounds):
-        for _ in range(every if round_ else steps):
-            rows = torch.randint(len(pool.labels), (TRAINED_WITH,), generator=stream)
-            inputs, labels = pool.inputs[rows], pool.labels[rows]
-            gradient = mean_gradient(model, trained, inputs, labels, plain, stream)
-            with torch.no_grad():
-                for value, slope in zip(trained.values(), gradient, strict=True):
-                    value.sub_(local.lr * slope)
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    with global_stream(seed, "game training", "dropout"):
+        for round_ in range(rounds):
+            for _ in range(every if round_ else steps):
+                rows = torch.randint(len(pool.labels), (TRAINED_WITH,), generator=stream)
+                inputs, labels = pool.inputs[rows], pool.labels[rows]
+                gradient = mean_gradient(model, trained, inputs, labels, plain, stream)
+                with torch.no_grad():
+                    for value, slope in zip(trained.values(), gradient, strict=True):
+                        value.sub_(local.lr * slope)
+            states.append({name: value.clone() for name, value in model.state_dict().items()})
     return tuple(states)

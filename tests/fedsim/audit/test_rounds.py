@@ -244,8 +244,8 @@ def test_a_deployed_client_keeps_its_coin_in_its_own_state(tmp_path):
         (
             {"defense": [{"name": "gaussian", "std": 1.0}]},
             "audit.clients: must go with defenses that claim an ε of a client's data or of an "
-            "example more (clip and then gaussian; dp-sgd with poisson) and a model without "
-            "running statistics, got gaussian, of which nothing is claimed",
+            "example more (clip and then gaussian; dp-sgd with poisson) and a model without state "
+            "that training moves by itself, got gaussian, of which nothing is claimed",
         ),
         (
             {"record": {"every": 2}},
