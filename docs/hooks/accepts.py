@@ -14,7 +14,7 @@ PACKAGES = ("fedsim", "clients", "strategies", "adversary", "defenses")
 def page() -> str:
     """Return a table of rules for each kind of part."""
     parts: dict[str, list[Rule]] = {}
-    for rule in rules():
+    for rule in dict.fromkeys(rules()):  # a list may be imported by name
         parts.setdefault(rule.part, []).append(rule)
     return "\n\n".join(
         f"## {part.capitalize()}\n\n{section(parts[part])}" for part in sorted(parts)
@@ -32,5 +32,10 @@ def rules() -> Iterator[Rule]:
 
 def section(some: list[Rule]) -> str:
     """Return the table of one kind of part."""
-    rows = [(rule.field, docstring(rule.rule), rule.otherwise or "refused") for rule in some]
+    rows = [(rule.field, text(rule.rule), rule.otherwise or "refused") for rule in some]
     return table(("field", "rule", "otherwise"), rows)
+
+
+def text(rule: str) -> str:
+    """Return a rule with the braces that Markdown's attributes would take."""
+    return docstring(rule).replace("{", "\\{")
