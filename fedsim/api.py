@@ -139,6 +139,7 @@ def attack(
         ConfigError: An attack's name or option is wrong, or something of an app is not told.
     """
     folder = RunFolder(Path(recording))
+    folder.check_files()
     foreign = is_foreign(folder.path)
     if foreign:
         with folder.locked():
@@ -187,6 +188,8 @@ def report(
         ConfigError: A run has no finished round, or there is no such client in it.
     """
     folders = [RunFolder(Path(path)) for path in runs]
+    for folder in folders:
+        folder.check_files()
     target = Path(out) if out else folders[0].path / REPORT
     write_report(folders, target, client=client)
     return target

@@ -154,6 +154,7 @@ class Recording(AroundStrategy):
             elif place is not None and first:
                 held += self._record(round_, place, client, reply, held)
         self.members = tuple(self.norms)
+        self.tape.finish(round_)
         nodes = [self._messages[place].metadata.dst_node_id for place in awaited]
         self.failures += [(self.client_of(node), "no reply in time") for node in nodes]
         return passed
@@ -167,6 +168,7 @@ class Recording(AroundStrategy):
         self.failures = [(self.client_of(node), reason) for node, reason in total.failures]
         if total.members and self._sent.shared is not None:
             self._write_sum(round_, total, self._sent.shared)
+        self.tape.finish(round_)
         return strategy.aggregate_sum(round_, total)
 
     def _write_sum(self, round_: int, total: Sum, sent: Params) -> None:

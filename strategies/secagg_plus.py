@@ -153,6 +153,7 @@ class SecAggPlusRecording(AroundGrid):
         self.tape.write_upload(
             round_, cohort_name(members), self._named(mean), num_examples, "weights", members
         )
+        self.tape.finish(round_)
 
     def _named(self, arrays: Arrays) -> dict[str, Tensor]:
         pairs = zip(self.names, arrays, strict=True)

@@ -28,6 +28,7 @@ from fedsim.config import Record
 from fedsim.config.foreign import Source
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors
+from fedsim.core.listing import FILE, files_below, write_list
 from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
 from strategies.deltas import Delta, Renamed, Times
@@ -35,6 +36,7 @@ from strategies.tape_files import check_upload, members_in
 
 SENT = "sent"
 SENT_NAME = re.compile("[0-9a-f]{32}")
+ROUND = re.compile("[0-9]{4,9}")
 
 
 class Tape:
@@ -120,6 +122,12 @@ class Tape:
         """Whether `spool` has written, and its folder is still there."""
         return self._spool.is_dir()
 
+    def finish(self, round_: int) -> None:
+        """List the files of a round with their checksums; a round without any has no list."""
+        folder = _path(self.folder, round_, SENT).parent
+        if folder.exists():
+            write_list(folder / FILE, files_below(folder, ["."]))
+
     def discard_spool(self) -> None:
         """Delete the folder that `spool` wrote into, once it is empty."""
         with suppress(OSError):
@@ -132,8 +140,13 @@ class Tape:
 
 def recorded_rounds(folder: Path) -> list[int]:
     """Return the rounds on a tape, in order."""
-    folders = (folder / "rounds").glob("[0-9]*")
-    return sorted(int(path.name) for path in folders if path.name.isdigit())
+    return numbered(folder / "rounds")
+
+
+def numbered(folder: Path) -> list[int]:
+    """Return the rounds that have a folder of their own below one, in order."""
+    names = [path.name for path in folder.glob("[0-9]*")]
+    return sorted(int(name) for name in names if ROUND.fullmatch(name) and name == _name(int(name)))
 
 
 def recorded_clients(folder: Path, round_: int) -> list[str]:
@@ -291,9 +304,13 @@ class _OfClient(Sequence[Observation]):
 
 
 def _path(folder: Path, round_: int, name: str) -> Path:
-    return Path(folder, "rounds", f"{round_:04d}", f"{name}.safetensors")
+    return Path(folder, "rounds", _name(round_), f"{name}.safetensors")
 
 
 def _sent_path(folder: Path, round_: int, name: str | None) -> Path:
     shared = _path(folder, round_, SENT)
     return shared if name is None else shared.with_suffix("") / f"{name}.safetensors"
+
+
+def _name(round_: int) -> str:
+    return f"{round_:04d}"

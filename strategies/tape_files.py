@@ -2,9 +2,15 @@
 
 import json
 
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
 from fedsim.core.types import LocalTraining
+
+MOST_EXAMPLES = 10**9
+EXAMPLES = Rule("recording", "`num_examples` of an upload", "must be from 1 to 10⁹")
+NAMES = Rule("recording", "arrays of an upload", "must have the names of the weights sent")
+CHECKS = (EXAMPLES, NAMES)
 
 
 def check_upload(
@@ -29,12 +35,14 @@ def check_upload(
             f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
             f"got the {kind} of client {recorded_client} in round {recorded_round}"
         )
-    if num_examples is not None and num_examples < 1:
-        raise BadRecording(f"{upload.path}: num_examples must be at least 1, got {num_examples}")
+    if num_examples is not None and not 1 <= num_examples <= MOST_EXAMPLES:
+        raise BadRecording(f"{upload.path}: num_examples {EXAMPLES.rule}, got {num_examples}")
     if missing := set(sent) ^ set(upload):
         raise BadRecording(
             f"{upload.path}: must have the names of {sent.path.name}, differs in {min(missing)}"
         )
+    if (got := sent.metadata.get("round")) != str(round_):
+        raise BadRecording(f"{sent.path}: must be of round {round_}, got {got}")
     return num_examples
 
 
@@ -49,7 +57,7 @@ def members_in(upload: TensorFile, client: str) -> tuple[str, ...]:
         return (client,)
     try:
         members = json.loads(stated)
-    except ValueError:
+    except (ValueError, RecursionError):
         members = None
     if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
         raise BadRecording(f"{upload.path}: members must be a list of clients, got {stated}")

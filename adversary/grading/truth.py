@@ -7,32 +7,55 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
 from fedsim.core.types import Truth
 
+LABELS = Rule("recording", "labels of the truth", "must be numbers below the number of classes")
+INDICES = Rule(
+    "recording", "indices of the truth", "must be rows of the training set, no more than labels"
+)
+COINS = Rule("recording", "coins of the truth", "must be one list of zeros and ones")
+OWNER = Rule("recording", "metadata of the truth", "must name no other round or client")
+CHECKS = (LABELS, INDICES, COINS, OWNER)
+MOST_CLASSES = 10**6  # where the number of classes is not at hand
+MOST_ROWS = 2**40
 
-def read_truth(folder: Path, round_: int, client: str) -> Truth | None:
+
+def read_truth(
+    folder: Path, round_: int, client: str, *, classes: int = MOST_CLASSES, rows: int = MOST_ROWS
+) -> Truth | None:
     """Return a client's truth of one round, or None where its operator keeps it.
 
+    Args:
+        folder: Of the truth.
+        round_: Which round.
+        client: Whose.
+        classes: Number of classes.
+        rows: Of the training set.
+
     Raises:
-        BadRecording: The file is damaged, or holds no labels.
+        BadRecording: The file is damaged, another's, or holds no labels of these classes.
     """
-    path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
-    if not path.exists():
+    tensors = _file(folder, round_, client)
+    if tensors is None:
         return None
-    tensors = TensorFile(path)
     if "labels" not in tensors:
-        raise BadRecording(f"{path}: must hold labels, got none")
+        raise BadRecording(f"{tensors.path}: must hold labels, got none")
     labels = tensors["labels"]
-    if labels.ndim != 1 or labels.is_floating_point() or (len(labels) and int(labels.min()) < 0):
+    if not _are_whole(labels, classes):
         raise BadRecording(
-            f"{path}: labels must be whole numbers from 0, one a use, "
-            f"got shape {tuple(labels.shape)} of {labels.dtype}"
+            f"{tensors.path}: {LABELS.field} {LABELS.rule}, {classes}, got {_described(labels)}"
         )
     # Another app's clients need not have rows of a training set that the grader has too.
     indices = tensors["indices"] if "indices" in tensors else torch.zeros(0, dtype=torch.int64)
-    return Truth(labels=labels.long(), indices=indices)
+    if not _are_whole(indices, rows) or len(indices) > len(labels):
+        raise BadRecording(
+            f"{tensors.path}: {INDICES.field} {INDICES.rule}, got {_described(indices)} "
+            f"with {len(labels)} labels"
+        )
+    return Truth(labels=labels.long(), indices=indices.long())
 
 
 def read_coins(folder: Path, round_: int, client: str) -> Bool[Tensor, " m"] | None:
@@ -41,11 +64,44 @@ def read_coins(folder: Path, round_: int, client: str) -> Bool[Tensor, " m"] | N
     Raises:
         BadRecording: The file is damaged.
     """
+    tensors = _file(folder, round_, client)
+    if tensors is None or "coins" not in tensors:
+        return None
+    coins = tensors["coins"]
+    if not _are_whole(coins, 2):
+        raise BadRecording(f"{tensors.path}: {COINS.field} {COINS.rule}, got {_described(coins)}")
+    return coins.bool()
+
+
+def _file(folder: Path, round_: int, client: str) -> TensorFile | None:
+    """Return the file of a client's truth, or None.
+
+    Raises:
+        BadRecording: It is another round's or client's.
+    """
     path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
     if not path.exists():
         return None
-    tensors = TensorFile(path)
-    return tensors["coins"].bool() if "coins" in tensors else None
+    file = TensorFile(path)
+    for key, value in (("round", str(round_)), ("client", client)):
+        if (got := file.metadata.get(key, value)) != value:
+            raise BadRecording(f"{path}: {OWNER.field} {OWNER.rule}, got {key} {got}")
+    return file
+
+
+def _are_whole(values: Tensor, below: int) -> bool:
+    """Return whether values are a list of whole numbers from 0 to below a limit."""
+    if values.ndim != 1 or values.is_floating_point() or values.is_complex():
+        return False
+    return not len(values) or (int(values.min()) >= 0 and int(values.max()) < below)
+
+
+def _described(values: Tensor) -> str:
+    """Return shape, type and range of values."""
+    text = f"shape {tuple(values.shape)} of {values.dtype}"
+    if values.ndim != 1 or values.is_complex() or not len(values):
+        return text
+    return f"{text} from {values.min().item():g} to {values.max().item():g}"
 
 
 def joined(truths: Sequence[Truth]) -> Truth:

@@ -54,6 +54,7 @@ def recorded(run: Path, allow: Iterable[str] = ()) -> Recorded | None:
     """
     folder = RunFolder(run)
     folder.check_trusted(allow)
+    folder.check_files()
     plan = prepare(folder.config)
     due = [number for number in folder.finished_rounds if number and is_due(plan, number)]
     if not due:

@@ -2,21 +2,41 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import safetensors
-import safetensors.numpy
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from fedsim.core import seals
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.types import Params
 
-NOT_IN_NUMPY = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+MOST_HEAD = 2**24  # bytes of a file's names, shapes and metadata
+HEAD = Rule("recording", "header of a safetensors file", "must have at most 16 MiB")
+CHECKS = (HEAD,)
+_KINDS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -42,53 +62,55 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) -> None:
-    """Write tensors and text metadata as one safetensors file, whole or not at all.
+    """Write tensors and text metadata as one sealed safetensors file, whole or not at all.
+
+    Equal tensors and metadata give equal bytes. (The library puts metadata in any order.)
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    text = {key: str(value) for key, value in metadata.items()}
-    text["order"] = json.dumps(list(tensors))  # safetensors itself sorts by dtype and name
-    if any(tensor.dtype in NOT_IN_NUMPY for tensor in tensors.values()):
-        contents = {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-        data = safetensors.torch.save(contents, text)
-    else:  # a third of the time, and tensors may share memory
-        arrays = {k: np.ascontiguousarray(v.detach().numpy()) for k, v in tensors.items()}
-        # ascontiguousarray makes a scalar one-dimensional
-        data = safetensors.numpy.save(
-            {k: v.reshape(tensors[k].shape) for k, v in arrays.items()}, text
-        )
-    header, size = _sorted_header(data)
+    contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
+    # Wide types first, so that all values are aligned.
+    names = sorted(contiguous, key=lambda name: -contiguous[name].element_size())
+    head = _head(contiguous, names, metadata)
+    parts = [contiguous[n].reshape(-1).view(torch.uint8).numpy().data for n in names]
+    checksum = zlib.crc32(head)
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    head = head.replace(seals.UNSEALED.encode(), seals.MARK + seals.digits_of(checksum), 1)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            file.write(header)
-            file.write(memoryview(data)[size:])
+            file.write(head)
+            for part in parts:
+                file.write(part)
 
     write_whole(path, write)
 
 
-def _sorted_header(data: bytes) -> tuple[bytes, int]:
-    """Return the header of a safetensors file with sorted metadata, and the old one's size.
-
-    safetensors itself writes metadata in another order in each process; equal runs shall be equal
-    in bytes.
-    """
-    size = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, size
+def _head(tensors: Params, names: Sequence[str], metadata: Mapping[str, object]) -> bytes:
+    """Return what stands in a safetensors file before the values, with an empty seal."""
+    text = {"checksum": seals.UNSEALED, **{key: str(value) for key, value in metadata.items()}}
+    text["order"] = json.dumps(list(tensors))  # that of the file is by width
+    fields: dict[str, object] = {"__metadata__": text}
+    end = 0
+    for name in names:
+        begin, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        kind = _KINDS[tensors[name].dtype]
+        fields[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+    data = json.dumps(fields, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data
 
 
 class TensorFile(Mapping[str, Tensor]):
     """The tensors of one safetensors file, each read when it is asked for, and no other.
 
-    The file is opened at the first use.
+    The file is opened at the first use, and all of it is checked then.
 
     Raises:
-        BadRecording: The file is missing or is not safetensors.
+        BadRecording: The file is missing, not as it was written, or not safetensors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,7 +119,8 @@ class TensorFile(Mapping[str, Tensor]):
     @cached_property
     def metadata(self) -> dict[str, str]:
         """The text beside the tensors."""
-        return self._file.metadata() or {}
+        text = self._file.metadata() or {}
+        return {key: value for key, value in text.items() if key != "checksum"}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -126,9 +149,12 @@ class TensorFile(Mapping[str, Tensor]):
 
     @cached_property
     def _file(self) -> safetensors.safe_open:
+        seals.check(self.path)
         try:
+            with self.path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+            if size > MOST_HEAD:
+                raise BadRecording(f"{self.path}: {HEAD.field} {HEAD.rule}, got {size} bytes")
             return safetensors.safe_open(self.path, framework="np")  # three times faster
-        except FileNotFoundError:
-            raise BadRecording(f"{self.path}: the file is missing") from None
         except (safetensors.SafetensorError, OSError) as error:
             raise BadRecording(f"{self.path}: not a safetensors file ({error})") from None

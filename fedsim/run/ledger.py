@@ -4,14 +4,10 @@
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from fedsim.core.errors import BadRecording
-from fedsim.core.files import write_whole
 from fedsim.core.types import Leak, Measure
 from fedsim.core.units import ADAPTIVE
 
@@ -73,29 +69,3 @@ def over_clients(ledger: pa.Table) -> pa.Table:
     keys = pc.binary_join_element_wise(ledger["attack"], adaptive, ledger["metric"], "\n")
     single = pc.is_in(keys, value_set=keys.filter(pc.invert(pooled)).combine_chunks())
     return ledger.filter(pc.invert(pc.and_(pooled, single)))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one parquet file, whole or not at all."""
-    whole = table.combine_chunks()  # equal rows are equal bytes, however they came together
-    write_whole(path, lambda temporary: pq.write_table(whole, temporary))
-
-
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read one parquet file of a known schema.
-
-    Raises:
-        BadRecording: The file is missing, is not parquet, or has other columns.
-    """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise BadRecording(f"{path}: the file is missing") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadRecording(f"{path}: not a parquet file ({error})") from None
-    if table.schema.names != schema.names:
-        raise BadRecording(
-            f"{path}: columns must be {', '.join(schema.names)}, "
-            f"got {', '.join(table.schema.names)}"
-        )
-    return table.cast(schema)

@@ -25,20 +25,22 @@ from torch import Tensor
 from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim import config as configs
 from fedsim.config import Config
+from fedsim.core import seals
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.core.files import TensorFile, save_tensors, write_whole
+from fedsim.core.tables import read_table, write_table
 from fedsim.core.types import Leak, Measure
-from fedsim.run import notes, trust
+from fedsim.run import committed, trust
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import (
     LEAKAGE,
     METRICS,
     leakage_table,
     metrics_table,
-    read_table,
-    write_table,
 )
 from fedsim.run.links import ENTRIES, refuse_links
+from fedsim.run.rows import in_order, of_attacks, without, without_attacks
+from strategies.tape import numbered, recorded_rounds
 
 LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
 
@@ -72,9 +74,7 @@ class RunFolder:
             raise ConfigError(
                 f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
             )
-        text = configs.dump(config)
-        write_whole(path / "config.toml", lambda file: file.write_text(text, encoding="utf-8"))
-        trust.remember(path / "config.toml", config)
+        write_config(path, config)
         return cls(path)
 
     @contextmanager
@@ -98,6 +98,7 @@ class RunFolder:
         Raises:
             BadRecording: It is missing or was not written by fedsim.
         """
+        seals.read(self.path / "config.toml")
         try:
             return configs.read(self.path / "config.toml")
         except ConfigError as error:
@@ -128,7 +129,15 @@ class RunFolder:
     @property
     def finished_rounds(self) -> list[int]:
         """The rounds that are complete, with their attacks, in order."""
-        return _numbers(self.path / "state")
+        return numbered(self.path / "state")
+
+    def check_files(self) -> None:
+        """Compare the files of all rounds with the lists that were written with them.
+
+        Raises:
+            BadRecording: A file is lost, added or changed.
+        """
+        committed.check(self.path)
 
     def commit(
         self,
@@ -145,8 +154,8 @@ class RunFolder:
         round_ = checkpoint.round
         if guesses:
             save_tensors(self._guesses(round_), guesses, {"round": round_})
-        folder = self.path / "state" / f"{round_:04d}"
-        part = folder.with_name(f".{round_:04d}.part")
+        folder = self._state(round_)
+        part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         write_table(part / LEDGER, leakage_table(leaks))
         write_table(part / MEASURES, metrics_table(measures))
@@ -155,8 +164,9 @@ class RunFolder:
         save_tensors(part / "strategy.safetensors", tensors, {"state": json.dumps(description)})
         for client, state in checkpoint.clients.items():
             save_tensors(part / "clients" / f"{client}.safetensors", state, {})
+        committed.write(self.path, round_, part)
         part.rename(folder)
-        self._forget(round_, checkpoint.clients)
+        committed.forget(self.path, round_, checkpoint.clients)
 
     def restore(self) -> Checkpoint | None:
         """Return the last finished round, or None before the first; unfinished ones are deleted.
@@ -168,31 +178,24 @@ class RunFolder:
             raise BadRecording(
                 f"{self.path}: must be fedsim's own run, got another app's recording"
             )
-        last = max(self.finished_rounds, default=None)
-        begun = {name: _numbers(self.path / name) for name in ("rounds", "truth")}
+        finished = self.finished_rounds
         ahead = 1 + self.config.engine.attackers  # rounds that are begun and not finished
-        most = max(begun["rounds"], default=0)
-        if last is None and most > ahead:  # not a run that was killed
+        if not finished and len(recorded_rounds(self.path)) > ahead:  # not a run that was killed
             raise BadRecording(f"{self.path}: must hold state/ to go on from, got rounds alone")
-        for name, numbers in begun.items():
-            for number in numbers:
-                if number > (last or 0):
-                    shutil.rmtree(self.path / name / f"{number:04d}")
-        self._clean(last or 0)
-        if last is None:
-            return None
-        folder = self.path / "state" / f"{last:04d}"
-        memory = TensorFile(folder / "strategy.safetensors")
-        clients = {
-            path.stem: dict(TensorFile(path))
-            for number in self.finished_rounds  # the newest state of a client wins
-            for path in (self.path / "state" / f"{number:04d}" / "clients").glob("*.safetensors")
-        }
+        if finished:
+            self.check_files()
+        committed.clear(self.path, finished)
+        return self._checkpoint(finished[-1]) if finished else None
+
+    def _checkpoint(self, last: int) -> Checkpoint:
+        memory = TensorFile(self._state(last) / "strategy.safetensors")
+        newest = committed.client_states(self.path)
+        clients = {client: dict(TensorFile(path)) for client, path in newest.items()}
         try:
             description = json.loads(memory.metadata["state"])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, RecursionError):
             raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
-        params = dict(TensorFile(folder / "params.safetensors"))
+        params = dict(TensorFile(self._state(last) / "params.safetensors"))
         return Checkpoint(last, params, (dict(memory), description), clients)
 
     def discard_untrained(self) -> None:
@@ -217,12 +220,11 @@ class RunFolder:
         """
         if not self.finished_rounds:
             raise BadRecording(f"{self.path}: must have a finished round, got none")
-        name = f"{self.finished_rounds[-1]:04d}"
-        return dict(TensorFile(self.path / "state" / name / "params.safetensors"))
+        return dict(TensorFile(self._state(self.finished_rounds[-1]) / "params.safetensors"))
 
     def write_tables(self) -> None:
         """Write the two tables over all finished rounds, keeping later attacks' rows."""
-        write_table(self.path / LEDGER, _sorted(self._merged(LEDGER, LEAKAGE)))
+        write_table(self.path / LEDGER, in_order(self._merged(LEDGER, LEAKAGE)))
         write_table(self.path / MEASURES, self._merged(MEASURES, METRICS))
 
     def ledger(self) -> pa.Table:
@@ -238,11 +240,11 @@ class RunFolder:
     ) -> pa.Table:
         """Put new rows in the place of those of the attacks `names`, and return the new rows."""
         new, metrics = leakage_table(leaks), metrics_table(measures)
-        others = _others(self.ledger(), names)
-        write_table(self.path / LEDGER, _sorted(pa.concat_tables([others, new])))
+        others = without_attacks(self.ledger(), names)
+        write_table(self.path / LEDGER, in_order(pa.concat_tables([others, new])))
         # What was measured again beside the attacks is not to be there twice.
-        others = _without(
-            _others(self.metrics(), names), "metric", set(metrics["metric"].to_pylist())
+        others = without(
+            without_attacks(self.metrics(), names), "metric", set(metrics["metric"].to_pylist())
         )
         write_table(self.path / MEASURES, pa.concat_tables([others, metrics]))
         return new
@@ -250,19 +252,28 @@ class RunFolder:
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
         """Add answers to those of a round, by `attack/client`."""
         path = self._guesses(round_)
-        before = dict(TensorFile(path)) if path.exists() else {}
+        before = dict(self.guesses(round_)) if path.exists() else {}
         save_tensors(path, {**before, **guesses}, {"round": round_})
 
     def guesses(self, round_: int) -> Mapping[str, Tensor]:
-        """Return every attack's answers in one round, by `attack/client`."""
-        return TensorFile(self._guesses(round_))
+        """Return every attack's answers in one round, by `attack/client`.
+
+        Raises:
+            BadRecording: The file is missing, damaged, or another round's.
+        """
+        file = TensorFile(self._guesses(round_))
+        if (got := file.metadata.get("round")) != str(round_):
+            raise BadRecording(f"{file.path}: must be of round {round_}, got {got}")
+        return file
+
+    def _state(self, round_: int) -> Path:
+        return self.path / "state" / committed.name_of(round_)
 
     def _guesses(self, round_: int) -> Path:
-        return self.path / "guesses" / f"{round_:04d}.safetensors"
+        return self.path / "guesses" / f"{committed.name_of(round_)}.safetensors"
 
     def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
-        folder = self.path / "state"
-        parts = [read_table(folder / f"{r:04d}" / name, schema) for r in self.finished_rounds]
+        parts = [read_table(self._state(r) / name, schema) for r in self.finished_rounds]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def _merged(self, name: str, schema: pa.Schema) -> pa.Table:
@@ -272,8 +283,8 @@ class RunFolder:
             return parts
         names = {*(part.name for part in self.config.attack), *IN_ROUNDS}
         before = read_table(self.path / name, schema)
-        later = before.filter(_of_attacks(before)) if schema is METRICS else before
-        return pa.concat_tables([parts, _others(later, names)])
+        later = before.filter(of_attacks(before)) if schema is METRICS else before
+        return pa.concat_tables([parts, without_attacks(later, names)])
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
@@ -283,55 +294,14 @@ class RunFolder:
         behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
         return self._merged(name, schema) if behind else table
 
-    def _forget(self, round_: int, clients: Iterable[str]) -> None:
-        """Delete what a newer checkpoint has made useless; the tables stay."""
-        renewed = set(clients)
-        for folder in (self.path / "state").glob("[0-9]*"):
-            if int(folder.name) < round_:
-                for name in ("params.safetensors", "strategy.safetensors"):
-                    (folder / name).unlink(missing_ok=True)
-                for path in folder.glob("clients/*.safetensors"):
-                    if path.stem in renewed:
-                        path.unlink()
 
-    def _clean(self, last: int) -> None:
-        """Delete what a killed process left: parts of files, unfinished guesses, old states."""
-        for part in [*self.path.rglob(".*.part")]:
-            if part.is_dir():
-                shutil.rmtree(part, ignore_errors=True)
-            else:
-                part.unlink(missing_ok=True)
-        for path in self.path.glob("guesses/[0-9]*.safetensors"):
-            if path.stem.isdigit() and int(path.stem) > last:
-                path.unlink()
-        states = self.path.glob(f"state/{last:04d}/clients/*.safetensors")
-        self._forget(last, [path.stem for path in states])
+def sealed_config(config: Config) -> bytes:
+    """Return a config as a run keeps it: TOML under its checksum."""
+    return seals.sealed(f"# {seals.UNSEALED}\n{configs.dump(config)}".encode())
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """Sort by round, client (numbers in their own order), attack and metric."""
-    keyed = table.append_column("width", pc.utf8_length(table["client"]))
-    keys = ("round", "width", "client", "attack", "adaptive", "metric")
-    return table.take(pc.sort_indices(keyed, sort_keys=[(key, "ascending") for key in keys]))
-
-
-def _numbers(folder: Path) -> list[int]:
-    """Return the rounds that a folder holds, in order."""
-    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
-
-
-def _others(table: pa.Table, attacks: set[str]) -> pa.Table:
-    """Leave out the rows of some attacks: in the ledger, or what is said of them in the metrics."""
-    if not table.schema.equals(METRICS):
-        return _without(table, "attack", attacks)
-    return _without(table, "metric", notes.metrics_of(attacks))
-
-
-def _without(table: pa.Table, column: str, values: set[str]) -> pa.Table:
-    """Leave out the rows that have one of the values in a column."""
-    matching = pc.is_in(table[column], value_set=pa.array(sorted(values), pa.string()))
-    return table.filter(pc.invert(matching))
-
-
-def _of_attacks(metrics: pa.Table) -> pa.ChunkedArray:
-    return pc.equal(metrics["split"], "attack")
+def write_config(path: Path, config: Config) -> None:
+    """Write a run's config with its checksum, and remember that this user wrote it."""
+    data = sealed_config(config)
+    write_whole(path / "config.toml", lambda file: file.write_bytes(data))
+    trust.remember(path / "config.toml", config)

@@ -14,10 +14,16 @@ from fedsim.run.run_folder import RunFolder
 from strategies.tape import members_of, recorded_clients, recorded_rounds
 
 
-def truth_of(folder: RunFolder, round_: int, client: str) -> Truth | None:
+def truth_of(folder: RunFolder, round_: int, client: str, plan: Plan | None = None) -> Truth | None:
     """Return what a client used in a round; of a recorded cohort, what all its clients used.
 
     None if one of them keeps it.
+
+    Args:
+        folder: The run.
+        round_: Which round.
+        client: Whose, or which cohort's.
+        plan: Knows the classes, and the rows of the training set if there is one.
 
     Raises:
         BadRecording: A file is damaged.
@@ -25,7 +31,12 @@ def truth_of(folder: RunFolder, round_: int, client: str) -> Truth | None:
     names = (client,)
     if client in recorded_clients(folder.path, round_):
         names = members_of(folder.path, round_, client)
-    truths = [read_truth(folder.truth, round_, name) for name in names]
+    limits = {}
+    if plan is not None:
+        limits["classes"] = plan.auxiliary.num_classes
+        if plan.config.foreign is None:
+            limits["rows"] = len(plan.federated.dataset.labels)
+    truths = [read_truth(folder.truth, round_, name, **limits) for name in names]
     present = [truth for truth in truths if truth is not None]
     return joined(present) if len(present) == len(truths) else None
 
@@ -42,7 +53,7 @@ def truths_of(
         rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
     truths: dict[str, Truth | None] = {}
     for client in recorded_clients(folder.path, round_):
-        used = [truth_of(folder, number, client) for number in rounds]
+        used = [truth_of(folder, number, client, plan) for number in rounds]
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])

@@ -122,7 +122,7 @@ def test_the_tape_has_the_mean_that_the_protocol_reveals_and_no_client(tmp_path,
     assert recorded_clients(tmp_path, 2) == [name]
     assert members_of(tmp_path, 1, name) == tuple(map(str, there))
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert files == [f"{name}.safetensors"] * 2 + ["sent.safetensors"] * 2
+    assert files == [f"{name}.safetensors"] * 2 + ["files.json"] * 2 + ["sent.safetensors"] * 2
     [view] = views(tmp_path, 2, LOCAL)
     first, second = view.observations
     for place, key in enumerate(NAMES):
@@ -171,7 +171,7 @@ def test_attacks_on_labels_run_on_the_sum_and_others_say_why_not(tmp_path):
         from fedsim.core.files import save_tensors
 
         path = tmp_path / "truth" / "0001" / f"{k}.safetensors"
-        save_tensors(path, {"labels": data_of(k)[1]}, {})
+        save_tensors(path, {"labels": data_of(k)[1]}, {"round": 1, "client": k})
     app = App(
         model="tests.strategies.test_secagg_plus:net", num_classes=3, lr=LR, batch_size=BATCH,
         input_shape=(4,), truth=str(tmp_path / "truth"),

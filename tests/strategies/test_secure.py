@@ -135,7 +135,7 @@ def test_the_tape_has_one_cohort_and_no_client(tmp_path, upload):
         assert recorded_clients(tmp_path, round_) == [name]
         assert members_of(tmp_path, round_, name) == ("0", "1", "2")
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert files == [f"{name}.safetensors"] * 2 + ["sent.safetensors"] * 2
+    assert files == [f"{name}.safetensors"] * 2 + ["files.json"] * 2 + ["sent.safetensors"] * 2
     assert recording.failures == [("3", "no reply in time")]
     assert recording.members == ("0", "1", "2")
     local = LocalTraining(lr=0.1, batch_size=4, upload=upload)

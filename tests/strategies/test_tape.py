@@ -26,7 +26,7 @@ def damaged(tmp_path, metadata=None, upload=None, raw=None):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"raw": b"x" * 40}, "not a safetensors file"),
+        ({"raw": b"x" * 40}, "must be as it was written"),
         ({"metadata": {}}, "must hold upload, round and client"),
         (
             {"metadata": {"num_examples": 5, "upload": "gradient", "round": 1, "client": "0"}},

@@ -26,6 +26,7 @@ from fedsim.federation.foreign.twin import (
 )
 from fedsim.run import trust
 from fedsim.run.prepare import with_versions
+from fedsim.run.run_folder import RunFolder
 from strategies.tape import recorded_clients, recorded_rounds, upload_kind
 
 SIZES = (8, 16, 28, 32, 64, 96, 128, 224, 256)  # of square images, to try a model on
@@ -78,7 +79,7 @@ def _config(path: Path, app: App, tape: Shapes, allowed: Iterable[str]) -> Confi
     before = path / "config.toml"
     upload = upload_kind(path, last, recorded_clients(path, last)[0])
     settings = {"local.upload": upload, **app.settings}
-    earlier = configs.read(before) if before.exists() else None
+    earlier = RunFolder(path).config if before.exists() else None
     if app.head_weight is not None:
         settings |= _head(app, tape)
     elif app.model is not None:

@@ -8,10 +8,8 @@ import torch
 import defenses
 from adversary.grading import selection
 from adversary.labels.head import NeedsModel
-from fedsim import config as configs
 from fedsim.config import Config, Part
 from fedsim.core.errors import ConfigError
-from fedsim.core.files import write_whole
 from fedsim.core.params import mismatch
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, View
@@ -19,9 +17,8 @@ from fedsim.data import Federated
 from fedsim.federation.foreign.app import App
 from fedsim.federation.foreign.config import config_of
 from fedsim.federation.foreign.parts import examples_of, model_of, nothing
-from fedsim.run import trust
 from fedsim.run.prepare import Plan
-from fedsim.run.run_folder import RunFolder
+from fedsim.run.run_folder import RunFolder, write_config
 from strategies import STRATEGIES
 from strategies.tape import recorded_rounds, views
 
@@ -66,9 +63,7 @@ def tell(
         raise ConfigError(f"--truth: must be a folder, got {config.foreign.truth}")
     names = {part.name for part in attacks}
     parts = (*(part for part in config.attack if part.name not in names), *attacks)
-    text = configs.dump(config.model_copy(update={"attack": parts}))
-    write_whole(path / "config.toml", lambda file: file.write_text(text, encoding="utf-8"))
-    trust.remember(path / "config.toml", config)
+    write_config(path, config.model_copy(update={"attack": parts}))
     return RunFolder(path), plan
 
 

@@ -6,7 +6,7 @@ from adversary.attacks import ATTACKS
 from adversary.grading import answers, leakage, selection
 from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES, Family
-from adversary.grading.truth import read_truth
+from adversary.grading.truth import read_coins, read_truth
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import save_tensors
@@ -83,24 +83,41 @@ needy = Attack(name="needy", family="label", infer=refuse, needs=("inputs",))
 def test_truth_is_read_or_absent_or_named_as_damaged(tmp_path):
     assert read_truth(tmp_path, 1, "0") is None
     path = tmp_path / "0001" / "0.safetensors"
-    save_tensors(path, {"labels": LABELS, "indices": LABELS + 1}, {})
+    owner = {"round": 1, "client": "0"}
+    save_tensors(path, {"labels": LABELS, "indices": LABELS + 1}, owner)
     truth = read_truth(tmp_path, 1, "0")
     assert truth is not None
     assert torch.equal(truth.labels, LABELS)
-    save_tensors(path, {"labels": LABELS.to(torch.uint8)}, {})  # another app's: no rows
+    save_tensors(path, {"labels": LABELS.to(torch.uint8)}, owner)  # another app's: no rows
     truth = read_truth(tmp_path, 1, "0")
     assert torch.equal(truth.labels, LABELS)
     assert len(truth.indices) == 0
-    save_tensors(path, {"indices": LABELS}, {})
+    save_tensors(path, {"indices": LABELS}, owner)
     with pytest.raises(BadRecording, match=r"0\.safetensors: must hold labels, got none"):
         read_truth(tmp_path, 1, "0")
     for labels, said in (
         (-LABELS, r"shape \(\d+,\) of"),
         (LABELS.float(), "float32"),
         (LABELS[None], "1, "),
+        (LABELS + 10**9, "to 1e"),
+        (LABELS * 1j, "complex64"),
     ):
-        save_tensors(path, {"labels": labels}, {})
-        with pytest.raises(BadRecording, match=f"must be whole numbers from 0, .*{said}"):
+        save_tensors(path, {"labels": labels}, owner)
+        with pytest.raises(BadRecording, match=f"labels of the truth must be numbers .*{said}"):
+            read_truth(tmp_path, 1, "0")
+    save_tensors(path, {"labels": LABELS}, owner)
+    with pytest.raises(BadRecording, match=rf"classes, {int(LABELS.max())}, got"):
+        read_truth(tmp_path, 1, "0", classes=int(LABELS.max()))
+    for indices in (LABELS.repeat(2), LABELS - 10, LABELS.float()):
+        save_tensors(path, {"labels": LABELS, "indices": indices}, owner)
+        with pytest.raises(BadRecording, match="indices of the truth must be rows"):
+            read_truth(tmp_path, 1, "0", rows=100)
+    save_tensors(path, {"labels": LABELS, "coins": LABELS + 2}, owner)
+    with pytest.raises(BadRecording, match="must be one list of zeros and ones"):
+        read_coins(tmp_path, 1, "0")
+    for other in ({"round": 2, "client": "0"}, {"round": 1, "client": "1"}):
+        save_tensors(path, {"labels": LABELS}, other)
+        with pytest.raises(BadRecording, match="must name no other round or client"):
             read_truth(tmp_path, 1, "0")
 
 

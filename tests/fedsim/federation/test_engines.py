@@ -245,11 +245,12 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 
 def test_a_recording_of_another_model_is_named(tmp_path):
-    from fedsim.config import Part, dump
+    from fedsim.config import Part
+    from tests.recordings import forge_config
 
     run = api.run(small_config(), tmp_path / "run")
     other = small_config(model={"hidden": 17})
-    (run.path / "config.toml").write_text(dump(other))
+    forge_config(run.path, other)
     with pytest.raises(
         BadRecording, match=r"must be of the config's model, round 1: 1\.weight: shape"
     ):

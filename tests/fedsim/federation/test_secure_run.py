@@ -42,7 +42,7 @@ def test_the_tape_holds_one_cohort_a_round_and_no_clients_upload(runs):
         [name] = recorded_clients(runs / "secure", round_)
         assert members_of(runs / "secure", round_, name) == ("0", "1", "2", "3")
         names = {path.name for path in (runs / "secure" / "rounds" / f"{round_:04d}").iterdir()}
-        assert names == {"sent.safetensors", f"{name}.safetensors"}
+        assert names == {"files.json", "sent.safetensors", f"{name}.safetensors"}
     assert len(recorded_clients(runs / "clear", 1)) == 4
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.seals import UNSEALED, sealed
 from fedsim.core.types import Leak, Measure
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.run_folder import RunFolder
@@ -44,7 +45,12 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path):
 
 def test_the_config_is_kept(tmp_path):
     assert folder_with(tmp_path, []).config == small_config()
-    (tmp_path / "run" / "config.toml").write_text("seed = -1")
+    path = tmp_path / "run" / "config.toml"
+    for text in ("seed = -1", path.read_text().replace("seed = 0", "seed = 1"), ""):
+        path.write_text(text)
+        with pytest.raises(BadRecording, match="must be as it was written, by its checksum"):
+            RunFolder(tmp_path / "run").config  # noqa: B018
+    path.write_bytes(sealed(f"# {UNSEALED}\nseed = -1".encode()))
     with pytest.raises(BadRecording, match="seed: .*got -1"):
         RunFolder(tmp_path / "run").config  # noqa: B018
 

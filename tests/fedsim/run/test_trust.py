@@ -9,6 +9,7 @@ from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.run import trust
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
+from tests.recordings import forge_config
 
 EVIL = "evil_fedsim_part"
 
@@ -29,13 +30,9 @@ def received(recordings, tmp_path, monkeypatch, *settings):
     """Return a run folder as somebody else sends it."""
     run = recordings.copy(small_config(), tmp_path / "run")
     table = config.read(run.path / "config.toml", settings)
-    write_config(run.path, table)
+    forge_config(run.path, table)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
     return run.path
-
-
-def write_config(path, table):
-    (path / "config.toml").write_text(config.dump(table))
 
 
 NAMED = {
@@ -126,7 +123,7 @@ def test_a_changed_config_is_not_the_one_that_was_remembered(recordings, tmp_pat
     path = received(recordings, tmp_path, monkeypatch, "model=tests.builders:bilinear")
     trust.remember(path / "config.toml", RunFolder(path).config)
     RunFolder(path).check_trusted()
-    write_config(path, config.read(path / "config.toml", [f"model={EVIL}:f"]))
+    forge_config(path, config.read(path / "config.toml", [f"model={EVIL}:f"]))
     with pytest.raises(BadRecording, match=EVIL):
         RunFolder(path).check_trusted()
 

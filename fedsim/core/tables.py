@@ -1,0 +1,70 @@
+"""Tables as sealed parquet files: types and sizes are checked before any value is read."""
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedsim.core import seals
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import write_whole
+
+COLUMNS = Rule("recording", "columns", "must have the names and types that fedsim wrote")
+ROWS = Rule("recording", "rows of a table", "must be at most 8 for each byte of the file")
+TEXTS = Rule("recording", "texts of a table", "must take at most 1 GiB together")
+CHECKS = (COLUMNS, ROWS, TEXTS)
+_MOST_BYTES, _MOST_TEXT = 2**32, 2**30
+_FEW = 10_000  # rows of which a small file may be, however well it is compressed
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one parquet file with its checksum, whole or not at all."""
+    buffer = io.BytesIO()
+    whole = table.combine_chunks()  # equal rows are equal bytes, however they came together
+    pq.write_table(whole.replace_schema_metadata({"checksum": seals.UNSEALED}), buffer)
+    data = seals.sealed(buffer.getvalue())
+    write_whole(path, lambda temporary: temporary.write_bytes(data))
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one parquet file of a known schema.
+
+    Raises:
+        BadRecording: The file is missing, not as it was written, not parquet, has other columns,
+            or is too large.
+    """
+    data = seals.read(path, _MOST_BYTES)
+    try:
+        return _read(path, data, schema)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise BadRecording(f"{path}: must be a parquet file ({error})") from None
+
+
+def _read(path: Path, data: bytes, schema: pa.Schema) -> pa.Table:
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    stored = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
+    if stored.remove_metadata() != schema.remove_metadata():
+        got = ", ".join(f"{field.name} {field.type}" for field in stored)[:300]
+        raise BadRecording(f"{path}: {COLUMNS.field} {COLUMNS.rule}, got {got}")
+    if (rows := file.metadata.num_rows) > _FEW + 8 * len(data):
+        raise BadRecording(f"{path}: {ROWS.field} {ROWS.rule}, got {rows} in {len(data)} bytes")
+    table = file.read()
+    if (size := sum(_length(table[name]) for name in texts)) > _MOST_TEXT:
+        raise BadRecording(f"{path}: {TEXTS.field} {TEXTS.rule}, got {size} bytes")
+    return table.cast(schema).replace_schema_metadata(None)
+
+
+def _length(texts: pa.ChunkedArray) -> int:
+    """Return how many bytes texts take when each stands in its row."""
+    total = 0
+    for chunk in texts.chunks:
+        lengths = pc.binary_length(chunk.dictionary)
+        total += pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0
+    return total

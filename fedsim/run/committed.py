@@ -1,0 +1,132 @@
+"""What a commit says of its round: every file with its checksum; and what a killed one leaves."""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fedsim.core.errors import BadRecording
+from fedsim.core.listing import FILE, compare, files_below, read_list, write_list
+from fedsim.core.seals import digits_in
+from strategies.tape import numbered, recorded_rounds
+
+CONFIG = "config.toml"
+TABLES = ("leakage.parquet", "metrics.parquet")
+MOMENT = ("params.safetensors", "strategy.safetensors")  # of the last round alone
+
+
+def name_of(round_: int) -> str:
+    """Return what the folder of a round is called."""
+    return f"{round_:04d}"
+
+
+def write(run: Path, round_: int, part: Path) -> None:
+    """List a round's files in `part`, the folder that becomes `state/0001` when it is renamed."""
+    state = {f"state/{name_of(round_)}/{k}": v for k, v in files_below(part, ["."]).items()}
+    write_list(part / FILE, {**_beside(run, round_), **state})
+
+
+def check(run: Path) -> None:
+    """Compare the files of all rounds with the lists that were written with them.
+
+    Without any commit, the lists of the recorder are taken; the last round may lack one, because
+    its recorder may have been killed.
+
+    Raises:
+        BadRecording: A file is lost, added or changed.
+    """
+    finished = numbered(run / "state")
+    if finished != list(range(len(finished))):
+        raise BadRecording(f"{run / 'state'}: must hold every round, got {finished}")
+    for round_ in finished:
+        path = run / "state" / name_of(round_) / FILE
+        listed = read_list(path)
+        without = (
+            () if round_ == finished[-1] else MOMENT
+        )  # perhaps not deleted by a killed process
+        present = files_below(run, [f"state/{name_of(round_)}"], without) | _beside(run, round_)
+        present = {k: v for k, v in present.items() if k in listed or not _late(k, listed)}
+        if round_ != finished[-1]:
+            gone = lambda name: name.startswith("state/") and not name.endswith(TABLES)
+            listed = {k: v for k, v in listed.items() if k in present or not gone(k)}
+        compare(path, listed, present)
+    if not finished:
+        _check_recorder(run)
+
+
+def client_states(run: Path) -> dict[str, Path]:
+    """Return the newest file of each client that remembers something, by the rounds' lists.
+
+    Raises:
+        BadRecording: A list is damaged.
+    """
+    files = {}
+    for round_ in numbered(run / "state"):
+        for name in read_list(run / "state" / name_of(round_) / FILE):
+            path = run / name
+            if path.parent.name == "clients" and name.startswith("state/"):
+                files[path.stem] = path
+    return files
+
+
+def forget(run: Path, round_: int, clients: Iterable[str]) -> None:
+    """Delete what a newer checkpoint has made useless; the tables stay.
+
+    Args:
+        run: The run folder.
+        round_: Of the newer checkpoint.
+        clients: Whose memory is in it.
+    """
+    renewed = set(clients)
+    for number in numbered(run / "state"):
+        if number < round_:
+            folder = run / "state" / name_of(number)
+            for name in MOMENT:
+                (folder / name).unlink(missing_ok=True)
+            for path in folder.glob("clients/*.safetensors"):
+                if path.stem in renewed:
+                    path.unlink()
+
+
+def clear(run: Path, finished: Sequence[int]) -> None:
+    """Delete what a killed process left: rounds that were not finished, and half-written files."""
+    last = max(finished, default=0)
+    for folder in ("rounds", "truth"):
+        for round_ in numbered(run / folder):
+            if round_ > last:
+                shutil.rmtree(run / folder / name_of(round_))
+    for path in (run / "guesses").glob("[0-9]*.safetensors"):
+        if path.stem > name_of(last) and path.stem.isdecimal():
+            path.unlink()
+    for path in [*run.rglob(".*.part")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    newest = client_states(run)
+    for round_ in finished:
+        forget(run, round_, [c for c, path in newest.items() if path.parts[-3] == name_of(round_)])
+
+
+def _check_recorder(run: Path) -> None:
+    rounds = recorded_rounds(run)
+    for round_ in rounds:
+        folder = run / "rounds" / name_of(round_)
+        if round_ != rounds[-1] or (folder / FILE).exists():
+            compare(folder / FILE, read_list(folder / FILE), files_below(folder, ["."]))
+
+
+def _beside(run: Path, round_: int) -> dict[str, str]:
+    """Return the files of a round outside `state/`, and the config."""
+    folders = [f"{name}/{name_of(round_)}" for name in ("rounds", "truth")]
+    return {CONFIG: digits_in(run / CONFIG), **files_below(run, folders)}
+
+
+def _late(name: str, listed: Mapping[str, str]) -> bool:
+    """Return whether a file is truth that came after the commit.
+
+    From a client that was too slow, or where all owners bring their truth later.
+    """
+    if not name.startswith("truth/"):
+        return False
+    without = not any(other.startswith("truth/") for other in listed)
+    return without or name.replace("truth/", "rounds/", 1) not in listed
