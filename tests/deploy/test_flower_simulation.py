@@ -29,9 +29,14 @@ pytestmark = [pytest.mark.deploy, pytest.mark.xdist_group("processes")]
 def flower(tmp_path):
     """An environment with a SuperLink of its own, which is stopped by its id at the end."""
     yield flower_environment(tmp_path / "flwr")
+    stop_flower(tmp_path / "flwr")
+
+
+def stop_flower(home):
+    """Stop the processes that were started with a home of Flower's, each by its id."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            ours = f"FLWR_HOME={tmp_path / 'flwr'}".encode() in (process / "environ").read_bytes()
+            ours = f"FLWR_HOME={home}".encode() in (process / "environ").read_bytes()
         except OSError:
             continue
         if ours:
