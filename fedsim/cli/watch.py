@@ -101,7 +101,9 @@ def warnings_of(seen: "Look") -> list[str]:
             "near the blind guess does not show protection."
         )
     if seen.trees:
-        texts.append("XGBoost sends trees as bytes: they are recorded; no attack reads trees yet.")
+        texts.append(
+            "XGBoost sends trees as bytes: the tape keeps what is sent, and no attack reads trees."
+        )
     elif seen.reason:
         texts.append(
             f"The model was not built: {seen.reason}. Label attacks need only the last layer: give "

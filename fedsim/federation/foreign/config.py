@@ -55,8 +55,7 @@ def recorded_arrays(path: Path) -> Params:
         BadRecording: Nothing is recorded, a file is damaged, or there are no real numbers in it.
     """
     rounds = recorded_rounds(path)
-    clients = recorded_clients(path, rounds[-1]) if rounds else []
-    if not clients:
+    if not rounds:
         raise BadRecording(f"{path}: must hold recorded rounds, got none")
     sent = TensorFile(path / "rounds" / f"{rounds[-1]:04d}" / "sent.safetensors")
     kinds = {value.dtype for value in sent.values()}
@@ -66,6 +65,8 @@ def recorded_arrays(path: Path) -> Params:
             f"{path}: must hold real numbers, got {got}; a model of trees travels as bytes, and no "
             "attack reads trees yet"
         )
+    if not recorded_clients(path, rounds[-1]):
+        raise BadRecording(f"{path}: must hold recorded uploads in its last round, got none")
     return sent
 
 

@@ -13,14 +13,24 @@ from fedsim.federation.foreign.twin import without_counters
 
 
 def model_of(config: Config) -> nn.Module:
-    """Return the app's model, its twin, or what stands for it where only the head is given."""
+    """Return the app's model, its twin, or what stands for it where only the head is given.
+
+    Raises:
+        ConfigError: It cannot be built, or does not take such examples.
+    """
     foreign = config.foreign
     assert foreign is not None
     shape, classes = foreign.input_shape, foreign.num_classes
     if foreign.head_only:
         bias = torch.zeros(classes) if "bias" in foreign.arrays else None
         return HeadAlone(torch.zeros(classes, *shape), bias)
-    model = models.build(config.model, shape, classes, seed=config.seed)
+    try:
+        model = models.build(config.model, shape, classes, seed=config.seed)
+    except ConfigError as error:
+        # Of a model that takes a dict, token ids, or anything else than one tensor of numbers.
+        raise ConfigError(
+            f"{error}; label attacks need only --head-weight and --head-bias"
+        ) from None
     return without_counters(model, len(foreign.arrays)) if foreign.arrays else model
 
 

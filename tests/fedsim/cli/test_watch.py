@@ -162,7 +162,10 @@ def test_trees_are_recorded_and_not_attacked(app, capsys):
     task = "import xgboost as xgb\n\n\ndef train():\n    return xgb.train({{}}, None)\n"
     server = SERVER.replace("from {name}.task import Net", "").replace("Net().state_dict()", "")
     out = fedsim(capsys, "watch", app("watched_trees", server, task=task))[1]
-    assert "XGBoost sends trees as bytes: they are recorded; no attack reads trees yet." in out
+    assert (
+        "XGBoost sends trees as bytes: the tape keeps what is sent, and no attack reads trees."
+        in out
+    )
     assert "Attacks  by name" not in out
 
 

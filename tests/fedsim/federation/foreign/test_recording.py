@@ -247,7 +247,7 @@ def test_a_run_of_fedsims_own_has_its_config_and_an_empty_tape_nothing(tmp_path)
     with pytest.raises(ConfigError, match="--model: must go with another app's recording, got"):
         api.attack(own, [Part(name="llg")], app=QUICKSTART)
     Tape(tmp_path / "tape").write_sent(1, {"w": torch.zeros(2)})
-    with pytest.raises(BadRecording, match="must hold recorded rounds, got none"):
+    with pytest.raises(BadRecording, match="must hold recorded uploads in its last"):
         api.attack(tmp_path / "tape", [Part(name="llg")], app=QUICKSTART)
 
 
