@@ -66,9 +66,17 @@ def lines_of(seen: "Look") -> list[str]:
         owner = seen.start.name.rpartition(".")[0].rpartition(".")[2]
         name = owner if seen.start.last == "start" else str(given)
     target = name if name.isidentifier() else "strategy"
+    if not seen.legacy:
+        return [
+            "from strategies import Recording",
+            f'{target} = Recording({name}, tape="{TAPE}")',
+        ]
+    names = ""
+    if seen.chosen:
+        names = f", names=list({seen.chosen.partition(':')[2]}().state_dict())"
     return [
-        "from strategies import Recording",
-        f'{target} = Recording({name}, tape="{TAPE}")',
+        "from strategies.legacy import LegacyRecording",
+        f'{target} = LegacyRecording({name}, tape="{TAPE}"{names})',
     ]
 
 

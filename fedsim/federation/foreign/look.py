@@ -89,6 +89,7 @@ class Look:
         strategies: The calls that make a strategy.
         start: The call that hands the strategy over; None where none was seen.
         optimizers: The clients' optimizers.
+        chosen: `package.module:Class` of the model; None where none was found.
         model: The built model; None where there is none, or nothing was to be run.
         ran: What of the app was run.
         reason: Why there is no model; empty where there is one.
@@ -101,6 +102,7 @@ class Look:
     strategies: tuple[Call, ...]
     start: Call | None
     optimizers: tuple[Optimizer, ...]
+    chosen: str | None
     model: Built | None
     ran: tuple[str, ...]
     reason: str
@@ -131,7 +133,8 @@ class Look:
     @property
     def recorded(self) -> bool:
         """Whether a recorder is in place already."""
-        return bool(self.code.called("strategies.Recording", "strategies.recording.Recording"))
+        recorders = ("strategies.Recording", "strategies.recording.", "strategies.legacy.")
+        return bool(self.code.called(*recorders))
 
 
 def look(folder: Path, model: str | None = None, *, run: bool = True) -> Look:
@@ -163,6 +166,7 @@ def look(folder: Path, model: str | None = None, *, run: bool = True) -> Look:
         strategies=strategies,
         start=_start_of(code, strategies),
         optimizers=tuple(filter(None, map(_optimizer, code.calls))) or _compiled(code),
+        chosen=chosen,
         model=built,
         ran=ran,
         reason=reason,

@@ -155,7 +155,9 @@ def test_the_legacy_api_is_told_from_the_message_api(app, capsys):
     out = fedsim(capsys, "watch", app("watched_legacy", LEGACY))[1]
     assert "Strategy Mine (watched_legacy/server_app.py:13); legacy API" in out
     assert "before line 14:" in out
-    assert 'mine = Recording(mine, tape="/abs/runs/mine")' in out
+    names = "names=list(Net().state_dict())"
+    assert "from strategies.legacy import LegacyRecording" in out
+    assert f'mine = LegacyRecording(mine, tape="/abs/runs/mine", {names})' in out
 
 
 def test_trees_are_recorded_and_not_attacked(app, capsys):

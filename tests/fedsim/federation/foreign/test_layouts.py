@@ -36,7 +36,9 @@ NEEDS = {
 class FlowerLike(SimulationGrid):
     """Returns a list, as Flower's own grids do, and has a run."""
 
-    run = SimpleNamespace(run_id=1)
+    @property
+    def run(self):
+        return SimpleNamespace(run_id=1)
 
     def send_and_receive(self, messages, *, timeout=None):
         return list(super().send_and_receive(messages, timeout=timeout))
@@ -62,7 +64,8 @@ def simulate(app, tape=None, *, truth=None):
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     results = {}
-    wrap = (lambda strategy: Recording(strategy, tape)) if tape else (lambda strategy: strategy)
+    recorder = getattr(app, "RECORDER", Recording)
+    wrap = (lambda strategy: recorder(strategy, tape)) if tape else (lambda strategy: strategy)
     grid = FlowerLike(CLIENTS, execute, tape)
     app.server_app(wrap, results)(grid, Context(1, 1, {}, RecordDict(), run_config))
     if hasattr(app, "final"):
@@ -168,3 +171,18 @@ def test_xgboost_runs_as_before_and_no_attack_reads_trees(tmp_path):
     with pytest.raises(BadRecording, match="no attack reads trees yet") as error:
         api.attack(tmp_path, [Part(name="llg")], app=App(lr=0.1, batch_size=8))
     assert "\n" not in str(error.value)
+
+
+def test_the_legacy_api_runs_as_before_and_is_attacked(tmp_path):
+    app = layout("legacy")
+    check_same(app, tmp_path)
+    assert recorded_rounds(tmp_path) == [1, 2]
+    training = {"lr": app.LR, "batch_size": app.BATCH}
+    whole = App(model="tests.apps.legacy_app:Net", num_classes=10, input_shape=(64,), **training)
+    rows = api.attack(tmp_path, [Part(name=name) for name in (*HEAD, "llg-star")], app=whole)
+    assert rows.num_rows
+    assert set(RunFolder(tmp_path).guesses(1)) >= {
+        f"llg/{k}" for k in recorded_clients(tmp_path, 1)
+    }
+    assert RunFolder(tmp_path).config.foreign.arrays["hidden.weight"].name == "0"
+    assert not any(it.axes for it in RunFolder(tmp_path).config.foreign.arrays.values())
