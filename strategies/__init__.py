@@ -11,9 +11,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.config import Federation
 from fedsim.config.federation import Secure
+from fedsim.core.boundary import boundary
 from fedsim.core.catalog import find, with_extensions
 from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.rng import derive
+from strategies.around import check_strategy
 from strategies.fedsgd import FedSGD
 from strategies.fence import Fence
 from strategies.ordered import OrderedGrid
@@ -78,10 +80,12 @@ def build(federation: Federation, *, lr: float, buffers: Iterable[str]) -> Strat
             raise ConfigError(f"federation.options.{name}: must be a known key; {hint}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"federation.options.{name}: must be a number, got {value!r}")
-    try:
-        strategy = make(**fixed, **federation.options)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"federation.options: {error}") from None
+    with boundary("federation.strategy", f"'{federation.strategy}' must build a strategy"):
+        try:
+            strategy = make(**fixed, **federation.options)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"federation.options: {error}") from error
+    check_strategy(strategy)
     if federation.secure_aggregation and (reason := needs_single(strategy)):
         raise ConfigError(
             "federation.secure_aggregation: must go with a strategy of the mean alone, "

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from fedsim.core.errors import RunStopped
+from fedsim.core.errors import RunStopped, plain
 from fedsim.core.pieces import MissingPiece
 from fedsim.core.wire import CONFIG
 from strategies.around import AroundGrid
 from strategies.flower_private import GRID
+from strategies.senders import reason_of
 
 BACKOFF = 2.0  # seconds at most between two looks for an array
 
@@ -118,12 +119,23 @@ class OrderedGrid(AroundGrid):
         numbers: dict[int, int] = {}
         for reply in self.grid.send_and_receive(queries, timeout=left):
             if reply.has_error():
-                raise RunStopped(f"clients: one could not start ({reply.error.reason})")
-            answer = reply.content.config_records[CONFIG]["client"]
-            numbers[reply.metadata.src_node_id] = int(str(answer))
+                raise RunStopped(f"clients: one could not start ({reason_of(reply)})")
+            numbers[reply.metadata.src_node_id] = _number(reply)
         if sorted(numbers.values()) != list(range(num_clients)):
             raise RunStopped(
                 f"clients: numbers must be 0 to {num_clients - 1}, each once, "
                 f"got {sorted(numbers.values())}"
             )
         return dict(sorted(numbers.items(), key=lambda item: item[1]))
+
+
+def _number(reply: Message) -> int:
+    """Return which client a node says it is.
+
+    Raises:
+        RunStopped: It says nothing of the kind.
+    """
+    answer = reply.content.config_records.get(CONFIG, ConfigRecord()).get("client")
+    if not isinstance(answer, str) or not (answer.isascii() and answer.isdigit()):
+        raise RunStopped(f"clients: each must say its number, got {plain(repr(answer))}")
+    return int(answer[:20])

@@ -11,7 +11,8 @@ metrics travel in clear beside its masked upload.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.core.errors import ConfigError, one_line
+from fedsim.core.errors import ConfigError, FedsimError, one_line, plain
 from strategies.around import AroundGrid
 from strategies.flower_private import SECAGG
 from strategies.tape import Tape, cohort_name, in_order
@@ -99,12 +100,25 @@ class SecAggPlusRecording(AroundGrid):
         sent = list(messages)
         stage = _stage(sent)
         if stage is not None:
-            self._before(stage, sent)
+            with self._giving_up():
+                self._before(stage, sent)
         replies = list(self.grid.send_and_receive(sent, timeout=timeout))
         if stage is not None and self._round is not None:
             answered = [reply for reply in replies if not reply.has_error()]
-            self._after(stage, self._round, answered, sent)
+            with self._giving_up():
+                self._after(stage, self._round, answered, sent)
         return replies
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Leave a round off the tape that cannot be read; the app goes on as without a recorder."""
+        try:
+            yield
+        except (FedsimError, OSError):
+            raise
+        except Exception as error:
+            self._round = None
+            logging.getLogger("flwr").warning("round not on tape (%s)", plain(repr(error)))
 
     def _before(self, stage: str, messages: Sequence[Message]) -> None:
         """Read what is sent; clients in this process take parts out of it."""

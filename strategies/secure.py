@@ -13,9 +13,9 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim.core.errors import ConfigError, RunStopped
+from fedsim.core.errors import ConfigError, RunStopped, plain
 from fedsim.core.types import Params
-from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, to_record
+from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, oversized, to_record
 from strategies import masking
 from strategies.around import AroundStrategy, check_strategy
 from strategies.masking import Protocol
@@ -177,7 +177,7 @@ class SecureAggregation(AroundStrategy):
                 try:
                     yield node, _numbers(reply, size)
                 except ValueError as error:
-                    failures[node] = str(error)
+                    failures[node] = plain(error)
 
         try:
             total, members = masking.unmasked(self._protocol, usable(), self.secret)
@@ -260,6 +260,8 @@ def _numbers(reply: Message, size: int) -> Tensor:
     record = reply.content.array_records.get(SECURE)
     if record is None or list(record) != [NUMBERS]:
         raise ValueError("content: must be masked numbers, got something else")
+    if reason := oversized(record, {NUMBERS: torch.empty(size, device="meta")}):
+        raise ValueError(reason)
     try:
         numbers = from_record(record)[NUMBERS]
     except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to

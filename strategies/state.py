@@ -13,8 +13,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-NUMBERS = "biufc"  # kinds of NumPy's dtypes
-LONGEST_PATH = 1000
+DEEPEST = 12  # of values in values
 KEPT = {"kept": True}
 
 
@@ -29,41 +28,52 @@ def restore(strategy: Strategy, tensors: dict[str, Tensor], description: dict[st
     _rebuild(description, tensors, strategy)
 
 
-def _describe(value: Any, path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _describe(value: Any, path: str, tensors: dict[str, Tensor], depth: int = 0) -> dict[str, Any]:
     match value:
         case None | bool() | int() | float() | str():
             return {"plain": value}
         case Tensor():
             tensors[path] = value.detach().cpu().clone()
             return {"tensor": path}
-        case np.ndarray() | np.generic() if value.dtype.kind in NUMBERS:
-            tensors[path] = torch.from_numpy(np.array(value))
+        case np.ndarray() | np.generic():
+            try:
+                tensors[path] = torch.from_numpy(np.array(value))
+            except (TypeError, ValueError):  # text, dates, 80 bits, another byte order
+                return KEPT
             return {"array": path}
         case ArrayRecord():
             arrays = {name: array.numpy() for name, array in value.items()}
-            return {"record": _describe(arrays, path, tensors)}
+            inner = _describe(arrays, path, tensors, depth)
+            return KEPT if inner == KEPT else {"record": inner}
         case np.random.Generator():
             return {"generator": value.bit_generator.state}
         case random.Random():
             version, state, gauss = value.getstate()
             return {"random": [version, list(state), gauss]}
-    return _describe_nested(value, path, tensors)
+    return _describe_nested(value, path, tensors, depth + 1)
 
 
-def _describe_nested(value: Any, path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _describe_nested(
+    value: Any, path: str, tensors: dict[str, Tensor], depth: int
+) -> dict[str, Any]:
     """Describe what holds other values; one that holds anything else stays as built, whole."""
-    if len(path) > LONGEST_PATH:  # it holds itself
+    describe = lambda item, place: _describe(item, f"{path}{place}", tensors, depth)
+    if depth > DEEPEST:  # it holds itself
         return KEPT
     match value:
-        case list() | tuple():
-            items = [_describe(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
+        case list() | tuple() if not any(isinstance(item, Strategy) for item in value):
+            items = [describe(item, f"/{i}") for i, item in enumerate(value)]
+            if type(value) not in (list, tuple):
+                return KEPT
             return KEPT if KEPT in items else {type(value).__name__: items}
         case dict() if all(isinstance(key, int | float | str | None) for key in value):
+            if any(isinstance(item, Strategy) for item in value.values()):
+                return KEPT
             # By number too: personalised strategies keep their models by node.
-            pairs = [[k, _describe(v, f"{path}/{k}", tensors)] for k, v in value.items()]
+            pairs = [[k, describe(v, f"/{k}")] for k, v in value.items()]
             return KEPT if KEPT in [item for _, item in pairs] else {"dict": pairs}
         case Strategy():
-            fields = {k: _describe(v, f"{path}.{k}", tensors) for k, v in vars(value).items()}
+            fields = {k: describe(v, f".{k}") for k, v in vars(value).items()}
             return {"strategy": fields}
     return KEPT
 

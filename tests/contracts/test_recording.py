@@ -1,9 +1,14 @@
 """`Recording(strategy)` aggregates bit for bit as `strategy` alone, whichever it is."""
 
+import json
+import random
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord
+from flwr.serverapp.strategy import FedAvg
 
 import strategies
 from fedsim.core.rng import generator
@@ -91,3 +96,39 @@ def test_a_strategy_inside_a_strategy_is_restored_too():
     assert other.clipping_norm == 0.37
     assert np.array_equal(other.strategy.m_t["w"], np.ones(2))
     assert other.strategy.aggregate_train.__self__ is other.strategy
+
+
+class Holding(FedAvg):
+    """A strategy with memory of many kinds."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.functions = [len, "text"]
+        self.by_node = {3: np.ones(2), 5: to_record({"w": torch.ones(2)})}
+        self.nested = {"a": [(1, 2.5), {None: "x"}], "b": torch.arange(3)}
+        self.counts = Counter({"a": 1})
+        self.stream, self.coins = np.random.default_rng(seed), random.Random(seed)
+        self.odd = np.array(["text"])
+        self.among = [self]
+        self.itself = self
+
+
+def test_all_plain_memory_comes_back_and_the_rest_stays_as_built():
+    first, second = Holding(), Holding(7)
+    first.by_node = {8: np.zeros(2), 5: to_record({"w": torch.zeros(2)})}
+    first.nested["a"][0] = (3, 4.5)
+    first.counts["b"] += 2
+    first.stream.random(), first.coins.random()
+    tensors, description = state.capture(first)
+    state.restore(second, tensors, json.loads(json.dumps(description)))
+    assert second.functions == [len, "text"]
+    assert second.by_node[8].tolist() == [0, 0]
+    assert second.by_node[5]["w"].numpy().tolist() == [0, 0]
+    assert second.nested["a"] == [(3, 4.5), {None: "x"}]
+    assert second.nested["b"].tolist() == [0, 1, 2]
+    assert second.counts["b"] == 2
+    assert second.counts["absent"] == 0
+    assert second.stream.random() == first.stream.random()
+    assert second.coins.random() == first.coins.random()
+    assert second.itself is second
+    assert second.odd.tolist() == ["text"]

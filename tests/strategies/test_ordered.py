@@ -155,3 +155,13 @@ def test_it_does_not_start_with_too_few_or_strange_clients():
         OrderedGrid(grid_of(3, lambda client: number(0)), 3)
     with pytest.raises(RunStopped, match="one could not start .*no data"):
         OrderedGrid(grid_of(3, lambda client: ValueError("no data")), 3)
+
+
+@pytest.mark.parametrize("answer", [None, "x", "-1", 7, "٣"])
+def test_a_node_that_does_not_say_which_client_it_is_gets_one_sentence(answer):
+    def reply(client):
+        record = ConfigRecord() if answer is None else ConfigRecord({"client": answer})
+        return RecordDict({CONFIG: record})
+
+    with pytest.raises(RunStopped, match="^clients: each must say its number, got "):
+        OrderedGrid(grid_of(2, reply), 2)
