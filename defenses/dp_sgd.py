@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from defenses.accounting import Accounting, Sampling, num_steps
 from defenses.defense import Defense, State, no_state, spends_nothing
-from defenses.examples import example_gradients
+from defenses.examples import example_gradients, flat_rows
 from defenses.promise import Promise, Relation
 from fedsim.core.catalog import Entry
 from fedsim.core.types import LocalTraining, Params
@@ -120,10 +120,10 @@ def clipped_sum(
         if not len(x):  # a batch drawn without any example
             continue
         gradients = example_gradients(model, parameters, x, y, label_smoothing=label_smoothing)
-        squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients.values()])
+        squares = torch.stack([flat_rows(g).square().sum(dim=1) for g in gradients.values()])
         scale = (clip / squares.sum(dim=0).sqrt().clamp(min=1e-12)).clamp(max=1.0)
         for name, g in gradients.items():
-            total[name] += torch.tensordot(scale, g, dims=1)
+            total[name] += torch.tensordot(scale.to(g.dtype), g, dims=1)
     return total
 
 

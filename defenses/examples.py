@@ -8,6 +8,11 @@ from torch.nn import functional
 from fedsim.core.types import Params
 
 
+def flat_rows(gradients: Tensor) -> Float[Tensor, "batch n"]:
+    """Return each example's gradient of one parameter as a row; the parameter may be one number."""
+    return gradients.flatten(1) if gradients.dim() > 1 else gradients.unsqueeze(1)
+
+
 def example_gradients(
     model: nn.Module,
     parameters: Params,

@@ -20,9 +20,11 @@ APART = Rule(
 )
 STILL = Rule("model", "model", "must have no state that training moves by itself under dp-sgd")
 FORGETS = Rule("model", "model", "must not remember earlier batches under dp-sgd")
+PRECISE = Rule("model", "model", "must have parameters of float32 or finer where an ε is claimed")
 TRAINS = Rule("model", "model", "must train under the defense")
 
-CHECKS = (APART, STILL, FORGETS, TRAINS)
+FINE = 1e-6  # relative rounding error
+CHECKS = (APART, STILL, FORGETS, PRECISE, TRAINS)
 
 
 def check_fit(
@@ -53,6 +55,7 @@ def check_fit(
         raise ValueError(f"{defense.name}: {APART.message(layer)}; use GroupNorm")
     moved = ()
     if defense.promise.formal:
+        _check_precision(defense, model)
         moved = models.moved_state(model, form)
     if defense.apart and defense.promise.formal:
         if moved:
@@ -62,6 +65,17 @@ def check_fit(
     if defense.gradient is not None:
         _try_gradient(defense, model, local, form)
     return moved
+
+
+def _check_precision(defense: Defense, model: nn.Module) -> None:
+    """Refuse numbers so coarse that rounding carries an update beyond its bound.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, value in parameters_of(model).items():
+        if torch.finfo(value.dtype).eps > FINE:
+            raise ValueError(f"{defense.name}: {PRECISE.message(f'{name} of {value.dtype}')}")
 
 
 def _try_gradient(

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Defense
-from defenses.examples import example_gradients
+from defenses.examples import example_gradients, flat_rows
 from defenses.promise import Promise
 from fedsim.core.catalog import Entry
 from fedsim.core.sgd import gradients
@@ -66,7 +66,7 @@ def moved_gradient(
     """Return the batch gradient, moved against the surrogate."""
     smoothing = local.label_smoothing
     each = example_gradients(model, parameters, inputs, labels, label_smoothing=smoothing)
-    flat = [g.flatten(1).double() for g in each.values()]
+    flat = [flat_rows(g).double() for g in each.values()]
     gram = torch.stack([g @ g.T for g in flat]).sum(dim=0)
     logits = model(inputs)
     shares = functional.one_hot(labels, logits.shape[1]).double()

@@ -57,6 +57,16 @@ def toy_dataset(root: Path, *, size: int = 60) -> Dataset:
     )
 
 
+def token_dataset(root: Path, *, size: int = 60) -> Dataset:
+    """Three classes of sequences of six token ids, whole numbers below 32."""
+    stream = Generator().manual_seed(0)
+    labels = torch.arange(size) % 3
+    inputs = torch.randint(10, (size, 6), generator=stream) + 10 * labels.unsqueeze(1)
+    return Dataset(
+        inputs=inputs, labels=labels, test_inputs=inputs, test_labels=labels, num_classes=3
+    )
+
+
 def bilinear(num_classes: int, *, bias: bool = True, features: int = 5) -> nn.Module:
     """A linear layer, ReLU, and a head; always the same weights."""
     with global_stream(0, "bilinear"):

@@ -3,6 +3,7 @@
 import itertools
 import random
 from math import prod
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -166,3 +167,124 @@ class Normed(Plain):
 
     def features(self, x: Tensor) -> Tensor:
         return self.norm(super().features(x))
+
+
+class Unused(Plain):
+    """Has a parameter that the loss does not use, and one of each odd shape that it does."""
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        super().__init__(input_shape, num_classes)
+        self.spare = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.empty = nn.Parameter(torch.zeros(0, 3))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x) * self.scale + self.empty.sum()
+
+
+class Typed(Plain):
+    """Computes in a type of its own; the head stays in float32 if it is mixed."""
+
+    def __init__(
+        self,
+        input_shape: Shape,
+        num_classes: int,
+        *,
+        dtype: str = "float16",
+        mixed: bool = False,
+    ) -> None:
+        super().__init__(input_shape, num_classes)
+        self.dtype = getattr(torch, dtype)
+        (self.body if mixed else self).to(self.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(super().features(x.to(self.dtype)).to(self.head.weight.dtype))
+
+
+class Complex(Plain):
+    """Holds complex numbers."""
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        super().__init__(input_shape, num_classes)
+        self.phase = nn.Parameter(torch.zeros(8, dtype=torch.complex64))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x) + self.phase.real
+
+
+class Frozen(Plain):
+    """Trains nothing."""
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        super().__init__(input_shape, num_classes)
+        self.requires_grad_(requires_grad=False)
+
+
+class Squeezed(Plain):
+    """Drops the dimension of the batch where it is 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).squeeze()
+
+
+class Tokens(nn.Module):
+    """Embeds whole numbers."""
+
+    def __init__(self, num_classes: int, *, sparse: bool = False, attend: bool = False) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(32, 8, sparse=sparse)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+        self.attend = (
+            nn.TransformerEncoder(layer, 1, enable_nested_tensor=False) if attend else None
+        )
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x.long())
+        return self.head((h if self.attend is None else self.attend(h)).mean(1))
+
+
+class Attending(nn.Module):
+    """A transformer's encoder over the features of an example."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.lift = nn.Linear(1, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.lift(x.flatten(1).unsqueeze(2))).mean(1))
+
+
+class Returning(Plain):
+    """Returns its logits in something else."""
+
+    def __init__(self, input_shape: Shape, num_classes: int, *, kind: str = "dict") -> None:
+        super().__init__(input_shape, num_classes)
+        self.kind = kind
+
+    def forward(self, x: Tensor):
+        logits = super().forward(x)
+        return {
+            "dict": {"loss": None, "logits": logits},
+            "tuple": (logits, None),
+            "object": SimpleNamespace(logits=logits, hidden=x),
+            "loss": {"loss": logits.sum()},
+            "none": None,
+        }[self.kind]
+
+
+class TakesDict(Plain):
+    """Takes its input by a name."""
+
+    def forward(self, x) -> Tensor:
+        return super().forward(x["pixel_values"])
+
+
+class Raising(Plain):
+    """Raises what no list of exceptions has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise SystemExit(3)

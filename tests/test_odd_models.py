@@ -90,3 +90,45 @@ def test_batch_norm_with_one_example_left_over_is_refused_before_the_run(tmp_pat
     with pytest.raises(api.ConfigError, match="local.batch_size: .* a batch of 1 while training"):
         api.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+DP_SGD = [{"name": "dp-sgd"}]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("name", "options", "defense"),
+    [
+        ("Unused", {}, []),
+        ("Unused", {}, DP_SGD),
+        ("Typed", {"dtype": "float16"}, []),
+        ("Typed", {"dtype": "bfloat16"}, []),
+        ("Typed", {"dtype": "float64", "mixed": True}, DP_SGD),
+        ("Squeezed", {}, DP_SGD),
+        ("Attending", {}, []),
+        ("Tokens", {}, DP_SGD),
+        ("Tokens", {"sparse": True}, NOISE),
+        ("Tokens", {"attend": True}, []),
+    ],
+)
+def test_odd_models_are_trained_and_attacked(name, options, defense, tmp_path):
+    dataset = "token_dataset" if name == "Tokens" else "toy_dataset"
+    config = odd_config(
+        name,
+        model={"name": f"tests.odd_models:{name}", **options},
+        data={"name": f"tests.builders:{dataset}", "partition": "iid"},
+        federation={"rounds": 1, "clients": 2},
+        attack=[{"name": "llg"}, {"name": "cosine-mia"}],
+        auxiliary={"share": 0.2, "candidates": 8, "knows_defense": False},
+        defense=defense,
+    )
+    run = api.run(config, tmp_path / "run")
+    assert not [row for row in metrics_of(run) if "failed" in row["metric"]]
+    assert len(epsilons(run)) == (2 if defense else 0)
+
+
+@pytest.mark.parametrize("defense", [DP_SGD, NOISE])
+def test_coarse_numbers_carry_no_epsilon(defense):
+    config = odd_config("Typed", defense=defense, local={"batch_size": 4})
+    with pytest.raises(api.ConfigError, match="must have parameters of float32 or finer"):
+        prepare(config)

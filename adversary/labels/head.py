@@ -231,7 +231,7 @@ def _trace(auxiliary: Auxiliary) -> Head:
     with torch.no_grad():
         for parameter in model.parameters():
             # As layers are initialised, so that nothing saturates and no two outputs agree.
-            size = max(1, parameter[0].numel()) if parameter.ndim > 1 else 1
+            size = max(1, parameter[:1].numel()) if parameter.ndim > 1 else 1
             parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
     inputs = torch.rand(2, *input_shape(auxiliary), generator=stream).to(_dtype(model))
     with global_stream(0, "trace"):

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace, loaded
+from fedsim.core import sgd
 from fedsim.core.attention import plain_attention
 from fedsim.core.params import norm, not_finite
 from fedsim.core.rng import generator
@@ -129,8 +130,7 @@ def gradients(work: Workspace) -> Iterator[dict[str, Tensor]]:
     for x, y in zip(inputs.split(1), labels.split(1), strict=True):
         loss = functional.cross_entropy(model(x), y, label_smoothing=smoothing)
         # Some parameters play no part in evaluation: a bottleneck's variance.
-        slope = torch.autograd.grad(loss, list(trained.values()), materialize_grads=True)
-        yield dict(zip(trained, slope, strict=True))
+        yield dict(zip(trained, sgd.gradients(loss, trained), strict=True))
 
 
 def asking_of_auxiliary(auxiliary: Auxiliary) -> Auxiliary:

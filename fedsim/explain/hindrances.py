@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from adversary.inversion.obstacles import Obstacle, obstacles
+from fedsim.core.boundary import raised
+from fedsim.core.errors import FedsimError
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining, Measure, Observation, Params
 from fedsim.explain.explanation import Shape
@@ -34,5 +36,11 @@ def hindered(model: nn.Module, observation: Observation, shape: Shape) -> list[M
     """Return what stands in the way of reconstruction in a round, as metrics rows."""
     update, local = observation.update, observation.local
     count = update.num_examples or local.batch_size
-    results = hindrances(model, observation.sent, shape, local, count)
+    try:
+        results = hindrances(model, observation.sent, shape, local, count)
+    except FedsimError:
+        raise
+    except Exception as error:  # a user's model may not run as reconstruction needs it
+        reason = f"the model cannot be looked at ({raised(error)})"
+        return [Measure(update.round, "server", "obstacle", 1.0, reason=reason)]
     return [Measure(update.round, "server", "obstacle", 1.0, reason=str(it)) for it in results]

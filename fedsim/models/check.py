@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.accepts import Rule
-from fedsim.core.boundary import raised
+from fedsim.core.boundary import boundary, raised
 from fedsim.core.errors import ConfigError
 from fedsim.core.form import Form
 from fedsim.core.params import alike
@@ -59,12 +59,10 @@ def check_logits(name: str, model: nn.Module, form: Form) -> None:
         ConfigError: It cannot take them, or gives something else.
     """
     training = model.training
+    shape = (EXAMPLES, *form.shape)
     try:
-        with torch.no_grad():
-            logits = model.eval()(torch.zeros(EXAMPLES, *form.shape, dtype=form.dtype))
-    except Exception as error:
-        got = f"inputs of shape {(EXAMPLES, *form.shape)}: {raised(error)}"
-        raise _refusal(INPUT, name, got) from None
+        with torch.no_grad(), boundary(INPUT.field, f"{INPUT.rule}, '{name}' those of {shape}"):
+            logits = model.eval()(torch.zeros(shape, dtype=form.dtype))
     finally:
         model.train(training)
     if not isinstance(logits, Tensor):
@@ -102,17 +100,13 @@ def check_trains(name: str, model: nn.Module, form: Form) -> None:
     Raises:
         ConfigError: In one sentence.
     """
-    try:
+    with boundary(COPIED.field, COPIED.rule):
         copied = copy.deepcopy(model).train()
-    except Exception as error:
-        raise _refusal(COPIED, name, raised(error)) from None
     trained = parameters_of(copied)
     if not trained:
         raise _refusal(TRAINED, name, "none that is trainable")
-    try:
+    with boundary(STEP.field, STEP.rule):
         _, used = step(copied, *batch(form))
-    except Exception as error:
-        raise _refusal(STEP, name, raised(error)) from None
     if not used:
         raise _refusal(TRAINED, name, f"a loss that depends on none of {len(trained)}")
 

@@ -17,7 +17,8 @@ def guarded(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     hooks stay with deep copies of the model.
 
     Logits are taken from a tensor, from `logits` of a mapping or an object (as in transformers and
-    torchvision), or from a tuple's only or first tensor.
+    torchvision), or from a tuple's only or first tensor. Logits of one example may come without
+    the dimension of the batch.
     """
     model.register_forward_pre_hook(
         partial(_copied, whole=not dtype.is_floating_point), prepend=True
@@ -35,9 +36,10 @@ def _copied(_: nn.Module, arguments: tuple[Any, ...], *, whole: bool) -> tuple[A
     return tuple(map(copied, arguments))
 
 
-def _logits(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+def _logits(_: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
     if isinstance(output, Tensor):
-        return output
+        squeezed = output.dim() == 1 and len(arguments[0]) == 1
+        return output.unsqueeze(0) if squeezed else output
     if isinstance(output, Mapping):
         return output.get("logits", output)
     if hasattr(output, "logits"):

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from fedsim.config import Model
-from fedsim.core.boundary import raised
+from fedsim.core.boundary import boundary
 from fedsim.core.catalog import Entry, check_options, collect, find_entry
-from fedsim.core.errors import ConfigError
 from fedsim.core.form import Form
 from fedsim.core.rng import global_stream
 from fedsim.models.check import (
@@ -76,10 +75,8 @@ def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
     Raises:
         ConfigError: It cannot be built, or does not fit the data.
     """
-    try:
+    with boundary("model.name", f"'{name}' must be built"):
         built = make()
-    except Exception as error:
-        raise ConfigError(f"model.name: '{name}' cannot be built ({raised(error)})") from None
     module = guarded(check_module(name, built), form.dtype)
     check_logits(name, module, form)
     check_state(name, module)

@@ -53,13 +53,13 @@ def test_resnet_has_batch_norm_only_when_asked():
         ("cnnn", (1, 8, 8), "model.name: must be a known name, got 'cnnn'; did you mean 'cnn'"),
         ({"name": "mlp", "hidden": "x"}, (4,), "model.hidden: .*valid integer"),
         ({"name": "resnet18", "norm": "layer"}, (1, 8, 8), "model.norm: .*'group' or 'batch'"),
-        ("cnn", (104,), "model.name: 'cnn' cannot be built .*images"),
+        ("cnn", (104,), "model.name: 'cnn' must be built.*images"),
         (
             "tests.builders:bilinear",
             (9,),
-            r"model.name: must take inputs of .*'tests.builders:bilinear'.*shape \(2, 9\)",
+            r"model.name: must take inputs of .*'tests.builders:bilinear' those of \(2, 9\), got",
         ),
-        ("fedsim.core.rng:derive", (4,), "model.name: 'fedsim.core.rng:derive' cannot be built"),
+        ("fedsim.core.rng:derive", (4,), "model.name: 'fedsim.core.rng:derive' must be built"),
         ("builtins:dict", (4,), "name: must be a function or a class"),
     ],
 )
