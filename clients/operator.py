@@ -4,10 +4,11 @@ The operator's settings stand in the node's config (`flower-supernode --node-con
 which the server neither sees nor writes:
 
     partition-id    which client this is
-    data-root       folder of the data, in place of the run's data.root
+    data-root       folder of the data, in place of the run's data.root; a run may name files in it
     own-data        true: every training row in it is this client's
     defense         a TOML file, or TOML text, with [[defense]] tables as in a run's config
-    allow           names of parts with code of their own, "package.module:name, …"
+    allow           what else a run may name: parts with code of their own, folders, files,
+                    "package.module:name, /path, …"
     seed            of the defenses' coins; only to repeat an experiment
     truth           folder for this client's ground truth
     consent-audit   true: a run that is audited may have this client carry canaries; without, it
@@ -18,6 +19,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from torch import Generator, Tensor, nn
 
@@ -26,10 +28,20 @@ from defenses import Defense, check_fit
 from fedsim import config as configs
 from fedsim import data, models
 from fedsim.config import Config, Part
+from fedsim.config.outside import SIGNS, names_outside
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import ConfigError, FedsimError
 from fedsim.core.paths import user_path
 from fedsim.core.rng import generator, secret_generator
 
+NAMES = Rule(
+    "run at a node", "data, model, defenses", "must be fedsim's own or allowed by this node"
+)
+FILES = Rule(
+    "run at a node", "`data.users`", "must be a column, a file in this node's data-root, or allowed"
+)
+CHECKS = (NAMES, FILES)
+HERE = ("data.", "model.", "defense.")  # what a run names and a client builds
 SIMULATED = "simulated"  # in the node's config: one process plays every party
 
 
@@ -159,7 +171,11 @@ def _site(
 ) -> Site:
     run, insisted = configs.parse_json(text), parse_defense(defense)
     if allowed is not None:
-        _check_code(run, {*allowed, *(part.name for part in insisted)})
+        users = _checked_users(run, root, allowed)
+        if root is not None:  # which is then not the run's
+            run = run.model_copy(update={"data": run.data.model_copy(update={"root": None})})
+        _check_names(run, {*allowed, *(part.name for part in insisted)})
+        run = run.model_copy(update={"data": run.data.model_copy(update={"users": users})})
         if run.federation.secure_aggregation:
             raise Refused(
                 "federation.secure_aggregation: must be false between real machines, got true; "
@@ -261,10 +277,31 @@ def _defense_text(setting: str) -> str:
     return text
 
 
-def _check_code(run: Config, allowed: Iterable[str]) -> None:
-    """Let a server choose among the parts installed here, and nothing else to import."""
-    names = [("data.name", run.data.name), ("model.name", run.model.name)]
-    names += [("defense.name", part.name) for part in run.defense]
-    for key, name in names:
-        if ":" in name and name not in allowed:
-            raise Refused(f"{key}: must be fedsim's own or allowed by this node, got '{name}'")
+def _check_names(run: Config, allowed: Iterable[str]) -> None:
+    """Let a server choose among the parts installed here, and name nothing else of this machine.
+
+    Raises:
+        Refused: The run names a module's function, or a path.
+    """
+    for key, name in names_outside(run):
+        if key.startswith(HERE) and key != "data.users" and name not in allowed:
+            raise Refused(f"{key}: {NAMES.rule}, got '{name}'")
+
+
+def _checked_users(run: Config, root: str | None, allowed: Iterable[str]) -> str | None:
+    """Return the column of user ids that a run names, or the path of their file in `data-root`.
+
+    Raises:
+        Refused: It is a file of this machine that is neither in `data-root` nor allowed.
+    """
+    users = run.data.users
+    if users is None or users in allowed:
+        return users
+    if root is not None:
+        folder = Path(root).expanduser().resolve()
+        file = (folder / users).resolve()
+        if file.is_relative_to(folder) and file.is_file():
+            return str(file)
+    if any(sign in users for sign in (*SIGNS, "..", "\0")) or Path(users).exists():
+        raise Refused(f"data.users: {FILES.rule}, got '{users}'")
+    return users

@@ -6,10 +6,10 @@ from pathlib import Path
 from fedsim import api
 from fedsim.config import Engine
 from fedsim.config.grid import Cell
+from fedsim.config.outside import names_outside
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
-from fedsim.run.trust import names_outside
 
 
 def sweep(

@@ -5,7 +5,8 @@
 
 Flower 1.41 serves nodes, the command line and the ServerApp on one port and authenticates nodes
 alone: whoever reaches the port may register a key of their own or start a run. Here only the
-node's part answers other machines, and only keys in FOLDER are registered. A SuperNode runs
+node's part answers other machines, only keys in FOLDER are registered, and no body is read before
+one of them has signed the request. A SuperNode runs
 whatever code a run brings along; with `--code own` it refuses bundles with code in them, so that
 what is installed on its machine, and its operator's defenses in it, cannot be replaced.
 """
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from fedsim.core.pieces import MissingPiece
 from fedsim.deploy.flower_private import BUNDLES, KEYS, LINK, NODE
+from fedsim.deploy.signed import SignedBodies
 
 OPEN = ("/v1/fleet/", "/health")  # what other machines may ask; nodes sign each request
 FEDSIM_APP = "fedsim.federation.client_app:app"
@@ -77,7 +79,10 @@ def superlink(nodes: Path) -> None:
         yield
 
     os.environ.pop("FORWARDED_ALLOW_IPS", None)  # nobody may say where he comes from
-    extensions.get_middleware = lambda: (Middleware(OnlyNodes),)
+    extensions.get_middleware = lambda: (
+        Middleware(OnlyNodes),
+        Middleware(SignedBodies, keys=keys),
+    )
     extensions.get_lifespan_contexts = lambda: (registered,)
     LINK.get("flower_superlink")()
 

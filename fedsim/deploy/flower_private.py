@@ -18,6 +18,13 @@ KEYS = Pieces(
     "registering the keys of nodes",
     {
         "public_key_to_bytes": "flwr.supercore.primitives.asymmetric:public_key_to_bytes",
+        "bytes_to_public_key": "flwr.supercore.primitives.asymmetric:bytes_to_public_key",
+        "verify_signature": "flwr.supercore.primitives.asymmetric:verify_signature",
+        "KEY_HEADER": "flwr.supercore.constant:FLEET_HTTP_PUBLIC_KEY_HEADER",
+        "SIGNATURE_HEADER": "flwr.supercore.constant:FLEET_HTTP_SIGNATURE_HEADER",
+        "TIME_HEADER": "flwr.common.constant:TIMESTAMP_HEADER",
+        "LIFETIME": "flwr.common.constant:TIMESTAMP_TOLERANCE",
+        "DRIFT": "flwr.common.constant:SYSTEM_TIME_TOLERANCE",
         "HEARTBEAT": "flwr.common.constant:HEARTBEAT_DEFAULT_INTERVAL",
         "ACCOUNT_NAME": "flwr.common.constant:NOOP_ACCOUNT_NAME",
         "ACCOUNT_ID": "flwr.common.constant:NOOP_FLWR_AID",

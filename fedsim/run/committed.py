@@ -40,9 +40,7 @@ def check(run: Path) -> None:
     for round_ in finished:
         path = run / "state" / name_of(round_) / FILE
         listed = read_list(path)
-        without = (
-            () if round_ == finished[-1] else MOMENT
-        )  # perhaps not deleted by a killed process
+        without = () if round_ == finished[-1] else MOMENT  # a killed process may have left these
         present = files_below(run, [f"state/{name_of(round_)}"], without) | _beside(run, round_)
         present = {k: v for k, v in present.items() if k in listed or not _late(k, listed)}
         if round_ != finished[-1]:

@@ -11,12 +11,12 @@ nobody can write another config with the same one.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from fedsim.config import Config
+from fedsim.config.outside import names_outside
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 
@@ -26,9 +26,6 @@ OUTSIDE = Rule(
     "must name no module, path or address, except in a run of your own or with --allow",
 )
 CHECKS = (OUTSIDE,)
-SIGNS = (":", "/", "\\", "~")  # of a module's function, a path or an address
-ON_TAPE = "foreign.arrays."  # names of arrays, in which any sign may stand
-PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth"}  # a bare word is one too
 
 
 def check(path: Path, config: Config, allow: Iterable[str] = ()) -> None:
@@ -61,28 +58,6 @@ def remember(path: Path, config: Config) -> None:
         memory = _memory(path)
         memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         memory.touch()
-
-
-def names_outside(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield key and value of each text that could be imported, opened or connected to."""
-    tables = config.model_dump(mode="json", exclude_none=True, exclude={"versions"})
-    for key, text in _texts("", tables):
-        if key.startswith(ON_TAPE):
-            continue
-        if key in PATHS or any(sign in text for sign in SIGNS) or ".." in text:
-            yield key, text
-
-
-def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield every text in a value, with where it stands."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield from _texts(f"{key}.{name}" if key else name, part)
-    elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from _texts(f"{key}.{place}", part)
 
 
 def _is_in(name: str, allowed: set[str]) -> bool:

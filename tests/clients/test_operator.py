@@ -173,7 +173,7 @@ def in_folder(root):
     [
         ({"data": {"name": "tests.builders:toy_dataset"}}, "data.name"),
         ({"model": {"name": "torch.nn:Identity"}}, "model.name"),
-        ({"defense": [{"name": "subprocess:run"}]}, "defense.name"),
+        ({"defense": [{"name": "subprocess:run"}]}, "defense.0.name"),
     ],
 )
 def test_a_server_cannot_name_code_to_import(tables, named):
@@ -289,3 +289,54 @@ def test_when_every_operator_refuses_the_run_ends_with_the_reason(tmp_path, monk
     insist(monkeypatch, CLIP)
     with pytest.raises(RunStopped, match="4 failures; client .: Refused: defense: must be this"):
         api.run(small_config(defense=[{"name": "sign"}]), tmp_path / "run")
+
+
+HERE = "must be fedsim's own or allowed by this node"
+FILE = "must be a column, a file in this node's data-root, or allowed"
+ELSEWHERE = [
+    ({"data": {"root": "/etc"}}, {}, "data.root", HERE),
+    ({"data": {"root": "here"}}, {}, "data.root", HERE),
+    ({"data": {"file": "../x"}}, {"data-root": "."}, "data.file", HERE),
+    ({"data": {"file": ["~/x"]}}, {"data-root": "."}, "data.file.0", HERE),
+    ({"model": {"name": "cnn", "weights": "/x"}}, {}, "model.weights", HERE),
+    ({"defense": [{"name": "clip", "x": {"y": "os:system"}}]}, {}, "defense.0.x.y", HERE),
+    ({"data": {"users": "/etc/passwd"}}, {}, "data.users", FILE),
+    ({"data": {"users": "/etc/passwd"}}, {"data-root": "data"}, "data.users", FILE),
+    ({"data": {"users": "../ids"}}, {"data-root": "data"}, "data.users", FILE),
+    ({"data": {"users": "link"}}, {"data-root": "data"}, "data.users", FILE),
+    ({"data": {"users": "secret"}}, {"data-root": "data"}, "data.users", FILE),
+]
+
+
+@pytest.mark.parametrize(("tables", "node", "key", "rule"), ELSEWHERE)
+def test_a_server_names_no_place_on_a_node(tables, node, key, rule, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("ids", "secret", "link"):
+        (tmp_path / name).write_text("mine\n")
+    (tmp_path / "data" / "link").symlink_to("/etc/passwd")
+    if "users" in tables.get("data", {}):
+        tables = {"data": {**tables["data"], "partition": "user"}}
+    with pytest.raises(Refused, match=f"^{key}: {rule}, got "):
+        site(to_json(small_config(**tables)), operator({"partition-id": 0, **node}))
+
+
+def test_a_run_may_name_ids_in_the_nodes_data_root_and_what_is_allowed(tmp_path):
+    ids = [f"user {row % 8}" for row in range(160)]
+    asked = small_config(
+        data={"name": "tests.builders:toy_dataset", "size": 160, "partition": "user",
+              "users": "ids.txt"}
+    )  # fmt: skip
+    (tmp_path / "ids.txt").write_text("\n".join(ids) + "\n")
+    allowed = {"allow": "tests.builders:toy_dataset", "partition-id": 0}
+    here = site(to_json(asked), operator({**allowed, "data-root": str(tmp_path)}))
+    assert here.config.data.users == str(tmp_path / "ids.txt")
+    column = asked.data.model_copy(update={"users": "user"})
+    here = site(to_json(asked.model_copy(update={"data": column})), operator(allowed))
+    assert here.config.data.users == "user"
+    places = asked.data.model_copy(
+        update={"root": str(tmp_path), "users": str(tmp_path / "ids.txt")}
+    )
+    also = {**allowed, "allow": f"{allowed['allow']}, {places.root}, {places.users}"}
+    here = site(to_json(asked.model_copy(update={"data": places})), operator(also))
+    assert here.config.data.root == str(tmp_path)
