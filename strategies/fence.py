@@ -233,7 +233,7 @@ class Fence(AroundStrategy):
     def _say_cast(self, name: str, upload: Params, dtypes: Params) -> None:
         if not self._cast:
             self._cast = True
-            logging.getLogger("flwr").warning(
+            logging.getLogger(__name__).warning(
                 "a client uploads %s as %s: cast to the model's %s; not logged again",
                 plain(name),
                 upload[name].dtype,

@@ -1,6 +1,5 @@
 """Recording: an honest-but-curious server around any Flower strategy."""
 
-import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterable
@@ -134,9 +133,7 @@ class Recording(AroundStrategy):
             )
         finally:
             _open.cache_clear()
-            if self.tape.has_spool:
-                gc.collect()  # Flower's RecordDict refers to itself
-                self.tape.discard_spool()
+            self.tape.discard_spool()
 
     def _receive(self, round_: int, replies: Iterable[Message]) -> list[Message]:
         """Return all replies, and write down those that can be."""
@@ -231,7 +228,7 @@ class Recording(AroundStrategy):
             return
         self._logged.add(refused.rule)
         what = "number of examples" if refused.rule is WEIGHT else "upload"
-        logging.getLogger("flwr").warning(
+        logging.getLogger(__name__).warning(
             "round %d: the %s of client %s is not on tape (%s); not logged again",
             round_,
             what,

@@ -184,10 +184,8 @@ class SecureAggregation(AroundStrategy):
             shapes = [(name, value.shape) for name, value in sent.items()]
             mean, num_examples = masking.decode(self._protocol, total, shapes)
         except ValueError as error:
-            why = "; ".join(
-                f"client {node}: {reason}"
-                for node, reason in list((failures | awaited).items())[:1]
-            )
+            first = list((failures | awaited).items())[:1]
+            why = "; ".join(f"client {node}: {reason}" for node, reason in first)
             raise RunStopped(f"round {server_round}: {error}{why and f'; {why}'}") from None
         lost = [(int(node), reason) for node, reason in (failures | awaited).items()]
         return Sum(mean, num_examples, [int(node) for node in members], lost)

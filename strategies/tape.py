@@ -14,6 +14,7 @@ client's precision, exactly as a real server would see it. A cohort's is its mea
 number of clients: the sum of its clients' gradients, weighted by their numbers of examples.
 """
 
+import gc
 import hashlib
 import json
 import re
@@ -72,8 +73,7 @@ class Tape:
 
     def write_sent(self, round_: int, sent: Params, name: str | None = None) -> None:
         """Write the weights that a round starts from; with a name, those of some clients only."""
-        path = _sent_path(self.folder, round_, name)
-        save_tensors(path, sent, {"round": round_})
+        save_tensors(_sent_path(self.folder, round_, name), sent, {"round": round_})
 
     def write_upload(
         self,
@@ -86,28 +86,21 @@ class Tape:
         *,
         sent: str | None = None,
     ) -> Path:
-        """Write what one client uploaded, or the mean over `members` weighted by their examples.
+        """Write what one client uploaded, or the mean over `members` by their examples; say where.
 
-        Args:
-            round_: The round.
-            client: Its name, or the cohort's.
-            upload: As it came.
-            num_examples: The weight that it came with; None where it came without.
-            kind: "weights" or "gradient".
-            members: Of a cohort.
-            sent: The name of the weights that the client was sent, where they have one.
-
-        Returns:
-            Where.
+        `sent` names the weights that the client was sent, where they have a name. Without
+        `num_examples` none are recorded.
         """
         path = _path(self.folder, round_, client)
-        metadata = {"round": round_, "client": client, "num_examples": num_examples, "upload": kind}
-        if num_examples is None:
-            del metadata["num_examples"]
-        if members:
-            metadata["members"] = json.dumps(list(members))
-        if sent is not None:
-            metadata["sent"] = sent
+        facts = {
+            "round": round_,
+            "client": client,
+            "num_examples": num_examples,
+            "upload": kind,
+            "members": json.dumps(list(members)) if members else None,
+            "sent": sent,
+        }
+        metadata = {key: value for key, value in facts.items() if value is not None}
         save_tensors(path, upload, metadata)
         return path
 
@@ -117,11 +110,6 @@ class Tape:
         save_tensors(path, upload, {})
         return path
 
-    @property
-    def has_spool(self) -> bool:
-        """Whether `spool` has written, and its folder is still there."""
-        return self._spool.is_dir()
-
     def finish(self, round_: int) -> None:
         """List the files of a round with their checksums; a round without any has no list."""
         folder = _path(self.folder, round_, SENT).parent
@@ -129,9 +117,11 @@ class Tape:
             write_list(folder / FILE, files_below(folder, ["."]))
 
     def discard_spool(self) -> None:
-        """Delete the folder that `spool` wrote into, once it is empty."""
-        with suppress(OSError):
-            self._spool.rmdir()
+        """Let go of what `spool` wrote and nobody reads any more."""
+        if self._spool.is_dir():
+            gc.collect()  # Flower's RecordDict refers to itself
+            with suppress(OSError):
+                self._spool.rmdir()
 
     @property
     def _spool(self) -> Path:

@@ -1,4 +1,3 @@
-import logging
 import os
 import re
 
@@ -148,10 +147,9 @@ def test_what_a_strategy_does_not_need_is_left_out_and_dtypes_are_the_models(
     }
 
 
-def test_a_cast_is_logged_once(tmp_path, caplog, monkeypatch):
+def test_a_cast_is_logged_once(tmp_path, caplog):
     fence = Fence(FedAvg())
     grid = grid_of(3, lambda c: upload(c, w=np.full(3, c, np.float64)))
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     for round_ in (1, 2):
         one_round(fence, grid, round_)
     said = [r.getMessage() for r in caplog.records if "cast" in r.getMessage()]

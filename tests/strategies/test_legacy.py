@@ -1,6 +1,5 @@
 """Flower's legacy API: its own loop and NumPyClient, with the recorder around the strategy."""
 
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,8 +134,7 @@ def test_each_client_is_recorded_with_what_it_was_sent(tmp_path):
         assert view.latest.update.delta["0"].tolist() == [1.0, 1.0]
 
 
-def test_trees_and_other_shapes_pass_and_are_logged_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+def test_trees_and_other_shapes_pass_and_are_logged_once(tmp_path, caplog):
     sent = [FitIns(Parameters([b"{trees}"], ""), {})] * 2
     odd = SimpleNamespace(parameters=Parameters([b"{more trees}"], ""), num_examples=3)
     recorder = one_round(Stub(sent), tmp_path, [odd, odd])

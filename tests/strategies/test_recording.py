@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -232,10 +230,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_what_cannot_be_recorded_passes_as_it_came_and_is_logged_once(
-    tmp_path, case, caplog, monkeypatch
-):
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+def test_what_cannot_be_recorded_passes_as_it_came_and_is_logged_once(tmp_path, case, caplog):
     recording = Recording(Keeping(), tmp_path, client_of=lambda node: str(node - 2))
     for round_ in (1, 2):
         grid = grid_of(3, lambda c: ODD[case](c) if c else upload(c))

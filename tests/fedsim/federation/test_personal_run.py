@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedsim import api
 from fedsim.config import Part
-from fedsim.core.errors import RunStopped
+from fedsim.core.errors import BadRecording, RunStopped
 from fedsim.core.params import norm
 from strategies.tape import views
 from tests.builders import rows_without_seconds, same_params, small_config
@@ -85,6 +85,12 @@ def test_norms_attacks_and_resume_take_what_each_client_was_sent(tmp_path):
                 norms[round_, update.client], rel=1e-5
             )
     before = rows_without_seconds(run.ledger())
+    [*_, other] = sorted((run.path / "rounds" / "0002" / "sent").iterdir())
+    data = other.read_bytes()
+    other.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(BadRecording, match=other.name):
+        api.attack(run.path, [Part(name="llg")])
+    other.write_bytes(data)
     api.attack(run.path, [Part(name="llg"), Part(name="idlg")])
     assert rows_without_seconds(run.ledger()) == before
 
