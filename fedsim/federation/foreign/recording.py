@@ -54,17 +54,28 @@ def tell(
     allowed = {*allow, *(part.name for part in attacks), *map(str, app.settings.values())}
     config = config_of(path, app, allowed)
     plan = prepare(config.model_copy(update={"attack": tuple(attacks)}))
-    view = next(views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources))
+    latest = lambda: views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources)
     if config.foreign and config.foreign.head_only:
-        _check_heads_suffice(plan, view)
-    elif reason := mismatch(view.latest.sent, plan.model.state_dict()):
-        raise ConfigError(f"--model: must be the model of {path}, got another: {reason}")
+        _check_heads_suffice(plan, next(latest()))
+    else:
+        _check_fits_some(plan, path, latest())
     if config.foreign and config.foreign.truth and not Path(config.foreign.truth).is_dir():
         raise ConfigError(f"--truth: must be a folder, got {config.foreign.truth}")
     names = {part.name for part in attacks}
     parts = (*(part for part in config.attack if part.name not in names), *attacks)
     write_config(path, config.model_copy(update={"attack": parts}))
     return RunFolder(path), plan
+
+
+def _check_fits_some(plan: Plan, path: Path, latest: Iterable[View]) -> None:
+    """Refuse a model that no client was sent; some may have been sent parts of it."""
+    like, first = plan.model.state_dict(), ""
+    for view in latest:
+        reason = mismatch(view.latest.sent, like)
+        if reason is None:
+            return
+        first = first or reason
+    raise ConfigError(f"--model: must be the model of {path}, got another: {first}")
 
 
 def prepare(config: Config) -> Plan:

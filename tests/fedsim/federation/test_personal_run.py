@@ -1,16 +1,20 @@
 """A strategy that sends each client other weights, in a run of fedsim's own."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from torch import nn
 
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, RunStopped
 from fedsim.core.params import norm
+from fedsim.federation.foreign import App
+from strategies import Tape
 from strategies.tape import views
 from tests.builders import rows_without_seconds, same_params, small_config
 
@@ -133,3 +137,37 @@ def test_a_nan_aggregate_is_not_committed_and_the_run_goes_on_once_it_is_mended(
     run = api.run(config, path) if round_ == 1 else api.resume(path)
     straight = api.run(config, tmp_path / "straight")
     assert rows_without_seconds(run.ledger()) == rows_without_seconds(straight.ledger())
+
+
+def small():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_clients_with_a_part_of_the_model_are_named_and_the_others_attacked(tmp_path):
+    """As when a strategy sends sub-models: client 0 has fewer hidden units."""
+    tape, whole = Tape(tmp_path), {k: v.clone() for k, v in small().state_dict().items()}
+    part = {"0.weight": whole["0.weight"][:5], "0.bias": whole["0.bias"][:5]}
+    part |= {"2.weight": whole["2.weight"][:, :5], "2.bias": whole["2.bias"]}
+    tape.write_sent(1, whole)
+    tape.write_sent(1, part, "a" * 32)
+    for client, sent in (("0", part), ("1", whole), ("2", whole)):
+        moved = {name: value - 0.01 for name, value in sent.items()}
+        name = "a" * 32 if client == "0" else None
+        tape.write_upload(1, client, moved, 8, "weights", sent=name)
+    tape.finish(1)
+    app = App(model=f"{NAME}:small", num_classes=3, lr=0.1, batch_size=8, input_shape=(4,))
+    rows = api.attack(tmp_path, [Part(name="llbg"), Part(name="idlg")], app=app).to_pylist()
+    assert {row["client"] for row in rows} == {"1", "2"}
+    reasons = {
+        (row["client"], row["metric"]): row["reason"]
+        for row in api.Run(tmp_path).metrics().to_pylist()
+        if row["metric"].endswith("_failed")
+    }
+    sentence = (
+        "weights sent: must be of the config's model: 0.weight: shape must be (8, 4), got (5, 4)"
+    )
+    assert reasons[("0", "llbg_failed")] == sentence
+    assert reasons[("0", "idlg_failed")] == sentence
+    wrong = replace(app, model="tests.strategies.test_recording:nothing_like_it")
+    with pytest.raises(Exception, match="model"):
+        api.attack(tmp_path, [Part(name="llbg")], app=wrong)
