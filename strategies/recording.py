@@ -23,6 +23,7 @@ from strategies.senders import Senders, reason_of
 from strategies.sent import Sent, key_of
 from strategies.tape import Tape, cohort_name, in_order
 from strategies.uploads import (
+    DECODED,
     ONCE,
     SENT,
     WEIGHT,
@@ -189,6 +190,9 @@ class Recording(AroundStrategy):
             upload = decoded(record, sent)
         except Refused as refused:
             self._leave_out(round_, client, refused)
+            return 0
+        except Exception as error:  # arrays with any object in their fields
+            self._leave_out(round_, client, Refused(DECODED, f"arrays: {DECODED.rule} ({error})"))
             return 0
         self.norms[client] = update_norm(upload, sent, self.upload)
         path = self._write(round_, place, client, reply, upload)

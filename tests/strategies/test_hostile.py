@@ -98,3 +98,45 @@ def test_a_thousand_hostile_replies(name, tmp_path, monkeypatch):
     """84 rounds of 2 hostile clients, for each of 12 strategies: 2,016 replies."""
     monkeypatch.setattr("gc.collect", lambda *_: 0)
     check(name, 1, 84, tmp_path, monkeypatch)
+
+
+def outcome(strategy, contents, round_):
+    """Return what a strategy makes of contents: values and metrics, or what it raises."""
+    grid = SimulationGrid(CLIENTS, None, "unused")
+    with sampling(0, round_):
+        messages = list(strategy.configure_train(round_, to_record(MODEL), ConfigRecord(), grid))
+    replies = [Message(contents[m.metadata.dst_node_id - 2], reply_to=m) for m in messages]
+    try:
+        arrays, metrics = strategy.aggregate_train(round_, replies)
+        values = {name: array.numpy() for name, array in (arrays or {}).items()}
+        # Not the bytes: those between 80-bit numbers are whatever was there.
+        shown = {name: (value.dtype, value.shape, value.tolist()) for name, value in values.items()}
+        return repr(shown), repr(dict(metrics or {}))
+    except Exception as error:
+        return type(error), str(error)
+
+
+def one_hostile(like, name, round_):
+    draw = random.Random(derive(2, "hostile", name, round_))
+    contents = [hostile.honest(like, client) for client in range(CLIENTS)]
+    contents[draw.randrange(CLIENTS)] = hostile.content(draw, like)
+    return contents
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedadam", "krum"])
+def test_a_recorder_alone_is_transparent_to_whatever_comes(name, tmp_path, monkeypatch):
+    """The same aggregate, or the same exception: errors of a strategy are its user's to see."""
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
+    config = small_config(federation={"clients": CLIENTS, "strategy": name})
+    make = lambda: build(config.federation, lr=0.1, buffers=["n"])
+    alone, recording = make(), Recording(make(), tmp_path, memory=0)
+    like = {key: value.numpy() for key, value in MODEL.items()}
+    raised = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for round_ in range(1, 61):
+            expected = outcome(alone, one_hostile(like, name, round_), round_)
+            assert outcome(recording, one_hostile(like, name, round_), round_) == expected
+            raised += isinstance(expected[0], type)
+    assert 0 < raised < 60
+    assert recording.unrecorded == [] or recording.norms
