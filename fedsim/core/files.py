@@ -69,7 +69,7 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
+    contiguous = {name: _dense(value.detach()) for name, value in tensors.items()}
     # Wide types first, so that all values are aligned.
     names = sorted(contiguous, key=lambda name: -contiguous[name].element_size())
     head = _head(contiguous, names, metadata)
@@ -86,6 +86,11 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
                 file.write(part)
 
     write_whole(path, write)
+
+
+def _dense(value: Tensor) -> Tensor:
+    """Return values one after the other; a single one may have any stride and be contiguous."""
+    return value.contiguous() if value.numel() > 1 else value.new_empty(value.shape).copy_(value)
 
 
 def _head(tensors: Params, names: Sequence[str], metadata: Mapping[str, object]) -> bytes:

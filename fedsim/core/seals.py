@@ -43,6 +43,8 @@ def digits_in(path: Path) -> str:
     Raises:
         BadRecording: There are none.
     """
+    if not path.exists():
+        raise BadRecording(f"{path}: the file is missing")
     with path.open("rb") as file:
         data = file.read(_HEAD)
         if data.startswith(_PARQUET):

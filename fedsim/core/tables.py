@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,8 @@ from fedsim.core.files import write_whole
 COLUMNS = Rule("recording", "columns", "must have the names and types that fedsim wrote")
 ROWS = Rule("recording", "rows of a table", "must be at most 8 for each byte of the file")
 TEXTS = Rule("recording", "texts of a table", "must take at most 1 GiB together")
-CHECKS = (COLUMNS, ROWS, TEXTS)
+FULL = Rule("recording", "cells of a table", "must be full, except client and measured values")
+CHECKS = (COLUMNS, ROWS, TEXTS, FULL)
 _MOST_BYTES, _MOST_TEXT = 2**32, 2**30
 _FEW = 10_000  # rows of which a small file may be, however well it is compressed
 
@@ -32,8 +34,8 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_whole(path, lambda temporary: temporary.write_bytes(data))
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read one parquet file of a known schema.
+def read_table(path: Path, schema: pa.Schema, required: Collection[str] = ()) -> pa.Table:
+    """Read one parquet file of a known schema, whose columns `required` have no empty cells.
 
     Raises:
         BadRecording: The file is missing, not as it was written, not parquet, has other columns,
@@ -41,18 +43,22 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """
     data = seals.read(path, _MOST_BYTES)
     try:
-        return _read(path, data, schema)
+        table = _read(path, data, schema)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise BadRecording(f"{path}: must be a parquet file ({error})") from None
+    for name in required:
+        if empty := table[name].null_count:
+            raise BadRecording(f"{path}: {FULL.field} {FULL.rule}, got {empty} empty in {name}")
+    return table
 
 
 def _read(path: Path, data: bytes, schema: pa.Schema) -> pa.Table:
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     stored = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
     if stored.remove_metadata() != schema.remove_metadata():
         got = ", ".join(f"{field.name} {field.type}" for field in stored)[:300]
         raise BadRecording(f"{path}: {COLUMNS.field} {COLUMNS.rule}, got {got}")
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     if (rows := file.metadata.num_rows) > _FEW + 8 * len(data):
         raise BadRecording(f"{path}: {ROWS.field} {ROWS.rule}, got {rows} in {len(data)} bytes")
     table = file.read()

@@ -15,7 +15,13 @@ from torch import Tensor
 
 import strategies
 from fedsim import config as configs
-from fedsim.core.errors import ConfigError, RunStopped, is_disk_full
+from fedsim.core.errors import (
+    BadRecording,
+    ConfigError,
+    RunStopped,
+    is_disk_full,
+    one_line,
+)
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
@@ -185,7 +191,11 @@ def _rounds_of(folder: RunFolder) -> Counter[str]:
 def _restored(plan: Plan, start: Checkpoint) -> Checkpoint:
     """Give the strategy its memory back."""
     tensors, description = start.strategy
-    state.restore(plan.strategy, dict(tensors), dict(description))
+    try:
+        state.restore(plan.strategy, dict(tensors), dict(description))
+    except Exception as error:  # what a strategy is given decides what it raises
+        reason = one_line(error)
+        raise BadRecording(f"state of the strategy: must be its own, got {reason}") from None
     return start
 
 

@@ -59,9 +59,10 @@ def client_states(run: Path) -> dict[str, Path]:
     """
     files = {}
     for round_ in numbered(run / "state"):
-        for name in read_list(run / "state" / name_of(round_) / FILE):
-            path = run / name
-            if path.parent.name == "clients" and name.startswith("state/"):
+        folder = run / "state" / name_of(round_)
+        for name in read_list(folder / FILE):
+            path = folder / "clients" / name.rpartition("/")[2]  # a name in a list is no path
+            if name == path.relative_to(run).as_posix():
                 files[path.stem] = path
     return files
 

@@ -4,10 +4,12 @@
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedsim.core.tables import read_table
 from fedsim.core.types import Leak, Measure
 from fedsim.core.units import ADAPTIVE
 
@@ -36,6 +38,18 @@ METRICS = pa.schema(
         pa.field("reason", pa.string()),
     ]
 )
+
+
+REQUIRED = ("round", "attack", "family", "split", "metric", "seconds", "adaptive")
+
+
+def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one of the two tables.
+
+    Raises:
+        BadRecording: As `read_table`.
+    """
+    return read_table(path, schema, [name for name in schema.names if name in REQUIRED])
 
 
 def leakage_table(rows: Iterable[Leak]) -> pa.Table:

@@ -28,7 +28,7 @@ from fedsim.config import Config
 from fedsim.core import seals
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.core.files import TensorFile, save_tensors, write_whole
-from fedsim.core.tables import read_table, write_table
+from fedsim.core.tables import write_table
 from fedsim.core.types import Leak, Measure
 from fedsim.run import committed, trust
 from fedsim.run.checkpoint import Checkpoint
@@ -37,6 +37,7 @@ from fedsim.run.ledger import (
     METRICS,
     leakage_table,
     metrics_table,
+    read_rows,
 )
 from fedsim.run.links import ENTRIES, refuse_links
 from fedsim.run.rows import in_order, of_attacks, without, without_attacks
@@ -273,7 +274,7 @@ class RunFolder:
         return self.path / "guesses" / f"{committed.name_of(round_)}.safetensors"
 
     def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
-        parts = [read_table(self._state(r) / name, schema) for r in self.finished_rounds]
+        parts = [read_rows(self._state(r) / name, schema) for r in self.finished_rounds]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def _merged(self, name: str, schema: pa.Schema) -> pa.Table:
@@ -282,7 +283,7 @@ class RunFolder:
         if not (self.path / name).exists():
             return parts
         names = {*(part.name for part in self.config.attack), *IN_ROUNDS}
-        before = read_table(self.path / name, schema)
+        before = read_rows(self.path / name, schema)
         later = before.filter(of_attacks(before)) if schema is METRICS else before
         return pa.concat_tables([parts, without_attacks(later, names)])
 
@@ -290,7 +291,7 @@ class RunFolder:
         """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
         if not (self.path / name).exists():
             return self._parts(name, schema)
-        table, parts = read_table(self.path / name, schema), self._parts(name, schema)
+        table, parts = read_rows(self.path / name, schema), self._parts(name, schema)
         behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
         return self._merged(name, schema) if behind else table
 

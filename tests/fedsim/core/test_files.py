@@ -54,10 +54,11 @@ def test_tensors_come_back_in_order_and_one_by_one(tmp_path):
     state["half"] = torch.ones(2, dtype=torch.bfloat16)
     state["shared"] = state["b"]
     state["transposed"] = torch.arange(6).reshape(2, 3).T
+    state["expanded"] = torch.tensor([7]).expand(1)  # contiguous, with a stride of 0
     save_tensors(tmp_path / "x.safetensors", state, {"round": 3})
     file = TensorFile(tmp_path / "x.safetensors")
     assert list(file) == list(state)
-    assert len(file) == 6
+    assert len(file) == 7
     assert file.metadata["round"] == "3"
     for name, value in state.items():
         assert torch.equal(file[name], value)

@@ -10,7 +10,7 @@ from fedsim.core.files import MOST_HEAD, TensorFile, save_tensors
 from fedsim.core.listing import compare, files_below, read_list, write_list
 from fedsim.core.tables import read_table, write_table
 from fedsim.core.types import Leak
-from fedsim.run.ledger import LEAKAGE, leakage_table
+from fedsim.run.ledger import LEAKAGE, leakage_table, read_rows
 
 ROW = Leak(
     round=1, client="0", attack="llg", family="label", metric="asr", value=0.5, blind=None,
@@ -98,6 +98,9 @@ def test_sizes_and_types_of_a_table_are_checked_before_its_values_are_read(tmp_p
     write_table(path, leakage_table([replace(ROW, client="c" * 500)] * 20))
     with pytest.raises(BadRecording, match="texts of a table must take at most 1 GiB together"):
         read_table(path, LEAKAGE)
+    write_table(path, leakage_table([replace(ROW, metric=None)]))
+    with pytest.raises(BadRecording, match="cells of a table must be full, .* 1 empty in metric"):
+        read_rows(path, LEAKAGE)
     wide = LEAKAGE.set(0, LEAKAGE.field(0).with_type(pa.int64()))
     write_table(path, leakage_table([ROW]).cast(wide))
     with pytest.raises(BadRecording, match="columns must have .* got round int64"):
