@@ -7,8 +7,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import ConfigError
 
+KIND = Rule("strategy", "strategy", "must be one of flwr.serverapp.strategy")
+WHOLE = Rule("strategy", "strategy", "must be an object", "the message says what to write")
+CHECKS = (KIND, WHOLE)
 LEGACY = "strategies.legacy.LegacyRecording(strategy, tape, names=list(Net().state_dict()))"
 
 
@@ -86,10 +90,7 @@ def check_strategy(strategy: object) -> None:
         return
     name = getattr(strategy, "__name__", None) or type(strategy).__name__
     if isinstance(strategy, type):
-        raise ConfigError(f"strategy: must be an object, got the class {name}; write {name}(...)")
+        raise ConfigError(WHOLE.message(f"the class {name}; write {name}(...)"))
     if hasattr(strategy, "configure_fit"):
-        raise ConfigError(
-            f"strategy: must be one of flwr.serverapp.strategy, got the legacy API's {name}; "
-            f"write {LEGACY}"
-        )
-    raise ConfigError(f"strategy: must be one of flwr.serverapp.strategy, got {name}")
+        raise ConfigError(KIND.message(f"the legacy API's {name}; write {LEGACY}"))
+    raise ConfigError(KIND.message(name))

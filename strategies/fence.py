@@ -42,15 +42,17 @@ from strategies.uploads import (
 
 REFUSED = 452  # the Error's code: the reply was not handed to the strategy
 MOST_EXAMPLES = 10**9
-FENCED = "upload, behind strategies.Fence"
-BOUND = Rule(FENCED, "number of examples", f"must be at most {MOST_EXAMPLES:,}")
-NORM = Rule(FENCED, "update", "must have a norm whose square stays far below overflow")
+FENCED = "upload behind a fence"
+ERROR = "an error of the client"
+BOUND = Rule(FENCED, "number of examples", f"must be at most {MOST_EXAMPLES:,}", ERROR)
+NORM = Rule(FENCED, "update", "must have a norm whose square stays far below overflow", ERROR)
 METRIC = Rule(FENCED, "metrics", "must be the weight and those that the strategy needs", "left out")
 DTYPE = Rule(FENCED, "any array", "must be of the model's dtype", "cast, and logged once")
 REASON = Rule(FENCED, "reason of an error", "must be one printable line of 300 characters", "cut")
 AGGREGATE = "aggregate of a strategy"
-MODEL = Rule(AGGREGATE, "arrays", "must be an ArrayRecord with the model's names and shapes")
-REAL = Rule(AGGREGATE, "any array", "must be real numbers, finite in the model's dtype")
+STOPS = "the run stops; nothing of the round is committed"
+MODEL = Rule(AGGREGATE, "arrays", "must be an ArrayRecord with the model's names and shapes", STOPS)
+REAL = Rule(AGGREGATE, "any array", "must be real numbers, finite in the model's dtype", STOPS)
 CHECKS = (*FORMS, WEIGHT, BOUND, NORM, METRIC, DTYPE, REASON, MODEL, REAL)
 
 

@@ -14,14 +14,19 @@ from fedsim.core.types import Params, Upload
 from fedsim.core.wire import from_record, oversized
 
 UPLOAD = "upload of a client"
-SENT = Rule(UPLOAD, "message", "must hold one ArrayRecord, or one under the strategy's own key")
-ONCE = Rule(UPLOAD, "message", "must be the only one to its client in a round")
-RECORD = Rule(UPLOAD, "content", "must hold one ArrayRecord, or one under the key that was sent")
-SIZE = Rule(UPLOAD, "any array", "must hold at most the bytes of the one that was sent")
-DECODED = Rule(UPLOAD, "arrays", "must be numeric NumPy arrays")
-NAMES = Rule(UPLOAD, "arrays", "must have the names and shapes that were sent")
-FINITE = Rule(UPLOAD, "any array", "must be finite where what was sent is")
-WEIGHT = Rule(UPLOAD, "number of examples", "must be a number ≥ 0 in the only MetricRecord")
+OFF = "not on tape, logged once; behind a Fence an error of the client"
+SENT = Rule(
+    UPLOAD, "message", "must hold one ArrayRecord, or one under the strategy's own key", OFF
+)
+ONCE = Rule(UPLOAD, "message", "must be the only one to its client in a round", OFF)
+RECORD = Rule(
+    UPLOAD, "content", "must hold one ArrayRecord, or one under the key that was sent", OFF
+)
+SIZE = Rule(UPLOAD, "any array", "must hold at most the bytes of the one that was sent", OFF)
+DECODED = Rule(UPLOAD, "arrays", "must be numeric NumPy arrays", OFF)
+NAMES = Rule(UPLOAD, "arrays", "must have the names and shapes that were sent", OFF)
+FINITE = Rule(UPLOAD, "any array", "must be finite where what was sent is", OFF)
+WEIGHT = Rule(UPLOAD, "number of examples", "must be a number ≥ 0 in the only MetricRecord", OFF)
 FORMS = (SENT, ONCE, RECORD, SIZE, DECODED, NAMES, FINITE)
 
 
