@@ -43,6 +43,8 @@ def check(run: Path) -> None:
         without = () if round_ == finished[-1] else MOMENT  # a killed process may have left these
         present = files_below(run, [f"state/{name_of(round_)}"], without) | _beside(run, round_)
         present = {k: v for k, v in present.items() if k in listed or not _late(k, listed)}
+        if not any(k.startswith("truth/") for k in present):  # given away without it
+            listed = {k: v for k, v in listed.items() if not k.startswith("truth/")}
         if round_ != finished[-1]:
             gone = lambda name: name.startswith("state/") and not name.endswith(TABLES)
             listed = {k: v for k, v in listed.items() if k in present or not gone(k)}

@@ -257,11 +257,13 @@ def test_a_damaged_recording_is_named(finished, here, capsys):
     Path("copy/rounds/0002/1.safetensors").write_bytes(b"no")
     code, _, err = fedsim(capsys, "attack", "copy", "--with", "llg")
     assert code == 1
-    assert "copy/rounds/0002/1.safetensors: not a safetensors file" in err
+    assert "copy/rounds/0002/1.safetensors: must be as it was written" in err
+    shutil.rmtree("copy")
+    shutil.copytree(finished, "copy")
     Path("copy/leakage.parquet").write_bytes(b"no")
     code, _, err = fedsim(capsys, "report", "copy")
     assert code == 1
-    assert "copy/leakage.parquet: not a parquet file" in err
+    assert "copy/leakage.parquet: must be as it was written" in err
 
 
 def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):

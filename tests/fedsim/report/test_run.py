@@ -13,6 +13,7 @@ from adversary.labels.validity import LIMIT
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
+from fedsim.core.tables import write_table
 from fedsim.report.data import RunData, spans
 from fedsim.report.warnings import warnings
 from fedsim.run.run_folder import RunFolder
@@ -66,7 +67,7 @@ def changed(run, folder, leaks=(), measures=(), *, drop=()):
         table = pq.read_table(path)
         gone = pc.is_in(table["metric"], value_set=pa.array(drop, pa.string()))
         new = pa.Table.from_pylist(list(rows), schema=table.schema)
-        pq.write_table(pa.concat_tables([table.filter(pc.invert(gone)), new]), path)
+        write_table(path, pa.concat_tables([table.filter(pc.invert(gone)), new]))
     return api.Run(folder)
 
 
