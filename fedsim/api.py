@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 
 import strategies
 from fedsim.config import Config, Engine, Part
-from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
+from fedsim.core.boundary import explained
+from fedsim.core.errors import BadRecording, ConfigError, FedsimError
 from fedsim.core.rng import threads
 from fedsim.core.types import Leak, Measure
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
@@ -313,7 +314,7 @@ def _rehearse(plan: Plan) -> None:
         if strategy.aggregate_train(1, grid.send_and_receive(messages))[0] is not None:
             return
     except Exception as error:
-        reason = one_line(error)
+        reason = explained(error)
     raise ConfigError(
         f"federation.strategy: '{federation.strategy}' must aggregate {federation.sampled} uploads "
         f"with options {federation.options}, got {reason}"

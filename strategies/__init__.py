@@ -13,7 +13,7 @@ from fedsim.config import Federation
 from fedsim.config.federation import Secure
 from fedsim.core.boundary import boundary
 from fedsim.core.catalog import find, with_extensions
-from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.errors import ConfigError, nearest, one_line
 from fedsim.core.rng import derive
 from strategies.around import check_strategy
 from strategies.fedsgd import FedSGD
@@ -37,6 +37,8 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "bulyan": flower.Bulyan,
     "fedsgd": FedSGD,
 }
+
+ATTACKERS = "num_malicious_nodes"
 
 __all__ = [
     "STRATEGIES",
@@ -80,6 +82,7 @@ def build(federation: Federation, *, lr: float, buffers: Iterable[str]) -> Strat
             raise ConfigError(f"federation.options.{name}: must be a known key; {hint}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"federation.options.{name}: must be a number, got {value!r}")
+    _check_attackers(federation)
     with boundary("federation.strategy", f"'{federation.strategy}' must build a strategy"):
         try:
             strategy = make(**fixed, **federation.options)
@@ -92,6 +95,22 @@ def build(federation: Federation, *, lr: float, buffers: Iterable[str]) -> Strat
             f"got {reason}, which needs single uploads"
         )
     return strategy
+
+
+def _check_attackers(federation: Federation) -> None:
+    """Refuse more attackers than Krum and its kin can outvote: 2f + 3 clients for f of them.
+
+    Source: Blanchard et al., "Machine Learning with Adversaries", NeurIPS 2017.
+
+    Raises:
+        ConfigError: There are more, or their number is none.
+    """
+    count, most = federation.options.get(ATTACKERS, 0), max(0, (federation.sampled - 3) // 2)
+    if not isinstance(count, int) or not 0 <= count <= most:
+        raise ConfigError(
+            f"federation.options.{ATTACKERS}: must be a whole number from 0 to {most} with "
+            f"{federation.sampled} clients per round, got {count}"
+        )
 
 
 def secured(strategy: Strategy, protocol: Secure | None, seed: int) -> Strategy:

@@ -12,7 +12,8 @@ from adversary.attack import Attack
 from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
-from fedsim.core.errors import FedsimError, Remark, one_line
+from fedsim.core.boundary import explained
+from fedsim.core.errors import FedsimError, Remark
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Measure, View
 
@@ -108,7 +109,7 @@ def _guess(
     except FedsimError:  # the recording itself is damaged
         raise
     except Exception as error:  # this update defeats this attack; the others go on
-        return None, one_line(error), None
+        return None, explained(error), None
     return guess, None, "; ".join(remarks) or None
 
 

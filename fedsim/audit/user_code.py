@@ -9,7 +9,8 @@ from torch import Generator, Tensor, nn
 
 from clients.train import load
 from fedsim.audit.batches import Batch, trained_of
-from fedsim.core.errors import FedsimError, RunStopped, one_line
+from fedsim.core.boundary import boundary, raised
+from fedsim.core.errors import FedsimError, RunStopped
 from fedsim.core.types import Params
 
 User = Callable[[nn.Module, Tensor, Tensor, Generator], Any]
@@ -26,8 +27,7 @@ def in_a_sentence(method: Callable[..., Any]) -> Callable[..., Any]:
         except FedsimError:
             raise
         except Exception as error:
-            name = type(error).__name__
-            raise RunStopped(f"audited client: must run, got {name}: {one_line(error)}") from error
+            raise RunStopped(f"audited client: must run, got {raised(error)}") from error
 
     return guarded
 
@@ -42,12 +42,10 @@ def user_upload(
     """
     load(model, sent)
     model.train()
-    try:
+    with boundary("audit.mechanism", "must return an update", error=RunStopped):
         update = user(model, batch.inputs[batch.present], batch.labels[batch.present], coins)
         flat = flattened(update) if isinstance(update, Mapping) else torch.as_tensor(update)
         flat = flat.flatten()
-    except Exception as error:  # a user's function may raise anything
-        raise RunStopped(f"audit.mechanism: must return an update ({one_line(error)})") from None
     size = sum(value.numel() for value in trained_of(model).values())
     if flat.shape != (size,) or not bool(torch.isfinite(flat).all()):
         raise RunStopped(

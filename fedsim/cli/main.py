@@ -134,8 +134,8 @@ def _ended(error: BaseException) -> int:
         reason = f"{error.strerror}: {error.filename}" if error.filename else one_line(error)
         return _fail(reason, 1)
     if isinstance(error, MemoryError):
-        return _fail(f"memory: must suffice, got {raised(error)}", 1)
-    return _fail(f"a fault of fedsim: {raised(error)}; {DEBUG} shows the traceback", 1)
+        return _fail(f"memory: must suffice, got {raised(error, ours=True)}", 1)
+    return _fail(f"a fault of fedsim: {raised(error, ours=True)}; {DEBUG} shows the traceback", 1)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -4,9 +4,10 @@ A part that a user brings (a data set, a model, a strategy, a defense, an attack
 raise anything. Its own words, with the file and line, tell the user more than a guess of ours.
 """
 
+import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ OUR_ROOMS = tuple(
     str(Path(__file__).parents[2] / room)
     for room in ("fedsim", "clients", "strategies", "adversary", "defenses")
 )
+OUR_FORM = re.compile(r"[\w.\[\] -]+: (must|needs) ")
 LONGEST = 300  # characters of what foreign code says
 
 
@@ -42,33 +44,50 @@ def boundary(thing: str, rule: str, *, error: type[FedsimError] = ConfigError) -
         raise error(f"{thing}: {rule}, got {raised(cause)}") from cause
 
 
-def raised(error: BaseException) -> str:
-    """Return type, message and place of an exception: `ValueError: no rows (mine.py:12)`."""
+def explained(error: BaseException) -> str:
+    """Return why a part failed: a sentence as it is, anything else with type and place."""
+    return one_line(error) if is_sentence(error) else raised(error)
+
+
+def is_sentence(error: BaseException) -> bool:
+    """Return whether an exception is a rule of a part: `thing: must …`, or a ValueError of ours."""
+    if not isinstance(error, ValueError):
+        return False
+    return bool(OUR_FORM.match(one_line(error))) or not _raised_at(error, ours=False)
+
+
+def raised(error: BaseException, *, ours: bool = False) -> str:
+    """Return type, message and place of an exception: `ValueError: no rows (mine.py:12)`.
+
+    Args:
+        error: The exception.
+        ours: Whether a place in fedsim counts where there is none in the user's code.
+    """
     name, message = type(error).__name__, one_line(error)
     text = name if message == name else f"{name}: {message}"
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}…"
-    place = raised_at(error)
+    place = _raised_at(error, ours=ours)
     return f"{text} ({place})" if place else text
 
 
-def raised_at(error: BaseException) -> str:
-    """Return `file:line` of the innermost call that is neither a library's nor ours; empty if none.
-
-    Where all calls are, the innermost of them.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    foreign = [frame for frame in frames if not _is_known(frame.filename)]
-    if not frames:
+def _raised_at(error: BaseException, *, ours: bool) -> str:
+    """Return `file:line` of the innermost call of the user's code; empty if none."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<")
+        and (_lies_in(frame.filename, OUR_ROOMS) or not _lies_in(frame.filename, LIBRARIES))
+    ]
+    foreign = [frame for frame in frames if not _lies_in(frame.filename, OUR_ROOMS)]
+    if not foreign and not (ours and frames):
         return ""
     frame = (foreign or frames)[-1]
     return f"{_short(frame.filename)}:{frame.lineno}"
 
 
-def _is_known(filename: str) -> bool:
-    return filename.startswith("<") or any(
-        Path(filename).is_relative_to(folder) for folder in (*LIBRARIES, *OUR_ROOMS)
-    )
+def _lies_in(filename: str, folders: Iterable[str]) -> bool:
+    return any(Path(filename).is_relative_to(folder) for folder in folders)
 
 
 def _short(filename: str) -> str:

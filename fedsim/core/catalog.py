@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.boundary import boundary, is_sentence, raised
+from fedsim.core.errors import ConfigError, FedsimError, nearest
 
 Part = TypeVar("Part")
 _imports: ContextVar[bool] = ContextVar("imports", default=True)
@@ -131,7 +132,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """
     try:
         parameters = inspect.signature(function, eval_str=True).parameters
-    except (TypeError, ValueError):
+    except Exception:  # a user's object may have a signature of its own
         raise ConfigError(f"name: must be a function or a class, got {function!r}") from None
     return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
@@ -144,45 +145,69 @@ def check_options(
     Raises:
         ConfigError: An option is unknown or has the wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     declared = options_of(function)
     checked = {}
     for name, value in options.items():
         if name not in declared:
             hint = nearest(name, declared) if declared else "there are no options"
             raise ConfigError(f"{key}.{name}: must be a known key; {hint}")
-        try:
-            checked[name] = TypeAdapter(declared[name].annotation).validate_python(value)
-        except ValidationError as error:
-            rule = error.errors()[0]["msg"]
-            raise ConfigError(f"{key}.{name}: {lower_first(rule)}, got {value!r}") from None
+        checked[name] = _converted(f"{key}.{name}", declared[name].annotation, value)
     return checked
 
 
+def _converted(key: str, annotation: Any, value: Any) -> Any:
+    """Return an option in its declared type; as it is where the type is none or not known.
+
+    Raises:
+        ConfigError: It has another type. A number stays the same number.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        adapter = TypeAdapter(annotation)
+    except Exception:  # of a user's function: no annotation, or a type that checks nothing
+        return value
+    try:
+        converted = adapter.validate_python(value)
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"]
+        raise ConfigError(f"{key}: {lower_first(rule)}, got {value!r}") from None
+    number = isinstance(converted, int | float)
+    if number and (converted != value or isinstance(converted, bool) != isinstance(value, bool)):
+        raise ConfigError(f"{key}: must be a {type(converted).__name__}, got {value!r}")
+    return converted
+
+
 def call(key: str, function: Callable[..., Part], options: Mapping[str, Any]) -> Part:
-    """Call `function` with checked options; its own range errors become one sentence.
+    """Call `function` with checked options; whatever it raises becomes one sentence.
 
     Raises:
         ConfigError: An option is unknown, has the wrong type, or is out of range.
     """
     checked = check_options(key, function, options)
     try:
-        return function(**checked)
-    except ValueError as error:
-        raise ConfigError(f"{key}.{error}") from None
+        inspect.signature(function).bind(**checked)
     except TypeError as error:  # an option without a default
         raise ConfigError(f"{key}: {error}") from None
+    with boundary(key, "must be built from its options"):
+        try:
+            return function(**checked)
+        except ValueError as error:
+            if not is_sentence(error):
+                raise
+            raise ConfigError(f"{key}.{error}") from None
 
 
 def _imported(key: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may raise anything
+    except (FedsimError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a user's module may raise anything, and end the process
         raise ConfigError(
-            f"{key}: must be an importable package.module:function, got '{path}' ({error})"
-        ) from None
+            f"{key}: must be an importable package.module:function, got '{path}' ({raised(error)})"
+        ) from error
 
 
 def lower_first(text: str) -> str:

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from flwr.app import Context, Message
 
-from fedsim.core.errors import is_disk_full, one_line
+from fedsim.core.boundary import raised
+from fedsim.core.errors import is_disk_full
 from fedsim.federation.client_app import app
 from fedsim.federation.grid import Job, failed
 
@@ -36,7 +37,7 @@ def answer(message: Message, context: Context) -> Message:
     except BaseException as error:
         if is_disk_full(error):  # of the machine that simulates, not of the client
             raise
-        return failed(message, f"{type(error).__name__}: {one_line(error)}")
+        return failed(message, raised(error))
 
 
 @contextmanager

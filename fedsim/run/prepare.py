@@ -16,6 +16,7 @@ from defenses import Defense, check_fit
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config, Federation, Game, Part, Source
+from fedsim.core.boundary import boundary
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
@@ -210,10 +211,11 @@ def _checked_defense(
         ConfigError: A defense does not do what it says with this model or these clients.
     """
     defense = build_defenses(config.defense)
-    try:
-        moved = check_fit(defense, model, config.local_training(), sizes, dataset.form)
-    except ValueError as error:
-        raise ConfigError(f"defense.{error}") from None
+    with boundary("defense", "must fit the model and the clients"):
+        try:
+            moved = check_fit(defense, model, config.local_training(), sizes, dataset.form)
+        except ValueError as error:
+            raise ConfigError(f"defense.{error}") from None
     return defense, moved
 
 

@@ -128,7 +128,7 @@ def test_noise_is_turned_off_to_know_what_to_look_for():
     [
         (lambda *_: torch.zeros(3), "must return 26 finite numbers, .* got \\(3,\\)"),
         (lambda *_: torch.full((26,), torch.nan), "must return 26 finite numbers"),
-        (lambda *_: 1 / 0, "must return an update \\(division by zero\\)"),
+        (lambda *_: 1 / 0, "must return an update, got ZeroDivisionError: .*test_mechanism.py"),
         (lambda *_: "text", "must return an update"),
     ],
 )
