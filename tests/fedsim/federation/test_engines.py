@@ -109,7 +109,13 @@ def test_a_diverging_run_is_refused_client_by_client(tmp_path):
 
 @pytest.mark.parametrize(
     ("strategy", "options"),
-    [("bulyan", {"num_malicious_nodes": 1}), ("fedtrimmedavg", {"beta": 0.6})],
+    [
+        ("bulyan", {"num_malicious_nodes": 1}),
+        ("krum", {"num_malicious_nodes": 20}),
+        ("multikrum", {"num_malicious_nodes": -1}),
+        ("krum", {"num_malicious_nodes": 0.5}),
+        ("fedtrimmedavg", {"beta": 0.6}),
+    ],
 )
 def test_a_strategy_that_cannot_aggregate_is_told_before_anything_is_written(
     tmp_path, strategy, options
