@@ -12,6 +12,7 @@ from typing import Any
 from fedsim.config.reading import read
 from fedsim.config.root import Config
 from fedsim.config.values import check_values, parse_value, shown
+from fedsim.core.boundary import in_one_line
 from fedsim.core.errors import ConfigError
 
 LONGEST = 60  # characters of one setting in a folder's name
@@ -27,6 +28,7 @@ class Cell:
     config: Config
 
 
+@in_one_line()
 def parse_over(text: str) -> Over:
     """Read `section.key=value,value,…`; values are TOML, so that lists and tables work too.
 

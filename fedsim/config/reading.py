@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from fedsim.config.fields import named_list, section_of
 from fedsim.config.root import Config
 from fedsim.config.values import parse_toml, parse_value, shown
+from fedsim.core.boundary import in_one_line
 from fedsim.core.catalog import lower_first
 from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.paths import user_path
@@ -20,6 +21,7 @@ LARGEST = 2**20  # bytes of a file
 FOREIGN = {"seed", "model", "local", "attack", "foreign", "versions"}
 
 
+@in_one_line()
 def parse(tables: Mapping[str, Any]) -> Config:
     """Return the config that `tables` (a parsed TOML file) describe.
 
@@ -32,6 +34,7 @@ def parse(tables: Mapping[str, Any]) -> Config:
         raise ConfigError(_sentence(error)) from None
 
 
+@in_one_line()
 def parse_json(text: str) -> Config:
     """Return the config that `to_json` wrote.
 
@@ -49,6 +52,7 @@ def to_json(config: Config) -> str:
     return config.model_dump_json(exclude_none=True)
 
 
+@in_one_line()
 def read(
     path: Path | None, settings: Iterable[str] = (), values: Iterable[tuple[str, Any]] = ()
 ) -> Config:

@@ -19,9 +19,10 @@ PART = "config"
 WHOLE = Rule(PART, "a whole number", "must be smaller than 2**63")
 FINITE = Rule(PART, "a number", "must be finite")
 TEXT = Rule(PART, "text", f"must be UTF-8 of at most {LONGEST} characters, none of them null")
+NAME = Rule(PART, "a key", "must be of at most 100 characters")
 KIND = Rule(PART, "a value", "must be text, a number, true, false, a list or a table")
 DEPTH = Rule(PART, "lists and tables", f"must nest at most {DEEPEST} deep")
-CHECKS = (WHOLE, FINITE, TEXT, KIND, DEPTH)
+CHECKS = (WHOLE, FINITE, TEXT, NAME, KIND, DEPTH)
 
 
 def check_values(tables: Mapping[str, Any]) -> None:
@@ -97,7 +98,11 @@ def _leaves(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{key[:SHOWN]}: {DEPTH.rule}, got more")
         if isinstance(value, Mapping):
             for name, inner in value.items():
-                yield f"{key}: a name" if key else "a name", name
+                if len(str(name)) > 100:
+                    raise ValueError(
+                        f"{key or 'config'}: {NAME.field} {NAME.rule}, got {shown(name)}"
+                    )
+                yield f"{key}: a key" if key else "a key", name
                 waiting.append(((*keys, str(name)), inner))
         elif isinstance(value, list | tuple):
             waiting += [((*keys, str(place)), inner) for place, inner in enumerate(value)]

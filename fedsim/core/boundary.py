@@ -44,6 +44,16 @@ def boundary(thing: str, rule: str, *, error: type[FedsimError] = ConfigError) -
         raise error(f"{thing}: {rule}, got {raised(cause)}") from cause
 
 
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Let a refusal be one line of characters that a terminal shows, whatever keys are called."""
+    try:
+        yield
+    except ConfigError as error:
+        text = "".join(it if it.isprintable() else repr(it)[1:-1] for it in str(error))
+        raise ConfigError(text if len(text) < 1000 else f"{text[:500]}…{text[-400:]}") from None
+
+
 def explained(error: BaseException) -> str:
     """Return why a part failed: a sentence as it is, anything else with type and place."""
     return one_line(error) if is_sentence(error) else raised(error)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
+from fedsim.core.boundary import in_one_line
 from fedsim.core.errors import ConfigError
 from fedsim.data.types import Attribute, Dataset
 
@@ -39,6 +40,7 @@ CHECKS = (
 IMAGE_CHANNELS = (1, 3, 4)
 
 
+@in_one_line()
 def checked(name: str, dataset: Dataset) -> Dataset:
     """Return the data set with tensors of float32 or int64, or refuse it.
 

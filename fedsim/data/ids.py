@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.accepts import Rule
+from fedsim.core.boundary import in_one_line
 from fedsim.core.errors import ConfigError
 
 LONGEST = 256  # characters of an id
@@ -28,6 +29,7 @@ CHECKS = (READABLE, ENCODED, FILLED, SINGLE, PRINTED, VECTOR, COMPLETE, COUNTED,
 _MANY = re.compile(r"[,;\t]")
 
 
+@in_one_line()
 def read_ids(path: Path, num_rows: int) -> NDArray[Any]:
     """Return an id per training row, from a text file with one a line or from an `.npy` file.
 
@@ -49,6 +51,7 @@ def read_ids(path: Path, num_rows: int) -> NDArray[Any]:
     return ids
 
 
+@in_one_line()
 def checked_ids(ids: NDArray[Any], name: str) -> NDArray[Any]:
     """Return a column of ids whose values can be told apart: whole numbers, text, or floats.
 

@@ -22,6 +22,8 @@ DIGITS, BRACKETS = "9" * 5000, "[" * 3000
         ("data.root=a\0b", "data.root: must be UTF-8 of at most .* none of them null"),
         ("data.name=\udcff", "data.name: must be UTF-8"),
         (f"data.name={'x' * 20_000}", r"data.name: must be UTF-8.*\(20002 characters\)"),
+        (f"data.{'k' * 101}=1", r"data: a key must be of at most 100 characters, got 'kkk"),
+        ("local.a\nb\x1b[2J=1", r"local.a\\nb\\x1b\[2J: must be a known key"),
         ("seed=3\nlocal.lr=9", "seed: input should be a valid integer"),
         ("record.clients=['7', '10']", "record.clients: must be client numbers below 10, got '10'"),
         ("record.clients=['07']", "record.clients: must be client numbers below 10, got '07'"),
