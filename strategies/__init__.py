@@ -13,7 +13,7 @@ from fedsim.config import Federation
 from fedsim.config.federation import Secure
 from fedsim.core.boundary import boundary
 from fedsim.core.catalog import find, with_extensions
-from fedsim.core.errors import ConfigError, nearest, one_line
+from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.rng import derive
 from strategies.around import check_strategy
 from strategies.fedsgd import FedSGD

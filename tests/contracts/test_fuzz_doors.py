@@ -136,11 +136,12 @@ def assert_survives(config, path: Path) -> None:
 
 
 def written(value) -> str | None:
-    """Return a value as TOML; None where it is none."""
+    """Return a value as TOML, a table too in braces; None where it is none."""
     try:
-        return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
+        text = tomli_w.dumps({"value": [0, value]})  # beside a number no table has its own head
     except (ValueError, TypeError, RecursionError):
         return None
+    return text.removeprefix("value = [\n    0,\n    ").removesuffix(",\n]\n")
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_ten_thousand_configs(folder):
     @given(st.lists(CHANGES, max_size=4))
     def by_settings(changes):
         texts = [(key, written(value)) for key, value in changes]
-        assume(all(text is not None and not text.startswith("[value") for _, text in texts))
+        assume(all(text is not None for _, text in texts))
         with refused_or_accepted(counts):
             config = configs.read(None, [f"{key}={text}" for key, text in texts])
             assert_kept(config, {key.strip(): value for key, value in changes})
