@@ -101,8 +101,5 @@ def _lies_in(filename: str, folders: Iterable[str]) -> bool:
 
 
 def _short(filename: str) -> str:
-    """Return a path from the working directory where it lies below it."""
-    try:
-        return str(Path(filename).relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or the working directory is deleted
-        return filename
+    """Return a file and its folder: the same in every process, and nothing of the machine."""
+    return "/".join(Path(filename).parts[-2:])

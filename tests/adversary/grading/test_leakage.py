@@ -55,7 +55,9 @@ def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
     assert [leak.value for leak in leaks] == [None] * 5
     assert leaks[0].blind is not None
     assert (failure.attack, failure.failed, failure.client) == ("refuse", True, "7")
-    assert failure.reason.startswith("ValueError: refuse: this update cannot be attacked (tests/")
+    assert failure.reason.startswith(
+        "ValueError: refuse: this update cannot be attacked (grading/test_leakage.py:"
+    )
     assert second.guess is not None
 
 

@@ -207,9 +207,12 @@ def test_debug_shows_the_traceback_and_stands_anywhere(here, capsys):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (KeyError("x"), "fedsim: a fault of fedsim: KeyError: 'x' (tests/"),
-        (MemoryError(), "fedsim: memory: must suffice, got MemoryError (tests/"),
-        (RecursionError("deep"), "fedsim: a fault of fedsim: RecursionError: deep (tests/"),
+        (KeyError("x"), "fedsim: a fault of fedsim: KeyError: 'x' (cli/test_main.py:"),
+        (MemoryError(), "fedsim: memory: must suffice, got MemoryError (cli/test_main.py:"),
+        (
+            RecursionError("deep"),
+            "fedsim: a fault of fedsim: RecursionError: deep (cli/test_main.py:",
+        ),
         (OSError(28, "No space left on device", "/x"), "fedsim: No space left on device: /x"),
     ],
     ids=lambda it: type(it).__name__,

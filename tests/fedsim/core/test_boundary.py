@@ -29,7 +29,7 @@ class Mute(Exception):
 def test_whatever_foreign_code_raises_is_one_sentence_with_its_place(error, text):
     with pytest.raises(RunStopped) as stopped, boundary("part", "must work", error=RunStopped):
         raise error
-    assert str(stopped.value).startswith(f"part: must work, got {text} (tests/")
+    assert str(stopped.value).startswith(f"part: must work, got {text} (core/test_boundary.py:")
     assert "test_boundary.py:" in str(stopped.value)
     assert stopped.value.__cause__ is error
 
@@ -118,5 +118,5 @@ def test_why_an_attack_failed_says_where():
     auxiliary = auxiliary_of(model, 3)
     _, reason, _ = _guess(view, attack, auxiliary, auxiliary, 0)
     assert reason.startswith(
-        "AttributeError: 'View' object has no attribute 'nothing' (tests/fedsim/core/test_boundary"
+        "AttributeError: 'View' object has no attribute 'nothing' (core/test_boundary.py:"
     )
