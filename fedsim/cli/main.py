@@ -30,6 +30,7 @@ from fedsim.core.errors import ConfigError, FedsimError, one_line
 from fedsim.core.packages import shadowed
 
 DEBUG = "--debug"
+UNMAPPED = "failed to map segment"  # what the loader of libraries says under a limit of memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,7 +82,11 @@ def main() -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exception(error)
-        code = _ended(error)
+        try:
+            code = _ended(error)
+        except MemoryError:  # not enough for the printer itself
+            os.write(2, b"fedsim: memory: must suffice, got too little\n")
+            code = 1
     sys.exit(code)
 
 
@@ -133,7 +138,7 @@ def _ended(error: BaseException) -> int:
     if isinstance(error, OSError):
         reason = f"{error.strerror}: {error.filename}" if error.filename else one_line(error)
         return _fail(reason, 1)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or UNMAPPED in str(error):
         return _fail(f"memory: must suffice, got {raised(error, ours=True)}", 1)
     return _fail(f"a fault of fedsim: {raised(error, ours=True)}; {DEBUG} shows the traceback", 1)
 

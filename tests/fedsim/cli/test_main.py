@@ -229,6 +229,19 @@ def test_whatever_a_command_raises_is_one_sentence(error, sentence, capsys, monk
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_limit_of_memory_is_one_sentence_even_for_the_printer(capfd, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("fedsim.config.read", fail)
+    monkeypatch.setattr(cli.err, "print", fail)
+    monkeypatch.setattr(sys, "argv", ["fedsim", "run"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 1
+    assert capfd.readouterr().err == "fedsim: memory: must suffice, got too little\n"
+
+
 def test_a_mistake_in_the_config_is_named_before_torch_is_imported():
     code = (
         "import sys; sys.argv = ['fedsim', 'run', '--set', 'local.lr=-1']\n"
