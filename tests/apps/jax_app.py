@@ -1,11 +1,11 @@
 """JAX and Flax, as Flower's quickstart has it: the leaves of a tree as a list of NumPy arrays."""
 
-import jax
-import jax.numpy as jnp
+import jax  # pyright: ignore[reportMissingImports]
+import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
 import numpy as np
-import optax
+import optax  # pyright: ignore[reportMissingImports]
 import torch
-from flax import linen as nn
+from flax import linen as nn  # pyright: ignore[reportMissingImports]
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp

@@ -6,7 +6,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch.optim import AdamW
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification  # pyright: ignore[reportMissingImports]
 
 from tests.apps.digits import CLIENTS
 

@@ -1,7 +1,7 @@
 """XGBoost, as Flower's quickstart has it: trees as bytes, in a model that grows every round."""
 
 import numpy as np
-import xgboost as xgb
+import xgboost as xgb  # pyright: ignore[reportMissingImports]
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp

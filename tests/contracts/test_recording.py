@@ -118,7 +118,8 @@ def test_all_plain_memory_comes_back_and_the_rest_stays_as_built():
     first.by_node = {8: np.zeros(2), 5: to_record({"w": torch.zeros(2)})}
     first.nested["a"][0] = (3, 4.5)
     first.counts["b"] += 2
-    first.stream.random(), first.coins.random()
+    first.stream.random()
+    first.coins.random()
     tensors, description = state.capture(first)
     state.restore(second, tensors, json.loads(json.dumps(description)))
     assert second.functions == [len, "text"]
