@@ -44,6 +44,7 @@ from fedsim.run.rows import in_order, of_attacks, without, without_attacks
 from strategies.tape import numbered, recorded_rounds
 
 LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
+WRITTEN = ".tables"  # stands from the first time that both tables were written on
 
 
 class RunFolder:
@@ -139,6 +140,8 @@ class RunFolder:
             BadRecording: A file is lost, added or changed.
         """
         committed.check(self.path)
+        for name in (LEDGER, MEASURES):
+            self._is_whole(name)
 
     def commit(
         self,
@@ -208,7 +211,7 @@ class RunFolder:
             return
         for name in ("state", "rounds", "truth", "guesses"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (LEDGER, MEASURES, REPORT, ".lock", "config.toml"):
+        for name in (LEDGER, MEASURES, WRITTEN, REPORT, ".lock", "config.toml"):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # there is something else in it
             self.path.rmdir()
@@ -225,8 +228,7 @@ class RunFolder:
 
     def write_tables(self) -> None:
         """Write the two tables over all finished rounds, keeping later attacks' rows."""
-        write_table(self.path / LEDGER, in_order(self._merged(LEDGER, LEAKAGE)))
-        write_table(self.path / MEASURES, self._merged(MEASURES, METRICS))
+        self._write(self._merged(LEDGER, LEAKAGE), self._merged(MEASURES, METRICS))
 
     def ledger(self) -> pa.Table:
         """Return the leakage ledger; of a running or killed run, its finished rounds."""
@@ -242,12 +244,11 @@ class RunFolder:
         """Put new rows in the place of those of the attacks `names`, and return the new rows."""
         new, metrics = leakage_table(leaks), metrics_table(measures)
         others = without_attacks(self.ledger(), names)
-        write_table(self.path / LEDGER, in_order(pa.concat_tables([others, new])))
         # What was measured again beside the attacks is not to be there twice.
-        others = without(
+        measured = without(
             without_attacks(self.metrics(), names), "metric", set(metrics["metric"].to_pylist())
         )
-        write_table(self.path / MEASURES, pa.concat_tables([others, metrics]))
+        self._write(pa.concat_tables([others, new]), pa.concat_tables([measured, metrics]))
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
@@ -273,6 +274,26 @@ class RunFolder:
     def _guesses(self, round_: int) -> Path:
         return self.path / "guesses" / f"{committed.name_of(round_)}.safetensors"
 
+    def _write(self, ledger: pa.Table, metrics: pa.Table) -> None:
+        write_table(self.path / LEDGER, in_order(ledger))
+        write_table(self.path / MEASURES, metrics)
+        (self.path / WRITTEN).touch()
+
+    def _is_whole(self, name: str) -> bool:
+        """Return whether a whole table was written.
+
+        Raises:
+            BadRecording: It was, and is lost: later attacks' rows stand nowhere else.
+        """
+        if (self.path / name).exists():
+            return True
+        if (self.path / WRITTEN).exists():
+            raise BadRecording(
+                f"{self.path / name}: must not be lost, later attacks' rows are in it alone; delete "
+                f"{WRITTEN} beside it to go on without them"
+            )
+        return False
+
     def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
         parts = [read_rows(self._state(r) / name, schema) for r in self.finished_rounds]
         return pa.concat_tables(parts) if parts else schema.empty_table()
@@ -280,7 +301,7 @@ class RunFolder:
     def _merged(self, name: str, schema: pa.Schema) -> pa.Table:
         """Return all rounds' own rows, and those that later attacks put into the whole table."""
         parts = self._parts(name, schema)
-        if not (self.path / name).exists():
+        if not self._is_whole(name):
             return parts
         names = {*(part.name for part in self.config.attack), *IN_ROUNDS}
         before = read_rows(self.path / name, schema)
@@ -289,7 +310,7 @@ class RunFolder:
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
-        if not (self.path / name).exists():
+        if not self._is_whole(name):
             return self._parts(name, schema)
         table, parts = read_rows(self.path / name, schema), self._parts(name, schema)
         behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)

@@ -23,7 +23,7 @@ HUGE = (2**63, 2**40, 10**9, -1, -(2**40), 0)
 
 def files_of(run: Path) -> list[Path]:
     """Return the files of a run that somebody reads, in order."""
-    return sorted(p for p in run.rglob("*") if p.is_file() and p.name not in (".lock",))
+    return sorted(p for p in run.rglob("*") if p.is_file() and p.name not in (".lock", ".tables"))
 
 
 def accident(run: Path, draw: random.Random, outside: Path) -> str:

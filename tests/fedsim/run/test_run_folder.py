@@ -55,6 +55,20 @@ def test_the_config_is_kept(tmp_path):
         RunFolder(tmp_path / "run").config  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ["leakage.parquet", "metrics.parquet"])
+def test_a_table_that_was_written_and_is_lost_is_refused(name, tmp_path):
+    folder = folder_with(tmp_path, [0, 1])
+    assert folder.ledger().num_rows == 2  # of a run that was killed: no table was ever written
+    folder.replace_attacks({"dlg"}, [leak(1, attack="dlg")])
+    assert folder.ledger().num_rows == 3
+    (folder.path / name).unlink()
+    for use in (folder.check_files, folder.restore, folder.write_tables):
+        with pytest.raises(BadRecording, match=f"{name}: must not be lost.*delete .tables"):
+            use()
+    (folder.path / ".tables").unlink()
+    assert folder.ledger().num_rows == (2 if name.startswith("leakage") else 3)
+
+
 def test_it_goes_on_after_the_last_finished_round_and_forgets_the_unfinished_one(tmp_path):
     folder = folder_with(tmp_path, [0, 1, 2])
     for name in ("rounds/0003", "truth/0003", "state/.0003.part"):
