@@ -20,6 +20,9 @@ settings.register_profile("fedsim", derandomize=True, **PATIENT)
 settings.register_profile("search", max_examples=1000, **PATIENT)
 settings.load_profile("fedsim")
 
+# Ray's workers run at nice 15, and starve beside a test worker on each core.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 ROOT = Path(__file__).parent
 KINDS = ("worked", "twin", "theorem", "contract", "paper", "e2e")  # as in CONTRIBUTING
 PLACES = {"contracts": "contract", "papers": "paper", "deploy": "e2e", "test_end_to_end.py": "e2e"}

@@ -182,7 +182,7 @@ def _shape(config: Config) -> tuple[int, ...]:
     if len(fitting) == 1:
         return fitting[0]
     # Of a shape that the model did take, where there is one.
-    reason = next((text for text in reasons if "got shape (2, " in text), reasons[-1])
+    reason = next((text for text in reasons if "with shape (2, " in text), reasons[-1])
     shapes = ", ".join("x".join(map(str, shape)) for shape in fitting[:3]) or f"none ({reason})"
     raise ConfigError(
         "--input-shape: must be given, because not exactly one usual size of image fits, "

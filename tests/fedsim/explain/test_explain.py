@@ -244,7 +244,7 @@ def test_the_command_as_json_is_one_object(capsys):
         (["lennet"], "model.name: must be a known name, got 'lennet'; did you mean 'lenet'"),
         (["lenet", "--input", "3x32xq"], "--input: must be whole numbers like 3x32x32"),
         (["lenet", "--input", "0x8x8"], "--input: must be whole numbers"),
-        (["lenet", "--input", "64"], "model.name: 'lenet' cannot be built"),
+        (["lenet", "--input", "64"], "model.name: 'lenet' must be built, got ValueError"),
         (["lenet", "--lr", "0"], "--lr: must be above 0, got 0"),
         (["lenet", "--noise", "-1"], "--noise: must be at least 0, got -1"),
         (["lenet", "--classes", "1"], "--classes: must be at least 2, got 1"),
