@@ -1,17 +1,13 @@
 """Settings of the whole test run: one thread, kinds of tests, and what a test may cost."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from tests import pace
-
-# As a run does (`engine.threads = 1`): small tensors are slower on several threads, by a factor of
-# ten and more where the machine has other work.
-torch.set_num_threads(1)
 
 # How long an example takes says something of the machine's other work, nothing of the code; and the
 # same commit gives the same examples everywhere. `--hypothesis-profile=search` looks for new ones.
@@ -19,6 +15,10 @@ PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fedsim", derandomize=True, **PATIENT)
 settings.register_profile("search", max_examples=1000, **PATIENT)
 settings.load_profile("fedsim")
+
+# Containers often forbid Python to write bytecode; then every process compiles all packages anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Ray's workers run at nice 15, and starve beside a test worker on each core.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -53,6 +53,16 @@ def undrawn(monkeypatch):
 def patience(tmp_path_factory) -> pace.Patience:
     """Return how long to wait for processes on this machine."""
     return pace.Patience(pace.shared(tmp_path_factory))
+
+
+def pytest_configure() -> None:
+    """Take one thread, as a run does (`engine.threads = 1`).
+
+    Small tensors are slower on several, by ten times and more where the machine has other work.
+    """
+    import torch  # once bytecode may be written
+
+    torch.set_num_threads(1)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -7,11 +7,13 @@ records and the entry points of packages, and it checks the options of a part.
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from fedsim.core.boundary import boundary, is_sentence, raised
@@ -92,11 +94,17 @@ def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
     Raises:
         ConfigError: An entry point cannot be imported.
     """
-    points = entry_points(group=f"fedsim.{kind}")
     extensions = {
-        point.name: _imported(f"entry point {point.name}", point.value) for point in points
+        point.name: _imported(f"entry point {point.name}", point.value)
+        for point in offered(f"fedsim.{kind}", tuple(sys.path))
     }
     return {**extensions, **builtin}
+
+
+@lru_cache
+def offered(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001
+    """Return the entry points of a group; the files of all packages are read once per `path`."""
+    return tuple(entry_points(group=group))
 
 
 @contextmanager

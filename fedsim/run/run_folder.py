@@ -289,8 +289,8 @@ class RunFolder:
             return True
         if (self.path / WRITTEN).exists():
             raise BadRecording(
-                f"{self.path / name}: must not be lost, later attacks' rows are in it alone; delete "
-                f"{WRITTEN} beside it to go on without them"
+                f"{self.path / name}: must not be lost, later attacks' rows are in it alone; "
+                f"delete {WRITTEN} beside it to go on without them"
             )
         return False
 

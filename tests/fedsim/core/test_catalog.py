@@ -35,7 +35,7 @@ def package(tmp_path, monkeypatch):
 
 def offer(monkeypatch, **paths):
     points = [EntryPoint(name, path, "fedsim.parts") for name, path in paths.items()]
-    monkeypatch.setattr(catalog, "entry_points", lambda group: points)
+    monkeypatch.setattr(catalog, "offered", lambda group, path: points)
 
 
 def test_records_stand_in_the_order_of_the_list(package):

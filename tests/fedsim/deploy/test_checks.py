@@ -98,8 +98,8 @@ def spoil_clients(made, folder):
         (spoil_garbage, "server.pem: must be a key or certificate"),
         (
             spoil_data,
-            "node1: data.name: 'tests.fedsim.deploy.test_checks:in_folder' must return a Dataset, got "
-            "FileNotFoundError",
+            "node1: data.name: 'tests.fedsim.deploy.test_checks:in_folder' must return a Dataset, "
+            "got FileNotFoundError",
         ),
         (spoil_number, "partition-id must be 1, got 0"),
         (spoil_defense, "node1: node defense: must be a readable TOML file, got '/no/file'"),

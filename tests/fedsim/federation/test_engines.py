@@ -268,7 +268,7 @@ def test_a_recording_of_another_model_is_named(tmp_path):
 def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch, patience):
     monkeypatch.setenv("PYTHONPATH", ".")
     config = small_config(
-        federation={"timeout": patience(20.0), "rounds": 1},
+        federation={"timeout": patience(10.0), "rounds": 1},
         defense=[{"name": "tests.fedsim.federation.test_engines:first_is_slow"}],
         engine={"name": "ray", "workers": 1},
         auxiliary={"knows_defense": False},  # who rehearsed it would wait too

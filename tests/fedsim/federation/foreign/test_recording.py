@@ -204,7 +204,10 @@ WRONG = {
         {"num_classes": 7, "input_shape": (1, 8, 8)},
         "must give a logit per class .* for 2 examples and 7 classes",
     ),
-    "shape": ({"input_shape": (3, 8, 8)}, r"must take inputs of the data.s shape, .* those of \(2, 3, 8, 8\), got"),
+    "shape": (
+        {"input_shape": (3, 8, 8)},
+        r"must take inputs of the data.s shape, .* those of \(2, 3, 8, 8\), got",
+    ),
     "no shape": ({"num_classes": 7}, "--input-shape: must be given, .*got none .*and 7 classes"),
     "truth": ({"truth": "/nowhere"}, "--truth: must be a folder, got /nowhere"),
     "auxiliary": (
