@@ -51,46 +51,73 @@ def watch(
     for text in warnings_of(seen):
         out.print(text, style="yellow", markup=False, soft_wrap=True)
     out.print()
-    where = f"{seen.start.path}, before line {seen.start.line}" if seen.start else "the ServerApp"
-    print_line("Add", "nothing; a recorder is in place" if seen.recorded else f"to {where}:")
+    print_line("Add", place_of(seen))
     for line in () if seen.recorded else lines:
         out.print(f"           {line}", markup=False, highlight=False, soft_wrap=True)
     print_line("Next", command)
 
 
+def place_of(seen: "Look") -> str:
+    """Return where the two lines go."""
+    if seen.recorded:
+        return "nothing; a recorder is in place"
+    if not seen.recordable:
+        return "nothing; no strategy was found to record around"
+    call = seen.workflow or seen.start
+    if call is None:
+        return "where the ServerApp has made its strategy:"
+    if seen.workflow is None and not _is_variable(given := _given(seen)):
+        return f"to {call.path}, line {call.line}, with the second line in place of {given}:"
+    return f"to {call.path}, before line {call.line}:"
+
+
+def _given(seen: "Look") -> str:
+    """Return the strategy that is handed over, as source text."""
+    if seen.start is None:
+        return "strategy"
+    return str(seen.start.values.get("strategy", seen.start.owner))
+
+
+def _is_variable(text: str) -> bool:
+    return text.replace(".", "_").isidentifier()
+
+
 def lines_of(seen: "Look") -> list[str]:
-    """Return the two lines that record the app."""
-    name = "strategy"
-    if seen.start is not None:
-        given = seen.start.values.get("strategy")
-        owner = seen.start.name.rpartition(".")[0].rpartition(".")[2]
-        name = owner if seen.start.last == "start" else str(given)
-    target = name if name.isidentifier() else "strategy"
+    """Return the two lines that record the app; none where there is nothing to record around."""
+    if not seen.recordable:
+        return []
+    name = seen.chosen.partition(":")[2] if seen.chosen else ""
+    names = f"names=list({name}().state_dict())" if name else ""
+    if seen.workflow is not None:
+        grid = seen.workflow.arguments[0]
+        names = names or "names=[<NAMES OF THE ARRAYS>]"
+        return [
+            "from strategies.secagg_plus import SecAggPlusRecording",
+            f'{grid} = SecAggPlusRecording({grid}, tape="{TAPE}", {names})',
+        ]
+    given = _given(seen)
+    target = f"{given} = " if _is_variable(given) else ""
     if not seen.legacy:
         return [
             "from strategies import Recording",
-            f'{target} = Recording({name}, tape="{TAPE}")',
+            f'{target}Recording({given}, tape="{TAPE}")',
         ]
-    names = ""
-    if seen.chosen:
-        names = f", names=list({seen.chosen.partition(':')[2]}().state_dict())"
+    names = f", {names}" if names else ""
     return [
         "from strategies.legacy import LegacyRecording",
-        f'{target} = LegacyRecording({name}, tape="{TAPE}"{names})',
+        f'{target}LegacyRecording({given}, tape="{TAPE}"{names})',
     ]
 
 
 def command_of(seen: "Look") -> str:
     """Return the command that attacks the tape, with what is left to fill in as <…>."""
+    if not seen.recordable:
+        return "none: there will be no tape"
     if seen.trees:
         return "none: no attack reads trees yet"
-    parts = [f"fedsim attack {TAPE}"]
-    if seen.model is not None:
-        parts += [f"--model {seen.model.name} --num-classes {seen.model.num_classes or '<C>'}"]
-        if seen.model.input_shape is None:
-            parts += ["--input-shape <CxHxW>"]
-    else:
-        parts += ["--head-weight <NAME> --head-bias <NAME>"]
+    if seen.model is not None and not seen.model.labels:
+        return "none: no label attack applies to this model"
+    parts = [f"fedsim attack {TAPE}", *_model_options(seen)]
     used = seen.optimizers[0] if seen.optimizers else None
     parts += [f"--local-lr {used.lr if used and used.lr else '<LR>'} --local-batch-size <N>"]
     if used and used.momentum:
@@ -100,43 +127,93 @@ def command_of(seen: "Look") -> str:
     return " ".join([*parts, "--with llg,llbg"])
 
 
+def _model_options(seen: "Look") -> list[str]:
+    """Return how the command names the model, or its head."""
+    if seen.model is not None:
+        options = [f"--model {seen.model.name} --num-classes {seen.model.num_classes or '<C>'}"]
+        return [*options, *(["--input-shape <CxHxW>"] * (seen.model.input_shape is None))]
+    if seen.chosen and not seen.reason:  # it was not to be built
+        return [f"--model {seen.chosen} --num-classes <C>"]
+    return ["--head-weight <NAME> --head-bias <NAME>"]
+
+
 def warnings_of(seen: "Look") -> list[str]:
     """Return what the user must know before the run."""
     texts = list(seen.shadows)
-    if seen.optimizers and seen.optimizers[0].name != SGD and not seen.trees:
+    if not seen.recordable:
+        texts.append(
+            "No strategy of Flower's was found. A recorder stands around a strategy; what a "
+            "ServerApp sends by itself through the Grid is not recorded."
+        )
+    else:
+        texts += _warnings_of_server(seen)
+        texts += _warnings_of_clients(seen)
+    return texts + [f"Not read: {text}" for text in seen.code.unread[:3]]
+
+
+def _warnings_of_server(seen: "Look") -> list[str]:
+    texts = []
+    if others := [f"{call.path}:{call.line}" for call in seen.starts[1:]]:
+        texts.append(
+            f"A strategy is handed over in other places, too ({', '.join(others)}): each needs "
+            "such a line, and a tape of its own."
+        )
+    if seen.workflow is not None:
+        texts.append(
+            "Secure aggregation: the tape has the mean of each round's clients, and no client's "
+            "own upload."
+        )
+    return texts
+
+
+def _warnings_of_clients(seen: "Look") -> list[str]:
+    if seen.trees:
+        return [
+            f"{seen.trees} sends trees as bytes: the tape keeps what is sent, and no attack reads "
+            "trees."
+        ]
+    texts = []
+    if not seen.optimizers:
+        texts.append(
+            "The clients' optimizer was not found; attacks read uploads as plain SGD. Name another "
+            "by --local-optimizer."
+        )
+    elif seen.optimizers[0].name != SGD:
         texts.append(
             f"Clients run {seen.optimizers[0].name}; attacks read uploads as plain SGD. A value "
             "near the blind guess does not show protection."
         )
-    if seen.trees:
+    if "peft" in seen.frameworks:
         texts.append(
-            "XGBoost sends trees as bytes: the tape keeps what is sent, and no attack reads trees."
+            "Adapters of peft may be all that clients send. A label attack applies only if the "
+            "last layer is sent."
         )
-    elif seen.reason:
+    if seen.reason:
         texts.append(
             f"The model was not built: {seen.reason}. Label attacks need only the last layer: give "
             "its arrays by --head-weight and --head-bias."
         )
-    elif seen.model is not None and seen.model.input_shape and seen.model.head is None:
-        texts.append("The model's logits come from no linear layer: no label attack applies.")
-    texts += [f"Not read: {text}" for text in seen.code.unread[:3]]
+    elif seen.model is not None and not seen.model.labels:
+        texts.append("The model gives no logits of a linear layer: no label attack applies.")
     return texts
 
 
 def _facts(seen: "Look") -> dict[str, Any]:
     """Return what was seen, by what it is, as text."""
     api = "legacy API" if seen.legacy else "message API"
-    strategies = [f"{call.last} ({call.path}:{call.line})" for call in seen.strategies]
+    made = [f"{call.last} ({call.path}:{call.line})" for call in seen.strategies]
+    if not made and seen.start is not None:
+        made = [f"{_given(seen)} ({seen.start.path}:{seen.start.line})"]
     optimizers = [f"{it.name} ({it.place})" for it in seen.optimizers]
     facts: dict[str, Any] = {
         "app": f"{seen.server}, {seen.client}",
         "read": f"{len(seen.code.files)} files",
         "ran": list(seen.ran) or "nothing of the app",
-        "strategy": f"{', '.join(strategies) or 'none found'}; {api}",
+        "strategy": f"{', '.join(made)}; {api}" if made else "none found",
         "clients": f"{', '.join(seen.frameworks) or 'no framework found'}; "
         f"{', '.join(optimizers) or 'no optimizer found'}",
         "replies": list(seen.replies) or "as Flower's own client makes them",
-        "records": "what each client is sent, every upload as it came, its number of examples",
+        "records": _records(seen),
     }
     if seen.model is not None:
         facts["model"] = _model_text(seen)
@@ -153,3 +230,11 @@ def _model_text(seen: "Look") -> str:
     if model.head is None:
         return text
     return f"{text}, head {model.head.weight}, {model.head.bias or 'no bias'}"
+
+
+def _records(seen: "Look") -> str:
+    if not seen.recordable:
+        return "nothing"
+    if seen.workflow is not None:
+        return "what clients are sent, the mean of their uploads, their number of examples"
+    return "what each client is sent, every upload as it came, its number of examples"

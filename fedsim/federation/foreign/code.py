@@ -20,6 +20,7 @@ class Call:
         target: The variable that it is assigned to; None without.
         values: Keyword → constant or source text.
         arguments: The positional ones, as source text.
+        owner: What stands before the last dot, as source text; empty without.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Call:
     target: str | None
     values: Mapping[str, object]
     arguments: tuple[str, ...]
+    owner: str = ""
 
     @property
     def last(self) -> str:
@@ -174,6 +176,9 @@ class _File:
                     target=targets.get(id(node)),
                     values={it.arg: _value(it.value) for it in node.keywords if it.arg},
                     arguments=tuple(map(ast.unparse, node.args)),
+                    owner=ast.unparse(node.func.value)
+                    if isinstance(node.func, ast.Attribute)
+                    else "",
                 )
 
 

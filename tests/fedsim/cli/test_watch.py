@@ -193,3 +193,131 @@ def test_a_file_that_is_no_python_is_named_and_left_out(app, capsys):
     path = app("watched_broken")
     (path / "watched_broken" / "old.py").write_text("print 'hello'")
     assert "Not read: watched_broken/old.py (" in fedsim(capsys, "watch", path)[1]
+
+
+QUERIES = """
+from flwr.serverapp import Grid, ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    return grid.send_and_receive([])
+"""
+
+
+def test_an_app_without_a_strategy_gets_no_line_and_is_promised_no_attack(app, capsys):
+    path = app("watched_query", QUERIES)
+    facts = json.loads(fedsim(capsys, "watch", path, "--json")[1])
+    assert facts["strategy"] == "none found"
+    assert (facts["records"], facts["add"]) == ("nothing", [])
+    assert list(facts["attacks"]) == ["not on such a tape"]
+    assert facts["next"] == "none: there will be no tape"
+    out = fedsim(capsys, "watch", path)[1]
+    assert "Add      nothing; no strategy was found to record around" in out
+    assert "what a ServerApp sends by itself through the Grid is not recorded." in out
+
+
+def test_a_strategy_that_a_function_makes_is_recorded_where_it_is_handed_over(app, capsys):
+    made = SERVER.replace("FedAvg(fraction_train=0.5)", "make(context)")
+    out = fedsim(capsys, "watch", app("watched_made", made))[1]
+    assert "Strategy strategy (watched_made/server_app.py:14); message API" in out
+    assert "before line 14:" in out
+    server = LEGACY.replace("Mine()", "make(context)").replace("class Mine(FedAvg):\n    pass", "")
+    out = fedsim(capsys, "watch", app("watched_made_legacy", server))[1]
+    assert "; legacy API" in out
+    assert 'mine = LegacyRecording(mine, tape="/abs/runs/mine"' in out
+
+
+def test_a_strategy_without_a_name_is_wrapped_in_its_place(app, capsys):
+    server = SERVER.replace("    strategy = FedAvg(fraction_train=0.5)\n", "")
+    out = fedsim(
+        capsys, "watch", app("watched_inline", server.replace("strategy.s", "FedAvg().s"))
+    )[1]
+    assert "server_app.py, line 13, with the second line in place of FedAvg():" in out
+    assert '           Recording(FedAvg(), tape="/abs/runs/mine")' in out
+    server = LEGACY.replace("strategy=mine", "strategy=Mine()").replace("    mine = Mine()\n", "")
+    out = fedsim(capsys, "watch", app("watched_inline_legacy", server))[1]
+    assert "with the second line in place of Mine():" in out
+    assert '           LegacyRecording(Mine(), tape="/abs/runs/mine"' in out
+
+
+def test_each_place_that_starts_a_strategy_needs_a_line(app, capsys):
+    server = SERVER.replace(
+        "    raise", "    strategy.start(grid=grid, initial_arrays=arrays)\n    raise"
+    )
+    out = fedsim(capsys, "watch", app("watched_twice", server))[1]
+    assert "handed over in other places, too (watched_twice/server_app.py:15)" in out
+
+
+SECURE = """
+from flwr.server import LegacyContext, ServerApp, ServerConfig
+from flwr.server.strategy import FedAvg
+from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
+from .task import Net
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    legacy = LegacyContext(context=context, config=ServerConfig(3), strategy=FedAvg())
+    run = DefaultWorkflow(fit_workflow=SecAggPlusWorkflow(3, 2))
+    run(grid, legacy)
+"""
+
+
+def test_flowers_secure_aggregation_is_recorded_at_the_grid(app, capsys):
+    out = fedsim(capsys, "watch", app("watched_secure", SECURE))[1]
+    assert "watched_secure/server_app.py, before line 14:" in out
+    assert "from strategies.secagg_plus import SecAggPlusRecording" in out
+    names = "names=list(Net().state_dict())"
+    assert f'grid = SecAggPlusRecording(grid, tape="/abs/runs/mine", {names})' in out
+    assert "Secure aggregation: the tape has the mean of each round's clients" in out
+
+
+def test_what_a_module_prints_is_not_in_the_answer(app, capsys):
+    path = app("watched_loud", task="print('loud')\n" + TASK)
+    facts = json.loads(fedsim(capsys, "watch", path, "--json")[1])
+    assert "watched_loud.task:Net" in facts["model"]
+
+
+def test_a_model_that_is_not_built_is_still_named(app, capsys):
+    out = fedsim(capsys, "watch", app("watched_named"), "--no-import")[1]
+    assert "--model watched_named.task:Net --num-classes <C> --local-lr 0.05" in out
+    assert "not built" not in out
+    two = TASK + "\n\nclass Other(nn.Module):\n    pass\n"
+    server = SERVER.replace("from {name}.task import Net", "").replace("Net().state_dict()", "")
+    out = fedsim(capsys, "watch", app("watched_two", server, task=two))[1]
+    assert "of watched_two.task.Net, watched_two.task.Other none stands out; name one by" in out
+
+
+def test_no_label_attack_is_promised_where_no_logits_are_given(app, capsys):
+    coder = TASK.replace("self.head(self.conv(x).flatten(1))", "(self.conv(x), x)")
+    out = fedsim(capsys, "watch", app("watched_coder", task=coder))[1]
+    assert "The model gives no logits of a linear layer: no label attack applies." in out
+    assert "llg" not in out
+    table = TASK.replace("self.conv(x).flatten(1)", "x").replace("4 * 13 * 13", "14")
+    out = fedsim(capsys, "watch", app("watched_table", task=table))[1]
+    assert "Attacks  with --input-shape, if the model is a classifier: llg, " in out
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("import transformers\ntransformers.TrainingArguments(learning_rate=1e-4)", "run adamw;"),
+        ("import mlx.optimizers as optim\noptim.SGD(learning_rate=0.1)", "--local-lr 0.1 "),
+        ("import peft", "Adapters of peft may be all that clients send."),
+        ("", "The clients' optimizer was not found; attacks read uploads as plain SGD."),
+    ],
+)
+def test_what_the_clients_run_is_read_or_said_to_be_unknown(line, sentence, app, capsys):
+    task = TASK.replace(
+        "    return torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)", "    ..."
+    )
+    client = CLIENT.replace("app = ClientApp()", f"app = ClientApp()\n{line}", 1)
+    out = fedsim(capsys, "watch", app("watched_clients", client=client, task=task), "--no-import")[
+        1
+    ]
+    assert sentence in out
