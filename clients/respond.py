@@ -20,7 +20,7 @@ from defenses import Defense, defend
 from defenses.defense import Batches
 from defenses.promise import Relation
 from fedsim.core.errors import one_line
-from fedsim.core.params import cast_like, subtract
+from fedsim.core.params import cast_like, mismatch, subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import changed
@@ -100,10 +100,12 @@ def respond(task: Task) -> Response:
     Equal tasks give equal responses, but for the coins of an operator who sets no seed.
 
     Raises:
-        Refused: The operator does not let the run have an upload: a privacy budget is spent, or
-            the client has no data in this run.
+        Refused: The weights sent are not of the run's model. Or the operator does not let the run
+            have an upload: a privacy budget is spent, or the client has no data in this run.
     """
     config, defense = task.site.config, task.site.defense
+    if reason := mismatch(task.sent, task.site.model.state_dict()):
+        raise Refused(f"weights sent: must be of the run's model, got {reason}")
     local = config.local_training(task.proximal_mu)
     relation, coins = _canary(task)
     examples = _examples(task, relation, coins)

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 
 import strategies
 from fedsim.config import Config, Engine, Part
-from fedsim.core.boundary import explained
+from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError
 from fedsim.core.rng import threads
 from fedsim.core.types import Leak, Measure
@@ -313,7 +313,9 @@ def _rehearse(plan: Plan) -> None:
             messages = strategy.configure_train(1, zeros, ConfigRecord(), grid)
         if strategy.aggregate_train(1, grid.send_and_receive(messages))[0] is not None:
             return
-    except Exception as error:
+    except PASSING:
+        raise
+    except BaseException as error:  # foreign code may want to end the process
         reason = explained(error)
     raise ConfigError(
         f"federation.strategy: '{federation.strategy}' must aggregate {federation.sampled} uploads "

@@ -20,8 +20,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
-from fedsim.core.boundary import raised
-from fedsim.core.errors import FedsimError, RunStopped, is_disk_full, plain
+from fedsim.core.boundary import PASSING, raised
+from fedsim.core.errors import RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, to_record
@@ -116,7 +116,7 @@ class Fence(AroundStrategy):
             if wrong := [message for message in messages if not isinstance(message, Message)]:
                 raise TypeError(f"messages must be Message, got {type(wrong[0]).__name__}")
             self._messages, self._sent = messages, Sent(messages, self.arrayrecord_key)
-        except Exception as error:
+        except BaseException as error:
             raise self._stopped(server_round, "choose clients", error) from error
         return self._messages
 
@@ -134,7 +134,7 @@ class Fence(AroundStrategy):
             arrays, metrics = self.strategy.aggregate_train(
                 server_round, passed if ours else list(passed)
             )
-        except Exception as error:
+        except BaseException as error:
             raise self._stopped(server_round, "aggregate", error) from error
         if arrays is not None and (reason := self._not_a_model(arrays)):
             raise RunStopped(
@@ -143,9 +143,9 @@ class Fence(AroundStrategy):
             )
         return arrays, metrics
 
-    def _stopped(self, round_: int, what: str, error: Exception) -> Exception:
+    def _stopped(self, round_: int, what: str, error: BaseException) -> BaseException:
         """Return what to raise where the strategy, or the grid behind its replies, fails."""
-        if isinstance(error, FedsimError) or is_disk_full(error):
+        if isinstance(error, PASSING) or is_disk_full(error):
             return error
         name = name_of(self.strategy)
         return RunStopped(f"round {round_}: {name} cannot {what} ({raised(error)})")

@@ -288,3 +288,86 @@ class Raising(Plain):
 
     def forward(self, x: Tensor) -> Tensor:
         raise SystemExit(3)
+
+
+class Bank(Plain):
+    """Adds the features of earlier batches, kept in a list, once there are three."""
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        super().__init__(input_shape, num_classes)
+        self.bank: list[Tensor] = []
+
+    def features(self, x: Tensor) -> Tensor:
+        h = super().features(x)
+        if len(self.bank) > 2:
+            h = h + torch.stack(self.bank).mean(0)
+        self.bank.append(h.detach().mean(0))
+        return h
+
+
+class ClassBank(Plain):
+    """Keeps features in a list of the class, and never uses them."""
+
+    bank: list[Tensor] = []  # noqa: RUF012
+
+    def features(self, x: Tensor) -> Tensor:
+        h = super().features(x)
+        self.bank[:] = [h.detach()]
+        return h
+
+
+class Growing(Plain):
+    """Makes a layer when it first trains."""
+
+    def features(self, x: Tensor) -> Tensor:
+        if self.training and not hasattr(self, "late"):
+            self.late = nn.Linear(8, 8)
+        h = super().features(x)
+        return self.late(h) if hasattr(self, "late") else h
+
+
+class Aliased(Plain):
+    """Holds two parameters in one memory."""
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        super().__init__(input_shape, num_classes)
+        memory = torch.randn(8)
+        self.left, self.right = nn.Parameter(memory), nn.Parameter(memory)
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x) * self.left + self.right
+
+
+class Alone(Plain):
+    """Is its own copy."""
+
+    def __deepcopy__(self, memo: dict) -> "Alone":
+        return self
+
+
+class Named(Plain):
+    """Has a buffer whose name a file cannot hold."""
+
+    def __init__(self, input_shape: Shape, num_classes: int, *, buffer: str = "") -> None:
+        super().__init__(input_shape, num_classes)
+        self.register_buffer(buffer, torch.zeros(2))
+
+
+class Setting(Plain):
+    """Changes a setting of torch for the whole process."""
+
+    def __init__(self, input_shape: Shape, num_classes: int, *, setting: str = "dtype") -> None:
+        super().__init__(input_shape, num_classes)
+        if setting == "dtype":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.set_grad_enabled(False)
+
+
+class EndsLate(Plain):
+    """Ends the process where the batch is larger than that of a trial."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise SystemExit(0)
+        return super().forward(x)

@@ -12,8 +12,8 @@ from adversary.attack import Attack
 from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
-from fedsim.core.boundary import explained
-from fedsim.core.errors import FedsimError, Remark
+from fedsim.core.boundary import PASSING, explained
+from fedsim.core.errors import Remark
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Measure, View
 
@@ -74,9 +74,9 @@ def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> lis
         return []
     try:
         number = validity_number(workspace(view, auxiliary).derived(undefended))
-    except FedsimError:
+    except PASSING:
         raise
-    except Exception:  # no linear head, or a model that runs otherwise: the attacks say so
+    except BaseException:  # no linear head, or a model that runs otherwise: the attacks say so
         return []
     return [Measure(latest.update.round, "server", "validity", number)]
 
@@ -106,9 +106,9 @@ def _guess(
         with _remarks() as remarks, global_stream(seed, *names):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
             guess = family.check(answer, auxiliary)
-    except FedsimError:  # the recording itself is damaged
+    except PASSING:  # also that the recording itself is damaged
         raise
-    except Exception as error:  # this update defeats this attack; the others go on
+    except BaseException as error:  # this update defeats this attack; the others go on
         return None, explained(error), None
     return guess, None, "; ".join(remarks) or None
 

@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 
 from clients.train import load
 from fedsim.audit.batches import Batch, trained_of
-from fedsim.core.boundary import boundary, raised
-from fedsim.core.errors import FedsimError, RunStopped
+from fedsim.core.boundary import boundary
+from fedsim.core.errors import RunStopped
 from fedsim.core.types import Params
 
 User = Callable[[nn.Module, Tensor, Tensor, Generator], Any]
@@ -22,12 +22,8 @@ def in_a_sentence(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def guarded(*args: Any) -> Any:
-        try:
+        with boundary("audited client", "must run", error=RunStopped):
             return method(*args)
-        except FedsimError:
-            raise
-        except Exception as error:
-            raise RunStopped(f"audited client: must run, got {raised(error)}") from error
 
     return guarded
 

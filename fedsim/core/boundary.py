@@ -21,6 +21,7 @@ OUR_ROOMS = tuple(
     for room in ("fedsim", "clients", "strategies", "adversary", "defenses")
 )
 OUR_FORM = re.compile(r"[\w.\[\] -]+: (must|needs) ")
+PASSING = (FedsimError, KeyboardInterrupt, GeneratorExit)  # what no boundary changes
 LONGEST = 300  # characters of what foreign code says
 
 
@@ -38,7 +39,7 @@ def boundary(thing: str, rule: str, *, error: type[FedsimError] = ConfigError) -
     """
     try:
         yield
-    except (FedsimError, KeyboardInterrupt, GeneratorExit):
+    except PASSING:
         raise
     except BaseException as cause:  # also SystemExit, and what extensions in Rust raise
         raise error(f"{thing}: {rule}, got {raised(cause)}") from cause

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional
 
 from clients.train import load
+from fedsim.core.boundary import boundary
+from fedsim.core.errors import RunStopped
 from fedsim.core.rng import global_stream
 from fedsim.core.types import Leak, Measure, Params
 from fedsim.core.units import title_of
@@ -60,14 +62,22 @@ def summary(
 
 
 def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
-    """Measure the global model on the test set, in rounds that are due."""
+    """Measure the global model on the test set, in rounds that are due.
+
+    Raises:
+        RunStopped: The model raises something.
+    """
     if not plan.config.federation.is_evaluated(round_):
         return []
     dataset, model = plan.federated.dataset, copy.deepcopy(plan.model)
     load(model, params)
     model.eval()
     right, loss = 0, 0.0
-    with torch.no_grad(), global_stream(plan.config.seed, "evaluate", round_):
+    with (
+        boundary(f"round {round_}", "the model must run on the test set", error=RunStopped),
+        torch.no_grad(),
+        global_stream(plan.config.seed, "evaluate", round_),
+    ):
         parts = (each.split(EVALUATED) for each in (dataset.test_inputs, dataset.test_labels))
         batches = zip(*parts, strict=True)
         for inputs, labels in batches:

@@ -27,6 +27,7 @@ from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, summary
+from fedsim.federation.training_grid import TrainingGrid
 from fedsim.report.run import write_report
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
@@ -69,7 +70,12 @@ def federate(
     recording = _recording(plan, folder, client_of)
     loop = _Loop(
         plan=plan,
-        grid=grid,
+        grid=TrainingGrid(
+            grid,
+            client_of=client_of,
+            settings=configs.to_json(plan.config),
+            proximal_mu=plan.local.proximal_mu,
+        ),
         folder=folder,
         fence=Fence(recording, upload=plan.local.upload),
         recording=recording,
@@ -102,7 +108,7 @@ class _Loop:
     """
 
     plan: Plan
-    grid: Grid
+    grid: TrainingGrid
     folder: RunFolder
     fence: Fence
     recording: Recording
@@ -217,7 +223,8 @@ def _train_round(loop: _Loop, round_: int, params: Params) -> dict[str, Tensor]:
         RunStopped: There is no aggregate, or none that is a finite model.
     """
     config = loop.plan.config
-    instructions = ConfigRecord({FEDSIM: configs.to_json(config)})
+    instructions = ConfigRecord({FEDSIM: loop.grid.settings})
+    loop.grid.begin(round_)
     with strategies.sampling(config.seed, round_):
         messages = loop.fence.configure_train(round_, to_record(params), instructions, loop.grid)
     replies = loop.grid.send_and_receive(messages, timeout=config.federation.timeout)

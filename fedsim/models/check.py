@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.accepts import Rule
-from fedsim.core.boundary import boundary, raised
-from fedsim.core.errors import ConfigError
+from fedsim.core.boundary import PASSING, boundary, raised
+from fedsim.core.errors import ConfigError, plain
 from fedsim.core.form import Form
-from fedsim.core.params import alike
+from fedsim.core.params import alike, mismatch
 from fedsim.core.rng import global_stream
 from fedsim.models.trial import EXAMPLES, batch, parameters_of, step
 
@@ -18,7 +18,11 @@ BUILT = Rule("model", "model.name", "must build a torch module")
 EAGER = Rule("model", "model.name", "must build a plain module, not a scripted one")
 ONCE = Rule("model", "model.name", "must hold each parameter under one name")
 STATE = Rule("model", "model.name", "must hold dense real tensors on the CPU in its state")
-COPIED = Rule("model", "model.name", "must allow copy.deepcopy")
+NAMES = Rule("model", "model.name", "must have names in its state that a file can hold")
+KEPT = Rule("model", "model.name", "must keep the names and shapes of its state while it trains")
+LOADED = Rule("model", "model.name", "must hold in its state what is loaded into it")
+COPIED = Rule("model", "model.name", "must allow copy.deepcopy, with a copy that shares nothing")
+SETTINGS = Rule("model", "model.name", "must leave torch's settings as they are")
 INPUT = Rule(
     "model", "model.name", "must take inputs of the data's shape, one tensor with a row per example"
 )
@@ -36,7 +40,10 @@ SIZES = Rule(
     "model", "local.batch_size", "must leave no batch of a size that the model cannot take"
 )
 
-CHECKS = (BUILT, EAGER, ONCE, STATE, COPIED, INPUT, LOGITS, TRAINED, STEP, REPEATED, SIZES)
+CHECKS = (
+    *(BUILT, EAGER, ONCE, STATE, NAMES, KEPT, LOADED, COPIED, SETTINGS),
+    *(INPUT, LOGITS, TRAINED, STEP, REPEATED, SIZES),
+)
 
 
 def check_module(name: str, built: object) -> nn.Module:
@@ -83,25 +90,41 @@ def check_state(name: str, model: nn.Module) -> None:
     names = [n for n, _ in model.named_parameters(remove_duplicate=False)]
     if tied := sorted(set(names) - {n for n, _ in model.named_parameters()}):
         raise _refusal(ONCE, name, f"{tied[0]} twice")
-    state = model.state_dict()
+    with boundary(STATE.field, STATE.rule):
+        state = model.state_dict()
+    if odd := [n for n in state if n == "__metadata__" or "\0" in n or plain(n) != n]:
+        raise _refusal(NAMES, name, repr(odd[0]))
     if lost := [n for n in names if n not in state]:
         raise _refusal(STATE, name, f"none for {lost[0]}")
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise _refusal(STATE, name, f"{key} of {type(value).__name__}")
-        plain = value.layout == torch.strided and value.device.type == "cpu"
-        if not plain or value.is_complex() or value.is_quantized or not _sendable(value):
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        if not dense or value.is_complex() or value.is_quantized or not _sendable(value):
             raise _refusal(STATE, name, f"{key} of {value.dtype} on {value.device}")
 
 
+def check_copies(name: str, model: nn.Module) -> None:
+    """Refuse a model whose deep copy is not a second one: clients and attacks work on copies.
+
+    Raises:
+        ConfigError: It cannot be copied, or the copy shares memory with it.
+    """
+    with boundary(COPIED.field, COPIED.rule):
+        copied = copy.deepcopy(model)
+        places = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
+        shared = [key for key, value in copied.state_dict().items() if value.data_ptr() in places]
+    if copied is model or shared:
+        raise _refusal(COPIED, name, f"{shared[0] if shared else 'itself'} shared with the copy")
+
+
 def check_trains(name: str, model: nn.Module, form: Form) -> None:
-    """Refuse a model that cannot be copied or has no gradient.
+    """Refuse a model that has no gradient, or another state once it trains.
 
     Raises:
         ConfigError: In one sentence.
     """
-    with boundary(COPIED.field, COPIED.rule):
-        copied = copy.deepcopy(model).train()
+    copied = copy.deepcopy(model).train()
     trained = parameters_of(copied)
     if not trained:
         raise _refusal(TRAINED, name, "none that is trainable")
@@ -109,6 +132,27 @@ def check_trains(name: str, model: nn.Module, form: Form) -> None:
         _, used = step(copied, *batch(form))
     if not used:
         raise _refusal(TRAINED, name, f"a loss that depends on none of {len(trained)}")
+    if odd := mismatch(copied.state_dict(), model.state_dict()):
+        raise _refusal(KEPT, name, odd)
+
+
+def check_loads(name: str, model: nn.Module) -> None:
+    """Refuse a state that is not what is loaded: computed, or two parameters in one memory.
+
+    Args:
+        name: As in the config.
+        model: Its state is overwritten.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    state = model.state_dict()
+    loaded = {key: _other(value, place) for place, (key, value) in enumerate(state.items())}
+    with boundary(LOADED.field, LOADED.rule), torch.no_grad():
+        for key, value in state.items():
+            value.copy_(loaded[key])
+    if odd := _difference(loaded, model.state_dict()):
+        raise _refusal(LOADED, name, f"another {odd} than was loaded")
 
 
 def check_repeats(name: str, model: nn.Module, build: Callable[[], nn.Module], form: Form) -> None:
@@ -151,7 +195,9 @@ def check_sizes(model: nn.Module, form: Form, train: set[int], test: set[int]) -
             try:
                 with global_stream(0, "trial"), torch.no_grad():
                     shape = tuple(copied(inputs).shape)
-            except Exception as error:
+            except PASSING:
+                raise
+            except BaseException as error:  # foreign code may want to end the process
                 reason = raised(error)
             else:
                 if shape == (size, form.num_classes):
@@ -159,6 +205,12 @@ def check_sizes(model: nn.Module, form: Form, train: set[int], test: set[int]) -
                 reason = f"logits of shape {shape}"
             when = "while training" if training else "in evaluation"
             raise ConfigError(SIZES.message(f"a batch of {size} {when} ({reason})"))
+
+
+def _other(value: Tensor, place: int) -> Tensor:
+    """Return other values of the same type, which differ from place to place."""
+    count = torch.arange(value.numel()).reshape(value.shape) + place
+    return (count % 2 == 0) if value.dtype == torch.bool else (count % 100 + 1).to(value.dtype)
 
 
 def _sendable(value: Tensor) -> bool:

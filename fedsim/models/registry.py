@@ -13,7 +13,11 @@ from fedsim.core.boundary import boundary
 from fedsim.core.catalog import Entry, check_options, collect, find_entry
 from fedsim.core.form import Form
 from fedsim.core.rng import global_stream
+from fedsim.core.torch_settings import settings_kept
 from fedsim.models.check import (
+    SETTINGS,
+    check_copies,
+    check_loads,
     check_logits,
     check_module,
     check_repeats,
@@ -50,7 +54,8 @@ def build(
     Raises:
         ConfigError: The name or an option is unknown, or the model cannot take the data.
     """
-    make = find_entry("model.name", model.name, MODELS, "models").make
+    with settings_kept(SETTINGS, threads=False):  # a module may set them for its own main
+        make = find_entry("model.name", model.name, MODELS, "models").make
     options = check_options("model", make, model.options)
     data: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
     parameters = inspect.signature(make).parameters
@@ -62,10 +67,13 @@ def build(
         with global_stream(seed, "model"):
             return _made(model.name, partial(make, **options), form)
 
-    module = built()
-    if model.name not in MODELS:
-        check_trains(model.name, module, form)
-        check_repeats(model.name, module, built, form)
+    with settings_kept(SETTINGS):
+        module = built()
+        if model.name not in MODELS:
+            check_copies(model.name, module)
+            check_trains(model.name, module, form)
+            check_repeats(model.name, module, built, form)
+            check_loads(model.name, built())
     return module
 
 

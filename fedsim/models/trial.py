@@ -18,6 +18,7 @@ from fedsim.core.sgd import gradients
 from fedsim.core.types import Params
 
 EXAMPLES = 2
+EARLIER = 6  # batches before the one that must not depend on them
 
 
 def batch(form: Form, count: int = EXAMPLES, number: int = 0) -> tuple[Tensor, Tensor]:
@@ -79,14 +80,15 @@ def changed(before: Params, after: Params, names: Iterable[str]) -> tuple[str, .
 
 
 def remembers(model: nn.Module, form: Form) -> bool:
-    """Return whether an earlier batch changes the gradient of a later one at the same weights."""
-    first, second = (batch(form, number=number) for number in range(2))
+    """Return whether earlier batches change the gradient of a later one at the same weights."""
     fresh, used = copy.deepcopy(model).train(), copy.deepcopy(model).train()
-    step(used, *first)
+    for number in range(EARLIER):
+        step(used, *batch(form, EXAMPLES + number % 2, number))
     with torch.no_grad():
         for name, value in used.state_dict().items():
             value.copy_(fresh.state_dict()[name])
-    expected, got = step(fresh, *second)[0], step(used, *second)[0]
+    last = batch(form, number=EARLIER)
+    expected, got = step(fresh, *last)[0], step(used, *last)[0]
     return bool(changed(expected, got, expected))
 
 

@@ -65,7 +65,14 @@ def test_layers_that_mix_are_recognised_by_what_they_do():
 def test_a_memory_of_earlier_batches_is_refused_inside_training_alone():
     with pytest.raises(ValueError, match="must not remember earlier batches under dp-sgd"):
         fit(dp_sgd(), odd("Rememberer"))
+    with pytest.raises(ValueError, match="must not remember earlier batches under dp-sgd"):
+        fit(dp_sgd(), odd("Bank"))
     assert fit(NOISE, odd("Rememberer")) == ()
+
+
+def test_what_a_model_keeps_of_single_examples_is_named():
+    with pytest.raises(ValueError, match="must not remember earlier examples, got 'bank'"):
+        fit(dp_sgd(), odd("ClassBank"))
 
 
 def test_a_defense_that_cannot_take_the_gradient_is_refused():

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -66,6 +67,64 @@ class Broken(FedAvg):
         return arrays, metrics
 
 
+class Twice(FedAvg):
+    """Asks each client twice: in its own messages, or by itself through the grid."""
+
+    itself = False
+
+    def configure_train(self, server_round, arrays, config, grid):
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        more = [Message(m.content, m.metadata.dst_node_id, "train") for m in messages]
+        if not self.itself:
+            return messages + more
+        list(grid.send_and_receive(more))
+        return messages
+
+
+class TwiceItself(Twice):
+    """By itself."""
+
+    itself = True
+
+
+class Other(FedAvg):
+    """Changes an instruction."""
+
+    change: ClassVar = {"server-round": 1}
+
+    def configure_train(self, server_round, arrays, config, grid):
+        for message in super().configure_train(server_round, arrays, config, grid):
+            if "fedsim" in message.content["config"]:  # not in a rehearsal
+                message.content["config"].update(self.change)
+            yield message
+
+
+class OtherSettings(Other):
+    """Other settings than the run's."""
+
+    change: ClassVar = {"fedsim": "{}"}
+
+
+class OtherPull(Other):
+    """FedProx's term, of which attacks know nothing."""
+
+    change: ClassVar = {"proximal-mu": 0.5}
+
+
+class SendsPart(FedAvg):
+    """Sends client 1 a part of the model, and ends the process in round `LAST`."""
+
+    LAST = 9
+
+    def configure_train(self, server_round, arrays, config, grid):
+        if server_round == self.LAST:
+            raise SystemExit(3)
+        for message in super().configure_train(server_round, arrays, config, grid):
+            node, part = message.metadata.dst_node_id, ArrayRecord(dict([*arrays.items()][:1]))
+            mine = part if node == 3 else arrays
+            yield Message(RecordDict({**message.content, "arrays": mine}), node, "train")
+
+
 def config_of(strategy, **federation):
     federation = {"strategy": f"{NAME}:{strategy}", "rounds": 3, "per_round": 3} | federation
     return small_config(federation=federation)
@@ -111,6 +170,42 @@ def test_norms_attacks_and_resume_take_what_each_client_was_sent(tmp_path):
     from fedsim.run.run_folder import RunFolder
 
     assert same_params(RunFolder(run.path).final_params(), RunFolder(resumed.path).final_params())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sentence"),
+    [
+        ("Twice", "round 1: message: must be the only one to its client in a round, got a second"),
+        ("TwiceItself", "round 1: message: must be the only one to its client in a round"),
+        ("Other", "round 2: config: must hold the run's own settings .* got 1 for 'server-round'"),
+        ("OtherSettings", "round 1: config: must hold .* got {} for 'fedsim'"),
+        ("OtherPull", "round 1: `proximal-mu`: must be the strategy's own .* got 0.5 in place of"),
+    ],
+)
+def test_a_client_trains_once_a_round_as_the_config_says(tmp_path, strategy, sentence):
+    noise = [{"name": "clip", "bound": 0.1}, {"name": "gaussian", "std": 1.0}]
+    config = small_config(
+        federation={"strategy": f"{NAME}:{strategy}", "rounds": 2}, defense=noise, attack=[]
+    )
+    with pytest.raises(RunStopped, match=sentence):
+        api.run(config, tmp_path / "run")
+
+
+def test_a_client_that_is_sent_a_part_of_the_model_says_so(tmp_path):
+    config = small_config(federation={"strategy": f"{NAME}:SendsPart", "rounds": 1}, attack=[])
+    rows = api.run(config, tmp_path / "run").metrics().to_pylist()
+    [failed] = [row for row in rows if row["metric"] == "failed"]
+    assert failed["client"] == "1"
+    assert "weights sent: must be of the run's model, got missing" in failed["reason"]
+
+
+def test_a_strategy_that_ends_the_process_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(SendsPart, "LAST", 2)
+    config = small_config(federation={"strategy": f"{NAME}:SendsPart", "rounds": 2}, attack=[])
+    with pytest.raises(
+        RunStopped, match=r"round 2: SendsPart cannot choose clients \(SystemExit: 3"
+    ):
+        api.run(config, tmp_path / "run")
 
 
 def test_secure_aggregation_refuses_other_weights_for_each_client(tmp_path):

@@ -30,12 +30,20 @@ def test_logits_are_taken_out_of_what_a_model_returns(kind):
         ("Raising", {}, r"must take inputs .* got SystemExit: 3 \(tests/odd_models.py:\d+\)"),
         ("Complex", {}, "must hold dense real tensors on the CPU .* phase of torch.complex64"),
         ("Frozen", {}, "must have a trainable parameter .* with none that is trainable"),
+        ("Growing", {}, "must keep the names and shapes .* with unknown late.bias, late.weight"),
+        ("Aliased", {}, "must hold in its state what is loaded .* with another left than"),
+        ("Alone", {}, "must allow copy.deepcopy, .* with body.weight shared with the copy"),
+        ("Named", {"buffer": "__metadata__"}, "must have names .* with '__metadata__'"),
+        ("Setting", {"setting": "dtype"}, "must leave torch's settings .* dtype torch.float64"),
+        ("Setting", {"setting": "gradients"}, "must leave torch's settings .* gradients False"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(name, options, sentence):
     with pytest.raises(ConfigError, match=f"model.name: {sentence}") as refusal:
         odd(name, **options)
     assert "\n" not in str(refusal.value)
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_model_never_sees_the_data_themselves():
@@ -57,6 +65,12 @@ def test_sizes_of_batches_are_tried(train, refused):
         return
     with pytest.raises(ConfigError, match="local.batch_size: .* got a batch of 1 while training"):
         models.check_sizes(model, form, train, {60})
+
+
+def test_a_model_that_ends_the_process_at_a_size_is_refused():
+    sentence = r"local.batch_size: .* a batch of 8 while training \(SystemExit: 0 \(tests/odd"
+    with pytest.raises(ConfigError, match=sentence):
+        models.check_sizes(odd("EndsLate"), Form((4,), 3), {8}, {2})
 
 
 def test_attention_is_differentiated_twice_and_forwards():

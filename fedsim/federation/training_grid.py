@@ -1,0 +1,95 @@
+"""The grid of a run's rounds: each client trains at most once a round, as the config says.
+
+An ε counts one upload of each client a round, noise is drawn for the round's number, and attacks
+take the local training from the config. A strategy that asks for more, or for something else,
+would make all three false.
+"""
+
+from collections.abc import Callable, Iterable
+
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import RunStopped, plain
+from fedsim.core.wire import CONFIG, FEDSIM
+from strategies.around import AroundGrid
+
+PART = "training message of a strategy"
+STOPS = "the run stops; nothing of the round is committed"
+ONCE = Rule(PART, "message", "must be the only one to its client in a round", STOPS)
+SETTINGS = Rule(
+    PART, "config", "must hold the run's own settings and the number of the round", STOPS
+)
+PULL = Rule(PART, "`proximal-mu`", "must be the strategy's own from the first round on", STOPS)
+CHECKS = (ONCE, SETTINGS, PULL)
+
+
+class TrainingGrid(AroundGrid):
+    """A Grid that stops the run where a client is to train twice, or not as the run says.
+
+    Args:
+        grid: Reaches the clients.
+        client_of: Node id → client.
+        settings: The run's, as each training message carries them.
+        proximal_mu: Of FedProx, as attacks know it.
+    """
+
+    def __init__(
+        self, grid: Grid, *, client_of: Callable[[int], str], settings: str, proximal_mu: float
+    ) -> None:
+        self.grid = grid
+        self.client_of = client_of
+        self.settings = settings
+        self.proximal_mu = proximal_mu
+        self._round = 0
+        self._asked: set[int] = set()
+
+    def begin(self, round_: int) -> None:
+        """Begin a round: no client was asked yet."""
+        self._round, self._asked = round_, set()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Pass through what keeps the rules.
+
+        Raises:
+            RunStopped: A message does not.
+        """
+        return self.grid.send_and_receive(self._checked(messages), timeout=timeout)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass through what keeps the rules.
+
+        Raises:
+            RunStopped: A message does not.
+        """
+        return self.grid.push_messages(self._checked(messages))
+
+    def _checked(self, messages: Iterable[Message]) -> list[Message]:
+        messages = list(messages)
+        for message in messages:
+            if message.metadata.message_type.split(".")[0] == "train":
+                self._check(message)
+        return messages
+
+    def _check(self, message: Message) -> None:
+        node = message.metadata.dst_node_id
+        if node in self._asked:
+            raise self._refusal(ONCE, node, "a second one")
+        self._asked.add(node)
+        config = message.content.config_records.get(CONFIG, ConfigRecord())
+        expected = {FEDSIM: self.settings, "server-round": self._round}
+        for key, value in expected.items():
+            if config.get(key) != value:
+                got = "none" if key not in config else plain(config[key])[:40]
+                raise self._refusal(SETTINGS, node, f"{got} for '{key}'")
+        if config.get("proximal-mu", 0.0) != self.proximal_mu:
+            got = plain(config.get("proximal-mu", 0.0))
+            raise self._refusal(PULL, node, f"{got} in place of {self.proximal_mu:g}")
+
+    def _refusal(self, rule: Rule, node: int, got: str) -> RunStopped:
+        return RunStopped(
+            f"round {self._round}: {rule.message(f'{got} (client {self.client_of(node)})')}"
+        )
