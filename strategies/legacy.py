@@ -1,6 +1,7 @@
 """Recording in Flower's legacy API: `server_fn`, `flwr.server.strategy`, `NumPyClient`.
 
-What passes is turned into messages of today's API, so that one recorder does for both.
+What passes is turned into messages of today's API, so that one recorder does for both. Under
+Flower's secure aggregation it records the mean of a round, as no client's own upload.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +16,9 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedsim.core.errors import ConfigError
 from fedsim.core.types import Upload
-from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES
+from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, from_record
 from strategies.recording import Recording
+from strategies.secure import Sum
 from strategies.tape import Tape
 
 NO_GRID: Any = None  # the legacy API samples clients without one
@@ -91,8 +93,27 @@ class LegacyRecording:
     def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
         """Write down every upload that can be, and let the strategy aggregate."""
         results = list(results) if isinstance(results, Iterator) else results
-        self.recording.aggregate_train(server_round, self._replies(results))
+        if (total := self._mean(results)) is not None:
+            self.recording.record_sum(server_round, total)
+        else:
+            self.recording.aggregate_train(server_round, self._replies(results))
         return self.strategy.aggregate_fit(server_round, results, failures)
+
+    def _mean(self, results: Sequence[tuple[Any, Any]]) -> Sum | None:
+        """Return what Flower's secure aggregation puts in the place of every upload, or None.
+
+        Its workflow gives the same object, their weighted mean, to all clients of a round.
+        """
+        if len(results) < 2 or len({id(result.parameters) for _, result in results}) > 1:
+            return None
+        record = self._content(results[0][1].parameters, 1).array_records.get(ARRAYS)
+        if record is None:
+            return None
+        answered = {str(proxy.cid): int(result.num_examples) for proxy, result in results}
+        places = {client: place for place, client in enumerate(self._clients)}
+        gone = [(place, "no reply in time") for cid, place in places.items() if cid not in answered]
+        members = [places[client] for client in answered if client in places]
+        return Sum(from_record(record), sum(answered.values()), members, gone)
 
     def _replies(self, results: Iterable[tuple[Any, Any]]) -> Iterator[Message]:
         places = {client: place for place, client in enumerate(self._clients)}

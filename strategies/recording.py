@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import ConfigError
 from fedsim.core.files import TensorFile
+from fedsim.core.params import mismatch
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import NUM_EXAMPLES, LazyArray
 from strategies.around import AroundStrategy, check_strategy
@@ -161,13 +162,18 @@ class Recording(AroundStrategy):
         self, strategy: SecureAggregation, round_: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Write down the sum of a round, and let the strategy aggregate it."""
-        self.failures, self.norms, self.members = [], {}, ()
         total = strategy.open(round_, replies)
-        self.failures = [(self.client_of(node), reason) for node, reason in total.failures]
-        if total.members and self._sent.shared is not None:
-            self._write_sum(round_, total, self._sent.shared)
-        self.tape.finish(round_)
+        self.record_sum(round_, total)
         return strategy.aggregate_sum(round_, total)
+
+    def record_sum(self, round_: int, total: Sum) -> None:
+        """Write down all that a server learns of a round under secure aggregation."""
+        self.unrecorded, self.norms, self.members = [], {}, ()
+        self.failures = [(self.client_of(node), reason) for node, reason in total.failures]
+        sent = self._sent.shared
+        if total.members and sent is not None and mismatch(total.mean, sent) is None:
+            self._write_sum(round_, total, sent)
+        self.tape.finish(round_)
 
     def _write_sum(self, round_: int, total: Sum, sent: Params) -> None:
         self.members = in_order(self.client_of(node) for node in total.members)

@@ -24,6 +24,7 @@ from fedsim.core.types import LocalTraining
 from fedsim.federation.foreign import App
 from fedsim.federation.grid import SimulationGrid
 from strategies import Tape
+from strategies.legacy import LegacyRecording
 from strategies.secagg_plus import SecAggPlusRecording
 from strategies.tape import members_of, recorded_clients, recorded_rounds, views
 
@@ -60,10 +61,11 @@ class Client(NumPyClient):
         return arrays, len(data_of(self.number)[1]), {}
 
 
-def run(tape, *, lost=(), silent=(), workflow=None, names=NAMES, rounds=2, **options):
+def run(tape, *, lost=(), silent=(), workflow=None, names=NAMES, rounds=2, wrap=None, **options):
     """Run Flower's workflow.
 
-    Clients of `lost` drop out when masked vectors are collected, of `silent` after that.
+    Clients of `lost` drop out when masked vectors are collected, of `silent` after that. With
+    `wrap`, the strategy is recorded in place of the Grid.
     """
 
     def client_fn(context: Context):
@@ -99,12 +101,13 @@ def run(tape, *, lost=(), silent=(), workflow=None, names=NAMES, rounds=2, **opt
         min_fit_clients=CLIENTS, min_available_clients=CLIENTS,
     )  # fmt: skip
     plain = Context(1, 1, {}, RecordDict(), {})
+    strategy = wrap(strategy) if wrap else strategy
     context = LegacyContext(plain, config=ServerConfig(num_rounds=rounds), strategy=strategy)
     recording = SecAggPlusRecording(
         grid, tape, names=names, client_of=lambda node: str(node - 2), **options
     )
     protocol = workflow or SecAggPlusWorkflow(num_shares=5, reconstruction_threshold=3)
-    DefaultWorkflow(fit_workflow=protocol)(recording, context)
+    DefaultWorkflow(fit_workflow=protocol)(grid if wrap else recording, context)
     final = next(iter(context.state.array_records.values()))
     return start, [array.numpy() for array in final.values()]
 
@@ -194,3 +197,30 @@ def test_attacks_on_labels_run_on_the_sum_and_others_say_why_not(tmp_path):
     page = (tmp_path / "tape" / "report.html").read_text()
     assert f"True and inferred labels of client {name}" in page
     assert "num_clients: must be 1 to reconstruct examples, got 5" in page
+
+
+def test_around_the_strategy_the_mean_is_recorded_and_as_no_clients_own(tmp_path):
+    wrapped = []
+
+    def wrap(strategy):
+        tape = tmp_path / "strategy"
+        wrapped.append(
+            LegacyRecording(strategy, tape, names=NAMES, client_of=lambda cid: str(int(cid) - 2))
+        )
+        return wrapped[0]
+
+    run(tmp_path / "grid", lost=(1,))
+    run(tmp_path / "unused", lost=(1,), wrap=wrap)
+    [name] = recorded_clients(tmp_path / "grid", 1)
+    assert recorded_clients(tmp_path / "strategy", 1) == [name]
+    assert members_of(tmp_path / "strategy", 1, name) == ("0", "2", "3", "4")
+    assert wrapped[0].recording.failures == [("1", "no reply in time")]
+    [mine], [theirs] = (list(views(tmp_path / it, 1, LOCAL)) for it in ("strategy", "grid"))
+    assert mine.latest.update.num_clients == 4
+    assert mine.latest.update.num_examples == theirs.latest.update.num_examples
+    for key in NAMES:  # rounded at random by the clients
+        assert torch.allclose(
+            mine.latest.update.delta[key].double(),
+            theirs.latest.update.delta[key].double(),
+            atol=1e-2,
+        )
