@@ -151,7 +151,7 @@ def attack(
         )
     else:
         config = folder.config.model_copy(update={"attack": tuple(attacks)})
-        folder.check_trusted({*allow, *(part.name for part in attacks)}, config=config)
+        folder.check_trusted(allow, given=[part.name for part in attacks], config=config)
         plan = prepare(config)
     rounds = recorded_rounds(folder.path)
     if folder.finished_rounds:  # the round in which a run was killed is not whole
@@ -175,7 +175,11 @@ def attack(
 
 
 def report(
-    runs: Iterable[Path | str], out: Path | str | None = None, *, client: str | None = None
+    runs: Iterable[Path | str],
+    out: Path | str | None = None,
+    *,
+    client: str | None = None,
+    allow: Iterable[str] = (),
 ) -> Path:
     """Draw one run, or compare several, into a self-contained HTML file.
 
@@ -183,14 +187,17 @@ def report(
         runs: Run folders.
         out: Where to; by default `report.html` in the first.
         client: Whose label counts to draw, of one run; by default the most exposed client's.
+        allow: Folders of ground truth that a config may name, if you did not write it.
 
     Raises:
-        BadRecording: A folder is no run, or a file in it is damaged.
+        BadRecording: A folder is no run, a file in it is damaged, or its ground truth is not
+            allowed.
         ConfigError: A run has no finished round, or there is no such client in it.
     """
     folders = [RunFolder(Path(path)) for path in runs]
     for folder in folders:
         folder.check_files()
+        folder.check_truth(allow)
     target = Path(out) if out else folders[0].path / REPORT
     write_report(folders, target, client=client)
     return target

@@ -50,6 +50,8 @@ def sweep(
 
 def _check(cell: Cell, path: Path) -> None:
     """Refuse now what could not run later."""
+    if path.is_symlink():
+        raise ConfigError(f"{path}: must be a folder of this sweep's own, got a link")
     if not path.exists():
         prepare(cell.config)
         return

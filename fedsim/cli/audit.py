@@ -57,6 +57,7 @@ def audit(
     config = target if run is None else run / "config.toml"
     folder = out_ or (Path("runs/audit") if run is None else run / "audit")
     cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fedsim.audit import table as audits
@@ -85,7 +86,7 @@ def audit(
                 engine=engine,
                 on_result=show,
                 on_runs=lambda name, done, total: bar.update(
-                    task, description=name, completed=done, total=total
+                    task, description=escape(name), completed=done, total=total
                 ),
             )
         except KeyboardInterrupt:

@@ -1,14 +1,38 @@
 """Where commands print: results to standard output, progress and errors to standard error."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from fedsim.core.errors import RunStopped
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Control characters but newline and tab; separators of lines; what turns the direction of text.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class _Plain(Console):
+    r"""A console on which text does not steer the terminal: an escape is shown as `\u001b`.
+
+    Names of files, clients and attacks in a recording come from whoever made it.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or not STEERING.search(segment.text):
+                yield segment
+            else:
+                text = STEERING.sub(lambda it: f"\\u{ord(it[0]):04x}", segment.text)
+                yield Segment(text, segment.style)
+
+
+out = _Plain(highlight=False, markup=False, emoji=False)
+err = _Plain(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class Interrupted(RunStopped):

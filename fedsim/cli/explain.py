@@ -68,6 +68,7 @@ def explain(
     """
     shape = parse_shape(input_)
     checked(classes, lr, noise, upload, epochs)
+    from rich.markup import escape
     from rich.progress import Progress
 
     from fedsim import config as configs
@@ -79,7 +80,7 @@ def explain(
     count, explained = examples or batch_size, []
     with Progress(console=err, transient=True, disable=as_json) as bar:
         for name in models:
-            task = bar.add_task(name, total=None)
+            task = bar.add_task(escape(name), total=None)
             shown: Callable[[int, int], None] = lambda done, total, task=task: bar.update(
                 task, completed=done, total=total
             )

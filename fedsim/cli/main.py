@@ -26,6 +26,7 @@ from fedsim.cli import (
 )
 from fedsim.cli.console import err, out
 from fedsim.core.boundary import raised
+from fedsim.core.catalog import search_in
 from fedsim.core.errors import ConfigError, FedsimError, one_line
 from fedsim.core.packages import shadowed
 
@@ -81,7 +82,8 @@ def main() -> NoReturn:
             err.print("fedsim: stopped")
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exception(error)
+            text = "".join(traceback.format_exception(error))
+            err.print(text, markup=False, soft_wrap=True)
         try:
             code = _ended(error)
         except MemoryError:  # not enough for the printer itself
@@ -106,7 +108,7 @@ def _prepare() -> None:
         if not argument.isascii() and argument.encode("utf-8", "replace").decode() != argument:
             raise ConfigError(f"an argument: must be UTF-8, got {argument!r}")
     try:
-        sys.path.insert(0, str(Path.cwd()))  # for the user's own `module:function`
+        search_in(Path.cwd())
     except FileNotFoundError:
         raise ConfigError("the working directory: must exist, got a deleted one") from None
     if sentence := shadowed():

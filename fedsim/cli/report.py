@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli.console import out, print_report
-from fedsim.cli.options import Json
+from fedsim.cli.options import Allow, Json
 
 
 def report(
@@ -25,6 +25,7 @@ def report(
             metavar="ID", help="Client whose label counts are drawn (the most exposed if omitted)."
         ),
     ] = None,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Draw a run, or compare several, in one HTML file.
@@ -35,7 +36,7 @@ def report(
 
     if len(runs) > 1 and out_ is None:
         out_ = Path("comparison.html")  # one run's own report is not overwritten
-    path = api.report(runs, out_, client=client)
+    path = api.report(runs, out_, client=client, allow=allow or ())
     if as_json:
         out.print_json(data={"report": str(path)})
         return

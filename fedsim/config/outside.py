@@ -1,13 +1,15 @@
 """What a config names outside fedsim: code that would be imported, paths and addresses."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fedsim.config.root import Config
 
 SIGNS = (":", "/", "\\", "~")  # of a module's function, a path or an address
 ON_TAPE = "foreign.arrays."  # names of arrays, in which any sign may stand
-PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth"}  # a bare word is one too
+# A bare word in these is a path or an address, too.
+PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth", "engine.address"}
 
 
 def names_outside(config: Config) -> Iterator[tuple[str, str]]:
@@ -16,8 +18,16 @@ def names_outside(config: Config) -> Iterator[tuple[str, str]]:
     for key, text in _texts("", tables):
         if key.startswith(ON_TAPE):
             continue
-        if key in PATHS or any(sign in text for sign in SIGNS) or ".." in text:
+        is_path = key in PATHS or (key == "data.users" and _exists(text))  # and is no column
+        if is_path or any(sign in text for sign in SIGNS) or ".." in text:
             yield key, text
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:

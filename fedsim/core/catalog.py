@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fedsim.core.boundary import boundary, is_sentence, raised
@@ -21,6 +22,7 @@ from fedsim.core.errors import ConfigError, FedsimError, nearest
 
 Part = TypeVar("Part")
 _imports: ContextVar[bool] = ContextVar("imports", default=True)
+_searched: list[str] = []  # the folder of the user's own modules
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,27 @@ def nothing_imported() -> Iterator[None]:
         _imports.reset(token)
 
 
+def search_in(folder: Path) -> None:
+    """Let the user's own modules lie in a folder, too.
+
+    It is on no path before one is named: a file there that is called like a library is not imported
+    in its place, and what calls itself an installed package there offers no parts.
+    """
+    _searched[:] = [str(folder)]
+
+
+@contextmanager
+def _searched_first() -> Iterator[None]:
+    """Search the user's folder first inside the block, and last from then on."""
+    sys.path[:0] = _searched
+    try:
+        yield
+    finally:
+        for folder in _searched:
+            sys.path.remove(folder)
+        sys.path += [folder for folder in _searched if folder not in sys.path]
+
+
 def find(key: str, name: str, parts: Mapping[str, Part]) -> Part:
     """Return the part called `name`, or import the user's own `package.module:attribute`.
 
@@ -126,7 +149,8 @@ def find(key: str, name: str, parts: Mapping[str, Part]) -> Part:
     if ":" in name and not _imports.get():
         raise ConfigError(f"{key}: must be fedsim's own here, got '{name}'")
     if ":" in name:
-        return _imported(key, name)
+        with _searched_first():
+            return _imported(key, name)
     if name not in parts:
         raise ConfigError(f"{key}: must be a known name, got '{name}'; {nearest(name, parts)}")
     return parts[name]

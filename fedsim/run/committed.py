@@ -7,6 +7,7 @@ from pathlib import Path
 from fedsim.core.errors import BadRecording
 from fedsim.core.listing import FILE, compare, files_below, read_list, write_list
 from fedsim.core.seals import digits_in
+from fedsim.run.links import ENTRIES
 from strategies.tape import numbered, recorded_rounds
 
 CONFIG = "config.toml"
@@ -98,7 +99,7 @@ def clear(run: Path, finished: Sequence[int]) -> None:
     for path in (run / "guesses").glob("[0-9]*.safetensors"):
         if path.stem > name_of(last) and path.stem.isdecimal():
             path.unlink()
-    for path in [*run.rglob(".*.part")]:
+    for path in _parts(run):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -106,6 +107,12 @@ def clear(run: Path, finished: Sequence[int]) -> None:
     newest = client_states(run)
     for round_ in finished:
         forget(run, round_, [c for c, path in newest.items() if path.parts[-3] == name_of(round_)])
+
+
+def _parts(run: Path) -> list[Path]:
+    """Return the half-written files and folders of a run, and of nothing else in its folder."""
+    folders = [run / name for name in ENTRIES if (run / name).is_dir()]
+    return [*run.glob(".*.part"), *(path for it in folders for path in it.rglob(".*.part"))]
 
 
 def _check_recorder(run: Path) -> None:

@@ -7,9 +7,6 @@ leakage.parquet metrics.parquet the two tables, whole once the run has ended
 state/0001/                     a finished round: its table rows, and what resuming needs
 """
 
-# pyarrow.compute makes its functions at import:
-# pyright: reportAttributeAccessIssue=false
-
 import fcntl
 import json
 import shutil
@@ -19,10 +16,8 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from torch import Tensor
 
-from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.core import seals
@@ -32,19 +27,13 @@ from fedsim.core.tables import write_table
 from fedsim.core.types import Leak, Measure
 from fedsim.run import committed, trust
 from fedsim.run.checkpoint import Checkpoint
-from fedsim.run.ledger import (
-    LEAKAGE,
-    METRICS,
-    leakage_table,
-    metrics_table,
-    read_rows,
-)
+from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, metrics_table
 from fedsim.run.links import ENTRIES, refuse_links
-from fedsim.run.rows import in_order, of_attacks, without, without_attacks
+from fedsim.run.rows import without, without_attacks
+from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
 
-LEDGER, MEASURES, REPORT = "leakage.parquet", "metrics.parquet", "report.html"
-WRITTEN = ".tables"  # stands from the first time that both tables were written on
+REPORT = "report.html"
 
 
 class RunFolder:
@@ -106,17 +95,24 @@ class RunFolder:
         except ConfigError as error:
             raise BadRecording(str(error)) from None
 
-    def check_trusted(self, allow: Iterable[str] = (), *, config: Config | None = None) -> None:
+    def check_trusted(
+        self,
+        allow: Iterable[str] = (),
+        *,
+        given: Iterable[str] = (),
+        config: Config | None = None,
+    ) -> None:
         """Refuse a config that names code or paths which this user has not allowed.
 
         Args:
             allow: What the user allows.
+            given: What the user named now, such as an attack.
             config: The part of it that is used; all of it by default.
 
         Raises:
             BadRecording: It does.
         """
-        trust.check(self.path / "config.toml", config or self.config, allow)
+        trust.check(self.path / "config.toml", config or self.config, allow, given=given)
 
     @property
     def truth(self) -> Path:
@@ -127,6 +123,17 @@ class RunFolder:
         """
         foreign = self.config.foreign if (self.path / "config.toml").exists() else None
         return Path(foreign.truth) if foreign and foreign.truth else self.path / "truth"
+
+    def check_truth(self, allow: Iterable[str] = ()) -> None:
+        """Refuse a folder of ground truth outside the run that this user has not allowed.
+
+        Raises:
+            BadRecording: The config names one.
+        """
+        foreign = self.config.foreign if (self.path / "config.toml").exists() else None
+        if foreign and foreign.truth:
+            alone = foreign.model_copy(update={"auxiliary": None, "auxiliary_root": None})
+            self.check_trusted(allow, config=Config(foreign=alone))
 
     @property
     def finished_rounds(self) -> list[int]:
@@ -141,7 +148,7 @@ class RunFolder:
         """
         committed.check(self.path)
         for name in (LEDGER, MEASURES):
-            self._is_whole(name)
+            self._tables.is_whole(name)
 
     def commit(
         self,
@@ -228,15 +235,16 @@ class RunFolder:
 
     def write_tables(self) -> None:
         """Write the two tables over all finished rounds, keeping later attacks' rows."""
-        self._write(self._merged(LEDGER, LEAKAGE), self._merged(MEASURES, METRICS))
+        tables = self._tables
+        tables.write(tables.merged(LEDGER, LEAKAGE), tables.merged(MEASURES, METRICS))
 
     def ledger(self) -> pa.Table:
         """Return the leakage ledger; of a running or killed run, its finished rounds."""
-        return self._table(LEDGER, LEAKAGE)
+        return self._tables.read(LEDGER, LEAKAGE)
 
     def metrics(self) -> pa.Table:
         """Return the metrics table; of a running or killed run, its finished rounds."""
-        return self._table(MEASURES, METRICS)
+        return self._tables.read(MEASURES, METRICS)
 
     def replace_attacks(
         self, names: set[str], leaks: Iterable[Leak], measures: Iterable[Measure] = ()
@@ -248,7 +256,7 @@ class RunFolder:
         measured = without(
             without_attacks(self.metrics(), names), "metric", set(metrics["metric"].to_pylist())
         )
-        self._write(pa.concat_tables([others, new]), pa.concat_tables([measured, metrics]))
+        self._tables.write(pa.concat_tables([others, new]), pa.concat_tables([measured, metrics]))
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
@@ -268,53 +276,15 @@ class RunFolder:
             raise BadRecording(f"{file.path}: must be of round {round_}, got {got}")
         return file
 
+    @property
+    def _tables(self) -> Tables:
+        return Tables(self.path, self.finished_rounds, lambda: self.config.attack)
+
     def _state(self, round_: int) -> Path:
         return self.path / "state" / committed.name_of(round_)
 
     def _guesses(self, round_: int) -> Path:
         return self.path / "guesses" / f"{committed.name_of(round_)}.safetensors"
-
-    def _write(self, ledger: pa.Table, metrics: pa.Table) -> None:
-        write_table(self.path / LEDGER, in_order(ledger))
-        write_table(self.path / MEASURES, metrics)
-        (self.path / WRITTEN).touch()
-
-    def _is_whole(self, name: str) -> bool:
-        """Return whether a whole table was written.
-
-        Raises:
-            BadRecording: It was, and is lost: later attacks' rows stand nowhere else.
-        """
-        if (self.path / name).exists():
-            return True
-        if (self.path / WRITTEN).exists():
-            raise BadRecording(
-                f"{self.path / name}: must not be lost, later attacks' rows are in it alone; "
-                f"delete {WRITTEN} beside it to go on without them"
-            )
-        return False
-
-    def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
-        parts = [read_rows(self._state(r) / name, schema) for r in self.finished_rounds]
-        return pa.concat_tables(parts) if parts else schema.empty_table()
-
-    def _merged(self, name: str, schema: pa.Schema) -> pa.Table:
-        """Return all rounds' own rows, and those that later attacks put into the whole table."""
-        parts = self._parts(name, schema)
-        if not self._is_whole(name):
-            return parts
-        names = {*(part.name for part in self.config.attack), *IN_ROUNDS}
-        before = read_rows(self.path / name, schema)
-        later = before.filter(of_attacks(before)) if schema is METRICS else before
-        return pa.concat_tables([parts, without_attacks(later, names)])
-
-    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
-        """Read the whole table; where a resumed run has gone on since, its rounds' parts."""
-        if not self._is_whole(name):
-            return self._parts(name, schema)
-        table, parts = read_rows(self.path / name, schema), self._parts(name, schema)
-        behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
-        return self._merged(name, schema) if behind else table
 
 
 def sealed_config(config: Config) -> bytes:

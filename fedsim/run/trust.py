@@ -28,20 +28,27 @@ OUTSIDE = Rule(
 CHECKS = (OUTSIDE,)
 
 
-def check(path: Path, config: Config, allow: Iterable[str] = ()) -> None:
+def check(
+    path: Path, config: Config, allow: Iterable[str] = (), *, given: Iterable[str] = ()
+) -> None:
     """Refuse a recording's config that names what this user has not allowed.
 
     Args:
         path: The file of the config.
         config: What it says, or the part of it that is used.
         allow: Modules, `module:function`, paths and addresses that may be used.
+        given: What the user named now. It may be used as it is: `llg` does not allow `llg:f`.
 
     Raises:
         BadRecording: It names something else, and this user did not write it.
     """
-    allowed = set(allow)
-    names = [(key, name) for key, name in names_outside(config) if not _is_in(name, allowed)]
-    if not names or _memory(path).exists():
+    allowed, named = set(allow), set(given)
+    names = [
+        (key, name)
+        for key, name in names_outside(config)
+        if name not in named and not _is_in(name, allowed)
+    ]
+    if not names or _is_remembered(path):
         return
     key, name = names[0]
     raise BadRecording(
@@ -54,7 +61,7 @@ def remember(path: Path, config: Config) -> None:
     """Remember a config that this user wrote; without a place to do so, nothing is remembered."""
     if not any(names_outside(config)):
         return
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         memory = _memory(path)
         memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         memory.touch()
@@ -70,8 +77,19 @@ def _to_allow(name: str) -> str:
     return module if colon and "/" not in name else name
 
 
+def _is_remembered(path: Path) -> bool:
+    try:
+        return _memory(path).exists()
+    except (OSError, RuntimeError):  # a user without a home remembers nothing
+        return False
+
+
 def _memory(path: Path) -> Path:
-    """Return the file whose presence says that this user wrote a config."""
+    """Return the file whose presence says that this user wrote a config.
+
+    Raises:
+        RuntimeError: This user has no home.
+    """
     root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return (
         root / "fedsim" / "configs" / hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest()

@@ -147,3 +147,13 @@ def test_runs_on_ray_are_the_same_runs(tmp_path):
     both = cells(None, (*SMALL, "engine.name=ray"), [parse_over("seed=1")])
     with pytest.raises(ConfigError, match="engine.name: must be 'inline'"):
         sweep(both, tmp_path / "both", engine=engine)
+
+
+def test_a_link_is_no_run_of_a_sweep(tmp_path):
+    [cell] = cells(None, SMALL)
+    for target in (tmp_path / "elsewhere", tmp_path):
+        (tmp_path / cell.name).symlink_to(target)
+        with pytest.raises(ConfigError, match="must be a folder of this sweep's own, got a link"):
+            sweep([cell], tmp_path)
+        (tmp_path / cell.name).unlink()
+    assert not any(tmp_path.iterdir())

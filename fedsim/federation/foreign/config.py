@@ -32,20 +32,24 @@ from strategies.tape import recorded_clients, recorded_rounds, upload_kind
 SIZES = (8, 16, 28, 32, 64, 96, 128, 224, 256)  # of square images, to try a model on
 
 
-def config_of(path: Path, app: App, allowed: Iterable[str]) -> Config:
+def config_of(path: Path, app: App, allow: Iterable[str] = (), given: Iterable[str] = ()) -> Config:
     """Return what is said of a recording, now and before, as far as its tape bears it out.
 
     Args:
         path: The folder of the tape.
         app: What is said now.
-        allowed: Modules and paths that may be used.
+        allow: Modules and paths that an earlier config may use.
+        given: What the user names now.
 
     Raises:
         ConfigError: Something lacks, is wrong, or does not fit the tape.
         BadRecording: A file of the recording is damaged, or its config names what is not allowed.
     """
     tape = recorded_arrays(path)
-    return _with_arrays(_config(path, app, shapes_of(tape), allowed), app, tape, path)
+    config, before = _config(path, app, shapes_of(tape)), path / "config.toml"
+    if before.exists():
+        trust.check(before, config, allow, given=given)
+    return _with_arrays(config, app, tape, path)
 
 
 def recorded_arrays(path: Path) -> Params:
@@ -70,7 +74,7 @@ def recorded_arrays(path: Path) -> Params:
     return sent
 
 
-def _config(path: Path, app: App, tape: Shapes, allowed: Iterable[str]) -> Config:
+def _config(path: Path, app: App, tape: Shapes) -> Config:
     """Return what is said of a recording, now and before, without the model's arrays on tape.
 
     Raises:
@@ -95,8 +99,6 @@ def _config(path: Path, app: App, tape: Shapes, allowed: Iterable[str]) -> Confi
             )
     if earlier is None:
         settings["attack"] = []
-    else:
-        trust.check(before, _read(before, settings), allowed)
     settings.setdefault("local.epochs", earlier.local.epochs if earlier else 1)
     if "foreign.input_shape" not in settings and earlier is None:
         settings["foreign.input_shape"] = [1]  # until it is found

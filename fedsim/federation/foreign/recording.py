@@ -51,8 +51,8 @@ def tell(
         ConfigError: Something is not told, wrong, or does not fit the recording.
         BadRecording: A file of the recording is damaged, or its config names what is not allowed.
     """
-    allowed = {*allow, *(part.name for part in attacks), *map(str, app.settings.values())}
-    config = config_of(path, app, allowed)
+    given = {*(part.name for part in attacks), *map(str, app.settings.values())}
+    config = config_of(path, app, allow, given)
     plan = prepare(config.model_copy(update={"attack": tuple(attacks)}))
     latest = lambda: views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources)
     if config.foreign and config.foreign.head_only:

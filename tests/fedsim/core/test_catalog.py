@@ -72,3 +72,20 @@ def test_an_entry_point_that_cannot_be_imported_is_one_sentence(monkeypatch):
     offer(monkeypatch, broken="nowhere:part")
     with pytest.raises(ConfigError, match="entry point broken: must be an importable"):
         catalog.entries({}, "parts")
+
+
+def test_the_users_folder_is_on_no_path_before_a_module_in_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "fractions.py").write_text("import sys\nPATH = list(sys.path)\n")
+    info = tmp_path / "fractions-9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fractions\nVersion: 9\n")
+    (info / "entry_points.txt").write_text("[fedsim.parts]\nx = fractions:PATH\n")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(catalog, "_searched", [])
+    monkeypatch.delitem(sys.modules, "fractions", raising=False)
+    catalog.search_in(tmp_path)
+    assert str(tmp_path) not in sys.path
+    assert catalog.with_extensions({}, "parts") == {}
+    assert catalog.find("part", "fractions:PATH", {})[0] == str(tmp_path)
+    assert sys.path.index(str(tmp_path)) == len(sys.path) - 1
+    monkeypatch.delitem(sys.modules, "fractions")

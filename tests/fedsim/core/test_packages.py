@@ -41,9 +41,20 @@ def test_a_package_hides_and_a_plain_folder_does_not(tmp_path, monkeypatch):
     assert len(list(shadowing(tmp_path))) == 1
 
 
-def test_the_command_line_in_such_a_folder_says_it_in_one_sentence(tmp_path):
-    (tmp_path / "defenses.py").write_text("")
+def test_the_command_line_imports_no_file_of_its_folder_that_nobody_named(tmp_path):
+    for name in ("defenses", "scipy", "matplotlib", "jinja2", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('it was run')")
     command = [str(Path(sys.executable).parent / "fedsim"), "list", "defenses"]
+    result = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "gaussian" in result.stdout
+
+
+def test_the_command_line_says_what_hides_its_packages(tmp_path):
+    (tmp_path / "defenses.py").write_text("")
+    program = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; import fedsim.cli.main as it\n"
+    program += f"sys.path[:0] = [{str(tmp_path)!r}]; it.main()"
+    command = [sys.executable, "-c", program, "list", "defenses"]
     result = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("fedsim: defenses: must be fedsim's own package, got ")

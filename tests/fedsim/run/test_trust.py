@@ -100,6 +100,7 @@ PLACES = {
     "root": "data.root=elsewhere",
     "users": 'data={name="digits", partition="user", users="/etc/passwd"}',
     "address": 'engine={name="ray", address="ray://203.0.113.1:10001"}',
+    "cluster": 'engine={name="ray", address="auto"}',
     "option": 'data={name="digits", cache="~/x"}',
     "up": 'data={name="digits", cache=".."}',
 }
@@ -136,3 +137,43 @@ def test_ones_own_runs_with_parts_of_ones_own_resume(tmp_path, undrawn):
     cells = config.cells(run.path / "config.toml", [], [])
     assert len(cells) == 1
     sweeps.sweep(cells, tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("setting", ["data=llg:f", "model=llg:f"])
+def test_a_part_that_is_named_now_does_not_allow_a_module_of_its_name(
+    setting, evil, recordings, tmp_path, monkeypatch
+):
+    (tmp_path / "llg.py").write_text((tmp_path / f"{EVIL}.py").read_text())
+    path = received(recordings, tmp_path, monkeypatch, setting)
+    with pytest.raises(BadRecording, match="got 'llg:f'; if you trust it, add --allow llg"):
+        api.attack(path, [Part(name="llg")])
+    assert not evil.exists()
+
+
+def test_a_report_opens_no_truth_that_a_recording_names(recordings, tmp_path, monkeypatch):
+    elsewhere = str(tmp_path / "private")
+    told = f'foreign={{num_classes=10, input_shape=[1,8,8], truth="{elsewhere}"}}'
+    path = received(recordings, tmp_path, monkeypatch, told)
+    with pytest.raises(BadRecording, match=r"foreign.truth must .*, got '.*/private'"):
+        api.report([path])
+    assert api.report([path], allow=[elsewhere]).exists()
+
+
+def test_a_file_that_is_called_like_a_column_is_a_path(recordings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    users = 'data={name="digits", partition="user", users="secret"}'
+    path = received(recordings, tmp_path, monkeypatch, users)
+    RunFolder(path).check_trusted()
+    (tmp_path / "secret").write_text("0\n")
+    with pytest.raises(BadRecording, match=r"data.users must .* got 'secret'"):
+        RunFolder(path).check_trusted()
+
+
+def test_a_user_without_a_home_remembers_nothing(recordings, tmp_path, monkeypatch):
+    path = received(recordings, tmp_path, monkeypatch, "model=tests.builders:bilinear")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", str)
+    trust.remember(path / "config.toml", RunFolder(path).config)
+    with pytest.raises(BadRecording, match="--allow tests.builders"):
+        RunFolder(path).check_trusted()

@@ -1,0 +1,89 @@
+"""The two tables of a run: each round's own rows, and the whole tables with later attacks' rows."""
+
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from adversary.auditing.in_rounds import IN_ROUNDS
+from fedsim.config import Part
+from fedsim.core.errors import BadRecording
+from fedsim.core.tables import write_table
+from fedsim.run.committed import name_of
+from fedsim.run.ledger import METRICS, read_rows
+from fedsim.run.rows import in_order, of_attacks, without_attacks
+
+LEDGER, MEASURES = "leakage.parquet", "metrics.parquet"
+WRITTEN = ".tables"  # stands from the first time that both tables were written on
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables in a run folder.
+
+    Attributes:
+        path: The run folder.
+        rounds: The finished ones.
+        attacks: Returns those of the run itself.
+    """
+
+    path: Path
+    rounds: Sequence[int]
+    attacks: Callable[[], Sequence[Part]]
+
+    def write(self, ledger: pa.Table, metrics: pa.Table) -> None:
+        """Write both whole tables."""
+        write_table(self.path / LEDGER, in_order(ledger))
+        write_table(self.path / MEASURES, metrics)
+        (self.path / WRITTEN).touch()
+
+    def is_whole(self, name: str) -> bool:
+        """Return whether a whole table was written.
+
+        Raises:
+            BadRecording: It was, and is lost: later attacks' rows stand nowhere else.
+        """
+        if (self.path / name).exists():
+            return True
+        if (self.path / WRITTEN).exists():
+            raise BadRecording(
+                f"{self.path / name}: must not be lost, later attacks' rows are in it alone; "
+                f"delete {WRITTEN} beside it to go on without them"
+            )
+        return False
+
+    def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
+        folders = (self.path / "state" / name_of(number) for number in self.rounds)
+        parts = [read_rows(folder / name, schema) for folder in folders]
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def merged(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return all rounds' own rows, and those that later attacks put into the whole table.
+
+        Raises:
+            BadRecording: As `read`.
+        """
+        parts = self._parts(name, schema)
+        if not self.is_whole(name):
+            return parts
+        names = {*(part.name for part in self.attacks()), *IN_ROUNDS}
+        before = read_rows(self.path / name, schema)
+        later = before.filter(of_attacks(before)) if schema is METRICS else before
+        return pa.concat_tables([parts, without_attacks(later, names)])
+
+    def read(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Read the whole table; where a resumed run has gone on since, its rounds' parts.
+
+        Raises:
+            BadRecording: A file is damaged, or the whole table is lost.
+        """
+        if not self.is_whole(name):
+            return self._parts(name, schema)
+        table, parts = read_rows(self.path / name, schema), self._parts(name, schema)
+        behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
+        return self.merged(name, schema) if behind else table
