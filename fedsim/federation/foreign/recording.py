@@ -1,14 +1,16 @@
 """Recordings of somebody else's Flower app: what its user says, and the plan of their attacks."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 import defenses
 from adversary.grading import selection
-from adversary.labels.head import NeedsModel
-from fedsim.config import Config, Part
+from adversary.labels.head import NeedsModel, find_head
+from adversary.workspace import workspace
+from fedsim.config import Config, Part, Source
 from fedsim.core.errors import ConfigError
 from fedsim.core.params import mismatch
 from fedsim.core.rng import generator
@@ -16,6 +18,7 @@ from fedsim.core.types import Auxiliary, View
 from fedsim.data import Federated
 from fedsim.federation.foreign.app import App
 from fedsim.federation.foreign.config import config_of
+from fedsim.federation.foreign.evidence import VIEWS, check_head
 from fedsim.federation.foreign.parts import examples_of, model_of, nothing
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder, write_config
@@ -59,6 +62,7 @@ def tell(
         _check_heads_suffice(plan, next(latest()))
     else:
         _check_fits_some(plan, path, latest())
+    _check_head(plan, path)
     if config.foreign and config.foreign.truth and not Path(config.foreign.truth).is_dir():
         raise ConfigError(f"--truth: must be a folder, got {config.foreign.truth}")
     names = {part.name for part in attacks}
@@ -76,6 +80,23 @@ def _check_fits_some(plan: Plan, path: Path, latest: Iterable[View]) -> None:
             return
         first = first or reason
     raise ConfigError(f"--model: must be the model of {path}, got another: {first}")
+
+
+def _check_head(plan: Plan, path: Path) -> None:
+    """Refuse a head against which the uploads speak; a model without one has none to check."""
+    foreign = plan.config.foreign
+    assert foreign is not None
+    round_ = recorded_rounds(path)[-1]
+    try:
+        view = next(views(path, round_, plan.local, sources=plan.sources))
+        head = find_head(workspace(view, plan.auxiliary)).weight
+    except ValueError:
+        return
+    source = foreign.arrays.get(head, Source(name=head))
+    having = (view.latest for view in views(path, round_, plan.local))
+    alike = [*islice((it for it in having if source.name in it.update.delta), VIEWS)]
+    option = "--head-weight" if foreign.head_only else "--arrays"
+    check_head(alike, source.name, source.axes[0] if source.axes else 0, option=option)
 
 
 def prepare(config: Config) -> Plan:

@@ -8,7 +8,9 @@ from torch.nn import functional
 from fedsim import api
 from fedsim.config import Part, Source
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.types import LocalTraining, Observation, Update
 from fedsim.federation.foreign import App
+from fedsim.federation.foreign.evidence import check_head
 from fedsim.federation.foreign.twin import check, head_sources, propose, read_arrays
 from fedsim.run.run_folder import RunFolder
 from strategies import Tape
@@ -293,3 +295,67 @@ def test_the_terminal_says_what_was_assumed_and_that_adamw_is_no_sgd(tmp_path, c
     code, _, err = fedsim(capsys, *arguments[:4])
     assert code == 0
     assert err.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "mistake"),
+    [
+        ({"head_weight": "fc1.weight", "head_bias": "fc1.bias"}, "'fc1.weight', which does not"),
+        ({"head_weight": "fc2.weight", "head_bias": "fc1.bias"}, "'fc2.weight', which does not"),
+        ({"head_weight": "fc2.weight", "num_classes": 20}, "'fc2.weight', which does not"),
+    ],
+)
+def test_a_layer_that_is_not_the_head_is_refused_where_the_head_shows(head, mistake, tmp_path):
+    path = write(tmp_path, kept)
+    sentence = f"--head-weight: must .* 0 over the classes, got {mistake}; 'fc2.weight' does, over"
+    with pytest.raises(ConfigError, match=sentence):
+        api.attack(path, [Part(name="llg")], app=App(**head, **TRAINING))
+    assert not (path / "config.toml").exists()
+
+
+class Squares(nn.Module):
+    """Every layer is square, so that no shape says which way round it is stored."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc2(functional.relu(self.fc1(x.flatten(1))))
+
+
+def observation(change=lambda name, value: value):
+    """Return one client's upload of `Squares`, after one batch."""
+    torch.manual_seed(1)
+    net = Squares()
+    sent = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    loss = functional.cross_entropy(net(torch.rand(8, 4)), LABELS)
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    delta = {n: -0.1 * g for n, g in zip(sent, gradients, strict=True)}
+    delta = {name: change(name, value) for name, value in delta.items()}
+    return Observation(sent, Update(1, "1", delta, 8), LocalTraining(0.1, 8))
+
+
+def test_a_square_head_stored_the_other_way_round_is_refused():
+    check_head([observation()], "fc2.weight", 0, option="--arrays")
+    with pytest.raises(ConfigError, match="--arrays: .*; 'fc2.weight' does, over its rows"):
+        check_head([observation()], "fc2.weight", 1, option="--arrays")
+    turned = observation(lambda _, value: value.permute(LAST[value.ndim]))
+    with pytest.raises(ConfigError, match="--arrays: .*; 'fc2.weight' does, over its columns"):
+        check_head([turned], "fc2.weight", 0, option="--arrays")
+
+
+def test_where_noise_or_adam_hides_the_head_nothing_is_refused():
+    noisy = lambda _, value: value + torch.randn_like(value)
+    for change in (noisy, lambda _, value: value.sign(), lambda _, value: 0 * value):
+        check_head([observation(change)], "fc1.weight", 1, option="--arrays")
+    check_head([], "fc1.weight", 0, option="--arrays")
+
+
+def test_a_tied_head_is_refused():
+    latest = observation()
+    sent = {**latest.sent, "fc1.weight": latest.sent["fc2.weight"]}
+    delta = {**latest.update.delta, "fc1.weight": latest.update.delta["fc2.weight"]}
+    tied = Observation(sent, Update(1, "1", delta, 8), latest.local)
+    with pytest.raises(ConfigError, match="--head-weight: .*tied.*, got 'fc2.weight', which is eq"):
+        check_head([tied], "fc2.weight", 0, option="--head-weight")
