@@ -85,8 +85,8 @@ def test_more_rounds_tell_more_and_are_not_surer_than_they_may_be():
     bits = {}
     for rounds in (1, 4):
         told = [float(infer(kept("distribution", n % 2, n, rounds), "distribution")[n % 2])
-                for n in range(40)]  # fmt: skip
-        bits[rounds] = sum(told) / 40 / math.log(2) + 1
+                for n in range(24)]  # fmt: skip
+        bits[rounds] = sum(told) / 24 / math.log(2) + 1
     assert bits[4] > max(bits[1], 0.4)
 
 
