@@ -1,10 +1,16 @@
 """A strategy's own memory (moments, momentum, current arrays), taken out and put back.
 
 Flower cannot resume a run. This takes whatever plain data a strategy holds in its attributes, so
-that it works for strategies we have never seen; functions and other objects stay as built.
+that it works for strategies we have never seen. Functions and other objects stay as built. What
+has changed since then is lost, and `restore` refuses to go on without it.
 """
 
+import hashlib
+import pickle
 import random
+from collections import deque
+from collections.abc import Iterator, Mapping, Sized
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -13,19 +19,72 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import ConfigError
+
+MEMORY = Rule(
+    "strategy",
+    "memory",
+    "must be plain data, arrays, deques or generators of random numbers to be resumed",
+    "a run is as always; `--resume` is refused once other objects changed",
+)
+CHECKS = (MEMORY,)
 DEEPEST = 12  # of values in values
 KEPT = {"kept": True}
 
 
-def capture(strategy: Strategy) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a strategy's arrays, and a JSON description of where they and its numbers belong."""
+def capture(
+    strategy: Strategy, built: Mapping[str, str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a strategy's arrays, and a JSON description of where they and its numbers belong.
+
+    Args:
+        strategy: Any.
+        built: Its `objects` before the first round, so that changes of them are called lost.
+    """
     tensors: dict[str, Tensor] = {}
-    return tensors, _describe(strategy, "strategy", tensors)
+    description = _describe(strategy, "strategy", tensors)
+    if built is not None:
+        after = dict(_objects(strategy, description, type(strategy).__name__))
+        description["lost"] = [path for path in after if built.get(path) != after[path]]
+    return tensors, description
 
 
 def restore(strategy: Strategy, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Put captured memory back into a strategy built the same way."""
-    _rebuild(description, tensors, strategy)
+    """Put captured memory back into a strategy built the same way.
+
+    Raises:
+        ConfigError: Some of it could not be captured.
+    """
+    if lost := description.get("lost"):
+        raise ConfigError(f"resume: a strategy's {MEMORY.message(f'another object in {lost[0]}')}")
+    fields = {key: value for key, value in description.items() if key != "lost"}
+    _rebuild(fields, tensors, strategy)
+
+
+def objects(strategy: Strategy) -> dict[str, str]:
+    """Return what stays as built, by attribute, as a fingerprint each."""
+    description = _describe(strategy, "strategy", {})
+    return dict(_objects(strategy, description, type(strategy).__name__))
+
+
+def _objects(
+    strategy: Strategy, description: dict[str, Any], path: str
+) -> Iterator[tuple[str, str]]:
+    for name, field in description["strategy"].items():
+        value, place = getattr(strategy, name, None), f"{path}.{name}"
+        if isinstance(value, Strategy) and "strategy" in field:
+            yield from _objects(value, field, place)
+        elif field == KEPT and not isinstance(value, FunctionType | MethodType | type | Strategy):
+            yield place, f"{type(value).__name__} {_fingerprint(value)}"
+
+
+def _fingerprint(value: object) -> str:
+    """Return a digest of an object; its size where it cannot be written, such as a lock."""
+    try:
+        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except Exception:  # foreign objects raise anything
+        return str(len(value)) if isinstance(value, Sized) else ""
 
 
 def _describe(value: Any, path: str, tensors: dict[str, Tensor], depth: int = 0) -> dict[str, Any]:
@@ -61,6 +120,9 @@ def _describe_nested(
     if depth > DEEPEST:  # it holds itself
         return KEPT
     match value:
+        case deque() if type(value) is deque:
+            items = [describe(item, f"/{i}") for i, item in enumerate(value)]
+            return KEPT if KEPT in items else {"tuple": items, "longest": value.maxlen}
         case list() | tuple() if not any(isinstance(item, Strategy) for item in value):
             items = [describe(item, f"/{i}") for i, item in enumerate(value)]
             if type(value) not in (list, tuple):
@@ -92,7 +154,8 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, Tensor], current: A
         case {"list": items}:
             return [_rebuild(item, tensors, None) for item in items]
         case {"tuple": items}:
-            return tuple(_rebuild(item, tensors, None) for item in items)
+            values = tuple(_rebuild(item, tensors, None) for item in items)
+            return deque(values, description["longest"]) if "longest" in description else values
         case {"dict": pairs}:
             values = {key: _rebuild(item, tensors, None) for key, item in pairs}
             if not isinstance(current, dict) or type(current) is dict:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
-from fedsim.core.boundary import in_one_line
+from fedsim.core.boundary import boundary, in_one_line, is_sentence
 from fedsim.core.errors import ConfigError
 from fedsim.data.types import Attribute, Dataset
 
@@ -51,10 +51,13 @@ def checked(name: str, dataset: Dataset) -> Dataset:
     Raises:
         ConfigError: It breaks one of `CHECKS`.
     """
-    try:
-        return _checked(dataset)
-    except ValueError as error:
-        raise ConfigError(f"data.name: '{name}' gives {error}") from None
+    with boundary("data.name", f"'{name}' must give what can be read"):
+        try:
+            return _checked(dataset)
+        except ValueError as error:
+            if not is_sentence(error):
+                raise
+            raise ConfigError(f"data.name: '{name}' gives {error}") from None
 
 
 def _checked(dataset: Dataset) -> Dataset:
@@ -176,9 +179,20 @@ def _array(field: str, given: object, rule: Rule) -> NDArray[Any]:
     try:
         if hasattr(given, "to_numpy") and hasattr(given, "dtypes"):  # pandas
             return _of_pandas(given)
-        return np.asarray(given)
+        array = np.asarray(given)
     except Exception as error:  # of any type: this is the user's object
         raise _refused(rule, field, f"{type(given).__name__} ({error})") from None
+    if masked := _masked(given):
+        raise _refused(rule, field, masked)
+    return array
+
+
+def _masked(given: object) -> str:
+    """Return the first row of an array that has a masked value; empty if none has."""
+    if not np.ma.isMaskedArray(given):
+        return ""
+    rows = np.argwhere(np.ma.getmaskarray(given))
+    return f"a masked value in row {rows[0][0]}" if len(rows) else ""
 
 
 def _of_pandas(given: Any) -> NDArray[Any]:
@@ -217,6 +231,8 @@ def _columns(given: object, size: int) -> dict[str, NDArray[Any]]:
             column = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
         except Exception as error:  # of any type: this is the user's object
             raise ValueError(COLUMNS.message(f"'{name}' ({error})")) from None
+        if masked := _masked(values):
+            raise ValueError(COLUMNS.message(f"{masked} of '{name}'"))
         if column.shape != (size,):
             raise ValueError(
                 COLUMNS.message(f"shape {column.shape} in '{name}' for {size} training rows")

@@ -80,6 +80,7 @@ def federate(
         fence=Fence(recording, upload=plan.local.upload),
         recording=recording,
         client_states=client_states,
+        built=state.objects(plan.strategy),
         rounds_of=Counter() if start is None else _rounds_of(folder),
     )
     try:
@@ -104,6 +105,7 @@ class _Loop:
     """What all rounds share.
 
     Attributes:
+        built: What of the strategy's memory cannot be kept, as it was built.
         rounds_of: Client → rounds it took part in so far.
     """
 
@@ -113,6 +115,7 @@ class _Loop:
     fence: Fence
     recording: Recording
     client_states: Callable[[], Mapping[str, Params]]
+    built: Mapping[str, str]
     rounds_of: Counter[str]
 
 
@@ -170,7 +173,7 @@ def _round(loop: _Loop, round_: int, params: Params, attack: Attack) -> _Trained
     measures = evaluate(loop.plan, round_, params) + costs(round_, recording, spent)
     loop.rounds_of.update(recording.members)
     measures += epsilon_and_fidelity(loop.plan, loop.folder, round_, loop.rounds_of)
-    memory = state.capture(loop.plan.strategy)
+    memory = state.capture(loop.plan.strategy, loop.built)
     checkpoint = Checkpoint(round_, params, memory, loop.client_states())
     failures = tuple(recording.failures)
     return _Trained(checkpoint, attacked, measures, failures, time.perf_counter() - begun)
@@ -199,6 +202,8 @@ def _restored(plan: Plan, start: Checkpoint) -> Checkpoint:
     tensors, description = start.strategy
     try:
         state.restore(plan.strategy, dict(tensors), dict(description))
+    except ConfigError:
+        raise
     except Exception as error:  # what a strategy is given decides what it raises
         reason = one_line(error)
         raise BadRecording(f"state of the strategy: must be its own, got {reason}") from None

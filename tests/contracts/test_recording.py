@@ -2,7 +2,9 @@
 
 import json
 import random
-from collections import Counter
+import threading
+from collections import Counter, deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import FedAvg
 
 import strategies
+from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.core.wire import to_record
 from strategies import STRATEGIES, Recording, state
@@ -111,6 +114,42 @@ class Holding(FedAvg):
         self.odd = np.array(["text"])
         self.among = [self]
         self.itself = self
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ({1, 2}, lambda it: it.add(3)),
+        (SimpleNamespace(count=0), lambda it: setattr(it, "count", 1)),
+        (torch.nn.Linear(2, 1), lambda it: torch.nn.init.zeros_(it.weight)),
+        (
+            {"models": [torch.nn.Linear(2, 1)]},
+            lambda it: torch.nn.init.zeros_(it["models"][0].weight),
+        ),
+    ],
+    ids=["set", "object", "module", "nested"],
+)
+def test_memory_that_cannot_be_kept_is_refused_at_resume_once_it_changed(value, change):
+    strategy, other = FedAvg(), FedAvg()
+    strategy.memory, strategy.lock = value, threading.Lock()
+    strategy.mine, strategy.inner, other.inner = (lambda: 0), FedAvg(), FedAvg()
+    built = state.objects(strategy)
+    tensors, description = state.capture(strategy, built)
+    state.restore(other, tensors, description)
+    change(value)
+    tensors, description = state.capture(strategy, built)
+    with pytest.raises(ConfigError, match="memory: must be plain data, .* in FedAvg.memory"):
+        state.restore(other, tensors, json.loads(json.dumps(description)))
+
+
+def test_a_deque_comes_back_with_its_length():
+    one, other = FedAvg(), FedAvg()
+    one.last = deque([torch.ones(2), 3.5], maxlen=2)
+    tensors, description = state.capture(one, state.objects(one))
+    state.restore(other, tensors, json.loads(json.dumps(description)))
+    assert other.last.maxlen == 2
+    assert torch.equal(other.last[0], torch.ones(2))
+    assert other.last[1] == 3.5
 
 
 def test_all_plain_memory_comes_back_and_the_rest_stays_as_built():

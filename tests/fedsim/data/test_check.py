@@ -38,6 +38,33 @@ def test_inputs_of_any_form_are_the_same_tensor(given):
     assert torch.equal(inputs, TOY.inputs)
 
 
+MASKED = np.ma.masked_equal(TOY.labels.numpy(), 2)
+
+
+class Ends:
+    """Ends the process where NumPy reads it."""
+
+    def __array__(self, *_: object, **__: object) -> None:
+        raise SystemExit(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labels": MASKED}, "gives labels: must be whole numbers.* got a masked value in row 2"),
+        ({"columns": {"user": MASKED}}, "gives columns: .* got a masked value in row 2 of 'user'"),
+        ({"labels": Ends()}, r"must give what can be read, got SystemExit: 2 \(data/test_check.py"),
+        (
+            {"inputs": torch.empty(60, 4, device="meta")},
+            "must give what can be read, got NotImplementedError: Cannot copy out of meta tensor",
+        ),
+    ],
+)
+def test_masked_values_and_objects_that_cannot_be_read_are_refused(changes, sentence):
+    with pytest.raises(ConfigError, match=f"data.name: 'toy' {sentence}"):
+        checked("toy", replace(TOY, **changes))
+
+
 @pytest.mark.parametrize(
     "given",
     [
