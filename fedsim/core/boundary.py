@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedsim.core.errors import ConfigError, FedsimError, one_line
+from fedsim.core.errors import ConfigError, FedsimError, one_line, shortened
 
 LIBRARIES = tuple(
     {str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -52,7 +52,7 @@ def in_one_line() -> Iterator[None]:
         yield
     except ConfigError as error:
         text = "".join(it if it.isprintable() else repr(it)[1:-1] for it in str(error))
-        raise ConfigError(text if len(text) < 1000 else f"{text[:500]}…{text[-400:]}") from None
+        raise ConfigError(shortened(text)) from None
 
 
 def explained(error: BaseException) -> str:

@@ -30,7 +30,13 @@ class ClaimRefuted(FedsimError):
 
 
 class BadRecording(FedsimError):
-    """A file of a run folder is missing, damaged, or from somewhere else."""
+    """A file of a run folder is missing, damaged, or from somewhere else.
+
+    A sentence of more than 1,000 characters is cut: whoever wrote the file chose its values.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(shortened(sentence))
 
 
 class Remark(UserWarning):
@@ -57,6 +63,11 @@ def one_line(error: BaseException) -> str:
     except Exception:  # foreign code wrote its `__str__`
         text = ""
     return " ".join(text.split()) or type(error).__name__
+
+
+def shortened(sentence: str) -> str:
+    """Return a sentence of at most 1,000 characters, its beginning and its end."""
+    return sentence if len(sentence) <= 1000 else f"{sentence[:500]}…{sentence[-400:]}"
 
 
 def plain(text: object) -> str:

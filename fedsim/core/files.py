@@ -133,8 +133,8 @@ class TensorFile(Mapping[str, Tensor]):
         stored = self._file.keys()
         try:
             order = json.loads(self.metadata.get("order", "[]"))
-            return tuple(order) if set(order) == set(stored) else tuple(stored)
-        except (ValueError, TypeError):  # somebody else's metadata
+            return tuple(order) if sorted(order) == sorted(stored) else tuple(stored)
+        except (ValueError, TypeError, RecursionError):  # somebody else's metadata
             return tuple(stored)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -1,6 +1,7 @@
 """What the report's pictures are drawn on: panels, their scales, and SVG."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +41,12 @@ class Picture(NamedTuple):
 
 def svg(fig: "Figure") -> str:
     """Return a figure as an SVG element, the same for the same figure."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
+        return _svg(fig)
+
+
+def _svg(fig: "Figure") -> str:
     fig.draw_without_rendering()
     fig.set_layout_engine("none")
     for axis in fig.axes:  # the layout's solver differs in the last bit from call to call

@@ -112,3 +112,19 @@ def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
     (tmp_path / "n.parquet").write_bytes(b"PAR1nonsense")
     with pytest.raises(BadRecording, match=r"n\.parquet: must be as it was written"):
         read_table(tmp_path / "n.parquet", LEAKAGE)
+
+
+@pytest.mark.parametrize("order", ["[" * 100_000, '["a", "a", "b"]', '{"a": 1}', "3", '[1, "a"]'])
+def test_an_order_that_nobody_wrote_is_none(order, tmp_path):
+    save_tensors(tmp_path / "x", {"a": torch.ones(1), "b": torch.ones(1)}, {})
+    file = TensorFile(tmp_path / "x")
+    file.__dict__["metadata"] = {"order": order}
+    assert sorted(file) == ["a", "b"]
+    assert len(dict(file)) == len(file)
+
+
+def test_what_a_file_says_of_itself_is_cut_in_a_sentence():
+    sentence = str(BadRecording(f"x: must be of round 1, got {'0' * 5000}; and so on"))
+    assert len(sentence) < 1000
+    assert sentence.startswith("x: must be of round 1, got 000")
+    assert sentence.endswith("000; and so on")

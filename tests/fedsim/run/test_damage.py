@@ -1,3 +1,4 @@
+import os
 import random
 import resource
 import shutil
@@ -13,7 +14,8 @@ from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, small_config
 from tests.fedsim.run.damage import accident, forgery
 
-CASES, MOST_ROUNDS = 500, 4
+CASES = int(os.environ.get("FEDSIM_DAMAGED", "20"))  # of each seed; 500 take an hour of CPU
+MOST_ROUNDS = 4
 SMALL = small_config(
     data={"name": "tests.builders:toy_dataset"},
     model={"hidden": 4},
@@ -104,8 +106,8 @@ def test_damage_is_refused_or_changes_nothing(seed, stopped, right, tmp_path, mo
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     print(dict(counts), f"{grown / 1024:.0f} MiB")
     assert grown < 300 * 1024
-    assert counts["refused"] > CASES / 3
-    assert all(0 < len(sentence) < 2000 for sentence in sentences)
+    assert counts["refused"] > CASES / 4
+    assert all(0 < len(sentence) <= 1000 for sentence in sentences), max(sentences, key=len)
 
 
 def started(engine):
