@@ -61,7 +61,7 @@ def bounds(examples: Float[Tensor, "n *shape"]) -> tuple[Tensor, Tensor]:
 
 def is_image(shape: Sequence[int]) -> bool:
     """Return whether examples of a shape are images: (channels, height, width)."""
-    return len(shape) == 3
+    return len(shape) == 3 and all(shape)
 
 
 def checked(guess: object, auxiliary: Auxiliary) -> Tensor:

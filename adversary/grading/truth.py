@@ -18,7 +18,8 @@ INDICES = Rule(
 )
 COINS = Rule("recording", "coins of the truth", "must be one list of zeros and ones")
 OWNER = Rule("recording", "metadata of the truth", "must name no other round or client")
-CHECKS = (LABELS, INDICES, COINS, OWNER)
+NAME = Rule("recording", "name of a client", "must be a file's name of at most 200 bytes")
+CHECKS = (LABELS, INDICES, COINS, OWNER, NAME)
 MOST_CLASSES = 10**6  # where the number of classes is not at hand
 MOST_ROWS = 2**40
 
@@ -77,8 +78,10 @@ def _file(folder: Path, round_: int, client: str) -> TensorFile | None:
     """Return the file of a client's truth, or None.
 
     Raises:
-        BadRecording: It is another round's or client's.
+        BadRecording: It is another round's or client's, or the client's name is a path.
     """
+    if Path(client).name != client or not 0 < len(client.encode("utf-8", "replace")) <= 200:
+        raise BadRecording(f"{folder}: {NAME.field} {NAME.rule}, got {client!r}")
     path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
     if not path.exists():
         return None

@@ -94,12 +94,13 @@ def _choose(run: RunData, client: str | None) -> tuple[str, str]:
     """Return the client to draw, and the caption's first words about why."""
     leaders = run.leaders(FAMILY)
     requested = f"Client {client} was requested"
-    if not leaders and client is None:
+    skills = _skills(run, leaders[0]) if leaders else {}
+    if not skills and client is None:
         often = max(run.clients, key=lambda name: len(run.rounds[name]))
         return often, f"No client is recorded in more rounds than client {often}"
-    if not leaders:
+    if not skills:
         return str(client), requested
-    best, skills = leaders[0].title, _skills(run, leaders[0])
+    best = leaders[0].title
     median = f"{np.median(list(skills.values())):.2f} for the median client"
     if client is None:
         chosen, among = _most_exposed(run, skills)

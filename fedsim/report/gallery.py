@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adversary.grading.images import ssim
 from adversary.grading.reconstructions import METRICS, decibels, is_image, paired, scaled
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
@@ -25,6 +26,8 @@ from fedsim.run.truth import truth_of
 FAMILY = "reconstruction"
 SHOWN_ATTACKS, SHOWN_ROUNDS, SHOWN_GUESSES = 4, 12, 3
 PLACES = ("best", "median", "worst")
+GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
+CHECKS = (GUESSES,)
 
 
 @dataclass(frozen=True)
@@ -220,13 +223,23 @@ def _guess(run: RunData, attack: str, round_: int, client: str) -> Tensor:
 def _recovered(
     run: RunData, attack: str, round_: int, client: str, originals: Originals | None
 ) -> Recovered | None:
-    """Return what was recovered from a client, beside its examples; None without them."""
+    """Return what was recovered from a client, beside its examples; None without them.
+
+    Raises:
+        BadRecording: It is no answer to this data.
+    """
     truth = truth_of(run.folder, round_, client)
     if originals is None or truth is None or not len(truth.indices):
         return None
     truth = originals.of(truth, round_=round_, client=client)
     assert truth is not None
     guess = _guess(run, attack, round_, client)
+    shape = tuple(guess.shape[1:])
+    if shape != originals.federated.dataset.input_shape or not guess.isfinite().all():
+        raise BadRecording(
+            f"{run.folder.path}: {GUESSES.field} {GUESSES.rule}, got shape {shape} from {attack} "
+            f"for client {client} in round {round_}"
+        )
     return Recovered(client, paired(guess, truth), truth)
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -14,10 +15,13 @@ from adversary.grading.truth import read_truth
 from fedsim import api, data
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.tables import write_table
 from fedsim.core.types import Truth
 from fedsim.core.units import beyond_blind, written
+from fedsim.report.counts import counts_picture
 from fedsim.report.data import RunData
 from fedsim.report.gallery import galleries, picture
+from fedsim.run.ledger import LEAKAGE
 from fedsim.run.originals import Originals
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
@@ -209,3 +213,35 @@ def test_values_are_written_in_their_own_units():
     assert beyond_blind("psnr", 12.0, 12.0) == 0.0
     assert beyond_blind("auroc", 0.75, 0.5) == 0.5
     assert beyond_blind("accuracy", 1.0, 1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    "guess", [torch.full((1, 1, 8, 8), torch.nan), torch.ones(1, 1, 9, 8), torch.ones(2, 5, 8, 8)]
+)
+def test_forged_answers_are_refused(guess, run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    last = max(folder.finished_rounds)
+    forged = {name: guess for name in folder.guesses(last) if name.startswith(NAME)}
+    folder.write_guesses(last, forged)
+    with pytest.raises(BadRecording, match="recovered examples must be finite, in the shape of"):
+        galleries(RunData(folder))
+    folder.write_guesses(last, dict.fromkeys(forged, torch.ones(1, 0, 8, 8)))
+    first, *_ = galleries(RunData(folder))
+    assert "not images" in first.sentences[0]
+
+
+@pytest.mark.parametrize("client", ["../../other/truth/0001/0", "/etc/x", "", "c" * 300])
+def test_a_clients_name_is_no_path(client, tmp_path):
+    with pytest.raises(BadRecording, match="name of a client must be a file's name of at most 200"):
+        read_truth(tmp_path, 1, client)
+
+
+def test_a_table_without_a_number_draws_counts_all_the_same(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    rows = [{**row, "value": float("nan")} for row in folder.ledger().to_pylist()]
+    write_table(folder.path / "leakage.parquet", pa.Table.from_pylist(rows, schema=LEAKAGE))
+    picture = counts_picture(RunData(folder))
+    assert picture is not None
+    assert picture.caption.startswith("No client is recorded in more rounds than client")

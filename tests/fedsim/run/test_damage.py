@@ -76,6 +76,7 @@ def right(stopped, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.contract
 @pytest.mark.parametrize("seed", range(10))
 def test_damage_is_refused_or_changes_nothing(seed, stopped, right, tmp_path, monkeypatch):
     monkeypatch.setattr("fedsim.api._started", started)
