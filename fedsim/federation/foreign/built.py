@@ -48,7 +48,9 @@ def build(folder: Path, name: str) -> tuple[Built | None, str]:
             model = getattr(importlib.import_module(module), attribute)()
         if not isinstance(model, nn.Module):
             raise TypeError(f"{name} gives a {type(model).__name__}")
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return None, f"{name} cannot be built here ({one_line(error)})"
     shapes = _outputs(guarded(model, torch.float32))
     fitting = {shape: classes for shape, classes in shapes.items() if classes is not None}

@@ -69,15 +69,17 @@ class Code:
 
     def descends(self, name: str, prefixes: tuple[str, ...]) -> bool:
         """Return whether a class is, or descends from, one whose name begins with a prefix."""
-        seen, left = set(), [name]
+        return any(it.startswith(prefixes) for it in self.ancestors(name))
+
+    def ancestors(self, name: str) -> set[str]:
+        """Return a class's name and those of all that it descends from."""
+        names, left = set(), [name]
         while left:
             name = left.pop()
-            if name.startswith(prefixes):
-                return True
-            if name in self.classes and name not in seen:
-                seen.add(name)
+            if name not in names and name in self.classes:
                 left += self.classes[name].bases
-        return False
+            names.add(name)
+        return names
 
 
 def read_code(folder: Path, modules: Sequence[str]) -> Code:
@@ -88,21 +90,33 @@ def read_code(folder: Path, modules: Sequence[str]) -> Code:
         modules: As `package.module`.
     """
     paths = sorted(set(_files(folder, modules)))
-    parsed, unread = [], [str(path.relative_to(folder)) for path in paths[FILES:]]
+    files: list[str] = []
+    imports: set[str] = set()
+    calls: list[Call] = []
+    classes: dict[str, Class] = {}
+    unread = [str(path.relative_to(folder)) for path in paths[FILES:]]
     for path in paths[:FILES]:
         place = str(path.relative_to(folder))
         try:
+            if not path.is_file():  # a pipe would never end
+                raise ValueError("no regular file")
             if path.stat().st_size > BYTES:
                 raise ValueError(f"larger than {BYTES} bytes")
-            parsed.append(_File(place, ast.parse(path.read_bytes())))
+            file = _File(place, ast.parse(path.read_bytes()))
+            file_calls, file_classes = list(file.calls()), {it.name: it for it in file.classes()}
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
             unread.append(f"{place} ({error})")
+            continue
+        files.append(place)
+        imports |= file.imports
+        calls += file_calls
+        classes |= file_classes
     return Code(
-        files=tuple(file.path for file in parsed),
+        files=tuple(files),
         unread=tuple(unread),
-        imports=frozenset(name for file in parsed for name in file.imports),
-        calls=tuple(call for file in parsed for call in file.calls()),
-        classes={it.name: it for file in parsed for it in file.classes()},
+        imports=frozenset(imports),
+        calls=tuple(calls),
+        classes=classes,
     )
 
 

@@ -1,6 +1,7 @@
 """A look at a Flower app before it runs: strategy, clients, model, and which attacks will apply."""
 
 import importlib
+import os.path
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,7 +228,7 @@ def _components(folder: Path) -> tuple[str, str]:
     for name in named:
         module = str(name).partition(":")[0].replace(".", "/")
         files = (folder / f"{module}.py", folder / module / "__init__.py")
-        if not isinstance(name, str) or ":" not in name or not any(it.is_file() for it in files):
+        if not isinstance(name, str) or ":" not in name or not any(map(os.path.isfile, files)):
             raise ConfigError(COMPONENTS.message(repr(name)))
     return str(named[0]), str(named[1])
 
@@ -257,14 +258,16 @@ def _reason(code: Code) -> str:
 
 def _is_strategy(code: Code, name: str) -> bool:
     """Return whether a class is one of Flower's strategies, or descends from one."""
-    if name in code.classes:
-        return any(_is_strategy(code, base) for base in code.classes[name].bases if base != name)
+    return any(map(_is_flowers, code.ancestors(name)))
+
+
+def _is_flowers(name: str) -> bool:
     module, _, attribute = name.rpartition(".")
     if not f"{module}.".startswith(STRATEGIES):
         return False
-    known = importlib.import_module(STRATEGIES[f"{module}.".startswith(LEGACY)].rstrip("."))
-    part = getattr(known, attribute, None)
-    return isinstance(part, type) and issubclass(part, known.Strategy)
+    flower = importlib.import_module(STRATEGIES[f"{module}.".startswith(LEGACY)].rstrip("."))
+    part = getattr(flower, attribute, None)
+    return isinstance(part, type) and issubclass(part, flower.Strategy)
 
 
 def _starts(code: Code, call: Call, strategies: tuple[Call, ...]) -> bool:

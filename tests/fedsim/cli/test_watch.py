@@ -1,6 +1,7 @@
 """A look at a Flower app before it runs."""
 
 import json
+import os
 import sys
 from textwrap import dedent
 
@@ -177,6 +178,7 @@ def test_trees_are_recorded_and_not_attacked(app, capsys):
         (None, "APP_DIR: must be a folder with a pyproject.toml of a Flower app, got "),
         ("[tool", "APP_DIR: must be a folder with a pyproject.toml of a Flower app, got "),
         ("[tool.flwr]\napp = 3", "tool.flwr.app.components: must name serverapp and clientapp"),
+        (PROJECT.format(name="x" * 300), "files of the app, got 'xxx"),
         (PROJECT.format(name="nowhere"), "files of the app, got 'nowhere.server_app:app'"),
     ],
 )
@@ -187,6 +189,22 @@ def test_a_folder_without_an_app_is_one_sentence(text, sentence, tmp_path, capsy
     assert (code, out) == (2, "")
     assert sentence in err.replace("\n", " ")
     assert "Traceback" not in err
+
+
+def test_no_file_of_an_app_stops_the_look(app, capsys):
+    cycle = "class A(B):\n    pass\n\n\nclass B(A):\n    pass\n\n\nA()\n"
+    server = SERVER + cycle.replace("A", "Odd")
+    path = app("watched_odd", server, task=TASK + "\nraise BaseException('odd')\n")
+    package = path / "watched_odd"
+    (package / "deep.py").write_text("x" + ".a" * 900 + "()")
+    (package / "folder.py").mkdir()
+    os.mkfifo(package / "pipe.py")
+    code, out, _ = fedsim(capsys, "watch", path)
+    assert code == 0
+    assert "watched_odd.task:Net cannot be built here (odd)" in out
+    assert "Not read: watched_odd/folder.py (no regular file)" in out
+    assert "Not read: watched_odd/pipe.py (no regular file)" in out
+    assert 'strategy = Recording(strategy, tape="/abs/runs/mine")' in out
 
 
 def test_a_file_that_is_no_python_is_named_and_left_out(app, capsys):
