@@ -297,6 +297,7 @@ def _checked_users(run: Config, root: str | None, allowed: Iterable[str]) -> str
     users = run.data.users
     if users is None or users in allowed:
         return users
+    user_path("data.users", users)
     if root is not None:
         folder = Path(root).expanduser().resolve()
         file = (folder / users).resolve()
