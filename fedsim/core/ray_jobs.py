@@ -21,6 +21,8 @@ from ray.exceptions import (  # for the engine
     RayTaskError,  # noqa: F401
 )
 
+STARTS = 3  # tries: Ray itself gives a node half a minute to start
+
 
 def ray_tasks(
     function: Callable[..., str | None],
@@ -68,11 +70,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[int]:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is None:
             options |= {"include_dashboard": False, "num_cpus": workers or os.cpu_count()}
-        try:
-            ray.init(address=address or "local", **options)
-        except Exception as error:  # a node that starts too slowly raises a plain Exception
-            reason = one_line(error)
-            raise RunStopped(f"engine.address: Ray must be reachable ({reason})") from None
+        _begin(address, options)
     try:
         cores = int(ray.cluster_resources().get("CPU", 1))
         count = workers or cores
@@ -84,3 +82,17 @@ def connected(address: str | None, workers: int | None) -> Iterator[int]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _begin(address: str | None, options: Mapping[str, Any]) -> None:
+    """Connect to Ray, or start it; a busy machine may need a second try."""
+    tries = 1 if address else STARTS
+    for attempt in range(tries):
+        try:
+            ray.init(address=address or "local", **options)
+            return
+        except Exception as error:  # a node that starts too slowly raises a plain Exception
+            ray.shutdown()
+            if attempt + 1 == tries:
+                reason = one_line(error)
+                raise RunStopped(f"engine.address: Ray must be reachable ({reason})") from None
