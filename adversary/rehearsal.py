@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
 from adversary.workspace import Workspace, loaded, working_copy
+from fedsim.core.errors import NotApplicable
 from fedsim.core.params import subtract
 from fedsim.core.rng import global_stream
 from fedsim.core.sgd import descend, mean_gradient, shuffled
@@ -26,7 +27,7 @@ def rehearsed_size(observation: Observation) -> int:
     """
     count = observation.update.num_examples
     if count is None:
-        raise ValueError("num_examples: must be told by the client, got none")
+        raise NotApplicable("num_examples: must be told by the client, got none")
     if observation.local.upload == "gradient":
         return max(1, round(count / observation.update.num_clients))
     return round(2 ** (round(2 * math.log2(max(1, count))) / 2))

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import LocalTraining, Observation
 
 
@@ -13,7 +14,7 @@ def num_labels(observation: Observation) -> int:
     """
     count = observation.update.num_examples
     if count is None:
-        raise ValueError("num_examples: must be told by the client, got none")
+        raise NotApplicable("num_examples: must be told by the client, got none")
     return count * observation.local.epochs
 
 

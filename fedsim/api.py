@@ -26,7 +26,8 @@ from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
 from fedsim.report.run import write_report
 from fedsim.run.attack_round import attack_round
-from fedsim.run.ledger import AUDIT, attacks_of, over_clients
+from fedsim.run.ledger import AUDIT
+from fedsim.run.outcomes import Answers, answers_of, means_of
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
 from strategies.tape import recorded_rounds
@@ -204,22 +205,18 @@ def report(
 
 
 def means(ledger: pa.Table) -> list[dict[str, Any]]:
-    """Return the mean of each attack's metrics, over clients and rounds; audits have none."""
-    groups = over_clients(attacks_of(ledger)).group_by(
-        ["attack", "adaptive", "metric"], use_threads=False
-    )
-    means = groups.aggregate([("value", "mean"), ("blind", "mean"), ("seconds", "mean")])
-    return [
-        {
-            "attack": row["attack"],
-            "adaptive": row["adaptive"],
-            "metric": row["metric"],
-            "value": row["value_mean"],
-            "blind": row["blind_mean"],
-            "ms": 1000 * row["seconds_mean"],
-        }
-        for row in means.to_pylist()
-    ]
+    """Return the mean of each attack's metrics, over clients and rounds; audits have none.
+
+    Value, blind guess and time are means over the rows that are graded, and over all rows where
+    none is. `graded` counts these rows, `of` all; `failed` and `refused` count the others that have
+    no answer. A row is one update, or one round where it is pooled over clients.
+    """
+    return means_of(ledger)
+
+
+def answers(ledger: pa.Table) -> list[Answers]:
+    """Return for each attack how many updates it answered, failed on and refused, and why."""
+    return answers_of(ledger)
 
 
 def last_audit(ledger: pa.Table) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from adversary.over_rounds import Terms, added, held_out
 from adversary.rehearsal import rehearsed_size
 from adversary.steps import keeps_data
 from adversary.workspace import Workspace, undefended, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Observation, View
@@ -66,7 +67,7 @@ def attribute_inference(
     elif keeps_data(view.latest):
         odds = added(view, auxiliary, "aia", lambda latest: evidence(latest, work.at(latest)))
     else:
-        raise ValueError("aia-rounds: clients must upload all of their data in every round")
+        raise NotApplicable("aia-rounds: clients must upload all of their data in every round")
     return odds[:, 1] - odds[:, 0] + work.lasting(imputed)
 
 

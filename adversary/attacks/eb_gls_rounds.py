@@ -30,6 +30,7 @@ from adversary.labels.posterior import Evidence
 from adversary.over_rounds import same_data
 from adversary.rehearsal import rehearse
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, Observation, Update, View
 
@@ -59,7 +60,7 @@ def eb_gls_rounds(
         ValueError: The model has no linear head, an update is not finite, or `rounds` is negative.
     """
     if rounds is not None and rounds < 0:
-        raise ValueError(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
+        raise NotApplicable(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
     latest, work = view.latest, workspace(view, auxiliary)
     earlier = [view.observations[k] for k in range(len(view.observations) - 1)][:rounds]
     before = [evidence(o, work.at(o)) for o in earlier if same_data(o, latest)]

@@ -30,6 +30,7 @@ from adversary.labels.posterior import round_above
 from adversary.labels.reading import end_forward
 from adversary.rehearsal import rehearse
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, Params, View
 
 WINDOW = 4  # rehearsals that the gap is averaged over
@@ -52,7 +53,7 @@ def eb_gls_sim(
             not positive.
     """
     if simulations < 1:
-        raise ValueError(f"eb-gls-sim: simulations must be at least 1, got {simulations}")
+        raise NotApplicable(f"eb-gls-sim: simulations must be at least 1, got {simulations}")
     observation, work = view.latest, workspace(view, auxiliary).derived(with_every_class)
     problem, solution = solve(observation, work)
     end = end_forward(observation, work, work.auxiliary.inputs)

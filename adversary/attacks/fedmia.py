@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.members.candidates import cosines
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, View
 
 
@@ -50,7 +51,9 @@ def fedmia(
     score, cohort = cosines(view.latest, work), work.part(_cohort, tuple(view.cohort))
     others = [scores for client, scores in cohort.items() if client != latest.client]
     if len(others) < 2:
-        raise ValueError(f"fedmia: the round must have at least 3 clients, got {len(others) + 1}")
+        raise NotApplicable(
+            f"fedmia: the round must have at least 3 clients, got {len(others) + 1}"
+        )
     by_chance = torch.stack(others)
     variance = by_chance.var(dim=0)
     variance = variance + shrink * variance.mean() + torch.finfo(variance.dtype).tiny

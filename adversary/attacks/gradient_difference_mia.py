@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.members.candidates import gradient_norms, slopes, to_mean_gradient, uphill
 from adversary.workspace import workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
 
@@ -51,7 +52,7 @@ def gradient_difference_mia(
     length *= to_mean_gradient(latest)
     if total == "sum":
         if latest.update.num_examples is None:
-            raise ValueError("num_examples: must be told by the client, got none")
+            raise NotApplicable("num_examples: must be told by the client, got none")
         length *= latest.update.num_examples
     return 2 * length * slopes(work, direction) - work.part(gradient_norms) ** 2
 

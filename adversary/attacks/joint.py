@@ -37,6 +37,7 @@ from adversary.inversion.reading import (
 )
 from adversary.steps import num_steps
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, View
 
 SPREAD = 0.1  # standard deviation of a random start
@@ -64,7 +65,7 @@ def joint(
             as `adversary.inversion.reading.batch_size`, `mean_gradient`.
     """
     if min(steps, restarts) < 1:
-        raise ValueError(f"joint: steps, restarts must be at least 1, got {steps}, {restarts}")
+        raise NotApplicable(f"joint: steps, restarts must be at least 1, got {steps}, {restarts}")
     latest, shape = view.latest, input_shape(auxiliary)
     count = batch_size(latest)
     several = latest.local.upload == "weights" and num_steps(latest) > 1

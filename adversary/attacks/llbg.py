@@ -29,6 +29,7 @@ from adversary.attack import Attack
 from adversary.labels.head import auxiliary_forward
 from adversary.labels.reading import read_bias
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
 Confidence = Literal["none", "auxiliary"]
@@ -59,7 +60,7 @@ def llbg(
     rise = torch.full_like(level, hit)
     if confidence == "auxiliary":
         if auxiliary.inputs is None or auxiliary.labels is None:
-            raise ValueError("llbg.confidence: auxiliary needs inputs and labels, got none")
+            raise NotApplicable("llbg.confidence: auxiliary needs inputs and labels, got none")
         rise -= work.part(_confidence)
     rise = rise.clamp(min=1e-3)
     first = level.sort(stable=True).indices[: head.total]

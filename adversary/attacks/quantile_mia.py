@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses_before
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
 
@@ -46,7 +47,7 @@ def quantile_mia(
         ValueError: The update is not finite, or `fpr` is out of range.
     """
     if not 0 < fpr < 1:
-        raise ValueError(f"fpr: must be in (0, 1), got {fpr}")
+        raise NotApplicable(f"fpr: must be in (0, 1), got {fpr}")
     work, latest = workspace(view, auxiliary), view.latest
     others = work.derived(asking_of_auxiliary)
     score, by_chance = cosines(latest, work), cosines(latest, others)

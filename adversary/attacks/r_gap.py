@@ -43,7 +43,7 @@ from adversary.inversion.reading import (
 from adversary.inversion.recursive import walk
 from adversary.inversion.systems import ConvSystem, Solution
 from adversary.workspace import workspace
-from fedsim.core.errors import Remark
+from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.types import Auxiliary, View
 
 
@@ -87,7 +87,7 @@ def hybrid(
         ValueError: There is more than one example or step; or as `inverting_gradients`.
     """
     if steps < 1:
-        raise ValueError(f"steps: must be at least 1, got {steps}")
+        raise NotApplicable(f"steps: must be at least 1, got {steps}")
     try:
         return _walked(view, auxiliary, generator, smooth=True, steps=steps)
     except NotWalkableError as reason:
@@ -100,7 +100,7 @@ def _walked(
 ) -> Tensor:
     latest, shape = view.latest, input_shape(auxiliary)
     if (size := batch_size(latest)) != 1:
-        raise ValueError(f"num_examples: must be 1 to walk back layer by layer, got {size}")
+        raise NotApplicable(f"num_examples: must be 1 to walk back layer by layer, got {size}")
     layers = chain(auxiliary.model, shape)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
     model = precise(workspace(view, auxiliary))

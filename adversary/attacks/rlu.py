@@ -31,6 +31,7 @@ from adversary.labels.counts import round_counts
 from adversary.labels.reading import end_forward, read_bias, steps_per_client
 from adversary.labels.trajectory import path, simulate, start_of
 from adversary.workspace import workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
 
@@ -56,7 +57,7 @@ def rlu(
             are not finite, or `points` is not positive.
     """
     if points < 1:
-        raise ValueError(f"rlu: points must be at least 1, got {points}")
+        raise NotApplicable(f"rlu: points must be at least 1, got {points}")
     latest, work = view.latest, workspace(view, auxiliary)
     head, sums, hit = read_bias(latest, work, "rlu")
     start, steps = work.part(start_of), steps_per_client(latest)

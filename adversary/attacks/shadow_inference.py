@@ -36,6 +36,7 @@ from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
 from adversary.steps import keeps_data
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, Observation, View
 
@@ -81,7 +82,7 @@ def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
     auxiliary = work.auxiliary
     assert auxiliary.rules is not None
     if auxiliary.rules.count > 1:
-        raise ValueError(f"game.count: must be 1 for new batches, got {auxiliary.rules.count}")
+        raise NotApplicable(f"game.count: must be 1 for new batches, got {auxiliary.rules.count}")
 
     def none(single: View) -> Terms:
         latest = single.latest

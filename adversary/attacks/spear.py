@@ -20,6 +20,7 @@ from adversary.attack import Attack
 from adversary.inversion.chain import first_linear, follows
 from adversary.inversion.fully_connected import spear as solve
 from adversary.inversion.reading import batch_gradient, batch_size, input_shape, weights
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
 
@@ -40,7 +41,7 @@ def spear(view: View, auxiliary: Auxiliary, generator: Generator) -> Float[Tenso
     layer = first_linear(auxiliary.model, shape)
     after = follows(auxiliary.model, layer)
     if after != "ReLU":
-        raise ValueError(f"spear: ReLU must follow {layer}, got {after}")
+        raise NotApplicable(f"spear: ReLU must follow {layer}, got {after}")
     weight, bias = f"{layer}.weight", f"{layer}.bias"
     inputs = solve(
         gradient[weight], gradient[bias], sent[weight], sent[bias], batch_size(latest), generator

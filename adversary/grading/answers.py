@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from adversary.attack import Attack
@@ -13,16 +15,17 @@ from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
-from fedsim.core.errors import Remark
+from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Measure, View
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One attack's answer to one view; `guess` is None where it failed, for `reason`.
+    """One attack's answer to one view; `guess` is None where it failed or refused, for `reason`.
 
-    An attack that answers may have a remark to make of it (`fedsim.core.errors.Remark`).
+    An attack that answers may have a remark to make of it (`fedsim.core.errors.Remark`). It refuses
+    by `fedsim.core.errors.NotApplicable`; whatever else it raises is a failure.
     """
 
     view: View
@@ -32,6 +35,16 @@ class Answer:
     seconds: float
     reason: str | None = None
     remark: str | None = None
+    refused: bool = False
+
+
+class _Result(NamedTuple):
+    """What an attack returned, or why it returned nothing."""
+
+    guess: Tensor | None
+    reason: str | None = None
+    remark: str | None = None
+    refused: bool = False
 
 
 def attack_view(
@@ -52,19 +65,21 @@ def attack_view(
         if about not in blinds:
             blinds[about] = _blind_guess(shown, attack, static, seed)
         start = time.perf_counter()
-        guess, reason, remark = _guess(shown, attack, auxiliary, static, seed)
+        result = _guess(shown, attack, auxiliary, static, seed)
         seconds = time.perf_counter() - start
         answer = Answer(
-            view=view,
-            attack=attack,
-            guess=guess,
-            blind=blinds[about],
-            seconds=seconds,
-            reason=reason,
-            remark=remark,
+            view=view, attack=attack, blind=blinds[about], seconds=seconds, **result._asdict()
         )
         answers.append(answer)
     return answers
+
+
+def refusal(view: View, attack: Attack, reason: str) -> Answer:
+    """Return the answer of an attack that is not run on a view, because it cannot apply to it."""
+    blind = torch.zeros(0)
+    return Answer(
+        view=view, attack=attack, guess=None, blind=blind, seconds=0.0, reason=reason, refused=True
+    )
 
 
 def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> list[Measure]:
@@ -95,13 +110,14 @@ def _blind_guess(view: View, attack: Attack, static: Auxiliary, seed: int) -> Te
 
 def _guess(
     view: View, attack: Attack, auxiliary: Auxiliary, static: Auxiliary, seed: int
-) -> tuple[Tensor | None, str | None, str | None]:
+) -> _Result:
     """Return a guess, or why there is none, and the attack's remark."""
     family, latest = FAMILIES[attack.family], view.latest.update
     stream = generator(seed, "infer", attack.title, latest.client, latest.round)
     try:
         if family.alone and latest.num_clients > 1:
-            raise ValueError(f"num_clients: must be 1 to {family.alone}, got {latest.num_clients}")
+            rule = f"num_clients: must be 1 to {family.alone}"
+            raise NotApplicable(f"{rule}, got {latest.num_clients}")
         names = ("infer", attack.title, latest.client, latest.round, "model")
         with _remarks() as remarks, global_stream(seed, *names):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
@@ -109,8 +125,8 @@ def _guess(
     except PASSING:  # also that the recording itself is damaged
         raise
     except BaseException as error:  # this update defeats this attack; the others go on
-        return None, explained(error), None
-    return guess, None, "; ".join(remarks) or None
+        return _Result(None, explained(error), refused=isinstance(error, NotApplicable))
+    return _Result(guess, remark="; ".join(remarks) or None)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Leakage: the answers of attacks, graded by the truth, as rows of the ledger."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES
-from fedsim.core.types import Leak, Note, Truth
+from fedsim.core.types import Leak, Note, NoteKind, Outcome, Truth
 
 
 def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]:
@@ -28,7 +29,7 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]
         attack=answer.attack.name,
         adaptive=answer.attack.adaptive,
         reason=reason,
-        failed=answer.reason is not None,
+        kind=_kind(answer),
     )
 
 
@@ -44,9 +45,22 @@ def pool(answers: Sequence[Answer], truths: Sequence[Truth | None]) -> list[Leak
     pairs = zip(answers, truths, strict=True)
     used = [(a, t) for a, t in pairs if a.guess is not None and _usable([t])]
     seconds = sum(answer.seconds for answer in answers)
-    pooled = [answer for answer, _ in used] or answers[:1]
+    pooled = [answer for answer, _ in used] or answers
     rows = _rows(pooled, _usable([truth for _, truth in used]), family.pooled, family.pool, None)
-    return [replace(row, seconds=seconds) for row in rows]
+    part = None
+    if len(used) < len(answers):
+        part = f"pooled over {len(used)} of {len(answers)} clients"
+    return [
+        replace(row, seconds=seconds, reason=part if row.outcome == "graded" else row.reason)
+        for row in rows
+    ]
+
+
+def _kind(answer: Answer) -> NoteKind:
+    """Return what a note on an answer is."""
+    if answer.refused:
+        return "refused"
+    return "note" if answer.reason is None else "failed"
 
 
 def _rows(
@@ -61,6 +75,7 @@ def _rows(
     values = _graded([answer.guess for answer in answers], truths, grade)
     blinds = _graded([answer.blind for answer in answers], truths, grade)
     most = FAMILIES[attack.family].ceiling(truths) if truths else {}
+    outcome, reason = _outcome(answers, truths)
     return [
         Leak(
             round=first.view.latest.update.round,
@@ -70,12 +85,23 @@ def _rows(
             family=attack.family,
             metric=metric,
             value=values.get(metric),
+            outcome="undefined" if outcome == "graded" and metric not in values else outcome,
+            reason=reason,
             blind=blinds.get(metric),
             seconds=first.seconds,
             ceiling=most.get(metric) if metric in blinds else None,
         )
         for metric in metrics
     ]
+
+
+def _outcome(answers: Sequence[Answer], truths: Sequence[Truth]) -> tuple[Outcome, str | None]:
+    """Return what became of answers that one row is about, and the usual reason of failures."""
+    if any(answer.guess is not None for answer in answers):
+        return ("graded" if truths else "no truth"), None
+    reasons = Counter(answer.reason for answer in answers)
+    refused = all(answer.refused for answer in answers)
+    return ("refused" if refused else "failed"), reasons.most_common(1)[0][0]
 
 
 def _graded(

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adversary.inversion.activations import ACTIVATIONS
+from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
 
 Shape = tuple[int, ...]
 
 
-class NotWalkableError(ValueError):
+class NotWalkableError(NotApplicable):
     """A layer cannot be walked back through, whatever the update; the sentence names it."""
 
 
@@ -150,9 +151,9 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
             hook.remove()
     name, module, whole = calls[0]
     if not isinstance(module, nn.Linear) or not whole:
-        raise ValueError(f"{name} = {type(module).__name__}: the first layer must be linear")
+        raise NotApplicable(f"{name} = {type(module).__name__}: the first layer must be linear")
     if module.bias is None:
-        raise ValueError(f"{name}: must have a bias")
+        raise NotApplicable(f"{name}: must have a bias")
     return name
 
 

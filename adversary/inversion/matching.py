@@ -31,6 +31,7 @@ from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, View
 
@@ -73,12 +74,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("iterations", "restarts"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
+                raise NotApplicable(f"{name}: must be at least 1, got {getattr(self, name)}")
         for name in ("tv", "energy", "group"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: must be at least 0, got {getattr(self, name)}")
+                raise NotApplicable(f"{name}: must be at least 0, got {getattr(self, name)}")
         if not self.lr > 0:
-            raise ValueError(f"lr: must be above 0, got {self.lr}")
+            raise NotApplicable(f"lr: must be above 0, got {self.lr}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -151,7 +152,7 @@ def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
     count, names = batch_size(observation), trained_names(auxiliary)
     delta, local = observation.update.delta, observation.local
     if missing := [name for name in names if name not in delta]:
-        raise ValueError(f"{missing[0]}: must be in the update")
+        raise NotApplicable(f"{missing[0]}: must be in the update")
     if reason := not_finite({name: delta[name] for name in names}):
         raise ValueError(f"update: {reason}")
     model = Rows(auxiliary.model, observation.sent, names)

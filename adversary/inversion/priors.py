@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from adversary.inversion.rows import forward_rows
 from adversary.labels.head import input_shape
 from fedsim.core.catalog import find
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary
 
 Images = Float[Tensor, "rows batch *shape"]
@@ -45,7 +46,7 @@ def total_variation(images: Images) -> Float[Tensor, " rows"]:
         ValueError: They have no height and width.
     """
     if images.ndim < 5:
-        raise ValueError(
+        raise NotApplicable(
             "tv: must be 0 for inputs that are not (channels, height, width), "
             f"got inputs of shape {tuple(images.shape[2:])}"
         )
@@ -134,7 +135,7 @@ def deep_image(shape: tuple[int, ...], dtype: torch.dtype, generator: Generator)
         ValueError: Examples are no images.
     """
     if len(shape) != 4:
-        raise ValueError(
+        raise NotApplicable(
             "prior: must not be 'deep-image' for inputs that are not (channels, height, width), "
             f"got inputs of shape {shape[1:]}"
         )
@@ -187,7 +188,7 @@ def generative(shape: tuple[int, ...], dtype: torch.dtype, function: Callable[..
     with torch.no_grad():
         given = tuple(module(torch.zeros(kind, dtype=dtype)).shape)
     if given != tuple(shape):
-        raise ValueError(f"prior: must give images of shape {tuple(shape)}, got {given}")
+        raise NotApplicable(f"prior: must give images of shape {tuple(shape)}, got {given}")
     return Form(
         prod(kind),
         lambda rows, generator: torch.randn(rows, prod(kind), dtype=dtype, generator=generator),

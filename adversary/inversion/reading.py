@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, Observation, Params
 
@@ -19,9 +20,9 @@ def batch_size(observation: Observation) -> int:
     """
     count = observation.update.num_examples
     if count is None:
-        raise ValueError("num_examples: must be told by the client, got none")
+        raise NotApplicable("num_examples: must be told by the client, got none")
     if observation.update.num_clients > 1:
-        raise ValueError(
+        raise NotApplicable(
             f"num_clients: must be 1 to reconstruct examples, got {observation.update.num_clients}"
         )
     return count
@@ -37,7 +38,7 @@ def mean_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, T
     """
     names = trained_names(auxiliary)
     if missing := [name for name in names if name not in observation.update.delta]:
-        raise ValueError(f"{missing[0]}: must be in the update")
+        raise NotApplicable(f"{missing[0]}: must be in the update")
     delta = {name: observation.update.delta[name] for name in names}
     if reason := not_finite(delta):
         raise ValueError(f"update: {reason}")
@@ -57,7 +58,7 @@ def batch_gradient(observation: Observation, auxiliary: Auxiliary) -> dict[str, 
     """
     steps = num_steps(observation)
     if observation.local.upload == "weights" and steps > 1:
-        raise ValueError(
+        raise NotApplicable(
             f"local: must be one step for this attack, got {steps}; joint and "
             "inverting-gradients simulate several"
         )
@@ -73,7 +74,9 @@ def precise(work: Workspace) -> nn.Module:
     for name, module in work.auxiliary.model.named_modules():
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
             what = f"{name} = {type(module).__name__}"
-            raise ValueError(f"{what}: an example's gradient depends on what the server cannot see")
+            raise NotApplicable(
+                f"{what}: an example's gradient depends on what the server cannot see"
+            )
     return work.part(_precise, keep=4)
 
 
@@ -90,7 +93,7 @@ def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
         ValueError: It is not known.
     """
     if auxiliary.input_shape is None and auxiliary.inputs is None:
-        raise ValueError("auxiliary: must tell the shape of an input")
+        raise NotApplicable("auxiliary: must tell the shape of an input")
     return auxiliary.input_shape or tuple(auxiliary.inputs.shape[1:])  # type: ignore[union-attr]
 
 

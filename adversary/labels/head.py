@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from adversary.steps import mean_weight, num_labels, num_steps
 from adversary.workspace import Workspace, loaded, working_copy
+from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Observation, Params
 
@@ -47,7 +48,7 @@ class HeadAlone(nn.Module):
         raise NeedsModel("must be given to this attack, which runs it; got the head alone")
 
 
-class NeedsModel(ValueError):
+class NeedsModel(NotApplicable):
     """An attack runs the model, of which only the head is given."""
 
 
@@ -183,7 +184,9 @@ def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
     if auxiliary.input_shape is not None:
         return auxiliary.input_shape
     if auxiliary.inputs is None:
-        raise ValueError("auxiliary.input_shape: must be given where there are no inputs, got none")
+        raise NotApplicable(
+            "auxiliary.input_shape: must be given where there are no inputs, got none"
+        )
     return tuple(auxiliary.inputs.shape[1:])
 
 
@@ -238,11 +241,13 @@ def _trace(auxiliary: Auxiliary) -> Head:
         (_, logits), layer = _run(model, inputs)
     classes = auxiliary.num_classes
     if layer is None or logits.shape != (2, classes):
-        raise ValueError(
+        raise NotApplicable(
             f"model: must end in a linear layer of {classes} outputs that are its logits, got none"
         )
     names = {id(value): name for name, value in model.named_parameters()}
     weight, bias = (names.get(id(value)) for value in layer)
     if weight is None:
-        raise ValueError("model: the last layer's weight must be a parameter, got a computed one")
+        raise NotApplicable(
+            "model: the last layer's weight must be a parameter, got a computed one"
+        )
     return Head(weight, bias)

@@ -7,6 +7,7 @@ from torch import Tensor
 from adversary.labels.head import Forward, HeadGradient, forward, read_head
 from adversary.steps import num_steps
 from adversary.workspace import Workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Params
 
 
@@ -24,7 +25,7 @@ def read_bias(
     """
     head = read_head(observation, work)
     if head.bias is None:
-        raise ValueError(f"{attack}: the head must have a bias, got none")
+        raise NotApplicable(f"{attack}: the head must have a bias, got none")
     smoothing = observation.local.label_smoothing
     spread = smoothing * head.total / work.auxiliary.num_classes
     return head, head.bias + spread, 1 - smoothing

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from adversary.rehearsal import defended, rehearse_with
 from adversary.workspace import Workspace, undefended, working_copy
+from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, Candidates, Observation, Update
 
@@ -60,7 +61,7 @@ def shadow_size(observation: Observation) -> int:
     """
     count = observation.update.num_examples
     if count is None:
-        raise ValueError("num_examples: must be told by the client, got none")
+        raise NotApplicable("num_examples: must be told by the client, got none")
     return max(1, round(2 ** (round(2 * math.log2(max(1, count))) / 2)))
 
 

@@ -32,7 +32,7 @@ LEAKAGE_MEANING = {
     "attack": "The attack's name, as in `fedsim list attacks`, or the audit method.",
     "family": "The kind of secret: label, membership, reconstruction, …, or audit.",
     "metric": "What was measured, such as `asr`, `skill`, `auroc` or `psnr`.",
-    "value": "The grade. Null where no truth is at hand, or where the attack failed.",
+    "value": "The grade. Null unless `outcome` is `graded`.",
     "adaptive": "Whether the adversary knew the clients' defense.",
 }
 METRICS_MEANING = {

@@ -138,6 +138,7 @@ def _row(round_: int, name: str, finding: Finding | None, claim: Claim, seconds:
         family=AUDIT,
         metric=metric,
         value=value,
+        outcome="no truth" if finding is None else "graded",
         blind=0.0,
         seconds=seconds,
         ceiling=claim.epsilon,

@@ -1,8 +1,6 @@
 """What the command line says beside the numbers of another app's recording."""
 
-from collections import Counter
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedsim.cli.console import print_line
 
@@ -36,22 +34,6 @@ def print_assumptions(config: "Config", console: "Console") -> None:
         console.print(
             f"The clients ran {optimizer}, whose steps are no gradients times lr. A value near the "
             "blind guess does not show that the upload protects anybody.",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def print_failures(metrics: Any, attacks: Collection[str], console: "Console") -> None:
-    """Print which attacks gave no answer, how often, and one reason for each."""
-    from fedsim.run.notes import note_of
-
-    notes = [note for row in metrics.to_pylist() if (note := note_of(row))]
-    failed = [note for note in notes if note.failed and note.attack in attacks]
-    for name, count in Counter(note.attack for note in failed).items():
-        reason = next(note.reason for note in failed if note.attack == name)
-        console.print(
-            f"{name} gave no answer {count} time{'s' * (count > 1)}: {reason}",
             style="yellow",
             markup=False,
             soft_wrap=True,

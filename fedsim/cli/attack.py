@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim.cli.assumptions import print_assumptions, print_failures
+from fedsim.cli.assumptions import print_assumptions
 from fedsim.cli.console import err, out, print_line, print_report
 from fedsim.cli.explain import parse_shape
-from fedsim.cli.options import Allow, Json
+from fedsim.cli.options import Allow, Json, Strict
 from fedsim.cli.tables import print_attacks
+from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def attack(
         _about_app("--truth", "Ground truth for grading, saved by mods.keep_truth.", metavar="DIR"),
     ] = None,
     allow: Allow = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Attack a recording without training.
@@ -112,6 +114,7 @@ def attack(
 
     from fedsim import api
     from fedsim.federation.foreign import App, is_foreign
+    from fedsim.run import outcomes
     from fedsim.run.run_folder import REPORT
 
     names = [name.strip() for name in with_.split(",") if name.strip()]
@@ -145,18 +148,22 @@ def attack(
             allow=allow or (),
             on_round=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    means = api.means(rows)
+    means, answers = api.means(rows), api.answers(rows)
     if as_json:
-        out.print_json(data={"run": str(recording), "rows": rows.num_rows, "attacks": means})
-        return
-    print_attacks(means, out)
-    print_failures(api.Run(recording).metrics(), names, out)
-    out.print()
-    if is_foreign(recording):
-        print_assumptions(api.Run(recording).config(), out)
-        print_report(recording / REPORT)
-        return
-    print_line("Next", f"fedsim report {recording}")
+        unanswered = outcomes.as_json(answers)
+        result = {"run": str(recording), "rows": rows.num_rows}
+        out.print_json(data={**result, "attacks": means, "unanswered": unanswered})
+    else:
+        print_attacks(means, out)
+        print_unanswered(answers)
+        out.print()
+        if is_foreign(recording):
+            print_assumptions(api.Run(recording).config(), out)
+            print_report(recording / REPORT)
+        else:
+            print_line("Next", f"fedsim report {recording}")
+    if strict:
+        outcomes.check_answered(answers)
 
 
 def _parts(recording: Path, names: list[str]) -> "list[Part]":

@@ -7,6 +7,7 @@ import typer
 
 from fedsim.cli.console import out, print_line
 from fedsim.cli.options import Json, Set
+from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import RunStopped
 
 app = typer.Typer(help="Run a federation between real machines.", no_args_is_help=True)
@@ -114,6 +115,8 @@ def run(
     from fedsim import config as configs
     from fedsim.deploy import run as running
     from fedsim.deploy.layout import read
+    from fedsim.run import outcomes
+    from fedsim.run.run_folder import RunFolder
 
     made = read(folder)
     running.check_target(out_, ssh)
@@ -144,6 +147,7 @@ def run(
             hint = f"\ncontinue with: fedsim deploy run {folder} --resume {run_folder}"
             raise RunStopped(f"{error}{hint if running.finished(run_folder) else ''}") from None
     fetched = running.fetch(run_folder, out_, ssh=ssh)
+    answers = outcomes.answers_of(RunFolder(fetched).ledger())
     if as_json:
         out.print_json(
             data={
@@ -151,11 +155,13 @@ def run(
                 "status": running.COMPLETED,
                 "folder": str(fetched),
                 **_facts(fetched),
+                "unanswered": outcomes.as_json(answers),
             }
         )
         return
     for key, value in _facts(fetched).items():
         out.print(f"{key:<8} {value}", markup=False, soft_wrap=True)
+    print_unanswered(answers)
     print_line("Report", fetched / "report.html")
     print_line("Next", f"fedsim attack {fetched} --with llg     or open the report")
 

@@ -32,4 +32,8 @@ Allow = Annotated[
         "own; repeat for more.",
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Exit with 3 if no attack of a family gave an answer."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedsim.cli.console import Interrupted, out, print_line, say
-from fedsim.cli.options import Allow, ConfigFile, Json, Set
+from fedsim.cli.options import Allow, ConfigFile, Json, Set, Strict
 from fedsim.cli.tables import Rounds, audit_line
+from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import ConfigError, FedsimError
 
 if TYPE_CHECKING:
     from fedsim.api import Run
     from fedsim.config import Config
+    from fedsim.run.outcomes import Answers
 
 
 def run(
@@ -31,6 +33,7 @@ def run(
         bool, typer.Option("--resume", help="Continue a stopped run (the newest without --out).")
     ] = False,
     allow: Allow = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Train a federation, attack every round, and draw what leaked.
@@ -47,6 +50,7 @@ def run(
     resolved = configs.read(config, settings)  # a mistake is named before torch is imported
     say("Loading …", quiet=as_json, end="\r")
     from fedsim import api
+    from fedsim.run import outcomes
     from fedsim.run.run_folder import RunFolder
 
     if resume:
@@ -57,15 +61,26 @@ def run(
     else:
         target = out_ or api.new_folder(resolved)
     finished = _execute(resolved, target, allow or (), resume=resume, quiet=as_json)
+    answers = api.answers(finished.ledger())
     if as_json:
-        out.print_json(data=_summary(finished))
-        return
-    if line := audit_line(api.last_audit(finished.ledger())):
-        out.print()
-        print_line("Audit", line)
+        out.print_json(data=_summary(finished) | {"unanswered": outcomes.as_json(answers)})
+    else:
+        _print_end(finished, answers)
+    if strict:
+        outcomes.check_answered(answers)
+
+
+def _print_end(finished: "Run", answers: "Sequence[Answers]") -> None:
+    """Print what the last audit says, what was not answered, and where to go on."""
+    from fedsim import api
+
     out.print()
+    if line := audit_line(api.last_audit(finished.ledger())):
+        print_line("Audit", line)
+        out.print()
+    print_unanswered(answers)
     print_line("Report", finished.report)
-    print_line("Next", f"fedsim attack {target} --with llg     or open the report")
+    print_line("Next", f"fedsim attack {finished.path} --with llg     or open the report")
 
 
 def _execute(

@@ -1,13 +1,16 @@
 """`fedsim sweep`: a run for every combination of settings."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.console import Interrupted, err, out, print_report
 from fedsim.cli.options import ConfigFile, Json, Over, Set, Workers
 from fedsim.core.errors import ConfigError, RunStopped
+
+if TYPE_CHECKING:
+    from fedsim.run.outcomes import Answers
 
 
 def sweep(
@@ -34,6 +37,7 @@ def sweep(
 
     from fedsim import api, sweeps
     from fedsim.config import Engine
+    from fedsim.run import outcomes
 
     engine = None if workers is None else Engine(name="ray", workers=workers)
     failed: dict[str, str] = {}
@@ -45,7 +49,8 @@ def sweep(
             if reason is not None:
                 failed[cell.name] = reason
             if not as_json:
-                out.print(f"{cell.name}  {reason or 'done'}", markup=False, soft_wrap=True)
+                text = reason or _done(out_ / cell.name)
+                out.print(f"{cell.name}  {text}", markup=False, soft_wrap=True)
 
         try:
             paths = sweeps.sweep(cells, out_, engine=engine, on_cell=show)
@@ -54,10 +59,25 @@ def sweep(
     report = api.report(paths, out_ / "report.html") if paths else None
     if as_json:
         runs = [str(path) for path in paths]
-        out.print_json(data={"runs": runs, "failed": failed, "report": report and str(report)})
+        data = {"runs": runs, "failed": failed, "report": report and str(report)}
+        unanswered = {str(path): outcomes.as_json(_answers(path)) for path in paths}
+        out.print_json(data={**data, "unanswered": unanswered})
     elif report:
         out.print()
         print_report(report)
     if failed:
         name, reason = next(iter(failed.items()))
         raise RunStopped(f"{len(failed)} of {len(cells)} runs failed; {name}: {reason}")
+
+
+def _answers(path: Path) -> "list[Answers]":
+    from fedsim import api
+
+    return api.answers(api.Run(path).ledger())
+
+
+def _done(path: Path) -> str:
+    """Return that a run is done, and what its attacks did not answer."""
+    from fedsim.run.outcomes import unanswered
+
+    return "; ".join(["done", *(f"{it.title} {it.counts}" for it in unanswered(_answers(path)))])

@@ -1,15 +1,18 @@
 """What the command line prints of attacks: a line per round as it ends, and their means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.cli.unanswered import Unanswered
 from fedsim.core.catalog import find, with_extensions
 from fedsim.core.units import name_of, title_of, written
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from fedsim.run.outcomes import Answers
 
 ROUND, SECONDS, COLUMN = "round  accuracy", "   seconds", 12
 
@@ -39,6 +42,7 @@ class Rounds:
         columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, transient=True, disable=quiet)
         self.started = False
+        self.unanswered = Unanswered()
 
     def __enter__(self) -> "Rounds":
         return self
@@ -68,15 +72,18 @@ class Rounds:
         if not self.started:
             self._start()
         self.bar.update(self.task, completed=done.number)
-        cells = self._cells(done.leakage)
+        cells = self._cells(done.leakage, {each.title: each for each in done.answers})
         accuracy = percent(done.accuracy)
         self.bar.console.print(f"{done.number:>5}{accuracy:>10}{cells}{done.seconds:>10.2f}")
-        for client, reason in done.failures[:3]:
-            self.bar.console.print(
-                f"       client {client} failed: {reason}", style="yellow", markup=False
-            )
+        self._below(f"client {client} failed: {reason}" for client, reason in done.failures[:3])
         if len(done.failures) > 3:
-            self.bar.console.print(f"       and {len(done.failures) - 3} more", style="yellow")
+            self._below([f"and {len(done.failures) - 3} more"])
+        self._below(self.unanswered.lines(done.answers))
+
+    def _below(self, texts: Iterable[str]) -> None:
+        """Print what a reader must know of the line above."""
+        for text in texts:
+            self.bar.console.print(f"       {text}", style="yellow", markup=False)
 
     def _start(self) -> None:
         """Print the head of the table, once there is something to put under it."""
@@ -96,22 +103,36 @@ class Rounds:
         self.task = self.bar.add_task("", total=federation.rounds)
         self.bar.start()
 
-    def _cells(self, leakage: Mapping[str, tuple[float, float]]) -> str:
+    def _cells(
+        self, leakage: Mapping[str, tuple[float, float]], answers: "Mapping[str, Answers]"
+    ) -> str:
         """Return the attacks' part of a line; the best by name where not all are shown.
 
         The best and the blind guess are those of the first attack's metric.
         """
         values = {name: leakage[name][0] for name in self.attacks if name in leakage}
-        texts = {name: written(_metric(name), values.get(name)) for name in self.attacks}
+        texts = {name: _text(name, values.get(name), answers.get(name)) for name in self.attacks}
         cells = "".join(f"{texts[name]:>{_width(name)}}" for name in self.shown)
         first = _metric(self.attacks[0]) if self.attacks else ""
         alike = [name for name in values if _metric(name) == first]
         if len(self.shown) < len(self.attacks):
             best = best_of({name: values[name] for name in alike})
-            text = f"{best} {texts[best]}" if best else percent(None)
+            words = {each.word for each in answers.values()}
+            none = words.pop() if len(words) == 1 else percent(None)
+            text = f"{best} {texts[best]}" if best else none
             cells += f"{text:>{_best_width(self.attacks)}}"
         blind = next((leakage[name][1] for name in alike), None)
         return cells + (f"{written(first, blind):>{COLUMN}}" if first else "")
+
+
+def _text(name: str, value: float | None, answers: "Answers | None") -> str:
+    """Return an attack's mean over the clients that it answered; `!` says that there are others.
+
+    Without any answer it is the word for that.
+    """
+    if value is None:
+        return answers.word if answers else percent(None)
+    return written(_metric(name), value) + ("!" if answers and answers.counts else "")
 
 
 def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
@@ -138,7 +159,10 @@ def best_of(values: Mapping[str, float]) -> str | None:
 
 
 def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> None:
-    """Print the means of `api.means`: a table per family, with a row per attack, by skill."""
+    """Print the means of `api.means`: a table per family, with a row per attack, by skill.
+
+    Where means are not over all updates, a column says over how many they are.
+    """
     from adversary.grading.families import FAMILIES
 
     attacks: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -183,12 +207,28 @@ def _table(metrics: Sequence[str], attacks: Mapping[str, Mapping[str, Mapping[st
     heads = [name_of(metric) for metric in metrics]
     for head in (heads[0], "blind", *heads[1:], "ms"):
         table.add_column(head, justify="right", no_wrap=True)
+    partly = any(_is_partial(rows[metrics[0]]) for rows in attacks.values())
+    if partly:
+        table.add_column("mean of", justify="right", no_wrap=True)
     for name, rows in attacks.items():
-        values = [written(metric, rows[metric]["value"]) for metric in metrics]
+        values = [_mean_text(metric, rows[metric]) for metric in metrics]
         first = rows[metrics[0]]
         blind, spent = written(metrics[0], first["blind"]), f"{first['ms']:.2f}"
-        table.add_row(name, values[0], blind, *values[1:], spent)
+        part = [f"{first['graded']}/{first['of']}"] if partly else []
+        table.add_row(name, values[0], blind, *values[1:], spent, *part)
     return table
+
+
+def _is_partial(row: Mapping[str, Any]) -> bool:
+    """Return whether a mean is over some updates only, or there is none because of failures."""
+    missing = row["failed"] + row["refused"]
+    return missing > 0 or 0 < row["graded"] < row["of"]
+
+
+def _mean_text(metric: str, row: Mapping[str, Any]) -> str:
+    if row["failed"] + row["refused"] == row["of"]:
+        return "failed" if row["failed"] else "refused"
+    return written(metric, row["value"])
 
 
 @lru_cache(maxsize=256)

@@ -29,6 +29,12 @@ class ClaimRefuted(FedsimError):
     code = 3
 
 
+class NoAnswer(FedsimError):
+    """No attack of a family answered, and the user asked for an error where that is so."""
+
+    code = 3
+
+
 class BadRecording(FedsimError):
     """A file of a run folder is missing, damaged, or from somewhere else.
 
@@ -37,6 +43,14 @@ class BadRecording(FedsimError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(shortened(sentence))
+
+
+class NotApplicable(ValueError):
+    """An attack refuses a model, a client or a setting that it is not made for.
+
+    Also an option out of range. It says so before it works on the update; what goes wrong on an
+    update is a failure.
+    """
 
 
 class Remark(UserWarning):

@@ -201,6 +201,9 @@ class Truth:
     lineup: Lineup | None = None
 
 
+Outcome = Literal["graded", "undefined", "no truth", "failed", "refused"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leak:
     """One row of the ledger; larger is more leakage, for every metric.
@@ -209,7 +212,13 @@ class Leak:
         attack: As the config calls it.
         adaptive: Whether it is the adversary that knows the clients' defense.
         client: None where the row is pooled over clients.
-        value: None where no truth is at hand.
+        value: None unless the row is graded.
+        outcome: `graded`: there is a value. `undefined`: the attack answered, and the metric is
+            not defined for this truth. `no truth`: the attack answered, and no truth is at hand.
+            `failed`: the attack raised an error on this update. `refused`: the attack does not
+            apply to this model, client or setting.
+        reason: Why the attack failed or refused; of a pooled row, how many clients are left out.
+            None otherwise.
         blind: The same metric for the best guess without the update.
         seconds: Wall time of the attack on this client and round; of a pooled row, on all of them.
         ceiling: The most that any attack could reach here, in closed form; None where not known.
@@ -221,13 +230,16 @@ class Leak:
     family: str
     metric: str
     value: float | None
+    outcome: Outcome
     blind: float | None
     seconds: float
     ceiling: float | None = None
     adaptive: bool = False
+    reason: str | None = None
 
 
 NoteSplit = Literal["attack", "audit"]
+NoteKind = Literal["note", "failed", "refused"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +250,7 @@ class Note:
         client: None where it is about several clients together.
         attack: The attack, or the audit's method.
         adaptive: Whether it is the adversary that knows the clients' defense.
-        failed: Whether there is no answer.
+        kind: Whether it is a remark on an answer, or why there is none (see `Leak.outcome`).
         split: Whose answer it is.
     """
 
@@ -247,7 +259,7 @@ class Note:
     attack: str
     reason: str
     adaptive: bool = False
-    failed: bool = False
+    kind: NoteKind = "note"
     split: NoteSplit = "attack"
 
 

@@ -13,6 +13,8 @@ from fedsim.core.errors import RunStopped
 from fedsim.core.rng import global_stream
 from fedsim.core.types import Leak, Measure, Params
 from fedsim.core.units import title_of
+from fedsim.run.ledger import leakage_table
+from fedsim.run.outcomes import Answers, answers_of
 from fedsim.run.prepare import EVALUATED, Plan
 from strategies import Recording
 
@@ -27,6 +29,7 @@ class Round:
     Attributes:
         leakage: Attack → (mean value, mean blind value) of its family's first metric.
         failures: Client and reason.
+        answers: What became of each attack on the round's updates.
     """
 
     number: int
@@ -34,6 +37,7 @@ class Round:
     leakage: Mapping[str, tuple[float, float]]
     failures: Failures
     seconds: float
+    answers: Sequence[Answers] = ()
 
 
 def summary(
@@ -58,7 +62,8 @@ def summary(
         for attack, rows in by_attack.items()
         if rows
     }
-    return Round(round_, accuracy, means, tuple(failures), seconds)
+    answers = tuple(answers_of(leakage_table(leaks)))
+    return Round(round_, accuracy, means, tuple(failures), seconds, answers)
 
 
 def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:

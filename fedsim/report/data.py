@@ -3,7 +3,6 @@
 # pyarrow.compute makes its functions at import:
 # pyright: reportAttributeAccessIssue=false
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from fedsim.report.facts import facts_of
 from fedsim.report.select import records, select
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients, titled
 from fedsim.run.notes import note_of
+from fedsim.run.outcomes import NOT_SAFE, Answers, answers_of, silent
 from fedsim.run.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Curve:
         metric: The first metric of its family that was graded; `main` is its series.
         skills: The ledger's skill, where the family has it.
         means: Mean of every metric over all clients and rounds.
-        failures: How many times it could not answer.
+        answers: What became of it on all updates; means are over those that it answered.
         order: Its place in the config.
     """
 
@@ -70,7 +70,7 @@ class Curve:
     skills: Series | None
     means: Mapping[str, float]
     milliseconds: float
-    failures: int
+    answers: Answers
     order: int
 
     @property
@@ -120,12 +120,9 @@ class RunData:
     @cached_property
     def curves(self) -> list[Curve]:
         """Every attack that was graded, the most skilful first."""
-        notes = [note for row in self.failures if (note := note_of(row))]
-        failed = Counter(title_of(note.attack, adaptive=note.adaptive) for note in notes)
         curves = []
         for place, title in enumerate(self.attacks):
-            rows = self.ledger.filter(pc.field("title") == title)
-            curve = curve_of(rows, failed[title], place)
+            curve = curve_of(self.ledger.filter(pc.field("title") == title), place)
             curves += [curve] if curve else []
         return sorted(curves, key=lambda curve: (-curve.skill, curve.order))
 
@@ -137,6 +134,31 @@ class RunData:
         rows = self.ledger.group_by(["attack", "adaptive", "title"]).aggregate([]).to_pylist()
         rows.sort(key=lambda row: (place(row["attack"]), row["attack"], row["adaptive"]))
         return [row["title"] for row in rows]
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """What became of every attack in the ledger, by title, as the config orders them."""
+        by_title = {each.title: each for each in answers_of(self.ledger)}
+        return {title: by_title[title] for title in self.attacks if title in by_title}
+
+    @cached_property
+    def silent(self) -> dict[str, list[Answers]]:
+        """The attacks of each family of which none gave an answer."""
+        return silent(self.answers.values())
+
+    @property
+    def unanswered(self) -> list[Answers]:
+        """The attacks that gave no answer at all, so that they have no curve."""
+        return [each for each in self.answers.values() if not each.answered]
+
+    @property
+    def why_ungraded(self) -> str:
+        """Why no attack could be graded."""
+        if not self.answers:
+            return "Nothing could be graded: no attack was run."
+        if not any(each.answered for each in self.answers.values()):
+            return f"Nothing could be graded: no attack gave an answer. {NOT_SAFE}"
+        return "Nothing could be graded: the ground truth is missing."
 
     @property
     def families(self) -> list[str]:
@@ -168,10 +190,15 @@ class RunData:
 
     @cached_property
     def failures(self) -> list[dict]:
-        """Metrics rows of clients that failed, and of attacks that could not answer."""
+        """Metrics rows of clients that failed, and of attacks that failed or refused."""
         rows = records(select(self.metrics.to_pandas(), split=["client", "attack"]))
-        failed = lambda row: (note := note_of(row)) is not None and note.failed
+        failed = lambda row: (note := note_of(row)) is not None and note.kind != "note"
         return [row for row in rows if row["metric"] == "failed" or failed(row)]
+
+    @property
+    def num_refusals(self) -> int:
+        """How many of the failures are attacks that refused an update."""
+        return sum(each.refused for each in self.answers.values())
 
     @property
     def facts(self) -> dict[str, str]:
@@ -188,8 +215,13 @@ class RunData:
         rows = select(self.ledger.to_pandas(), title=curve.title, metric=metric)
         return rows.loc[:, ["client", "round", "value"]].dropna()
 
+    def attempts(self, title: str) -> "pd.DataFrame":
+        """Return every client and round that one attack was run on, with its outcome."""
+        rows = select(self.ledger.to_pandas(), title=title)
+        return rows.loc[:, ["client", "round", "outcome"]].dropna().drop_duplicates()
 
-def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
+
+def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
     """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
     graded = over_clients(rows.filter(pc.field("value").is_valid()))
     metrics = graded["metric"].unique().to_pylist()
@@ -208,7 +240,7 @@ def curve_of(rows: pa.Table, failures: int = 0, order: int = 0) -> Curve | None:
         skills=_series(parts["skill"]) if "skill" in parts else None,
         means={name: float(np.mean(part["value"].to_numpy())) for name, part in parts.items()},
         milliseconds=1000 * float(np.mean(parts[main]["seconds"].to_numpy())),
-        failures=failures,
+        answers=answers_of(rows)[0],
         order=order,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import defenses
 from defenses import Promise
 from fedsim.core.errors import ConfigError
-from fedsim.report.data import Curve, RunData, metric_name
+from fedsim.report.data import Curve, RunData, listed, metric_name
 from fedsim.report.facts import part_text
 from fedsim.report.figures import Picture, fit, panels_of, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS, short
@@ -28,19 +28,20 @@ class Left:
     """What the strongest attacker of a family gets in spite of a defense.
 
     Attributes:
-        static: Best attack that knows nothing of the defense; None without any.
-        adaptive: Best attack that knows it; None without any.
+        static: Best attack that knows nothing of the defense; None without an answer of any.
+        adaptive: Best attack that knows it; None without an answer of any.
+        words: What stands in place of each: failed, refused, or a dash if no such attack was run.
     """
 
     family: str
     static: Curve | None
     adaptive: Curve | None
+    words: tuple[str, str]
 
     @property
-    def worst(self) -> Curve:
+    def worst(self) -> Curve | None:
         """The stronger of the two: a defense is worth what it is against the best attacker."""
-        curves = [curve for curve in (self.static, self.adaptive) if curve is not None]
-        return max(curves, key=lambda curve: curve.main.value)
+        return _best([curve for curve in (self.static, self.adaptive) if curve is not None])
 
 
 class Defended:
@@ -92,17 +93,32 @@ class Defended:
 
     @cached_property
     def left(self) -> list[Left]:
-        """What attackers get, family by family."""
+        """What attackers get, family by family; those that no attack answered stand last."""
         curves = [curve for curve in self.run.curves if not curve.baseline]
+        families = [curve.family for curve in curves]
         return [
             Left(
                 family,
                 _best([c for c in curves if c.family == family and not c.adaptive]),
                 _best([c for c in curves if c.family == family and c.adaptive]),
+                (self._word(family, adaptive=False), self._word(family, adaptive=True)),
             )
-            for family in self.run.families
-            if any(curve.family == family for curve in curves)
+            for family in dict.fromkeys([*families, *self.run.silent])
         ]
+
+    @property
+    def measured(self) -> list[tuple[str, Curve]]:
+        """The families that an attack answered, each with the strongest attacker."""
+        return [(left.family, worst) for left in self.left if (worst := left.worst) is not None]
+
+    def _word(self, family: str, *, adaptive: bool) -> str:
+        """Return why an attacker has no value."""
+        words = {
+            each.word
+            for each in self.run.unanswered
+            if (each.family, each.adaptive, each.baseline) == (family, adaptive, False)
+        }
+        return next((word for word in ("failed", "refused") if word in words), "–")
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -122,14 +138,14 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def trade_off(rows: Sequence[Defended]) -> Picture | None:
     """Draw the strongest attacker's leakage against the model's accuracy, a point per run."""
-    rows = [row for row in rows if row.accuracy is not None and row.left]
-    families = list(dict.fromkeys(left.family for row in rows for left in row.left))
+    every, rows = rows, [row for row in rows if row.accuracy is not None and row.measured]
+    families = list(dict.fromkeys(family for row in rows for family, _ in row.measured))
     if len(rows) < 2:
         return None
     fig, axes = panels_of(len(families))
     kinds = list(dict.fromkeys(row.kind for row in rows))
     for axis, family in zip(axes, families, strict=True):
-        pairs = [(row, left) for row in rows for left in row.left if left.family == family]
+        pairs = [(row, worst) for row in rows for it, worst in row.measured if it == family]
         _draw_family(axis, family, pairs, kinds)
     axes[-1].set_xlabel("test accuracy after the last round")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -139,23 +155,29 @@ def trade_off(rows: Sequence[Defended]) -> Picture | None:
         "rounds. Right is the model's accuracy. The line joins the runs that no other run beats "
         "in both. The dashed line is the best guess without any update."
     )
-    sentences = [_who_attacked(family, rows) for family in families]
+    sentences = [_who_attacked(family, every) for family in families]
     return Picture("Leakage against accuracy", " ".join([caption, *sentences]), svg(fig))
 
 
 def _who_attacked(family: str, rows: Sequence[Defended]) -> str:
-    """Return whether attackers of a family knew the defense, in a sentence."""
+    """Return whether attackers of a family knew the defense, and which runs have no answer."""
     lefts = [left for row in rows for left in row.left if left.family == family]
+    silent = [row.run.name for row in rows if family in row.run.silent]
+    text = "no attacker here knows the defense; one that does may get more."
     if any(left.adaptive for left in lefts):
-        return f"{family.capitalize()}: some attackers know the defense."
-    return f"{family.capitalize()}: no attacker here knows the defense; one that does may get more."
+        text = "some attackers know the defense."
+    elif any(left.words[1] != "–" for left in lefts):
+        text = "the attackers that know the defense gave no answer."
+    if silent:
+        text += f" Not drawn, because no attack gave an answer: {listed(silent)}."
+    return f"{family.capitalize()}: {text}"
 
 
 def _draw_family(
-    axis: "Axes", family: str, pairs: Sequence[tuple[Defended, Left]], kinds: Sequence[str]
+    axis: "Axes", family: str, pairs: Sequence[tuple[Defended, Curve]], kinds: Sequence[str]
 ) -> None:
     """Draw a point per run, the line of the best runs, and the blind guess."""
-    points = [(row.accuracy or 0.0, left.worst.main.value) for row, left in pairs]
+    points = [(row.accuracy or 0.0, worst.main.value) for row, worst in pairs]
     for place, kind in enumerate(kinds):
         of_kind = [i for i, (row, _) in enumerate(pairs) if row.kind == kind]
         if of_kind:
@@ -178,8 +200,8 @@ def _draw_family(
             textcoords="offset points",
             color="#444444",
         )
-    metric = pairs[0][1].worst.metric
-    blind = float(np.mean([left.worst.main.blind_value for _, left in pairs]))
+    metric = pairs[0][1].metric
+    blind = float(np.mean([worst.main.blind_value for _, worst in pairs]))
     _limit(axis, points, blind)
     fit(axis, metric)
     _draw_blind(axis, blind)

@@ -21,6 +21,7 @@ from fedsim.data import federate
 from fedsim.report.data import RunData, listed
 from fedsim.report.select import select
 from fedsim.run.originals import Originals
+from fedsim.run.outcomes import NOT_SAFE
 from fedsim.run.truth import truth_of
 
 FAMILY = "reconstruction"
@@ -106,19 +107,21 @@ def galleries(run: RunData) -> list[Gallery]:
         BadRecording: A file of answers or of the truth is damaged.
     """
     graded = [curve.title for curve in run.leaders(FAMILY)]
-    names = graded or run.attacks_of(FAMILY)
+    unanswered = [each.title for each in run.unanswered if each.family == FAMILY]
+    names = (graded or run.attacks_of(FAMILY))[:SHOWN_ATTACKS]
+    names += [title for title in unanswered if title not in names]
     if not names:
         return []
     if run.folder.config.foreign:
         reason = "The clients' examples are not available: another app made this recording."
-        return [_gallery(run, name, None, reason) for name in names[:SHOWN_ATTACKS]]
+        return [_gallery(run, name, None, reason) for name in names]
     try:
         config = run.folder.config
         run.folder.check_trusted()  # its data may have to be downloaded
         originals, reason = Originals(federate(config), config.seed), None
     except (ConfigError, BadRecording) as error:
         originals, reason = None, f"The original examples are not available ({error})."
-    return [_gallery(run, name, originals, reason) for name in names[:SHOWN_ATTACKS]]
+    return [_gallery(run, name, originals, reason) for name in names]
 
 
 def picture(image: Tensor) -> str:
@@ -140,7 +143,7 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
     values = _values(run, attack)
     rows = _answered(run, attack)
     if not rows:
-        return _without_pictures(attack, values, "The attack recovered nothing.")
+        return _without_pictures(attack, values, _why_none(run, attack))
     last = max(rows)
     if not is_image(_guess(run, attack, last, rows[last][0]).shape[1:]):
         return _without_pictures(attack, values, "The recovered examples are not images.")
@@ -155,7 +158,7 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
             heading=heading,
             examples=examples,
             rounds=rounds,
-            sentences=("The 32-bit pictures limit PSNR to about 150 dB.",),
+            sentences=["The 32-bit pictures limit PSNR to about 150 dB.", *_left_out(run, attack)],
         )
     client = rows[last][0]
     guesses = _guess(run, attack, last, client)[:SHOWN_GUESSES]
@@ -171,8 +174,25 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
         heading=heading,
         examples=alone,
         rounds=(),
-        sentences=[sentence],
+        sentences=[sentence, *_left_out(run, attack)],
     )
+
+
+def _why_none(run: RunData, attack: str) -> str:
+    """Return why there are no pictures: a failure, a refusal, or answers that were deleted."""
+    answers = run.answers[attack]
+    if answers.answered:
+        return "The attack's answers are not available: the folder guesses/ does not hold them."
+    return (
+        f"The attack {answers.sentence}. Whether the examples can be recovered is not known. "
+        f"{NOT_SAFE}"
+    )
+
+
+def _left_out(run: RunData, attack: str) -> list[str]:
+    """Return a sentence on the updates of which there are no pictures."""
+    answers = run.answers[attack]
+    return [f"The attack {answers.sentence}. {NOT_SAFE}"] if answers.counts else []
 
 
 def _without_pictures(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.core.units import DECIBELS
 from fedsim.report.data import Curve, RunData, Series, metric_name
@@ -66,40 +67,55 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
 
 def heat_map(run: RunData, curve: Curve) -> Picture:
     """Draw one attack's main metric: a row per client, a column per round."""
-    place = {name: i for i, name in enumerate(run.clients)}
-    column = {int(number): i for i, number in enumerate(curve.main.rounds)}
-    grid = np.full((len(place), len(column)), np.nan)
-    for row in records(run.values(curve, curve.metric)):
-        grid[place[row["client"]], column[row["round"]]] = row["value"]
-
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(WIDTH, min(8.0, 1.3 + 0.22 * len(place))), layout="constrained")
+    rounds, grid, missing = _grid(run, curve)
+    fig = Figure(figsize=(WIDTH, min(8.0, 1.3 + 0.22 * len(grid))), layout="constrained")
     axis = fig.subplots()
     ratio = curve.metric in DECIBELS
     limits = (np.nanmin(grid), np.nanmax(grid)) if ratio else (0, 1)
     image = axis.imshow(
         grid, aspect="auto", vmin=limits[0], vmax=limits[1], cmap="viridis", interpolation="nearest"
     )
-    ticks = range(0, len(place), max(1, len(place) // 25))
+    ticks = range(0, len(grid), max(1, len(grid) // 25))
     axis.set_yticks(ticks, [run.clients[i] for i in ticks])
-    ticks = range(0, len(column), max(1, len(column) // 20))
-    axis.set_xticks(ticks, [str(curve.main.rounds[i]) for i in ticks])
+    ticks = range(0, len(rounds), max(1, len(rounds) // 20))
+    axis.set_xticks(ticks, [str(rounds[i]) for i in ticks])
+    y, x = np.nonzero(missing)
+    axis.plot(x, y, "x", color="#888888", markersize=4, scalex=False, scaley=False)
     axis.set(xlabel="round", ylabel="client")
     axis.grid(visible=False)
     fig.colorbar(image, format=decibels if ratio else percent)
     caption = (
         f"Each cell shows {metric_name(curve.metric)} by {curve.title}, the attack with the "
         "highest skill in this run. Each row is a client, each column is a round. A white cell was "
-        "not attacked or has no answer."
+        "not attacked or cannot be graded."
     )
+    if missing.any():
+        caption += f" A cross is an update without an answer: the attack {curve.answers.counts}."
     return Picture("Who leaks when", caption, svg(fig))
+
+
+def _grid(run: RunData, curve: Curve) -> tuple[list[int], NDArray, NDArray]:
+    """Return the rounds of an attack and, a row per client, its values and where it has none."""
+    attempts = records(run.attempts(curve.title))
+    rounds = sorted({int(row["round"]) for row in attempts})
+    place = {name: i for i, name in enumerate(run.clients)}
+    column = {number: i for i, number in enumerate(rounds)}
+    grid = np.full((len(place), len(column)), np.nan)
+    missing = np.zeros(grid.shape, dtype=bool)
+    for row in records(run.values(curve, curve.metric)):
+        grid[place[row["client"]], column[row["round"]]] = row["value"]
+    for row in attempts:
+        if row["outcome"] in ("failed", "refused"):
+            missing[place[row["client"]], column[row["round"]]] = True
+    return rounds, grid, missing
 
 
 def _caption(run: RunData, *, skill: bool) -> str:
     """Say what is drawn over rounds, and what is left grey."""
     if not run.curves:
-        return "The model's test accuracy. No attack could be graded."
+        return f"The model's test accuracy. {run.why_ungraded}"
     most = max(len(run.leaders(family)) for family in run.families)
     whose = f" of the best {BANDS} attacks" if most > BANDS else ""
     parts = [
@@ -121,6 +137,8 @@ def _caption(run: RunData, *, skill: bool) -> str:
             "Skill is the same recovery on another scale: uniform random labels have 0, and full "
             "knowledge has 1."
         )
+    if any(each.counts for each in run.answers.values()):
+        parts.append("Means leave out the updates that an attack did not answer.")
     parts.append("The lowest panel shows the model's test accuracy in the same rounds.")
     return " ".join(parts)
 

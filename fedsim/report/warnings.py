@@ -1,7 +1,6 @@
 """What a reader must know before believing a report: warnings, remarks and failures in words."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +11,10 @@ from fedsim.core.units import title_of, written
 from fedsim.report.data import RunData, listed, spans
 from fedsim.report.select import records, select
 from fedsim.run.notes import note_of
+from fedsim.run.outcomes import NOT_SAFE, Answers, pattern_of
 
-LITTLE_SKILL = 0.1
-NOT_SAFE = "This result is about these attacks only. It does not mean that the updates are safe."
+LITTLE_SKILL, MOST = 0.1, 4
+ABOUT_THESE = "This result is about these attacks only. It does not mean that the updates are safe."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,14 @@ class Group:
 
 def warnings(run: RunData) -> list[str]:
     """Return a sentence for everything that limits what the report's numbers mean."""
-    return [*_refuted(run), *_validity(run), *_chance(run), *_obstacles(run)]
+    parts = (_refuted, _silent, _partly, _validity, _chance, _obstacles)
+    return [sentence for part in parts for sentence in part(run)]
 
 
 def remarks(run: RunData) -> list[str]:
     """Return a sentence per reason for which attacks answered with a remark."""
     rows = records(select(run.metrics.to_pandas(), split="attack"))
-    notes = [note for row in rows if (note := note_of(row)) and not note.failed]
+    notes = [note for row in rows if (note := note_of(row)) and note.kind == "note"]
     per_attack = _groups((title_of(it.attack, adaptive=it.adaptive), vars(it)) for it in notes)
     same: dict[tuple, list[str]] = {}
     for group in per_attack:
@@ -64,8 +65,7 @@ def _groups(rows: Iterable[tuple[str, Mapping]]) -> list[Group]:
     """Group what is said of things by the thing and the reason."""
     alike: dict[tuple[str, str], list[Mapping]] = {}
     for what, row in rows:
-        pattern = re.sub(r"\d+(\.\d+)?", "#", row["reason"] or "")
-        alike.setdefault((what, pattern), []).append(row)
+        alike.setdefault((what, pattern_of(row["reason"] or "")), []).append(row)
     return [
         Group(
             what=what,
@@ -96,6 +96,36 @@ def _refuted(run: RunData) -> list[str]:
     ]
 
 
+def _silent(run: RunData) -> list[str]:
+    """Say which families no attack answered: nothing is measured there."""
+    return [
+        f"No {family} attack gave an answer. {_each(attacks)} What the updates give away of this "
+        f"kind is not measured. {NOT_SAFE}"
+        for family, attacks in run.silent.items()
+    ]
+
+
+def _partly(run: RunData) -> list[str]:
+    """Say which attacks did not answer every update, in families that have answers."""
+    attacks = [
+        each
+        for each in run.answers.values()
+        if each.counts and each not in run.silent.get(each.family, ())
+    ]
+    if not attacks:
+        return []
+    return [f"{_each(attacks)} Means are over the updates that an attack answered. {NOT_SAFE}"]
+
+
+def _each(attacks: Sequence[Answers]) -> str:
+    """Return a sentence per attack, of many for the first ones."""
+    texts = [f"{each.title} {each.sentence}." for each in attacks[:MOST]]
+    more = len(attacks) - len(texts)
+    if more:
+        texts.append(f"The table of attacks names {more} more.")
+    return " ".join(texts)
+
+
 def _validity(run: RunData) -> list[str]:
     rows = select(run.metrics.to_pandas(), metric="validity")
     above = rows.take(np.flatnonzero(rows["value"] > LIMIT))
@@ -119,18 +149,25 @@ def _chance(run: RunData) -> list[str]:
         if best.baseline:
             continue
         name, value, blind = best.metric.upper(), best.main.value, best.main.blind_value
+        who = f"No {family} attack{_where_answered(run, family)}"
         if best.skill < LITTLE_SKILL:
             sentences.append(
-                f"No {family} attack is better than chance. The best, {best.title}, has a mean "
-                f"skill of {best.skill:.2f} (below {LITTLE_SKILL:g}). {NOT_SAFE}"
+                f"{who} is better than chance. The best, {best.title}, has a mean "
+                f"skill of {best.skill:.2f} (below {LITTLE_SKILL:g}). {ABOUT_THESE}"
             )
         elif value <= blind:
             sentences.append(
-                f"No {family} attack is better than the blind guess. The best, {best.title}, has a "
+                f"{who} is better than the blind guess. The best, {best.title}, has a "
                 f"mean {name} of {written(best.metric, value)}. A guess without any update has "
-                f"{written(best.metric, blind)}. {NOT_SAFE}"
+                f"{written(best.metric, blind)}. {ABOUT_THESE}"
             )
     return sentences
+
+
+def _where_answered(run: RunData, family: str) -> str:
+    """Limit a sentence about a family's attacks to their answers, where some are missing."""
+    missing = any(it.counts for it in run.answers.values() if it.family == family)
+    return ", where it gave an answer," if missing else ""
 
 
 def _obstacles(run: RunData) -> list[str]:

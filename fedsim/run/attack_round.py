@@ -12,7 +12,7 @@ from fedsim import explain
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
-from fedsim.core.types import Leak, Measure, Note, Truth, View
+from fedsim.core.types import Leak, Measure, Truth, View
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
@@ -60,7 +60,10 @@ def _attack_views(
     for view in all_views:
         client = view.latest.update.client
         if client in unfit:
-            measures += [_failed(view, attack, unfit[client]) for attack in attacks]
+            for attack in (attack for attack in attacks if attack.is_due(round_, client)):
+                rows, note = leakage.grade(answers.refusal(view, attack, unfit[client]), None)
+                leaks += rows
+                measures += [row_of(note)] if note else []
             continue
         measures += [] if begun else _about_round(plan, view, attacks)
         begun = True
@@ -127,19 +130,6 @@ def _unfit(plan: Plan, folder: RunFolder, all_views: Sequence[View]) -> dict[str
             f"{reasons[id(latest.sent)]}"
         )
     return unfit
-
-
-def _failed(view: View, attack: Attack, reason: str) -> Measure:
-    update = view.latest.update
-    note = Note(
-        round=update.round,
-        client=update.client,
-        attack=attack.name,
-        adaptive=attack.adaptive,
-        reason=reason,
-        failed=True,
-    )
-    return row_of(note)
 
 
 def _about_round(plan: Plan, view: View, attacks: Sequence[Attack]) -> list[Measure]:

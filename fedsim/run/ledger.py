@@ -25,6 +25,8 @@ LEAKAGE = pa.schema(
         pa.field("seconds", pa.float64()),
         pa.field("ceiling", pa.float64()),
         pa.field("adaptive", pa.bool_()),
+        pa.field("outcome", pa.string()),
+        pa.field("reason", pa.string()),
     ]
 )
 AUDIT = "audit"  # the family of rows that hold an ε, which no mean is taken of
@@ -40,7 +42,7 @@ METRICS = pa.schema(
 )
 
 
-REQUIRED = ("round", "attack", "family", "split", "metric", "seconds", "adaptive")
+REQUIRED = ("round", "attack", "family", "split", "metric", "seconds", "adaptive", "outcome")
 
 
 def read_rows(path: Path, schema: pa.Schema) -> pa.Table:

@@ -1,20 +1,21 @@
 """Notes on single answers, as rows of `metrics.parquet`: written here, and read back here.
 
-A row's metric is the attack's title with `_failed` where it gave no answer, else with `_note`.
+A row's metric is the attack's title with `_failed` or `_refused` where it gave no answer, else with
+`_note`.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from fedsim.core.types import Measure, Note, NoteSplit
+from fedsim.core.types import Measure, Note, NoteKind, NoteSplit
 from fedsim.core.units import attack_of, title_of
 
-SUFFIXES = {True: "_failed", False: "_note"}  # of a note that is a failure, and of another
+SUFFIXES: dict[NoteKind, str] = {kind: f"_{kind}" for kind in get_args(NoteKind)}
 
 
 def row_of(note: Note) -> Measure:
     """Return a note as a row."""
-    metric = title_of(note.attack, adaptive=note.adaptive) + SUFFIXES[note.failed]
+    metric = title_of(note.attack, adaptive=note.adaptive) + SUFFIXES[note.kind]
     return Measure(note.round, note.split, metric, 1.0, note.client, note.reason)
 
 
@@ -22,7 +23,7 @@ def note_of(row: Mapping[str, Any]) -> Note | None:
     """Return the note that a row holds; None where it holds something else."""
     if row["split"] not in get_args(NoteSplit):
         return None
-    for failed, suffix in SUFFIXES.items():
+    for kind, suffix in SUFFIXES.items():
         if row["metric"].endswith(suffix):
             attack, adaptive = attack_of(row["metric"].removesuffix(suffix))
             return Note(
@@ -31,7 +32,7 @@ def note_of(row: Mapping[str, Any]) -> Note | None:
                 attack=attack,
                 adaptive=adaptive,
                 reason=row["reason"] or "",
-                failed=failed,
+                kind=kind,
                 split=row["split"],
             )
     return None

@@ -188,11 +188,11 @@ def test_attacks_on_labels_run_on_the_sum_and_others_say_why_not(tmp_path):
     reasons = {
         row["metric"]: row["reason"]
         for row in api.Run(tmp_path / "tape").metrics().to_pylist()
-        if row["metric"].endswith("_failed")
+        if row["metric"].endswith("_refused")
     }
     assert reasons == {
-        "dlg_failed": "num_clients: must be 1 to reconstruct examples, got 5",
-        "analytic_failed": "num_clients: must be 1 to reconstruct examples, got 5",
+        "dlg_refused": "num_clients: must be 1 to reconstruct examples, got 5",
+        "analytic_refused": "num_clients: must be 1 to reconstruct examples, got 5",
     }
     page = (tmp_path / "tape" / "report.html").read_text()
     assert f"True and inferred labels of client {name}" in page

@@ -22,10 +22,19 @@ round by round.</p>
 {% endif %}
 {% for curve in run.leaders()[:4] %}
   <div class="tile"><b>{{ curve.main.value | of(curve.metric) }}</b><span>{{ curve.title }}, mean
-  {{ curve.metric | upper }};
+  {{ curve.metric | upper }}
+  {%- if curve.answers.counts %} over {{ curve.answers.answered }} of {{ curve.answers.updates }}
+  updates{% endif %};
   <span class="nowrap">blind {{ curve.main.blind_value | of(curve.metric) }}</span></span></div>
 {% endfor %}
-  <div class="tile"><b>{{ run.failures | length }}</b><span>failures</span></div>
+{% for family, attacks in run.silent.items() %}
+  <div class="tile"><b class="refuted">not known</b><span>{{ family }}:
+  {% if attacks | length > 1 %}all {{ attacks | length }} attacks
+  {%- else %}{{ attacks[0].title }}{% endif %}
+  {{ attacks | map(attribute="word") | unique | sort | join(" or ") }}</span></div>
+{% endfor %}
+  <div class="tile"><b>{{ run.failures | length - run.num_refusals }}</b><span>failures
+  {%- if run.num_refusals %}, {{ run.num_refusals }} refusals{% endif %}</span></div>
 </div>
 {% endif %}
 {% for kind, sentences in notices if sentences %}

@@ -44,12 +44,15 @@ few uploads.</p>
 <td class="text">{{ row.name }}</td><td>{{ row.accuracy | percent }}</td>
 {% if left %}
 <td class="text">{{ left.family }}</td>
-{% for curve in (left.static, left.adaptive) %}
+{% for curve, word in ((left.static, left.words[0]), (left.adaptive, left.words[1])) %}
 <td>{% if curve %}{{ curve.main.value | of(curve.metric) }}
-<span class="mark">{{ curve.attack }}</span>
-{%- else %}–{% endif %}</td>
+<span class="mark">{{ curve.attack }}
+{%- if curve.answers.counts %}, {{ curve.answers.answered }} of {{ curve.answers.updates }}
+{%- endif %}</span>
+{%- else %}{{ word }}{% endif %}</td>
 {% endfor %}
-<td>{{ left.worst.main.blind_value | of(left.worst.metric) }}</td>
+<td>{% if left.worst %}{{ left.worst.main.blind_value | of(left.worst.metric) }}
+{%- else %}–{% endif %}</td>
 {% else %}<td>–</td><td>–</td><td>–</td><td>–</td>{% endif %}
 <td>{{ row.mean("update_cosine") | number(2) }}</td>
 <td>{{ row.mean("update_snr_db") | number(1) }}</td>
@@ -58,7 +61,9 @@ few uploads.</p>
 </table></div>
 <p class="quiet">A defense is only as good as it is against the strongest attacker: the larger of
 <i>static</i> and <i>adaptive</i> counts. The static attacker knows nothing of the defense. The
-adaptive one knows the defense and its options, but not its coins. <i>Cosine</i> and <i>SNR</i>
+adaptive one knows the defense and its options, but not its coins. <i>Failed</i> and <i>refused</i>
+mean that no such attack gave an answer: what the defense leaves is then not measured. Beside a
+value stands how many updates were answered, if not all. <i>Cosine</i> and <i>SNR</i>
 compare the upload with what the client would have uploaded without the defense; – means that the
 update is unchanged. <i>Upload</i> is the size of the update in its shortest plain encoding (dense,
 sparse or a table of values); Flower itself sends every array dense. <i>Train</i> includes the time
@@ -87,7 +92,7 @@ they are, or no round was finished.
 
 {% macro attacks(runs, several) %}
 <section><h2>Attacks</h2>
-{% if runs | selectattr("curves") | list %}
+{% if runs | selectattr("curves") | list or runs | selectattr("unanswered") | list %}
 <div class="scroll"><table>
 <tr>{% if several %}<th>run</th>{% endif %}<th class="text">attack</th>
 <th class="text">family</th><th class="text">metric</th>
@@ -98,7 +103,7 @@ they are, or no round was finished.
 <tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.name }}</td>{% endif %}
 <td class="text">{{ curve.title }}
 {%- if curve.baseline %} <span class="mark">baseline</span>{% endif %}
-{% if curve.failures %} <span class="mark">{{ curve.failures }} failed</span>{% endif %}</td>
+{% if curve.answers.counts %} <span class="mark">{{ curve.answers.counts }}</span>{% endif %}</td>
 <td class="text">{{ curve.family }}</td><td class="text">{{ curve.metric }}</td>
 <td>{{ curve.main.mean[0] | of(curve.metric) }}</td>
 <td>{{ curve.main.mean[-1] | of(curve.metric) }}</td>
@@ -108,6 +113,10 @@ they are, or no round was finished.
 <td>{{ curve.means.get("precision") | percent }}</td>
 <td>{{ curve.means.get("recall") | percent }}</td><td>{{ curve.l1 | percent }}</td>
 <td>{{ curve.milliseconds | number(2) }}</td></tr>
+{% endfor %}{% for it in run.unanswered %}
+<tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.name }}</td>{% endif %}
+<td class="text">{{ it.title }}</td><td class="text">{{ it.family }}</td>
+<td class="text" colspan="11"><span class="refuted">{{ it.counts }}</span></td></tr>
 {% endfor %}{% endfor %}
 </table></div>
 <p class="quiet">Attacks are sorted by skill. <i>First round</i>, <i>last round</i> and <i>mean</i>
@@ -118,11 +127,13 @@ skill is the share of the blind guess’s squared error that is gone. <i>Exact</
 clients and rounds with every count right. <i>Precision</i> and <i>recall</i> are those of the
 classes named present. <i>L1/2N</i> = 1 − ASR is the error in papers on labels: less is more
 leakage. <i>Ms</i> is the time of one attack on one client. All values are means over clients and
-rounds. A <i>baseline</i> uses no update. <i>Failed</i> counts how often an attack gave no answer;
-means leave these out.</p>
-{% else %}
-<p class="quiet">Nothing could be graded: no attack answered, or the ground truth is missing.</p>
+rounds. A <i>baseline</i> uses no update. An attack <i>failed</i> on an update if it raised an
+error, and <i>refused</i> it if it does not apply to the model or the client. Means leave these
+updates out. A failure or a refusal does not show that an update is safe.</p>
 {% endif %}
+{% for run in runs if not run.curves %}
+<p class="quiet">{% if several %}{{ run.name }}: {% endif %}{{ run.why_ungraded }}</p>
+{% endfor %}
 </section>
 {% endmacro %}
 

@@ -185,7 +185,7 @@ def test_a_remark_stands_beside_the_answer_in_the_metrics_and_other_warnings_pas
     attack = replace(ATTACKS["hybrid"], infer=partial(hybrid, iterations=3))
     (answer,) = attack_view(observed, [attack], known, 0)
     _, note = grade(answer, None)
-    assert (note.attack, note.failed, note.client) == ("hybrid", False, "0")
+    assert (note.attack, note.kind, note.client) == ("hybrid", "note", "0")
     assert "gradient matching instead" in note.reason
 
     def loud(view, auxiliary, stream):

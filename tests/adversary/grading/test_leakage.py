@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +11,7 @@ from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES, Family
 from adversary.grading.truth import read_coins, read_truth
 from fedsim.config import Part
-from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.errors import BadRecording, ConfigError, NotApplicable
 from fedsim.core.files import save_tensors
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth
@@ -46,6 +49,7 @@ def test_without_truth_there_is_an_answer_but_no_value():
     assert int(answer.guess.sum()) == 4
     leaks, _ = leakage.grade(answer, None)
     assert [(leak.value, leak.blind) for leak in leaks] == [(None, None)] * 5
+    assert {(leak.outcome, leak.reason) for leak in leaks} == {("no truth", None)}
 
 
 def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
@@ -54,11 +58,57 @@ def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
     leaks, failure = leakage.grade(first, Truth(LABELS, LABELS))
     assert [leak.value for leak in leaks] == [None] * 5
     assert leaks[0].blind is not None
-    assert (failure.attack, failure.failed, failure.client) == ("refuse", True, "7")
+    assert (failure.attack, failure.kind, failure.client) == ("refuse", "failed", "7")
+    assert {(leak.outcome, leak.reason) for leak in leaks} == {("failed", failure.reason)}
+    assert leakage.grade(first, None)[0][0].outcome == "failed"  # with or without truth
     assert failure.reason.startswith(
         "ValueError: refuse: this update cannot be attacked (grading/test_leakage.py:"
     )
     assert second.guess is not None
+
+
+def test_an_attack_that_does_not_apply_refuses_and_has_not_failed():
+    def other_models(view, auxiliary, generator):
+        raise NotApplicable("model: must be a transformer, got an MLP")
+
+    attack = Attack(name="picky", family="label", infer=other_models)
+    [answer] = answers.attack_view(VIEW, [attack], AUXILIARY, seed=0)
+    leaks, note = leakage.grade(answer, Truth(LABELS, LABELS))
+    assert note.kind == "refused"
+    sentence = "model: must be a transformer, got an MLP"
+    assert {(leak.outcome, leak.value, leak.reason) for leak in leaks} == {
+        ("refused", None, sentence)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "bias", "scale", "kind"),
+    [
+        ("idlg", True, 1.0, None),
+        ("idlg", True, math.nan, "failed"),  # made for such a model; this update defeats it
+        ("llbg", False, 1.0, "refused"),  # made for heads with a bias
+        ("r-gap", True, 1.0, "refused"),  # made for one example
+        ("spear", True, 0.0, "failed"),
+    ],
+)
+def test_attacks_refuse_what_they_are_not_made_for_and_fail_on_what_defeats_them(
+    name, bias, scale, kind
+):
+    model = bilinear(3, bias=bias)
+    gradient = plain_gradient(model, torch.rand(4, 4), LABELS)
+    view = observe({name: scale * value for name, value in gradient.items()}, 4, sent=model)
+    [answer] = answers.attack_view(view, [ATTACKS[name]], auxiliary_of(model, 3), seed=0)
+    _, note = leakage.grade(answer, None)
+    assert (note and note.kind) == kind, note
+
+
+def test_a_metric_that_the_truth_does_not_define_is_no_failure():
+    family = replace(FAMILIES["label"], grade=lambda *_: {"asr": math.nan, "skill": 0.5})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "label", family)
+        [answer] = answers.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
+        leaks, _ = leakage.grade(answer, TRUTH)
+    assert [leak.outcome for leak in leaks[:2]] == ["undefined", "graded"]
 
 
 def test_options_reach_the_attack_and_wrong_ones_are_one_sentence():
@@ -142,7 +192,7 @@ def test_a_gradient_of_an_unknown_number_of_examples_gives_proportions(name):
     assert answer.reason is None
     assert int(answer.guess.sum()) == 1000
     leaks, note = leakage.grade(answer, truth)
-    assert (note.attack, note.failed, note.client) == (name, False, "0")
+    assert (note.attack, note.kind, note.client) == (name, "note", "0")
     assert note.reason == "num_examples: not told, so the answer is proportions (per mille)"
     values = [leak.value or 0.0 for leak in leaks]
     assert values[2] == 0.0  # never exact
@@ -156,7 +206,7 @@ def test_weights_of_an_unknown_number_of_examples_have_no_scale(name):
     [answer] = answers.attack_view(view, [ATTACKS[name]], known, seed=0)
     assert answer.guess is None
     leaks, failure = leakage.grade(answer, truth)
-    assert failure.failed
+    assert failure.kind == "refused"
     assert failure.reason == "num_examples: must be told by the client, got none"
     assert leaks[0].value is None
     assert leaks[0].blind is not None
@@ -187,6 +237,7 @@ def pooled(monkeypatch, guesses, truths):
             guess=None if g is None else torch.tensor(g),
             blind=torch.tensor(1.0),
             seconds=2.0,
+            reason="why" if g is None else None,
         )
         for g in guesses
     ]
@@ -194,21 +245,24 @@ def pooled(monkeypatch, guesses, truths):
 
 
 @pytest.mark.parametrize(
-    ("guesses", "truths", "value", "blind", "ceiling"),
+    ("guesses", "truths", "numbers", "outcome", "reason"),
     [
-        ((4.0, 8.0), [TRUTH, TRUTH], 1.5, 0.25, 8.0),
-        ((4.0, None), [TRUTH, TRUTH], 1.0, 0.25, 4.0),  # who was not answered is left out
-        ((4.0, 8.0), [TRUTH, None], 1.0, 0.25, 4.0),  # and who keeps the truth
-        ((4.0, 8.0), [None, None], None, None, None),
-        ((None, None), [TRUTH, TRUTH], None, None, None),
+        ((4.0, 8.0), [TRUTH, TRUTH], (1.5, 0.25, 8.0), "graded", None),
+        # who was not answered is left out, and who keeps the truth
+        ((4.0, None), [TRUTH, TRUTH], (1.0, 0.25, 4.0), "graded", "pooled over 1 of 2 clients"),
+        ((4.0, 8.0), [TRUTH, None], (1.0, 0.25, 4.0), "graded", "pooled over 1 of 2 clients"),
+        ((4.0, 8.0), [None, None], (None,) * 3, "no truth", None),
+        ((None, 8.0), [TRUTH, None], (None,) * 3, "no truth", None),
+        ((None, None), [TRUTH, TRUTH], (None,) * 3, "failed", "why"),
     ],
 )
 def test_a_row_is_pooled_over_the_clients_that_can_be_graded(
-    monkeypatch, guesses, truths, value, blind, ceiling
+    monkeypatch, guesses, truths, numbers, outcome, reason
 ):
     [row] = pooled(monkeypatch, guesses, truths)
     assert (row.client, row.metric, row.round, row.seconds) == (None, "total", 3, 4.0)
-    assert (row.value, row.blind, row.ceiling) == (value, blind, ceiling)
+    assert (row.value, row.blind, row.ceiling) == numbers
+    assert (row.outcome, row.reason) == (outcome, reason)
 
 
 def test_nothing_is_pooled_where_nobody_answered_or_the_family_pools_nothing():

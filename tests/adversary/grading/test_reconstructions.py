@@ -210,7 +210,7 @@ def test_an_answer_that_is_no_set_of_inputs_is_a_row_with_its_reason(guess, sent
     table = torch.rand(20, 4, generator=generator(0, "table"))
     truth = truth_of(table, [0], range(1, 20))
     rows, failure = leakage.grade(odd, truth)
-    assert (failure.attack, failure.failed) == ("odd", True)
+    assert (failure.attack, failure.kind) == ("odd", "failed")
     with pytest.raises(AssertionError, match="^guess: " + sentence):
         raise AssertionError(failure.reason)
     assert [row.value for row in rows] == [None] * 4

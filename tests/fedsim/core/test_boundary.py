@@ -116,7 +116,8 @@ def test_why_an_attack_failed_says_where():
     view = observe(plain_gradient(model, torch.ones(1, 4), torch.tensor([1])), 1, sent=model)
     attack = Attack(name="broken", family="label", infer=broken, summary="breaks")
     auxiliary = auxiliary_of(model, 3)
-    _, reason, _ = _guess(view, attack, auxiliary, auxiliary, 0)
-    assert reason.startswith(
+    result = _guess(view, attack, auxiliary, auxiliary, 0)
+    assert not result.refused
+    assert result.reason.startswith(
         "AttributeError: 'View' object has no attribute 'nothing' (core/test_boundary.py:"
     )

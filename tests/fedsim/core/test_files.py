@@ -40,7 +40,7 @@ def test_equal_contents_are_equal_bytes(tmp_path):
 def test_equal_tables_are_equal_bytes_however_they_came_together(tmp_path):
     leak = Leak(
         round=1, client="0", attack="llg", family="label", metric="asr",
-        value=0.5, blind=0.1, seconds=0.0,
+        value=0.5, outcome="graded", blind=0.1, seconds=0.0,
     )  # fmt: skip
     leaks = [replace(leak, round=k) for k in range(9)]
     write_table(tmp_path / "whole", leakage_table(leaks))
@@ -90,6 +90,7 @@ def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
             family="label",
             metric="asr",
             value=0.5,
+            outcome="graded",
             blind=None,
             seconds=0.1,
         ),
@@ -100,6 +101,7 @@ def test_a_table_survives_and_a_foreign_one_is_named(tmp_path):
             family="y",
             metric="z",
             value=None,
+            outcome="no truth",
             blind=0.0,
             seconds=0.0,
         ),

@@ -14,7 +14,7 @@ from fedsim.run.ledger import LEAKAGE, leakage_table, read_rows
 
 ROW = Leak(
     round=1, client="0", attack="llg", family="label", metric="asr", value=0.5, blind=None,
-    seconds=0.1,
+    outcome="graded", seconds=0.1,
 )  # fmt: skip
 
 

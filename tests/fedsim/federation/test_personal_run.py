@@ -252,17 +252,19 @@ def test_clients_with_a_part_of_the_model_are_named_and_the_others_attacked(tmp_
     tape.finish(1)
     app = App(model=f"{NAME}:small", num_classes=3, lr=0.1, batch_size=8, input_shape=(4,))
     rows = api.attack(tmp_path, [Part(name="llbg"), Part(name="idlg")], app=app).to_pylist()
-    assert {row["client"] for row in rows} == {"1", "2"}
+    assert {(row["client"], row["outcome"]) for row in rows} == {
+        ("0", "refused"), ("1", "no truth"), ("2", "no truth")
+    }  # fmt: skip
     reasons = {
         (row["client"], row["metric"]): row["reason"]
         for row in api.Run(tmp_path).metrics().to_pylist()
-        if row["metric"].endswith("_failed")
+        if row["metric"].endswith("_refused")
     }
     sentence = (
         "weights sent: must be of the config's model: 0.weight: shape must be (8, 4), got (5, 4)"
     )
-    assert reasons[("0", "llbg_failed")] == sentence
-    assert reasons[("0", "idlg_failed")] == sentence
+    assert reasons[("0", "llbg_refused")] == sentence
+    assert reasons[("0", "idlg_refused")] == sentence
     wrong = replace(app, model="tests.strategies.test_recording:nothing_like_it")
     with pytest.raises(Exception, match="model"):
         api.attack(tmp_path, [Part(name="llbg")], app=wrong)

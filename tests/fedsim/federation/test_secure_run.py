@@ -104,9 +104,9 @@ def test_every_attack_runs_on_a_sum_or_says_in_one_sentence_why_not(tmp_path):
         if row["client"] is not None and row["value"] is not None
     }
     reasons = {
-        row["metric"].removesuffix("_failed"): row["reason"]
+        row["metric"].removesuffix("_refused"): row["reason"]
         for row in run.metrics().to_pylist()
-        if row["metric"].endswith("_failed")
+        if row["metric"].endswith("_refused")
     }
     assert answered | set(reasons) == set(names)
     assert not answered & set(reasons)
@@ -130,9 +130,9 @@ def test_rehearsing_attacks_on_secrets_say_why_not(tmp_path):
         "attack": attacks(("pia", "dia")),
     })  # fmt: skip
     rows = api.run(asked, tmp_path / "run").metrics().to_pylist()
-    reasons = {row["metric"]: row["reason"] for row in rows if row["metric"].endswith("_failed")}
+    reasons = {row["metric"]: row["reason"] for row in rows if row["metric"].endswith("_refused")}
     said = "num_clients: must be 1 to compare it with rehearsed clients, got 4"
-    assert reasons == {"pia_failed": said, "dia_failed": said}
+    assert reasons == {"pia_refused": said, "dia_refused": said}
 
 
 def with_secret(root):

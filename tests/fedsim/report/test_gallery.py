@@ -24,6 +24,7 @@ from fedsim.report.gallery import galleries, picture
 from fedsim.run.ledger import LEAKAGE
 from fedsim.run.originals import Originals
 from fedsim.run.run_folder import RunFolder
+from tests import unanswering
 from tests.builders import small_config
 
 HERE = "tests.fedsim.report.test_gallery"
@@ -41,6 +42,13 @@ def fail(view, auxiliary, generator):
     return torch.full((1, 1, 8, 8), torch.nan)
 
 
+def cheat_on_one(view, auxiliary, generator):
+    if view.latest.update.client != "2":
+        unanswering.crash(view, auxiliary, generator)
+    return torch.rand(4, 1, 8, 8, generator=generator)
+
+
+cheating_on_one = Attack(name="on-one", family="reconstruction", infer=cheat_on_one)
 cheating = Attack(name="cheating", family="reconstruction", infer=cheat)
 failing = Attack(name="failing", family="reconstruction", infer=fail)
 ATTACKS = [
@@ -162,7 +170,27 @@ def test_without_truth_they_stand_alone_too_and_without_answers_nothing_does(run
     assert pixels(gallery.examples[0].pictures["recovered"]).shape == (8, 8)
     assert "The ground truth is not available" in api.report([tmp_path / "run"]).read_text()
     shutil.rmtree(tmp_path / "run" / "guesses")
-    assert of(api.Run(tmp_path / "run")).sentences == ("The attack recovered nothing.",)
+    [sentence] = of(api.Run(tmp_path / "run")).sentences
+    assert sentence.startswith("The attack's answers are not available")
+
+
+def test_an_attack_that_failed_is_not_one_that_recovered_nothing(run, recordings):
+    shown, failed = galleries(RunData(RunFolder(run.path)))
+    assert shown.examples
+    assert (failed.attack, failed.examples, failed.values) == (f"{HERE}:failing", (), [])
+    [sentence] = failed.sentences
+    assert sentence.startswith("The attack failed on 12 of 12 updates: guess: must be finite")
+    assert "Whether the examples can be recovered is not known" in sentence
+    [crashed] = galleries(RunData(RunFolder(recordings.of(unanswering.ALL_CRASH).path)))
+    assert crashed.sentences[0].startswith("The attack failed on 6 of 6 updates: RuntimeError")
+    assert "nothing" not in crashed.sentences[0]
+
+
+def test_updates_that_an_attack_did_not_answer_are_named_beside_its_pictures(recordings):
+    config = unanswering.config(f"{HERE}:cheating_on_one")
+    [gallery] = galleries(RunData(RunFolder(recordings.of(config).path)))
+    assert gallery.examples
+    assert gallery.sentences[-1].startswith("The attack failed on 4 of 6 updates: RuntimeError: no")
 
 
 def test_colours_are_kept_and_other_channels_are_averaged():

@@ -78,7 +78,7 @@ def leaks_of(attack, asr, skill, *, blind=0.5, rounds=(1, 2, 3), clients="0123")
         {
             "round": r, "client": c, "attack": attack, "family": "label", "metric": metric,
             "value": value, "blind": blind if metric == "asr" else 0.0, "seconds": 0.001,
-            "adaptive": False,
+            "adaptive": False, "outcome": "graded",
         }
         for r in rounds for c in clients for metric, value in values.items()
     ]  # fmt: skip
@@ -205,8 +205,6 @@ def test_remarks_are_grouped_and_are_no_failures(runs, tmp_path):
     assert page.text.count("answered with a remark") == 1
     assert ["idlg_failed", "2", "3", "1–2", "<one> of 1 and 1 alike"] in page.rows
     assert "2 failures" in page.text
-    [idlg] = [row for row in page.rows if row[0].startswith("idlg") and len(row) == 13]
-    assert idlg[0] == "idlg 2 failed"
 
 
 def test_the_chosen_client_is_the_most_exposed(runs, tmp_path):

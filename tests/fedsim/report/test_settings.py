@@ -7,6 +7,7 @@ import pytest
 
 from fedsim.report.data import Curve, Series
 from fedsim.report.settings import against_settings, lines, settings_of, varied
+from fedsim.run.outcomes import Answers
 from tests.builders import small_config
 
 
@@ -46,7 +47,16 @@ def curve(name, value):
         skills=None,
         means={},
         milliseconds=1.0,
-        failures=0,
+        answers=Answers(
+            attack=name,
+            adaptive=False,
+            family="reconstruction",
+            updates=1,
+            failed=0,
+            refused=0,
+            reason="",
+            reasons=0,
+        ),
         order=0,
     )
 

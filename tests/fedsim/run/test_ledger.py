@@ -15,7 +15,7 @@ from fedsim.run.ledger import (
 )
 
 
-def leak(client, value, *, attack="a", metric="auroc", round_=1, adaptive=False):
+def leak(client, value, *, attack="a", metric="auroc", round_=1, adaptive=False, **others):
     return Leak(
         round=round_,
         client=client,
@@ -23,7 +23,7 @@ def leak(client, value, *, attack="a", metric="auroc", round_=1, adaptive=False)
         family="membership",
         metric=metric,
         value=value,
-        blind=0.5,
+        **{"outcome": "graded", "blind": 0.5, **others},
         seconds=0.1,
         ceiling=1.0,
         adaptive=adaptive,
@@ -74,7 +74,7 @@ def test_who_knows_the_defense_is_another_attacker_with_means_and_a_line_of_its_
     assert {title: mean for title, (mean, _) in leakage.items()} == {"a": 0.6, "a (adaptive)": 0.9}
 
 
-@pytest.mark.parametrize("column", ["value", "ceiling", "adaptive"])
+@pytest.mark.parametrize("column", ["value", "ceiling", "adaptive", "outcome", "reason"])
 def test_a_ledger_without_one_of_its_columns_is_refused(tmp_path, column):
     path = tmp_path / "leakage.parquet"
     write_table(path, leakage_table(ROWS).drop_columns([column]))

@@ -19,6 +19,7 @@ def leak(round_, client="0", attack="llg", value=0.5):
         family="label",
         metric="asr",
         value=value,
+        outcome="graded",
         blind=0.1,
         seconds=0.01,
     )
