@@ -106,7 +106,7 @@ class _Loop:
 
     Attributes:
         built: What of the strategy's memory cannot be kept, as it was built.
-        rounds_of: Client → rounds it took part in so far.
+        rounds_of: Client → rounds so far in which its upload may have left it.
     """
 
     plan: Plan
@@ -171,7 +171,7 @@ def _round(loop: _Loop, round_: int, params: Params, attack: Attack) -> _Trained
     spent = time.perf_counter() - begun
     attacked = attack(round_)
     measures = evaluate(loop.plan, round_, params) + costs(round_, recording, spent)
-    loop.rounds_of.update(recording.members)
+    loop.rounds_of.update(_uploaded(recording))
     measures += epsilon_and_fidelity(loop.plan, loop.folder, round_, loop.rounds_of)
     memory = state.capture(loop.plan.strategy, loop.built)
     checkpoint = Checkpoint(round_, params, memory, loop.client_states())
@@ -189,12 +189,18 @@ def _commit(folder: RunFolder, trained: _Trained) -> Round:
     return summary(round_, measures, attacked.leaks, trained.failures, total)
 
 
+def _uploaded(recording: Recording) -> set[str]:
+    """Return whose upload may have left them: one that failed, came late or was refused counts."""
+    return {*recording.members, *(client for client, _ in recording.failures)}
+
+
 def _rounds_of(folder: RunFolder) -> Counter[str]:
-    """Return how many finished rounds each client took part in."""
-    rows = folder.metrics().to_pylist()
+    """Return in how many finished rounds each client's upload may have left it."""
     # Under secure aggregation the norm is a cohort's.
-    metric = "summed" if folder.config.federation.secure_aggregation else "update_norm"
-    return Counter(row["client"] for row in rows if row["metric"] == metric)
+    member = "summed" if folder.config.federation.secure_aggregation else "update_norm"
+    rows = folder.metrics().to_pylist()
+    uploads = {(row["round"], row["client"]) for row in rows if row["metric"] in (member, "failed")}
+    return Counter(client for _, client in uploads)
 
 
 def _restored(plan: Plan, start: Checkpoint) -> Checkpoint:

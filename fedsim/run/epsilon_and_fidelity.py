@@ -25,8 +25,8 @@ def epsilon_and_fidelity(
         plan: Of the run.
         folder: Where the run is kept.
         round_: The round.
-        rounds_of: Client → rounds it took part in so far, this one included; every client that
-            took part in any.
+        rounds_of: Client → rounds so far in which its upload may have left it, this one included;
+            every client with any. An upload that is late or refused was out, and counts.
     """
     if not plan.config.defense:
         return []
