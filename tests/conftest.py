@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import pace
+from tests import pace, typed  # noqa: F401  # jaxtyping takes `typed` from the package
 
 # How long an example takes says something of the machine's other work, nothing of the code; and the
 # same commit gives the same examples everywhere. `--hypothesis-profile=search` looks for new ones.
