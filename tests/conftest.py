@@ -91,7 +91,7 @@ def pytest_runtest_call(item: pytest.Item):
 
 def judge(item: pytest.Item, spent: float) -> None:
     """Fail a test that costs too much and does not say which kind it is."""
-    if spent <= MOST or any(item.get_closest_marker(kind) for kind in KINDS):
+    if spent <= MOST or any(item.get_closest_marker(kind) for kind in (*KINDS, "slow")):
         return
     most = MOST * pace.slowness()
     if spent > most:
