@@ -8,6 +8,7 @@ import tomllib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -272,6 +273,16 @@ ATTRIBUTES = st.dictionaries(
 )
 
 
+@pytest.fixture
+def untyped():
+    """What is drawn is of wrong types on purpose: no checker of types stands before the door."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.usefixtures("untyped")
 def test_two_thousand_data_sets(folder):
     counts = {"accepted": 0, "refused": 0}
     usual = st.just(TOY.inputs[:6].numpy())
