@@ -2,7 +2,7 @@
 
 Flower reads and parses a body first and checks who sent it afterwards, so that anybody who reaches
 the port could fill the SuperLink's memory. A node signs a timestamp in the headers, which suffice
-to know it. Without a registered key and its signature the answer is 401, the connection is closed,
+to know it. Without a registered key and its signature the answer is 412, the connection is closed,
 and nothing of the body is held. What a node sends has a limit too; Flower cuts a model into pieces
 of 5 MiB.
 """
@@ -35,7 +35,7 @@ class SignedBodies:
         self.app, self.keys, self.most = app, keys, most
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer 401 or 413 before the body is held, or let the application answer."""
+        """Answer 412 or 413 before the body is held, or let the application answer."""
         path = str(scope.get("path", ""))
         if scope["type"] == "http" and path.startswith(HEALTH):
             receive = _empty  # nobody needs a body to ask for it
@@ -44,7 +44,7 @@ class SignedBodies:
             return
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
         if not is_signed(headers, self.keys):
-            await _answer(send, 401, KEY)
+            await _answer(send, 412, KEY)  # at 401 a node ends as if all were well
             return
         length = headers.get("content-length", b"0")
         if not length.isdigit() or int(length[:20]) > self.most:

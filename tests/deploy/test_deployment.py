@@ -100,7 +100,7 @@ def test_nobody_gets_in_without_a_registered_key_or_is_led_to_another_superlink(
         deployed.running[name].wait(deployed.patience(MINUTES)) for name in ("stranger", "misled")
     ]
     assert 0 not in codes
-    assert "Failed to activate SuperNode" in deployed.said("stranger")
+    assert "'412 Precondition Failed'" in deployed.said("stranger")
     assert "certificate verify failed" in deployed.said("misled")
     with running.flower(deployed.made, folder) as flwr:
         listed = flwr.ask("supernode", "list", deployed.made.name)["nodes"]

@@ -84,7 +84,7 @@ STRANGERS = {
 def test_no_byte_of_a_strangers_body_is_read(headers):
     assert not is_signed(headers, [public(MINE)])
     status, text, taken = answered(headers, [b"x" * 1000] * 3)
-    assert (status, taken) == (401, 0)
+    assert (status, taken) == (412, 0)
     assert text == "request to the SuperLink: must be signed by a registered node"
 
 
@@ -127,7 +127,7 @@ def test_many_slow_or_endless_bodies_without_a_key_take_no_memory():
                     client.sendall(body)
             except OSError:  # the door has closed it
                 continue
-            assert client.recv(100).startswith(b"HTTP/1.1 401")
+            assert client.recv(100).startswith(b"HTTP/1.1 412")
     server.should_exit = True
     thread.join(20)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
