@@ -69,7 +69,7 @@ def audit(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     in_run = None if run is None else recorded(run, allow or ())
     if in_run is not None and not as_json:
-        out.print(recorded_line(in_run), markup=False, soft_wrap=True)
+        out.print(recorded_line(in_run), soft_wrap=True)
     with Progress(*columns, console=err, transient=True, disable=as_json) as bar:
         task = bar.add_task("auditing", total=None)
 

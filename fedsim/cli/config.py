@@ -30,4 +30,4 @@ def config(
     if as_json:
         out.print_json(data=resolved.model_dump(mode="json"))
         return
-    out.print(configs.commented(resolved), markup=False, soft_wrap=True, end="")
+    out.print(configs.commented(resolved), soft_wrap=True, end="")

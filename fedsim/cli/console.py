@@ -49,7 +49,7 @@ def say(text: str, *, quiet: bool, **options: Any) -> None:
 
 def print_line(head: str, text: object, style: str | None = None) -> None:
     """Print a named line, such as `Report   runs/a/report.html`, without breaking it."""
-    out.print(f"{head:<8} {text}", style=style, markup=False, soft_wrap=True)
+    out.print(f"{head:<8} {text}", style=style, soft_wrap=True)
 
 
 def print_report(report: Path) -> None:

@@ -139,7 +139,7 @@ def run(
 
         def show(round_: int) -> None:
             if not as_json:
-                out.print(f"round    {round_}", markup=False)
+                out.print(f"round    {round_}")
 
         try:
             running.follow(flwr, run_id, run_folder, on_round=show)
@@ -160,7 +160,7 @@ def run(
         )
         return
     for key, value in _facts(fetched).items():
-        out.print(f"{key:<8} {value}", markup=False, soft_wrap=True)
+        out.print(f"{key:<8} {value}", soft_wrap=True)
     print_unanswered(answers)
     print_line("Report", fetched / "report.html")
     print_line("Next", f"fedsim attack {fetched} --with llg     or open the report")

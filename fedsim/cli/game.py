@@ -39,7 +39,7 @@ def game(
     def show(rows: Any) -> None:
         if not as_json:
             for line in wide([vars(row) for row in rows]):
-                out.print(_line(line, several=len(cells) > 1), markup=False, soft_wrap=True)
+                out.print(_line(line, several=len(cells) > 1), soft_wrap=True)
 
     try:
         table = games.games(cells, out_, on_rows=show)

@@ -83,7 +83,7 @@ def main() -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             text = "".join(traceback.format_exception(error))
-            err.print(text, markup=False, soft_wrap=True)
+            err.print(text, soft_wrap=True)
         try:
             code = _ended(error)
         except MemoryError:  # not enough for the printer itself
@@ -146,5 +146,5 @@ def _ended(error: BaseException) -> int:
 
 
 def _fail(sentence: str, code: int) -> int:
-    err.print(f"fedsim: {sentence}", style="red", markup=False, soft_wrap=True)
+    err.print(f"fedsim: {sentence}", style="red", soft_wrap=True)
     return code

@@ -50,7 +50,7 @@ def sweep(
                 failed[cell.name] = reason
             if not as_json:
                 text = reason or _done(out_ / cell.name)
-                out.print(f"{cell.name}  {text}", markup=False, soft_wrap=True)
+                out.print(f"{cell.name}  {text}", soft_wrap=True)
 
         try:
             paths = sweeps.sweep(cells, out_, engine=engine, on_cell=show)

@@ -49,11 +49,11 @@ def watch(
         shown = names if group != NEVER else dict.fromkeys(ATTACKS[name].family for name in names)
         print_line("Attacks", f"{group}: {', '.join(shown)}")
     for text in warnings_of(seen):
-        out.print(text, style="yellow", markup=False, soft_wrap=True)
+        out.print(text, style="yellow", soft_wrap=True)
     out.print()
     print_line("Add", place_of(seen))
     for line in () if seen.recorded else lines:
-        out.print(f"           {line}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"           {line}", soft_wrap=True)
     print_line("Next", command)
 
 

@@ -62,7 +62,7 @@ def tell(
         _check_heads_suffice(plan, next(latest()))
     else:
         _check_fits_some(plan, path, latest())
-    _check_head(plan, path)
+    _check_head(plan, path, next(latest()))
     if config.foreign and config.foreign.truth and not Path(config.foreign.truth).is_dir():
         raise ConfigError(f"--truth: must be a folder, got {config.foreign.truth}")
     names = {part.name for part in attacks}
@@ -82,18 +82,17 @@ def _check_fits_some(plan: Plan, path: Path, latest: Iterable[View]) -> None:
     raise ConfigError(f"--model: must be the model of {path}, got another: {first}")
 
 
-def _check_head(plan: Plan, path: Path) -> None:
+def _check_head(plan: Plan, path: Path, view: View) -> None:
     """Refuse a head against which the uploads speak; a model without one has none to check."""
     foreign = plan.config.foreign
     assert foreign is not None
-    round_ = recorded_rounds(path)[-1]
     try:
-        view = next(views(path, round_, plan.local, sources=plan.sources))
         head = find_head(workspace(view, plan.auxiliary)).weight
     except ValueError:
         return
     source = foreign.arrays.get(head, Source(name=head))
-    having = (view.latest for view in views(path, round_, plan.local))
+    stored = views(path, view.latest.update.round, plan.local)  # by the names on tape
+    having = (each.latest for each in stored)
     alike = [*islice((it for it in having if source.name in it.update.delta), VIEWS)]
     option = "--head-weight" if foreign.head_only else "--arrays"
     check_head(alike, source.name, source.axes[0] if source.axes else 0, option=option)
