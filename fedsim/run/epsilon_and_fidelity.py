@@ -53,7 +53,7 @@ def _epsilons(
     promise = plan.defense.promise
     if promise.epsilon is None or plan.moved:
         return
-    for client, rounds in rounds_of.items():
+    for client, rounds in sorted(rounds_of.items(), key=lambda item: int(item[0])):
         size = len(plan.federated.clients[int(client)])
         if carried_by(plan, folder, client, recorded_rounds(folder.path)):
             size += carried.num_records(plan.config.audit, plan.defense, client)
