@@ -52,7 +52,7 @@ def chain(model: nn.Module, shape: Shape) -> list[Layer]:
     """Return the layers of a model that is nothing but one layer after another.
 
     Convolutions with any stride, padding by zeros and one group, linear layers, activations,
-    `Flatten`; `Identity` is left out.
+    `Flatten`; `Identity` and dropout with p = 0 are left out.
 
     Args:
         model: In the order of `nn.Sequential`, nested or not.
@@ -63,7 +63,7 @@ def chain(model: nn.Module, shape: Shape) -> list[Layer]:
     """
     layers = []
     for name, module in _leaves(model, ""):
-        if isinstance(module, nn.Identity):
+        if passes(module):
             continue
         kind = _kind(name, module)
         with torch.no_grad():
@@ -72,6 +72,32 @@ def chain(model: nn.Module, shape: Shape) -> list[Layer]:
         layers.append(Layer(name, kind, module, shape, out))
         shape = out
     return layers
+
+
+def passes(module: nn.Module) -> bool:
+    """Return whether a layer returns its input: `Identity`, or dropout with p = 0."""
+    dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+    return isinstance(module, nn.Identity) or (dropout and not drops_out(module))
+
+
+def drops_out(module: nn.Module) -> bool:
+    """Return whether a layer sets random entries to zero in training: not with p = 0."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.RNNBase):
+        return module.dropout > 0 and module.num_layers > 1
+    return isinstance(module, nn.MultiheadAttention) and module.dropout > 0
+
+
+def zeros_around(conv: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
+    """Return how many zeros a convolution adds on either side of each axis.
+
+    None if it adds other values, or more on one side ("same" with an even kernel).
+    """
+    around = list(reversed(conv._reversed_padding_repeated_twice))
+    return (
+        tuple(around[::2]) if conv.padding_mode == "zeros" and around[::2] == around[1::2] else None
+    )
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -97,8 +123,8 @@ def _kind(name: str, module: nn.Module) -> Literal["linear", "conv", "activation
         return "activation"
     what = f"{name} = {type(module).__name__}"
     if isinstance(module, nn.Conv2d):
-        if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
-            raise NotWalkableError(f"{what}: must have one group and padding by a number of zeros")
+        if module.groups != 1 or zeros_around(module) is None:
+            raise NotWalkableError(f"{what}: must have one group and as many zeros on either side")
         return "conv"
     raise NotWalkableError(f"{what}: cannot be walked back through")
 
@@ -159,7 +185,8 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
 
 def follows(model: nn.Module, name: str) -> str:
     """Return the type of the module that comes after another one, in order of their names."""
-    names = [n for n, module in model.named_modules() if not any(True for _ in module.children())]
+    leaves = [(n, it) for n, it in model.named_modules() if not any(True for _ in it.children())]
+    names = [n for n, it in leaves if n == name or not passes(it)]
     place = names.index(name) + 1
     return type(model.get_submodule(names[place])).__name__ if place < len(names) else "nothing"
 

@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from adversary.inversion.chain import Layer
+from adversary.inversion.chain import Layer, zeros_around
 
 Shape = tuple[int, ...]
 
@@ -74,21 +74,21 @@ def system(name: str, module: nn.Module, shape: Shape, out: Shape, *, head: bool
 
     Args:
         name: Of the layer.
-        module: `Conv2d` with zeros around the image, or `Linear`.
+        module: `Conv2d` with as many zeros on either side of an axis, or `Linear`.
         shape: Of its input, without the batch.
         out: Of its output.
         head: Whether its output is the logits: then dL/dz is not known from a layer above.
 
     Raises:
-        ValueError: It is another layer, or its padding is not a number of zeros.
+        ValueError: It is another layer, or has another padding.
     """
     if isinstance(module, nn.Linear):
         return _linear(name, module, shape, head=head)
     what = f"{name} = {type(module).__name__}"
     if not isinstance(module, nn.Conv2d):
         raise ValueError(f"{what}: must be Conv2d or Linear")
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
-        raise ValueError(f"{what}: must have padding by a number of zeros")
+    if zeros_around(module) is None:
+        raise ValueError(f"{what}: must have as many zeros on either side")
     unknowns, places = prod(shape), out[1] * out[2]
     fan_in, fan_out = module.in_channels // module.groups, module.out_channels // module.groups
     classes, outputs = _classes(module, shape, out)
@@ -156,8 +156,9 @@ def _classes(module: nn.Conv2d, shape: Shape, out: Shape) -> tuple[list[_Class],
 
 def _axis(module: nn.Conv2d, axis: int, size: int, out: int) -> tuple[list[_Class], int]:
     """Return the classes along one axis, and how many places of the output see a pixel."""
-    padding = module.padding[axis]
-    assert isinstance(padding, int)
+    zeros = zeros_around(module)
+    assert zeros is not None
+    padding = zeros[axis]
     stride, taps = module.stride[axis], torch.arange(module.kernel_size[axis])
     offset = taps * module.dilation[axis] - padding
     pixel: Tensor = torch.arange(out).unsqueeze(1) * stride + offset

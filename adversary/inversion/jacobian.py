@@ -1,28 +1,32 @@
 """What the whole gradient map of a model determines of one input: the spectrum of its Jacobian.
 
-J = d(gradient)/d(input), at one input with its label known, for the weights and biases of all
-convolutions and linear layers. Its columns come from reverse mode alone: a layer's gradient is
-dW = dz xᵀ (summed over places), so that the tangents of x and dz of every layer are enough, and
-JᵀJ is the sum of one Gram matrix per layer. A linear layer's needs no column of its gradient; of a
-convolution with many weights the gradient is seen through a random projection on both sides.
+J = d(gradient)/d(input), at one input with its label known, for every trained parameter. JᵀJ is a
+sum over parameters. For linear layers, convolutions and norms (`layer_tangents`) tangents of 64
+directions are one batch; of a convolution with many weights the gradient is seen through a random
+projection on both sides. For any other parameter JᵀJv is one product with J and one back
+(`products`). Which directions are hidden is decided by J, without squares and projections
+(`hidden`).
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
-from adversary.inversion.gram import Signals, View
-from fedsim.core.attention import plain_attention
+from adversary.inversion.gram import CONVS, Signals, View
+from adversary.inversion.hidden import kernel, sizes, underived
+from adversary.inversion.layer_tangents import Moved, frozen, layers_of, parameters_of, tangents
+from adversary.inversion.products import Products
 
 CHUNK = 64  # directions at a time
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
 EDGES = {torch.float64: 1e-12, torch.float32: 1e-9}
+WEAK = 1e-6  # of it: what is below is looked at again
+FAINT = 1e-4  # of the edge: the squared size of what is not 0, but too weak to be measured
+ENTRIES = 2**25  # of products that are held at a time
 EXACT = 12  # columns per input number up to which the gradient of all convolutions is kept
 
 
@@ -31,12 +35,16 @@ class Spectrum:
     """The singular values of J, or of J on a random subspace.
 
     Attributes:
-        singular: Descending, shape (probed,); 0 where it is not told from 0.
+        singular: Descending, shape (probed,); 0 where it is hidden, or not told from 0. Not
+            measured below the edge.
         unknowns: Numbers of the input.
-        weights: How many weights J has rows for; the model may have others.
-        sketched: Whether some were seen through a random projection: the rank is then at least
-            what is said, and singular values are right to some tens of per cent.
-        edge: Below that share of the largest, a singular value is not told from 0.
+        weights: How many weights J has rows for: all that are trained.
+        sketched: Whether some were seen through a random projection: singular values are then
+            right to some tens of per cent.
+        edge: Below that share of the largest, a singular value is not measured.
+        hidden: The probed directions that change no gradient, as orthonormal rows; None if they
+            are not told from weak ones.
+        underived: Why these may yet be recoverable; None without a reason.
         mse: Per set of noise levels, the mean squared error of the best estimate of the input.
         seconds: It took.
     """
@@ -46,6 +54,8 @@ class Spectrum:
     weights: int
     sketched: bool
     edge: float
+    hidden: Float[Tensor, "lost n"] | None
+    underived: str | None
     mse: tuple[float, ...]
     seconds: float
 
@@ -58,11 +68,6 @@ class Spectrum:
     def rank(self) -> int:
         """How many of them change the gradient."""
         return int((self.singular > 0).sum())
-
-    @property
-    def sharp(self) -> bool:
-        """Whether a direction below the edge may be called hidden, and not only weak."""
-        return self.edge < 1e-5
 
     @property
     def condition(self) -> float:
@@ -96,28 +101,37 @@ def spectrum(
         on_chunk: Called with directions done and in all.
 
     Raises:
-        ValueError: The model has no convolution or linear layer to look at.
+        ValueError: The model has no trained parameter.
+        RuntimeError: A layer has no second derivative.
     """
     start, size = time.perf_counter(), at.numel()
-    layers = _layers(model, at)
-    if not layers:
-        raise ValueError("model: must have a convolution or a linear layer with weights, got none")
-    rows = _rows(layers, size)
-    views = {name: View(module, rows[name], generator) for name, module in layers.items()}
+    names = [name for name, value in model.named_parameters() if value.requires_grad]
+    if not names:
+        raise ValueError("model: must have a trained parameter, got none")
+    products = Products(model, names, at[None], torch.tensor([label]))
+    scale = sizes(products, generator)
     basis = _basis(size, directions, at.dtype, generator)
-    columns: dict[str, Signals] = {}
-    points: dict[str, Signals] = {}
-    for done, chunk in enumerate(basis.split(CHUNK)):
-        with _frozen(model):
-            points, tangents = _tangents(model, layers, at, label, chunk.view(-1, *at.shape))
-        for name, view in views.items():
-            part = view.reduced(points[name], tangents[name])
-            if name not in columns:  # at once, so that what lies between is used again
-                columns[name] = _room(part, len(basis))
-            columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
-            columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
-        on_chunk(min((done + 1) * CHUNK, len(basis)), len(basis))
-    return _solved(views, points, columns, size, noise, start)
+    levels = list(noise) if len(basis) == size else []
+    sums = _Sums(len(basis), [dict.fromkeys(names, 1.0), scale, *levels])
+    sketched = _add_all(products, basis, sums, generator, on_chunk)
+    edge = EDGES[at.dtype]
+    values = torch.linalg.eigvalsh(sums.totals[0]).flip(0)
+    values = values.clamp(min=FAINT * edge * float(values[0])).sqrt()
+    hidden = _hidden(sums.totals[1], products, scale, basis)
+    lost = int((values <= edge**0.5 * values[0]).sum()) if hidden is None else len(hidden)
+    values[len(values) - lost :] = 0
+    reason = underived(products, generator) if hidden is not None and lost else None
+    return Spectrum(
+        singular=values,
+        unknowns=size,
+        weights=sum(dual.numel() for dual in products.duals),
+        sketched=sketched,
+        edge=edge**0.5,
+        hidden=hidden,
+        underived=reason,
+        mse=tuple(_error(gram) for gram in sums.totals[2:]),
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _basis(size: int, directions: int | None, dtype: torch.dtype, generator: Generator) -> Tensor:
@@ -128,72 +142,123 @@ def _basis(size: int, directions: int | None, dtype: torch.dtype, generator: Gen
     return torch.linalg.qr(drawn)[0].T.to(dtype)
 
 
+class _Sums:
+    """JᵀD⁻²J along the directions, for several D: one number for each parameter's rows."""
+
+    def __init__(self, probed: int, levels: Sequence[Mapping[str, float]]) -> None:
+        self.levels = levels
+        self.totals = [torch.zeros(probed, probed, dtype=torch.float64) for _ in levels]
+
+    def add(self, name: str, gram: Tensor) -> None:
+        """Add one parameter's part of JᵀJ."""
+        for total, level in zip(self.totals, self.levels, strict=True):
+            total.add_(gram, alpha=level[name] ** -2)
+
+
+def _add_all(
+    products: Products,
+    basis: Tensor,
+    sums: _Sums,
+    generator: Generator,
+    on_chunk: Callable[[int, int], None],
+) -> bool:
+    """Add every parameter's part; return whether any is seen through a projection."""
+    model, at, label = products.model, products.x.detach()[0], int(products.labels)
+    layers = layers_of(model, at, label, generator)
+
+    def moved_along(chunk: Tensor) -> Moved:
+        with frozen(model):
+            return tangents(model, layers, at, label, chunk.view(-1, *at.shape))
+
+    rows = _rows(layers, at.numel())
+    views = {
+        name: View(module, parameters_of(model, module), rows[name], generator)
+        for name, module in layers.items()
+    }
+    if views:
+        _add_layers(moved_along, views, basis, sums, on_chunk)
+    covered = {name for view in views.values() for name in view.names}
+    others = [name for name in products.names if name not in covered]
+    if others:
+        rest = Products(model, others, products.x, products.labels)
+        _add_others(rest, basis, sums, on_chunk)
+    return any(view.left is not None for view in views.values())
+
+
+def _add_layers(
+    moved_along: Callable[[Tensor], Moved],
+    views: Mapping[str, View],
+    basis: Tensor,
+    sums: _Sums,
+    on_chunk: Callable[[int, int], None],
+) -> None:
+    """Add the part of layers whose tangents are computed in batches."""
+    columns: dict[str, Signals] = {}
+    points: dict[str, Signals] = {}
+    for done, chunk in enumerate(basis.split(CHUNK)):
+        points, moved = moved_along(chunk)
+        for name, view in views.items():
+            part = view.reduced(points[name], moved[name])
+            if name not in columns:  # at once, so that what lies between is used again
+                columns[name] = _room(part, len(basis))
+            columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
+            columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
+        on_chunk(min((done + 1) * CHUNK, len(basis)), len(basis))
+    for name, view in views.items():
+        for parameter, gram in view.grams(points[name], columns.pop(name)):
+            sums.add(parameter, gram)
+
+
 def _room(part: Signals, count: int) -> Signals:
     """Return unset columns of a part's shape."""
     x, dz = (of.new_empty(count, *of.shape[1:]) for of in (part.x, part.dz))
     return Signals(x, dz)
 
 
-def _solved(
-    views: Mapping[str, View],
-    points: Mapping[str, Signals],
-    columns: dict[str, Signals],
-    size: int,
-    noise: Sequence[Mapping[str, float]],
-    start: float,
-) -> Spectrum:
-    probed = len(next(iter(columns.values())).x)
-    total = torch.zeros(probed, probed, dtype=torch.float64)
-    weighted = [torch.zeros_like(total) for _ in noise] if probed == size else []
-    edge = 0.0
-    for name, view in views.items():
-        tangents = columns.pop(name)
-        edge = EDGES[tangents.x.dtype]
-        for parameter, gram in view.grams(name, points[name], tangents):
-            total += gram
-            for precision, levels in zip(weighted, noise, strict=False):
-                precision.add_(gram, alpha=levels[parameter] ** -2)
-    values = torch.linalg.eigvalsh(total).flip(0)
-    values = torch.where(values > edge * values[0], values, 0.0)
-    mse = tuple(_error(gram) for gram in weighted)
-    weights = sum(p.numel() for view in views.values() for p in view.module.parameters())
-    sketched = any(view.left is not None for view in views.values())
-    return Spectrum(
-        singular=values.sqrt(),
-        unknowns=size,
-        weights=weights,
-        sketched=sketched,
-        edge=edge**0.5,
-        mse=mse,
-        seconds=time.perf_counter() - start,
-    )
+def _add_others(
+    products: Products, basis: Tensor, sums: _Sums, on_chunk: Callable[[int, int], None]
+) -> None:
+    """Add the part of any parameters: per direction a product with J, and one back for each D."""
+    entries = sum(dual.numel() for dual in products.duals)
+    together = max(1, min(CHUNK, ENTRIES // (entries * len(sums.levels))))
+    parts = [torch.zeros_like(total) for total in sums.totals]
+    for place, chunk in enumerate(basis.split(together)):
+        moved = products.push(chunk.view(-1, *products.x.shape))
+        scaled = [
+            torch.cat([value * level[name] ** -2 for level in sums.levels])
+            for name, value in zip(products.names, moved, strict=True)
+        ]
+        rows = products.pull(scaled).view(len(parts), len(chunk), -1) @ basis.T
+        for part, row in zip(parts, rows, strict=True):
+            part[place * together : place * together + len(chunk)] = row
+        on_chunk(min((place + 1) * together, len(basis)), len(basis))
+    for total, part in zip(sums.totals, parts, strict=True):
+        total.add_((part + part.T) / 2)
+
+
+def _hidden(
+    gram: Tensor, products: Products, scale: Mapping[str, float], basis: Tensor
+) -> Tensor | None:
+    """Return the hidden directions, orthonormal rows; None where they are not told from weak ones.
+
+    Args:
+        gram: JᵀD⁻²J along the basis, D the sizes of parameters.
+        products: With J.
+        scale: The sizes.
+        basis: Orthonormal rows.
+    """
+    edge = EDGES[basis.dtype]
+    squares, vectors = torch.linalg.eigh(gram)
+    if squares[0] > edge * squares[-1]:
+        return basis[:0]
+    if basis.dtype != torch.float64:
+        return None
+    return kernel(products, scale, vectors[:, squares <= WEAK * squares[-1]].T @ basis)
 
 
 def _error(gram: Tensor) -> float:
     """Return tr((G + 12·I)⁻¹)/n."""
     return float((1 / (torch.linalg.eigvalsh(gram).clamp(min=0) + 12)).mean())
-
-
-def _layers(model: nn.Module, at: Tensor) -> dict[str, nn.Module]:
-    """Return the layers whose weights' gradients are looked at: those called once, by name."""
-    calls: dict[str, int] = {}
-    handles = []
-    candidates = {
-        name: module
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and _plain(module)))
-        and module.weight.requires_grad
-    }
-    for name, module in candidates.items():
-        count = lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1})
-        handles.append(module.register_forward_hook(count))
-    try:
-        with torch.no_grad():
-            model(at.unsqueeze(0))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: module for name, module in candidates.items() if calls.get(name) == 1}
 
 
 def _rows(layers: Mapping[str, nn.Module], size: int) -> dict[str, int]:
@@ -202,70 +267,9 @@ def _rows(layers: Mapping[str, nn.Module], size: int) -> dict[str, int]:
     All of them, or most of the first layers: what pooling hides from the later ones, only these
     can tell.
     """
-    convs = {n: m.weight.numel() for n, m in layers.items() if isinstance(m, nn.Conv2d)}
+    convs = {n: m.weight.numel() for n, m in layers.items() if isinstance(m, CONVS)}
     if sum(convs.values()) <= EXACT * size:
         return {name: convs.get(name, 0) for name in layers}
     third = EXACT * size // 3
     shares = {name: max(third // 2**i, third // len(convs), 1) for i, name in enumerate(convs)}
     return {name: shares.get(name, 0) for name in layers}
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Let no parameter ask for its gradient: ten times faster."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_()
-
-
-def _plain(module: nn.Conv2d) -> bool:
-    zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return zeros and module.groups == 1
-
-
-def _tangents(
-    model: nn.Module, layers: Mapping[str, nn.Module], at: Tensor, label: int, chunk: Tensor
-) -> tuple[dict[str, Signals], dict[str, Signals]]:
-    """Return x and dz of every layer, and their derivatives along a chunk of directions.
-
-    The derivative of f along v is that of ⟨∂⟨f, u⟩/∂x, v⟩ by u, for every copy of the input.
-    """
-    count = len(chunk)
-    copies = at.expand(count, *at.shape).clone().requires_grad_()
-    inputs: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
-    handles = []
-    for name, module in layers.items():
-
-        def keep(_: nn.Module, given: tuple, out: Tensor, name: str = name) -> Tensor:
-            inputs[name], outputs[name] = given[0], out
-            return out.clone()  # an activation in place must not change what is kept
-
-        handles.append(module.register_forward_hook(keep))
-    try:
-        with plain_attention():
-            logits = model(copies)
-    finally:
-        for handle in handles:
-            handle.remove()
-    loss = functional.cross_entropy(logits, torch.full((count,), label), reduction="sum")
-    names = list(layers)
-    slopes = torch.autograd.grad(loss, [outputs[name] for name in names], create_graph=True)
-    signals = [inputs[name] for name in names] + list(slopes)
-    dummies = [torch.zeros_like(value, requires_grad=True) for value in signals]
-    sum_ = torch.stack([(a * b).sum() for a, b in zip(signals, dummies, strict=True)]).sum()
-    (pulled,) = torch.autograd.grad(sum_, copies, create_graph=True)
-    moved = torch.autograd.grad(
-        (pulled * chunk).sum(), dummies, allow_unused=True, materialize_grads=True
-    )
-    n = len(names)
-    points = {
-        name: Signals(signals[i][:1].detach(), slopes[i][:1].detach())
-        for i, name in enumerate(names)
-    }
-    return points, {name: Signals(moved[i], moved[n + i]) for i, name in enumerate(names)}

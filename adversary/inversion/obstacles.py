@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adversary.inversion.activations import ACTIVATIONS, saturated
+from adversary.inversion.chain import drops_out
 from adversary.inversion.precision import errors, gradients, signal_to_noise
 from fedsim.core.types import LocalTraining
 
@@ -23,7 +24,6 @@ POOLS = (
     nn.LPPool2d,
     nn.FractionalMaxPool2d,
 )
-DROPS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 FAINT = 100.0  # dB
 MANY = 0.1  # share of saturated outputs
 
@@ -126,7 +126,7 @@ def _modes(model: nn.Module) -> Iterator[Obstacle]:
             "examples of a batch depend on one another through statistics that the server does "
             "not see; most published figures avoid this by evaluation mode",
         )
-    drops = [it for it in named if isinstance(it[1], DROPS) and getattr(it[1], "p", 0) > 0]
+    drops = [it for it in named if drops_out(it[1])]
     if drops:
         name, module = drops[0]
         yield Obstacle(

@@ -4,6 +4,7 @@ import copy
 
 from torch import Tensor, nn
 
+from adversary.inversion.chain import drops_out
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace
@@ -72,7 +73,7 @@ def precise(work: Workspace) -> nn.Module:
         ValueError: A layer's output depends on more than its example.
     """
     for name, module in work.auxiliary.model.named_modules():
-        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) or drops_out(module):
             what = f"{name} = {type(module).__name__}"
             raise NotApplicable(
                 f"{what}: an example's gradient depends on what the server cannot see"

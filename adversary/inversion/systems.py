@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adversary.inversion.chain import Layer
+from adversary.inversion.chain import Layer, zeros_around
 
 REFINED = 4  # steps of iterative refinement
 NOTHING = 1e-11  # eigenvalues below this share of the largest are none
@@ -196,8 +196,9 @@ class ConvSystem:
 
 def padding(conv: nn.Conv2d) -> tuple[int, int]:
     """Return how many zeros a convolution puts above and beside its input."""
-    assert not isinstance(conv.padding, str)
-    return conv.padding[0], conv.padding[1]
+    zeros = zeros_around(conv)
+    assert zeros is not None  # a chain has no others
+    return zeros[0], zeros[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -163,14 +163,14 @@ def cells(explanation: "Explanation") -> list[str]:
     rank = condition = psnr = "–"
     seconds = explanation.seconds
     if spectrum is not None:
-        unsure = "≥ " if not spectrum.sharp else "≈ " if spectrum.sketched else ""
-        about = unsure * (spectrum.rank < spectrum.probed)
+        about = "≥ " * (spectrum.hidden is None and spectrum.rank < spectrum.probed)
         some = (
             f" of {spectrum.probed} random"
             if spectrum.probed < spectrum.unknowns
             else f" of {spectrum.unknowns}"
         )
-        least = "≥ " * (spectrum.probed < spectrum.unknowns or bool(about and not spectrum.sharp))
+        beyond = spectrum.condition >= 1 / spectrum.edge
+        least = "≥ " * (spectrum.probed < spectrum.unknowns or bool(about) or beyond)
         rank, condition = f"{about}{spectrum.rank}{some}", f"{least}{spectrum.condition:.3g}"
         seconds += spectrum.seconds
     if explanation.psnr is not None:
@@ -240,6 +240,10 @@ def _print_layers(explanation: "Explanation", console: "Console") -> None:
         table.add_row(f"  {it.name} {it.kind}", *map(str, numbers))
     if shown:
         console.print(table)
+    if others := explanation.others:
+        more = f" and {len(others) - 6} more" if len(others) > 6 else ""
+        names = ", ".join(others[:6]) + more
+        console.print(f"  No closed form, in J alone: {names}", markup=False)
     if len(shown) < len(explanation.systems):
         left = len(explanation.systems) - len(shown)
         console.print(f"  {left} more layers whose own system has full rank")

@@ -3,7 +3,9 @@
 import copy
 import time
 from collections.abc import Callable
-from math import log10, prod
+from dataclasses import replace
+from functools import partial
+from math import log10
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +21,14 @@ from fedsim.core.errors import ConfigError, one_line
 from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import LocalTraining
 from fedsim.explain.explanation import Explanation, Shape
-from fedsim.explain.layers import systems_of
+from fedsim.explain.layers import others_of, systems_of
+from fedsim.explain.unseen import unseen
 from fedsim.explain.verdict import judge, open_layer_of
 
 MOST_INPUTS = 4096  # every direction is looked at up to this many entries of the input,
 MOST_WEIGHTS = 30_000_000  # and up to this many parameters; of larger models, some directions
 FEW = 256  # random directions
+INPUTS = 3  # at which directions must all be hidden
 LARGE = 1_000_000  # parameters, from which on J is computed in float32
 
 
@@ -78,6 +82,7 @@ def explain(
         shape=shape,
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         systems=systems,
+        others=others_of(model, systems),
         metric=metric(systems) if chained and any(it.kind == "conv" for it in systems) else None,
         stop=stop,
         spectrum=spectrum,
@@ -89,7 +94,7 @@ def explain(
             stop=stop,
             open_layer=open_layer_of(model) if chained else None,
             chained=chained,
-            size=prod(shape),
+            unseen=list(unseen(model, at, num_classes)),
         ),
         seconds=closed,
     )
@@ -115,18 +120,35 @@ def _spectrum(
     probed = copy.deepcopy(still) if weights > LARGE else double
     rounding = errors(still, at, 0, upload=local.upload, lr=local.lr)
     noisy = levels(rounding, gradients(double, at.double(), 0), noise)
-    stream = generator(seed, "explain", "projection")
-    parameter = next(probed.parameters())
+    look = partial(
+        spectrum_of,
+        probed,
+        label=0,
+        generator=generator(seed, "explain", "projection"),
+        directions=directions,
+        on_chunk=on_chunk,
+    )
+    dtype = next(probed.parameters()).dtype
     try:
-        values = spectrum_of(
-            probed,
-            at.to(parameter.dtype),
-            0,
-            generator=stream,
-            noise=[noisy],
-            directions=directions,
-            on_chunk=on_chunk,
-        )
+        first = look(at.to(dtype), noise=[noisy])
+        values = _at_others(first, look, at.to(dtype), seed)
     except RuntimeError as error:  # a user's layer without a second derivative
         raise ConfigError(f"model: must be differentiable twice ({one_line(error)})") from None
-    return values, -10 * log10(values.mse[0]) if values.mse else None
+    return values, -10 * log10(first.mse[0]) if first.mse else None
+
+
+def _at_others(
+    first: Spectrum, look: Callable[[Tensor], Spectrum], at: Tensor, seed: int
+) -> Spectrum:
+    """Return the spectrum of the highest rank at a few inputs, if the first one hides directions.
+
+    What a unit that is off hides at one input need not be hidden at another.
+    """
+    best = first
+    for number in range(1, INPUTS):
+        if best.hidden is None or not len(best.hidden) or best.underived is not None:
+            break
+        stream = generator(seed, "explain", "input", number)
+        other = look(torch.rand(at.shape, generator=stream).to(at.dtype))
+        best = replace(max(best, other, key=lambda it: it.rank), underived=other.underived)
+    return best

@@ -21,6 +21,7 @@ class Explanation:
         shape: Shape of one input.
         parameters: Number of trained parameters.
         systems: One per convolution and linear layer, from the input on.
+        others: Layers with parameters that have no such closed form, by name and type.
         metric: c(M) of a chain that has convolutions; None of any other model.
         stop: Why a recursion cannot walk back through the model; None if it can.
         spectrum: Singular values of J; None if no direction was looked at.
@@ -34,6 +35,7 @@ class Explanation:
     shape: Shape
     parameters: int
     systems: Sequence[System]
+    others: Sequence[str]
     metric: float | None
     stop: str | None
     spectrum: Spectrum | None
@@ -54,6 +56,7 @@ class Explanation:
             "c": self.metric,
             "stops_at": self.stop,
             "layers": [{**vars(it), "deficiency": it.deficiency} for it in self.systems],
+            "no_closed_form": list(self.others),
             "jacobian": None if self.spectrum is None else _jacobian(self.spectrum),
             "psnr": self.psnr,
             "obstacles": [vars(it) for it in self.obstacles],
@@ -70,6 +73,7 @@ def _jacobian(spectrum: Spectrum) -> dict[str, Any]:
         "smallest": float(spectrum.singular[max(spectrum.rank, 1) - 1]),
         "condition": spectrum.condition,
         "sketched": spectrum.sketched,
+        "hidden": None if spectrum.hidden is None else len(spectrum.hidden),
         "weights": spectrum.weights,
         "seconds": spectrum.seconds,
     }

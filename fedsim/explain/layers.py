@@ -1,7 +1,7 @@
 """The linear system of each layer: does the gradient determine the layer's input?"""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,16 @@ def systems_of(model: nn.Module, at: Tensor) -> tuple[list[System], str | None, 
     return systems(layers), f"{last.name} = {type(last.module).__name__}: has no inverse", True
 
 
+def others_of(model: nn.Module, of: Sequence[System]) -> list[str]:
+    """Return the layers with trained parameters that are not among the systems."""
+    names = {it.name for it in of}
+    return [
+        f"{name or 'model'} = {type(module).__name__}"
+        for name, module in model.named_modules()
+        if name not in names and any(it.requires_grad for it in module.parameters(recurse=False))
+    ]
+
+
 def _called(model: nn.Module, at: Tensor) -> Iterator[System]:
     """Return the system of each layer of a model with branches, as it is called."""
     calls: list[tuple[str, nn.Module, Shape, Shape]] = []
@@ -44,5 +54,5 @@ def _called(model: nn.Module, at: Tensor) -> Iterator[System]:
     for place, (name, module, shape, out) in enumerate(calls):
         try:
             yield system(name, module, shape, out, head=place == len(calls) - 1)
-        except ValueError:  # padding that is no number of zeros
+        except ValueError:  # padding by other values, or on one side: there is no closed form
             continue

@@ -1,10 +1,11 @@
 """What is recoverable from an update, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from adversary.inversion.chain import passes
 from adversary.inversion.identifiability import System
 from adversary.inversion.jacobian import Spectrum
 
@@ -31,7 +32,7 @@ def judge(
     stop: str | None,
     open_layer: str | None,
     chained: bool,
-    size: int,
+    unseen: Sequence[str],
 ) -> Verdict:
     """Return what is recoverable.
 
@@ -41,7 +42,7 @@ def judge(
         stop: Why a recursion cannot walk back through the model; None if it can.
         open_layer: The layer from whose gradient alone the input can be read, if any.
         chained: Whether the model is a chain of layers.
-        size: Number of entries of the input.
+        unseen: What of an upload J does not show.
     """
     if open_layer is not None:
         reason = f"the input is the gradient of {open_layer}.weight over that of {open_layer}.bias"
@@ -53,23 +54,33 @@ def judge(
         return Verdict("layer by layer", "recoverable layer by layer", reasons)
     if spectrum is None:
         return Verdict("open", "not layer by layer; joint recovery not tested", reasons)
+    return _jointly(spectrum, reasons, unseen)
+
+
+def _jointly(spectrum: Spectrum, reasons: Sequence[str], unseen: Sequence[str]) -> Verdict:
+    """Return the verdict of J alone; "hidden" is what changes no trained parameter's gradient."""
+    size, lost = spectrum.unknowns, spectrum.probed - spectrum.rank
     at_least = f"at least {spectrum.rank} of {size} directions recoverable jointly"
-    if spectrum.rank < spectrum.probed and (spectrum.sketched or not spectrum.sharp):
-        lost = spectrum.probed - spectrum.rank
-        reasons.append(
-            f"{lost} directions are not seen in a random projection of the gradient"
-            if spectrum.sharp
-            else f"{lost} directions change the gradient by less than {spectrum.edge:.0e} of the "
-            "strongest, which float32 cannot tell from zero"
-        )
-        return Verdict("open", at_least, reasons)
-    # A random subspace of more dimensions meets all of J's rank.
-    if spectrum.rank < spectrum.probed:
-        return Verdict("hidden", f"{size - spectrum.rank} of {size} directions hidden", reasons)
-    if spectrum.probed == size:
+    if not lost and spectrum.probed == size:
         return Verdict("jointly", "recoverable jointly", reasons)
-    reasons.append(f"{spectrum.probed} random directions all show; testing all {size} takes longer")
-    return Verdict("open", at_least, reasons)
+    if not lost:
+        rest = f"{spectrum.probed} random directions all show; testing all {size} takes longer"
+        return Verdict("open", at_least, [*reasons, rest])
+    if sentences := [*_undecided(spectrum, lost), *(f"not looked at: {it}" for it in unseen)]:
+        return Verdict("open", at_least, [*reasons, *sentences])
+    # A random subspace of more dimensions meets all of J's rank.
+    return Verdict("hidden", f"{size - spectrum.rank} of {size} directions hidden", reasons)
+
+
+def _undecided(spectrum: Spectrum, lost: int) -> Iterator[str]:
+    """Return why directions that J lacks may yet be in the gradient, a sentence each."""
+    if spectrum.hidden is None:
+        yield (
+            f"{lost} directions change the gradient by less than {spectrum.edge:.0e} of the "
+            "strongest; a model of this size is not tested more finely"
+        )
+    if spectrum.underived is not None:
+        yield f"not looked at: {spectrum.underived}"
 
 
 def open_layer_of(model: nn.Module) -> str | None:
@@ -78,7 +89,7 @@ def open_layer_of(model: nn.Module) -> str | None:
     for name, module in named:
         if isinstance(module, nn.Linear) and module.bias is not None:
             return name
-        if not isinstance(module, (nn.Flatten, nn.Identity)):
+        if not isinstance(module, nn.Flatten) and not passes(module):
             return None
     return None
 

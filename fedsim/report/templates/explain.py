@@ -27,6 +27,8 @@ Nothing here is a promise: a joint attack may recover what recursion cannot.</p>
 <td>{{ it.rank }}</td><td>{{ it.deficiency }}</td><td>{{ it.dead }}</td></tr>
 {% endfor %}
 </table>
+{% if model.others %}<p class="quiet">No closed form, in J alone:
+{{ model.others | join(", ") }}.</p>{% endif %}
 {% if model.obstacles %}
 <p><b>What makes an attack fail:</b></p><table>
 {% for it in model.obstacles %}

@@ -139,6 +139,10 @@ def test_stride_splits_gradient_constraints_into_classes_that_saturate():
 def test_what_is_no_layer_of_a_system_is_one_sentence():
     with pytest.raises(ValueError, match="it = MaxPool2d: must be Conv2d or Linear"):
         system("it", nn.MaxPool2d(2), (1, 4, 4), (1, 2, 2), head=False)
-    with pytest.raises(ValueError, match="padding by a number of zeros"):
-        system("it", nn.Conv2d(1, 1, 3, padding="same"), (1, 4, 4), (1, 4, 4), head=False)
+    with pytest.raises(ValueError, match="as many zeros on either side"):
+        system("it", nn.Conv2d(1, 1, 2, padding="same"), (1, 4, 4), (1, 4, 4), head=False)
+    words, number = nn.Conv2d(1, 2, 3, padding="same"), nn.Conv2d(1, 2, 3, padding=1)
+    assert system("it", words, (1, 4, 4), (2, 4, 4), head=False) == system(
+        "it", number, (1, 4, 4), (2, 4, 4), head=False
+    )
     assert System(name="it", kind="conv", rows=5, unknowns=4, rank=3).deficiency == 1

@@ -1,17 +1,22 @@
 """`fedsim explain`: verdicts, tables, pictures, and warnings before a run."""
 
+import copy
 import json
 import re
 import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from adversary.inversion.joint import gauss_newton, of_gradient
 from adversary.inversion.obstacles import obstacles
+from adversary.inversion.precision import gradients
 from fedsim.cli import explain as cli_explain
 from fedsim.cli import main as cli
-from fedsim.core.rng import generator
+from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
 from fedsim.explain import explain
 from fedsim.run.run_folder import RunFolder
@@ -129,13 +134,194 @@ def test_a_norm_right_after_a_convolution_without_bias_hides_the_scale_alone():
     assert told(f"{HERE}:normed").verdict.text == "1 of 64 directions hidden"
 
 
-def test_a_rank_that_a_projection_lacks_is_not_called_hidden(monkeypatch):
+def test_what_a_projection_lacks_is_decided_by_all_of_j(monkeypatch):
     monkeypatch.setattr("adversary.inversion.jacobian.EXACT", 0)
-    found = told(f"{HERE}:hiding")
-    assert found.spectrum.sketched
-    assert found.verdict.kind == "open"
-    assert found.spectrum.rank == 16
-    assert any("not seen in a random projection" in said for said in found.verdict.reasons)
+    hides, shows = told(f"{HERE}:hiding"), told(f"{HERE}:joint")
+    assert hides.spectrum.sketched
+    assert hides.verdict.text == "48 of 64 directions hidden"
+    assert shows.verdict.text == "recoverable jointly"
+
+
+def test_what_is_too_large_for_a_finer_test_is_not_called_hidden(monkeypatch):
+    monkeypatch.setattr("adversary.inversion.hidden.PASSES", 0)
+    results = told(f"{HERE}:hiding")
+    assert results.verdict.kind == "open"
+    assert results.spectrum.rank == 16
+    assert any("not tested more finely" in reason for reason in results.verdict.reasons)
+
+
+def sequence(input_shape, num_classes):
+    """Its linear layer has 64 inputs, its input 288 entries."""
+    return nn.Sequential(
+        nn.Conv1d(9, 16, 5, stride=2, padding=2), nn.Tanh(), nn.Conv1d(16, 8, 3, 2, 1), nn.Tanh(),
+        nn.Flatten(), nn.Linear(64, num_classes),
+    )  # fmt: skip
+
+
+def test_what_only_a_layer_of_one_dimension_shows_is_not_called_hidden():
+    results = told(f"{HERE}:sequence", shape=(9, 32))
+    assert results.verdict.text == "recoverable jointly"
+    assert results.others == ["0 = Conv1d", "2 = Conv1d"]
+    with global_stream(0, "sequence"):
+        model = sequence((9, 32), 4).double().requires_grad_(requires_grad=False)
+    x = torch.rand(1, 9, 32, generator=generator(0, "at"), dtype=torch.float64)
+    assert float((recovered(model, x) - x).abs().max()) < 1e-6
+
+
+def recovered(model, x, label=1):
+    """Return what the joint attack makes of the gradient of one input."""
+    sent = {name: value.detach() for name, value in model.named_parameters()}
+    gradient = gradients(copy.deepcopy(model).requires_grad_(), x[0], label)
+    residual = of_gradient(model, sent, gradient, torch.tensor([label]))
+    return gauss_newton(residual, torch.full_like(x, 0.5)).inputs
+
+
+def padded(padding):
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, padding=padding), nn.Tanh(), nn.Flatten(), nn.Linear(256, 4)
+    )
+
+
+def by_number(input_shape, num_classes):
+    return padded(2)
+
+
+def by_word(input_shape, num_classes):
+    return padded("same")
+
+
+def test_padding_in_words_is_that_of_its_numbers():
+    number, word = told(f"{HERE}:by_number"), told(f"{HERE}:by_word")
+    assert number.verdict == word.verdict
+    assert number.systems == word.systems
+    assert number.metric == word.metric == 0
+    torch.testing.assert_close(number.spectrum.singular, word.spectrum.singular)
+
+
+def without_dropout(input_shape, num_classes):
+    return nn.Sequential(nn.Dropout(0.0), *padded(2), nn.Dropout(0.0))
+
+
+def test_dropout_that_drops_nothing_is_none():
+    plain, dropped = told(f"{HERE}:by_number"), told(f"{HERE}:without_dropout")
+    assert dropped.verdict == plain.verdict
+    assert [it.name for it in dropped.obstacles] == [it.name for it in plain.obstacles]
+
+
+class Detaching(nn.Module):
+    """Half of the input is behind what autograd does not differentiate."""
+
+    def __init__(self, input_shape, num_classes, cut):
+        super().__init__()
+        self.cut, self.head = cut, nn.Linear(64, num_classes, bias=False)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(torch.cat([self.cut(x[:, :32]), torch.tanh(x[:, 32:])], dim=1))
+
+
+def detaching(input_shape, num_classes):
+    return Detaching(input_shape, num_classes, torch.Tensor.detach)
+
+
+def stepping(input_shape, num_classes):
+    return Detaching(input_shape, num_classes, lambda x: (x > 0.5).to(x.dtype))
+
+
+def doubled(input_shape, num_classes):
+    """The negative control: half of the input is in no way in the gradient."""
+    return Detaching(input_shape, num_classes, torch.zeros_like)
+
+
+class Ids(nn.Module):
+    """Its inputs are whole numbers, whatever their type."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.body, self.head = nn.Embedding(3, 2), nn.Linear(128, num_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1).long()).flatten(1))
+
+
+class Training(nn.Module):
+    """Every second pixel is used in training alone."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = torch.tanh(x).flatten(1)
+        return self.head(x if self.training else torch.cat([x[:, ::2]] * 2, dim=1))
+
+
+def batch_normed(input_shape, num_classes):
+    """As `hiding`, with state that training moves."""
+    return nn.Sequential(nn.BatchNorm2d(1), *hiding(input_shape, num_classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("detaching", "open", "not looked at: the gradient differs from its derivative"),
+        ("stepping", "open", "not looked at: 32 entries of the input, which only show"),
+        ("doubled", "hidden", ""),
+        ("Ids", "open", "not looked at: 64 entries of the input, which only show"),
+        ("Training", "open", "not looked at: the gradient in training mode"),
+        ("batch_normed", "open", "not looked at: 0.running_mean, 0.running_var, 0.num_batches_"),
+    ],
+)
+def test_what_was_not_looked_at_is_named_and_not_called_hidden(name, kind, reason):
+    verdict = told(f"{HERE}:{name}").verdict
+    assert verdict.kind == kind
+    assert any(reason in it for it in [*verdict.reasons, ""])
+
+
+class Folded(nn.Module):
+    """A unit for each pixel that is off for half of all inputs."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes, bias=False)
+
+    def forward(self, x):
+        return self.head(torch.relu(x.flatten(1) - 0.5))
+
+
+def test_units_that_are_off_at_one_input_do_not_hide_what_they_show_at_another():
+    verdict = told(f"{HERE}:Folded").verdict
+    assert verdict.kind == "open"
+
+
+MIDDLES = (
+    lambda: [nn.Conv1d(2, 3, 3, padding="same"), nn.Tanh(), nn.Flatten(), nn.Linear(24, 3)],
+    lambda: [nn.Conv1d(2, 4, 2, stride=2, groups=2), nn.SiLU(), nn.Flatten(), nn.Linear(16, 3)],
+    lambda: [nn.ConvTranspose1d(2, 1, 2), nn.Tanh(), nn.Flatten(), nn.Linear(9, 3)],
+    lambda: [nn.Linear(8, 2, bias=False), nn.Sigmoid(), nn.Flatten(), nn.Linear(4, 3)],
+    lambda: [nn.LayerNorm(8), nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)],
+    lambda: [nn.Flatten(), nn.PReLU(), nn.Linear(16, 3, bias=False)],
+    lambda: [nn.Conv1d(2, 2, 1, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)],
+)
+drawn = []  # layers of the network that `network` returns
+
+
+def network(input_shape, num_classes):
+    return nn.Sequential(*drawn[-1]())
+
+
+@given(place=st.integers(0, len(MIDDLES) - 1), seed=st.integers(0, 20))
+@settings(max_examples=10)
+def test_what_the_joint_attack_recovers_is_never_called_hidden(place, seed):
+    drawn.append(MIDDLES[place])
+    with global_stream(seed, "network"):
+        model = network((2, 8), 3).double().requires_grad_(requires_grad=False)
+    x = torch.rand(1, 2, 8, generator=generator(seed, "at"), dtype=torch.float64)
+    exact = float((recovered(model, x) - x).abs().max()) < 1e-5
+    results = explain(small_config(model=f"{HERE}:network", seed=seed), (2, 8), 3, ONE)
+    assert not (exact and results.verdict.kind == "hidden")
+    if place == len(MIDDLES) - 1:  # every second place is under no window
+        assert (exact, results.verdict.text) == (False, "8 of 16 directions hidden")
 
 
 def test_what_float32_does_not_tell_is_not_called_hidden(monkeypatch):
@@ -236,6 +422,7 @@ def test_the_command_as_json_is_one_object(capsys):
     assert one["c"] == 0
     assert one["jacobian"]["probed"] == 5
     assert [layer["deficiency"] for layer in one["layers"]] == [0, 0, 0, 0]
+    assert (one["no_closed_form"], one["jacobian"]["hidden"]) == ([], 0)
 
 
 @pytest.mark.parametrize(
