@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.grading.identification import cells, identified
@@ -92,6 +92,19 @@ def paired(guess: Float[Tensor, "k *shape"], truth: Truth) -> Float[Tensor, "n *
     Returns:
         In the order of `truth.inputs`, clipped to [0, 1], float64.
     """
+    inputs, lineup = _inputs_and_lineup(truth)
+    return _completed(guess, len(inputs), lineup)[assigned(guess, truth)]
+
+
+def assigned(guess: Float[Tensor, "k *shape"], truth: Truth) -> Int[Tensor, " n"]:
+    """Return the place of the guess that stands for each of the client's examples.
+
+    Places behind the last guess are those of the blind picture.
+
+    Args:
+        guess: Any number of them.
+        truth: With inputs and lineup.
+    """
     from scipy.optimize import linear_sum_assignment
 
     inputs, lineup = _inputs_and_lineup(truth)
@@ -100,7 +113,7 @@ def paired(guess: Float[Tensor, "k *shape"], truth: Truth) -> Float[Tensor, "n *
     # Differences themselves: products would drown those of guesses that are nearly exact.
     mode = "donot_use_mm_for_euclid_dist"
     cost = torch.cdist(ours, answered, compute_mode=mode).square()
-    return guesses[torch.from_numpy(linear_sum_assignment(cost.numpy())[1])]
+    return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
 
 
 def scaled(values: Tensor, lineup: Lineup) -> Float[Tensor, "n *shape"]:

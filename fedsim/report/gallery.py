@@ -1,7 +1,5 @@
 """The report's gallery: what an attack recovered beside the client's own examples."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,23 +10,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adversary.grading.images import ssim
-from adversary.grading.reconstructions import METRICS, decibels, is_image, paired, scaled
+from adversary.grading.reconstructions import METRICS, assigned, decibels, is_image, paired, scaled
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
 from fedsim.data import federate
 from fedsim.report.data import RunData, listed
+from fedsim.report.images import picture
 from fedsim.report.select import select
 from fedsim.run.originals import Originals
 from fedsim.run.outcomes import NOT_SAFE
+from fedsim.run.run_folder import UNDETERMINED
 from fedsim.run.truth import truth_of
 
 FAMILY = "reconstruction"
 SHOWN_ATTACKS, SHOWN_ROUNDS, SHOWN_GUESSES = 4, 12, 3
 PLACES = ("best", "median", "worst")
 GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
-CHECKS = (GUESSES,)
+MASKS = Rule(
+    "recording", "undetermined entries", "must be truth values, in the shape of the answer"
+)
+CHECKS = (GUESSES, MASKS)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Recovered:
     client: str
     guesses: Tensor
     truth: Truth
+    open_: Tensor
 
     @cached_property
     def ratios(self) -> Tensor:
@@ -88,7 +92,7 @@ class Recovered:
             title,
             {
                 "original": picture(original[0]),
-                "recovered": picture(guess[0]),
+                "recovered": picture(guess[0], self.open_[place]),
                 "difference": picture((guess - original)[0].abs()),
             },
             (
@@ -96,6 +100,7 @@ class Recovered:
                 f"PSNR {written('psnr', float(self.ratios[place]))} "
                 f"(blind {written('psnr', blind)})",
                 f"SSIM {written('ssim', alike[0])} (blind {written('ssim', alike[1])})",
+                *_undetermined_text(self.open_[place]),
             ),
         )
 
@@ -124,21 +129,6 @@ def galleries(run: RunData) -> list[Gallery]:
     return [_gallery(run, name, originals, reason) for name in names]
 
 
-def picture(image: Tensor) -> str:
-    """Return an image (channels, height, width) in [0, 1] as the data URI of a PNG file.
-
-    One channel is grey and three are colour; of any other number the mean is shown.
-    """
-    from PIL import Image
-
-    if len(image) not in (1, 3):
-        image = image.mean(dim=0, keepdim=True)
-    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str | None) -> Gallery:
     values = _values(run, attack)
     rows = _answered(run, attack)
@@ -162,9 +152,14 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
         )
     client = rows[last][0]
     guesses = _guess(run, attack, last, client)[:SHOWN_GUESSES]
+    masks = _undetermined(run, attack, last, client)
     alone = [
-        Shown(f"guess {place}", {"recovered": picture(guess)}, (f"client {client}",))
-        for place, guess in enumerate(guesses, start=1)
+        Shown(
+            f"guess {place}",
+            {"recovered": picture(guess, open_)},
+            (f"client {client}", *_undetermined_text(open_)),
+        )
+        for place, (guess, open_) in enumerate(zip(guesses, masks, strict=False), start=1)
     ]
     sentence = reason or "The ground truth is not available."
     heading = f"Round {last}: recovered from client {client}"
@@ -240,6 +235,23 @@ def _guess(run: RunData, attack: str, round_: int, client: str) -> Tensor:
     return run.folder.guesses(round_)[f"{attack}/{client}"]
 
 
+def _undetermined(run: RunData, attack: str, round_: int, client: str) -> Tensor:
+    """Return the mask of entries that the update says nothing of, of an answer's shape.
+
+    Raises:
+        BadRecording: It has another shape.
+    """
+    guesses, guess = run.folder.guesses(round_), _guess(run, attack, round_, client)
+    name = f"{attack}/{client}/{UNDETERMINED}"
+    mask = guesses[name] if name in guesses else torch.zeros_like(guess, dtype=torch.bool)
+    if mask.shape != guess.shape or mask.dtype != torch.bool:
+        raise BadRecording(
+            f"{run.folder.path}: {MASKS.field} {MASKS.rule}, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)} from {attack} for client {client} in round {round_}"
+        )
+    return mask
+
+
 def _recovered(
     run: RunData, attack: str, round_: int, client: str, originals: Originals | None
 ) -> Recovered | None:
@@ -260,7 +272,10 @@ def _recovered(
             f"{run.folder.path}: {GUESSES.field} {GUESSES.rule}, got shape {shape} from {attack} "
             f"for client {client} in round {round_}"
         )
-    return Recovered(client, paired(guess, truth), truth)
+    open_ = _undetermined(run, attack, round_, client)
+    blanks = open_.new_zeros(len(truth.indices), *open_.shape[1:])
+    open_ = torch.cat([open_, blanks])[assigned(guess, truth)]
+    return Recovered(client, paired(guess, truth), truth, open_)
 
 
 def _extremes(read: Sequence[Recovered]) -> list[Shown]:
@@ -289,3 +304,8 @@ def _over_rounds(
         for round_, best in recovered
         if best is not None
     ]
+
+
+def _undetermined_text(open_: Tensor) -> list[str]:
+    count = int(open_.sum())
+    return [f"hatched: {count} of {open_.numel()} entries change no gradient"] if count else []

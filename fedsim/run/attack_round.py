@@ -16,7 +16,7 @@ from fedsim.core.types import Leak, Measure, Truth, View
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
-from fedsim.run.run_folder import RunFolder
+from fedsim.run.run_folder import UNDETERMINED, RunFolder
 from fedsim.run.truth import carried_by, truths_of
 from strategies.tape import views
 
@@ -34,7 +34,8 @@ def attack_round(
     for all clients of the round is forgotten at its end.
 
     Returns:
-        Ledger rows, notes on answers, and the guesses by `title/client`.
+        Ledger rows, notes on answers, and the guesses by `title/client`; masks of entries that
+        these do not hold by `title/client/undetermined`.
 
     Raises:
         BadRecording: The round's files are damaged or foreign.
@@ -77,7 +78,7 @@ def _attack_views(
             if FAMILIES[answer.attack.family].pool is not None:
                 to_pool.setdefault(answer.attack.title, []).append((answer, truth))
             if answer.guess is not None:
-                guesses[f"{answer.attack.title}/{client}"] = _stored(answer.attack, answer.guess)
+                guesses.update(_stored(plan, answer, answer.guess))
     for graded in to_pool.values():
         leaks += leakage.pool(*zip(*graded, strict=True))
     return leaks, measures, guesses
@@ -140,6 +141,16 @@ def _about_round(plan: Plan, view: View, attacks: Sequence[Attack]) -> list[Meas
     return measures
 
 
-def _stored(attack: Attack, guess: Tensor) -> Tensor:
-    """Return a guess as the run folder keeps it: pictures in 32 bits."""
-    return guess.float() if attack.family == PICTURES else guess
+def _stored(plan: Plan, answer: answers.Answer, guess: Tensor) -> dict[str, Tensor]:
+    """Return a guess as the run folder keeps it.
+
+    Pictures are in 32 bits, and with them is which of their entries no gradient depends on.
+    """
+    latest = answer.view.latest
+    name = f"{answer.attack.title}/{latest.update.client}"
+    if answer.attack.family != PICTURES:
+        return {name: guess}
+    if answer.attack.over_rounds:
+        return {name: guess.float()}
+    mask = explain.undetermined(plan.model, latest, guess)
+    return {name: guess.float()} | ({} if mask is None else {f"{name}/{UNDETERMINED}": mask})

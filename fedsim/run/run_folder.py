@@ -34,6 +34,7 @@ from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
 
 REPORT = "report.html"
+UNDETERMINED = "undetermined"  # behind the name of an answer: its entries that no gradient holds
 
 
 class RunFolder:
@@ -260,13 +261,15 @@ class RunFolder:
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
-        """Add answers to those of a round, by `attack/client`."""
+        """Add answers to those of a round, by `attack/client`; what is renewed takes its mask."""
         path = self._guesses(round_)
         before = dict(self.guesses(round_)) if path.exists() else {}
+        for name in guesses:
+            before.pop(f"{name}/{UNDETERMINED}", None)
         save_tensors(path, {**before, **guesses}, {"round": round_})
 
     def guesses(self, round_: int) -> Mapping[str, Tensor]:
-        """Return every attack's answers in one round, by `attack/client`.
+        """Return every attack's answers in one round, by `attack/client`, and their masks.
 
         Raises:
             BadRecording: The file is missing, damaged, or another round's.

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from adversary.attack import Attack
 from adversary.grading.images import psnr
@@ -20,7 +21,8 @@ from fedsim.core.types import Truth
 from fedsim.core.units import beyond_blind, written
 from fedsim.report.counts import counts_picture
 from fedsim.report.data import RunData
-from fedsim.report.gallery import galleries, picture
+from fedsim.report.gallery import galleries
+from fedsim.report.images import picture
 from fedsim.run.ledger import LEAKAGE
 from fedsim.run.originals import Originals
 from fedsim.run.run_folder import RunFolder
@@ -191,6 +193,47 @@ def test_updates_that_an_attack_did_not_answer_are_named_beside_its_pictures(rec
     [gallery] = galleries(RunData(RunFolder(recordings.of(config).path)))
     assert gallery.examples
     assert gallery.sentences[-1].startswith("The attack failed on 4 of 6 updates: RuntimeError: no")
+
+
+def strided(input_shape, num_classes):
+    """Three of four pixels are under no window."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 1, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(64, num_classes)
+    )
+
+
+def test_what_the_update_says_nothing_of_is_stored_and_hatched(tmp_path):
+    config = small_config(model=f"{HERE}:strided", attack=[ATTACKS[0]], federation={"rounds": 1})
+    result = api.run(config, tmp_path / "run")
+    mask = RunFolder(result.path).guesses(1)[f"{NAME}/1/undetermined"]
+    dead = torch.ones(8, 8, dtype=torch.bool)
+    dead[::2, ::2] = False
+    assert torch.equal(mask, dead.expand_as(mask))
+    shown = of(result).examples[0]
+    assert shown.caption[-1] == "hatched: 48 of 64 entries change no gradient"
+    hatched, original = pixels(shown.pictures["recovered"]), pixels(shown.pictures["original"])
+    assert (hatched.shape, original.shape) == ((96, 96, 3), (8, 8))
+    striped = (hatched == np.array([214, 94, 0])).all(axis=2).reshape(8, 12, 8, 12)
+    assert (striped.any(axis=(1, 3)) == dead.numpy()).all()
+    api.attack(result.path, [Part(name=f"{HERE}:cheating", noise=0.2)], allow=(HERE,))
+    assert f"{NAME}/1/undetermined" in RunFolder(result.path).guesses(1)
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path, run):
+    shutil.copytree(run.path, tmp_path / "run")
+    RunFolder(tmp_path / "run").write_guesses(3, {f"{NAME}/1/undetermined": torch.ones(2)})
+    with pytest.raises(BadRecording, match="undetermined entries must be truth values"):
+        of(api.Run(tmp_path / "run"))
+
+
+def test_an_answer_that_is_renewed_takes_its_mask_along(tmp_path, run):
+    shutil.copytree(run.path, tmp_path / "run")
+    folder, mask = RunFolder(tmp_path / "run"), f"{NAME}/1/undetermined"
+    answer = folder.guesses(3)[f"{NAME}/1"]
+    folder.write_guesses(3, {f"{NAME}/1": answer, mask: torch.ones_like(answer).bool()})
+    assert mask in folder.guesses(3)
+    folder.write_guesses(3, {f"{NAME}/1": answer})
+    assert mask not in folder.guesses(3)
 
 
 def test_colours_are_kept_and_other_channels_are_averaged():
