@@ -116,11 +116,11 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     δ(ε) = Φ(−ε/μ + μ/2) − e^ε·Φ(−ε/μ − μ/2), solved for ε (Dong, Roth, Su, corollary 1).
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm
+    from scipy.special import log_ndtr, ndtr
 
     def excess(epsilon: float) -> float:
-        first = norm.sf(epsilon / mu - mu / 2)
-        second = norm.logsf(epsilon / mu + mu / 2) + epsilon  # in logs: e^ε overflows
+        first = ndtr(mu / 2 - epsilon / mu)
+        second = log_ndtr(-(epsilon / mu + mu / 2)) + epsilon  # in logs: e^ε overflows
         return float(first - math.exp(second)) - delta
 
     if mu == 0 or excess(0.0) <= 0:

@@ -36,9 +36,9 @@ class Claim:
     def tpr_at(self, fpr: float) -> float:
         """Return the largest true positive rate of a test with a false positive rate."""
         if self.mu is not None:
-            from scipy.stats import norm
+            from scipy.special import ndtr, ndtri
 
-            return float(norm.cdf(norm.ppf(fpr) + self.mu))
+            return float(ndtr(ndtri(fpr) + self.mu))
         if self.epsilon is None:
             return 1.0
         up = self.delta + math.exp(min(700.0, self.epsilon)) * fpr

@@ -36,7 +36,7 @@ def by_mean(
     Raises:
         ValueError: There are too few dimensions to tell the noise by.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     check_finite(cosines)
     if dimension < LEAST:
@@ -47,7 +47,7 @@ def by_mean(
     along *= 1 - 3 / (4 * freedom - 1)
     variance = freedom / (freedom - 2) * (1 + along**2 / (2 * freedom))
     deviation = math.sqrt(float(variance.sum())) / len(along)
-    low = float(along.mean()) - float(norm.ppf(confidence)) * deviation
+    low = float(along.mean()) - float(ndtri(confidence)) * deviation
     mu = max(0.0, APART * low)
     return Finding(
         method="mean",

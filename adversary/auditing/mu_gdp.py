@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import FRESH, CoinedUpdates, all_assumed
@@ -78,7 +78,7 @@ def of_updates(updates: CoinedUpdates, claim: Claim, confidence: float) -> Findi
 
 def mus_of_rates(false_positives: Array, false_negatives: Array, delta: float) -> Array:  # noqa: ARG001
     """Return the μ that tests with these error rates show; it needs no δ."""
-    return norm.isf(false_positives) - norm.ppf(false_negatives)
+    return -ndtri(false_positives) - ndtri(false_negatives)
 
 
 METHOD = Method(

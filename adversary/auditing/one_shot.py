@@ -14,8 +14,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import APART, CoinedUpdates
@@ -98,6 +97,7 @@ def epsilon_of_normals(mean: float, spread: float, delta: float) -> float:
 
 def _one_way(mean: float, spread: float, delta: float) -> float:
     """Solve δ(ε) = P[A] − e^ε Q[A] = δ for ε ≥ 0, P = N(mean, spread²), Q = N(0, 1)."""
+    from scipy.optimize import brentq
 
     def excess(epsilon: float) -> float:
         # log p − log q > ε: (1 − 1/s²)x²/2 + (m/s²)x − m²/(2s²) − log s − ε > 0
@@ -134,8 +134,8 @@ def _one_way(mean: float, spread: float, delta: float) -> float:
 def _mass(low: float, high: float) -> float:
     """Return the mass of N(0, 1) between two ends, taken in the tail that is smaller."""
     if low > 0:
-        return float(norm.sf(low) - norm.sf(high))
-    return float(norm.cdf(high) - norm.cdf(low))
+        return float(ndtr(-low) - ndtr(-high))
+    return float(ndtr(high) - ndtr(low))
 
 
 METHOD = Method(

@@ -252,6 +252,21 @@ def test_a_mistake_in_the_config_is_named_before_torch_is_imported():
     assert ended.stdout.strip() == "2 False"
 
 
+def test_a_run_starts_without_what_only_audits_and_reports_need():
+    late = (
+        "scipy.stats",
+        "scipy.optimize",
+        "matplotlib",
+        "jinja2",
+        "pandas",
+        "sklearn",
+        "torchvision",
+    )
+    code = f"import sys; from fedsim import api; print([m for m in {late} if m in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
 def test_a_deleted_working_directory_and_a_locale_of_ascii_are_one_sentence(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
