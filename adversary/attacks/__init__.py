@@ -25,6 +25,7 @@ MODULES = (
     "fedmia",
     "update_lira",
     "quantile_mia",
+    "rmia",
     "source_inference",
     "attribute_inference",
     "shadow_inference",

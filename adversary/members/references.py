@@ -1,0 +1,171 @@
+"""How likely records are under reference models: what a client's local model is compared with.
+
+A reference model is the local model of a rehearsed client. *Offline*, it was trained on auxiliary
+records alone. *Online*, the candidates are trained on, too: candidates and auxiliary records are
+dealt out to clients, so that each record is with at least one of them and missing from another.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from adversary.labels.reading import check_finite
+from adversary.members.candidates import losses
+from adversary.members.scores import within_classes
+from adversary.members.shadows import SHADOWS, Shadow, shadows, shown
+from adversary.rehearsal import rehearse_with
+from adversary.workspace import Workspace, working_copy
+from fedsim.core.params import not_finite
+from fedsim.core.rng import generator as derived
+from fedsim.core.types import Auxiliary, Candidates, Observation, Update
+
+FACTORS = tuple(k / 10 for k in range(11))  # a: the grid of the authors
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Log-probabilities log p(x) of the right label, without knowing what the client has.
+
+    Attributes:
+        candidates: Of every candidate, shape (m,).
+        population: Of every record of the population, shape (n,).
+        asking: An adversary that asks about the population.
+    """
+
+    candidates: Float[Tensor, " m"]
+    population: Float[Tensor, " n"]
+    asking: Auxiliary
+
+
+def log_likelihood(observation: Observation, auxiliary: Auxiliary) -> Float[Tensor, " m"]:
+    """Return log p(label | input) of every candidate under a client's local model.
+
+    An uploaded gradient is followed by one step of the protocol's length. For a sum over several
+    clients, the model is their mean.
+
+    Args:
+        observation: Weights sent, and the update.
+        auxiliary: With candidates.
+
+    Raises:
+        ValueError: The update is not finite, or the local model computes what is not.
+    """
+    update, local, sent = observation.update, observation.local, observation.sent
+    step = -local.lr if local.upload == "gradient" else 1.0
+    delta, clients = update.delta, update.num_clients
+    if reason := not_finite(delta):
+        raise ValueError(f"update: {reason}")
+    state = {n: sent[n] + step * delta[n] / clients if n in delta else sent[n] for n in sent}
+    loss = losses(auxiliary, state, smoothing=0.0)
+    check_finite(loss.sum())
+    return -loss
+
+
+def offline(work: Workspace, size: int, a: float | None) -> References:
+    """Return p(x) = ½ ((1 + a) p_out(x) + 1 − a): no reference model had a candidate.
+
+    Args:
+        work: With auxiliary data and candidates.
+        size: Examples of a rehearsed client.
+        a: How far training on a record raises its likelihood: p_in = a · p_out + 1 − a. None for
+            the value with which the rehearsed clients' own records are told best.
+    """
+    rehearsed = shadows(work, size)
+    uploads = [shown(client, work) for client in rehearsed.clients]
+    out, pool = _under(uploads, work.auxiliary), _under(uploads, rehearsed.auxiliary)
+    members = torch.stack([client.members for client in rehearsed.clients])
+    if a is None:
+        assert rehearsed.auxiliary.candidates is not None
+        a = chosen_factor(pool, members, rehearsed.auxiliary.candidates.labels)
+    everyone = torch.ones_like(out, dtype=torch.bool)
+    return References(
+        with_factor(mean_likelihood(out, everyone), a),
+        with_factor(mean_likelihood(pool, ~members), a),
+        rehearsed.auxiliary,
+    )
+
+
+def online(work: Workspace, size: int) -> References:
+    """Return p(x) = ½ (p_in(x) + p_out(x)), from clients to which all records are dealt out."""
+    population = shadows(work, size).auxiliary
+    asked, others = work.auxiliary.candidates, population.candidates
+    assert asked is not None
+    assert others is not None
+    records = Candidates(
+        torch.cat([asked.inputs, others.inputs]), torch.cat([asked.labels, others.labels])
+    )
+    clients = _dealt(work, records, size)
+    uploads = [shown(client, work) for client in clients]
+    values = _under(uploads, replace(work.auxiliary, candidates=records))
+    members = torch.stack([client.members for client in clients])
+    sides = [mean_likelihood(values, use) for use in (members, ~members)]
+    base = torch.logaddexp(*sides) - math.log(2)
+    count = len(asked.labels)
+    return References(base[:count], base[count:], population)
+
+
+def chosen_factor(
+    values: Float[Tensor, "clients n"], members: Bool[Tensor, "clients n"], labels: Tensor
+) -> float:
+    """Return the factor a with which rehearsed clients' own records are told best by the others.
+
+    Args:
+        values: log p of every record under every rehearsed client's model.
+        members: Whether the client trained on it.
+        labels: Of the records, shape (n,).
+    """
+    aurocs = torch.zeros(len(FACTORS), dtype=torch.float64)
+    for place in range(len(values)):
+        others = ~members
+        others[place] = False
+        base = mean_likelihood(values, others)
+        for k, a in enumerate(FACTORS):
+            score = values[place] - with_factor(base, a)
+            auroc = within_classes(score, members[place], labels)["auroc"]
+            aurocs[k] += 0.0 if math.isnan(auroc) else auroc
+    return FACTORS[int(aurocs.argmax())]
+
+
+def with_factor(log_out: Float[Tensor, " n"], a: float) -> Float[Tensor, " n"]:
+    """Return log ½ ((1 + a) p_out + 1 − a)."""
+    return ((1 + a) / 2 * log_out.exp() + (1 - a) / 2).log() if a < 1 else log_out
+
+
+def mean_likelihood(
+    values: Float[Tensor, "clients n"], use: Bool[Tensor, "clients n"]
+) -> Float[Tensor, " n"]:
+    """Return the log of the mean likelihood over the clients that `use` names.
+
+    Over all clients, where it names none.
+    """
+    use = use | ~use.any(dim=0)
+    total = values.masked_fill(~use, -torch.inf).logsumexp(dim=0)
+    return total - use.sum(dim=0).log()
+
+
+def _under(uploads: Sequence[Observation], auxiliary: Auxiliary) -> Float[Tensor, "clients m"]:
+    """Return log p of an adversary's candidates under each rehearsed client's local model."""
+    return torch.stack([log_likelihood(upload, auxiliary) for upload in uploads])
+
+
+def _dealt(work: Workspace, records: Candidates, size: int) -> list[Shadow]:
+    """Deal records out to rehearsed clients, as often as it takes for enough of them."""
+    count = len(records.labels)
+    size = max(1, min(size, count // 2))
+    hands = -(-count // size)
+    like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
+    model, clients = work.lasting(working_copy), []
+    for deal in range(-(-SHADOWS[work.local.upload] // hands)):
+        order = torch.randperm(count, generator=derived(0, "deal", deal))
+        order = torch.cat([order, order[: hands * size - count]])
+        for hand, rows in enumerate(order.split(size)):
+            name = ("reference", deal * hands + hand)
+            examples = records.inputs[rows], records.labels[rows]
+            members = torch.isin(torch.arange(count), rows)
+            upload = rehearse_with(like, model, *examples, derived(0, *name, "train"))
+            clients.append(Shadow(*examples, members, upload, name))
+    return clients
