@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import Generic, TypeVar, get_args, overload
 
 from fedsim.config import Record
 from fedsim.config.foreign import Source
@@ -38,6 +38,7 @@ from strategies.tape_files import check_upload, members_in
 SENT = "sent"
 SENT_NAME = re.compile("[0-9a-f]{32}")
 ROUND = re.compile("[0-9]{4,9}")
+Item = TypeVar("Item")
 
 
 class Tape:
@@ -145,6 +146,11 @@ def recorded_clients(folder: Path, round_: int) -> list[str]:
     return list(in_order(name for name in names if name != SENT))
 
 
+def is_recorded(folder: Path, round_: int, client: str) -> bool:
+    """Return whether a client is on a tape in one round."""
+    return client != SENT and _path(folder, round_, client).exists()
+
+
 def in_order(clients: Iterable[str]) -> tuple[str, ...]:
     """Return clients sorted, numbers in numerical order."""
     return tuple(sorted(clients, key=lambda name: (not name.isdigit(), name.zfill(20))))
@@ -198,11 +204,9 @@ def views(
         sources: Name in the model → the array on tape; as they are where none are given.
     """
     memory = Memory() if memory is None else memory
-    rounds = [number for number in recorded_rounds(folder) if number <= round_]
-    cohorts = {number: _Cohort(folder, number, local, sources) for number in rounds}
-    for client in cohorts[round_].clients if round_ in cohorts else ():
-        part = [cohorts[number] for number in rounds if _path(folder, number, client).exists()]
-        yield View(_OfClient(part, client), part, memory)
+    cohorts = _Cohorts(folder, round_, local, sources)
+    for client in cohorts.of(round_).clients:
+        yield View(_OfClient(cohorts, client), _CohortsOf(cohorts, client), memory)
 
 
 def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Iterator[Observation]:
@@ -274,23 +278,85 @@ class _Cohort(Sequence[Observation]):
         return Renamed(params, self.sources) if self.sources else params
 
 
-class _OfClient(Sequence[Observation]):
-    """One client's observations; those of earlier rounds go with the view, open files and all."""
+class _Cohorts:
+    """The cohorts of a round and of those before it; one object for all views of the round."""
 
-    def __init__(self, cohorts: Sequence[_Cohort], client: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        round_: int,
+        local: LocalTraining,
+        sources: Mapping[str, Source] | None,
+    ) -> None:
+        self.folder, self.latest, self.local, self.sources = folder, round_, local, sources
+        self._opened: dict[int, _Cohort] = {}
+
+    @cached_property
+    def rounds(self) -> list[int]:
+        """The recorded ones, in order."""
+        return [number for number in recorded_rounds(self.folder) if number <= self.latest]
+
+    def of(self, round_: int) -> _Cohort:
+        """Return a round's cohort."""
+        if round_ not in self._opened:
+            self._opened[round_] = _Cohort(self.folder, round_, self.local, self.sources)
+        return self._opened[round_]
+
+
+class _OverRounds(Sequence[Item], Generic[Item]):
+    """Something of each round that a client took part in.
+
+    Earlier rounds are looked for once somebody asks for one: most attacks read the latest alone,
+    and what they cost does not grow with the rounds before it.
+    """
+
+    def __init__(self, cohorts: _Cohorts, client: str) -> None:
         self.cohorts, self.client = cohorts, client
-        self._earlier: dict[int, Observation] = {}
+
+    def _of(self, round_: int) -> Item:
+        raise NotImplementedError
+
+    @cached_property
+    def _rounds(self) -> list[int]:
+        folder, rounds = self.cohorts.folder, self.cohorts.rounds
+        return [number for number in rounds if _path(folder, number, self.client).exists()]
+
+    def __bool__(self) -> bool:
+        return True
 
     def __len__(self) -> int:
-        return len(self.cohorts)
+        return len(self._rounds)
 
-    def __getitem__(self, index: int) -> Observation:  # type: ignore[override]
-        place = range(len(self))[index]
-        if place == len(self) - 1:
-            return self.cohorts[place].of(self.client)
-        if place not in self._earlier:
-            self._earlier[place] = self.cohorts[place].open(self.client)
-        return self._earlier[place]
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self._of(round_) for round_ in self._rounds[index]]
+        return self._of(self.cohorts.latest if index == -1 else self._rounds[index])
+
+
+class _CohortsOf(_OverRounds[Sequence[Observation]]):
+    """The cohorts that a client was in."""
+
+    def _of(self, round_: int) -> _Cohort:
+        return self.cohorts.of(round_)
+
+
+class _OfClient(_OverRounds[Observation]):
+    """One client's observations; those of earlier rounds go with the view, open files and all."""
+
+    def __init__(self, cohorts: _Cohorts, client: str) -> None:
+        super().__init__(cohorts, client)
+        self._earlier: dict[int, Observation] = {}
+
+    def _of(self, round_: int) -> Observation:
+        if round_ == self.cohorts.latest:
+            return self.cohorts.of(round_).of(self.client)
+        if round_ not in self._earlier:
+            self._earlier[round_] = self.cohorts.of(round_).open(self.client)
+        return self._earlier[round_]
 
 
 def _path(folder: Path, round_: int, name: str) -> Path:

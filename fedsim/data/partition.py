@@ -66,7 +66,9 @@ def by_user(ids: ArrayLike, num_clients: int, seed: int) -> list[Rows]:
     client_of = np.empty(len(users), dtype=np.int64)
     for client, part in enumerate(dealt):
         client_of[part] = client
-    return [np.flatnonzero(client_of[user_of] == client) for client in range(num_clients)]
+    owners = client_of[user_of]
+    order = np.argsort(owners, kind="stable")  # each client's rows stay in order
+    return np.split(order, np.searchsorted(owners[order], np.arange(1, num_clients)))
 
 
 def _split(rows: Rows, num_parts: int) -> list[Rows]:

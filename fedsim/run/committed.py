@@ -70,23 +70,17 @@ def client_states(run: Path) -> dict[str, Path]:
     return files
 
 
-def forget(run: Path, round_: int, clients: Iterable[str]) -> None:
+def forget(run: Path, round_: int, renewed: Iterable[Path]) -> None:
     """Delete what a newer checkpoint has made useless; the tables stay.
 
     Args:
         run: The run folder.
-        round_: Of the newer checkpoint.
-        clients: Whose memory is in it.
+        round_: Of the checkpoint that is no longer the newest.
+        renewed: Files of clients that have a newer one.
     """
-    renewed = set(clients)
-    for number in numbered(run / "state"):
-        if number < round_:
-            folder = run / "state" / name_of(number)
-            for name in MOMENT:
-                (folder / name).unlink(missing_ok=True)
-            for path in folder.glob("clients/*.safetensors"):
-                if path.stem in renewed:
-                    path.unlink()
+    folder = run / "state" / name_of(round_)
+    for path in (*(folder / name for name in MOMENT), *renewed):
+        path.unlink(missing_ok=True)
 
 
 def clear(run: Path, finished: Sequence[int]) -> None:
@@ -105,8 +99,9 @@ def clear(run: Path, finished: Sequence[int]) -> None:
         else:
             path.unlink(missing_ok=True)
     newest = client_states(run)
-    for round_ in finished:
-        forget(run, round_, [c for c, path in newest.items() if path.parts[-3] == name_of(round_)])
+    for round_ in finished[:-1]:
+        states = (run / "state" / name_of(round_)).glob("clients/*.safetensors")
+        forget(run, round_, [path for path in states if newest.get(path.stem, path) != path])
 
 
 def _parts(run: Path) -> list[Path]:

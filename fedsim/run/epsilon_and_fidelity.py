@@ -53,9 +53,10 @@ def _epsilons(
     promise = plan.defense.promise
     if promise.epsilon is None or plan.moved:
         return
+    recorded = recorded_rounds(folder.path)
     for client, rounds in sorted(rounds_of.items(), key=lambda item: int(item[0])):
         size = len(plan.federated.clients[int(client)])
-        if carried_by(plan, folder, client, recorded_rounds(folder.path)):
+        if carried_by(plan, folder, client, recorded):
             size += carried.num_records(plan.config.audit, plan.defense, client)
         epsilon = promise.epsilon(plan.local, size, rounds)
         yield Measure(round_, "defense", "epsilon", epsilon, client)

@@ -176,9 +176,12 @@ class RunFolder:
         save_tensors(part / "strategy.safetensors", tensors, {"state": json.dumps(description)})
         for client, state in checkpoint.clients.items():
             save_tensors(part / "clients" / f"{client}.safetensors", state, {})
+        before = self._client_states if checkpoint.clients else {}
         committed.write(self.path, round_, part)
         part.rename(folder)
-        committed.forget(self.path, round_, checkpoint.clients)
+        renewed = [before[client] for client in checkpoint.clients if client in before]
+        committed.forget(self.path, round_ - 1, renewed)
+        before |= {c: folder / "clients" / f"{c}.safetensors" for c in checkpoint.clients}
 
     def restore(self) -> Checkpoint | None:
         """Return the last finished round, or None before the first; unfinished ones are deleted.
@@ -278,6 +281,11 @@ class RunFolder:
         if (got := file.metadata.get("round")) != str(round_):
             raise BadRecording(f"{file.path}: must be of round {round_}, got {got}")
         return file
+
+    @cached_property
+    def _client_states(self) -> dict[str, Path]:
+        """The newest file of each client that remembers something; kept current by `commit`."""
+        return committed.client_states(self.path)
 
     @property
     def _tables(self) -> Tables:

@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording
+from fedsim.core.files import write_whole
 from fedsim.core.tables import write_table
 from fedsim.run.committed import name_of
 from fedsim.run.ledger import METRICS, read_rows
 from fedsim.run.rows import in_order, of_attacks, without_attacks
 
 LEDGER, MEASURES = "leakage.parquet", "metrics.parquet"
-WRITTEN = ".tables"  # stands from the first time that both tables were written on
+WRITTEN = ".tables"  # of which round both tables were written last
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Tables:
         """Write both whole tables."""
         write_table(self.path / LEDGER, in_order(ledger))
         write_table(self.path / MEASURES, metrics)
-        (self.path / WRITTEN).touch()
+        write_whole(self.path / WRITTEN, lambda file: file.write_text(self._last))
 
     def is_whole(self, name: str) -> bool:
         """Return whether a whole table was written.
@@ -84,6 +85,18 @@ class Tables:
         """
         if not self.is_whole(name):
             return self._parts(name, schema)
-        table, parts = read_rows(self.path / name, schema), self._parts(name, schema)
+        table = read_rows(self.path / name, schema)
+        if self._written() == self._last:
+            return table
+        parts = self._parts(name, schema)
         behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
         return self.merged(name, schema) if behind else table
+
+    @property
+    def _last(self) -> str:
+        return str(max(self.rounds, default=0))
+
+    def _written(self) -> str:
+        """Return of which round the whole tables were written last; empty if that is lost."""
+        path = self.path / WRITTEN
+        return path.read_text(errors="replace") if path.exists() else ""

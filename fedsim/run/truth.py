@@ -11,7 +11,7 @@ from clients import carried
 from fedsim.core.types import Truth
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import members_of, recorded_clients, recorded_rounds
+from strategies.tape import is_recorded, members_of, recorded_clients, recorded_rounds
 
 
 def truth_of(folder: RunFolder, round_: int, client: str, plan: Plan | None = None) -> Truth | None:
@@ -28,9 +28,8 @@ def truth_of(folder: RunFolder, round_: int, client: str, plan: Plan | None = No
     Raises:
         BadRecording: A file is damaged.
     """
-    names = (client,)
-    if client in recorded_clients(folder.path, round_):
-        names = members_of(folder.path, round_, client)
+    recorded = is_recorded(folder.path, round_, client)
+    names = members_of(folder.path, round_, client) if recorded else (client,)
     limits = {}
     if plan is not None:
         limits["classes"] = plan.auxiliary.num_classes
@@ -53,12 +52,22 @@ def truths_of(
         rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
     truths: dict[str, Truth | None] = {}
     for client in recorded_clients(folder.path, round_):
-        used = [truth_of(folder, number, client, plan) for number in rounds]
+        earlier = [_earlier(plan, folder, number, client) for number in rounds[:-1]]
+        used = [*earlier, truth_of(folder, round_, client, plan)]
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])
         truths[client] = with_secrets(plan, with_members(plan, whole))
     return _with_users(truths)
+
+
+def _earlier(plan: Plan, folder: RunFolder, round_: int, client: str) -> Truth | None:
+    """Return what a client used in an earlier round, read once in a run; truth may come late."""
+    kept = plan.memory.get(_earlier, folder.path, dict[tuple[int, str], Truth], keep=1)
+    truth = kept.get((round_, client)) or truth_of(folder, round_, client, plan)
+    if truth is not None:
+        kept[round_, client] = truth
+    return truth
 
 
 def with_members(plan: Plan, truth: Truth | None) -> Truth | None:

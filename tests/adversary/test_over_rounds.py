@@ -20,7 +20,7 @@ from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, View
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
-from fedsim.run.truth import truths_of
+from fedsim.run.truth import truth_of, truths_of
 from tests.adversary import member_cases
 from tests.adversary.attacks import test_attribute_inference as attribute_cases
 from tests.adversary.attacks import test_shadow_inference as cases
@@ -258,13 +258,17 @@ def config(**federation):
     )  # fmt: skip
 
 
-def test_a_run_asks_of_all_that_a_client_has_used_so_far(tmp_path):
+def test_a_run_asks_of_all_that_a_client_has_used_so_far(tmp_path, monkeypatch):
     run = api.run(config(), tmp_path / "run")
     plan, folder = prepare(run.config()), RunFolder(run.path)
     latest, so_far = (truths_of(plan, folder, 3, so_far=flag)["0"] for flag in (False, True))
     assert (len(latest.labels), len(so_far.labels)) == (10, 30)
     assert int(so_far.members.sum()) > int(latest.members.sum())
     marks = plan.marks["property"][so_far.indices]
+    with monkeypatch.context() as change:  # the earlier rounds were read, and stay so
+        read = lambda _, number, *__: {3: truth_of(folder, 3, "0")}[number]
+        change.setattr("fedsim.run.truth.truth_of", read)
+        assert torch.equal(truths_of(plan, folder, 3, so_far=True)["0"].labels, so_far.labels)
     assert so_far.secrets["property"] == secret_of("property", marks, plan.auxiliary.rules)
     rows = run.ledger().filter(pc.field("round") == 3)
     for name in ("cosine-mia-rounds", "fedmia-rounds", "dia-rounds", "pia-rounds"):

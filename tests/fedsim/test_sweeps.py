@@ -136,6 +136,7 @@ def test_another_run_in_the_place_is_refused(tmp_path):
 
 
 @pytest.mark.twin
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_runs_on_ray_are_the_same_runs(tmp_path):
     todo = cells(None, SMALL, [parse_over("seed=1,2")])

@@ -124,3 +124,22 @@ def test_a_cohort_opens_only_what_is_asked_for_and_holds_no_tensors(tmp_path):
 def test_a_round_that_is_not_recorded_has_no_views(tmp_path):
     three_clients(tmp_path)
     assert list(views(tmp_path, 3, LOCAL)) == []
+
+
+def test_the_latest_round_is_read_without_looking_at_those_before_it(tmp_path, monkeypatch):
+    tape = Tape(tmp_path)
+    for number in (1, 2, 3):
+        tape.write_sent(number, STATE)
+        for client in ("0", "1")[: 1 if number == 2 else 2]:
+            tape.write_upload(number, client, {"w": torch.full((3,), 1.0 + number)}, 5, "weights")
+    with monkeypatch.context() as change:
+        change.setattr("strategies.tape.recorded_rounds", None)
+        first, second = views(tmp_path, 3, LOCAL)
+        assert [float(view.latest.update.delta["w"][0]) for view in (first, second)] == [3.0, 3.0]
+        assert first.cohort is second.cohort
+        assert [len(view.cohort) for view in (first, second)] == [2, 2]
+    assert [len(view.observations) for view in (first, second)] == [3, 2]
+    assert [it.update.round for it in second.observations] == [1, 3]
+    assert second.observations[-1] is second.observations[1] is second.latest
+    assert [len(cohort) for cohort in second.cohorts] == [2, 2]
+    assert second.until(0).latest.update.round == 1

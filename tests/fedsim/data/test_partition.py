@@ -29,6 +29,15 @@ def test_shards_hold_few_labels_and_users_stay_whole():
     assert sum(map(len, owners)) == 4
 
 
+def test_users_are_dealt_out_as_one_client_after_the_other_would_take_them():
+    ids = np.random.default_rng(0).integers(0, 40, 300).astype(str)
+    clients = partition.by_user(ids, 7, 0)
+    owner = {user: number for number, rows in enumerate(clients) for user in ids[rows]}
+    for number, rows in enumerate(clients):
+        expected = [row for row, user in enumerate(ids) if owner[user] == number]
+        assert rows.tolist() == expected
+
+
 def test_dirichlet_is_more_skewed_for_smaller_alpha():
     labels = np.repeat(np.arange(10), 200)
 

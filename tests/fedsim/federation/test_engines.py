@@ -71,6 +71,7 @@ def test_a_failing_client_is_a_row_and_the_run_goes_on(tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_a_client_whose_process_dies_is_a_row_and_the_others_are_as_without_ray(
     tmp_path, monkeypatch
@@ -264,6 +265,7 @@ def test_a_recording_of_another_model_is_named(tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_a_slow_client_is_left_out_on_ray(tmp_path, monkeypatch, patience):
     monkeypatch.setenv("PYTHONPATH", ".")

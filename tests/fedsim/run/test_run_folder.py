@@ -165,3 +165,37 @@ def test_guesses_are_added_to(tmp_path):
     folder.write_guesses(1, {"llg/0": torch.ones(3)})
     folder.write_guesses(1, {"idlg/0": torch.zeros(3)})
     assert set(folder.guesses(1)) == {"llg/0", "idlg/0"}
+
+
+def test_a_table_that_is_current_is_read_without_the_parts_of_its_rounds(tmp_path, monkeypatch):
+    folder = folder_with(tmp_path, range(4))
+    folder.write_tables()
+    with monkeypatch.context() as change:
+        change.setattr("fedsim.run.tables.Tables._parts", None)
+        assert folder.ledger()["round"].to_pylist() == [0, 1, 2, 3]
+        assert folder.metrics().num_rows == 4
+    checkpoint = Checkpoint(4, {"w": torch.ones(3)}, ({}, {"strategy": {}}))
+    folder.commit(checkpoint, [leak(4)], [], {})
+    assert folder.ledger()["round"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+def test_only_the_newest_memory_of_each_client_is_kept_also_by_another_process(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", small_config())
+    for number, clients in enumerate([(), ("0", "1"), ("1",), ("0", "2"), ("2",)]):
+        if number == 3:
+            folder = RunFolder(folder.path)
+        states = {client: {"memory": torch.full((1,), float(number))} for client in clients}
+        checkpoint = Checkpoint(number, {"w": torch.ones(3)}, ({}, {"strategy": {}}), states)
+        folder.commit(checkpoint, [], [], {})
+    kept = sorted(
+        path.relative_to(folder.path).as_posix() for path in folder.path.rglob("clients/*")
+    )
+    assert kept == [
+        "state/0002/clients/1.safetensors",
+        "state/0003/clients/0.safetensors",
+        "state/0004/clients/2.safetensors",
+    ]
+    assert [path.parent.name for path in folder.path.rglob("params.safetensors")] == ["0004"]
+    assert {k: float(v["memory"]) for k, v in folder.restore().clients.items()} == {
+        "0": 3.0, "1": 2.0, "2": 4.0
+    }  # fmt: skip

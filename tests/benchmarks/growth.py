@@ -1,0 +1,132 @@
+"""How the cost of a run grows with rounds and clients: CPU-seconds, and the exponent of each.
+
+    uv run python -m tests.benchmarks.growth
+
+A linear model on a toy set; 20 clients take part in a round, so that a round's work is the same in
+every row, and LLG attacks all of them in every round. An exponent of 1 says that twice as many cost
+twice as much; what a run costs before its first round is measured by itself and left out of them.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedsim import api, data
+from fedsim.config import Config, parse
+from fedsim.data import Dataset
+from fedsim.run.run_folder import RunFolder
+from tests.benchmarks.record import record
+
+ROUNDS = (10, 100, 1000)
+CLIENTS = (10, 1000, 10_000)
+PER_ROUND = 20
+
+
+def toy(root: Path, *, size: int = 20_000) -> Dataset:
+    """Ten classes in eight dimensions; two records for each of 10,000 users."""
+    stream = torch.Generator().manual_seed(0)
+    inputs = torch.randn(size, 8, generator=stream)
+    return Dataset(
+        inputs=inputs, labels=torch.arange(size) % 10, num_classes=10,
+        test_inputs=inputs[:100], test_labels=torch.arange(100) % 10,
+        columns={"user": np.arange(size) // 2},
+    )  # fmt: skip
+
+
+def config_of(rounds: int, clients: int, attack: str = "llg") -> Config:
+    """Return a run in which rounds cost the same whatever their number is."""
+    return parse({
+        "data": {"name": "tests.benchmarks.growth:toy", "partition": "user"},
+        "model": {"name": "mlp", "hidden": 8}, "local": {"epochs": 1, "batch_size": 4},
+        "federation": {
+            "rounds": rounds, "clients": clients, "per_round": min(PER_ROUND, clients),
+            "evaluate_every": 0,
+        },
+        "auxiliary": {"share": 0.0}, "attack": attack,
+    })  # fmt: skip
+
+
+def cpu(do: Callable[[], object]) -> float:
+    """Return the CPU-seconds of a call in this process."""
+    begun = time.process_time()
+    do()
+    return time.process_time() - begun
+
+
+def over_rounds(folder: Path, rounds: Sequence[int]) -> dict[str, list[float]]:
+    """Return costs by the number of rounds: of the rounds, and of reading the run again."""
+    costs: dict[str, list[float]] = {"the rounds of a run": [], "Run.ledger()": []}
+    for number in rounds:
+        marks: list[float] = []
+        path = folder / f"rounds{number}"
+        run = api.run(
+            config_of(number, PER_ROUND), path, on_round=lambda _: marks.append(time.process_time())
+        )
+        costs["the rounds of a run"].append(marks[-1] - marks[1])
+        costs["Run.ledger()"].append(cpu(run.ledger))
+    return costs
+
+
+def over_clients(folder: Path, clients: Sequence[int], rounds: int) -> dict[str, list[float]]:
+    """Return costs by the number of clients: of dealing out the data, and of 20 clients a round."""
+    costs: dict[str, list[float]] = {"partition by user": [], "start": [], "rounds of 20": []}
+    for number in clients:
+        config, marks = config_of(rounds, number), list[float]()
+        costs["partition by user"].append(cpu(lambda config=config: data.federate(config)))
+        begun = time.process_time()
+        path = folder / f"clients{number}"
+        api.run(config, path, on_round=lambda _: marks.append(time.process_time()))
+        costs["start"].append(marks[0] - begun)
+        costs["rounds of 20"].append((marks[-1] - marks[1]) / min(number, PER_ROUND) * PER_ROUND)
+        assert RunFolder(path).finished_rounds[-1] == rounds
+    return costs
+
+
+def exponents(sizes: Sequence[int], costs: Sequence[float]) -> list[float]:
+    """Return the exponent of a cost between each size and the next."""
+    pairs = zip(sizes, sizes[1:], costs, costs[1:], strict=False)
+    return [math.log(after / before) / math.log(large / small)
+            for small, large, before, after in pairs]  # fmt: skip
+
+
+def main() -> None:
+    """Print the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", default=",".join(map(str, ROUNDS)))
+    parser.add_argument("--clients", default=",".join(map(str, CLIENTS)))
+    parser.add_argument("--each", type=int, default=20, help="rounds for each number of clients")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    rounds, clients = (
+        [int(text) for text in option.split(",")] for option in (chosen.rounds, chosen.clients)
+    )
+    measured: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        api.run(config_of(1, PER_ROUND), folder / "first")  # imports
+        for what, sizes, costs in (
+            ("rounds", rounds, over_rounds(folder, rounds)),
+            ("clients", clients, over_clients(folder, clients, chosen.each)),
+        ):
+            print(f"\n| CPU-seconds by {what} | {' | '.join(map(str, sizes))} | exponents |")
+            print(f"| --- |{' --- |' * (len(sizes) + 1)}")
+            for part, spent in costs.items():
+                growth = exponents(sizes, spent)
+                measured |= {
+                    f"{part}, {size} {what}: CPU-s": one
+                    for size, one in zip(sizes, spent, strict=True)
+                }
+                measured[f"{part}, by {what}: largest exponent"] = max(growth)
+                cells = " | ".join(f"{one:.3g}" for one in spent)
+                print(f"| {part} | {cells} | {', '.join(f'{one:.2f}' for one in growth)} |")
+    record("growth", measured)
+
+
+if __name__ == "__main__":
+    main()
