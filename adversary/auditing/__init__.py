@@ -9,8 +9,20 @@ chooses the record (the canary), knows everything else, and tells two neighbouri
 by what is uploaded.
 """
 
-from adversary.auditing import bayes, bonferroni, clopper_pearson, mean, mu_gdp, one_run, one_shot
+from adversary.auditing import (
+    bayes,
+    bonferroni,
+    clopper_pearson,
+    learned,
+    mean,
+    mu_gdp,
+    one_run,
+    one_shot,
+    repeats,
+)
 from adversary.auditing.method import Method
 
-MODULES = (mean, mu_gdp, bonferroni, clopper_pearson, one_run, bayes, one_shot)
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
+MODULES = (mean, mu_gdp, bonferroni, clopper_pearson, one_run, bayes, one_shot, learned, repeats)
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*(module.METHOD for module in MODULES), learned.GAUSSIAN)
+}

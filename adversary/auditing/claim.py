@@ -18,6 +18,7 @@ class Claim:
         mu: μ of Gaussian differential privacy of all rounds together; None if it is not Gaussian.
         round_mu: The same of one round.
         rounds: How many there are.
+        density: Whether its noise has a density on every entry, and nothing comes after it.
         client: Of which client; empty for a mechanism by itself.
         mechanism: What makes it so.
         beside: What it claims of other neighbours, in words: no measure of this audit.
@@ -29,6 +30,7 @@ class Claim:
     mu: float | None = None
     round_mu: float | None = None
     rounds: int = 1
+    density: bool = False
     client: str = ""
     mechanism: str = ""
     beside: str = ""

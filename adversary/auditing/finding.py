@@ -28,6 +28,10 @@ METRICS = {
 """What the ledger calls each."""
 
 
+GAUSSIAN = "a Gaussian mechanism"
+DENSITY = "noise with a density, and nothing after it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One audited number.
@@ -43,6 +47,7 @@ class Finding:
         most: The largest ε that so many trials could have shown; infinite for an estimate.
         assumes: What must be true of the mechanism beyond the claim; None for nothing.
         mu: μ of Gaussian differential privacy, where that is assumed.
+        statistic: What was learned to look at; None if it was fixed beforehand.
     """
 
     method: str
@@ -55,6 +60,7 @@ class Finding:
     most: float
     assumes: str | None = None
     mu: float | None = None
+    statistic: str | None = None
 
     def exceeds(self, claimed: float, relation: Relation) -> bool:
         """Return whether it refutes a claimed ε at the same δ.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import APART, CoinedUpdates
-from adversary.auditing.finding import Finding, Guarantee
+from adversary.auditing.finding import GAUSSIAN, Finding, Guarantee
 from adversary.auditing.method import Method
 from adversary.auditing.one_run import LARGEST
 from adversary.auditing.trials import check_finite
@@ -58,7 +58,7 @@ def by_mean(
         relation=claim.relation,
         trials=len(along),
         most=math.inf,
-        assumes="a Gaussian mechanism",
+        assumes=GAUSSIAN,
         mu=mu,
     )
 

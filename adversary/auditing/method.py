@@ -12,6 +12,8 @@ from adversary.auditing.finding import Finding, Guarantee
 
 OfUpdates = Callable[[CoinedUpdates, Claim, float], Finding]
 """(update canaries and their coins, claim, confidence) → what they show."""
+OfFeatures = Callable[..., Finding]
+"""Features of runs, with the keywords `relation`, `delta` and `confidence` → what they show."""
 OfRecords = Callable[[NDArray[np.float64], NDArray[np.bool_], Claim, float], Finding]
 """(scores of record canaries, their coins, claim, confidence) → what they show."""
 
@@ -28,6 +30,8 @@ class Method:
         how: What it counts in an audited round; `{}` stands for single uploads or clients' sums.
         tests: Threshold rule (`audit.threshold`) → a test of trials, called with `trials` and the
             keywords `relation`, `delta` and `confidence`.
+        of_features: What it makes of the features of runs, whatever the rule; None if it does not
+            apply.
         of_updates: What it makes of update canaries in a run; None if it does not apply.
         of_records: What it makes of record canaries in a run; None if it does not apply.
     """
@@ -38,5 +42,6 @@ class Method:
     head: str = ""
     how: str = ""
     tests: Mapping[str, Callable[..., Finding]] = field(default_factory=dict)
+    of_features: OfFeatures | None = None
     of_updates: OfUpdates | None = None
     of_records: OfRecords | None = None

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import FRESH, CoinedUpdates, all_assumed
-from adversary.auditing.finding import Finding, Guarantee
+from adversary.auditing.finding import GAUSSIAN, Finding, Guarantee
 from adversary.auditing.method import Method
 from adversary.auditing.rates import mu_of_rates
 from adversary.auditing.split import split
@@ -56,7 +56,7 @@ def mu_gdp(
         relation=relation,
         trials=sum(trials.counts),
         most=gaussian_epsilon(mu_of_rates(*trials.bounded((0, 0), level)), delta),
-        assumes="a Gaussian mechanism",
+        assumes=GAUSSIAN,
         mu=mu,
     )
 

@@ -29,10 +29,11 @@ def audit_methods() -> str:
     """Return a table of the audit methods, from their records and modules."""
     rows = []
     for method in METHODS.values():
-        places = ["`fedsim audit`"] * bool(method.tests)
+        places = ["`fedsim audit`"] * bool(method.tests or method.of_features)
         places += ["updates in a run"] * bool(method.of_updates)
         places += ["records in a run"] * bool(method.of_records)
-        function = method.of_updates or method.of_records or next(iter(method.tests.values()))
+        functions = (method.of_updates, method.of_records, method.of_features)
+        function = next(filter(None, functions), None) or next(iter(method.tests.values()))
         title = (sys.modules[function.__module__].__doc__ or "").strip().splitlines()[0]
         rows.append((code(method.name), method.guarantee, ", ".join(places), docstring(title)))
     return table(("method", "guarantee", "audits", "what it is"), rows)

@@ -48,7 +48,7 @@ def claim_of(audit: Audit, made: Mechanism, relation: Relation) -> Claim:
         claim = claims.claim_of(about, made.local, size, rounds, delta=audit.delta)
     except ValueError as error:
         raise ConfigError(f"audit.{error}") from None
-    return replace(claim, beside=beside)
+    return replace(claim, beside=beside, density=made.density)
 
 
 def clip_of(parts: Sequence[Part], local: LocalTraining, batch: int) -> float:

@@ -34,6 +34,7 @@ class Mechanism:
             off.
         user: Somebody's own function in place of both.
         takes_any: Whether a gradient inside training may be of any model and of no record at all.
+        density: Whether the last thing a defense does is to add noise with a density.
         vectorised: Whether all links are fedsim's own, so that many uploads may be drawn at once.
     """
 
@@ -42,6 +43,7 @@ class Mechanism:
     quiet: Defense | None = None
     user: User | None = None
     takes_any: bool = True
+    density: bool = False
     vectorised: bool = False
 
     def uploads(
@@ -204,8 +206,19 @@ def mechanism(parts: Sequence[Part], local: LocalTraining) -> Mechanism:
         quiet=quieted(parts),
         # Those that promise an ε inside training clip whatever comes; others look into the model.
         takes_any=all(link.gradient is None or link.promise.formal for link in links(parts)),
+        density=ends_in_noise(parts),
         vectorised=all(part.name in DEFENSES for part in parts),
     )
+
+
+def ends_in_noise(parts: Sequence[Part]) -> bool:
+    """Return whether the last link adds noise that has a density, by what it states."""
+    if not parts:
+        return False
+    last = links(parts)[-1]
+    stated = (last.promise.mechanism or "").lower()
+    continuous = ("gaussian" in stated or "laplace" in stated) and "discrete" not in stated
+    return last.noise > 0 or (last.promise.formal and continuous)
 
 
 def _all(count: int, local: LocalTraining, stream: Generator) -> list[Tensor]:  # noqa: ARG001

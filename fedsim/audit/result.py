@@ -66,6 +66,23 @@ class AuditResult:
         )
 
     @property
+    def conclusion(self) -> str | None:
+        """That the claim stands, and how much of it was shown; None if it is refuted, or none."""
+        claim = self.claim
+        if claim.epsilon is None or self.verdict:
+            return None
+        best = max(self.rows, key=lambda row: row.joint or 0.0)
+        text = (
+            f"The claim stands: ε = {claim.epsilon:.3g} at δ = {claim.delta:g} ({claim.relation})."
+        )
+        if not best.joint:
+            return f"{text} The runs showed nothing of it."
+        return (
+            f"{text} The runs showed ε ≥ {best.joint:.3g} of it (canary '{best.canary}', "
+            f"{best.method}, all together {100 * (best.confidence or 0):g} %)."
+        )
+
+    @property
     def verdict(self) -> str | None:
         """Why a mechanism is not what it claims; None if nothing says so."""
         where = "" if self.setting == "run" else f"{self.setting}: "
@@ -73,6 +90,7 @@ class AuditResult:
         if not self.refuted:
             return f"{where}no bound exceeds the claim, but {broken}" if broken else None
         worst = max(self.refuted, key=lambda row: row.joint or 0.0)
+        looked = f", by '{worst.statistic}'" if worst.statistic else ""
         whole = (
             "every defense by itself is what it claims: it is how they are composed or accounted"
             if self.checks
@@ -81,6 +99,6 @@ class AuditResult:
         return (
             f"{where}claims ε = {worst.claimed:.3g} ({worst.claimed_relation}), but canary "
             f"'{worst.canary}' shows ε ≥ {worst.joint:.3g} at δ = {worst.delta:g} ({worst.method}, "
-            f"{worst.guarantee}, all together {100 * (worst.confidence or 0):g} %); "
+            f"{worst.guarantee}{looked}, all together {100 * (worst.confidence or 0):g} %); "
             f"{broken or whole}"
         )

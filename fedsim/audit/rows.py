@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adversary.auditing.claim import Claim
-from adversary.auditing.finding import Finding, Guarantee
+from adversary.auditing.finding import DENSITY, GAUSSIAN, Finding, Guarantee
 from defenses.accounting import num_steps
 from defenses.promise import gaussian_epsilon
 from fedsim.audit.runs import CanaryRuns
@@ -28,6 +28,7 @@ TYPES = {
     "guarantee": pa.string(),
     "confidence": pa.float64(),
     "assumes": pa.string(),
+    "statistic": pa.string(),
     "epsilon": pa.float64(),
     "delta": pa.float64(),
     "mu": pa.float64(),
@@ -55,7 +56,8 @@ class Row:
             that is there or not, and 2 for one that is replaced.
         exact: ε that a Gaussian mechanism as claimed would have against this canary; None if it
             is none.
-        method, guarantee, confidence, assumes, epsilon, delta, mu, most, trials: As of `Finding`.
+        method, guarantee, confidence, assumes, statistic, epsilon, delta, mu, most, trials: As of
+            `Finding`.
         claimed: ε that the mechanism claims for the matching neighbours; None without a claim.
         claimed_relation: The neighbours of the claim.
         joint: The bound at the level that all bounds of the setting hold at together, by which a
@@ -75,6 +77,7 @@ class Row:
     guarantee: str
     confidence: float | None
     assumes: str | None
+    statistic: str | None
     epsilon: float
     delta: float
     mu: float | None
@@ -143,6 +146,7 @@ class Measured:
             guarantee=finding.guarantee.value,
             confidence=finding.confidence,
             assumes=finding.assumes,
+            statistic=finding.statistic,
             epsilon=finding.epsilon,
             delta=finding.delta,
             mu=finding.mu,
@@ -158,8 +162,10 @@ class Measured:
 
 def is_test(finding: Finding, claim: Claim) -> bool:
     """Return whether a number can refute a claim: a bound that assumes no more than is claimed."""
-    assumes_more = finding.assumes is not None and claim.round_mu is None
-    return finding.guarantee is Guarantee.BOUND and not assumes_more
+    granted = {None, *([DENSITY] if claim.density else ())}
+    if claim.round_mu is not None:
+        granted.add(GAUSSIAN)
+    return finding.guarantee is Guarantee.BOUND and finding.assumes in granted
 
 
 def refutes(bound: Finding, claim: Claim) -> bool:

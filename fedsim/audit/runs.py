@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from adversary.auditing.canaries import Canary
+from adversary.auditing.features import Features
 from adversary.auditing.trials import Scores, Trials
-from fedsim.audit.batches import Neighbours
+from fedsim.audit.batches import Neighbours, trained_of
 from fedsim.audit.canary_names import CHOSEN
+from fedsim.audit.features import Measures, features_of
 from fedsim.audit.neighbours import craft, neighbours
 from fedsim.audit.setup import Setup
 from fedsim.audit.statistic import Statistic, statistic
@@ -51,6 +52,12 @@ class CanaryRuns:
     statistic: Statistic
 
     @property
+    def measures(self) -> Measures:
+        """What else is measured of an upload, of every tensor."""
+        sizes = {name: value.numel() for name, value in trained_of(self.neighbours.model).items()}
+        return Measures(self.statistic, sizes)
+
+    @property
     def chunks(self) -> list[Chunk]:
         """All of them, the calibration's first."""
         trials = self.setup.config.audit.trials
@@ -69,12 +76,11 @@ class CanaryRuns:
         return path.exists() and len(TensorFile(path)["scores"]) == chunk.size
 
     def run(self, chunk: Chunk) -> None:
-        """Run a chunk and write its scores; its coins are its own, whoever runs it."""
+        """Run a chunk and write what is measured of it; its coins are its own, whoever runs it."""
         config = self.setup.config
         names = (config.seed, self.setting, self.canary, chunk.having, chunk.name)
         uploads = self.setup.mechanism.uploads(self.neighbours, chunk.having, chunk.size, *names)
-        scores = torch.from_numpy(self.statistic.scores(uploads, config.audit.rounds))
-        save_tensors(self.path(chunk), {"scores": scores}, {"of": self.canary})
+        save_tensors(self.path(chunk), self.measures.measured(uploads), {"of": self.canary})
 
     def trials(self) -> Trials:
         """Return the scores without and with the canary, whose middle is expected at 0.
@@ -96,6 +102,18 @@ class CanaryRuns:
         calibration = [part for chunk, part in scores.items() if chunk.name == "calibration"]
         middle, sign = _middle(*calibration)
         return Trials(sign * (without - middle), sign * (having - middle))
+
+    def features(self) -> Features:
+        """Return the features without and with the canary, of the runs of `trials`."""
+        without, having = (
+            [
+                dict(TensorFile(self.path(chunk)))
+                for chunk in self.chunks
+                if chunk.having == which and chunk.name != "calibration"
+            ]
+            for which in (0, 1)
+        )
+        return features_of(self.measures, without, having)
 
 
 def canary_runs(setup: Setup, setting: str, canary: str, out: Path) -> CanaryRuns:

@@ -29,16 +29,24 @@ class Statistic:
     directions: Sequence[Tensor]
     distances: NDArray[np.float64]
 
+    def of_round(self, place: int, block: Tensor) -> Tensor:
+        """Return what one round adds to the scores of a block of runs, shape (n)."""
+        length = float(np.sqrt((self.distances**2).sum()))
+        return (block - self.middles[place]).double() @ self.directions[place].double() / length
+
+    def expected(self, place: int) -> tuple[Tensor, Tensor]:
+        """Return a round's upload without noise: without the canary, and with it."""
+        half = self.directions[place] / 2
+        return self.middles[place] - half, self.middles[place] + half
+
     def scores(self, uploads: Iterator[tuple[int, Tensor]], rounds: int) -> NDArray[np.float64]:
         """Return the score of every run."""
-        length = float(np.sqrt((self.distances**2).sum()))
-        sums, blocks = 0.0, []
+        sums, blocks = torch.zeros(()), []
         for place, block in uploads:
-            apart = (block - self.middles[place]).double() @ self.directions[place].double()
-            sums = sums + apart / length
+            sums = sums + self.of_round(place, block)
             if place == rounds - 1:
                 blocks.append(sums)
-                sums = 0.0
+                sums = torch.zeros(())
         return torch.cat(blocks).numpy()
 
 

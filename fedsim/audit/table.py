@@ -14,6 +14,7 @@ from pathlib import Path
 
 from adversary.auditing import METHODS
 from adversary.auditing.bonferroni import most_anywhere
+from adversary.auditing.features import Features
 from adversary.auditing.finding import Finding
 from adversary.auditing.rates import trials_for
 from adversary.auditing.trials import Trials
@@ -112,14 +113,14 @@ class _Setting:
         """Audit this setting, one of some."""
         setup, audit = self.setup, self.setup.config.audit
         measured = self._measured(engine, on_runs)
-        trials = [each.runs.trials() for each in measured]
-        findings = [_findings(setup, scores, audit.confidence) for scores in trials]
+        evidence = [(each.runs.trials(), each.runs.features()) for each in measured]
+        findings = [_findings(setup, *each, audit.confidence) for each in evidence]
         tests = sum(is_test(finding, setup.claim) for each in findings for finding in each)
         # The command fails if any is refuted.
         level = 1 - (1 - audit.confidence) / max(1, tests * settings)
         rows: list[Row] = []
-        for each, scores, at_confidence in zip(measured, trials, findings, strict=True):
-            joint = _findings(setup, scores, level)
+        for each, runs, at_confidence in zip(measured, evidence, findings, strict=True):
+            joint = _findings(setup, *runs, level)
             rows += [each.row(*pair) for pair in zip(at_confidence, joint, strict=True)]
         return AuditResult(
             setting=self.name,
@@ -151,16 +152,18 @@ class _Setting:
         return f"round {numbers} of {self.recording}"
 
 
-def _findings(setup: Setup, trials: Trials, confidence: float) -> list[Finding]:
-    """Return what trials show by every method that goes with the threshold of the config."""
+def _findings(setup: Setup, trials: Trials, features: Features, confidence: float) -> list[Finding]:
+    """Return what runs show by every method that goes with the threshold of the config."""
     rule = setup.config.audit.threshold
-    return [
-        method.tests[rule](
-            trials, relation=setup.relation, delta=setup.claim.delta, confidence=confidence
-        )
-        for method in METHODS.values()
-        if rule in method.tests
+    options = {"relation": setup.relation, "delta": setup.claim.delta, "confidence": confidence}
+    of_trials = [
+        method.tests[rule](trials, **options) for method in METHODS.values() if rule in method.tests
     ]
+    features.check()
+    of_features = [
+        method.of_features(features, **options) for method in METHODS.values() if method.of_features
+    ]
+    return of_trials + of_features
 
 
 def _needed(setup: Setup, level: float) -> int | None:

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from fedsim.audit.rows import Row
 
 
+LEGEND = (
+    "μ-GDP assumes a Gaussian mechanism,\n"
+    "CP (Clopper–Pearson) assumes nothing. Bayes is credible, not a bound.\n"
+    "Learned: half of the runs choose what to look at, the others are counted.\n"
+    "Repeats: values that occur twice, which noise with a density never gives.\n"
+    "!: refutes the claim, at a level at which all bounds hold together. "
+    "max: no run had an error."
+)
+
+
 def audit(
     target: Annotated[
         Path | None,
@@ -132,10 +142,8 @@ def print_setting(setting: "AuditResult", console: "Console", *, several: bool) 
     console.print(table)
     first = setting.rows[0]
     console.print(
-        f"\nEach bound holds at {100 * (first.confidence or 0):g} %, at δ = {first.delta:g}. μ-GDP "
-        "assumes a Gaussian mechanism,\nCP (Clopper–Pearson) assumes nothing. Bayes is credible, "
-        "not a bound.\n!: refutes the claim, at a level at which all bounds hold together. "
-        "max: no run had an error.",
+        f"\nEach bound holds at {100 * (first.confidence or 0):g} %, at δ = {first.delta:g}. "
+        + LEGEND,
         style="dim",
         soft_wrap=True,
     )
@@ -146,6 +154,8 @@ def print_setting(setting: "AuditResult", console: "Console", *, several: bool) 
     for check in setting.checks:
         style = "dim" if check.holds else "red"
         console.print(f"{check.link}: {check.measured}", style=style, markup=False, soft_wrap=True)
+    if setting.conclusion:
+        console.print(f"\n{setting.conclusion}", markup=False, soft_wrap=True)
 
 
 def lines(setting: "AuditResult") -> list[list[str]]:
@@ -178,6 +188,7 @@ def summary(settings: "list[AuditResult]", table: Path, report: Path) -> dict[st
                 "rows": [vars(row) for row in setting.rows],
                 "defenses": [_check(check) for check in setting.checks],
                 "verdict": setting.verdict,
+                "conclusion": setting.conclusion,
             }
             for setting in settings
         ],

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from fedsim.audit.result import AuditResult
     from fedsim.audit.rows import Row
 
-NAMES = {name: method.title for name, method in METHODS.items() if method.tests}
-APART = 0.16  # between the marks of one canary
+NAMES = {
+    name: method.title for name, method in METHODS.items() if method.tests or method.of_features
+}
+SELDOM = "repeats"  # drawn only where it shows something
+APART = 0.12  # between the marks of one canary
 CLAIM = "#222222"
 
 
@@ -53,7 +56,11 @@ def _picture(audit: "AuditResult") -> Picture:
     from matplotlib.figure import Figure
 
     canaries = list(dict.fromkeys(row.canary for row in audit.rows))
-    methods = [method for method in NAMES if any(row.method == method for row in audit.rows)]
+    methods = [
+        method
+        for method in NAMES
+        if any(row.method == method and (row.epsilon or method != SELDOM) for row in audit.rows)
+    ]
     fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axis: Axes = fig.subplots()
     for place, method in enumerate(methods):

@@ -16,7 +16,7 @@ least. Beside it is the ε that the mechanism claims for the same neighbours.</p
 <p>The mechanism claims no ε, so nothing can be refuted.</p>
 {% else %}
 <p>No bound exceeds the claim{% if audit.checks %}, and each defense by itself is what it
-claims{% endif %}.</p>
+claims{% endif %}. {{ audit.conclusion }}</p>
 {% endif %}
 {% if audit.blunt %}<p>{{ audit.blunt }}.</p>{% endif %}
 <div class="picture">{{ pictures[loop.index0].svg | safe }}</div>
@@ -27,7 +27,7 @@ claims{% endif %}.</p>
 {% for row in audit.rows %}
 <tr><td>{{ row.canary }}</td><td>{{ row.apart | number(3) }}</td>
 <td>{{ row.exact | number(2) }}</td>
-<td class="text">{{ names[row.method] }}</td>
+<td class="text">{{ names[row.method] }}{% if row.statistic %}: {{ row.statistic }}{% endif %}</td>
 <td class="text">{{ row.guarantee }}{% if row.confidence %},
 {{ "%g" | format(100 * row.confidence) }} %{% endif %}</td>
 <td><b>{{ row.epsilon | number(2) }}</b></td>
@@ -51,10 +51,13 @@ in clips. It is at most 1 if the record is added or removed, and at most 2 if it
 <i>Exact</i> is the ε that the claimed Gaussian mechanism has against this canary. A <i>bound</i> is
 at most the true ε, at that confidence, each row by itself. <i>All together</i> is the bound at the
 level at which all bounds of all settings hold at once; only this one refutes a claim. A
-<i>credible</i> number is the end of an interval of a posterior, not a bound. <i>Could show</i> is
-the bound that so many runs would give without any error; if it is below the claim, they cannot
-refute it. Neighbours whose record is replaced are up to twice as far apart as neighbours with one
-record added or removed. A claim about the latter says less, and is shown apart.</p></section>
+<i>credible</i> number is the end of an interval of a posterior, not a bound. A <i>learned</i>
+statistic is chosen on half of the runs, and the other half is counted. <i>Repeated values</i> are
+parts of an upload that are the same in many runs; noise with a density gives none. <i>Could
+show</i> is the bound that so many runs would give without any error; if it is below the claim, they
+cannot refute it. Neighbours whose record is replaced are up to twice as far apart as neighbours
+with one record added or removed. A claim about the latter says less, and is shown
+apart.</p></section>
 {{ parts.configs(configs) }}
 {% endblock %}
 """
