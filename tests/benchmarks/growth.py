@@ -42,8 +42,8 @@ def toy(root: Path, *, size: int = 20_000) -> Dataset:
 def config_of(rounds: int, clients: int, attack: str = "llg") -> Config:
     """Return a run in which rounds cost the same whatever their number is."""
     return parse({
-        "data": {"name": "tests.benchmarks.growth:toy", "partition": "user"},
-        "model": {"name": "mlp", "hidden": 8}, "local": {"epochs": 1, "batch_size": 4},
+        "data": {"name": "tests.benchmarks.growth:toy", "partition": "user", "users": "user", "limit": 2 * clients},
+        "model": {"name": "mlp", "hidden": 8}, "local": {"epochs": 1, "batch_size": 2},
         "federation": {
             "rounds": rounds, "clients": clients, "per_round": min(PER_ROUND, clients),
             "evaluate_every": 0,
