@@ -42,7 +42,10 @@ def toy(root: Path, *, size: int = 20_000) -> Dataset:
 def config_of(rounds: int, clients: int, attack: str = "llg") -> Config:
     """Return a run in which rounds cost the same whatever their number is."""
     return parse({
-        "data": {"name": "tests.benchmarks.growth:toy", "partition": "user", "users": "user", "limit": 2 * clients},
+        "data": {
+            "name": "tests.benchmarks.growth:toy", "limit": 2 * clients,
+            "partition": "user", "users": "user",
+        },
         "model": {"name": "mlp", "hidden": 8}, "local": {"epochs": 1, "batch_size": 2},
         "federation": {
             "rounds": rounds, "clients": clients, "per_round": min(PER_ROUND, clients),

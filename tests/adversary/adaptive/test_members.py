@@ -56,10 +56,14 @@ def aurocs(defense, local=GRADIENT, trials=12):
 @pytest.mark.contract
 @pytest.mark.parametrize(
     "local",
-    [GRADIENT, LocalTraining(0.1, 8, epochs=2)],
+    [GRADIENT, pytest.param(LocalTraining(0.1, 8, epochs=2), marks=pytest.mark.slow)],
     ids=["gradient", "weights"],
 )
-@pytest.mark.parametrize("defense", [clip(bound=0.1), gaussian(std=0.003)])
+@pytest.mark.parametrize(
+    "defense",
+    [pytest.param(clip(bound=0.1), marks=pytest.mark.slow), gaussian(std=0.003)],
+    ids=["clip", "gaussian"],
+)
 def test_who_knows_the_defense_does_better(defense, local):
     static, adaptive = aurocs(defense, local)
     assert adaptive > static + 0.02

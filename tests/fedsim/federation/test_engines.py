@@ -38,7 +38,14 @@ def test_ray_gives_the_same_bits_as_inline(tmp_path, monkeypatch):
 
 
 @pytest.mark.twin
-@pytest.mark.parametrize("strategy", ["fedadam", "fedavgm", "fedsgd"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "fedadam",
+        pytest.param("fedavgm", marks=pytest.mark.slow),
+        pytest.param("fedsgd", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_stopped_after_any_round_ends_with_the_same_bits(tmp_path, strategy):
     options = {"server_momentum": 0.9} if strategy == "fedavgm" else {}
     federation = {"strategy": strategy, "per_round": 2, "rounds": 4, "options": options}

@@ -98,7 +98,9 @@ def test_nobody_without_auxiliary_data_is_looked_at(monkeypatch):
     check(data.federate(told), told)
 
 
-@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize(
+    "kind", ["5 %", *(pytest.param(k, marks=pytest.mark.slow) for k in COPIES if k != "5 %")]
+)
 def test_copies_of_census_records_are_refused_and_natural_twins_are_not(kind):
     plain = planted(adult(), 0)
     check(plain, small_config())
