@@ -24,7 +24,7 @@ from fedsim.core.types import Auxiliary, Observation, Params, View
 
 SUMS = 8192  # kept from round to round, one for each attack and client
 DIGESTS = 512  # of weights and updates that are kept while a round is attacked
-SCORES = ("membership", "source")  # families whose answer is a score for each candidate
+SCORES = ("membership", "range", "source")  # families whose answer is a score for each question
 
 Terms = tuple[Tensor, ...]
 """What one round adds to the sums."""

@@ -26,6 +26,7 @@ MODULES = (
     "update_lira",
     "quantile_mia",
     "rmia",
+    "ramia",
     "source_inference",
     "attribute_inference",
     "shadow_inference",

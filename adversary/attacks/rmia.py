@@ -29,7 +29,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.members.references import References, log_likelihood, offline, online
 from adversary.members.shadows import shadow_size
-from adversary.workspace import Workspace, workspace
+from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, View
 
@@ -59,8 +59,8 @@ def rmia(
     if a is not None and not 0 <= a <= 1:
         raise NotApplicable(f"a: must be in [0, 1], got {a}")
     latest, work = view.latest, workspace(view, auxiliary)
-    references = work.part(offline, shadow_size(latest), a)
-    return _dominated(latest, work, references, gamma)
+    references = work.part(offline, shadow_size(latest), a, auxiliary)
+    return scores(latest, auxiliary, references, gamma)
 
 
 def rmia_online(
@@ -82,7 +82,7 @@ def rmia_online(
         ValueError: As `rmia`.
     """
     latest, work = view.latest, workspace(view, auxiliary)
-    return _dominated(latest, work, work.part(online, shadow_size(latest)), gamma)
+    return scores(latest, auxiliary, work.part(online, shadow_size(latest)), gamma)
 
 
 def dominated(
@@ -100,12 +100,17 @@ def dominated(
     return (above + least).double() / (2 * len(population))
 
 
-def _dominated(
-    observation: Observation, work: Workspace, references: References, gamma: float
+def scores(
+    observation: Observation, asking: Auxiliary, references: References, gamma: float
 ) -> Float[Tensor, " m"]:
+    """Return the share of the population that every candidate dominates.
+
+    Raises:
+        ValueError: The update is not finite, or γ is not positive.
+    """
     if not gamma > 0:
         raise NotApplicable(f"gamma: must be positive, got {gamma}")
-    ratio = log_likelihood(observation, work.auxiliary) - references.candidates
+    ratio = log_likelihood(observation, asking) - references.candidates
     population = log_likelihood(observation, references.asking) - references.population
     return dominated(ratio, population, gamma)
 

@@ -155,6 +155,31 @@ def grade_members(guess: Tensor, truth: Truth) -> dict[str, float]:
     return within_classes(guess, truth.members, truth.classes)
 
 
+def blind_ranges(
+    view: View,  # noqa: ARG001
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Float[Tensor, " m"]:
+    """Score every range alike."""
+    ranges = auxiliary.ranges
+    return torch.zeros(0 if ranges is None else len(ranges.labels), dtype=torch.float64)
+
+
+def grade_ranges(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """Grade whether ranges with an example that the client used score above others of the class.
+
+    Args:
+        guess: A real score per range, higher where it holds an example used, shape (m,).
+        truth: With ranges and their classes.
+
+    Returns:
+        `auroc` and `advantage`, as for membership.
+    """
+    if truth.ranges is None or truth.range_classes is None:
+        return {"auroc": math.nan, "advantage": math.nan}
+    return within_classes(guess, truth.ranges, truth.range_classes)
+
+
 def grade_sources(guess: Tensor, truth: Truth) -> dict[str, float]:
     """Grade whether this client's candidates score above other clients' of the same class.
 
@@ -189,6 +214,13 @@ FAMILIES: dict[str, Family] = {
             metrics=("auroc", "advantage"),
             blind=blind_members,
             grade=grade_members,
+            ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
+        ),
+        Family(
+            name="range",
+            metrics=("auroc", "advantage"),
+            blind=blind_ranges,
+            grade=grade_ranges,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
         ),
         Family(

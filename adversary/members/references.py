@@ -65,18 +65,19 @@ def log_likelihood(observation: Observation, auxiliary: Auxiliary) -> Float[Tens
     return -loss
 
 
-def offline(work: Workspace, size: int, a: float | None) -> References:
+def offline(work: Workspace, size: int, a: float | None, asking: Auxiliary) -> References:
     """Return p(x) = ½ ((1 + a) p_out(x) + 1 − a): no reference model had a candidate.
 
     Args:
-        work: With auxiliary data and candidates.
+        work: With auxiliary data.
         size: Examples of a rehearsed client.
         a: How far training on a record raises its likelihood: p_in = a · p_out + 1 − a. None for
             the value with which the rehearsed clients' own records are told best.
+        asking: With the candidates.
     """
     rehearsed = shadows(work, size)
     uploads = [shown(client, work) for client in rehearsed.clients]
-    out, pool = _under(uploads, work.auxiliary), _under(uploads, rehearsed.auxiliary)
+    out, pool = _under(uploads, asking), _under(uploads, rehearsed.auxiliary)
     members = torch.stack([client.members for client in rehearsed.clients])
     if a is None:
         assert rehearsed.auxiliary.candidates is not None

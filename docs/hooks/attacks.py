@@ -16,6 +16,7 @@ HEADER = ("attack", "needs", "what it does")
 FAMILIES = {
     "label": "Labels",
     "membership": "Membership",
+    "range": "Ranges",
     "source": "Source",
     "attribute": "Attributes",
     "property": "Properties",

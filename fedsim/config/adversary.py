@@ -3,6 +3,21 @@
 from fedsim.config.fields import Count, Natural, Rate, Section, Share
 
 
+class RangeQueries(Section):
+    """The ranges that attacks on range membership ask about.
+
+    Each is built around a record: half of them training rows, half test rows. The adversary knows
+    the label, and some entries of the input.
+    """
+
+    count: Natural = 400
+    """Number of ranges."""
+    missing: Rate = 0.5
+    """Share of a record's entries that the adversary does not know."""
+    radius: Rate = 0.0
+    """How far off an entry that the adversary knows may be, as a share of the entry's spread."""
+
+
 class Knowledge(Section):
     """What the adversary knows before round 1.
 
@@ -19,6 +34,8 @@ class Knowledge(Section):
     candidates: Natural = 400
     """Number of examples that attacks on membership ask about: half are training rows, half
     test rows."""
+    range: RangeQueries = RangeQueries()
+    """The ranges that attacks on range membership ask about."""
 
 
 class Record(Section):

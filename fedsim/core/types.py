@@ -89,6 +89,24 @@ class Candidates:
     labels: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Ranges:
+    """Sets of records; the adversary asks of each whether a client trained on a record in it.
+
+    A record is in a range if it has the range's label and every entry is within the bounds. An
+    entry that the adversary does not know has the bounds of the data.
+
+    Attributes:
+        low: Smallest value of each entry, shape (m, *input_shape).
+        high: Largest value of each entry, shape (m, *input_shape).
+        labels: Shape (m,).
+    """
+
+    low: Tensor
+    high: Tensor
+    labels: Tensor
+
+
 class KnownDefense(Protocol):
     """What an adversary that knows the clients' defense calls of it; `defenses.defense.Defense`."""
 
@@ -134,6 +152,7 @@ class Auxiliary:
         defense: The clients' defenses; given to an adaptive adversary only.
         input_shape: Shape of one example, as the architecture takes it; that of `inputs` without.
         candidates: Records whose membership is in question; None where no attack asks.
+        ranges: Sets of records, any of which may be a member; None where no attack asks.
         marks: Family of secrets → a mark per auxiliary example, shape (n,): 1 where it has the
             property, or which user's it is, −1 for nobody's; None where no attack asks.
         rules: What those secrets leave open.
@@ -148,6 +167,7 @@ class Auxiliary:
     defense: KnownDefense | None = None
     input_shape: tuple[int, ...] | None = None
     candidates: Candidates | None = None
+    ranges: Ranges | None = None
     marks: Mapping[str, Tensor] | None = None
     rules: Rules | None = None
     encoding: Encoding | None = None
@@ -184,6 +204,8 @@ class Truth:
         members: Whether each candidate is among the examples used, shape (m,); None without any.
         classes: Labels of the candidates, shape (m,).
         users: How many of the round's clients used each candidate, shape (m,).
+        ranges: Whether an example used lies in each range, shape (r,); None without any.
+        range_classes: Labels of the ranges, shape (r,).
         secrets: Family of secrets → the class that is true of the examples used.
         attributes: Whether each candidate has the attribute in question, shape (m,).
         inputs: The distinct examples used, shape (n, *input_shape); None where none is asked for.
@@ -195,6 +217,8 @@ class Truth:
     members: Tensor | None = None
     classes: Tensor | None = None
     users: Tensor | None = None
+    ranges: Tensor | None = None
+    range_classes: Tensor | None = None
     secrets: Mapping[str, int] = field(default_factory=dict)
     attributes: Tensor | None = None
     inputs: Tensor | None = None

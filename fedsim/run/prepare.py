@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
 from fedsim.run.claims import check_audit
+from fedsim.run.ranges import Asked, draw_ranges
 from fedsim.run.secret_columns import encoding, marks
 from strategies.masking import Protocol
 
@@ -37,6 +38,7 @@ class Plan:
     Attributes:
         moved: Names in the model's state that training moves by itself, so that no ε covers it.
         candidates: Rows of the training set that the adversary asks about, −1 for a test row.
+        ranges: The adversary's ranges, and the training rows in them.
         marks: Family of secrets → a mark per training row.
         memory: What attacks compute once for the whole run.
     """
@@ -50,6 +52,7 @@ class Plan:
     attacks: Sequence[Attack]
     moved: tuple[str, ...] = ()
     candidates: Tensor | None = None
+    ranges: Asked | None = None
     marks: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory, repr=False)
 
@@ -93,12 +96,18 @@ def prepare(config: Config) -> Plan:
     defense, moved = _checked_defense(config, model, dataset, sizes)
     check_audit(config, defense, moved, sizes)
     check_batches(config, defense, model, dataset, sizes)
+    needed, ranges = selection.needs(config.attack), None
     rows, candidates = None, None
-    if config.auxiliary.candidates and "candidates" in selection.needs(config.attack):
+    if config.auxiliary.candidates and "candidates" in needed:
         rows, candidates = draw_candidates(federated, config.auxiliary.candidates, config.seed)
+    if config.auxiliary.range.count and "ranges" in needed:
+        ranges = draw_ranges(federated, config.auxiliary.range, config.seed)
     marked = _marks(config.attack, config.game, dataset)
-    auxiliary = _auxiliary(
-        config, federated, model=model, defense=defense, candidates=candidates, marked=marked
+    auxiliary = replace(
+        _auxiliary(
+            config, federated, model=model, defense=defense, candidates=candidates, marked=marked
+        ),
+        ranges=ranges.ranges if ranges else None,
     )
     attacks = selection.build(config.attack, auxiliary)
     _check_clients(attacks, config.federation, len(sizes))
@@ -113,6 +122,7 @@ def prepare(config: Config) -> Plan:
         attacks=attacks,
         moved=moved,
         candidates=rows,
+        ranges=ranges,
         marks=marked,
     )
 

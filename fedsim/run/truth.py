@@ -57,7 +57,7 @@ def truths_of(
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])
-        truths[client] = with_secrets(plan, with_members(plan, whole))
+        truths[client] = with_secrets(plan, with_ranges(plan, with_members(plan, whole)))
     return _with_users(truths)
 
 
@@ -77,6 +77,14 @@ def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
         return truth
     members = torch.isin(plan.candidates, truth.indices)
     return replace(truth, members=members, classes=candidates.labels)
+
+
+def with_ranges(plan: Plan, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the answer for every range, if there are any."""
+    if truth is None or plan.ranges is None or not len(truth.indices):
+        return truth
+    hit = plan.ranges.hit_by(truth.indices)
+    return replace(truth, ranges=hit, range_classes=plan.ranges.ranges.labels)
 
 
 def with_secrets(plan: Plan, truth: Truth | None) -> Truth | None:

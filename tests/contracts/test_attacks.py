@@ -17,7 +17,7 @@ from fedsim.core.catalog import options_of
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.secrets import Encoding, Rules
-from fedsim.core.types import Auxiliary, Candidates, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, Ranges, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 from tests.sequential import has_advantage, is_better
 
@@ -32,12 +32,17 @@ CANDIDATES = Candidates(
     ENCODING.put(torch.rand(100, 4, generator=generator(0, "asked")), MARKS[:100]),
     AUX_LABELS[:100],
 )
+UNKNOWN = torch.tensor([1.0, 0.0, 0.0, 0.0])  # the entry of a record that ranges leave open
+RANGES = Ranges(
+    CANDIDATES.inputs * (1 - UNKNOWN), CANDIDATES.inputs.maximum(UNKNOWN), CANDIDATES.labels
+)
 AUXILIARY = Auxiliary(
     MODEL,
     NUM_CLASSES,
     inputs=ENCODING.put(torch.rand(200, 4, generator=generator(0, "auxiliary")), MARKS[100:]),
     labels=AUX_LABELS,
     candidates=CANDIDATES,
+    ranges=RANGES,
     marks=dict.fromkeys(("attribute", *SECRETS), MARKS[100:]),
     rules=Rules(1, shares=(0.2, 0.8), users=2),
     encoding=ENCODING,
@@ -75,7 +80,15 @@ def trial(seed, *, independent=False, size=1):
     users = torch.isin(torch.arange(len(CANDIDATES.labels)), order[: size + OTHERS * 8]).long()
     told = {family: secret_of(family, MARKS[rows], AUXILIARY.rules) for family in SECRETS}
     truth = Truth(
-        labels, rows, members, CANDIDATES.labels, users, secrets=told, attributes=MARKS[:100] == 1
+        labels,
+        rows,
+        members,
+        CANDIDATES.labels,
+        users,
+        ranges=members,  # no other candidate lies in a candidate's range
+        range_classes=CANDIDATES.labels,
+        secrets=told,
+        attributes=MARKS[:100] == 1,
     )
     return View(view.observations, [[seen.latest for seen in (view, *cohort)]], MEMORY), truth
 
@@ -136,7 +149,7 @@ def test_counts_have_the_right_shape(attack, size):
     assert set(FAMILIES[attack.family].grade(guess, truth)) == set(FAMILIES[attack.family].metrics)
 
 
-@attacks("membership", "source", "attribute")
+@attacks("membership", "range", "source", "attribute")
 @pytest.mark.parametrize("size", [1, 2, 17])
 def test_there_is_a_score_per_candidate(attack, size):
     view, truth = trial(0, size=size)

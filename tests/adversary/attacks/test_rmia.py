@@ -158,8 +158,8 @@ def test_who_knows_the_defense_compares_with_defended_clients():
     clients = [shown(it, work) for it in shadows(work, 16).clients]
     values = torch.stack([log_likelihood(it, cases.KNOWN) for it in clients])
     expected = values.exp().mean(dim=0).log()
-    torch.testing.assert_close(references.offline(work, 16, 1.0).candidates, expected)
-    plain = references.offline(workspace(view, cases.KNOWN), 16, 1.0)
+    torch.testing.assert_close(references.offline(work, 16, 1.0, cases.KNOWN).candidates, expected)
+    plain = references.offline(workspace(view, cases.KNOWN), 16, 1.0, cases.KNOWN)
     assert not torch.allclose(plain.candidates, expected, atol=1e-6)
 
 
