@@ -70,14 +70,23 @@ def pytest_xdist_auto_num_workers() -> int:
     return min((os.cpu_count() or 1) + 1, 4)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a place or `@given` tells of a test's kind."""
+    """Mark what a place or `@given` tells of a test's kind, and what one worker makes once."""
     for item in items:
+        if shares_a_module_fixture(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
         place = item.path.relative_to(ROOT).parts[0]
         if place in PLACES:
             item.add_marker(PLACES[place])
         if hasattr(getattr(item, "obj", None), "hypothesis"):
             item.add_marker("theorem")
+
+
+def shares_a_module_fixture(item: pytest.Item) -> bool:
+    """Return whether a test takes a fixture that is made once for its module."""
+    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    return any(one.scope == "module" for made in fixtures.values() for one in made)
 
 
 @pytest.hookimpl(wrapper=True)
