@@ -127,3 +127,14 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return 0.0
     highest = mu * (mu + 2 * math.sqrt(-2 * math.log(delta))) + 1
     return float(brentq(excess, 0.0, highest))  # type: ignore[arg-type]
+
+
+def mu_of_epsilon(epsilon: float, delta: float) -> float:
+    """Return the μ of Gaussian differential privacy that is this ε at δ."""
+    from scipy.optimize import brentq
+
+    high = 1.0
+    while gaussian_epsilon(high, delta) < epsilon:
+        high *= 2
+    excess = lambda mu: gaussian_epsilon(mu, delta) - epsilon
+    return float(brentq(excess, 0.0, high))  # type: ignore[arg-type]

@@ -89,3 +89,27 @@ def momentum_after_clip(*, bound: float = 1.0, momentum: float = 0.9) -> Defense
         init=init,
         bound=lambda before: min(before, bound),
     )
+
+
+def one_draw(*, std: float = 1.0) -> Defense:
+    """One normal number for all entries of a tensor."""
+
+    def apply(params, state, generator):
+        draws = {name: std * torch.randn((), generator=generator) for name in params}
+        return {name: value + draws[name] for name, value in params.items()}, state
+
+    return replace(gaussian(std=std), name="one-draw", apply=apply)
+
+
+def same_seeds(*, std: float = 1.0) -> Defense:
+    """Every tensor's noise is drawn from the same seed, new in every upload."""
+
+    def apply(params, state, generator):
+        seed = int(torch.randint(2**31, (), generator=generator))
+        stream = lambda: torch.Generator().manual_seed(seed)
+        return {
+            name: value + std * torch.randn(value.shape, generator=stream())
+            for name, value in params.items()
+        }, state
+
+    return replace(gaussian(std=std), name="same-seeds", apply=apply)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from adversary.auditing import claim as claims
 from adversary.auditing.claim import Claim
 from defenses import links
-from defenses.promise import Promise, Relation
+from defenses.promise import Promise, Relation, mu_of_epsilon
 from fedsim.audit.mechanism import Mechanism
 from fedsim.audit.quiet import all_options
 from fedsim.config import Part
@@ -19,10 +19,22 @@ from fedsim.core.types import LocalTraining
 DELTA = 1e-5  # if neither the config nor a defense states one
 
 
-def relation_of(promise: Promise, encoding: Encoding | None) -> Relation:
+DECLARED = {
+    "add-remove": Relation.ADD_OR_REMOVE_EXAMPLE,
+    "zero": Relation.ZERO_EXAMPLE,
+    "replace": Relation.REPLACE_EXAMPLE,
+    "attribute": Relation.REPLACE_ATTRIBUTE,
+    "client": Relation.REPLACE_CLIENT,
+}
+"""`audit.relation` → the neighbours that a user's mechanism claims something of."""
+
+
+def relation_of(audit: Audit, promise: Promise, encoding: Encoding | None) -> Relation:
     """Return which neighbours are audited: of an attribute, a client, or a record."""
     if encoding is not None:
         return Relation.REPLACE_ATTRIBUTE
+    if audit.relation is not None:
+        return DECLARED[audit.relation]
     # A record that is absent keeps its place in the sampling: it is zeroed as well as removed.
     for relation in (Relation.ZERO_EXAMPLE, Relation.REPLACE_CLIENT):
         if promise.relation is relation:
@@ -37,7 +49,7 @@ def claim_of(audit: Audit, made: Mechanism, relation: Relation) -> Claim:
         ConfigError: ε is not known at the δ that the config names.
     """
     if made.user is not None:
-        return Claim(relation=relation, delta=audit.delta or DELTA, epsilon=audit.claim)
+        return _declared(audit)
     promise, size, rounds = made.defense.promise, audit.batch_size, audit.rounds
     about, beside = promise.about(relation), ""
     if promise.epsilon is not None and promise is not about:
@@ -49,6 +61,25 @@ def claim_of(audit: Audit, made: Mechanism, relation: Relation) -> Claim:
     except ValueError as error:
         raise ConfigError(f"audit.{error}") from None
     return replace(claim, beside=beside, density=made.density)
+
+
+def _declared(audit: Audit) -> Claim:
+    """Return what a user's mechanism claims, in the user's words: of no other neighbours."""
+    assert audit.relation is not None
+    assert audit.claim is not None
+    delta, rounds = audit.delta or DELTA, audit.rounds
+    gaussian = audit.mechanism_type == "gaussian"
+    mu = mu_of_epsilon(audit.claim, delta) if gaussian else None
+    return Claim(
+        relation=DECLARED[audit.relation],
+        delta=delta,
+        epsilon=audit.claim,
+        mu=mu,
+        round_mu=None if mu is None else mu / rounds**0.5,
+        rounds=rounds,
+        density=gaussian,
+        mechanism="Gaussian mechanism, as declared" if gaussian else "",
+    )
 
 
 def clip_of(parts: Sequence[Part], local: LocalTraining, batch: int) -> float:

@@ -1,15 +1,17 @@
 """Is each defense what it claims? Every link of a chain by itself, beside an audit of the chain."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import norm
 from torch import Tensor, nn
 
 from adversary.auditing.canaries import stand_in
 from defenses import Defense, links
 from fedsim.audit.batches import trained_of
+from fedsim.audit.noise import doubt, size_of
 from fedsim.audit.quiet import all_options
 from fedsim.audit.user_code import flattened
 from fedsim.config import Part
@@ -18,11 +20,11 @@ from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
 
 RUNS = 64  # of a link, to see its noise
-SURE = 5.0  # standard errors beyond which it is no chance
+ALONE = 16  # of a defense inside training, with one record of the batch
+LEVEL = 1e-3  # chance that an honest chain has a link that is called broken
 RECORDS = 8  # in the batch of a defense inside training
 LONG = 64.0  # times the clip: the one gradient in it
 NORMS = (0.1, 1.0, 3.0, 100.0)  # of updates, in units of a link's bound
-ALIKE = 0.5  # share of the noise that is the same in every run: honest noise has 1/RUNS
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Check:
 
     Attributes:
         link: Its name and place, `gaussian (link 2 of 2)`.
-        holds: Whether it is what it claims.
+        holds: Whether it is what it claims, at the level of the audit.
         measured: What it was measured to be, in a sentence.
     """
 
@@ -40,34 +42,55 @@ class Check:
     measured: str
 
 
-def check_links(parts: Sequence[Part], model: nn.Module, local: LocalTraining) -> list[Check]:
+@dataclass(frozen=True)
+class _Looked:
+    """What was measured of a link, before the level is known.
+
+    Attributes:
+        p: The chance of it, or worse, if the link is what it claims.
+        fine: What to say if it is.
+        wrong: What to say if it is not.
+    """
+
+    p: float
+    fine: str
+    wrong: str
+
+
+def check_links(
+    parts: Sequence[Part], model: nn.Module, local: LocalTraining, level: float = LEVEL
+) -> list[Check]:
     """Run every link alone and compare it with its claims: norm, noise, and fresh noise.
 
     Args:
         parts: The chain, in its order.
         model: Whose parameters' shapes the updates have.
         local: The protocol.
+        level: Chance that a chain of honest links has one that is called broken.
     """
-    checks = []
+    looked = []
     for place, (part, link) in enumerate(zip(parts, links(parts), strict=True)):
         name = f"{part.name} (link {place + 1} of {len(parts)})"
-        for holds, measured in _checked(link, all_options(part), model, local):
-            checks.append(Check(name, holds, measured))
-    return checks
+        looked += [(name, each) for each in _looked(link, all_options(part), model, local)]
+    level /= max(1, len(looked))
+    return [
+        Check(name, each.p > level, each.fine if each.p > level else each.wrong)
+        for name, each in looked
+    ]
 
 
-def _checked(
+def _looked(
     link: Defense, options: dict, model: nn.Module, local: LocalTraining
-) -> Iterator[tuple[bool, str]]:
+) -> Iterator[_Looked]:
     if math.isfinite(link.bound(math.inf)) and not link.noise:
         yield _norm(link, model)
     if link.noise:
         yield _noise(link, model)
     if link.gradient is not None and link.promise.formal and {"clip", "noise"} <= set(options):
-        yield _inside(link, float(options["clip"]), float(options["noise"]), model, local)
+        yield from _inside(link, float(options["clip"]), float(options["noise"]), model, local)
 
 
-def _norm(link: Defense, model: nn.Module) -> tuple[bool, str]:
+def _norm(link: Defense, model: nn.Module) -> _Looked:
     bound, worst = link.bound(math.inf), 0.0
     like = {name: value.detach() for name, value in trained_of(model).items()}
     state = link.init(like)
@@ -77,12 +100,14 @@ def _norm(link: Defense, model: nn.Module) -> tuple[bool, str]:
         update = {name: value * (times * bound) for name, value in unit.items()}
         out, state = link.apply(update, state, coins)
         worst = max(worst, float(flattened(out).norm()))
-    if worst > bound * (1 + 1e-4):
-        return False, f"does not clip: claims a norm of at most {bound:g}, got {worst:.3g}"
-    return True, f"norm at most {worst:.3g}, claims {bound:g}"
+    return _Looked(
+        0.0 if worst > bound * (1 + 1e-4) else 1.0,
+        f"norm at most {worst:.3g}, claims {bound:g}",
+        f"does not clip: claims a norm of at most {bound:g}, got {worst:.3g}",
+    )
 
 
-def _noise(link: Defense, model: nn.Module) -> tuple[bool, str]:
+def _noise(link: Defense, model: nn.Module) -> _Looked:
     """Run a link on one update, as new clients and as one client over rounds."""
     like = {name: value.detach() for name, value in trained_of(model).items()}
     unit = random_direction(like, generator(0, "audit link"))
@@ -94,63 +119,62 @@ def _noise(link: Defense, model: nn.Module) -> tuple[bool, str]:
         drawn.append(flattened(out) - flattened(update))
         out, state = link.apply(update, state, generator(0, "audit link", "round", place))
         rounds.append(flattened(out) - flattened(update))
-    return _noise_holds(torch.stack(drawn), torch.stack(rounds), link.noise)
+    streams = {"run": torch.stack(drawn), "round": torch.stack(rounds)}
+    return _noise_holds(streams, link.noise, like)
 
 
 def _inside(
     link: Defense, clip: float, noise: float, model: nn.Module, local: LocalTraining
-) -> tuple[bool, str]:
-    """Let a defense inside training see one gradient that is far too long, among zeros."""
+) -> Iterator[_Looked]:
+    """Let a defense inside training see one gradient that is far too long, in a batch and alone."""
     like = {name: value.detach() for name, value in trained_of(model).items()}
     direction = random_direction(like, generator(0, "audit link"))
     double = stand_in(model, direction, LONG * clip)
     inputs, labels = torch.zeros(RECORDS, 1), torch.zeros(RECORDS, dtype=torch.int64)
     inputs[0] = -1.0  # its gradient lies along the direction
     step = LocalTraining(local.lr, RECORDS, 1, "gradient")
-    assert link.gradient is not None
-    runs = []
-    for place in range(RUNS):
-        coins = generator(0, "audit link", "hook", place)
-        out = link.gradient(double, trained_of(double), inputs, labels, step, coins)
-        runs.append(torch.cat([value.detach().flatten() for value in out]))
-    uploads, unit = torch.stack(runs), flattened(direction)
-    along = float((uploads @ unit).mean())
-    claimed, std = clip / RECORDS, noise * clip / RECORDS
-    if along > claimed * (1 + 1e-3) + SURE * std / math.sqrt(RUNS):
-        what = "clips after averaging" if along < clip * 1.5 else "does not clip each example"
-        return False, (
-            f"{what}: one example of {RECORDS} moves the gradient by {along:.3g}, "
-            f"claims at most clip/{RECORDS} = {claimed:.3g}"
-        )
-    if not noise:
-        return True, f"one example of {RECORDS} moves the gradient by {along:.3g}; no noise"
-    across = uploads - (uploads @ unit)[:, None] * unit
-    return _noise_holds(across, across, std)
+    hook, unit, std = link.gradient, flattened(direction), noise * clip / RECORDS
+    assert hook is not None
+
+    def runs(count: int, records: int, name: str) -> Tensor:
+        rows = []
+        for place in range(count):
+            coins = generator(0, "audit link", name, place)
+            args = (inputs[:records], labels[:records], step, coins)
+            out = hook(double, trained_of(double), *args)
+            rows.append(torch.cat([value.detach().flatten() for value in out]))
+        return torch.stack(rows)
+
+    uploads = runs(RUNS, RECORDS, "hook")
+    among = _moved(uploads @ unit, clip, std)
+    wrong = "clips after averaging" if float((uploads @ unit).mean()) < clip * 1.5 else ""
+    yield _Looked(*among[:2], f"{wrong or 'does not clip each example'}: {among[2]}")
+    alone = _moved(runs(ALONE, 1, "alone") @ unit, clip, std)
+    if among[0] > 0:
+        yield _Looked(*alone[:2], f"divides by the number of examples that came: {alone[2]}")
+    if noise:
+        record = (uploads @ unit).mean() * unit  # the same in every run
+        yield _noise_holds({"run": uploads - record}, std, like)
 
 
-def _noise_holds(runs: Tensor, rounds: Tensor, std: float) -> tuple[bool, str]:
-    """Say whether noise is as large as claimed, and new every time.
+def _moved(along: Tensor, clip: float, std: float) -> tuple[float, str, str]:
+    """Return how likely a record moves a gradient so far, and both sentences about it."""
+    most, mean = clip / RECORDS, float(along.mean())
+    error = max(std / math.sqrt(len(along)), 1e-12)
+    told = f"one example of {RECORDS} moves the gradient by {mean:.3g}"
+    p = float(norm.sf((mean - most * (1 + 1e-3)) / error))
+    return p, told, f"{told}, claims at most clip/{RECORDS} = {most:.3g}"
+
+
+def _noise_holds(streams: Mapping[str, Tensor], std: float, like: Mapping[str, Tensor]) -> _Looked:
+    """Say whether noise is as large as claimed on every tensor, and new every time.
 
     Args:
-        runs: Noise of as many clients, shape (runs, d).
-        rounds: Noise of one client over rounds.
+        streams: What a run is called → noise of as many runs, shape (runs, d).
         std: What it is claimed to be on every entry.
+        like: Its tensors, by name.
     """
-    for noise, unit in ((runs, "run"), (rounds, "round")):
-        total = float(noise.square().mean())
-        alike = float(noise.mean(dim=0).square().mean()) / total if total else 0.0
-        if len(noise) > 1 and alike > ALIKE:
-            return False, (
-                f"reuses its noise: {100 * alike:.0f} % of it is the same in every {unit}"
-            )
-        pairs = (noise[1:] * noise[:-1]).mean(dim=1) / total if total else torch.zeros(1)
-        if float(pairs.abs().max()) > max(ALIKE, SURE / math.sqrt(noise.shape[1])):
-            return False, f"reuses its noise: that of one {unit} is like that of another"
-    size = runs.numel()
-    measured = float((runs - runs.mean(dim=0)).square().sum() / (size - runs.shape[1])) ** 0.5
-    if measured < std * (1 - 1e-3 - SURE / math.sqrt(2 * size)):
-        return (
-            False,
-            f"noise too small: claims a standard deviation of {std:.3g}, got {measured:.3g}",
-        )
-    return True, f"noise of standard deviation {measured:.3g}, claims {std:.3g}; new in every run"
+    sizes = {name: value.numel() for name, value in like.items()}
+    worst, measured = doubt(streams, std, sizes), size_of(next(iter(streams.values())))
+    fine = f"noise of standard deviation {measured:.3g}, claims {std:.3g}; new in every run"
+    return _Looked(worst.p, fine, worst.reason)

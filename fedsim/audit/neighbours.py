@@ -71,6 +71,8 @@ def _batches(setup: Setup, canary: Canary) -> tuple[Batch, Batch]:
         inputs = torch.cat([first.view(1, *shape), setup.others.inputs[rows]])
         return Batch(inputs, labels, present)
 
+    if setup.encoding is None and setup.relation is Relation.REPLACE_EXAMPLE:
+        return _replaced(setup, batch(canary.inputs, _all(size)), rows)
     if setup.encoding is None:
         return batch(canary.inputs, _all_but_first(size)), batch(canary.inputs, _all(size))
     absent, present = (
@@ -78,6 +80,20 @@ def _batches(setup: Setup, canary: Canary) -> tuple[Batch, Batch]:
         for value in (0, 1)
     )
     return absent, present
+
+
+def _replaced(setup: Setup, having: Batch, rows: Tensor) -> tuple[Batch, Batch]:
+    """Return a batch with an auxiliary record in the canary's place, and the batch itself.
+
+    The record is the first that is not in the batch.
+    """
+    pool = setup.others
+    left = torch.ones(len(pool.labels), dtype=torch.bool)
+    left[rows] = False
+    place = int(left.nonzero()[0, 0])
+    inputs, labels = having.inputs.clone(), having.labels.clone()
+    inputs[0], labels[0] = pool.inputs[place], pool.labels[place]
+    return Batch(inputs, labels, having.present), having
 
 
 def chosen(setup: Setup, *, opposite: bool = False) -> Neighbours:

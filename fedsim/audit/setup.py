@@ -88,7 +88,7 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     checks.check_trials_of(audit, made, model, dataset)
     checks.check_canaries(audit, dataset, made)
     encoding = None if audit.column is None else checks.encoding_of(audit, dataset)
-    relation = relation_of(made.defense.promise, encoding)
+    relation = relation_of(audit, made.defense.promise, encoding)
     return Setup(
         config=config,
         dataset=dataset,

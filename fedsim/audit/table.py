@@ -116,8 +116,9 @@ class _Setting:
         evidence = [(each.runs.trials(), each.runs.features()) for each in measured]
         findings = [_findings(setup, *each, audit.confidence) for each in evidence]
         tests = sum(is_test(finding, setup.claim) for each in findings for finding in each)
-        # The command fails if any is refuted.
-        level = 1 - (1 - audit.confidence) / max(1, tests * settings)
+        # The command fails if any bound is refuted, or any defense by itself: together one more.
+        share = (1 - audit.confidence) / ((tests + 1) * settings)
+        level = 1 - share
         rows: list[Row] = []
         for each, runs, at_confidence in zip(measured, evidence, findings, strict=True):
             joint = _findings(setup, *runs, level)
@@ -125,7 +126,7 @@ class _Setting:
         return AuditResult(
             setting=self.name,
             rows=rows,
-            checks=check_links(setup.config.defense, setup.model, setup.mechanism.local),
+            checks=check_links(setup.config.defense, setup.model, setup.mechanism.local, share),
             claim=setup.claim,
             needed=_needed(setup, level),
             weights=self._weights(),

@@ -8,6 +8,8 @@ from fedsim.config.fields import Count, Names, Natural, Positive, Section
 
 Chance = Annotated[float, Field(gt=0, lt=1, strict=True)]
 THRESHOLDS = ("fixed", "split", "bonferroni")
+RELATIONS = ("add-remove", "zero", "replace", "attribute", "client")
+COVER_ATTRIBUTE = ("replace", "attribute", "client")  # claims that say something of a column
 
 
 class Audit(Section):
@@ -56,6 +58,10 @@ class Audit(Section):
     """Your own mechanism in place of the defenses: `package.module:function`."""
     claim: Positive | None = None
     """The ε that `mechanism` claims, at `delta`."""
+    relation: str | None = None
+    """Which neighbours `claim` is about: add-remove, zero, replace, attribute or client."""
+    mechanism_type: str | None = None
+    """gaussian if `mechanism` adds Gaussian noise last; nothing is assumed if omitted."""
 
     @model_validator(mode="after")
     def _claimed(self) -> "Audit":
@@ -69,6 +75,34 @@ class Audit(Section):
             raise ValueError(
                 f"claim: must say which ε audit.mechanism claims, got none for '{self.mechanism}'"
             )
+        self._declared()
         if self.values is not None and (self.column is None or len(set(self.values)) < 2):
             raise ValueError(f"values: must be two values of audit.column, got {self.values}")
         return self
+
+    def _declared(self) -> None:
+        """Refuse declarations that do not go with a mechanism, its claim, or the neighbours."""
+        for name, value in (("relation", self.relation), ("mechanism_type", self.mechanism_type)):
+            if value is not None and self.mechanism is None:
+                raise ValueError(
+                    f"{name}: must stand beside audit.mechanism; defenses state their own, "
+                    f"got '{value}'"
+                )
+        if self.mechanism is None:
+            return
+        if self.mechanism_type not in (None, "gaussian"):
+            raise ValueError(
+                f"mechanism_type: must be gaussian or omitted, got '{self.mechanism_type}'"
+            )
+        if self.relation not in RELATIONS:
+            raise ValueError(
+                f"relation: must say which neighbours audit.claim is about: "
+                f"{', '.join(RELATIONS[:-1])} or {RELATIONS[-1]}, got {self.relation or 'none'}"
+            )
+        if self.column is not None and self.relation not in COVER_ATTRIBUTE:
+            raise ValueError(
+                "relation: must be replace, attribute or client where audit.column is replaced: a "
+                f"claim is never held against other neighbours, got '{self.relation}'"
+            )
+        if self.column is None and self.relation == "attribute":
+            raise ValueError("relation: must go with audit.column, got 'attribute' without one")

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
 FEW = ["average", "natural", "gradient"]
 CLIP = {"name": "clip", "bound": 0.5}
 SIGMA = {"name": "gaussian", "std": 1.0}
+OWN = {"mechanism": "a:b", "claim": 1.0, "relation": "replace"}
 DP_SGD = {"name": "dp-sgd", "clip": 0.5, "noise": 2.0}
 
 
@@ -115,7 +116,8 @@ def test_a_planted_bug_is_refuted_and_named(tmp_path, defenses, rounds, guilty):
 
 
 def test_a_mechanism_of_the_user_s_own_is_held_against_its_claim(tmp_path):
-    asked = {"canary": ["gradient"], "column": "sex", "claim": 4.4, "trials": 1000}
+    asked = {"canary": ["gradient"], "column": "sex", "claim": 4.4, "trials": 1000,
+             "relation": "replace"}  # fmt: skip
     name = "tests.fedsim.audit.test_table:"
     told = audited(config(mechanism=name + "noisy", **asked), tmp_path / "honest")
     assert told.verdict is None
@@ -124,7 +126,8 @@ def test_a_mechanism_of_the_user_s_own_is_held_against_its_claim(tmp_path):
 
 
 def test_too_few_runs_to_refute_a_claim_say_how_many_could(tmp_path):
-    asked = {"canary": ["gradient"], "column": "sex", "claim": 4.4, "trials": 100}
+    asked = {"canary": ["gradient"], "column": "sex", "claim": 4.4, "trials": 100,
+             "relation": "replace"}  # fmt: skip
     told = audited(config(mechanism="tests.fedsim.audit.test_table:fixed", **asked), tmp_path)
     assert told.verdict is None
     least = int(told.blunt.removeprefix("No bound here").split("audit.trials must be at least ")[1])
@@ -251,7 +254,10 @@ def test_the_command_prints_a_table_and_fails_where_a_claim_is_refuted(tmp_path)
         ({"canary": ["opposite"]}, "'opposite' must have rounds ≥ 2"),
         ({"canary": ["canife"], "column": "sex"}, "'canife' must ask about a record"),
         ({"batch_size": 500}, "audit.batch_size: must be at most the 30 auxiliary records"),
-        ({"mechanism": "os:getcwd", "claim": 1.0}, "must stand in place of defenses, got both"),
+        (
+            {"mechanism": "os:getcwd", "claim": 1.0, "relation": "replace"},
+            "must stand in place of defenses, got both",
+        ),
         ({"claim": 1.0}, "audit.claim: must stand beside audit.mechanism"),
     ],
 )
@@ -266,6 +272,12 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, changes, said):
     [
         ({"threshold": "best"}, "chosen on the scores that it certifies shows too much"),
         ({"mechanism": "a:b"}, "audit.claim: must say which ε audit.mechanism claims"),
+        ({"mechanism": "a:b", "claim": 1.0}, "audit.relation: must say which neighbours .* none"),
+        (OWN | {"relation": "other"}, "audit.relation: must say which neighbours .* got other"),
+        (OWN | {"relation": "add-remove", "column": "sex"}, "claim is never held against other"),
+        (OWN | {"relation": "attribute"}, "audit.relation: must go with audit.column, got 'attri"),
+        (OWN | {"mechanism_type": "laplace"}, "mechanism_type: must be gaussian or omitted"),
+        ({"mechanism_type": "gaussian"}, "mechanism_type: must stand beside audit.mechanism"),
         ({"delta": 1.0}, "audit.delta: input should be less than 1, got 1.0"),
         ({"confidence": 0.0}, "audit.confidence: input should be greater than 0, got 0.0"),
         ({"values": ("a", "b")}, "audit.values: must be two values of audit.column"),

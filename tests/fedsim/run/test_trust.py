@@ -43,7 +43,7 @@ NAMED = {
     "prior": f'attack=[{{name="dlg", prior="{EVIL}:f"}}]',
     "nested": f'attack=[{{name="dlg", x=[[{{y="{EVIL}:f"}}]]}}]',
     "strategy": f"federation.strategy={EVIL}:f",
-    "mechanism": f'audit={{mechanism="{EVIL}:f", claim=1.0}}',
+    "mechanism": f'audit={{mechanism="{EVIL}:f", claim=1.0, relation="replace"}}',
     "auxiliary": f'foreign={{num_classes=10, input_shape=[1,8,8], auxiliary="{EVIL}:f"}}',
 }
 
