@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
 
@@ -44,7 +45,9 @@ def example_gradients(
         logits = functional_call(model, (weights, others), (x.unsqueeze(0),))
         return functional.cross_entropy(logits, y.unsqueeze(0), label_smoothing=label_smoothing)
 
-    each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")(values, inputs, labels)
+    together = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    with plain_attention():
+        each = together(values, inputs, labels)
     if name := _kept(model):
         raise ValueError(f"model: must not remember earlier examples, got '{name}'")
     return each

@@ -15,7 +15,6 @@ ReLU stop it early.
 noise where there are several examples or restarts; the start with the lowest residual wins.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,6 +36,7 @@ from adversary.inversion.reading import (
 )
 from adversary.steps import num_steps
 from adversary.workspace import Workspace, workspace
+from fedsim.core.doubled import doubled
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, View
 
@@ -96,7 +96,7 @@ def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Res
 
 def _of_steps(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:
     precise(work)  # names a layer that stands in the way
-    model = copy.deepcopy(work.auxiliary.model).double()
+    model = doubled(work.auxiliary.model)
     problem = problem_of(latest, replace(work.auxiliary, model=model))
     return lambda labels: of_upload(problem, labels)
 

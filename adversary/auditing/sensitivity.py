@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn import functional
 
+from fedsim.core.attention import plain_attention
 from fedsim.core.secrets import Encoding
 from fedsim.core.types import Params
 
@@ -74,7 +75,8 @@ class Question:
 
     def _gradient(self, trained: Params, others: Params, x: Tensor, y: Tensor) -> Tensor:
         def loss(weights: dict[str, Tensor]) -> Tensor:
-            logits = functional_call(self.model, (weights, dict(others)), (x.unsqueeze(0),))
+            with plain_attention():
+                logits = functional_call(self.model, (weights, dict(others)), (x.unsqueeze(0),))
             return functional.cross_entropy(
                 logits, y.unsqueeze(0), label_smoothing=self.label_smoothing
             )

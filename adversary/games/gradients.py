@@ -6,6 +6,7 @@ layer gives every batch's own gradient. Other models take `torch.func.vmap` over
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
+from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
 RECORDS = 8192  # that go through the model together
@@ -175,5 +177,19 @@ def _by_batch(
             functional_call(model, values, (x,)), y, label_smoothing=smoothing
         )
 
-    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
-    return torch.cat([gradients[name].flatten(1) for name in trained], dim=1)
+    def alone(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            return torch.autograd.grad(
+                loss(leaves, x, y), list(leaves.values()), materialize_grads=True
+            )
+
+    with plain_attention(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch's: a function is looped over
+        try:
+            gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
+            parts = [gradients[name] for name in trained]
+        except RuntimeError:  # a layer that takes no batch of batches, such as nn.GRU
+            rows = [alone(x, y) for x, y in zip(inputs, labels, strict=True)]
+            parts = [torch.stack(each) for each in zip(*rows, strict=True)]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)

@@ -89,6 +89,12 @@ def drops_out(module: nn.Module) -> bool:
     return isinstance(module, nn.MultiheadAttention) and module.dropout > 0
 
 
+def trains_weight(module: nn.Module) -> bool:
+    """Return whether a layer's weight and bias are trained as they are, none of them computed."""
+    parts = (module.weight, getattr(module, "bias", None))
+    return all(it is None or (isinstance(it, nn.Parameter) and it.requires_grad) for it in parts)
+
+
 def zeros_around(conv: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
     """Return how many zeros a convolution adds on either side of each axis.
 
@@ -162,7 +168,8 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            whole = torch.equal(inputs[0].flatten(1), probe.flatten(1))
+            first = inputs[0] if inputs else None
+            whole = isinstance(first, Tensor) and torch.equal(first.flatten(1), probe.flatten(1))
             calls.append((name, module, whole))
 
         return hook

@@ -4,7 +4,8 @@ The spectrum of JᵀJ tells singular values over 6 decades. Directions below are
 is applied to them, every parameter's rows are scaled to one size, and the singular values of the
 result are taken without squaring. What is then 0 to rounding is hidden from the derivative. It says
 nothing of steps and of what a model takes out of it (`detach`): so it is compared with differences
-of gradients, and entries of the input without any derivative are drawn again.
+of gradients, entries of the input without any derivative are drawn again, and other inputs of the
+same gradient must exist (`pairs`).
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from adversary.inversion.pairs import paired
 from adversary.inversion.products import Products
 
 ENTRIES = 2**26  # of J's columns that are held at a time,
@@ -22,6 +24,7 @@ ZERO = 1e-10  # of a parameter's size in J: what is below is rounding
 LEAST = 1e-4  # of J's size: a parameter's rows are not scaled up further
 STEP, DIFFERS = 1e-6, 1e-4  # of differences, and their relative error that is none
 DRAWS = 3  # directions: a kink that one crosses the others do not
+WIDE = 3.0  # standard deviation of entries that are drawn beyond pixels
 SMALL = 1e-8  # of the largest: rounding
 CHUNK = 64
 
@@ -80,19 +83,30 @@ def _scaled(products: Products, size: Mapping[str, float], directions: Tensor) -
         yield (torch.cat(columns) / scale[here]).T
 
 
-def underived(products: Products, generator: Generator) -> str | None:
-    """Return why a direction without a derivative need not be hidden; None without a reason.
+def underived(
+    products: Products, size: Mapping[str, float], hidden: Tensor, generator: Generator
+) -> str | None:
+    """Return why J does not say which directions are hidden; None without a reason.
 
     Args:
         products: In float64, of all trained parameters, at the input.
+        size: Of each parameter's rows of J.
+        hidden: Directions that J maps to 0, orthonormal rows.
         generator: Draws directions and new entries of the input.
     """
     if not any(_faithful(products, generator) for _ in range(DRAWS)):
-        return "the gradient differs from its derivative: the model detaches a part, or has steps"
+        return (
+            "the gradient differs from its derivative: the model detaches a part, has steps, or "
+            "draws at random"
+        )
+    if not len(hidden):
+        return None
     still = without_slope(products, generator)
     if depends_elsewhere(products, still, generator):
         count = int(still.sum())
         return f"{count} entries of the input, which only show in steps or at other inputs"
+    if not all(paired(products, size, hidden, generator) for _ in range(DRAWS)):
+        return "inputs further away; the search for another input of the same gradient failed"
     return None
 
 
@@ -129,9 +143,13 @@ def depends_elsewhere(products: Products, entries: Tensor, generator: Generator)
     """Return whether other values of entries without a derivative change the gradient."""
     x = products.x.detach()
     drawn = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+    wide = WIDE * torch.randn(x.shape, generator=generator, dtype=x.dtype)
     here = _flat(products.gradient_at(x))
-    for values in (drawn, drawn.round()):  # whole numbers, for what are ids
-        other = _flat(products.gradient_at(torch.where(entries, values, x)))
+    for values in (drawn, drawn.round(), wide):  # whole numbers, for what are ids
+        try:
+            other = _flat(products.gradient_at(torch.where(entries, values, x)))
+        except Exception:  # no input of this model has such values
+            continue
         if float((here - other).abs().max()) > SMALL * float(here.abs().max()):
             return True
     return False

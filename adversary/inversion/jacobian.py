@@ -44,7 +44,7 @@ class Spectrum:
         edge: Below that share of the largest, a singular value is not measured.
         hidden: The probed directions that change no gradient, as orthonormal rows; None if they
             are not told from weak ones.
-        underived: Why these may yet be recoverable; None without a reason.
+        underived: Why J does not say so; None without a reason.
         mse: Per set of noise levels, the mean squared error of the best estimate of the input.
         seconds: It took.
     """
@@ -120,7 +120,7 @@ def spectrum(
     hidden = _hidden(sums.totals[1], products, scale, basis)
     lost = int((values <= edge**0.5 * values[0]).sum()) if hidden is None else len(hidden)
     values[len(values) - lost :] = 0
-    reason = underived(products, generator) if hidden is not None and lost else None
+    reason = None if hidden is None else underived(products, scale, hidden, generator)
     return Spectrum(
         singular=values,
         unknowns=size,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from adversary.inversion.activations import ACTIVATIONS, saturated
 from adversary.inversion.chain import drops_out
 from adversary.inversion.precision import errors, gradients, signal_to_noise
+from fedsim.core.doubled import doubled
 from fedsim.core.types import LocalTraining
 
 Shape = tuple[int, ...]
@@ -192,7 +193,7 @@ def _precision(model: nn.Module, local: LocalTraining, at: Tensor) -> Iterator[O
     if local.upload != "weights":
         return
     still = copy.deepcopy(model).eval()
-    gradient = gradients(copy.deepcopy(still).double(), at.double(), 0)
+    gradient = gradients(doubled(still), at.double(), 0)
     ratio = signal_to_noise(errors(still, at, 0, upload="weights", lr=local.lr), gradient)
     if ratio < FAINT:
         yield Obstacle(

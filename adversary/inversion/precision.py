@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedsim.core.doubled import doubled
 from fedsim.core.types import Upload
 
 FLOOR = 1e-10  # of the gradient's size: no parameter is known better
@@ -33,7 +34,7 @@ def errors(
 ) -> dict[str, Tensor]:
     """Return what a server's gradient is wrong by after one step on one example.
 
-    The client computes in float32, as clients do.
+    The client computes in the types of its model, float32 as a rule.
 
     Args:
         model: With weights that float32 holds; left as it is.
@@ -42,7 +43,7 @@ def errors(
         upload: What the client uploads, in float32.
         lr: Learning rate, for weights.
     """
-    single, double = copy.deepcopy(model).float(), copy.deepcopy(model).double()
+    single, double = copy.deepcopy(model), doubled(model)
     received = gradients(single, at.float(), label)
     if upload == "weights":
         sent = {name: p.detach() for name, p in single.named_parameters()}

@@ -1,13 +1,12 @@
 """What an update says of the batch it came from: its gradient and its size."""
 
-import copy
-
 from torch import Tensor, nn
 
 from adversary.inversion.chain import drops_out
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace
+from fedsim.core.doubled import doubled
 from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, Observation, Params
@@ -82,7 +81,7 @@ def precise(work: Workspace) -> nn.Module:
 
 
 def _precise(work: Workspace) -> nn.Module:
-    model = copy.deepcopy(work.auxiliary.model).double()
+    model = doubled(work.auxiliary.model)
     model.load_state_dict({name: work.sent[name] for name in model.state_dict()})
     return model.eval().requires_grad_(requires_grad=False)
 

@@ -86,6 +86,16 @@ def slopes(work: Workspace, direction: Params) -> Float[Tensor, " m"]:
         work: With candidates; gradients are taken at the weights sent.
         direction: A tensor for each trainable parameter.
     """
+    try:
+        return _slopes(work, direction)
+    except NotImplementedError:  # mkldnn's LSTM is not differentiated forwards
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of other processors
+            with torch.backends.mkldnn.flags(enabled=False):
+                return _slopes(work, direction)
+
+
+def _slopes(work: Workspace, direction: Params) -> Tensor:
     model = work.part(_sent_model, keep=4)
     with torch.no_grad(), plain_attention(), forward_ad.dual_level(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of torch.jit, the first time

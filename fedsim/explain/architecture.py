@@ -1,35 +1,26 @@
 """What an architecture gives away, without any data: in numbers and in words."""
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from math import log10
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from adversary.inversion.identifiability import metric
-from adversary.inversion.jacobian import Spectrum
-from adversary.inversion.jacobian import spectrum as spectrum_of
 from adversary.inversion.obstacles import obstacles
-from adversary.inversion.precision import errors, gradients, levels
 from fedsim import models
 from fedsim.config import Config
-from fedsim.core.errors import ConfigError, one_line
+from fedsim.core.attention import plain_attention
+from fedsim.core.boundary import PASSING, raised
 from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import LocalTraining
 from fedsim.explain.explanation import Explanation, Shape
 from fedsim.explain.layers import others_of, systems_of
+from fedsim.explain.looks import look_around
 from fedsim.explain.unseen import unseen
 from fedsim.explain.verdict import judge, open_layer_of
 
-MOST_INPUTS = 4096  # every direction is looked at up to this many entries of the input,
-MOST_WEIGHTS = 30_000_000  # and up to this many parameters; of larger models, some directions
-FEW = 256  # random directions
-INPUTS = 3  # at which directions must all be hidden
-LARGE = 1_000_000  # parameters, from which on J is computed in float32
+T = TypeVar("T")
 
 
 def explain(
@@ -59,24 +50,33 @@ def explain(
     Raises:
         ConfigError: There is no such model, or it cannot take such inputs.
     """
-    with threads(config.engine.threads), global_stream(config.seed, "explain"):
+    with (
+        threads(config.engine.threads),
+        global_stream(config.seed, "explain"),
+        plain_attention(),
+    ):
         model = models.build(config.model, shape, num_classes, seed=config.seed)
         at = torch.rand(shape, generator=generator(config.seed, "explain", "input"))
         start = time.perf_counter()
         systems, stop, chained = systems_of(model, at)
         closed = time.perf_counter() - start
-        hard = obstacles(model, shape, local, num_examples, at)
-        spectrum, psnr = None, None
+        hard, _ = _attempted(lambda: obstacles(model, shape, local, num_examples, at))
+        looks, failure = None, None
         if directions != 0:
-            spectrum, psnr = _spectrum(
-                model,
-                at,
-                config.seed,
-                local,
-                noise=noise,
-                directions=directions,
-                on_chunk=on_chunk,
+            looks, failure = _attempted(
+                lambda: look_around(
+                    model,
+                    at,
+                    config.seed,
+                    local,
+                    num_classes=num_classes,
+                    noise=noise,
+                    directions=directions,
+                    on_chunk=on_chunk,
+                )
             )
+        named, alone = _attempted(lambda: list(unseen(model, at, num_classes)))
+    spectrum = looks and looks.best
     return Explanation(
         name=config.model.name,
         shape=shape,
@@ -86,69 +86,27 @@ def explain(
         metric=metric(systems) if chained and any(it.kind == "conv" for it in systems) else None,
         stop=stop,
         spectrum=spectrum,
-        psnr=psnr,
-        obstacles=hard,
+        psnr=looks and looks.psnr,
+        obstacles=hard or [],
         verdict=judge(
             systems,
             spectrum,
             stop=stop,
             open_layer=open_layer_of(model) if chained else None,
             chained=chained,
-            unseen=list(unseen(model, at, num_classes)),
+            unseen=named or ([f"training, which fails on one example ({alone})"] if alone else []),
+            failure=failure,
+            first_rank=looks and looks.first_rank,
         ),
         seconds=closed,
     )
 
 
-def _spectrum(
-    model: nn.Module,
-    at: Tensor,
-    seed: int,
-    local: LocalTraining,
-    *,
-    noise: float,
-    directions: int | None,
-    on_chunk: Callable[[int, int], None],
-) -> tuple[Spectrum, float | None]:
-    """Return the singular values of d(gradient)/d(input), and the PSNR that one upload allows."""
-    weights = sum(p.numel() for p in model.parameters())
-    if directions is None and (weights > MOST_WEIGHTS or at.numel() > MOST_INPUTS):
-        directions = FEW
-    still = copy.deepcopy(model).eval()
-    double = copy.deepcopy(still).double()
-    # float32 takes a fifth of the time, and tells singular values over 4.5 decades instead of 6.
-    probed = copy.deepcopy(still) if weights > LARGE else double
-    rounding = errors(still, at, 0, upload=local.upload, lr=local.lr)
-    noisy = levels(rounding, gradients(double, at.double(), 0), noise)
-    look = partial(
-        spectrum_of,
-        probed,
-        label=0,
-        generator=generator(seed, "explain", "projection"),
-        directions=directions,
-        on_chunk=on_chunk,
-    )
-    dtype = next(probed.parameters()).dtype
+def _attempted(compute: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Return what a user's model makes possible, or why it does not."""
     try:
-        first = look(at.to(dtype), noise=[noisy])
-        values = _at_others(first, look, at.to(dtype), seed)
-    except RuntimeError as error:  # a user's layer without a second derivative
-        raise ConfigError(f"model: must be differentiable twice ({one_line(error)})") from None
-    return values, -10 * log10(first.mse[0]) if first.mse else None
-
-
-def _at_others(
-    first: Spectrum, look: Callable[[Tensor], Spectrum], at: Tensor, seed: int
-) -> Spectrum:
-    """Return the spectrum of the highest rank at a few inputs, if the first one hides directions.
-
-    What a unit that is off hides at one input need not be hidden at another.
-    """
-    best = first
-    for number in range(1, INPUTS):
-        if best.hidden is None or not len(best.hidden) or best.underived is not None:
-            break
-        stream = generator(seed, "explain", "input", number)
-        other = look(torch.rand(at.shape, generator=stream).to(at.dtype))
-        best = replace(max(best, other, key=lambda it: it.rank), underived=other.underived)
-    return best
+        return compute(), None
+    except PASSING:
+        raise
+    except Exception as error:  # it may take no single example, or have no second derivative
+        return None, raised(error)

@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
 from adversary.inversion.activations import ACTIVATIONS
-from adversary.inversion.chain import chain
+from adversary.inversion.chain import chain, trains_weight
 from adversary.inversion.identifiability import System, system, systems
 from fedsim.core.errors import one_line
 from fedsim.explain.explanation import Shape
@@ -19,6 +20,12 @@ def systems_of(model: nn.Module, at: Tensor) -> tuple[list[System], str | None, 
         layers = chain(model, tuple(at.shape))
     except ValueError as error:
         return list(_called(model, at)), one_line(error), False
+    weighted = [it for it in layers if it.kind in ("linear", "conv")]
+    fixed = [it for it in weighted if not trains_weight(it.module)]
+    if fixed:
+        what = f"{fixed[0].name} = {type(fixed[0].module).__name__}"
+        kept = systems([it for it in layers if it not in fixed])
+        return kept, f"{what}: must have a weight that is trained as it is", False
     activations = [it for it in layers if it.kind == "activation"]
     lost = [it for it in activations if ACTIVATIONS[type(it.module)].inverse is None]
     if not lost:
@@ -43,13 +50,13 @@ def _called(model: nn.Module, at: Tensor) -> Iterator[System]:
     handles = []
     copied = copy.deepcopy(model).eval()
     for name, module in copied.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and trains_weight(module):
 
             def record(of: nn.Module, given: tuple, out: Tensor, name: str = name) -> None:
                 calls.append((name, of, tuple(given[0].shape[1:]), tuple(out.shape[1:])))
 
             handles.append(module.register_forward_hook(record))
-    with torch.no_grad():
+    with suppress(Exception), torch.no_grad():  # what it raises stands in the verdict
         copied(at.unsqueeze(0))
     for place, (name, module, shape, out) in enumerate(calls):
         try:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from adversary.inversion.hidden import depends_elsewhere, without_slope
 from adversary.inversion.products import Products
+from fedsim.core.doubled import doubled
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Observation, Params
+from fedsim.explain.unseen import differs_in_training
 
 MOST_WEIGHTS = 1_000_000  # of larger models, and of more examples, nothing is said
 MOST_EXAMPLES = 64
@@ -29,7 +31,7 @@ def undetermined(
 
     Returns:
         A mask; None if there is no such entry, or if it cannot be said: of a large model, of one
-        whose state moves in training, or of one with steps.
+        whose state or forward is another one in training, or of one with steps.
     """
     weights = sum(it.numel() for it in model.parameters())
     if weights > MOST_WEIGHTS or len(inputs) > MOST_EXAMPLES or any(True for _ in model.buffers()):
@@ -53,7 +55,9 @@ def _still(model: nn.Module, state: Params, inputs: Tensor) -> Tensor | None:
     """Return the entries that change no gradient at some weights; None if it cannot be said."""
     working = copy.deepcopy(model)
     working.load_state_dict(dict(state))
-    working = working.double().eval()
+    if differs_in_training(working, inputs[0]):
+        return None
+    working = doubled(working).eval()
     names = [name for name, value in working.named_parameters() if value.requires_grad]
     with torch.no_grad():
         unlikely = working(inputs).argmin(dim=1)  # its gradient is large

@@ -1,6 +1,5 @@
 """What of a client's upload the Jacobian of an architecture does not show."""
 
-import copy
 from collections.abc import Iterator
 
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from adversary.inversion.chain import drops_out
 from adversary.inversion.precision import gradients
 from adversary.inversion.products import agree
 from fedsim import models
+from fedsim.core.doubled import doubled
 from fedsim.core.form import Form
 
 NAMES = 3  # that are listed
@@ -22,18 +22,26 @@ def unseen(model: nn.Module, at: Tensor, num_classes: int) -> Iterator[str]:
         at: An input, shape (*shape).
         num_classes: Number of labels.
     """
-    moved = models.moved_state(model, Form(tuple(at.shape), num_classes))
+    form = Form(tuple(at.shape), num_classes)
+    moved = models.moved_state(model, form)
     if moved:
         more = f" and {len(moved) - NAMES} more" if len(moved) > NAMES else ""
         names = ", ".join(moved[:NAMES]) + more
         yield f"{names}: state that training moves and that is uploaded"
-    if _differs_in_training(model, at):
+    if mixing := models.mixing_layer(model, form):
+        yield f"{mixing}, which mixes the examples of a batch"
+    if differs_in_training(model, at):
         yield "the gradient in training mode, which is another one than in evaluation mode"
 
 
-def _differs_in_training(model: nn.Module, at: Tensor) -> bool:
-    """Return whether the gradient does, with dropout and statistics of batches left out."""
-    working = copy.deepcopy(model).double().train()
+def differs_in_training(model: nn.Module, at: Tensor) -> bool:
+    """Return whether the gradient does, with dropout and statistics of batches left out.
+
+    Args:
+        model: Left as it is.
+        at: An input, shape (*shape).
+    """
+    working = doubled(model).train()
     for module in working.modules():
         if drops_out(module) or isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

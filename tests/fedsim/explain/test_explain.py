@@ -325,7 +325,7 @@ def test_what_the_joint_attack_recovers_is_never_called_hidden(place, seed):
 
 
 def test_what_float32_does_not_tell_is_not_called_hidden(monkeypatch):
-    monkeypatch.setattr("fedsim.explain.architecture.LARGE", 1)
+    monkeypatch.setattr("fedsim.explain.looks.LARGE", 1)
     found = told(f"{HERE}:hiding")
     assert found.verdict.kind == "open"
     assert found.verdict.text == "at least 16 of 64 directions recoverable jointly"
