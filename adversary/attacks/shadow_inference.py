@@ -25,7 +25,6 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.games import GAMES
-from adversary.games.evidence import Evidence
 from adversary.games.game import with_label_skew
 from adversary.games.learner import Learner
 from adversary.games.play import learn
@@ -102,7 +101,7 @@ def evidence(observation: Observation, work: Workspace, family: str) -> Terms:
     size = max(size, work.auxiliary.rules.count if family == "property" else 1)
     round_, same_records = observation.update.round, keeps_data(observation)
     learner, predictor = work.part(fitted, family, size, round_, same_records)
-    question = Evidence(learner.flat(observation.update.delta)[None], size, learner.weight(size))
+    question = learner.question(observation.update.delta, size)
     return predictor.log_probabilities(question)[0], *held_out(predictor)
 
 

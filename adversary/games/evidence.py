@@ -20,6 +20,10 @@ class Evidence:
             each label that it may have, shape (n, values, labels, d); None where none is known.
         others: The mean gradient of all other records of each batch, where they are known; shaped
             as the uploads.
+        norms: Of every tensor of each upload, shape (n, tensors); None where records are in
+            question.
+        readings: The head's bias gradient and the first layer's mean input, shape (n, cells); None
+            likewise.
     """
 
     uploads: Float[Tensor, "n ..."]
@@ -27,6 +31,8 @@ class Evidence:
     weight: float
     hypotheses: Float[Tensor, "n values labels d"] | None = None
     others: Float[Tensor, "n ..."] | None = None
+    norms: Float[Tensor, "n tensors"] | None = None
+    readings: Float[Tensor, "n cells"] | None = None
 
     def part(self, rows: slice) -> "Evidence":
         """Return some of the trials."""
@@ -36,4 +42,6 @@ class Evidence:
             uploads=self.uploads[rows],
             hypotheses=cut(self.hypotheses),
             others=cut(self.others),
+            norms=cut(self.norms),
+            readings=cut(self.readings),
         )

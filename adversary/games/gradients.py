@@ -8,7 +8,7 @@ layer gives every batch's own gradient. Other models take `torch.func.vmap` over
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +30,7 @@ def batch_gradients(
     labels: Int[Tensor, "n batch"],
     *,
     smoothing: float = 0.0,
-    reduce: "Reduce | None" = None,
+    reduce: "Reading | None" = None,
 ) -> Float[Tensor, "n features"]:
     """Return the gradient of every batch's mean cross-entropy, flat, in `state_dict` order.
 
@@ -56,6 +56,16 @@ def batch_gradients(
         flat = take(working, trained, x, y, smoothing)
         into.copy_(flat if reduce is None else reduce(flat))
     return features
+
+
+class Reading(Protocol):
+    """Makes features of flat gradients, (n, size) → (n, cells)."""
+
+    cells: int
+
+    def __call__(self, flat: Float[Tensor, "n size"]) -> Float[Tensor, "n cells"]:
+        """Return the features."""
+        ...
 
 
 class Reduce:

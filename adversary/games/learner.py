@@ -1,15 +1,17 @@
 """What a client makes of its records: gradients or trained weights, then its defense."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from adversary.games.evidence import Evidence
 from adversary.games.game import Draws
-from adversary.games.gradients import PARAMETERS, Reduce, batch_gradients
+from adversary.games.gradients import PARAMETERS, Reading, Reduce, batch_gradients
+from adversary.games.summary import Beside, Summary
 from adversary.members.candidates import trained_names
 from adversary.rehearsal import defended, rehearse_with
 from adversary.workspace import working_copy
@@ -52,6 +54,13 @@ class Learner:
         sizes = [self.model.get_parameter(name).numel() for name in self.names]
         return Reduce(sizes, CELLS, generator(0, "reduce")) if sum(sizes) > LARGE else None
 
+    @cached_property
+    def _beside(self) -> Beside:
+        """Puts beside an upload what can be read off it."""
+        shapes = {name: self.model.get_parameter(name).shape for name in self.names}
+        classes = self.auxiliary.num_classes
+        return Beside(self.reduce, Summary(shapes, classes, CELLS, generator(0, "summary")))
+
     def uploads(
         self, state: Params, inputs: Tensor, labels: Tensor, *, coins: str, defense: bool
     ) -> Tensor:
@@ -64,22 +73,46 @@ class Learner:
             coins: Names the randomness of training and of the defense.
             defense: Whether it is applied.
         """
+        return self._rows(state, inputs, labels, self.reduce, coins=coins, defense=defense)
+
+    def _rows(
+        self,
+        state: Params,
+        inputs: Tensor,
+        labels: Tensor,
+        reading: Reading | None,
+        *,
+        coins: str,
+        defense: bool,
+    ) -> Tensor:
         applied = self.auxiliary.defense if defense else None
         plain = self.local.upload == "gradient" and (applied is None or applied.gradient is None)
         if plain and applied is None:
-            return self._plain(state, inputs, labels)
-        rows, like = [], Observation(state, Update(1, "client", {}, None), self.local)
-        if plain:
-            observations = self._gradients(like, inputs, labels)
-        else:
-            hooked = applied is not None
-            observations = self._trained(like, inputs, labels, coins=coins, hooked=hooked)
+            return self._plain(state, inputs, labels, reading)
+        like, given = (
+            Observation(state, Update(1, "client", {}, None), self.local),
+            (inputs, labels),
+        )
+        observations = (
+            self._gradients(like, *given)
+            if plain
+            else self._trained(like, *given, coins=coins, hooked=applied is not None)
+        )
+        if applied is not None:
+            observations = self._defended(observations, coins)
+        return self._read((o.update.delta for o in observations), reading)
+
+    def _defended(self, observations: Iterable[Observation], coins: str) -> Iterator[Observation]:
         for place, observation in enumerate(observations):
-            if applied is not None:
-                stream = generator(0, "defense", coins, place)
-                observation = defended(observation, self.auxiliary, stream)  # noqa: PLW2901
-            rows.append(self.flat(observation.update.delta))
-        return torch.stack(rows)
+            yield defended(observation, self.auxiliary, generator(0, "defense", coins, place))
+
+    def _read(self, deltas: Iterable[Params], reading: Reading | None) -> Tensor:
+        """Return flat uploads, or what is read off them, some at a time."""
+        size = sum(self.model.get_parameter(name).numel() for name in self.names)
+        flats, rows = map(self._whole, deltas), []
+        while some := list(islice(flats, max(1, PARAMETERS // size))):
+            rows.append(torch.stack(some) if reading is None else reading(torch.stack(some)))
+        return torch.cat(rows)
 
     def _gradients(
         self, like: Observation, inputs: Tensor, labels: Tensor
@@ -114,9 +147,21 @@ class Learner:
 
         Uploaded weights are divided by the learning rate: the sum of their steps' gradients.
         """
+        return self._read([delta], self.reduce)[0]
+
+    def _whole(self, delta: Params) -> Tensor:
         flat = torch.cat([delta[name].flatten() for name in self.names])
-        flat = flat if self.local.upload == "gradient" else -flat / self.local.lr
-        return flat if self.reduce is None else self.reduce(flat[None])[0]
+        return flat if self.local.upload == "gradient" else -flat / self.local.lr
+
+    def question(self, delta: Params, batch: int) -> Evidence:
+        """Return what the adversary has of one upload, with no record in question.
+
+        Args:
+            delta: The upload.
+            batch: How many records it assumes a batch to have.
+        """
+        rows = self._read([delta], self._beside)
+        return self._beside.evidence(rows, batch, self.weight(batch))
 
     def hypotheses(self, state: Params, targets: Tensor, labels: Tensor) -> Tensor:
         """Return gradients of the records in question, (n, values, labels, features).
@@ -129,11 +174,13 @@ class Learner:
         count, values = targets.shape[:2]
         inputs = targets[:, :, None].expand(-1, -1, labels.shape[1], *[-1] * (targets.ndim - 2))
         each = labels[:, None].expand(-1, values, -1)
-        return self._plain(state, inputs.flatten(0, 2)[:, None], each.flatten()[:, None]).view(
-            count, values, labels.shape[1], -1
-        )
+        records = inputs.flatten(0, 2)[:, None], each.flatten()[:, None]
+        gradients = self._plain(state, *records, self.reduce)
+        return gradients.view(count, values, labels.shape[1], -1)
 
-    def _plain(self, state: Params, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _plain(
+        self, state: Params, inputs: Tensor, labels: Tensor, reading: Reading | None
+    ) -> Tensor:
         """Return the gradient of each batch without any defense, flat."""
         return batch_gradients(
             self.model,
@@ -141,7 +188,7 @@ class Learner:
             inputs,
             labels,
             smoothing=self.local.label_smoothing,
-            reduce=self.reduce,
+            reduce=reading,
         )
 
     def _target_labels(self, draws: Draws, *, knows_label: bool) -> Tensor:
@@ -178,12 +225,16 @@ class Learner:
         assumed_state = state if assumed_state is None else assumed_state
         inputs = draws.inputs.unflatten(1, (draws.clients, -1)).flatten(0, 1)
         labels = draws.labels.unflatten(1, (draws.clients, -1)).flatten(0, 1)
+        if draws.targets is None and draws.clients == 1:
+            rows = self._rows(state, inputs, labels, self._beside, coins=coins, defense=defense)
+            return self._beside.evidence(rows, assumed_batch, self.weight(assumed_batch))
         uploads = self.uploads(state, inputs, labels, coins=coins, defense=defense)
         if draws.clients > 1:
             uploads = uploads.view(len(draws.secrets), draws.clients, -1)
         others = hypotheses = None
         if knows_others and labels.shape[1] > 1:
-            others = self._plain(assumed_state, inputs[:, 1:], labels[:, 1:]).view_as(uploads)
+            others = self._plain(assumed_state, inputs[:, 1:], labels[:, 1:], self.reduce)
+            others = others.view_as(uploads)
         if draws.targets is not None:
             target_labels = self._target_labels(draws, knows_label=knows_label)
             hypotheses = self.hypotheses(assumed_state, draws.targets, target_labels)

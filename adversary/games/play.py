@@ -12,6 +12,7 @@ from adversary.games.known_record import record_scores
 from adversary.games.learner import Learner
 from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, upload_scores
 from adversary.games.records import Pool
+from adversary.games.scores import Measured, auroc_of
 from fedsim.core.rng import derive, generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Params
@@ -42,11 +43,18 @@ class Played:
         log_probabilities: log p(secret | uploads) in nats, shape (trials, classes).
         secrets: Shape (trials,).
         chosen: The predictor of each round.
+        held_out: Of each round, its AUROC on held-out shadow trials, defended as the trials are.
     """
 
     log_probabilities: Float[Tensor, "n classes"]
     secrets: Int[Tensor, " n"]
     chosen: tuple[str, ...]
+    held_out: tuple[Measured, ...]
+
+    @property
+    def worst(self) -> Measured:
+        """The lowest AUROC on held-out shadow trials."""
+        return min(self.held_out, key=lambda measured: measured.value)
 
 
 def play(
@@ -87,7 +95,7 @@ def play(
     secrets = draw_secrets(trials, game.classes(rules), generator(seed, "secrets"))
     adversaries = ["static", "adaptive"] if learner.auxiliary.defense is not None else ["static"]
     answers: dict[str, list[Tensor]] = {name: [] for name in adversaries}
-    names: dict[str, list[str]] = {name: [] for name in adversaries}
+    used: dict[str, list[Predictor]] = {name: [] for name in adversaries}
     uploads: list[Tensor] = []
     fitted: dict[str, Predictor] = {}
     for round_, state in enumerate(states):
@@ -117,9 +125,14 @@ def play(
             )
         for name in adversaries:
             answers[name].append(fitted[name].log_probabilities(evidence))
-            names[name].append(fitted[name].name)
+            used[name].append(fitted[name])
     return {
-        name: Played(combine(answers[name], uploads), secrets, tuple(names[name]))
+        name: Played(
+            combine(answers[name], uploads),
+            secrets,
+            tuple(predictor.name for predictor in used[name]),
+            tuple(predictor.held_out_auroc for predictor in used[name]),
+        )
         for name in adversaries
     }
 
@@ -185,8 +198,12 @@ def learn(
     if learner.auxiliary.defense is not None:
         hidden = look(defense=True)
         adapted = fit(hidden, _through(hidden.uploads, plain.uploads))
+        rest = hidden.part(slice(cut, None))
+        static = predictors["static"]
+        met = auroc_of(static.log_probabilities(rest), secrets[cut:])
+        predictors["static"] = replace(static, held_out_auroc=met)
         candidates = adapted | {f"static {name}": score for name, score in scores.items()}
-        predictors["adaptive"] = choose(candidates, hidden.part(slice(cut, None)), secrets[cut:])
+        predictors["adaptive"] = choose(candidates, rest, secrets[cut:])
     return predictors
 
 

@@ -2,13 +2,15 @@
 
 L. Melis, C. Song, E. De Cristofaro, V. Shmatikov, "Exploiting unintended feature leakage in
 collaborative learning", S&P 2019: a random forest on the gradient's magnitudes, with the settings
-of their code. A linear discriminant beside it: the forest wins on clean and sparse gradients, the
-linear one as soon as there is dense noise.
+of their code. Here it looks at signs, norms and analytic readings too (`features`). A linear
+discriminant beside it: the forest wins on clean and sparse gradients, the linear one as soon as
+there is dense noise. Both once more on the norms and readings alone, which are few.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.games.evidence import Evidence
+from adversary.games.features import Columns, columns_of
+from adversary.games.scores import Measured, auroc_of
 
 VALIDATION = 0.25  # share of the shadow trials on which predictors are chosen and calibrated
 LOWEST = 0.02  # probability of a class that no evidence takes further down, per pair of classes
@@ -32,11 +36,12 @@ class Predictor:
     """A predictor, calibrated on validation trials.
 
     Attributes:
-        name: `forest` or `linear`; `static` before it where it has never seen the defense.
+        name: Of the score; `static` before it where it has never seen the defense.
         score: Higher for the likelier class.
         slope, shift: log p(class) = slope · score + shift, up to a constant.
         held_out: Of the validation trials, log p(class), shape (v, classes).
         secrets: Their classes, shape (v,).
+        held_out_auroc: Of trials that no score was fitted on, defended as those to come are.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Predictor:
     shift: Tensor
     held_out: Tensor
     secrets: Tensor
+    held_out_auroc: Measured
 
     def log_probabilities(self, evidence: Evidence) -> Float[Tensor, "n classes"]:
         """Return log p(class | evidence), in nats, no probability below its floor."""
@@ -54,20 +60,35 @@ class Predictor:
 def upload_scores(
     evidence: Evidence, secrets: Int[Tensor, " n"], classes: int, *, seed: int
 ) -> dict[str, Score]:
-    """Fit a forest and a linear discriminant to uploads.
+    """Fit forests and linear discriminants to uploads.
 
     Args:
         evidence: Of the shadow trials.
         secrets: The class of each.
         classes: K; every class must occur.
-        seed: Of the forest.
+        seed: Of the forests.
+
+    Returns:
+        `forest` looks at magnitudes, `signed forest` and `linear` at entries with their signs, all
+        three also at norms and readings; `summary forest` and `summary linear` at these alone,
+        which are few.
     """
-    forest = _forest(evidence.uploads, secrets, classes, seed)
-    linear = _linear(evidence.uploads, secrets, classes)
+    sizes, few = columns_of(evidence, magnitudes=True), columns_of(evidence)
+    signed = columns_of(evidence, entries=True)
+    entries, rows = signed(evidence), few(evidence)
+    forest = partial(_forest, secrets=secrets, classes=classes, seed=seed)
+    linear = partial(_linear, secrets=secrets, classes=classes)
     return {
-        "forest": lambda trials: forest(trials.uploads),
-        "linear": lambda trials: linear(trials.uploads),
+        "forest": _after(sizes, forest(sizes(evidence))),
+        "linear": _after(signed, linear(entries)),
+        "signed forest": _after(signed, forest(entries)),
+        "summary forest": _after(few, forest(rows)),
+        "summary linear": _after(few, linear(rows)),
     }
+
+
+def _after(columns: Columns, score: Callable[[Tensor], Tensor]) -> Score:
+    return lambda trials: score(columns(trials))
 
 
 def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " n"]) -> Predictor:
@@ -85,7 +106,13 @@ def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " 
         held_out = _probable(slope * values + shift)
         loss = -float(held_out.gather(1, secrets[:, None]).mean())
         predictor = Predictor(
-            name=name, score=score, slope=slope, shift=shift, held_out=held_out, secrets=secrets
+            name=name,
+            score=score,
+            slope=slope,
+            shift=shift,
+            held_out=held_out,
+            secrets=secrets,
+            held_out_auroc=auroc_of(held_out, secrets),
         )
         ranked.append((loss, place, predictor))
     return min(ranked)[2]
@@ -144,12 +171,12 @@ def _forest(
         random_state=seed,
         n_jobs=torch.get_num_threads(),
     )
-    forest.fit(_magnitudes(features).numpy(), secrets.numpy())
+    forest.fit(features.numpy(), secrets.numpy())
     forest.n_jobs = 1  # threads would add the trees' votes in whatever order they finish
     fitted_classes = torch.as_tensor(forest.classes_, dtype=torch.int64)
 
     def score(values: Tensor) -> Tensor:
-        votes: Any = forest.predict_proba(_magnitudes(values).numpy())
+        votes: Any = forest.predict_proba(values.numpy())
         shares = torch.zeros(len(values), classes, dtype=torch.float64)
         shares[:, fitted_classes] = torch.from_numpy(np.asarray(votes))
         smooth = (TREES * shares + 0.5) / (TREES + 0.5 * classes)  # no share is quite nothing
@@ -158,22 +185,17 @@ def _forest(
     return score
 
 
-def _magnitudes(features: Tensor) -> Tensor:
-    """Return |g| with each row of length 1, so that a scaled update is the same update."""
-    return features.abs() / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
-
-
 def _linear(features: Tensor, secrets: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
     """Fit ridge regression of one-hot classes, its strength by generalised cross-validation.
 
     With two classes the direction is the linear discriminant's under a shrunk covariance. Solved
     in the space of trials, or of entries where they are fewer.
     """
-    rows = _unit(features).double()
-    mean, spread = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-12)
-    spread = torch.where(spread < 1e-9 * spread.max(), math.inf, spread)  # constant columns
-    x = (rows - mean) / spread / math.sqrt(max(1, rows.shape[1]))
-    targets, count = torch.eye(classes, dtype=torch.float64)[secrets], len(rows)
+    x = features.to(torch.float64, copy=True)
+    mean, spread = x.mean(dim=0), x.std(dim=0)
+    scale = torch.where(spread > 0, spread, math.inf) * math.sqrt(x.shape[1])
+    x = x.sub_(mean).div_(scale)
+    targets, count = torch.eye(classes, dtype=torch.float64)[secrets], len(x)
     centre = targets.mean(dim=0)
     values, vectors = _squares(x)
     rotated = vectors.T @ (targets - centre)
@@ -189,8 +211,7 @@ def _linear(features: Tensor, secrets: Tensor, classes: int) -> Callable[[Tensor
     weights = x.T @ best[1]
 
     def score(trials: Tensor) -> Tensor:
-        scaled = (_unit(trials).double() - mean) / spread / math.sqrt(max(1, rows.shape[1]))
-        return scaled @ weights + centre
+        return trials.to(torch.float64, copy=True).sub_(mean).div_(scale) @ weights + centre
 
     return score
 
@@ -203,10 +224,6 @@ def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
     values, right = torch.linalg.eigh(x.T @ x)
     positive = values > 1e-12 * values.max()
     return values[positive], x @ right[:, positive] / values[positive].sqrt()
-
-
-def _unit(features: Tensor) -> Tensor:
-    return features / features.norm(dim=1, keepdim=True).clamp(min=1e-30)
 
 
 def _calibrated(scores: Tensor, secrets: Tensor) -> tuple[float, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 ENOUGH = 10  # false positives below which a TPR at that rate is not told
 CONFIDENCE = 1.959964  # standard errors on either side of a 95 % interval
+BELOW = 3.09  # standard errors below chance that one score in a thousand has by chance
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,24 @@ class Measured:
     value: float
     low: float = math.nan
     high: float = math.nan
+
+
+def auroc_of(log_probabilities: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) -> Measured:
+    """Return the AUROC of two classes' log-odds, or of several classes the mean of each one's.
+
+    Args:
+        log_probabilities: Higher for the likelier class.
+        secrets: The true class of each.
+    """
+    if log_probabilities.shape[1] > 2:
+        return macro_auroc(log_probabilities, secrets)
+    return auroc(log_probabilities[:, 1] - log_probabilities[:, 0], secrets == 1)
+
+
+def below_chance(measured: Measured) -> bool:
+    """Return whether an AUROC lies below 1/2 by more than chance: p < 0.001, one-sided."""
+    error = (measured.high - measured.value) / CONFIDENCE
+    return measured.value + BELOW * error < 0.5
 
 
 def auroc(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"]) -> Measured:

@@ -60,9 +60,10 @@ def _line(line: Mapping[str, Any], *, several: bool) -> str:
     """Return one game as a line under the header."""
     auroc, bits = line["auroc"], line["information"]
     where = f"  {line['setting']}" if several else ""
+    defect = f"  DEFECT: {line['defect']}" if line["defect"] else ""
     between = f"{auroc['low']:.3f} to {auroc['high']:.3f}"
     return (
         f"{line['game']:<16} {line['batch_size']:>5} {line['rounds']:>6}  {line['adversary']:<9}"
         f"  {auroc['value']:.3f}  {between}  {auroc['ceiling']:>7.3f}"
-        f"  {bits['value']:>5.2f}  {line['chosen']}{where}"
+        f"  {bits['value']:>5.2f}  {line['chosen']}{where}{defect}"
     )

@@ -28,6 +28,8 @@ TYPES = {
     "blind": pa.float64(),
     "ceiling": pa.float64(),
     "chosen": pa.string(),
+    "held_out": pa.float64(),
+    "defect": pa.string(),
     "trials": pa.int32(),
     "seconds": pa.float64(),
 }
@@ -47,6 +49,8 @@ class Row:
         blind: The value of a guess without any update.
         ceiling: What no adversary exceeds.
         chosen: The predictor of the last round.
+        held_out: Its AUROC on held-out shadow trials; of several rounds the lowest.
+        defect: Why the adversary says nothing about the defense; None if nothing speaks against it.
         trials: How many were played.
         seconds: That the game took.
     """
@@ -63,6 +67,8 @@ class Row:
     blind: float
     ceiling: float | None
     chosen: str
+    held_out: float | None
+    defect: str | None
     trials: int
     seconds: float
 
@@ -76,17 +82,23 @@ def measured(played: Played, classes: int) -> Iterator[tuple[str, scores.Measure
     """Yield each metric, its value, and that of a guess without any update."""
     answers, secrets = played.log_probabilities, played.secrets
     yield "accuracy", scores.accuracy(answers, secrets), 1 / classes
-    if classes > 2:
-        yield "auroc", scores.macro_auroc(answers, secrets), 0.5
-    else:
+    yield "auroc", scores.auroc_of(answers, secrets), 0.5
+    if classes == 2:
         odds, positive = answers[:, 1] - answers[:, 0], secrets == 1
-        yield "auroc", scores.auroc(odds, positive), 0.5
         yield "advantage", scores.Measured(scores.advantage(odds, positive)), 0.0
         for metric, rate in (("tpr_1", 0.01), ("tpr_01", 0.001)):
             yield metric, scores.Measured(scores.tpr_at(odds, positive, fpr=rate)), rate
     yield "information", scores.information(answers, secrets), 0.0
     loss = functional.nll_loss(answers, secrets)
     yield "cross_entropy", scores.Measured(float(loss) / math.log(2)), math.log2(classes)
+
+
+def defect(played: Played) -> str | None:
+    """Return a sentence if an adversary is worse than chance where it could have noticed."""
+    worst = played.worst
+    if not scores.below_chance(worst):
+        return None
+    return f"below chance on held-out shadow trials: AUROC {worst.value:.3f}"
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:

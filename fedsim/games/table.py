@@ -16,7 +16,7 @@ from fedsim.core.files import write_whole
 from fedsim.core.secrets import Rules
 from fedsim.games.board import Board, check, played_of, prepare
 from fedsim.games.limits import limits
-from fedsim.games.rows import Row, measured, read_rows, table_of, write_rows
+from fedsim.games.rows import Row, defect, measured, read_rows, table_of, write_rows
 from fedsim.run.links import refuse_links
 
 TABLE, CONFIGS, REPORT = "games.parquet", "configs.txt", "report.html"
@@ -108,6 +108,8 @@ def _played(name: str, board: Board, game: Game, batch: int, rounds: int) -> Ite
                 blind=blind,
                 ceiling=ceilings.get(metric, math.nan),
                 chosen=played.chosen[-1],
+                held_out=played.worst.value,
+                defect=defect(played),
                 trials=len(played.secrets),
                 seconds=seconds,
             )

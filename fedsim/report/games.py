@@ -56,7 +56,7 @@ def wide(rows: Sequence[Row]) -> list[dict[str, Any]]:
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in keys)
-        line = lines.setdefault(key, {name: row[name] for name in (*keys, "chosen")})
+        line = lines.setdefault(key, {name: row[name] for name in (*keys, "chosen", "defect")})
         line[row["metric"]] = row
     return list(lines.values())
 

@@ -18,7 +18,7 @@ from adversary.games.learner import Learner
 from adversary.games.play import Played, play
 from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc, information
-from defenses import Defense, dp_sgd
+from defenses import Defense, dp_sgd, sign
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.types import Auxiliary, LocalTraining
@@ -122,6 +122,12 @@ def test_shadow_predictors(game, inside, batch, figure):
     bits = information(one.log_probabilities, one.secrets)
     slack = 3.5 * (bits.high - bits.value) / 1.96
     assert bits.value <= GAMES[game].bits(rules, prior) + slack
+
+
+def test_signs_give_an_unknown_attribute_away():
+    # Forests on magnitudes, which signs make constant: 0.569. On signed entries: 0.812 ± 0.014.
+    one = said("attribute", 1, inside=False, defense=sign(), trials=1000, shadows=1600)
+    assert told(one["adaptive"]).value >= 0.8
 
 
 @pytest.mark.parametrize("batch", [1, 16, 64])

@@ -26,7 +26,8 @@ scores the secret. The intervals are 95 % intervals over many independent trials
 {% endfor %}
 <td>{{ row.information.value | number(3) }}</td>
 <td>{{ row.information.low | number(3) }} to {{ row.information.high | number(3) }}</td>
-<td>{{ row.information.ceiling | number(3) }}</td><td class="text">{{ row.chosen }}</td></tr>
+<td>{{ row.information.ceiling | number(3) }}</td><td class="text">{{ row.chosen }}
+{% if row.defect %}<br><b>{{ row.defect }}</b>{% endif %}</td></tr>
 {% endfor %}
 </table></div>
 <p class="quiet">The <i>static</i> adversary learns from shadow trials without the defense. The
@@ -36,7 +37,9 @@ the property exactly, or what the defense’s ε allows for the matching neighbo
 <i>Bits</i> are a lower bound of the mutual information of secret and upload: the prior entropy
 minus the held-out cross-entropy (Barber and Agakov). <i>At most</i> is the mutual information of
 secret and records. A TPR is shown only if at least 10 false positives would be counted at its FPR.
-<i>By</i> names the predictor, which is chosen on shadow trials.</p></section>
+<i>By</i> names the predictor, which is chosen on shadow trials. A predictor that is below chance on
+held-out shadow trials is a defect of the adversary: its score does not show that the defense
+protects.</p></section>
 {{ parts.configs(configs) }}
 {% endblock %}
 """

@@ -87,18 +87,18 @@ def test_counts_are_the_most_that_anyone_tells(batch):
         ceiling, found = GAMES[game].ceiling(rules, prior), told(one)
         assert found.value <= ceiling + 3.5 * chance_error(600)
         if batch <= 4:
-            assert found.value >= ceiling - 0.05
+            assert found.high >= ceiling - 0.05
         bits = information(one.log_probabilities, one.secrets)
         error_ = (bits.high - bits.value) / 1.96
         assert bits.value <= GAMES[game].bits(rules, prior) + 3.5 * error_
         assert bits.value <= 1
 
 
-@pytest.mark.parametrize(("inside", "sizes"), [(True, SIZES), (False, (1, 4, 64))])
-def test_attributes_hide_in_large_batches_and_shares_and_users_do_not(inside, sizes):
+@pytest.mark.parametrize("inside", [True, False])
+def test_attributes_hide_in_large_batches_and_shares_and_users_do_not(inside):
     for game, sign_ in (("attribute", -1), ("distribution", 1), ("user", 1)):
-        steps = sizes[::2] if game == "user" else sizes
-        found = [value(game, batch, inside=inside) for batch in steps]
+        sizes = (1, 64) if game == "user" else (1, 4, 64)
+        found = [value(game, batch, inside=inside) for batch in sizes]
         for few, many in pairwise(found):
             assert sign_ * (many.value - few.value) >= -3 * apart(few, many)
         assert sign_ * (found[-1].value - found[0].value) > 0.05
@@ -187,8 +187,8 @@ def test_noise_on_shares_is_averaged_away_by_who_knows_of_it():
 
 
 def test_an_adaptive_adversary_may_keep_to_what_it_learned_without_the_defense():
-    names = {played(game, 4, clip(bound=1e6))["adaptive"].chosen[0] for game in ("attribute",)}
-    assert names <= {"forest", "linear"}  # of equals the first
+    (name,) = played("attribute", 4, clip(bound=1e6))["adaptive"].chosen
+    assert not name.startswith("static")  # of equals the first
     one = played("attribute-known", 4, clip(bound=1e6))
     assert torch.equal(one["static"].log_probabilities, one["adaptive"].log_probabilities)
     assert list(played("attribute", 4)) == ["static"]

@@ -5,13 +5,15 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from adversary.games import ceilings
+from adversary.games import ceilings, play
+from adversary.games.predictors import upload_scores
 from defenses.promise import gaussian_epsilon
 from fedsim import config as configs
 from fedsim.cli import main as cli
 from fedsim.core.errors import ConfigError
 from fedsim.games import table as games
 from fedsim.games.board import prepare
+from fedsim.games.rows import read_rows
 from fedsim.report.games import write_games_report
 from tests.builders import small_config
 
@@ -170,6 +172,32 @@ def test_the_command_prints_a_line_per_game_and_writes_the_report(tmp_path, caps
             assert said.count("distribution") == 2
             assert "Report" in said
     assert (tmp_path / "g" / "report.html").exists()
+
+
+def test_an_adversary_below_chance_on_its_own_shadows_is_a_defect(tmp_path, capsys, monkeypatch):
+    def reversed_scores(*given, **options):
+        fitted = upload_scores(*given, **options)
+        return {name: (lambda trials, s=score: -s(trials)) for name, score in fitted.items()}
+
+    asked = ["fedsim", "game", "--set", "game.play=distribution", "--set", "game.shadows=400"]
+    for setting in SETTINGS:
+        asked += ["--set", setting] if "shadows" not in setting else []
+    defects = {}
+    for name, scores in (("right", upload_scores), ("wrong", reversed_scores)):
+        monkeypatch.setattr(play, "upload_scores", scores)
+        monkeypatch.setattr("sys.argv", [*asked, "--out", str(tmp_path / name)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        rows = read_rows(tmp_path / name / "games.parquet")
+        defects[name] = {row.defect for row in rows if row.batch_size == 4}
+        held_out = {row.held_out for row in rows if row.batch_size == 4}
+        assert all((value < 0.5) == (name == "wrong") for value in held_out)
+        said = capsys.readouterr().out
+        sentence = "below chance on held-out shadow trials: AUROC 0."
+        assert (f"DEFECT: {sentence}" in said) == (name == "wrong")
+        assert (sentence in (tmp_path / name / "report.html").read_text()) == (name == "wrong")
+    assert defects["right"] == {None}
+    assert all(text.startswith("below chance") for text in defects["wrong"])
 
 
 def test_games_are_listed_and_a_config_holds_them():
