@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.games import GAMES
-from adversary.games.evidence import Evidence
+from adversary.games.evidence import Evidence, Records
 from adversary.games.learner import Learner
 from adversary.games.play import learn
 from adversary.games.predictors import Predictor
@@ -77,9 +77,9 @@ def evidence(observation: Observation, work: Workspace) -> Terms:
         raise ValueError(f"update: {reason}")
     size, same_records = rehearsed_size(observation), keeps_data(observation)
     learner, predictor = work.part(fitted, size, observation.update.round, same_records)
-    hypotheses = work.derived(undefended).part(_hypotheses, keep=2)
+    hypotheses, records = work.derived(undefended).part(_hypotheses, keep=2)
     upload = learner.flat(observation.update.delta).expand(len(hypotheses), -1)
-    questions = Evidence(upload, size, learner.weight(size), hypotheses)
+    questions = Evidence(upload, size, learner.weight(size), hypotheses, records=records)
     return predictor.log_probabilities(questions), *held_out(predictor)
 
 
@@ -108,7 +108,7 @@ def fitted(
     return learner, predictors.get("adaptive", predictors["static"])
 
 
-def _hypotheses(work: Workspace) -> Tensor:
+def _hypotheses(work: Workspace) -> tuple[Tensor, Records]:
     """Return every candidate's gradient without and with the attribute, (m, 2, 1, features)."""
     auxiliary, candidates = work.auxiliary, work.auxiliary.candidates
     encoding = auxiliary.encoding
@@ -116,8 +116,8 @@ def _hypotheses(work: Workspace) -> Tensor:
     assert encoding is not None
     none = torch.zeros(len(candidates.labels), dtype=torch.int64)
     values = [encoding.put(candidates.inputs, none + mark) for mark in (0, 1)]
-    learner, labels = Learner(auxiliary, work.local), candidates.labels[:, None]
-    return learner.hypotheses(work.sent, torch.stack(values, dim=1), labels)
+    records = Records(torch.stack(values, dim=1), candidates.labels[:, None])
+    return Learner(auxiliary, work.local).hypotheses(work.sent, records), records
 
 
 ATTACKS = (

@@ -2,8 +2,32 @@
 
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Records in question.
+
+    Attributes:
+        targets: Each under every value of the secret, shape (n, values, *shape).
+        labels: Those that it may have, shape (n, labels).
+    """
+
+    targets: Tensor
+    labels: Int[Tensor, "n labels"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Records, values, and labels."""
+        return len(self.labels), self.targets.shape[1], self.labels.shape[1]
+
+    def alone(self) -> tuple[Tensor, Int[Tensor, "rows 1"]]:
+        """Return the inputs and labels of all hypotheses, each as a batch of its own."""
+        inputs = self.targets[:, :, None].expand(*self.shape, *self.targets.shape[2:])
+        each = self.labels[:, None].expand(self.shape)
+        return inputs.flatten(0, 2)[:, None], each.flatten()[:, None]
 
 
 @dataclass(frozen=True)
@@ -20,6 +44,7 @@ class Evidence:
             each label that it may have, shape (n, values, labels, d); None where none is known.
         others: The mean gradient of all other records of each batch, where they are known; shaped
             as the uploads.
+        records: The records that the hypotheses are of, for who sends them through a defense.
         norms: Of every tensor of each upload, shape (n, tensors); None where records are in
             question.
         readings: The head's bias gradient and the first layer's mean input, shape (n, cells); None
@@ -31,6 +56,7 @@ class Evidence:
     weight: float
     hypotheses: Float[Tensor, "n values labels d"] | None = None
     others: Float[Tensor, "n ..."] | None = None
+    records: Records | None = None
     norms: Float[Tensor, "n tensors"] | None = None
     readings: Float[Tensor, "n cells"] | None = None
 
@@ -42,6 +68,7 @@ class Evidence:
             uploads=self.uploads[rows],
             hypotheses=cut(self.hypotheses),
             others=cut(self.others),
+            records=self.records and Records(self.records.targets[rows], self.records.labels[rows]),
             norms=cut(self.norms),
             readings=cut(self.readings),
         )

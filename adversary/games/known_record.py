@@ -8,11 +8,14 @@ in few directions, and beside those the record in question stands out. Beside th
 the upload and each hypothetical gradient, as in L. Lyu, C. Chen, "A novel attribute reconstruction
 attack in federated learning", 2021.
 
+An adversary that knows the defense sends its hypotheses through it: `defended_scores`.
+
 *Exact when*: the sum of the others is Gaussian with that covariance. It is not, and ratios are
 over-confident: they are calibrated on shadow trials.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +89,40 @@ def record_scores(
         divide = _shrunk(*_principal(residual), SHRINKAGE * level + tiny)
         scores["whitened"] = ratio(divide)
     return scores
+
+
+def defended_scores(
+    evidence: Evidence, secrets: Int[Tensor, " n"], push: Callable[[Evidence], Tensor]
+) -> dict[str, Score]:
+    """Return the ways to score an upload by hypotheses that went through the defense too.
+
+    Args:
+        evidence: As for `record_scores`.
+        secrets: The class of each.
+        push: Trials → the whole upload that each hypothesis makes likely, shaped as hypotheses.
+
+    Returns:
+        `defended ratio` and `defended whitened`.
+    """
+    memory, whole = Memory(), push(evidence)
+    centre = whole.mean(dim=(0, 1, 2))
+
+    def pushed(trials: Evidence) -> Evidence:
+        compute = lambda: push(trials) - centre
+        return _predicted(trials, memory.get(push, trials.records, compute, keep=1))
+
+    scores = record_scores(_predicted(evidence, whole - centre), secrets)
+    ratios = {name: score for name, score in scores.items() if name != "cosine"}
+    return {f"defended {name}": _on(pushed, score) for name, score in ratios.items()}
+
+
+def _predicted(trials: Evidence, hypotheses: Tensor) -> Evidence:
+    """Return trials whose hypotheses are of the whole upload."""
+    return replace(trials, hypotheses=hypotheses, others=None, weight=1.0)
+
+
+def _on(change: Callable[[Evidence], Evidence], score: Score) -> Score:
+    return lambda trials: score(change(trials))
 
 
 def _entrywise(variance: Tensor) -> Divide:

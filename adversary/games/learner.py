@@ -8,9 +8,9 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from adversary.games.evidence import Evidence
+from adversary.games.evidence import Evidence, Records
 from adversary.games.game import Draws
-from adversary.games.gradients import PARAMETERS, Reading, Reduce, batch_gradients
+from adversary.games.gradients import PARAMETERS, RECORDS, Reading, Reduce, batch_gradients
 from adversary.games.summary import Beside, Summary
 from adversary.members.candidates import trained_names
 from adversary.rehearsal import defended, rehearse_with
@@ -94,19 +94,19 @@ class Learner:
             (inputs, labels),
         )
         observations = (
-            self._gradients(like, *given)
+            self.gradients(like, *given)
             if plain
             else self._trained(like, *given, coins=coins, hooked=applied is not None)
         )
         if applied is not None:
             observations = self._defended(observations, coins)
-        return self._read((o.update.delta for o in observations), reading)
+        return self.read((o.update.delta for o in observations), reading)
 
     def _defended(self, observations: Iterable[Observation], coins: str) -> Iterator[Observation]:
         for place, observation in enumerate(observations):
             yield defended(observation, self.auxiliary, generator(0, "defense", coins, place))
 
-    def _read(self, deltas: Iterable[Params], reading: Reading | None) -> Tensor:
+    def read(self, deltas: Iterable[Params], reading: Reading | None) -> Tensor:
         """Return flat uploads, or what is read off them, some at a time."""
         size = sum(self.model.get_parameter(name).numel() for name in self.names)
         flats, rows = map(self._whole, deltas), []
@@ -114,9 +114,8 @@ class Learner:
             rows.append(torch.stack(some) if reading is None else reading(torch.stack(some)))
         return torch.cat(rows)
 
-    def _gradients(
-        self, like: Observation, inputs: Tensor, labels: Tensor
-    ) -> Iterator[Observation]:
+    def gradients(self, like: Observation, inputs: Tensor, labels: Tensor) -> Iterator[Observation]:
+        """Yield the undefended gradient of every batch, as an observation like `like`."""
         parameters = [self.model.get_parameter(name) for name in self.names]
         sizes = [value.numel() for value in parameters]
         together = max(1, PARAMETERS // sum(sizes))
@@ -147,7 +146,7 @@ class Learner:
 
         Uploaded weights are divided by the learning rate: the sum of their steps' gradients.
         """
-        return self._read([delta], self.reduce)[0]
+        return self.read([delta], self.reduce)[0]
 
     def _whole(self, delta: Params) -> Tensor:
         flat = torch.cat([delta[name].flatten() for name in self.names])
@@ -160,23 +159,22 @@ class Learner:
             delta: The upload.
             batch: How many records it assumes a batch to have.
         """
-        rows = self._read([delta], self._beside)
+        rows = self.read([delta], self._beside)
         return self._beside.evidence(rows, batch, self.weight(batch))
 
-    def hypotheses(self, state: Params, targets: Tensor, labels: Tensor) -> Tensor:
+    def hypotheses(self, state: Params, records: Records) -> Tensor:
         """Return gradients of the records in question, (n, values, labels, features).
 
         Args:
             state: The weights sent.
-            targets: Each record under every value of the secret, shape (n, values, *shape).
-            labels: Those that it may have, shape (n, labels).
+            records: With each value of the secret, and the labels that they may have.
         """
-        count, values = targets.shape[:2]
-        inputs = targets[:, :, None].expand(-1, -1, labels.shape[1], *[-1] * (targets.ndim - 2))
-        each = labels[:, None].expand(-1, values, -1)
-        records = inputs.flatten(0, 2)[:, None], each.flatten()[:, None]
-        gradients = self._plain(state, *records, self.reduce)
-        return gradients.view(count, values, labels.shape[1], -1)
+        return self._plain(state, *records.alone(), self.reduce).view(*records.shape, -1)
+
+    def mean_gradient(self, state: Params, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean gradient of the records of some batches, (size,), without any defense."""
+        some, theirs = inputs.flatten(0, 1)[:RECORDS], labels.flatten()[:RECORDS]
+        return self._plain(state, some[None], theirs[None], None)[0]
 
     def _plain(
         self, state: Params, inputs: Tensor, labels: Tensor, reading: Reading | None
@@ -231,11 +229,12 @@ class Learner:
         uploads = self.uploads(state, inputs, labels, coins=coins, defense=defense)
         if draws.clients > 1:
             uploads = uploads.view(len(draws.secrets), draws.clients, -1)
-        others = hypotheses = None
+        others = hypotheses = records = None
         if knows_others and labels.shape[1] > 1:
             others = self._plain(assumed_state, inputs[:, 1:], labels[:, 1:], self.reduce)
             others = others.view_as(uploads)
         if draws.targets is not None:
-            target_labels = self._target_labels(draws, knows_label=knows_label)
-            hypotheses = self.hypotheses(assumed_state, draws.targets, target_labels)
-        return Evidence(uploads, assumed_batch, self.weight(assumed_batch), hypotheses, others)
+            records = Records(draws.targets, self._target_labels(draws, knows_label=knows_label))
+            hypotheses = self.hypotheses(assumed_state, records)
+        weight = self.weight(assumed_batch)
+        return Evidence(uploads, assumed_batch, weight, hypotheses, others, records)

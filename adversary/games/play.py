@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.games.evidence import Evidence
 from adversary.games.game import Game, draw_secrets
-from adversary.games.known_record import record_scores
+from adversary.games.hypotheses import defended_hypotheses
+from adversary.games.known_record import defended_scores, record_scores
 from adversary.games.learner import Learner
 from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, upload_scores
 from adversary.games.records import Pool
@@ -198,12 +200,16 @@ def learn(
     if learner.auxiliary.defense is not None:
         hidden = look(defense=True)
         adapted = fit(hidden, _through(hidden.uploads, plain.uploads))
-        rest = hidden.part(slice(cut, None))
+        if game.has_target:
+            mean = learner.mean_gradient(state, draws.inputs, draws.labels)
+            push = partial(defended_hypotheses, learner, state, mean=mean)
+            adapted |= defended_scores(hidden.part(slice(cut)), secrets[:cut], push)
+        last = hidden.part(slice(cut, None))
         static = predictors["static"]
-        met = auroc_of(static.log_probabilities(rest), secrets[cut:])
+        met = auroc_of(static.log_probabilities(last), secrets[cut:])
         predictors["static"] = replace(static, held_out_auroc=met)
         candidates = adapted | {f"static {name}": score for name, score in scores.items()}
-        predictors["adaptive"] = choose(candidates, rest, secrets[cut:])
+        predictors["adaptive"] = choose(candidates, last, secrets[cut:])
     return predictors
 
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence
@@ -13,9 +13,10 @@ from adversary.games.play import Knowledge, Played, play
 from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc, macro_auroc
 from defenses import Defense
+from defenses.defense import State
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.secrets import Encoding, Rules
-from fedsim.core.types import Auxiliary, LocalTraining
+from fedsim.core.types import Auxiliary, LocalTraining, Params
 
 SIZE, NUMBERS = 2000, 6
 ALL = Knowledge()
@@ -116,6 +117,22 @@ def chance_error(trials: int) -> float:
 def error(one: Measured) -> float:
     """Return an AUROC's standard error."""
     return (one.high - one.low) / (2 * 1.959964)
+
+
+def rotation() -> Defense:
+    """A defense that turns every update by one secret rotation: what it hides, it hides well."""
+
+    @lru_cache
+    def basis(size: int) -> Tensor:
+        return torch.linalg.qr(flat_noise(size, size, "rotation"))[0]
+
+    def apply(params: Params, state: State, _: Generator) -> tuple[dict[str, Tensor], State]:
+        flat = torch.cat([value.flatten() for value in params.values()])
+        parts = (basis(len(flat)) @ flat).split([value.numel() for value in params.values()])
+        named = zip(params, parts, params.values(), strict=True)
+        return {name: part.view_as(value) for name, part, value in named}, state
+
+    return Defense(name="rotation", apply=apply)
 
 
 def flat_noise(size: int, dims: int, *names: object) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from adversary.games import learner as learners
+from adversary.games.evidence import Records
 from adversary.games.game import Draws
 from adversary.games.gradients import batch_gradients
 from adversary.games.learner import Learner
@@ -164,7 +165,8 @@ def test_hypotheses_are_gradients_of_the_record_for_each_value_and_label():
     other = {name: value + 0.1 for name, value in state.items()}
     stale = looked(client, trials, assumed_state=other)
     assert torch.equal(
-        stale.hypotheses, client.hypotheses(other, trials.targets, trials.target_labels[:, None])
+        stale.hypotheses,
+        client.hypotheses(other, Records(trials.targets, trials.target_labels[:, None])),
     )
     assert torch.equal(stale.uploads, looked(client, trials).uploads)
 
