@@ -12,7 +12,15 @@ from adversary.games.game import Game, draw_secrets
 from adversary.games.hypotheses import defended_hypotheses
 from adversary.games.known_record import defended_scores, record_scores
 from adversary.games.learner import Learner
-from adversary.games.predictors import VALIDATION, Predictor, Score, choose, combine, upload_scores
+from adversary.games.predictors import (
+    VALIDATION,
+    Predictor,
+    Score,
+    choose,
+    combine,
+    upload_scores,
+    with_mean,
+)
 from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc_of
 from fedsim.core.rng import derive, generator
@@ -189,10 +197,11 @@ def learn(
         )
 
     def fit(shown: Evidence, through: float) -> dict[str, Score]:
-        part = shown.part(slice(cut))
+        part, last = shown.part(slice(cut)), shown.part(slice(cut, None))
         if game.has_target:
             return record_scores(part, secrets[:cut], through=through)
-        return upload_scores(part, secrets[:cut], classes, seed=derive(seed, "predictor") % 2**32)
+        scores = upload_scores(part, secrets[:cut], classes, seed=derive(seed, "predictor") % 2**32)
+        return with_mean(scores, last, secrets[cut:])
 
     plain = look(defense=False)
     scores = fit(plain, 1.0)

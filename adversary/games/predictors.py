@@ -118,6 +118,24 @@ def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " 
     return min(ranked)[2]
 
 
+def with_mean(
+    scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " n"]
+) -> dict[str, Score]:
+    """Return the scores, and their mean after each one's calibration: `mean of all`.
+
+    Few validation trials choose among several predictors by chance; their mean loses little to the
+    best of them.
+
+    Args:
+        scores: By name.
+        evidence: Of validation trials.
+        secrets: The class of each.
+    """
+    each = [choose({name: score}, evidence, secrets) for name, score in scores.items()]
+    mean = lambda trials: torch.stack([one.log_probabilities(trials) for one in each]).mean(dim=0)
+    return {**scores, "mean of all": mean}
+
+
 def recalibrated(
     total: Float[Tensor, "n classes"], held_out: Float[Tensor, "v classes"], secrets: Tensor
 ) -> Float[Tensor, "n classes"]:

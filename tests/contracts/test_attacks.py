@@ -123,7 +123,7 @@ def test_it_beats_the_blind_guess_on_a_plain_gradient_unless_it_does_not_look(at
 
 
 @attacks()
-@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize("size", [1, 9])  # odd: no share lies between two of the rules'
 def test_it_has_no_advantage_on_noise(attack, size):
     assert not has_advantage(gains(attack, independent=True, size=size))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from adversary.attacks.shadow_inference import shadow_inference
+from adversary.attacks.shadow_inference import SHADOWS, shadow_inference
 from adversary.grading import selection
 from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS, prior, secret_of
@@ -156,7 +156,8 @@ DATA = {"name": "tests.adversary.attacks.test_shadow_inference:two_kinds"}
 ASKED = {"column": "kind", "value": "1"}
 
 
-def test_a_run_has_rows_per_client_and_pooled_ones(tmp_path):
+def test_a_run_has_rows_per_client_and_pooled_ones(tmp_path, monkeypatch):
+    monkeypatch.setitem(SHADOWS, "gradient", 120)
     config = small_config(
         data={**DATA, "partition": "iid"}, model={"name": "mlp", "hidden": 8},
         federation={"rounds": 2, "clients": 3, "strategy": "fedsgd"}, local={"epochs": 1},

@@ -14,7 +14,7 @@ from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.games.game_cases import error
 
-SIZE, TRIALS, SHADOWS = 2000, 4000, 1200
+SIZE, TRIALS, SHADOWS = 2000, 2000, 1200
 MOVED = 0.4  # by which the secret moves every one of many real features, in standard deviations
 
 
@@ -64,4 +64,5 @@ def test_an_input_that_can_be_read_exactly_tells_all_that_it_holds():
         model = nn.Sequential(nn.Linear(88, 16), nn.ReLU(), nn.Linear(16, 2))
     pools = [many_features(half) for half in ("private", "auxiliary")]
     one = answered(model, pools, 1, trials=600, shadows=900)
-    assert auroc_of(one.log_probabilities, one.secrets).value >= 0.999  # Φ(√(2 · 88) · MOVED)
+    # Φ(√(2 · 88) · MOVED) = 1 − 6e-8 of the input itself; a forest on magnitudes has 0.891.
+    assert auroc_of(one.log_probabilities, one.secrets).value >= 0.999

@@ -55,9 +55,7 @@ def test_noise_is_the_same_for_all_hypotheses_and_others_are_the_mean_of_all():
     whole = defended_hypotheses(client, state, shown, mean=mean)
     noise = whole - (plain + (BATCH - 1) * mean) / BATCH
     torch.testing.assert_close(noise, noise[:1, :1].expand_as(noise), rtol=1e-3, atol=1e-5)
-    assert float(noise[0, 0].std()) == pytest.approx(
-        3, abs=0.8
-    )  # of one coin: others would be a constant too
+    assert float(noise[0, 0].std()) == pytest.approx(3, abs=0.8)  # of 90 entries
 
 
 def test_coins_that_act_on_each_update_differently_are_averaged():

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from adversary.games import GAMES
+from adversary.games import GAMES, predictors
 from adversary.games.play import Knowledge, learn, play
 from adversary.games.scores import auroc, information
 from defenses import Defense, clip, gaussian, prune, sign
@@ -27,7 +27,16 @@ from tests.adversary.games.game_cases import (
 from tests.builders import same_params
 
 SIZES = (1, 2, 4, 8, 16, 64)
+LEAST_CHANGE = {"attribute": 0.35, "distribution": 0.2, "user": 0.08}  # from 1 record to 64
+SHORT_OF_CEILING = {1: 0.0, 2: 0.0, 4: 0.05}  # 900 shadow trials do not teach to count four records
+FEW = {"trials": 120, "shadows": 240}
 once = lru_cache(maxsize=None)(played)
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch):
+    """Fewer trees: what is compared here holds of any forest."""
+    monkeypatch.setattr(predictors, "TREES", 30)
 
 
 def value(game, batch=1, **options):
@@ -80,21 +89,25 @@ def test_a_known_attribute_is_the_updates_to_tell_and_no_imputations():
 
 
 @pytest.mark.parametrize("batch", SIZES)
-def test_counts_are_the_most_that_anyone_tells(batch):
+def test_counts_are_the_most_that_anyone_tells(batch, monkeypatch):
+    if batch in SHORT_OF_CEILING:
+        monkeypatch.setattr(predictors, "TREES", 100)
     for game in ("attribute", "distribution"):
-        one, rules = once(game, batch)["static"], Rules(batch)
+        trials, rules = 2400 if batch <= 4 else 600, Rules(batch)
+        one = once(game, batch, trials=trials)["static"]
         prior = census("private").prior
         assert prior == pytest.approx(PRIOR, abs=0.05)
         ceiling, found = GAMES[game].ceiling(rules, prior), told(one)
-        assert found.value <= ceiling + 3.5 * chance_error(600)
-        if batch <= 4:
-            assert found.high >= ceiling - 0.05
+        assert found.value <= ceiling + 3.5 * chance_error(trials)
+        if batch in SHORT_OF_CEILING:
+            assert found.value >= ceiling - SHORT_OF_CEILING[batch] - 3.5 * error(found)
         bits = information(one.log_probabilities, one.secrets)
         error_ = (bits.high - bits.value) / 1.96
         assert bits.value <= GAMES[game].bits(rules, prior) + 3.5 * error_
         assert bits.value <= 1
 
 
+# The steps between these batch sizes are smaller than their errors.
 @pytest.mark.parametrize("inside", [True, False])
 def test_attributes_hide_in_large_batches_and_shares_and_users_do_not(inside):
     for game, sign_ in (("attribute", -1), ("distribution", 1), ("user", 1)):
@@ -102,7 +115,7 @@ def test_attributes_hide_in_large_batches_and_shares_and_users_do_not(inside):
         found = [value(game, batch, inside=inside) for batch in sizes]
         for few, many in pairwise(found):
             assert sign_ * (many.value - few.value) >= -3 * apart(few, many)
-        assert sign_ * (found[-1].value - found[0].value) > 0.05
+        assert sign_ * (found[-1].value - found[0].value) > LEAST_CHANGE[game]
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16, 64])
@@ -195,12 +208,12 @@ def test_noise_on_shares_is_averaged_away_by_who_knows_of_it():
 
 
 def test_an_adaptive_adversary_may_keep_to_what_it_learned_without_the_defense():
-    (name,) = played("attribute", 4, clip(bound=1e6))["adaptive"].chosen
+    (name,) = played("attribute", 4, clip(bound=1e6), **FEW)["adaptive"].chosen
     assert not name.startswith("static")  # of equals the first
-    one = played("attribute-known", 4, clip(bound=1e6))
+    one = played("attribute-known", 4, clip(bound=1e6), trials=300, shadows=400)
     static, adaptive = one["static"].log_probabilities, one["adaptive"].log_probabilities
-    torch.testing.assert_close(adaptive, static, rtol=1e-4, atol=1e-5)
-    assert list(played("attribute", 4)) == ["static"]
+    torch.testing.assert_close(adaptive, static, rtol=0, atol=0.01)  # of hypotheses' rounding
+    assert list(played("attribute", 4, **FEW)) == ["static"]
 
 
 @pytest.mark.parametrize("game", ["attribute", "attribute-known", "user", "source"])
@@ -218,8 +231,8 @@ def test_the_same_seed_plays_the_same_game(game):
 @pytest.mark.parametrize("game", ["distribution", "attribute-known", "source"])
 def test_of_weights_as_of_gradients(game):
     local = LocalTraining(0.1, 4)
-    weights = told(played(game, 4, local=local, trials=120, shadows=240)["static"])
-    gradient = told(played(game, 4, trials=120, shadows=240)["static"])
+    weights = told(played(game, 4, local=local, **FEW)["static"])
+    gradient = told(played(game, 4, **FEW)["static"])
     assert weights.value == pytest.approx(gradient.value, abs=0.03)  # the forest's ties
 
 
@@ -238,18 +251,22 @@ def test_what_several_users_and_shares_say():
 
 
 def test_an_adversary_that_was_taught_wrongly_tells_nothing():
-    # Every secret of its shadow trials is a coin: the population's count says nothing of it.
-    pool = census("auxiliary")
-    mixed = pool.marks[torch.randperm(len(pool.marks), generator=generator(0, "mixed"))]
-    client, (trials, truth) = learner(), evidence("attribute", 1, "private", count=1200)
-    found = learn(
-        GAMES["attribute"], Rules(1), replace(pool, marks=mixed), client,
-        client.model.state_dict(), shadows=900,
-    )["static"]  # fmt: skip
-    told_ = found.log_probabilities(trials)
-    measured = auroc(told_[:, 1] - told_[:, 0], truth == 1)
-    assert abs(measured.value - 0.5) < 0.2  # of one shadow set, for all trials by the same chance
-    assert abs(information(told_, truth).value) < 0.05
+    # Every secret of its shadow trials is a coin: the population's count says nothing of it. It may
+    # be sure of itself, since trials share records, and is wrong then.
+    pool, client = census("auxiliary"), learner()
+    trials, truth = evidence("attribute", 1, "private", count=1200)
+    values = []
+    for k in range(4):
+        order = torch.randperm(len(pool.marks), generator=generator(0, "mixed", k))
+        one = learn(
+            GAMES["attribute"], Rules(1), replace(pool, marks=pool.marks[order]), client,
+            client.model.state_dict(), shadows=400,
+        )["static"]  # fmt: skip
+        said = one.log_probabilities(trials)
+        values.append(auroc(said[:, 1] - said[:, 0], truth == 1).value)
+        assert information(said, truth).value < 0.05
+    # By the same chance for all trials of one shadow set: 0.08 from set to set.
+    assert sum(values) / len(values) == pytest.approx(0.5, abs=0.15)
 
 
 def test_playing_changes_neither_the_model_nor_the_pools():
