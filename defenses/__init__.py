@@ -6,7 +6,7 @@ In: an update, or a batch and the model. Out: what is uploaded instead, and what
 
 from defenses.chain import chain
 from defenses.clip import clip
-from defenses.defense import Defense, defend
+from defenses.defense import Defense, Marked, defend
 from defenses.dp_sgd import dp_sgd
 from defenses.fit import check_fit
 from defenses.freeze import freeze
@@ -26,6 +26,7 @@ from defenses.vib import vib
 __all__ = [
     "DEFENSES",
     "Defense",
+    "Marked",
     "Promise",
     "build",
     "chain",

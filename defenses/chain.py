@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
 
-from defenses.defense import Defense, State, spends_nothing
+from defenses.defense import Defense, Marked, State, spends_nothing
 from defenses.promise import Promise, gaussian_mechanism
 from fedsim.core.types import LocalTraining, Params
 
@@ -26,6 +26,7 @@ def chain(*defenses: Defense) -> Defense:
         names = " and ".join(defense.name for defense in hooks)
         raise ValueError(f"chain: at most one defense may replace the gradient, got {names}")
     links = _Links(defenses)
+    looks = any(defense.against is not None for defense in defenses)
     counts = any(defense.spend is not spends_nothing for defense in defenses)
     return Defense(
         name=" → ".join(defense.name for defense in defenses) or "none",
@@ -35,6 +36,7 @@ def chain(*defenses: Defense) -> Defense:
         batches=hooks[0].batches if hooks else None,
         check=links.check,
         apart=any(defense.apart for defense in defenses),
+        against=links.against if looks else None,
         spend=links.spend if counts else spends_nothing,
         promise=_promise(defenses),
     )
@@ -45,6 +47,9 @@ class _Links:
     """The functions of a chain."""
 
     defenses: Sequence[Defense]
+
+    def against(self, marked: Marked) -> Defense:
+        return chain(*(it.against(marked) if it.against else it for it in self.defenses))
 
     def init(self, params: Params) -> State:
         return _joined([defense.init(params) for defense in self.defenses])

@@ -23,6 +23,21 @@ Spend = Callable[[State, LocalTraining, int], State]
 """(state, protocol, number of examples) → state after one more round, or a ValueError."""
 
 
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """Records of which the defender knows the secret; no adversary has them.
+
+    Attributes:
+        inputs: Shape (n, *shape).
+        labels: Shape (n,).
+        marks: The secret of each, 0 to K − 1, shape (n,).
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    marks: Tensor
+
+
 def unchanged(
     update: Params,
     state: State,
@@ -73,6 +88,8 @@ class Defense:
             mix them (`defenses.fit`).
         promise: What it guarantees by itself.
         bound: Largest Euclidean norm of an update before → after it.
+        against: Marked records → the same defense of that secret; None for one that does not look
+            at secrets.
         noise: Standard deviation of Gaussian noise that it adds to every entry; 0 without.
         delta: δ at which an ε that follows from `noise` is stated.
     """
@@ -87,6 +104,7 @@ class Defense:
     apart: bool = False
     promise: Promise = HEURISTIC
     bound: Callable[[float], float] = no_bound
+    against: "Callable[[Marked], Defense] | None" = None
     noise: float = 0.0
     delta: float = 1e-5
 

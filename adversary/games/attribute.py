@@ -3,7 +3,7 @@
 from torch import Generator, Tensor
 
 from adversary.games import ceilings
-from adversary.games.game import Draws, Game, draws_of
+from adversary.games.game import Draws, Game, Shift, draws_of
 from adversary.games.records import Pool
 from fedsim.core.secrets import Rules
 
@@ -32,6 +32,11 @@ def merged_rounds(rules: Rules, rounds: int) -> Rules | None:
     return rules if rounds == 1 else None
 
 
+def impute(likelihoods: Tensor, rules: Rules) -> Tensor:  # noqa: ARG001
+    """Return what the record in question says of its attribute."""
+    return likelihoods[:, 0]
+
+
 GAME = Game(
     name="attribute",
     summary="the attribute of one unknown record of the batch",
@@ -39,5 +44,6 @@ GAME = Game(
     ceiling=ceiling,
     information=information,
     merged_rounds=merged_rounds,
-    single_record=True,
+    impute=impute,
+    shift=lambda rules, rounds: Shift.of(1, rounds),  # noqa: ARG005
 )

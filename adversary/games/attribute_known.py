@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from adversary.games.game import Draws, Game, draws_of
+from adversary.games.game import Draws, Game, Shift, draws_of
 from adversary.games.records import Pool
 from fedsim.core.secrets import Rules
 
@@ -26,5 +26,5 @@ GAME = Game(
     summary="the attribute of a known record",
     sample=sample,
     has_target=True,
-    single_record=True,
+    shift=lambda rules, rounds: Shift.of(1, rounds),  # noqa: ARG005
 )

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 Counts = NDArray[np.float64]
 """P(X = 0), …, P(X = B): a distribution of the number of records with the property."""
+Values = NDArray[np.float64]
 
 
 def attribute_counts(batch: int, prior: float) -> tuple[Counts, Counts]:
@@ -70,15 +71,53 @@ def gaussian_advantage(mu: float) -> float:
     return float(2 * ndtr(mu / 2) - 1)
 
 
+def gaussian_information(mu: float) -> float:
+    """Return the most that an upload tells of a fair coin under μ-GDP, in bits.
+
+    1 − E log₂(1 + e^−L), where L ~ N(μ²/2, μ²) is the log-likelihood ratio of N(μ, 1) to N(0, 1).
+    """
+    z = np.linspace(-12, 12, 4801)
+    weights = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    doubt = np.logaddexp(0.0, -(mu**2 / 2 + mu * z)) / math.log(2)
+    return max(0.0, 1 - float(weights @ doubt))
+
+
+def mixed_gaussian_auroc(mus: Values, chances: Values) -> float:
+    """Return the largest AUROC where the two differ by each μ with a chance, and all see which.
+
+    Σ_jk p_j p_k Φ(√(μ_j² + μ_k²)/2): log-likelihood ratios are N(±μ²/2, μ²). Of a single μ it is
+    `gaussian_auroc`.
+    """
+    squares = np.add.outer(np.square(mus), np.square(mus))
+    return min(1.0, float(chances @ ndtr(np.sqrt(squares) / 2) @ chances))
+
+
 def private_advantage(epsilon: float, delta: float) -> float:
     """Return the largest TPR − FPR between two neighbours under (ε, δ)-DP: total variation."""
     shrunk = math.exp(-epsilon)  # no overflow for large ε
     return min(1.0, (1 - shrunk + 2 * delta * shrunk) / (1 + shrunk))
 
 
-def auroc_of_advantage(variation: float) -> float:
-    """Return the largest AUROC at a total variation T: 1 − (1 − T)² / 2."""
-    return 1 - (1 - variation) ** 2 / 2
+def private_auroc(epsilon: float, delta: float) -> float:
+    """Return the largest AUROC between two neighbours under (ε, δ)-DP.
+
+    All that such a mechanism shows is made from the secret itself, with chance δ, and else from
+    randomised response (Kairouz, Oh, Viswanath, theorem 3.1).
+    """
+    hidden = 1 - min(1.0, delta)
+    return 1 - hidden**2 * _lie(epsilon)
+
+
+def private_information(epsilon: float, delta: float) -> float:
+    """Return the most that an upload tells of a fair coin under (ε, δ)-DP, in bits."""
+    hidden = 1 - min(1.0, delta)
+    return 1 - hidden * _binary_entropy(_lie(epsilon))
+
+
+def _lie(epsilon: float) -> float:
+    """Return how often randomised response says the other value."""
+    shrunk = math.exp(-epsilon)
+    return shrunk / (1 + shrunk)
 
 
 def error_floor(information: float, classes: int) -> float:

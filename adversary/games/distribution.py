@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from adversary.games import ceilings
-from adversary.games.game import Draws, Game, draws_of
+from adversary.games.game import Draws, Game, Shift, draws_of
 from adversary.games.records import Pool
 from fedsim.core.secrets import Rules
 
@@ -40,6 +40,22 @@ def merged_rounds(rules: Rules, rounds: int) -> Rules:
     return replace(rules, batch=rules.batch * rounds)
 
 
+def shift(rules: Rules, rounds: int) -> Shift:
+    """Return how many records two shares differ in, at least: the others may be the same.
+
+    Records of several rounds are counted as if all were in one, which is further apart.
+    """
+    most = rules.batch * rounds
+    differing = max(rules.shares) - min(rules.shares)
+    return Shift(np.arange(most + 1.0), ceilings.share_counts(most, [differing])[0])
+
+
+def impute(likelihoods: Tensor, rules: Rules) -> Tensor:
+    """Return log p(records | share) for each share."""
+    each = [torch.tensor([1 - share, share]).log() for share in rules.shares]
+    return torch.stack([(likelihoods + at).logsumexp(dim=2).sum(dim=1) for at in each], dim=1)
+
+
 GAME = Game(
     name="distribution",
     summary="which share of records has the property",
@@ -48,4 +64,6 @@ GAME = Game(
     ceiling=ceiling,
     information=information,
     merged_rounds=merged_rounds,
+    shift=shift,
+    impute=impute,
 )

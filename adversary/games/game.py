@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from adversary.games.records import Pool
@@ -40,6 +42,31 @@ Sampler = Callable[[Pool, Rules, Int[Tensor, " n"], Generator], Draws]
 """(pool, rules, secrets, generator) → what is drawn under these secrets."""
 
 
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """How far two values of a secret are apart, in replaced records of one round.
+
+    k records of one round are k apart. One record of each of R rounds is √R apart: Gaussian
+    mechanisms compose so (Dong, Roth, Su, corollary 3.3).
+
+    Attributes:
+        sizes: Distances, shape (n,).
+        chances: Of each, adding up to 1, shape (n,).
+    """
+
+    sizes: NDArray[np.float64]
+    chances: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, records: int, rounds: int) -> "Shift":
+        """Return the distance of as many records replaced in each round."""
+        return cls(np.array([records * rounds**0.5]), np.ones(1))
+
+    def is_one_record(self, rounds: int) -> bool:
+        """Return whether it is of one record in each round, as neighbours are."""
+        return len(self.sizes) == 1 and bool(self.sizes[0] == rounds**0.5)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Game:
     """One game.
@@ -56,8 +83,11 @@ class Game:
             there is no closed form for so many rounds.
         has_target: Whether a record is in question, which the adversary knows.
         has_column: Whether the secret is read from a column of the data.
-        single_record: Whether the secret changes a single record, as differential privacy's
-            neighbours do.
+        shift: (rules, rounds) → how far the secret moves all rounds' uploads together, in
+            replaced records of one round; None where this is not known.
+        impute: (log p(record | mark), shape (n, batch, marks); rules) → scores of the secret, shape
+            (n, classes), of who reads the records without the secret column; None where records
+            do not say the secret: a fair coin sets it.
     """
 
     name: str
@@ -69,7 +99,8 @@ class Game:
     merged_rounds: Callable[[Rules, int], Rules | None] = lambda rules, rounds: rules  # noqa: ARG005
     has_target: bool = False
     has_column: bool = True
-    single_record: bool = False
+    shift: Callable[[Rules, int], Shift] | None = None
+    impute: Callable[[Tensor, Rules], Tensor] | None = None
 
     def bits(self, rules: Rules, prior: float) -> float:
         """Return the most that any adversary can learn of the secret, in bits."""

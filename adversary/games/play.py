@@ -79,6 +79,7 @@ def play(
     shadows: int,
     knowledge: Knowledge = Knowledge(),
     seed: int = 0,
+    rehearsed: Learner | None = None,
 ) -> dict[str, Played]:
     """Play a game, and return what the static and the adaptive adversary answered.
 
@@ -98,6 +99,8 @@ def play(
         shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
         knowledge: Of the adversary.
         seed: Of everything drawn.
+        rehearsed: The client as the adversary rehearses it, where its defense uses records that
+            the adversary does not have; None if that is the client itself.
 
     Raises:
         ValueError: The game cannot be played with these records.
@@ -126,7 +129,7 @@ def play(
                 game,
                 rules,
                 auxiliary,
-                learner,
+                rehearsed or learner,
                 state,
                 shadows=shadows,
                 knowledge=knowledge,

@@ -1,10 +1,15 @@
 """A property of the batch: some of its records have it, or none has."""
 
+import math
+
+import torch
 from torch import Generator, Tensor
 
-from adversary.games.game import Draws, Game, draws_of
+from adversary.games.game import Draws, Game, Shift, draws_of
 from adversary.games.records import Pool
 from fedsim.core.secrets import Rules
+
+LARGEST = 8.0  # log-odds of one record, at most
 
 
 def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> Draws:
@@ -18,9 +23,24 @@ def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> D
     return draws_of(pool, rows, secrets)
 
 
+def impute(likelihoods: Tensor, rules: Rules) -> Tensor:
+    """Return log-odds of so many records with the property, in any places of the batch.
+
+    Their mean over places, an elementary symmetric polynomial of the records' odds.
+    """
+    odds = (likelihoods[..., 1] - likelihoods[..., 0]).clamp(-LARGEST, LARGEST).exp()
+    sums = torch.zeros(len(odds), rules.count + 1, dtype=odds.dtype)
+    sums[:, 0] = 1
+    for each in odds.T:
+        sums[:, 1:] += each[:, None] * sums[:, :-1]
+    log_odds = sums[:, -1].log() - math.log(math.comb(odds.shape[1], rules.count))
+    return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+
+
 GAME = Game(
     name="property",
     summary="whether any record of the batch has the property",
     sample=sample,
-    single_record=True,
+    impute=impute,
+    shift=lambda rules, rounds: Shift.of(rules.count, rounds),
 )

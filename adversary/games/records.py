@@ -18,6 +18,7 @@ class Pool:
         labels: Shape (n,).
         marks: 1 for a record with the attribute or property; in the game of users, the user.
         encoding: How to set the attribute; None if it is no input.
+        telling: Input features that say the mark, in places of a flat record.
         weights: How often each record is drawn, up to a constant, shape (n,); None for evenly.
     """
 
@@ -26,6 +27,7 @@ class Pool:
     marks: Int[Tensor, " n"]
     encoding: Encoding | None = None
     weights: Tensor | None = None
+    telling: frozenset[int] = frozenset()
 
     @property
     def prior(self) -> float:

@@ -119,10 +119,11 @@ def accuracy(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) -> 
 def information(
     log_probabilities: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]
 ) -> Measured:
-    """Return a lower bound of I(s; u) in bits: H(s) − cross-entropy of held-out predictions.
+    """Return H(s) − cross-entropy of held-out predictions, in bits.
 
-    D. Barber, F. Agakov, "The IM algorithm", NeurIPS 2003; equal for the true posterior. Negative
-    where the predictor is worse than the prior. The prior is uniform over the classes.
+    Above 0 it is a lower bound of I(s; u): D. Barber, F. Agakov, "The IM algorithm", NeurIPS 2003;
+    equal for the true posterior. Below 0 it bounds nothing that is not known: the predictor is
+    worse than the prior. The prior is uniform over the classes.
 
     Args:
         log_probabilities: log p(s | u) by a predictor that has not seen these trials, in nats.

@@ -18,9 +18,16 @@ def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> D
     return draws_of(pool, rows, secrets)
 
 
+def impute(likelihoods: Tensor, rules: Rules) -> Tensor:
+    """Return log p(records | user); a record that is anyone's says nothing."""
+    share = rules.user_share
+    return (share * likelihoods.exp() + 1 - share).clamp(min=1e-30).log().sum(dim=1)
+
+
 GAME = Game(
     name="user",
     summary="whose records they are",
     sample=sample,
     classes=lambda rules: rules.users,
+    impute=impute,
 )

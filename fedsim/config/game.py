@@ -54,6 +54,10 @@ class Game(Section):
     """Whether the adversary knows all other records of the batch: the worst case."""
     auxiliary: Count | None = None
     """Number of the adversary's own records; all that `auxiliary.share` gives if omitted."""
+    defender: Share = 0.2
+    """Share of the client's records that only its defender has, for a defense that must know the
+    secret of some (`perturb`). The adversary sets as much of its own aside, to rehearse with. No
+    trial is drawn from either."""
     shift: Rate = 0.0
     """Share of its own records of class 0 that the adversary lacks."""
 

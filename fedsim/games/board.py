@@ -1,15 +1,17 @@
 """What games are played with: two parties' records, a client, and a trained model."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from adversary.games import GAMES
 from adversary.games.game import Game
+from adversary.games.imputation import Reader, reader
 from adversary.games.learner import Learner
 from adversary.games.records import Pool
-from defenses import Defense, check_fit
+from defenses import Defense, Marked, check_fit
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config
@@ -19,8 +21,10 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Params
 from fedsim.run import overlap
-from fedsim.run.secret_columns import encoding, marks
-from fedsim.run.training import trained_states
+from fedsim.run.secret_columns import encoding, marks, telling_features
+from fedsim.run.training import accuracy, trained_states
+
+PARTIES = ("private", "auxiliary")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +36,34 @@ class Board:
         private: The challenger's records.
         auxiliary: The adversary's.
         learner: The client.
+        rehearsal: The client as the adversary rehearses it. If the defense uses marked records,
+            the client's and the adversary's are others, and neither is in any trial.
         states: The model's weights before every round.
         defense: The client's; None without any.
+        accuracies: Of the model at each of the states, on test records; NaN without any.
     """
 
     config: Config
     private: Pool
     auxiliary: Pool
     learner: Learner
+    rehearsal: Learner
     states: tuple[Params, ...]
     defense: Defense | None
+    accuracies: tuple[float, ...]
+
+    @cached_property
+    def read(self) -> Reader:
+        """What records say of the secret, as far as the adversary's own records teach it."""
+        return reader(self.auxiliary, seed=self.config.seed)
 
     def client(self, batch: int) -> Learner:
         """Return the client of a game with so many records per update."""
         return replace(self.learner, local=_protocol(self.config, batch))
+
+    def rehearsed(self, batch: int) -> Learner:
+        """Return the same as the adversary rehearses it."""
+        return replace(self.rehearsal, local=_protocol(self.config, batch))
 
 
 def prepare(config: Config) -> Board:
@@ -71,14 +89,27 @@ def prepare(config: Config) -> Board:
         check_fit(built, model, local, [min(config.game.batch_size)], dataset.form)
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
-    defense = built if config.defense else None
+    parties = private, auxiliary
+    defenses: list[Defense | None] = [built if config.defense else None] * 2
+    if config.game.column is not None and built.against is not None:
+        halves = [
+            _set_aside(config, pool, name) for pool, name in zip(parties, PARTIES, strict=True)
+        ]
+        defenses = [built.against(marked) for marked, _ in halves]
+        private, auxiliary = (left for _, left in halves)
+    defense, rehearsed = defenses
+    states = _states(config, model, private, defense)
     return Board(
         config=config,
         private=private,
         auxiliary=auxiliary,
         learner=Learner(Auxiliary(model, dataset.num_classes, defense=defense), local),
-        states=_states(config, model, private),
+        rehearsal=Learner(Auxiliary(model, dataset.num_classes, defense=rehearsed), local),
+        states=states,
         defense=defense,
+        accuracies=tuple(
+            accuracy(model, state, dataset.test_inputs, dataset.test_labels) for state in states
+        ),
     )
 
 
@@ -105,14 +136,16 @@ def _auxiliary_rows(section: Section, dataset: data.Dataset, rows: Tensor, seed:
 def _pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
     """Return the challenger's records and the adversary's, with their marks."""
     section, dataset, coded = config.game, federated.dataset, None
+    telling: frozenset[int] = frozenset()
     if section.column is None:
         marked = torch.zeros(len(dataset.labels), dtype=torch.int64)
     else:
         marked = marks(section, dataset, users="user" in section.play)
         coded = encoding(section, dataset)
+        telling = telling_features(section, dataset)
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     private, auxiliary = (
-        Pool(dataset.inputs[rows], dataset.labels[rows], marked[rows], coded)
+        Pool(dataset.inputs[rows], dataset.labels[rows], marked[rows], coded, telling=telling)
         for rows in (federated.clients[0], federated.auxiliary)
     )
     _check_pool(section, private, "private")
@@ -120,7 +153,26 @@ def _pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
     return private, auxiliary
 
 
-def _states(config: Config, model: nn.Module, private: Pool) -> tuple[Params, ...]:
+def _set_aside(config: Config, pool: Pool, whose: str) -> tuple[Marked, Pool]:
+    """Return a share of a party's records with their marks, and the others."""
+    count = len(pool.labels)
+    order = torch.randperm(count, generator=generator(config.seed, "game defender", whose))
+    cut = round(config.game.defender * count)
+    aside, left = order[:cut].sort().values, order[cut:].sort().values
+    marked = Marked(pool.inputs[aside], pool.labels[aside], pool.marks[aside])
+    rest = replace(pool, inputs=pool.inputs[left], labels=pool.labels[left], marks=pool.marks[left])
+    _check_pool(config.game, rest, whose)
+    if len(marked.marks.unique()) < 2:
+        raise ConfigError(
+            f"game.defender: must set aside {whose} records with two values of the secret, "
+            f"got {cut} of one"
+        )
+    return marked, rest
+
+
+def _states(
+    config: Config, model: nn.Module, private: Pool, defense: Defense | None
+) -> tuple[Params, ...]:
     section = config.game
     return trained_states(
         model,
@@ -130,6 +182,7 @@ def _states(config: Config, model: nn.Module, private: Pool) -> tuple[Params, ..
         steps=section.steps,
         every=section.every,
         rounds=max(section.rounds),
+        defense=defense,
     )
 
 

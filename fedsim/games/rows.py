@@ -26,7 +26,15 @@ TYPES = {
     "low": pa.float64(),
     "high": pa.float64(),
     "blind": pa.float64(),
+    "imputation": pa.float64(),
     "ceiling": pa.float64(),
+    "records_ceiling": pa.float64(),
+    "promised_ceiling": pa.float64(),
+    "promise": pa.string(),
+    "task_accuracy": pa.float64(),
+    "defense": pa.string(),
+    "option": pa.string(),
+    "strength": pa.float64(),
     "chosen": pa.string(),
     "held_out": pa.float64(),
     "defect": pa.string(),
@@ -47,7 +55,16 @@ class Row:
         adversary: `static` or `adaptive`.
         metric, value, low, high: What is measured, with its 95 % interval.
         blind: The value of a guess without any update.
-        ceiling: What no adversary exceeds.
+        imputation: The value of who reads the records, less the secret column, and no upload;
+            of AUROC only.
+        ceiling: What no adversary exceeds: the lower of the two below.
+        records_ceiling: What follows from the records: the count ceiling.
+        promised_ceiling: What follows from the defense's guarantee of the secret.
+        promise: That guarantee; None where there is none.
+        task_accuracy: Of the model in the last round, on test records.
+        defense: The names of the defense's links.
+        option: Of them, the one that settings of this defense differ in.
+        strength: Its value.
         chosen: The predictor of the last round.
         held_out: Its AUROC on held-out shadow trials; of several rounds the lowest.
         defect: Why the adversary says nothing about the defense; None if nothing speaks against it.
@@ -65,7 +82,15 @@ class Row:
     low: float | None
     high: float | None
     blind: float
+    imputation: float | None
     ceiling: float | None
+    records_ceiling: float | None
+    promised_ceiling: float | None
+    promise: str | None
+    task_accuracy: float | None
+    defense: str
+    option: str | None
+    strength: float | None
     chosen: str
     held_out: float | None
     defect: str | None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from adversary.games.game import Game
+from adversary.games.imputation import imputation
 from adversary.games.play import Knowledge, play
 from fedsim.config import Cell, Config
 from fedsim.config import Game as Section
@@ -17,6 +18,7 @@ from fedsim.core.secrets import Rules
 from fedsim.games.board import Board, check, played_of, prepare
 from fedsim.games.limits import limits
 from fedsim.games.rows import Row, defect, measured, read_rows, table_of, write_rows
+from fedsim.games.strengths import Strength, strengths
 from fedsim.run.links import refuse_links
 
 TABLE, CONFIGS, REPORT = "games.parquet", "configs.txt", "report.html"
@@ -46,7 +48,7 @@ def games(
     note = out / CONFIGS
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{out}: must be these games' folder or not exist, got other configs")
-    rows = read_rows(out / TABLE)
+    rows, strength = read_rows(out / TABLE), strengths(cells)
     for cell in cells:
         board = None
         for game, batch, rounds in _grid(cell.config.game):
@@ -55,7 +57,7 @@ def games(
             if not of_game:
                 board = board or prepare(cell.config)
                 write_whole(note, lambda path: path.write_text(text, encoding="utf-8"))
-                of_game = list(_played(cell.name, board, game, batch, rounds))
+                of_game = list(_played(cell.name, strength[cell.name], board, game, batch, rounds))
                 rows += of_game
                 write_rows(rows, out / TABLE)
             on_rows(of_game)
@@ -73,7 +75,9 @@ def _grid(section: Section) -> Iterator[tuple[Game, int, int]]:
                 yield game, batch, rounds
 
 
-def _played(name: str, board: Board, game: Game, batch: int, rounds: int) -> Iterator[Row]:
+def _played(
+    name: str, strength: Strength, board: Board, game: Game, batch: int, rounds: int
+) -> Iterator[Row]:
     """Play one game, and yield its rows."""
     section, begun = board.config.game, time.perf_counter()
     rules = Rules(batch, section.shares, section.count, section.own, section.users)
@@ -89,10 +93,12 @@ def _played(name: str, board: Board, game: Game, batch: int, rounds: int) -> Ite
             shadows=section.shadows,
             knowledge=_knowledge(section),
             seed=board.config.seed,
+            rehearsed=board.rehearsed(batch),
         )
     except ValueError as error:
         raise RunStopped(f"{game.name}, batches of {batch}: {error}") from None
-    seconds, ceilings = time.perf_counter() - begun, limits(board, game, rules, rounds)
+    seconds, most = time.perf_counter() - begun, limits(board, game, rules, rounds)
+    imputed = _imputed(board, game, rules, rounds)
     for adversary, played in results.items():
         for metric, value, blind in measured(played, game.classes(rules)):
             yield Row(
@@ -106,13 +112,35 @@ def _played(name: str, board: Board, game: Game, batch: int, rounds: int) -> Ite
                 low=value.low,
                 high=value.high,
                 blind=blind,
-                ceiling=ceilings.get(metric, math.nan),
+                imputation=imputed if metric == "auroc" else math.nan,
+                ceiling=most.lowest(metric),
+                records_ceiling=most.records.get(metric, math.nan),
+                promised_ceiling=most.promised.get(metric, math.nan),
+                promise=most.promise,
+                task_accuracy=board.accuracies[rounds - 1],
+                defense=strength.defense,
+                option=strength.option,
+                strength=strength.value,
                 chosen=played.chosen[-1],
                 held_out=played.worst.value,
                 defect=defect(played),
                 trials=len(played.secrets),
                 seconds=seconds,
             )
+
+
+def _imputed(board: Board, game: Game, rules: Rules, rounds: int) -> float:
+    """Return the AUROC of who reads all rounds' records instead of uploads.
+
+    Records of several rounds are read as one batch; NaN where the game has no such batch.
+    """
+    merged = rules if rounds == 1 else game.merged_rounds(rules, rounds)
+    if game.impute is not None and (merged is None or (rounds > 1 and merged == rules)):
+        return math.nan
+    trials, seed = board.config.game.trials, board.config.seed
+    return imputation(
+        game, merged or rules, board.private, board.read, trials=trials, seed=seed
+    ).value
 
 
 def _knowledge(section: Section) -> Knowledge:

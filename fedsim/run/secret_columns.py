@@ -12,6 +12,8 @@ from fedsim.core.errors import ConfigError, nearest
 from fedsim.core.secrets import Encoding
 from fedsim.data import Dataset
 
+SAME = 0.999  # correlation of a column and an input feature, from which they are the same
+
 
 def marks(game: Game, dataset: Dataset, *, users: bool) -> Int[Tensor, " n"]:
     """Return a mark per training row.
@@ -66,3 +68,20 @@ def encoding(game: Game, dataset: Dataset) -> Encoding | None:
     present = attribute.values.index(game.value)
     columns = torch.tensor(attribute.columns)
     return Encoding(columns, attribute.codes[usual], attribute.codes[present])
+
+
+def telling_features(game: Game, dataset: Dataset) -> frozenset[int]:
+    """Return which input features are the secret column itself, encoded or rescaled."""
+    name = str(game.column)
+    if (attribute := dataset.attributes.get(name)) is not None:
+        return frozenset(attribute.columns)
+    try:
+        column = torch.from_numpy(dataset.columns[name].astype(np.float64))
+    except ValueError:  # words
+        return frozenset()
+    present = column.isfinite()
+    inputs, column = dataset.inputs[present].flatten(1).double(), column[present]
+    inputs, column = inputs - inputs.mean(dim=0), column - column.mean()
+    along = (column @ inputs).abs()
+    same = along > SAME * column.norm() * inputs.norm(dim=0)
+    return frozenset(torch.nonzero(same)[:, 0].tolist())

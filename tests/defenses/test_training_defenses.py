@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from defenses import mixup, perturb, soteria, vib
+from defenses import Marked, chain, gaussian, mixup, perturb, soteria, vib
 from defenses.examples import example_gradients
 from defenses.mixup import mixing_share
 from defenses.perturb import moved
 from defenses.soteria import exposing
+from defenses.surrogate import Surrogate, ridge
 from defenses.vib import information
 from fedsim import api
 from fedsim.config import read
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator, global_stream
+from fedsim.core.sgd import mean_gradient
 from fedsim.core.types import LocalTraining
 from fedsim.models import Bottleneck
 from tests.builders import bilinear, plain_gradient, small_config
@@ -163,9 +165,90 @@ def test_a_perturbed_gradient_is_moved_by_its_strength_towards_an_even_guess():
     assert guesses[1] < 0.74
 
 
-def test_one_example_alone_is_not_moved():
-    found = moved(torch.ones(1, 1).double(), torch.ones(1, 2).double(), 0.5, 8, generator(0))
-    assert found.tolist() == [1.0]
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_batch_of_one_label_is_moved_towards_another_label(size):
+    model, local, labels = bilinear(3), LOCAL, torch.ones(size, dtype=torch.int64)
+    inputs = INPUTS[:size]
+    hook = perturb(strength=0.4, shadows=200).gradient
+    update = hook(model, parameters(model), inputs, labels, local, generator(0))
+    plain = plain_gradient(model, inputs, labels).values()
+    away = torch.cat([(a - b).flatten() for a, b in zip(update, plain, strict=True)])
+    length = torch.cat([b.flatten() for b in plain]).norm()
+    assert float(away.norm() / length) == pytest.approx(0.4, abs=1e-5)
+    other = [plain_gradient(model, inputs, torch.full_like(labels, c)).values() for c in (0, 2)]
+    towards = [
+        sum(float(((a - b) * (o - b)).sum()) for a, b, o in zip(update, plain, to, strict=True))
+        for to in other
+    ]
+    assert max(towards) > 0
+
+
+def test_gradients_that_are_all_alike_are_not_moved():
+    alike = torch.ones(2, 2).double(), torch.eye(2).double()
+    weights = moved(*alike, 0.5, 8, generator(0), size=2)
+    assert weights.tolist() == [0.5, 0.5]
+
+
+def marked(count, *names):
+    """Two kinds that differ in one number, all of one label."""
+    stream = generator(0, "marked", *names)
+    marks = torch.randint(2, (count,), generator=stream)
+    inputs = torch.randn(count, 4, generator=stream)
+    inputs[:, 0] += 2.0 * (2 * marks - 1)
+    return Marked(inputs, torch.zeros(count, dtype=torch.int64), marks)
+
+
+def one_at_a_time(hook, model, of):
+    rows = [
+        hook(model, parameters(model), x[None], y[None], LOCAL, generator(0))
+        for x, y in zip(of.inputs, of.labels, strict=True)
+    ]
+    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+
+
+def test_a_surrogate_of_the_secret_is_misled_about_others_records():
+    model, others = bilinear(3), marked(60, "others")
+    records = marked(200, "defender")
+    guesses = {}
+    for strength in (0.0, 0.5):
+        defense = perturb(strength=strength).against(records)
+        rows = one_at_a_time(defense.gradient, model, others)
+        plain = one_at_a_time(mean_gradient, model, others)
+        away = (rows - plain).norm(dim=1) / plain.norm(dim=1)
+        torch.testing.assert_close(away, torch.full_like(away, strength), atol=1e-5, rtol=0)
+        fitted = Surrogate(records, 256).at(model, parameters(model), 0.0)
+        guess = (rows.double() - fitted.mean) @ fitted.slopes[:, 1]
+        guesses[strength] = float(((guess > 0) == (others.marks == 1)).double().mean())
+    assert guesses[0.0] > 0.75
+    assert guesses[0.5] < guesses[0.0] - 0.2
+
+
+def test_the_surrogate_follows_the_weights_and_the_records():
+    models = [bilinear(3), bilinear(3)]
+    with torch.no_grad():
+        for value in models[1].parameters():
+            value.mul_(1.5)
+    surrogate = Surrogate(marked(50, "defender"), 256)
+    fits = [surrogate.at(model, parameters(model), 0.0) for model in (*models, models[0])]
+    torch.testing.assert_close(fits[0].slopes, fits[2].slopes)
+    assert not torch.allclose(fits[0].slopes, fits[1].slopes)
+    other = Surrogate(marked(50, "another"), 256).at(models[0], parameters(models[0]), 0.0)
+    assert not torch.allclose(fits[0].slopes, other.slopes)
+
+
+def test_ridge_is_least_squares_where_nothing_is_noise():
+    rows = torch.randn(50, 4, generator=generator(0, "rows")).double()
+    truth = torch.randn(4, 2, generator=generator(0, "truth")).double()
+    fit = ridge(rows, rows @ truth + 3.0)
+    torch.testing.assert_close(fit.slopes, truth, rtol=0.01, atol=0.01)
+
+
+def test_a_chain_is_against_the_secret_too():
+    linked = chain(perturb(strength=0.5), gaussian(std=0.1))
+    equipped = linked.against(marked(50, "defender"))
+    assert equipped.name == linked.name
+    assert equipped.gradient is not linked.gradient
+    assert chain(gaussian(std=0.1)).against is None
 
 
 @pytest.mark.parametrize(
@@ -176,6 +259,7 @@ def test_one_example_alone_is_not_moved():
         (lambda: vib(beta=-1.0), "beta: must be finite and ≥ 0, got -1.0"),
         (lambda: perturb(strength=-0.1), "strength: must be finite and ≥ 0, got -0.1"),
         (lambda: perturb(shadows=1), "shadows: must be at least 2, got 1"),
+        (lambda: perturb(records=1), "records: must be at least 2, got 1"),
         (lambda: soteria(rate=1.1), "rate: must be at least 0 and at most 1, got 1.1"),
     ],
 )

@@ -7,13 +7,16 @@ from scipy.stats import norm
 from adversary.games import GAMES
 from adversary.games.ceilings import (
     attribute_counts,
-    auroc_of_advantage,
     count_auroc,
     count_information,
     error_floor,
     gaussian_advantage,
     gaussian_auroc,
+    gaussian_information,
+    mixed_gaussian_auroc,
     private_advantage,
+    private_auroc,
+    private_information,
     share_counts,
 )
 from fedsim.core.secrets import Rules
@@ -111,7 +114,19 @@ def test_a_gaussian_mechanism():
     assert gaussian_auroc(0.0) == 0.5
     assert gaussian_auroc(0.915) == pytest.approx(0.741, abs=5e-4)  # papers/inference.md, 3
     assert gaussian_advantage(2.0) == pytest.approx(2 * norm.cdf(1) - 1)
-    assert gaussian_auroc(1.3) <= auroc_of_advantage(gaussian_advantage(1.3))
+    assert gaussian_auroc(1.0) == pytest.approx(0.7602, abs=1e-4)
+    assert gaussian_information(0.0) == 0.0
+    assert gaussian_information(30.0) == pytest.approx(1.0)
+    assert gaussian_information(2.0) == pytest.approx(0.4859, abs=1e-3)  # BPSK at 0 dB
+
+
+def test_a_mixture_of_distances_lies_between_its_parts():
+    one = np.array([1.0])
+    assert mixed_gaussian_auroc(1.3 * one, one) == pytest.approx(gaussian_auroc(1.3))
+    chances = np.array([0.25, 0.75])
+    # Half of all pairs that see no difference tie; by hand, over the four pairs.
+    expected = 0.25**2 / 2 + 2 * 0.25 * 0.75 * norm.cdf(1.0) + 0.75**2 * norm.cdf(2 / 2**0.5)
+    assert mixed_gaussian_auroc(np.array([0.0, 2.0]), chances) == pytest.approx(expected)
 
 
 def test_a_private_mechanism():
@@ -124,6 +139,12 @@ def test_a_private_mechanism():
     p = math.e / (1 + math.e)
     assert 2 * p - 1 == pytest.approx(private_advantage(1.0, 0.0))
     response = count_auroc(np.array([p, 1 - p]), np.array([1 - p, p]))
-    assert response <= auroc_of_advantage(private_advantage(1.0, 0.0))
-    assert auroc_of_advantage(0.0) == 0.5
-    assert auroc_of_advantage(1.0) == 1.0
+    assert response == pytest.approx(private_auroc(1.0, 0.0))
+    told = count_information((np.array([p, 1 - p]), np.array([1 - p, p])))
+    assert told == pytest.approx(private_information(1.0, 0.0))
+    # With chance δ the secret itself is shown.
+    leaky = np.array([0.1, 0.9 * p, 0.9 * (1 - p), 0.0])
+    assert count_auroc(leaky, leaky[::-1]) == pytest.approx(private_auroc(1.0, 0.1))
+    assert count_information((leaky, leaky[::-1])) == pytest.approx(private_information(1.0, 0.1))
+    assert private_auroc(0.0, 0.0) == 0.5
+    assert private_auroc(5000.0, 1e-5) == private_information(5000.0, 1e-5) == 1.0

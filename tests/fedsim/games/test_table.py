@@ -1,5 +1,4 @@
 import json
-import math
 
 import pyarrow.compute as pc
 import pytest
@@ -7,7 +6,6 @@ import torch
 
 from adversary.games import ceilings, play
 from adversary.games.predictors import upload_scores
-from defenses.promise import gaussian_epsilon
 from fedsim import config as configs
 from fedsim.cli import main as cli
 from fedsim.core.errors import ConfigError
@@ -101,9 +99,8 @@ def test_nothing_is_gained_by_a_sampling_that_is_not_done(tmp_path):
                  "game.trials=40", "game.shadows=40")  # fmt: skip
     table = games.games(todo, tmp_path)
     (found,) = set(table.filter(pc.field("metric") == "advantage")["ceiling"].to_pylist())
-    epsilon = gaussian_epsilon(1 / 2.0, 1e-5)  # of one Gaussian release, every record in it
-    expected = ceilings.private_advantage(2 * epsilon, 1e-5 * (1 + math.exp(epsilon)))
-    assert found == pytest.approx(expected, rel=0.02)
+    # One Gaussian release with every record in it: a replaced one is two clips away.
+    assert found == pytest.approx(ceilings.gaussian_advantage(2 / 2.0))
     quiet = 'defense=[{name="dp-sgd",clip=1e6,noise=1e-12}]'
     board = prepare(cells(quiet, "local.batch_size=2")[0].config)
     batch = board.private.inputs[:16][None], board.private.labels[:16][None]
