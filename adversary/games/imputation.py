@@ -31,8 +31,6 @@ def imputation(
 ) -> Measured:
     """Return the AUROC of the secret of a batch whose records are read, less the secret column.
 
-    1/2 exactly where nothing but the upload says anything: a fair coin sets the secret.
-
     Args:
         game: Which.
         rules: What it leaves open.
@@ -40,9 +38,12 @@ def imputation(
         read: What a record says of its mark.
         trials: How many.
         seed: Of everything drawn.
+
+    Raises:
+        ValueError: A fair coin sets the game's secret.
     """
     if game.impute is None:
-        return Measured(0.5, 0.5, 0.5)
+        raise ValueError(f"game: must have a secret that records say, got {game.name}")
     secrets = draw_secrets(trials, game.classes(rules), generator(seed, "imputed secrets"))
     draws = game.sample(private, rules, secrets, generator(seed, "imputed"))
     rows = read(draws.inputs.flatten(0, 1), draws.labels.flatten())

@@ -1,5 +1,6 @@
 """`fedsim game`: inference games, as a table and pictures."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,10 @@ import typer
 from fedsim.cli.console import Interrupted, out, print_line, print_report, say
 from fedsim.cli.options import ConfigFile, Json, Over, Set
 
-HEADER = "game             batch rounds  adversary  AUROC  95 %            ceiling  bits   by"
+HEADER = (
+    "game             batch rounds  adversary  AUROC  95 %            imputed  ceiling  bits"
+    "   task   by"
+)
 
 
 def game(
@@ -17,6 +21,14 @@ def game(
     *,
     set_: Set = None,
     over: Over = None,
+    defenses: Annotated[
+        bool,
+        typer.Option(
+            "--defenses",
+            help="Play without a defense, and with prune, sign, perturb, vib and dp-sgd, each at "
+            "several strengths.",
+        ),
+    ] = False,
     out_: Annotated[
         Path, typer.Option("--out", help="Folder of table and report; finished games are kept.")
     ] = Path("runs/game"),
@@ -28,11 +40,14 @@ def game(
     """
     from fedsim import config as configs
 
-    cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over or ()])
+    overs = [configs.parse_over(text) for text in over or ()]
     say("Loading …", quiet=as_json, end="\r")
     from fedsim.games import table as games
+    from fedsim.games.five_defenses import five_defenses
     from fedsim.report.games import wide, write_games_report
 
+    build = five_defenses if defenses else configs.cells
+    cells = build(config, set_ or (), overs)
     if not as_json:
         out.print(HEADER, style="bold", soft_wrap=True)
 
@@ -64,6 +79,11 @@ def _line(line: Mapping[str, Any], *, several: bool) -> str:
     between = f"{auroc['low']:.3f} to {auroc['high']:.3f}"
     return (
         f"{line['game']:<16} {line['batch_size']:>5} {line['rounds']:>6}  {line['adversary']:<9}"
-        f"  {auroc['value']:.3f}  {between}  {auroc['ceiling']:>7.3f}"
-        f"  {bits['value']:>5.2f}  {line['chosen']}{where}{defect}"
+        f"  {auroc['value']:.3f}  {between}  {_number(auroc['imputation']):>7}"
+        f"  {auroc['ceiling']:>7.3f}  {bits['value']:>5.2f}  {_number(line['task_accuracy']):>5}"
+        f"  {line['chosen']}{where}{defect}"
     )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -132,15 +132,16 @@ def _played(
 def _imputed(board: Board, game: Game, rules: Rules, rounds: int) -> float:
     """Return the AUROC of who reads all rounds' records instead of uploads.
 
-    Records of several rounds are read as one batch; NaN where the game has no such batch.
+    Records of several rounds are read as one batch; NaN where the game has no such batch. 1/2 where
+    a fair coin sets the secret: records do not say it.
     """
+    if game.impute is None:
+        return 0.5
     merged = rules if rounds == 1 else game.merged_rounds(rules, rounds)
-    if game.impute is not None and (merged is None or (rounds > 1 and merged == rules)):
+    if merged is None or (rounds > 1 and merged == rules):
         return math.nan
     trials, seed = board.config.game.trials, board.config.seed
-    return imputation(
-        game, merged or rules, board.private, board.read, trials=trials, seed=seed
-    ).value
+    return imputation(game, merged, board.private, board.read, trials=trials, seed=seed).value
 
 
 def _knowledge(section: Section) -> Knowledge:

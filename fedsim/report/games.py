@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedsim.report.bits import lowest_shown, mark_below
 from fedsim.report.figures import STYLE, WIDTH, Picture, svg
 from fedsim.report.over_rounds import BLIND, COLOURS, GREY, MARKERS
 from fedsim.report.page import write_page
-from fedsim.report.select import select
+from fedsim.report.select import numbers, select
+from fedsim.report.strengths import against_strength
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 DASHES = {"static": (0, (4, 2)), "adaptive": "-"}
 NAMES = {"auroc": "AUROC", "information": "information in bits"}
+BESIDE = ("chosen", "defect", "task_accuracy", "promise")  # of a game, not of a metric
 AXES = {"batch_size": "records per update", "rounds": "rounds", "setting": "setting"}
 
 
@@ -38,7 +41,10 @@ def write_games_report(rows: Sequence[Row], out: Path, *, configs: str) -> None:
 
     table = pd.DataFrame(rows)
     with mpl.rc_context(STYLE):
-        pictures = [picture for axis in AXES if (picture := _picture(table, axis)) is not None]
+        pictures = against_strength(table)
+        axes = [axis for axis in AXES if axis != "setting" or not pictures]
+        drawn = [_picture(table, axis) for axis in axes]
+        pictures += [picture for picture in drawn if picture is not None]
     write_page(
         "games",
         out,
@@ -56,7 +62,7 @@ def wide(rows: Sequence[Row]) -> list[dict[str, Any]]:
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in keys)
-        line = lines.setdefault(key, {name: row[name] for name in (*keys, "chosen", "defect")})
+        line = lines.setdefault(key, {name: row[name] for name in (*keys, *BESIDE)})
         line[row["metric"]] = row
     return list(lines.values())
 
@@ -81,19 +87,29 @@ def _picture(table: "pd.DataFrame", along: str) -> Picture | None:
         for axis, metric in zip(pair, NAMES, strict=True):
             panel = select(table, game=game, metric=metric)
             for place, line in enumerate(shown):
-                _draw(axis, select(panel, **dict(zip(rest, line, strict=True))), place)
+                rows = select(panel, **dict(zip(rest, line, strict=True)))
+                _draw(axis, rows, place, joined=along != "setting")
+            if metric == "information":
+                most = float(numbers(panel, "ceiling").max())
+                axis.set_ylim(lowest_shown(most), 1.05 * most)
             axis.set_title(f"{game}: {NAMES[metric]}", loc="left", fontsize=10, fontweight="bold")
     for axis in axes[-1]:
         _ticks(axis, along, places)
     _legend(fig, _labels(rest, shown, lines), sorted(table["adversary"].unique(), reverse=True))
-    caption = "The bands are 95 % intervals over trials. Grey is the closed-form ceiling."
+    caption = (
+        "The bands are 95 % intervals over trials. Grey is the lowest ceiling. Bits below 0 bound "
+        "nothing, and a triangle stands for what lies below the axis."
+    )
     if len(lines) > len(shown):
         caption += f" The table has {len(lines) - len(shown)} more lines."
     return Picture(f"Against {AXES[along]}", caption, svg(fig))
 
 
-def _draw(axis: "Axes", rows: "pd.DataFrame", line: int) -> None:
-    """Draw one line of a panel for each adversary, with the ceiling and the blind guess."""
+def _draw(axis: "Axes", rows: "pd.DataFrame", line: int, *, joined: bool) -> None:
+    """Draw one line of a panel for each adversary, with the ceiling and the blind guess.
+
+    Places that are no numbers are not joined.
+    """
     import pandas as pd
 
     rows = rows.sort_values(by="at", kind="stable")
@@ -104,11 +120,28 @@ def _draw(axis: "Axes", rows: "pd.DataFrame", line: int) -> None:
         # Without a defense there is nothing to adapt to, and the static adversary stands in.
         missing = rows.take(np.flatnonzero(~np.isin(rows["at"], points["at"])))
         points = pd.concat([points, missing]).sort_values(by="at", kind="stable")
-        style = {"color": COLOURS[line], "marker": MARKERS[line], "linestyle": dash}
+        color, low, high = COLOURS[line], points["low"].astype(float), points["high"].astype(float)
+        style = {"color": color, "marker": MARKERS[line], "linestyle": dash if joined else "none"}
+        if not joined and kind == "static":
+            style["markerfacecolor"] = "white"
         axis.plot(points["at"], points["value"], markersize=4, **style)
-        low, high = (points[name].astype(float) for name in ("low", "high"))
-        axis.fill_between(points["at"], low, high, color=COLOURS[line], alpha=0.12, linewidth=0)
-    axis.plot(rows["at"], rows["ceiling"], color=GREY, linewidth=1.5, zorder=1)
+        if joined:
+            axis.fill_between(points["at"], low, high, color=color, alpha=0.12, linewidth=0)
+        else:
+            axis.vlines(points["at"], low, high, color=color, alpha=0.3, linewidth=3)
+        if rows["metric"].iloc[0] == "information":
+            mark_below(
+                axis,
+                points["at"],
+                points["value"],
+                float(numbers(rows, "ceiling").max()),
+                color,
+                color,
+            )
+    if joined:
+        axis.plot(rows["at"], rows["ceiling"], color=GREY, linewidth=1.5, zorder=1)
+    else:
+        axis.plot(rows["at"], rows["ceiling"], color=GREY, marker="_", linestyle="none", ms=14)
     axis.plot(rows["at"], rows["blind"], color=BLIND, linestyle=":", linewidth=1)
 
 

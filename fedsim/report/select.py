@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,11 @@ def select(table: "pd.DataFrame", **values: Any) -> "pd.DataFrame":
         several = value if isinstance(value, list) else [value]
         chosen &= np.isin(table[column].to_numpy(), several)
     return table.take(np.flatnonzero(chosen))
+
+
+def numbers(table: "pd.DataFrame", column: str) -> NDArray[np.float64]:
+    """Return a column of numbers, with NaN for missing ones."""
+    return np.asarray(table[column].to_numpy(), dtype=np.float64)
 
 
 def records(table: "pd.DataFrame") -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def test_the_report_draws_every_axis_and_every_row(played, tmp_path):
     _, _, table = played
     write_games_report(table.to_pylist(), tmp_path / "r.html", configs="<b>")
     page = (tmp_path / "r.html").read_text()
-    assert page.count("<svg") == 2  # against batch size and against settings
+    assert page.count("<svg") == 2 + 1  # against strength for each batch size, and against these
     assert "Against records per update" in page
     assert page.count("<tr><td>") == 3 * 2 * 3
     assert "&lt;b&gt;" in page
