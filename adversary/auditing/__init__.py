@@ -13,16 +13,22 @@ from adversary.auditing import (
     bayes,
     bonferroni,
     clopper_pearson,
+    f_dp,
+    hull,
     learned,
     mean,
     mu_gdp,
+    multi_split,
     one_run,
     one_shot,
     repeats,
 )
 from adversary.auditing.method import Method
 
-MODULES = (mean, mu_gdp, bonferroni, clopper_pearson, one_run, bayes, one_shot, learned, repeats)
+MODULES = (
+    mean, mu_gdp, bonferroni, hull, multi_split, clopper_pearson, one_run, f_dp, bayes, one_shot,
+    learned, repeats,
+)  # fmt: skip
 METHODS: dict[str, Method] = {
     method.name: method for method in (*(module.METHOD for module in MODULES), learned.GAUSSIAN)
 }

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from adversary.auditing.rates import check_trials
+from adversary.auditing.rates import trials_for
 from defenses import check_fit
 from fedsim import data, models
 from fedsim.audit.canary_names import CHOSEN, RECORDS, canary_names
@@ -69,11 +69,13 @@ def check_trials_of(audit: Audit, made: Mechanism, model: nn.Module, dataset: da
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
     delta = audit.delta or made.defense.promise.delta or 1e-5
-    trials = audit.trials // 2 if audit.threshold == "split" else audit.trials
-    try:
-        check_trials(trials, delta=delta, confidence=audit.confidence)
-    except ValueError as error:
-        raise ConfigError(f"audit.{error}") from None
+    least = 2 * trials_for(0.0, delta=delta, confidence=audit.confidence)
+    if audit.trials < least:
+        raise ConfigError(
+            f"audit.trials: must be at least {least} of each hypothesis to certify anything at "
+            f"{100 * audit.confidence:g} %, as half of them choose what is looked at, got "
+            f"{audit.trials}"
+        )
 
 
 def check_canaries(audit: Audit, dataset: data.Dataset, made: Mechanism) -> None:

@@ -19,7 +19,7 @@ from fedsim.core.rng import generator
 WHOLE = "upload"  # what the whole is called, beside its tensors
 OF_PART = (
     "along the canary", "distance without the canary", "distance with the canary", "norm",
-    "mean", "largest entry",
+    "mean", "largest entry", "largest step without the canary", "largest step with the canary",
 )  # fmt: skip
 GRAIN = ("grain without the canary", "grain with the canary")
 HALF = 13  # last bits of a float32 that no half-precision number has
@@ -130,7 +130,7 @@ class Measures:
 
 
 def _of_part(x: Tensor, absent: Tensor, present: Tensor) -> Tensor:
-    """Return `OF_PART` of one tensor of many runs, shape (n, 6)."""
+    """Return `OF_PART` of one tensor of many runs, shape (n, 8)."""
     direction = present - absent
     length = direction.norm().clamp(min=TINY**0.5)
     columns = [
@@ -140,6 +140,8 @@ def _of_part(x: Tensor, absent: Tensor, present: Tensor) -> Tensor:
         _log(x.square().sum(dim=1)),
         x.mean(dim=1),
         _log(x.abs().amax(dim=1)),
+        _log((x - absent).abs().amax(dim=1)),
+        _log((x - present).abs().amax(dim=1)),
     ]
     return torch.stack([column.double() for column in columns], dim=1)
 

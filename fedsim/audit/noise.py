@@ -5,12 +5,14 @@ from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import torch
-from scipy.stats import beta, chi2
+from scipy.stats import beta, binom, chi2, kstest
 from torch import Tensor
 
 ALIKE = 0.5  # share of the noise that is the same in every run: honest noise has 1/runs
 ROUNDING = 1e-3  # by which a standard deviation may be smaller than it claims
 FEW = 16  # tensors of which all pairs are compared; of more, neighbours
+ENTRIES = 20_000  # whose distribution is looked at
+HALF = 13  # last bits of a float32 that no half-precision number has
 NONE = 1e-6  # chance of a run's noise below which there was none
 
 
@@ -53,6 +55,7 @@ def _doubts(noise: Tensor, std: float, sizes: Mapping[str, int], unit: str) -> I
     for name, part in (whole | parts).items():
         yield _every_run(part, name, unit)
     yield _every_entry(noise, unit)
+    yield _shape(noise)
     for name, part in parts.items():
         yield _neighbours(part, name)
     yield from _twins(parts)
@@ -108,6 +111,22 @@ def _every_entry(noise: Tensor, unit: str) -> Doubt:
     failed = int((chances < NONE / size).sum())
     reason = f"adds too little new noise to {failed} of {size} entries, over {count} {unit}s"
     return Doubt(size * float(chances.min()), reason)
+
+
+def _shape(noise: Tensor) -> Doubt:
+    """Compare the noise, in units of its own size, with a normal distribution (Kolmogorov)."""
+    some = (noise - noise.mean(dim=0)).flatten()[:ENTRIES]
+    scale = float(some.std())
+    p = float(kstest((some / scale).numpy(), "norm").pvalue) if scale else 1.0
+    return Doubt(p, "adds noise that is not normal")
+
+
+def coarse(noise: Tensor) -> Doubt:
+    """Look for noise in half precision: the last 13 bits of float32 are 0 once in 2¹³."""
+    bits = noise.float().flatten().contiguous().view(torch.int32)
+    zeros = int(((bits & (2**HALF - 1)) == 0).sum())
+    p = float(binom.sf(zeros - 1, len(bits), 2.0**-HALF))
+    return Doubt(p, "adds noise in half precision, whose last digits give the update away")
 
 
 def _neighbours(noise: Tensor, name: str) -> Doubt:

@@ -8,7 +8,7 @@ audit.parquet configs.txt audit.html  the table, what was audited, and the repor
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from adversary.auditing import METHODS
 from adversary.auditing.bonferroni import most_anywhere
 from adversary.auditing.features import Features
 from adversary.auditing.finding import Finding
-from adversary.auditing.rates import trials_for
+from adversary.auditing.rates import most_epsilon, trials_for
 from adversary.auditing.trials import Trials
 from fedsim.audit.canary_names import canary_names
 from fedsim.audit.links import check_links
@@ -121,7 +121,7 @@ class _Setting:
         level = 1 - share
         rows: list[Row] = []
         for each, runs, at_confidence in zip(measured, evidence, findings, strict=True):
-            joint = _findings(setup, *runs, level)
+            joint = _joint(setup, *runs, level, at_confidence)
             rows += [each.row(*pair) for pair in zip(at_confidence, joint, strict=True)]
         return AuditResult(
             setting=self.name,
@@ -167,12 +167,22 @@ def _findings(setup: Setup, trials: Trials, features: Features, confidence: floa
     return of_trials + of_features
 
 
+def _joint(
+    setup: Setup, trials: Trials, features: Features, level: float, alone: Sequence[Finding]
+) -> list[Finding]:
+    """Return what runs show at the level at which all hold together: 0 of too few runs."""
+    if most_epsilon(min(trials.counts) // 2, delta=setup.claim.delta, confidence=level) > 0:
+        return _findings(setup, trials, features, level)
+    return [replace(finding, epsilon=0.0, statistic=None) for finding in alone]
+
+
 def _needed(setup: Setup, level: float) -> int | None:
     """Return how many trials of each hypothesis could refute the claim without assumptions."""
     claim, rule = setup.claim, setup.config.audit.threshold
     if claim.epsilon is None or claim.epsilon > LARGE:
         return None
     if rule != "bonferroni":
+        level = (1 + level) / 2 if rule == "multi-split" else level
         least = trials_for(claim.epsilon, delta=claim.delta, confidence=level)
         return least if rule == "fixed" else 2 * least
     least = 1

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from fedsim.config.fields import Count, Names, Natural, Positive, Section
 
 Chance = Annotated[float, Field(gt=0, lt=1, strict=True)]
-THRESHOLDS = ("fixed", "split", "bonferroni")
+THRESHOLDS = ("fixed", "split", "multi-split", "bonferroni", "hull")
 RELATIONS = ("add-remove", "zero", "replace", "attribute", "client")
 COVER_ATTRIBUTE = ("replace", "attribute", "client")  # claims that say something of a column
 
@@ -53,7 +53,7 @@ class Audit(Section):
     steps: Natural = 400
     """Number of training steps before the audit."""
     threshold: str = "fixed"
-    """How the threshold of Clopper–Pearson is chosen: fixed, split or bonferroni."""
+    """Choice of Clopper–Pearson's threshold: fixed, split, multi-split, bonferroni or hull."""
     mechanism: str | None = None
     """Your own mechanism in place of the defenses: `package.module:function`."""
     claim: Positive | None = None

@@ -248,8 +248,7 @@ def test_the_command_prints_a_table_and_fails_where_a_claim_is_refuted(tmp_path)
     [
         ({"column": "hair"}, "audit.column: must be a categorical input, got 'hair'"),
         ({"column": "sex", "values": ("f", "x")}, "audit.values: must be values of sex, got 'x'"),
-        ({"trials": 5}, "audit.trials: must be at least 6 of each hypothesis .* got 5"),
-        ({"trials": 10, "threshold": "split"}, "audit.trials: must be at least 6 .* got 5"),
+        ({"trials": 11}, "audit.trials: must be at least 12 of each hypothesis .* got 11"),
         ({"canary": ["unnatural"]}, "audit.canary: must be a known name, got 'unnatural'"),
         ({"canary": ["opposite"]}, "'opposite' must have rounds ≥ 2"),
         ({"canary": ["canife"], "column": "sex"}, "'canife' must ask about a record"),
@@ -322,15 +321,14 @@ def test_a_record_that_is_seldom_drawn_is_looked_for_all_the_same(tmp_path):
     assert assumed == {None, DENSITY}  # not that it is Gaussian
 
 
-@pytest.mark.parametrize("threshold", ["split", "bonferroni"])
+@pytest.mark.parametrize("threshold", ["split", "multi-split", "bonferroni", "hull"])
 def test_other_thresholds_stand_noise_that_is_always_the_same(tmp_path, threshold):
     same = {"name": "tests.broken:same_noise", "std": 1.0}
     told = audited(config(CLIP, same, canary=["gradient"], threshold=threshold), tmp_path)
     found = {row.method for row in told.rows}
     learned = {"learned", "learned-mu-gdp", "repeats"}
-    assert found == learned | ({"mu-gdp", "clopper-pearson"} if threshold == "split" else {
-        "clopper-pearson-bonferroni"
-    })  # fmt: skip
+    split = {"mu-gdp", "clopper-pearson"}
+    assert found == learned | (split if threshold == "split" else {f"clopper-pearson-{threshold}"})
     assert "reuses its noise" in told.verdict
 
 

@@ -34,6 +34,7 @@ def test_a_section_says_what_is_claimed_and_what_kind_of_number_each_is(audited)
     kinds = {line.method: line.guarantee for line in section.lines}
     assert kinds == {
         "mean": "bound", "mu-gdp": "bound", "clopper-pearson": "bound", "one-run": "bound",
+        "one-run-f-dp": "bound",
         "bayes": "credible", "one-shot": "estimate",
     }  # fmt: skip
     for name, kind in kinds.items():

@@ -1,0 +1,68 @@
+"""f-DP in one run: sound over seeds, and more than one (ε, δ) shows."""
+
+import numpy as np
+import pytest
+
+from adversary.auditing.claim import Claim
+from adversary.auditing.f_dp import f_dp, f_dp_mu
+from adversary.auditing.one_run import by_sign, one_run_epsilon
+from defenses.promise import Relation, gaussian_epsilon
+
+CLAIM = Claim(relation=Relation.ADD_OR_REMOVE_EXAMPLE, delta=1e-5, mu=1.0)
+
+
+def coined(seed, m, mu):
+    """Return the scores and coins of m canaries of a Gaussian mechanism."""
+    stream = np.random.default_rng(seed)
+    coins = stream.random(m) < 0.5
+    return stream.normal((coins - 0.5) * mu), coins
+
+
+@pytest.mark.parametrize(
+    ("m", "r", "v", "epsilon"),
+    [
+        (500, 100, 80, 1.556430),
+        (2000, 400, 300, 1.390782),
+        (2000, 200, 180, 2.657789),
+        (100, 100, 70, 1.060703),
+        (50, 20, 20, 3.721145),
+    ],
+)
+def test_figures_of_jax_privacy(m, r, v, epsilon):
+    mu = f_dp_mu(m, r, v, confidence=0.95)
+    assert gaussian_epsilon(mu, 1e-5) == pytest.approx(epsilon, abs=2e-6)
+
+
+def test_it_shows_more_than_one_epsilon_and_delta():
+    mu = f_dp_mu(500, 100, 80, confidence=0.95)
+    one = one_run_epsilon(500, 100, 80, delta=1e-5, confidence=0.95)
+    assert gaussian_epsilon(mu, 1e-5) > one > 0
+
+
+def test_bounds_hold_over_seeds():
+    bounds = [f_dp(*coined(seed, 400, 1.0), CLAIM, 0.95).mu for seed in range(25)]
+    assert sum(mu > 1.0 for mu in bounds) <= 5  # of a level of 5 %, more have a chance of 0.4 %
+    assert np.mean(bounds) > 0.3
+
+
+def test_the_number_of_guesses_is_chosen_on_other_canaries():
+    scores, coins = coined(0, 400, 3.0)
+    bound = f_dp(scores, coins, CLAIM, 0.95)
+    assert bound.trials == 200
+    assert bound.epsilon > by_sign(scores, coins, CLAIM, 0.95).epsilon
+    assert f_dp(*coined(0, 60, 3.0), CLAIM, 0.95).trials == 60
+
+
+def test_one_epsilon_and_delta_is_no_curve():
+    claim = Claim(relation=CLAIM.relation, delta=1e-5, epsilon=2.0)
+    with pytest.raises(ValueError, match="claim: must be of a Gaussian mechanism"):
+        f_dp(*coined(0, 100, 1.0), claim, 0.95)
+
+
+def test_guesses_no_better_than_a_coin_show_nothing_and_counts_must_fit():
+    assert f_dp_mu(500, 100, 50, confidence=0.95) == 0.0
+    assert f_dp_mu(500, 0, 0, confidence=0.95) == 0.0
+    with pytest.raises(ValueError, match="right: must be at most guesses"):
+        f_dp_mu(10, 5, 6, confidence=0.95)
+    with pytest.raises(ValueError, match="canaries: must be more to certify anything at 95 %"):
+        f_dp(np.ones(2), np.ones(2, dtype=bool), CLAIM, 0.95)
