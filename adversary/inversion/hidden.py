@@ -94,7 +94,7 @@ def underived(
         hidden: Directions that J maps to 0, orthonormal rows.
         generator: Draws directions and new entries of the input.
     """
-    if not any(_faithful(products, generator) for _ in range(DRAWS)):
+    if not faithful(products, generator):
         return (
             "the gradient differs from its derivative: the model detaches a part, has steps, or "
             "draws at random"
@@ -108,6 +108,11 @@ def underived(
     if not all(paired(products, size, hidden, generator) for _ in range(DRAWS)):
         return "inputs further away; the search for another input of the same gradient failed"
     return None
+
+
+def faithful(products: Products, generator: Generator) -> bool:
+    """Return whether J says how the gradient changes; of some directions one must show it."""
+    return any(_faithful(products, generator) for _ in range(DRAWS))
 
 
 def _faithful(products: Products, generator: Generator) -> bool:

@@ -27,11 +27,10 @@ from fedsim.run.truth import truth_of
 FAMILY = "reconstruction"
 SHOWN_ATTACKS, SHOWN_ROUNDS, SHOWN_GUESSES = 4, 12, 3
 PLACES = ("best", "median", "worst")
+LEAST = 0.01  # hidden directions that are said
 GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
-MASKS = Rule(
-    "recording", "undetermined entries", "must be truth values, in the shape of the answer"
-)
-CHECKS = (GUESSES, MASKS)
+SHARES = Rule("recording", "undetermined shares", "must be from 0 to 1, in the shape of the answer")
+CHECKS = (GUESSES, SHARES)
 
 
 @dataclass(frozen=True)
@@ -152,14 +151,14 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
         )
     client = rows[last][0]
     guesses = _guess(run, attack, last, client)[:SHOWN_GUESSES]
-    masks = _undetermined(run, attack, last, client)
+    shares = _undetermined(run, attack, last, client)
     alone = [
         Shown(
             f"guess {place}",
             {"recovered": picture(guess, open_)},
             (f"client {client}", *_undetermined_text(open_)),
         )
-        for place, (guess, open_) in enumerate(zip(guesses, masks, strict=False), start=1)
+        for place, (guess, open_) in enumerate(zip(guesses, shares, strict=False), start=1)
     ]
     sentence = reason or "The ground truth is not available."
     heading = f"Round {last}: recovered from client {client}"
@@ -236,20 +235,21 @@ def _guess(run: RunData, attack: str, round_: int, client: str) -> Tensor:
 
 
 def _undetermined(run: RunData, attack: str, round_: int, client: str) -> Tensor:
-    """Return the mask of entries that the update says nothing of, of an answer's shape.
+    """Return the share of each entry that the update says nothing of, of an answer's shape.
 
     Raises:
-        BadRecording: It has another shape.
+        BadRecording: They are none.
     """
     guesses, guess = run.folder.guesses(round_), _guess(run, attack, round_, client)
     name = f"{attack}/{client}/{UNDETERMINED}"
-    mask = guesses[name] if name in guesses else torch.zeros_like(guess, dtype=torch.bool)
-    if mask.shape != guess.shape or mask.dtype != torch.bool:
+    shares = guesses[name] if name in guesses else torch.zeros_like(guess)
+    shaped = shares.shape == guess.shape and shares.is_floating_point()
+    if not shaped or not bool(((shares >= 0) & (shares <= 1)).all()):
         raise BadRecording(
-            f"{run.folder.path}: {MASKS.field} {MASKS.rule}, got {mask.dtype} of shape "
-            f"{tuple(mask.shape)} from {attack} for client {client} in round {round_}"
+            f"{run.folder.path}: {SHARES.field} {SHARES.rule}, got {shares.dtype} of shape "
+            f"{tuple(shares.shape)} from {attack} for client {client} in round {round_}"
         )
-    return mask
+    return shares
 
 
 def _recovered(
@@ -307,5 +307,6 @@ def _over_rounds(
 
 
 def _undetermined_text(open_: Tensor) -> list[str]:
-    count = int(open_.sum())
-    return [f"hatched: {count} of {open_.numel()} entries change no gradient"] if count else []
+    count = float(open_.sum())
+    text = f"hatched: {count:.3g} of {open_.numel()} numbers are not in the gradient"
+    return [text] if count > LEAST else []

@@ -14,12 +14,12 @@ def picture(image: Tensor, open_: Tensor | None = None) -> str:
     """Return an image (channels, height, width) in [0, 1] as the data URI of a PNG file.
 
     One channel is grey and three are colour; of any other number the mean is shown. Pixels are
-    hatched where the mask `open_`, of the same shape, holds for any channel.
+    hatched by the largest share `open_`, of the same shape, of their channels: at 0 not at all.
     """
     from PIL import Image
 
     if open_ is not None and bool(open_.any()):
-        image = _hatched(image, open_.any(dim=0))
+        image = _hatched(image, open_.amax(dim=0).to(image.dtype))
 
     if len(image) not in (1, 3):
         image = image.mean(dim=0, keepdim=True)
@@ -40,4 +40,5 @@ def _hatched(image: Tensor, open_: Tensor) -> Tensor:
     rows, columns = (torch.arange(size) for size in open_.shape)
     stripes = (rows[:, None] + columns) % PERIOD < PERIOD // 3
     colour = torch.tensor(OPEN, dtype=image.dtype)[:, None, None]
-    return torch.where(open_ & stripes, colour, image)
+    weight = open_ * stripes
+    return weight * colour + (1 - weight) * image.clamp(0, 1)

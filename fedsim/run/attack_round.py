@@ -34,8 +34,8 @@ def attack_round(
     for all clients of the round is forgotten at its end.
 
     Returns:
-        Ledger rows, notes on answers, and the guesses by `title/client`; masks of entries that
-        these do not hold by `title/client/undetermined`.
+        Ledger rows, notes on answers, and the guesses by `title/client`; shares of entries
+        that these do not hold by `title/client/undetermined`.
 
     Raises:
         BadRecording: The round's files are damaged or foreign.
@@ -144,13 +144,13 @@ def _about_round(plan: Plan, view: View, attacks: Sequence[Attack]) -> list[Meas
 def _stored(plan: Plan, answer: answers.Answer, guess: Tensor) -> dict[str, Tensor]:
     """Return a guess as the run folder keeps it.
 
-    Pictures are in 32 bits, and with them is which of their entries no gradient depends on.
+    Pictures are in 32 bits, and with them is the share of each entry that no gradient depends on.
     """
     latest = answer.view.latest
     name = f"{answer.attack.title}/{latest.update.client}"
     if answer.attack.family != PICTURES:
         return {name: guess}
-    if answer.attack.over_rounds:
+    if answer.attack.over_rounds or answer.attack.baseline:
         return {name: guess.float()}
-    mask = explain.undetermined(plan.model, latest, guess)
-    return {name: guess.float()} | ({} if mask is None else {f"{name}/{UNDETERMINED}": mask})
+    shares = explain.undetermined(plan.model, latest, guess)
+    return {name: guess.float()} | ({} if shares is None else {f"{name}/{UNDETERMINED}": shares})

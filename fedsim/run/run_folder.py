@@ -34,7 +34,9 @@ from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
 
 REPORT = "report.html"
-UNDETERMINED = "undetermined"  # behind the name of an answer: its entries that no gradient holds
+UNDETERMINED = (
+    "undetermined"  # behind the name of an answer: shares of its entries that no gradient holds
+)
 
 
 class RunFolder:
@@ -264,7 +266,7 @@ class RunFolder:
         return new
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
-        """Add answers to those of a round, by `attack/client`; what is renewed takes its mask."""
+        """Add answers to those of a round, by `attack/client`; what is renewed takes its shares."""
         path = self._guesses(round_)
         before = dict(self.guesses(round_)) if path.exists() else {}
         for name in guesses:
@@ -272,7 +274,7 @@ class RunFolder:
         save_tensors(path, {**before, **guesses}, {"round": round_})
 
     def guesses(self, round_: int) -> Mapping[str, Tensor]:
-        """Return every attack's answers in one round, by `attack/client`, and their masks.
+        """Return every attack's answers in one round, by `attack/client`, and their shares.
 
         Raises:
             BadRecording: The file is missing, damaged, or another round's.

@@ -1,4 +1,4 @@
-"""Which entries of an answer its update says nothing of."""
+"""How much of each entry of an answer its update says nothing of."""
 
 import pytest
 import torch
@@ -52,6 +52,7 @@ def strided(**options):
 
 MODELS = {
     "strided": (lambda: nn.Sequential(*strided()), 48),
+    "pooled": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)), 48),
     "plain": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), None),
     "with buffers": (lambda: nn.Sequential(nn.BatchNorm2d(1), *strided()), None),
     "stepping": (Stepping, None),
@@ -62,7 +63,7 @@ MODELS = {
 
 @pytest.mark.parametrize("upload", ["weights", "gradient"])
 @pytest.mark.parametrize("name", MODELS)
-def test_entries_under_no_window_are_marked_and_nothing_that_cannot_be_said(name, upload):
+def test_what_is_hidden_has_shares_and_nothing_that_cannot_be_said(name, upload):
     make, count = MODELS[name]
     with global_stream(0, name):
         model = make()
@@ -71,9 +72,13 @@ def test_entries_under_no_window_are_marked_and_nothing_that_cannot_be_said(name
     update = Update(round=1, client="0", delta=delta, num_examples=2)
     observation = Observation(sent, update, LocalTraining(0.1, 2, upload=upload))
     inputs = torch.rand(2, 1, 8, 8, generator=generator(0, "inputs"))
-    mask = undetermined(model, observation, inputs)
-    assert (mask is None) == (count is None)
-    if mask is not None:
-        assert [int(it.sum()) for it in mask] == [count, count]
-        assert not mask[:, :, ::2, ::2].any()
+    shares = undetermined(model, observation, inputs)
+    assert (shares is None) == (count is None)
+    if shares is not None:
+        assert [float(it.sum()) for it in shares] == pytest.approx([count, count], rel=1e-5)
+        if name == "strided":
+            assert shares.unique().tolist() == [0, 1]
+            assert not shares[:, :, ::2, ::2].any()
+        else:
+            torch.testing.assert_close(shares, torch.full_like(shares, 0.75))
     assert all(torch.equal(value, sent[key]) for key, value in model.state_dict().items())

@@ -205,12 +205,12 @@ def strided(input_shape, num_classes):
 def test_what_the_update_says_nothing_of_is_stored_and_hatched(tmp_path):
     config = small_config(model=f"{HERE}:strided", attack=[ATTACKS[0]], federation={"rounds": 1})
     result = api.run(config, tmp_path / "run")
-    mask = RunFolder(result.path).guesses(1)[f"{NAME}/1/undetermined"]
+    shares = RunFolder(result.path).guesses(1)[f"{NAME}/1/undetermined"]
     dead = torch.ones(8, 8, dtype=torch.bool)
     dead[::2, ::2] = False
-    assert torch.equal(mask, dead.expand_as(mask))
+    assert torch.equal(shares == 1, dead.expand_as(shares))
     shown = of(result).examples[0]
-    assert shown.caption[-1] == "hatched: 48 of 64 entries change no gradient"
+    assert shown.caption[-1] == "hatched: 48 of 64 numbers are not in the gradient"
     hatched, original = pixels(shown.pictures["recovered"]), pixels(shown.pictures["original"])
     assert (hatched.shape, original.shape) == ((96, 96, 3), (8, 8))
     striped = (hatched == np.array([214, 94, 0])).all(axis=2).reshape(8, 12, 8, 12)
@@ -219,21 +219,24 @@ def test_what_the_update_says_nothing_of_is_stored_and_hatched(tmp_path):
     assert f"{NAME}/1/undetermined" in RunFolder(result.path).guesses(1)
 
 
-def test_a_mask_of_another_shape_is_refused(tmp_path, run):
+@pytest.mark.parametrize("change", [lambda it: it[..., :2], lambda it: it + 2, lambda it: it > 0])
+def test_what_are_no_shares_of_the_answer_is_refused(tmp_path, run, change):
     shutil.copytree(run.path, tmp_path / "run")
-    RunFolder(tmp_path / "run").write_guesses(3, {f"{NAME}/1/undetermined": torch.ones(2)})
-    with pytest.raises(BadRecording, match="undetermined entries must be truth values"):
+    folder = RunFolder(tmp_path / "run")
+    shares = change(torch.zeros_like(folder.guesses(3)[f"{NAME}/1"]))
+    folder.write_guesses(3, {f"{NAME}/1/undetermined": shares})
+    with pytest.raises(BadRecording, match="undetermined shares must be from 0 to 1"):
         of(api.Run(tmp_path / "run"))
 
 
-def test_an_answer_that_is_renewed_takes_its_mask_along(tmp_path, run):
+def test_an_answer_that_is_renewed_takes_its_shares_along(tmp_path, run):
     shutil.copytree(run.path, tmp_path / "run")
-    folder, mask = RunFolder(tmp_path / "run"), f"{NAME}/1/undetermined"
+    folder, shares = RunFolder(tmp_path / "run"), f"{NAME}/1/undetermined"
     answer = folder.guesses(3)[f"{NAME}/1"]
-    folder.write_guesses(3, {f"{NAME}/1": answer, mask: torch.ones_like(answer).bool()})
-    assert mask in folder.guesses(3)
+    folder.write_guesses(3, {f"{NAME}/1": answer, shares: torch.ones_like(answer)})
+    assert shares in folder.guesses(3)
     folder.write_guesses(3, {f"{NAME}/1": answer})
-    assert mask not in folder.guesses(3)
+    assert shares not in folder.guesses(3)
 
 
 def test_colours_are_kept_and_other_channels_are_averaged():
