@@ -2,7 +2,8 @@
 
 As `adversary.adaptive.labels` does for labels: defend shadow clients, of which the adversary knows
 who was a member, and let each attack choose the correction of the update with which it tells
-members from others best.
+members from others best. Two of them send the hypotheses of candidates through the defense
+(`pulled_back`).
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from adversary.adaptive.corrections import Correct, corrected, learn, whiten
+from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Infer
 from adversary.members.candidates import trained_names
 from adversary.members.scores import within_classes
@@ -67,15 +69,22 @@ def rehearsed(work: Workspace, size: int) -> Rehearsal:
     """Defend shadow clients, and learn corrections from half of them."""
     undefended = shadows(work, size)
     plain, uploaded, clients, members = [], [], [], []
+    names = trained_names(work.auxiliary)
+    parts = lambda seen: [seen.update.delta[name] for name in names]
     for place, shadow in enumerate(undefended.clients):
         upload = shown(shadow, work)
         if place % 2:
             clients.append(upload)
             members.append(shadow.members)
         else:
-            plain.append(_parts(shadow.observation, work.auxiliary))
-            uploaded.append(_parts(upload, work.auxiliary))
-    corrections = {**learn(plain, uploaded), "whiten": whiten(uploaded)}
+            plain.append(shadow.observation)
+            uploaded.append(upload)
+    learned = [[parts(seen) for seen in half] for half in (plain, uploaded)]
+    corrections = {
+        **learn(*learned),
+        "whiten": whiten(learned[1]),
+        **pulled_back(plain, uploaded, work.auxiliary),
+    }
     return Rehearsal(undefended.auxiliary, clients, members, corrections)
 
 
@@ -107,7 +116,3 @@ def most_helpful(rehearsal: Rehearsal, inner: Infer, memory: Memory) -> str:
         error = gain.std() / len(gain) ** 0.5 if len(gain) > 1 else math.inf
         gains[name] = float(gain.mean()) if len(gain) and gain.mean() > SURE * error else 0.0
     return max(gains, key=lambda name: gains[name])  # of equals the first: none
-
-
-def _parts(observation: Observation, auxiliary: Auxiliary) -> list[Tensor]:
-    return [observation.update.delta[name] for name in trained_names(auxiliary)]

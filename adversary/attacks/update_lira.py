@@ -16,21 +16,25 @@ shadow clients of the round and size; with it, the mean is higher by what the sh
 examples gain over others of their class, in standard deviations, pooled, and the variance is the
 same (with two variances, the ratio would rise again for the lowest scores). The score is the
 cosine, not the logit of the confidence, which a gradient does not change. One round is judged by
-itself.
+itself. Who knows the defense may send candidates through it (`adversary.adaptive.pulled_back`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from adversary.adaptive.corrections import Correct, corrected
+from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Attack
-from adversary.members.candidates import cosines
-from adversary.members.shadows import shadow_size, shadows, shown
+from adversary.members.candidates import cosines, trained_names
+from adversary.members.shadows import Shadows, shadow_size, shadows, shown
 from adversary.workspace import Workspace, workspace
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Observation, View
 
+HELPS = 0.2  # standard deviations that members must gain for another reading of the upload
 SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
 
 
@@ -50,8 +54,8 @@ def update_lira(
         ValueError: The update is not finite, or the client told no number of examples.
     """
     latest, work = view.latest, workspace(view, auxiliary)
-    score = cosines(latest, work)
     model = work.part(_fitted, shadow_size(latest))
+    score = cosines(_read(latest, model.correct, work), work)
     return model.gain * ((score - model.mean) / model.deviation - model.gain / 2)
 
 
@@ -63,24 +67,43 @@ class _Scores:
         mean: Without the candidate, shape (m,).
         deviation: Standard deviation, without it and with it, shape (m,).
         gain: How many standard deviations higher the mean is with it; never negative.
+        correct: How the upload is read: with the hypotheses through the defense, where that gains.
     """
 
     mean: Float[Tensor, " m"]
     deviation: Float[Tensor, " m"]
     gain: float
+    correct: Correct
 
 
 def _fitted(work: Workspace, size: int) -> _Scores:
-    """Score candidates, and the records that stand in for members, under all shadow clients."""
-    rehearsed = shadows(work, size)
+    """Return the scores under the reading of uploads in which members gain most."""
+    rehearsed, readings = shadows(work, size), {"none": lambda parts: parts}
     uploads = [shown(shadow, work) for shadow in rehearsed.clients]
+    if work.auxiliary.defense is not None:
+        plain = [shadow.observation for shadow in rehearsed.clients]
+        readings |= pulled_back(plain, uploads, work.auxiliary)
+    fits = [_scores(work, rehearsed, uploads, correct) for correct in readings.values()]
+    best = max(fits, key=lambda fit: fit.gain)
+    return best if best.gain > fits[0].gain + HELPS else fits[0]
+
+
+def _scores(
+    work: Workspace, rehearsed: Shadows, given: Sequence[Observation], correct: Correct
+) -> _Scores:
+    """Score candidates, and the records that stand in for members, under all shadow clients."""
+    uploads = [_read(upload, correct, work) for upload in given]
     asking = work.knowing(rehearsed.auxiliary)
     out = torch.stack([cosines(observation, work) for observation in uploads])
     pool = torch.stack([cosines(observation, asking) for observation in uploads])
     members = torch.stack([shadow.members for shadow in rehearsed.clients])
     assert asking.auxiliary.candidates is not None
     gain = _gain(pool, members, asking.auxiliary.candidates.labels)
-    return _Scores(*_moments(out, torch.ones_like(out, dtype=torch.bool)), gain)
+    return _Scores(*_moments(out, torch.ones_like(out, dtype=torch.bool)), gain, correct)
+
+
+def _read(upload: Observation, correct: Correct, work: Workspace) -> Observation:
+    return corrected(upload, trained_names(work.auxiliary), correct, work.memory).latest
 
 
 def _moments(

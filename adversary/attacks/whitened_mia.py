@@ -147,7 +147,6 @@ ATTACKS = (
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="cosine of what auxiliary gradients do not explain of the update",
-        has_twin=False,
     ),
     Attack(
         name="source-whitened",
@@ -155,7 +154,6 @@ ATTACKS = (
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="whitened-mia-full, to name the client of each candidate",
-        has_twin=False,
     ),
     Attack(
         name="whitened-mia-full-rounds",
@@ -163,7 +161,6 @@ ATTACKS = (
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="whitened-mia-full, its mean over the rounds so far",
-        has_twin=False,
         over_rounds=True,
     ),
     Attack(
@@ -172,7 +169,6 @@ ATTACKS = (
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="source-whitened, its mean over the rounds so far",
-        has_twin=False,
         over_rounds=True,
     ),
 )

@@ -13,6 +13,8 @@ from defenses import Defense, chain, clip, gaussian
 from fedsim.config import Part
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
+from tests.adversary import member_cases as cases
+from tests.adversary.games.game_cases import rotation
 from tests.adversary.label_cases import client
 from tests.builders import bilinear
 
@@ -136,3 +138,16 @@ def test_a_client_that_tells_no_number_is_one_clear_error():
     latest = replace(view.latest, update=replace(view.latest.update, num_examples=None))
     with pytest.raises(ValueError, match="num_examples: must be told"):
         infer(View([latest]), knowing(chain()), generator(0), inner=cosine_mia)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("cosine-mia", 0.16), ("gradient-difference-mia", 0.14), ("update-lira", 0.16),
+        ("whitened-mia", 0.2), pytest.param("whitened-mia-full", 0.35, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_rotation_that_the_adversary_knows_hides_no_member(name, hidden):
+    _, gains = cases.gains_of_knowing(name, rotation())
+    assert sum(gains) / len(gains) > hidden / 2  # the undefended attack's AUROC less one half
