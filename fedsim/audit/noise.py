@@ -125,7 +125,7 @@ def coarse(noise: Tensor) -> Doubt:
     """Look for noise in half precision: the last 13 bits of float32 are 0 once in 2¹³."""
     bits = noise.float().flatten().contiguous().view(torch.int32)
     zeros = int(((bits & (2**HALF - 1)) == 0).sum())
-    p = float(binom.sf(zeros - 1, len(bits), 2.0**-HALF))
+    p = float(binom.sf(zeros - 1, len(bits), 2.0**-HALF)) if len(bits) else 1.0
     return Doubt(p, "adds noise in half precision, whose last digits give the update away")
 
 

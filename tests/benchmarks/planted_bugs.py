@@ -3,7 +3,7 @@
     uv run python -m tests.benchmarks.planted_bugs [--seeds 3] [--trials 100,400] [bugs | alarms]
 
 Prints the tables of docs/results/audits.md. A toy table of 300 records, an MLP with 8 hidden units,
-batches of 4 records; `alarms` audits ten honest chains, each with as many seeds.
+batches of 4 records; `alarms` audits twelve honest chains, each with as many seeds.
 """
 
 import argparse
@@ -71,7 +71,7 @@ BUGS: dict[str, tuple[list[dict], dict, dict]] = {
 }
 """Bug → the chain, and what else differs in the audit's section and in the config."""
 
-AFTER = ("prune", "quantise", "sparsify", "sign")
+AFTER = ("prune", "quantise", "sparsify", "freeze", "sign")
 CHAINS: dict[str, list[dict]] = {
     "dp-sgd": [DP_SGD],
     "clip → gaussian": [CLIP, SIGMA],

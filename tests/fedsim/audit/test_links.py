@@ -46,6 +46,7 @@ def test_honest_defenses_are_what_they_claim():
         ("tests.planted:by_count", {"noise": 1.0}, "divides by the number of examples that came"),
         ("tests.planted:one_draw", {"std": 0.5}, "adds the same noise to several entries of "),
         ("tests.planted:same_seeds", {"std": 0.5}, "adds the same noise to 0."),
+        ("tests.planted:touched_only", {"std": 0.5}, "on an update of zeros, noise too small"),
         ("tests.planted:uniform", {"std": 0.5}, "adds noise that is not normal"),
         ("tests.planted:half_precision", {"std": 0.5}, "adds noise in half precision"),
         ("same_noise", {"std": 0.5}, "reuses its noise: 100 % of it is the same in every run"),
