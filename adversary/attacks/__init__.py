@@ -27,6 +27,7 @@ MODULES = (
     "quantile_mia",
     "rmia",
     "ramia",
+    "duci",
     "source_inference",
     "attribute_inference",
     "shadow_inference",

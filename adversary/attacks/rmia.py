@@ -20,14 +20,11 @@ uploaded gradient is followed by one step. p is the softmax of the label, withou
 ratio of exactly γ counts half.
 """
 
-import math
-
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.members.references import References, log_likelihood, offline, online
+from adversary.members.references import References, dominated, log_likelihood, offline, online
 from adversary.members.shadows import shadow_size
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
@@ -83,21 +80,6 @@ def rmia_online(
     """
     latest, work = view.latest, workspace(view, auxiliary)
     return scores(latest, auxiliary, work.part(online, shadow_size(latest)), gamma)
-
-
-def dominated(
-    ratio: Float[Tensor, " m"], population: Float[Tensor, " n"], gamma: float
-) -> Float[Tensor, " m"]:
-    """Return for every x the share of z with ratio(x) / ratio(z) > γ, where a tie counts half.
-
-    Args:
-        ratio: log p(x | θ) / p(x).
-        population: The same for z.
-        gamma: γ.
-    """
-    ordered, value = population.sort().values, ratio - math.log(gamma)
-    above, least = (torch.searchsorted(ordered, value, right=side) for side in (False, True))
-    return (above + least).double() / (2 * len(population))
 
 
 def scores(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.grading import reconstructions
+from adversary.grading import reconstructions, usage
 from adversary.grading.secrets import Secrets, grade_attributes
 from adversary.grading.sources import blind_sources, pool_sources
 from adversary.labels.counts import expected_overlap, largest_remainder
@@ -222,6 +222,16 @@ FAMILIES: dict[str, Family] = {
             blind=blind_ranges,
             grade=grade_ranges,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
+        ),
+        Family(
+            name="usage",
+            metrics=usage.METRICS,
+            blind=usage.blind,
+            grade=usage.grade,
+            pool=usage.pool,
+            pooled=usage.POOLED,
+            ceiling=lambda _: dict.fromkeys(usage.METRICS, 1.0),
+            alone="count the records of its set",
         ),
         Family(
             name="source",

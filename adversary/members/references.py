@@ -99,7 +99,7 @@ def online(work: Workspace, size: int) -> References:
     records = Candidates(
         torch.cat([asked.inputs, others.inputs]), torch.cat([asked.labels, others.labels])
     )
-    clients = _dealt(work, records, size)
+    clients = dealt(work, records, size)
     uploads = [shown(client, work) for client in clients]
     values = _under(uploads, replace(work.auxiliary, candidates=records))
     members = torch.stack([client.members for client in clients])
@@ -148,13 +148,37 @@ def mean_likelihood(
     return total - use.sum(dim=0).log()
 
 
+def dominated(
+    ratio: Float[Tensor, " m"], population: Float[Tensor, " n"], gamma: float
+) -> Float[Tensor, " m"]:
+    """Return for every x the share of z with ratio(x) / ratio(z) > γ, where a tie counts half.
+
+    Args:
+        ratio: log p(x | θ) / p(x).
+        population: The same for z.
+        gamma: γ.
+    """
+    ordered, value = population.sort().values, ratio - math.log(gamma)
+    above, least = (torch.searchsorted(ordered, value, right=side) for side in (False, True))
+    return (above + least).double() / (2 * len(population))
+
+
 def _under(uploads: Sequence[Observation], auxiliary: Auxiliary) -> Float[Tensor, "clients m"]:
     """Return log p of an adversary's candidates under each rehearsed client's local model."""
     return torch.stack([log_likelihood(upload, auxiliary) for upload in uploads])
 
 
-def _dealt(work: Workspace, records: Candidates, size: int) -> list[Shadow]:
-    """Deal records out to rehearsed clients, as often as it takes for enough of them."""
+def dealt(
+    work: Workspace, records: Candidates, size: int, *, most: int | None = None
+) -> list[Shadow]:
+    """Deal records out to rehearsed clients, as often as it takes for enough of them.
+
+    Args:
+        work: Of the model that they start from.
+        records: Their examples.
+        size: Of a client; half of the records at most.
+        most: Clients; None for as many as have all records.
+    """
     count = len(records.labels)
     size = max(1, min(size, count // 2))
     hands = -(-count // size)
@@ -164,6 +188,8 @@ def _dealt(work: Workspace, records: Candidates, size: int) -> list[Shadow]:
         order = torch.randperm(count, generator=derived(0, "deal", deal))
         order = torch.cat([order, order[: hands * size - count]])
         for hand, rows in enumerate(order.split(size)):
+            if most is not None and len(clients) == most:
+                return clients
             name = ("reference", deal * hands + hand)
             examples = records.inputs[rows], records.labels[rows]
             members = torch.isin(torch.arange(count), rows)

@@ -17,6 +17,7 @@ FAMILIES = {
     "label": "Labels",
     "membership": "Membership",
     "range": "Ranges",
+    "usage": "Usage of a data set",
     "source": "Source",
     "attribute": "Attributes",
     "property": "Properties",

@@ -34,6 +34,10 @@ class Knowledge(Section):
     candidates: Natural = 400
     """Number of examples that attacks on membership ask about: half are training rows, half
     test rows."""
+    set_size: Natural = 50
+    """Number of records in the set that attacks on usage ask about, one set for each client. The
+    client has none, a quarter, half, three quarters or all of them; the others are test rows of the
+    same labels."""
     range: RangeQueries = RangeQueries()
     """The ranges that attacks on range membership ask about."""
 

@@ -107,6 +107,23 @@ class Ranges:
     labels: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """A set of records for each client; the adversary asks how many of them the client used.
+
+    Attributes:
+        inputs: Of all sets, shape (m, *input_shape).
+        labels: Shape (m,).
+        rows: Client → the rows of its set.
+        expected: Client → how many of them it uses in a round on average, as sets are drawn.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    rows: Mapping[str, Tensor]
+    expected: Mapping[str, float]
+
+
 class KnownDefense(Protocol):
     """What an adversary that knows the clients' defense calls of it; `defenses.defense.Defense`."""
 
@@ -153,6 +170,8 @@ class Auxiliary:
         input_shape: Shape of one example, as the architecture takes it; that of `inputs` without.
         candidates: Records whose membership is in question; None where no attack asks.
         ranges: Sets of records, any of which may be a member; None where no attack asks.
+        sets: A set of records for each client, of which it may have used some; None where no
+            attack asks.
         marks: Family of secrets → a mark per auxiliary example, shape (n,): 1 where it has the
             property, or which user's it is, −1 for nobody's; None where no attack asks.
         rules: What those secrets leave open.
@@ -168,6 +187,7 @@ class Auxiliary:
     input_shape: tuple[int, ...] | None = None
     candidates: Candidates | None = None
     ranges: Ranges | None = None
+    sets: Sets | None = None
     marks: Mapping[str, Tensor] | None = None
     rules: Rules | None = None
     encoding: Encoding | None = None
@@ -206,6 +226,7 @@ class Truth:
         users: How many of the round's clients used each candidate, shape (m,).
         ranges: Whether an example used lies in each range, shape (r,); None without any.
         range_classes: Labels of the ranges, shape (r,).
+        in_set: Whether each record of the client's set was used, shape (s,); None without any.
         secrets: Family of secrets → the class that is true of the examples used.
         attributes: Whether each candidate has the attribute in question, shape (m,).
         inputs: The distinct examples used, shape (n, *input_shape); None where none is asked for.
@@ -219,6 +240,7 @@ class Truth:
     users: Tensor | None = None
     ranges: Tensor | None = None
     range_classes: Tensor | None = None
+    in_set: Tensor | None = None
     secrets: Mapping[str, int] = field(default_factory=dict)
     attributes: Tensor | None = None
     inputs: Tensor | None = None

@@ -24,8 +24,9 @@ from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
 from fedsim.run.claims import check_audit
-from fedsim.run.ranges import Asked, draw_ranges
+from fedsim.run.ranges import AskedRanges, draw_ranges
 from fedsim.run.secret_columns import encoding, marks
+from fedsim.run.usage_sets import AskedSets, draw_sets
 from strategies.masking import Protocol
 
 EVALUATED = 500  # test examples at a time
@@ -39,6 +40,7 @@ class Plan:
         moved: Names in the model's state that training moves by itself, so that no ε covers it.
         candidates: Rows of the training set that the adversary asks about, −1 for a test row.
         ranges: The adversary's ranges, and the training rows in them.
+        sets: The adversary's sets, and the training rows in them.
         marks: Family of secrets → a mark per training row.
         memory: What attacks compute once for the whole run.
     """
@@ -52,7 +54,8 @@ class Plan:
     attacks: Sequence[Attack]
     moved: tuple[str, ...] = ()
     candidates: Tensor | None = None
-    ranges: Asked | None = None
+    ranges: AskedRanges | None = None
+    sets: AskedSets | None = None
     marks: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory, repr=False)
 
@@ -96,18 +99,21 @@ def prepare(config: Config) -> Plan:
     defense, moved = _checked_defense(config, model, dataset, sizes)
     check_audit(config, defense, moved, sizes)
     check_batches(config, defense, model, dataset, sizes)
-    needed, ranges = selection.needs(config.attack), None
-    rows, candidates = None, None
+    needed = selection.needs(config.attack)
+    rows, candidates, ranges, sets = None, None, None, None
     if config.auxiliary.candidates and "candidates" in needed:
         rows, candidates = draw_candidates(federated, config.auxiliary.candidates, config.seed)
     if config.auxiliary.range.count and "ranges" in needed:
         ranges = draw_ranges(federated, config.auxiliary.range, config.seed)
+    if config.auxiliary.set_size and "sets" in needed:
+        sets = draw_sets(federated, config.auxiliary.set_size, config.local_training(), config.seed)
     marked = _marks(config.attack, config.game, dataset)
     auxiliary = replace(
         _auxiliary(
             config, federated, model=model, defense=defense, candidates=candidates, marked=marked
         ),
         ranges=ranges.ranges if ranges else None,
+        sets=sets.sets if sets else None,
     )
     attacks = selection.build(config.attack, auxiliary)
     _check_clients(attacks, config.federation, len(sizes))
@@ -123,6 +129,7 @@ def prepare(config: Config) -> Plan:
         moved=moved,
         candidates=rows,
         ranges=ranges,
+        sets=sets,
         marks=marked,
     )
 

@@ -19,7 +19,7 @@ CHECKS = (RADIUS,)
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class AskedRanges:
     """Ranges, and the truth about them.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
         return hit
 
 
-def draw_ranges(federated: Federated, queries: RangeQueries, seed: int) -> Asked:
+def draw_ranges(federated: Federated, queries: RangeQueries, seed: int) -> AskedRanges:
     """Build ranges around clients' rows and test rows, half each; fewer if there are not as many.
 
     Raises:
@@ -54,7 +54,7 @@ def draw_ranges(federated: Federated, queries: RangeQueries, seed: int) -> Asked
     labels = torch.cat([dataset.labels[used], dataset.test_labels[tests]])
     bounds = dataset.inputs.amin(dim=0), dataset.inputs.amax(dim=0)
     ranges = around(records, labels, bounds, queries, stream)
-    return Asked(ranges, rows_within(ranges, dataset.inputs, dataset.labels))
+    return AskedRanges(ranges, rows_within(ranges, dataset.inputs, dataset.labels))
 
 
 def around(

@@ -57,7 +57,8 @@ def truths_of(
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])
-        truths[client] = with_secrets(plan, with_ranges(plan, with_members(plan, whole)))
+        whole = with_ranges(plan, with_members(plan, whole))
+        truths[client] = with_secrets(plan, with_usage(plan, client, whole))
     return _with_users(truths)
 
 
@@ -85,6 +86,14 @@ def with_ranges(plan: Plan, truth: Truth | None) -> Truth | None:
         return truth
     hit = plan.ranges.hit_by(truth.indices)
     return replace(truth, ranges=hit, range_classes=plan.ranges.ranges.labels)
+
+
+def with_usage(plan: Plan, client: str, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the answer for every record of its set, if there is one."""
+    rows = plan.sets.rows.get(client) if plan.sets else None
+    if truth is None or rows is None or not len(truth.indices):
+        return truth
+    return replace(truth, in_set=torch.isin(rows, truth.indices))
 
 
 def with_secrets(plan: Plan, truth: Truth | None) -> Truth | None:

@@ -17,13 +17,16 @@ from fedsim.core.catalog import options_of
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.secrets import Encoding, Rules
-from fedsim.core.types import Auxiliary, Candidates, Ranges, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, Ranges, Sets, Truth, View
 from tests.builders import bilinear, observe, plain_gradient, same_params
 from tests.sequential import has_advantage, is_better
 
 NUM_CLASSES, OTHERS = 10, 7
 ONCE = (*SCORES, "attribute")  # on one round the same function, or refused for a new batch
-WITHOUT_SIGNAL = ("uia-ratio",)  # the records here say of no other record of the user what it is
+WITHOUT_SIGNAL = (
+    "uia-ratio",  # the records here say of no other record of the user what it is
+    *("duci", "duci-cosine"),  # one record of a set of fifty is less than the error of a count
+)
 MODEL = bilinear(NUM_CLASSES, features=20)
 AUX_LABELS = torch.arange(200) % NUM_CLASSES
 ENCODING = Encoding(torch.tensor([3]), torch.tensor([0.0]), torch.tensor([1.0]))
@@ -36,6 +39,7 @@ UNKNOWN = torch.tensor([1.0, 0.0, 0.0, 0.0])  # the entry of a record that range
 RANGES = Ranges(
     CANDIDATES.inputs * (1 - UNKNOWN), CANDIDATES.inputs.maximum(UNKNOWN), CANDIDATES.labels
 )
+SETS = Sets(CANDIDATES.inputs[:50], CANDIDATES.labels[:50], {"0": torch.arange(50)}, {"0": 0.5})
 AUXILIARY = Auxiliary(
     MODEL,
     NUM_CLASSES,
@@ -43,6 +47,7 @@ AUXILIARY = Auxiliary(
     labels=AUX_LABELS,
     candidates=CANDIDATES,
     ranges=RANGES,
+    sets=SETS,
     marks=dict.fromkeys(("attribute", *SECRETS), MARKS[100:]),
     rules=Rules(1, shares=(0.2, 0.8), users=2),
     encoding=ENCODING,
@@ -87,6 +92,7 @@ def trial(seed, *, independent=False, size=1):
         users,
         ranges=members,  # no other candidate lies in a candidate's range
         range_classes=CANDIDATES.labels,
+        in_set=members[:50],
         secrets=told,
         attributes=MARKS[:100] == 1,
     )

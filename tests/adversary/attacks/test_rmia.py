@@ -4,10 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.attacks.rmia import dominated, rmia, rmia_online
+from adversary.attacks.rmia import rmia, rmia_online
 from adversary.grading.families import grade_members
 from adversary.members import references
-from adversary.members.references import chosen_factor, log_likelihood, mean_likelihood, with_factor
+from adversary.members.references import (
+    chosen_factor,
+    dominated,
+    log_likelihood,
+    mean_likelihood,
+    with_factor,
+)
 from adversary.members.shadows import shadow_size, shadows, shown
 from adversary.workspace import workspace
 from defenses import Defense
@@ -102,7 +108,7 @@ def test_online_every_record_is_with_one_client_and_missing_from_another():
         torch.cat([cases.CANDIDATES.inputs, population.inputs]),
         torch.cat([cases.CANDIDATES.labels, population.labels]),
     )
-    dealt = references._dealt(work, records, 16)
+    dealt = references.dealt(work, records, 16)
     members = torch.stack([it.members for it in dealt])
     assert bool(members.any(dim=0).all())
     assert bool((~members).any(dim=0).all())

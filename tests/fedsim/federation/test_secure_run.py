@@ -111,7 +111,7 @@ def test_every_attack_runs_on_a_sum_or_says_in_one_sentence_why_not(tmp_path):
     assert answered | set(reasons) == set(names)
     assert not answered & set(reasons)
     for name, reason in reasons.items():
-        if ATTACKS[name].family in ("reconstruction", "source"):
+        if ATTACKS[name].family in ("reconstruction", "source", "usage"):
             assert reason.startswith("num_clients: must be 1 to "), (name, reason)
             assert reason.endswith(", got 4")
         else:

@@ -1,0 +1,148 @@
+"""Membership scores of rehearsed clients, whose members are known, and of a client like them."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from adversary.members.candidates import asking_of_auxiliary, cosines
+from adversary.members.references import (
+    chosen_factor,
+    dealt,
+    dominated,
+    log_likelihood,
+    mean_likelihood,
+    with_factor,
+)
+from adversary.members.shadows import shown
+from adversary.workspace import Workspace
+from fedsim.core.types import Auxiliary, Candidates, Observation
+
+SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
+
+CLIENTS = 64  # of one size, at most
+
+Score = Literal["rmia", "cosine"]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What a score says of clients whose members are known.
+
+    Attributes:
+        score: `rmia`: the likelihood ratio p(x | θ) / p(x), as the share of records that nobody
+            trained on which it is above; `cosine`: in standard deviations above clients that do
+            not have the record.
+        asking: An adversary that asks about the records of the sets, and then about a pool.
+        signals: Of these records under every rehearsed client, shape (clients, m + n).
+        use: Which of them the client did not have.
+        factor: RMIA's a.
+        scores: Of the pool, every client scored by the others, shape (clients, n).
+        members: Which of the pool the client trained on.
+    """
+
+    score: Score
+    asking: Auxiliary
+    signals: Float[Tensor, "clients records"]
+    use: Bool[Tensor, "clients records"]
+    factor: float
+    scores: Float[Tensor, "clients n"]
+    members: Bool[Tensor, "clients n"]
+
+
+def calibration(work: Workspace, size: int, score: Score) -> Calibration:
+    """Score rehearsed clients of one size.
+
+    Args:
+        work: With auxiliary data and sets.
+        size: Their number of examples.
+        score: Which.
+    """
+    sets, pool = work.auxiliary.sets, asking_of_auxiliary(work.auxiliary).candidates
+    assert sets is not None
+    assert pool is not None
+    records = Candidates(
+        torch.cat([sets.inputs, pool.inputs]), torch.cat([sets.labels, pool.labels])
+    )
+    asking = replace(work.auxiliary, candidates=records)
+    clients = dealt(work, pool, size, most=CLIENTS)
+    uploads = [shown(client, work) for client in clients]
+    signals = torch.stack([_signal(upload, work, asking, score) for upload in uploads])
+    members = torch.stack([client.members for client in clients])
+    count = len(sets.labels)
+    use = torch.cat([torch.ones(len(uploads), count, dtype=torch.bool), ~members], dim=1)
+    factor = chosen_factor(signals[:, count:], members, pool.labels) if score == "rmia" else 1.0
+    scores = []
+    for place in range(len(uploads)):
+        others = use.clone()
+        others[place] = False
+        value = _calibrated(signals[place], signals, others, factor, score)
+        pooled, out = value[count:], ~members[place]
+        scores.append(_ranked(pooled, pool.labels, pooled[out], pool.labels[out], score))
+    return Calibration(score, asking, signals, use, factor, torch.stack(scores), members)
+
+
+def target_scores(
+    observation: Observation, work: Workspace, known: Calibration
+) -> Float[Tensor, " m"]:
+    """Return a client's score of every record of the sets.
+
+    Raises:
+        ValueError: The update is not finite.
+    """
+    signal = _signal(observation, work, known.asking, known.score)
+    value = _calibrated(signal, known.signals, known.use, known.factor, known.score)
+    count = len(value) - known.members.shape[1]
+    assert known.asking.candidates is not None
+    labels = known.asking.candidates.labels
+    return _ranked(value[:count], labels[:count], value[count:], labels[count:], known.score)
+
+
+def _signal(
+    observation: Observation, work: Workspace, asking: Auxiliary, score: Score
+) -> Float[Tensor, " records"]:
+    if score == "rmia":
+        return log_likelihood(observation, asking)
+    return cosines(observation, work.knowing(asking))
+
+
+def _calibrated(
+    signal: Float[Tensor, " records"],
+    others: Float[Tensor, "clients records"],
+    use: Bool[Tensor, "clients records"],
+    factor: float,
+    score: Score,
+) -> Float[Tensor, " records"]:
+    """Return a signal compared with that of the clients that `use` names."""
+    if score == "rmia":
+        return signal - with_factor(mean_likelihood(others, use), factor)
+    count = use.sum(dim=0)
+    mean = (others * use).sum(dim=0) / count.clamp(min=1)
+    variance = ((others - mean).square() * use).sum(dim=0) / (count - 1).clamp(min=1)
+    variance = variance + SHRINK * variance.mean() + torch.finfo(variance.dtype).tiny
+    return (signal - mean) / variance.sqrt()
+
+
+def _ranked(
+    value: Float[Tensor, " m"],
+    labels: Int[Tensor, " m"],
+    population: Float[Tensor, " n"],
+    others: Int[Tensor, " n"],
+    score: Score,
+) -> Float[Tensor, " m"]:
+    """Return values compared with those of the population of the same label, under the same update.
+
+    A client with many examples of a class raises all records of it. Compared with all records
+    where the population has fewer than two of the label.
+    """
+    ranked = torch.zeros_like(value)
+    for label in labels.unique().tolist():
+        mine, alike = labels == label, population[others == label]
+        alike = alike if len(alike) > 1 else population
+        if score == "rmia":
+            ranked[mine] = dominated(value[mine], alike, 1.0)
+        else:
+            ranked[mine] = (value[mine] - alike.mean()) / alike.std().clamp(min=1e-12)
+    return ranked
