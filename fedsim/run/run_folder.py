@@ -34,9 +34,7 @@ from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
 
 REPORT = "report.html"
-UNDETERMINED = (
-    "undetermined"  # behind the name of an answer: shares of its entries that no gradient holds
-)
+UNDETERMINED = "undetermined"  # behind an answer's name: shares of entries that no gradient holds
 
 
 class RunFolder:
