@@ -71,12 +71,14 @@ BUGS: dict[str, tuple[list[dict], dict, dict]] = {
 }
 """Bug → the chain, and what else differs in the audit's section and in the config."""
 
-AFTER = ("prune", "quantise", "sparsify", "freeze", "sign")
+AFTER: dict[str, dict] = {
+    "prune": {}, "quantise": {}, "sparsify": {}, "freeze": {"layers": ["head.bias"]}, "sign": {},
+}  # fmt: skip
 CHAINS: dict[str, list[dict]] = {
     "dp-sgd": [DP_SGD],
     "clip → gaussian": [CLIP, SIGMA],
-    **{f"dp-sgd → {name}": [DP_SGD, {"name": name}] for name in AFTER},
-    **{f"clip → gaussian → {name}": [CLIP, SIGMA, {"name": name}] for name in AFTER},
+    **{f"dp-sgd → {n}": [DP_SGD, {"name": n, **more}] for n, more in AFTER.items()},
+    **{f"clip → gaussian → {n}": [CLIP, SIGMA, {"name": n, **more}] for n, more in AFTER.items()},
 }
 
 
@@ -123,7 +125,7 @@ def alarms(name: str, chain: list[dict], seeds: int) -> str:
     """Audit an honest chain with many seeds."""
     refuted = broken = 0
     for seed in range(seeds):
-        result = _audit(chain, seed, {}, trials=60)
+        result = _audit(chain, seed, {}, trials=60, canary=["gradient"])
         refuted += bool(result.refuted)
         broken += bool(result.broken)
     return f"| {name} | {seeds} | {refuted} | {broken} |"
