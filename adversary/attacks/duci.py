@@ -1,7 +1,7 @@
-"""DUCI: how many records of a set did a client train on?
+"""DUCI: how many records of a set a client used.
 
 Y. Tong, J. Ye, S. Zarifzadeh, R. Shokri, "How much of my dataset did you use? Quantitative data
-usage inference in machine learning", ICLR 2025, equations 4 and 5.
+usage inference in machine learning", ICLR 2025. Details follow the authors' code, Privacy Meter.
 
 Idea: an attack on membership errs at rates that models with known members show. Each record's
 answer m̂ ∈ {0, 1} becomes (m̂ − FPR) / (TPR − FPR), which is right on average, and the answers of the

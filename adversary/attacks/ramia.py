@@ -1,6 +1,7 @@
-"""RaMIA: did a client train on any record of a range?
+"""RaMIA: whether a client trained on any record of a range.
 
-J. Tao, R. Shokri, "Range membership inference attacks", SaTML 2025 (arXiv 2408.05131), algorithm 1.
+J. Tao, R. Shokri, "Range membership inference attacks", arXiv 2408.05131, 2024. Details follow
+the authors' code, Privacy Meter.
 
 Idea: who knows a record in part (entries are missing, or a little off) asks about all records that
 it may be. Records of the range are drawn, each gets a membership score, here RMIA's, and the score
@@ -9,8 +10,8 @@ of the range is their mean without the lowest and the highest shares.
 *Server must know*: as for `rmia`, and the ranges: a label, and bounds of each entry.
 *Exact when*: as for `rmia`, for a range of one record.
 *Differs from the paper*: the records are auxiliary records of the label, moved to the nearest point
-of the range: entries that are known stay, the others come from a record that exists. The paper
-draws them with a generative model, from a ball, or by augmentation. `ramia-centre` asks about one
+of the range: entries that are known stay, the others come from a record that exists. Privacy
+Meter draws them by imputation, from a ball, or by augmentation. `ramia-centre` asks about one
 record only, whose missing entries are the mean of all of them: the attack on membership that is
 left to who does not know the record.
 """

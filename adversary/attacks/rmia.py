@@ -1,7 +1,7 @@
 """RMIA: a record gained more from the client's training than records of the population did.
 
-S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference attacks", ICML 2024,
-equations 2 to 4 and algorithm 1.
+S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference attacks", ICML 2024.
+Details follow the authors' code, Privacy Meter.
 
 Idea: p(x | θ) / p(x) says how much likelier the local model θ makes a record x than models in
 general do. The score of x is the share of population records z, which nobody trained on, for which
