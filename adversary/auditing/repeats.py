@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from adversary.auditing.features import Features
 from adversary.auditing.finding import DENSITY, Finding, Guarantee, check_probability
@@ -88,7 +88,7 @@ def _spread(values: Array) -> float:
 
 def _lower(right: int, trials: int, confidence: float) -> float:
     """Return the rate below which so many have a chance of at most 1 − confidence."""
-    return float(beta.ppf(1 - confidence, right, trials - right + 1)) if right else 0.0
+    return float(betaincinv(right, trials - right + 1, 1 - confidence)) if right else 0.0
 
 
 def _epsilon(rate: float, delta: float) -> float:

@@ -33,7 +33,8 @@ def _table(table: Table, values: Mapping[str, Any]) -> Iterator[str]:
         yield from _comment(key.description)
         yield from _comment(_facts(key))
         yield _default_line(key) if absent else _line(key, settings[key.name])
-    options = {} if absent else {k: v for k, v in settings.items() if k not in _names(table)}
+    named = _names(table)
+    options = {} if absent else {k: v for k, v in settings.items() if k not in named}
     if options and table.name:
         yield ""
         yield from (f"{literal_key(name)} = {literal(value)}" for name, value in options.items())
@@ -41,7 +42,11 @@ def _table(table: Table, values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(table: Table) -> set[str]:
-    return {key.name for key in table.keys}
+    """Return the keys that a table has by itself, and its tables."""
+    inner = {it.name.rpartition(".") for it in tables()}
+    return {key.name for key in table.keys} | {
+        name for above, _, name in inner if above == table.name
+    }
 
 
 def _comment(text: str) -> Iterator[str]:

@@ -96,7 +96,8 @@ def _tables(name: str, model: type[BaseModel], node: Node, definitions: Node) ->
         section = section_of(field)
         if section is not None:
             inner.append((f"{name}.{field_name}".lstrip("."), section))
-        if section is None or name:  # a table in a table has a value too: true or false
+        # A table in a table is a key of it too where it may have another value: true or false.
+        if section is None or (name and _type(key_node) != "table"):
             plain.append(
                 Key(
                     section=name,
