@@ -66,6 +66,7 @@ def infer(view, family, known=cases.KNOWN):
     return shadow_inference(view, known, generator(0), family=family, over_rounds=True)
 
 
+@pytest.mark.slow
 def test_of_one_round_it_is_the_attack_on_one_round():
     for family in SECRETS:
         view = kept(family, 1, 3, 1)
@@ -81,6 +82,7 @@ def test_an_exact_copy_adds_nothing(family):
     assert torch.equal(infer(twice, family), infer(view, family))
 
 
+@pytest.mark.slow
 def test_more_rounds_tell_more_and_are_not_surer_than_they_may_be():
     bits = {}
     for rounds in (1, 4):
@@ -110,6 +112,7 @@ def until(view, place, run):
     return View(view.observations[: place + 1], memory=Memory(run))
 
 
+@pytest.mark.slow
 def test_sums_that_were_kept_are_those_that_are_computed_anew():
     view, run = kept("user", 0, 5, 4), Memory()
     step_by_step = [infer(until(view, k, run), "user") for k in range(4)][-1]
@@ -194,6 +197,7 @@ def test_uploads_of_other_data_are_left_out():
     assert len(distinct(View([fewer, two]))) == 2
 
 
+@pytest.mark.slow
 def test_any_batch_so_far_may_have_had_the_property():
     def told(secrets):
         return sum(float(infer(changing("property", secrets, n), "property")[1].exp())
@@ -210,6 +214,7 @@ def test_any_batch_so_far_may_have_had_the_property():
         infer(view, "property", several)
 
 
+@pytest.mark.slow
 @pytest.mark.contract
 def test_attributes_of_records_over_rounds():
     grade, single, summed = FAMILIES["attribute"].grade, [], []
@@ -278,6 +283,7 @@ def test_a_run_asks_of_all_that_a_client_has_used_so_far(tmp_path, monkeypatch):
         assert own["ceiling"].null_count <= own.num_rows / 2
 
 
+@pytest.mark.slow
 def test_attacking_a_recording_again_gives_the_same_rows(tmp_path):
     run = api.run(config(rounds=2), tmp_path / "run")
     values = lambda: run.ledger().select(["attack", "client", "round", "metric", "value"])

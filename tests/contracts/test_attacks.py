@@ -120,6 +120,7 @@ def gains(attack, **options) -> Iterator[float]:
         yield family.grade(guess, truth)[main] - family.grade(blind, truth)[main]
 
 
+@pytest.mark.slow
 @attacks()
 def test_it_beats_the_blind_guess_on_a_plain_gradient_unless_it_does_not_look(attack):
     if attack.baseline or attack.name in WITHOUT_SIGNAL:
@@ -128,6 +129,7 @@ def test_it_beats_the_blind_guess_on_a_plain_gradient_unless_it_does_not_look(at
         assert is_better(gains(attack))
 
 
+@pytest.mark.slow
 @attacks()
 @pytest.mark.parametrize("size", [1, 9])  # odd: no share lies between two of the rules'
 def test_it_has_no_advantage_on_noise(attack, size):

@@ -50,6 +50,7 @@ def test_what_a_linear_defense_does_is_undone(factor):
         assert bool(moves.any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [rlu, eb_gls])
 def test_a_clipped_update_is_scaled_back(inner):
     static, knowing = [], []

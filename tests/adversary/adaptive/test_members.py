@@ -71,6 +71,7 @@ def test_who_knows_the_defense_does_better(defense, local):
     assert adaptive > static + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.contract
 def test_pure_noise_says_nothing():
     noise = Defense(name="noise", apply=lambda p, s, g: (

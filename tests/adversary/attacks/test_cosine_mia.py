@@ -65,6 +65,7 @@ def test_one_pass_along_the_update_equals_a_gradient_per_candidate(local):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_a_deep_network_in_evaluation_mode(norm):
     with global_stream(0, "deep"):

@@ -52,6 +52,7 @@ def federation(seed, rounds, local, noise=0.0, size=24):
     return View(observations), Truth(labels[used], used)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("local", "noise", "seeds"),
     [

@@ -66,6 +66,7 @@ def test_it_tells_the_secret_of_clients_it_has_not_seen(family):
     assert beaten > (0.65 if family == "property" else 0.9)
 
 
+@pytest.mark.slow
 def test_trained_weights_tell_it_too():
     local = LocalTraining(0.05, 5, epochs=2)
     told = [int(guess("distribution", s, n, local=local).argmax()) == s
@@ -86,6 +87,7 @@ def test_noise_in_place_of_the_update_leaves_the_prior():
     assert abs(sum(values) / 30 - 0.5) < 3.5 * 0.5 / 30**0.5
 
 
+@pytest.mark.slow
 def test_knowing_the_noise_is_better_than_not():
     told = {}
     for name, defense in (("static", None), ("adaptive", gaussian(std=0.02))):
@@ -156,6 +158,7 @@ DATA = {"name": "tests.adversary.attacks.test_shadow_inference:two_kinds"}
 ASKED = {"column": "kind", "value": "1"}
 
 
+@pytest.mark.slow
 def test_a_run_has_rows_per_client_and_pooled_ones(tmp_path, monkeypatch):
     monkeypatch.setitem(SHADOWS, "gradient", 120)
     config = small_config(

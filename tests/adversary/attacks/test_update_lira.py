@@ -95,6 +95,7 @@ def test_its_adaptive_self_rehearses_with_the_defense():
     assert sum(gains) / len(gains) > 0.01
 
 
+@pytest.mark.slow
 def test_an_adversary_that_knows_that_nothing_gets_through_says_so():
     noise = Defense(name="noise", apply=lambda p, s, g: (
         {n: torch.randn(v.shape, generator=g) for n, v in p.items()}, s,

@@ -108,6 +108,7 @@ def test_the_slope_is_that_of_the_distance():
     torch.testing.assert_close(slopes[:, 5:], torch.zeros(4, 2))  # the attribute means nothing
 
 
+@pytest.mark.slow
 @pytest.mark.worked
 def test_the_order_of_canaries():
     asked, data = question(), table()
@@ -124,6 +125,7 @@ def test_the_order_of_canaries():
         assert float(again) == pytest.approx(one.apart, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.worked
 def test_without_a_clip_the_ascent_goes_on():
     asked, data = question(clip=math.inf), table()

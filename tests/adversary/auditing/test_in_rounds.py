@@ -50,6 +50,7 @@ def many(count, *, clients, rounds, mu, **options):
         yield of_updates(CoinedUpdates(heard, coins), claim_of(mu * rounds**0.5, rounds), 0.95)[0]
 
 
+@pytest.mark.slow
 def test_bounds_hold_of_a_mechanism_that_is_what_it_claims():
     claimed = claim_of(0.8 * 5**0.5, 5).epsilon
     above = dict.fromkeys(IN_ROUNDS, 0)

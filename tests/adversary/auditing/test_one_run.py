@@ -46,6 +46,7 @@ def test_guesses_no_better_than_a_coin_show_nothing():
     assert one_run_epsilon(500, 0, 0, delta=1e-5, confidence=0.95) == 0.0
 
 
+@pytest.mark.slow
 def test_bounds_hold_over_seeds():
     wrong, found = 0, []
     for seed in range(100):

@@ -75,6 +75,7 @@ def test_on_pure_noise_nobody_tells_the_secret(game):
     assert -0.02 < bits.value <= 2 * (bits.high - bits.value) / 1.96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 def test_with_the_update_withheld_nobody_tells_the_secret(game):
     found = told(played(game, 1, withheld(), trials=1200)["adaptive"])
@@ -88,6 +89,7 @@ def test_a_known_attribute_is_the_updates_to_tell_and_no_imputations():
     assert value("attribute-known", 1).value >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", SIZES)
 def test_counts_are_the_most_that_anyone_tells(batch, monkeypatch):
     if batch in SHORT_OF_CEILING:
@@ -108,6 +110,7 @@ def test_counts_are_the_most_that_anyone_tells(batch, monkeypatch):
 
 
 # The steps between these batch sizes are smaller than their errors.
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [True, False])
 def test_attributes_hide_in_large_batches_and_shares_and_users_do_not(inside):
     for game, sign_ in (("attribute", -1), ("distribution", 1), ("user", 1)):
@@ -157,6 +160,7 @@ def test_a_wrong_number_of_records_or_an_old_model_helps_nobody():
     assert stale.value < knows.value - 3 * apart(knows, stale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [True, False])
 def test_more_rounds_tell_more(model):
     one = value("distribution", 4, trials=600)
@@ -169,6 +173,7 @@ DEFENSES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", ["attribute", "distribution", "attribute-known"])
 @pytest.mark.parametrize("name", DEFENSES)
 def test_who_knows_the_defense_tells_no_less(game, name):
@@ -186,6 +191,7 @@ def test_a_rotation_that_the_adversary_knows_hides_nothing(game):
     assert turned.value == pytest.approx(plain.value, abs=3.5 * apart(turned, plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("game", "defenses"),
     [

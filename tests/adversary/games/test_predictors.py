@@ -58,6 +58,7 @@ def odds(predictor, uploads):
     return told[:, 1] - told[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.5, 1.0, 2.0])
 def test_two_gaussians_are_told_apart_as_well_as_can_be(mu):
     uploads, secrets = gaussian(1200, mu, "trials", mu)
@@ -114,6 +115,7 @@ def test_the_forest_wins_on_patterns_and_the_linear_one_on_means():
     assert told.value == pytest.approx(norm.cdf(0.2 * (40 / 2) ** 0.5), abs=3.5 * error(told))
 
 
+@pytest.mark.slow
 def test_permuted_secrets_teach_nothing(monkeypatch):
     # A direction by chance is right or wrong for all trials of one shadow set, whose own error is
     # therefore not the only one: the mean over shadow sets is held to theirs. A forest of any size

@@ -172,6 +172,7 @@ def enumerated(evidence):
     return counts, torch.from_numpy(np.exp(log_mass - logsumexp(log_mass)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_sampled_counts_have_the_largest_expected_overlap(seed):
     evidence = problem(3, seed, total=16, bounded=seed % 2 == 1, sharp=0.05 * 2**seed)

@@ -57,6 +57,7 @@ def audited(config_, out, **options):
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defenses", "options", "relation", "claimed"),
     [
@@ -172,6 +173,7 @@ def test_an_audit_goes_on_where_it_was_stopped(tmp_path):
         audited(config(DP_SGD, column="sex", trials=400), tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_a_recording_s_own_weights_are_audited(tmp_path):
     run = tmp_path / "run"
     api.run(small_config(defense=[CLIP, SIGMA]), run)
@@ -299,6 +301,7 @@ def test_another_delta_is_worked_out_or_refused(tmp_path):
         prepare(sampled)
 
 
+@pytest.mark.slow
 def test_several_local_steps_do_not_exhaust_a_chosen_gradient(tmp_path):
     few = {"column": "sex", "canary": ["gradient"], "trials": 100}
     made = config(DP_SGD, **few).model_dump(mode="json", exclude_none=True)
@@ -311,6 +314,7 @@ def test_several_local_steps_do_not_exhaust_a_chosen_gradient(tmp_path):
     assert {row.exact for row in told.rows} == {None}
 
 
+@pytest.mark.slow
 def test_a_record_that_is_seldom_drawn_is_looked_for_all_the_same(tmp_path):
     made = config(DP_SGD, batch_size=8, canary=["natural"], trials=20)
     made = made.model_dump(mode="json", exclude_none=True)
@@ -332,6 +336,7 @@ def test_other_thresholds_stand_noise_that_is_always_the_same(tmp_path, threshol
     assert "reuses its noise" in told.verdict
 
 
+@pytest.mark.slow
 def test_defenses_that_take_no_chosen_gradient_are_audited_by_records(tmp_path):
     soteria = {"name": "soteria"}
     told = audited(config(soteria, CLIP, SIGMA, canary=[]), tmp_path)

@@ -56,6 +56,7 @@ def test_played_games_are_kept(played, monkeypatch):
     assert games.games(todo, out).equals(table)
 
 
+@pytest.mark.slow
 def test_a_stopped_table_goes_on_to_the_same_rows(tmp_path):
     whole = games.games(cells(), tmp_path / "whole")
 
@@ -171,6 +172,7 @@ def test_the_command_prints_a_line_per_game_and_writes_the_report(tmp_path, caps
     assert (tmp_path / "g" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_an_adversary_below_chance_on_its_own_shadows_is_a_defect(tmp_path, capsys, monkeypatch):
     def reversed_scores(*given, **options):
         fitted = upload_scores(*given, **options)
