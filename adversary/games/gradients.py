@@ -8,7 +8,7 @@ layer gives every batch's own gradient. Other models take `torch.func.vmap` over
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +58,7 @@ def batch_gradients(
     return features
 
 
+@runtime_checkable
 class Reading(Protocol):
     """Makes features of flat gradients, (n, size) → (n, cells)."""
 
