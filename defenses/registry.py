@@ -1,11 +1,12 @@
 """The defenses by name, and the chain that a config lists."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from defenses.chain import chain
 from defenses.defense import Defense
 from fedsim.config import Part
-from fedsim.core.catalog import Entry, call, collect, find_entry
+from fedsim.core.catalog import Entry, call, collect, find_entry, options_of
 from fedsim.core.errors import ConfigError
 
 MODULES = (
@@ -45,6 +46,12 @@ def links(parts: Iterable[Part]) -> list[Defense]:
         ConfigError: As `build`.
     """
     return [_link(part) for part in parts]
+
+
+def all_options(part: Part) -> dict[str, Any]:
+    """Return a defense's options, defaults included."""
+    make = find_entry("defense.name", part.name, DEFENSES, "defenses").make
+    return {name: option.default for name, option in options_of(make).items()} | part.options
 
 
 def with_defaults(entry: Entry) -> Defense | None:

@@ -212,7 +212,7 @@ def views(
 def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Iterator[Observation]:
     """Return what was seen of one client up to a round, whether or not it took part in that."""
     for number in recorded_rounds(folder):
-        if number <= round_ and _path(folder, number, client).exists():
+        if number <= round_ and is_recorded(folder, number, client):
             yield _Cohort(folder, number, local).open(client)
 
 
@@ -319,7 +319,7 @@ class _OverRounds(Sequence[Item], Generic[Item]):
     @cached_property
     def _rounds(self) -> list[int]:
         folder, rounds = self.cohorts.folder, self.cohorts.rounds
-        return [number for number in rounds if _path(folder, number, self.client).exists()]
+        return [number for number in rounds if is_recorded(folder, number, self.client)]
 
     def __bool__(self) -> bool:
         return True

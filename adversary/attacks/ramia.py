@@ -20,13 +20,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.rmia import scores
+from adversary.attacks.rmia import offline_scores
 from adversary.members.ranges import centres, members
-from adversary.members.references import offline
-from adversary.members.shadows import shadow_size
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
+
+GAMMA = 1.0  # rmia's γ
 
 
 def ramia(
@@ -62,7 +62,7 @@ def ramia(
             f"got {lowest} and {highest}"
         )
     asking = workspace(view, auxiliary).part(members, samples, keep=2)
-    values = _scores(view, auxiliary, a, asking)
+    values = offline_scores(view, auxiliary, asking, a, GAMMA)
     return trimmed_mean(values.view(-1, samples), lowest, highest)
 
 
@@ -84,7 +84,8 @@ def ramia_centre(
     Raises:
         ValueError: As `ramia`.
     """
-    return _scores(view, auxiliary, a, workspace(view, auxiliary).part(centres, keep=2))
+    asking = workspace(view, auxiliary).part(centres, keep=2)
+    return offline_scores(view, auxiliary, asking, a, GAMMA)
 
 
 def trimmed_mean(
@@ -94,17 +95,6 @@ def trimmed_mean(
     count = values.shape[1]
     first, last = int(lowest * count), count - int(highest * count)
     return values.sort(dim=1).values[:, min(first, last - 1) : last].mean(dim=1)
-
-
-def _scores(
-    view: View, auxiliary: Auxiliary, a: float | None, asking: Auxiliary
-) -> Float[Tensor, " n"]:
-    """Return RMIA's scores of records that stand for ranges."""
-    if a is not None and not 0 <= a <= 1:
-        raise NotApplicable(f"a: must be in [0, 1], got {a}")
-    latest, work = view.latest, workspace(view, auxiliary)
-    references = work.part(offline, shadow_size(latest), a, asking)
-    return scores(latest, asking, references, 1.0)
 
 
 ATTACKS = (

@@ -53,11 +53,22 @@ def rmia(
         ValueError: The update is not finite, the client told no number of examples, or an option
             is out of range.
     """
+    return offline_scores(view, auxiliary, auxiliary, a, gamma)
+
+
+def offline_scores(
+    view: View, auxiliary: Auxiliary, asking: Auxiliary, a: float | None, gamma: float
+) -> Float[Tensor, " m"]:
+    """Return the share of the population that every record asked about dominates, offline.
+
+    Raises:
+        ValueError: As `rmia`.
+    """
     if a is not None and not 0 <= a <= 1:
         raise NotApplicable(f"a: must be in [0, 1], got {a}")
     latest, work = view.latest, workspace(view, auxiliary)
-    references = work.part(offline, shadow_size(latest), a, auxiliary)
-    return scores(latest, auxiliary, references, gamma)
+    references = work.part(offline, shadow_size(latest), a, asking)
+    return scores(latest, asking, references, gamma)
 
 
 def rmia_online(

@@ -18,8 +18,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.labels.reading import check_finite
-from adversary.members.candidates import losses, slopes, to_mean_gradient, uphill
+from adversary.members.candidates import losses_after, slopes, to_mean_gradient, uphill
 from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
@@ -47,11 +46,7 @@ def source_inference(
     if latest.local.upload == "gradient":
         length *= to_mean_gradient(latest)
         return length * slopes(workspace(view, auxiliary), direction)
-    sent, delta, clients = latest.sent, latest.update.delta, latest.update.num_clients
-    local = {n: sent[n] + delta[n] / clients if n in delta else sent[n] for n in sent}
-    after = losses(auxiliary, local, smoothing=latest.local.label_smoothing)
-    check_finite(after.sum())
-    return -after
+    return -losses_after(latest, auxiliary, smoothing=latest.local.label_smoothing)
 
 
 ATTACKS = (

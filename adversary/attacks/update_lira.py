@@ -30,12 +30,12 @@ from adversary.adaptive.corrections import Correct, corrected
 from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Attack
 from adversary.members.candidates import cosines, trained_names
+from adversary.members.scores import moments
 from adversary.members.shadows import Shadows, shadow_size, shadows, shown
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 HELPS = 0.2  # standard deviations that members must gain for another reading of the upload
-SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
 
 
 def update_lira(
@@ -99,22 +99,11 @@ def _scores(
     members = torch.stack([shadow.members for shadow in rehearsed.clients])
     assert asking.auxiliary.candidates is not None
     gain = _gain(pool, members, asking.auxiliary.candidates.labels)
-    return _Scores(*_moments(out, torch.ones_like(out, dtype=torch.bool)), gain, correct)
+    return _Scores(*moments(out, torch.ones_like(out, dtype=torch.bool)), gain, correct)
 
 
 def _read(upload: Observation, correct: Correct, work: Workspace) -> Observation:
     return corrected(upload, trained_names(work.auxiliary), correct, work.memory).latest
-
-
-def _moments(
-    scores: Float[Tensor, "clients m"], use: Bool[Tensor, "clients m"]
-) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """Return each record's mean and standard deviation over the clients that `use` names."""
-    count = use.sum(dim=0)
-    mean = (scores * use).sum(dim=0) / count.clamp(min=1)
-    variance = ((scores - mean).square() * use).sum(dim=0) / (count - 1).clamp(min=1)
-    variance = variance + SHRINK * variance.mean() + torch.finfo(variance.dtype).tiny
-    return mean, variance.sqrt()
 
 
 def _gain(
@@ -123,7 +112,7 @@ def _gain(
     labels: Int[Tensor, " m"],
 ) -> float:
     """Return how many standard deviations a client's examples score above others of their class."""
-    mean, deviation = _moments(scores, ~members)
+    mean, deviation = moments(scores, ~members)
     z = (scores - mean) / deviation
     classes = torch.nn.functional.one_hot(labels).to(z.dtype)
     inside, outside = members.to(z.dtype) @ classes, (~members).to(z.dtype) @ classes

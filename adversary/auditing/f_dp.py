@@ -15,9 +15,15 @@ from scipy.special import ndtr, ndtri
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import CoinedUpdates
-from adversary.auditing.finding import GAUSSIAN, Finding, Guarantee, check_probability
+from adversary.auditing.finding import GAUSSIAN, Finding, Guarantee
 from adversary.auditing.method import Method
-from adversary.auditing.one_run import FEW, num_guesses
+from adversary.auditing.one_run import (
+    FEW,
+    check_counts,
+    largest_refuted,
+    num_guesses,
+    num_right,
+)
 from adversary.auditing.trials import check_finite
 from defenses.promise import gaussian_epsilon
 
@@ -54,20 +60,9 @@ def f_dp_mu(
     Raises:
         ValueError: The confidence is no probability, or the counts do not fit.
     """
-    check_probability("confidence", confidence)
-    if not 0 <= right <= guesses <= canaries:
-        raise ValueError(
-            f"right: must be at most guesses, and these at most canaries, got {right} of {guesses} "
-            f"of {canaries}"
-        )
-    if not guesses or not is_refuted(canaries, guesses, right, 0.0, 1 - confidence):
-        return 0.0
-    low, high = 0.0, LARGEST
-    for _ in range(steps):
-        middle = (low + high) / 2
-        refuted = is_refuted(canaries, guesses, right, middle, 1 - confidence)
-        low, high = (middle, high) if refuted else (low, middle)
-    return low
+    check_counts(canaries, guesses, right, confidence)
+    refuted = lambda mu: is_refuted(canaries, guesses, right, mu, 1 - confidence)
+    return largest_refuted(refuted, LARGEST, steps) if guesses else 0.0
 
 
 def f_dp(
@@ -101,7 +96,7 @@ def f_dp(
         raise ValueError(
             f"canaries: must be more to certify anything at {100 * confidence:g} %, got {m}"
         )
-    mu = f_dp_mu(m, guesses, _right(scores, coins, guesses), confidence=confidence)
+    mu = f_dp_mu(m, guesses, num_right(scores, coins, guesses), confidence=confidence)
     return Finding(
         method="one-run-f-dp",
         guarantee=Guarantee.BOUND,
@@ -128,16 +123,10 @@ def _share(
 
     def shown(share: float) -> float:
         guesses = max(1, round(share * len(scores)))
-        right = _right(scores, coins, guesses)
+        right = num_right(scores, coins, guesses)
         return f_dp_mu(len(scores), guesses, right, confidence=confidence, steps=ROUGH)
 
     return max(SHARES, key=shown)
-
-
-def _right(scores: Float[np.ndarray, " m"], coins: Bool[np.ndarray, " m"], guesses: int) -> int:
-    """Return how many of the surest guesses are right."""
-    surest = np.argsort(-np.abs(scores), kind="stable")[:guesses]
-    return int(((scores[surest] > 0) == coins[surest]).sum())
 
 
 METHOD = Method(

@@ -8,6 +8,7 @@ covers each coin, and the coins are fair and independent.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -57,21 +58,40 @@ def one_run_epsilon(
         ValueError: δ or confidence is no probability, or the counts do not fit.
     """
     check_probability("delta", delta)
+    check_counts(canaries, guesses, right, confidence)
+    refuted = lambda it: p_value(canaries, guesses, right, it, delta) <= 1 - confidence
+    return largest_refuted(refuted, LARGEST, STEPS) if guesses else 0.0
+
+
+def check_counts(canaries: int, guesses: int, right: int, confidence: float) -> None:
+    """Refuse counts of guesses that cannot be.
+
+    Raises:
+        ValueError: The confidence is no probability, or the counts do not fit.
+    """
     check_probability("confidence", confidence)
     if not 0 <= right <= guesses <= canaries:
         raise ValueError(
             f"right: must be at most guesses, and these at most canaries, got {right} of {guesses} "
             f"of {canaries}"
         )
-    level = 1 - confidence
-    if not guesses or p_value(canaries, guesses, right, 0.0, delta) > level:
+
+
+def largest_refuted(is_refuted: Callable[[float], bool], highest: float, steps: int) -> float:
+    """Return by bisection the largest value, below `highest`, that is refuted; 0 if 0 is not."""
+    if not is_refuted(0.0):
         return 0.0
-    low, high = 0.0, LARGEST
-    for _ in range(STEPS):
+    low, high = 0.0, highest
+    for _ in range(steps):
         middle = (low + high) / 2
-        refuted = p_value(canaries, guesses, right, middle, delta) <= level
-        low, high = (middle, high) if refuted else (low, middle)
+        low, high = (middle, high) if is_refuted(middle) else (low, middle)
     return low
+
+
+def num_right(scores: Float[np.ndarray, " m"], coins: Bool[np.ndarray, " m"], guesses: int) -> int:
+    """Return how many of the surest guesses, by the scores' signs, are right."""
+    surest = np.argsort(-np.abs(scores), kind="stable")[:guesses]
+    return int(((scores[surest] > 0) == coins[surest]).sum())
 
 
 def one_run(
@@ -168,8 +188,7 @@ def by_sign(
             f"canaries: must be at least {least} to certify anything at "
             f"{100 * confidence:g} %, got {m}"
         )
-    surest = np.argsort(-np.abs(scores), kind="stable")[:guesses]
-    right = int(((scores[surest] > 0) == coins[surest]).sum())
+    right = num_right(scores, coins, guesses)
     return Finding(
         method="one-run",
         guarantee=Guarantee.BOUND,

@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from adversary.auditing.features import Features
 from adversary.auditing.finding import DENSITY, Finding, Guarantee, check_probability
 from adversary.auditing.method import Method
+from adversary.auditing.rates import upper_rate
 from defenses.promise import Relation
 
 NARROW = 1e-9  # of the spread of a mark: closer ones are the same
@@ -88,7 +88,7 @@ def _spread(values: Array) -> float:
 
 def _lower(right: int, trials: int, confidence: float) -> float:
     """Return the rate below which so many have a chance of at most 1 − confidence."""
-    return float(betaincinv(right, trials - right + 1, 1 - confidence)) if right else 0.0
+    return 1 - upper_rate(trials - right, trials, 1 - confidence)
 
 
 def _epsilon(rate: float, delta: float) -> float:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
+from adversary.auditing.mu_gdp import mus_of_rates
 from adversary.auditing.rates import epsilons_of_rates, upper_rates
 from fedsim.core.rng import derive
 
@@ -116,7 +116,7 @@ def best_test(without: Array, having: Array, *, gaussian: bool) -> tuple[int, in
 
 def _gains(false_positives: Array, false_negatives: Array, *, gaussian: bool) -> Array:
     if gaussian:
-        gains = -ndtri(false_positives) - ndtri(false_negatives)
+        gains = mus_of_rates(false_positives, false_negatives, DELTA)
         return np.nan_to_num(gains, nan=-np.inf, neginf=-np.inf)
     return epsilons_of_rates(false_positives, false_negatives, DELTA)
 

@@ -16,11 +16,10 @@ from adversary.members.references import (
     mean_likelihood,
     with_factor,
 )
+from adversary.members.scores import moments
 from adversary.members.shadows import shown
 from adversary.workspace import Workspace
 from fedsim.core.types import Auxiliary, Candidates, Observation
-
-SHRINK = 0.1  # share of the mean variance that is added to each record's, known from few scores
 
 CLIENTS = 64  # of one size, at most
 
@@ -118,11 +117,8 @@ def _calibrated(
     """Return a signal compared with that of the clients that `use` names."""
     if score == "rmia":
         return signal - with_factor(mean_likelihood(others, use), factor)
-    count = use.sum(dim=0)
-    mean = (others * use).sum(dim=0) / count.clamp(min=1)
-    variance = ((others - mean).square() * use).sum(dim=0) / (count - 1).clamp(min=1)
-    variance = variance + SHRINK * variance.mean() + torch.finfo(variance.dtype).tiny
-    return (signal - mean) / variance.sqrt()
+    mean, deviation = moments(others, use)
+    return (signal - mean) / deviation
 
 
 def _ranked(

@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional
 
+from adversary.labels.reading import check_finite
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace, loaded
 from fedsim.core import sgd
@@ -121,6 +122,26 @@ def losses(auxiliary: Auxiliary, state: Params, *, smoothing: float) -> Float[Te
 def losses_before(work: Workspace) -> Float[Tensor, " m"]:
     """Return the loss of every candidate under the model sent: a part of the workspace."""
     return losses(work.auxiliary, work.sent, smoothing=work.local.label_smoothing)
+
+
+def losses_after(
+    observation: Observation, auxiliary: Auxiliary, *, smoothing: float
+) -> Float[Tensor, " m"]:
+    """Return the loss of every candidate under a client's local model.
+
+    An uploaded gradient is followed by one step of the protocol's length. For a sum over several
+    clients, the model is their mean.
+
+    Raises:
+        ValueError: The local model computes what is not finite.
+    """
+    update, local, sent = observation.update, observation.local, observation.sent
+    step = -local.lr if local.upload == "gradient" else 1.0
+    delta, clients = update.delta, update.num_clients
+    state = {n: sent[n] + step * delta[n] / clients if n in delta else sent[n] for n in sent}
+    loss = losses(auxiliary, state, smoothing=smoothing)
+    check_finite(loss.sum())
+    return loss
 
 
 def gradient_norms(work: Workspace) -> Float[Tensor, " m"]:

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from adversary.labels.reading import check_finite
-from adversary.members.candidates import losses
+from adversary.members.candidates import losses_after
 from adversary.members.scores import within_classes
 from adversary.members.shadows import SHADOWS, Shadow, shadows, shown
 from adversary.rehearsal import rehearse_with
@@ -54,15 +53,9 @@ def log_likelihood(observation: Observation, auxiliary: Auxiliary) -> Float[Tens
     Raises:
         ValueError: The update is not finite, or the local model computes what is not.
     """
-    update, local, sent = observation.update, observation.local, observation.sent
-    step = -local.lr if local.upload == "gradient" else 1.0
-    delta, clients = update.delta, update.num_clients
-    if reason := not_finite(delta):
+    if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
-    state = {n: sent[n] + step * delta[n] / clients if n in delta else sent[n] for n in sent}
-    loss = losses(auxiliary, state, smoothing=0.0)
-    check_finite(loss.sum())
-    return -loss
+    return -losses_after(observation, auxiliary, smoothing=0.0)
 
 
 def offline(work: Workspace, size: int, a: float | None, asking: Auxiliary) -> References:

@@ -3,7 +3,10 @@
 import math
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+SHRINK = 0.1  # share of the mean variance that is added to each record's
 
 
 def within_classes(guess: Tensor, members: Tensor, classes: Tensor) -> dict[str, float]:
@@ -55,3 +58,17 @@ def _ranks(guess: Tensor, members: Tensor, classes: Tensor) -> tuple[Tensor, Ten
     reached = torch.searchsorted(keys, start + order, right=True) - first
     others = torch.bincount(classes[~members], minlength=int(classes.max()) + 1)
     return (beaten + reached).double() / (2 * others)[classes], others
+
+
+def moments(
+    scores: Float[Tensor, "clients m"], use: Bool[Tensor, "clients m"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """Return each record's mean and standard deviation over the clients that `use` names.
+
+    A share of the mean variance is added to each record's, which is known from few scores.
+    """
+    count = use.sum(dim=0)
+    mean = (scores * use).sum(dim=0) / count.clamp(min=1)
+    variance = ((scores - mean).square() * use).sum(dim=0) / (count - 1).clamp(min=1)
+    variance = variance + SHRINK * variance.mean() + torch.finfo(variance.dtype).tiny
+    return mean, variance.sqrt()

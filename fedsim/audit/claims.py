@@ -8,8 +8,8 @@ from adversary.auditing import claim as claims
 from adversary.auditing.claim import Claim
 from defenses import links
 from defenses.promise import Promise, Relation, mu_of_epsilon
+from defenses.registry import all_options
 from fedsim.audit.mechanism import Mechanism
-from fedsim.audit.quiet import all_options
 from fedsim.config import Part
 from fedsim.config.audit import Audit
 from fedsim.core.errors import ConfigError

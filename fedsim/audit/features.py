@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adversary.auditing.features import Features
+from fedsim.audit.noise import HALF
 from fedsim.audit.statistic import Statistic
 from fedsim.core.rng import generator
 
@@ -22,7 +23,6 @@ OF_PART = (
     "mean", "largest entry", "largest step without the canary", "largest step with the canary",
 )  # fmt: skip
 GRAIN = ("grain without the canary", "grain with the canary")
-HALF = 13  # last bits of a float32 that no half-precision number has
 TINY = 1e-30  # below every square: the logarithm of zero
 TOGETHER, GROUP = 2**22, 256  # entries, and blocks of runs, that are measured at once
 LEAST = 2  # entries of a part whose repeats are looked for

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from adversary.auditing.canaries import stand_in
 from defenses import Defense, links
+from defenses.registry import all_options
 from fedsim.audit.batches import trained_of
 from fedsim.audit.noise import coarse, doubt, size_of
-from fedsim.audit.quiet import all_options
 from fedsim.audit.user_code import flattened
 from fedsim.config import Part
 from fedsim.core.params import random_direction

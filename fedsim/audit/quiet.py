@@ -1,20 +1,13 @@
 """A chain of defenses with its options, and the same without noise."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from defenses import DEFENSES, Defense, build
+from defenses import Defense, build
+from defenses.registry import all_options
 from fedsim.config import Part
-from fedsim.core.catalog import find_entry, options_of
 from fedsim.core.errors import ConfigError
 
 NOISE = ("noise", "std", "scale")  # options that say how much noise a defense adds
-
-
-def all_options(part: Part) -> dict[str, Any]:
-    """Return a defense's options, defaults included."""
-    make = find_entry("defense.name", part.name, DEFENSES, "defenses").make
-    return {name: option.default for name, option in options_of(make).items()} | part.options
 
 
 def quieted(parts: Sequence[Part]) -> Defense | None:

@@ -1,7 +1,7 @@
 """A config as TOML with a comment at every key: what it is, its type, rule and default."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fedsim.config.reference import REQUIRED, UNSET, Key, Table, literal, literal_key, tables
@@ -16,11 +16,15 @@ def commented(config: Config) -> str:
     Reading the text gives the config again.
     """
     values = config.model_dump(mode="json")
-    lines = (line for table in tables() for line in _table(table, values))
+    every = tables()
+    named = {table.name for table in every}
+    named |= {f"{key.section}.{key.name}" for table in every for key in table.keys}
+    lines = (line for table in every for line in _table(table, values, named))
     return "\n".join(lines).lstrip("\n")
 
 
-def _table(table: Table, values: Mapping[str, Any]) -> Iterator[str]:
+def _table(table: Table, values: Mapping[str, Any], named: Collection[str]) -> Iterator[str]:
+    """Return a table's lines; settings that are not among the keys and tables named are options."""
     settings: Any = values
     for name in filter(None, table.name.split(".")):
         settings = settings and settings[name]
@@ -33,20 +37,11 @@ def _table(table: Table, values: Mapping[str, Any]) -> Iterator[str]:
         yield from _comment(key.description)
         yield from _comment(_facts(key))
         yield _default_line(key) if absent else _line(key, settings[key.name])
-    named = _names(table)
-    options = {} if absent else {k: v for k, v in settings.items() if k not in named}
-    if options and table.name:
-        yield ""
+    if table.name and not absent:
+        options = {k: v for k, v in settings.items() if f"{table.name}.{k}" not in named}
+        yield from [""] if options else []
         yield from (f"{literal_key(name)} = {literal(value)}" for name, value in options.items())
     yield "\n"
-
-
-def _names(table: Table) -> set[str]:
-    """Return the keys that a table has by itself, and its tables."""
-    inner = {it.name.rpartition(".") for it in tables()}
-    return {key.name for key in table.keys} | {
-        name for above, _, name in inner if above == table.name
-    }
 
 
 def _comment(text: str) -> Iterator[str]:

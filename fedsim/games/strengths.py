@@ -2,11 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from defenses import DEFENSES
+from defenses.registry import DEFENSES, all_options
 from fedsim.config import Cell, Part
-from fedsim.core.catalog import options_of
 
 
 class Strength(NamedTuple):
@@ -48,20 +47,16 @@ def _of_one_kind(kind: str, cells: Sequence[Cell]) -> list[Strength]:
 
 
 def _numbers(parts: Sequence[Part]) -> Mapping[tuple[int, str], float]:
-    """Return every numeric option of a chain, by the link's place and the option's name."""
+    """Return every numeric option of a chain, by the link's place and the option's name.
+
+    With its defaults where the link is fedsim's own.
+    """
     return {
         (place, key): float(value)
         for place, part in enumerate(parts)
-        for key, value in _options(part).items()
+        for key, value in (all_options(part) if part.name in DEFENSES else part.options).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def _options(part: Part) -> Mapping[str, Any]:
-    """Return the options of a link, with its defaults where it is fedsim's own."""
-    if (entry := DEFENSES.get(part.name)) is None:
-        return part.options
-    return {name: it.default for name, it in options_of(entry.make).items()} | part.options
 
 
 def _is_given(key: tuple[int, str], parts: Sequence[Part]) -> bool:
