@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fedsim", derandomize=True, **PATIENT)
 settings.register_profile("search", max_examples=1000, **PATIENT)
 settings.load_profile("fedsim")
+# Else Hypothesis also draws from the constants of all modules that the worker happened to import.
+with suppress(ImportError):
+    from hypothesis.internal.conjecture import providers
+
+    providers.is_local_module_file = lambda _: False
 
 # Containers often forbid Python to write bytecode; then every process compiles all packages anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
