@@ -19,6 +19,8 @@ from fedsim.core.sgd import mean_gradient, shuffled
 from fedsim.core.types import LocalTraining, Params
 
 TOGETHER = 2**23  # entries of the uploads that are drawn at the same time
+DRAWS = 100  # of random links, whose mean is what is expected
+SAME = 1e-5  # relative difference of two draws that is rounding
 
 State = dict[str, Tensor]
 
@@ -32,6 +34,8 @@ class Mechanism:
         defense: The chain, noise and all.
         quiet: The same without noise, to know what to look for; None if noise cannot be turned
             off.
+        noised: The same up to its last link with noise: what noise is added to. `quiet` without
+            such a link; None if noise cannot be turned off.
         user: Somebody's own function in place of both.
         takes_any: Whether a gradient inside training may be of any model and of no record at all.
         density: Whether the last thing a defense does is to add noise with a density.
@@ -41,6 +45,7 @@ class Mechanism:
     local: LocalTraining
     defense: Defense
     quiet: Defense | None = None
+    noised: Defense | None = None
     user: User | None = None
     takes_any: bool = True
     density: bool = False
@@ -75,19 +80,42 @@ class Mechanism:
     def expected(self, neighbours: Neighbours, having: int) -> list[Tensor]:
         """Return each round's upload without noise, nor a draw of records.
 
-        Undefended, if noise cannot be turned off.
+        A mean over `DRAWS` draws, where links are random. Undefended, if noise cannot be turned
+        off.
         """
+        return self._expected(self.quiet, neighbours, having)
+
+    def before_noise(self, neighbours: Neighbours, having: int) -> list[Tensor]:
+        """Return what noise is added to in each round, as `expected` returns uploads."""
+        return self._expected(self.noised, neighbours, having)
+
+    def _expected(
+        self, defense: Defense | None, neighbours: Neighbours, having: int
+    ) -> list[Tensor]:
         size = len(neighbours.batches[having][0].labels)
         local = replace(self.local, batch_size=size)  # every record, where some would be drawn
         if self.user is not None:
             local = LocalTraining(1.0, size, 1, "gradient")
-        defense = self.quiet or Defense(name="none")
-        quiet = Mechanism(local=local, defense=defense, takes_any=self.takes_any)
+        quiet = Mechanism(
+            local=local, defense=defense or Defense(name="none"), takes_any=self.takes_any
+        )
+        first, second = (quiet._run(neighbours, having, draw) for draw in (0, 1))
+        if all(_alike(*uploads) for uploads in zip(first, second, strict=True)):
+            return first
+        sums = [one + other for one, other in zip(first, second, strict=True)]
+        for draw in range(2, DRAWS):
+            uploads = quiet._run(neighbours, having, draw)
+            sums = [total + upload for total, upload in zip(sums, uploads, strict=True)]
+        return [total / DRAWS for total in sums]
+
+    def _run(self, neighbours: Neighbours, having: int, draw: int) -> list[Tensor]:
+        """Return the uploads of all rounds; the same draw is the same for both neighbours."""
         state: State = {}
         uploads = []
         rounds = zip(neighbours.states, neighbours.batches[having], strict=True)
         for place, (sent, batch) in enumerate(rounds):
-            upload, state = quiet._once(neighbours.model, sent, batch, state, ("quiet", place))
+            stream = ("quiet", place, draw)
+            upload, state = self._once(neighbours.model, sent, batch, state, stream)
             uploads.append(upload)
         return uploads
 
@@ -200,10 +228,12 @@ def mechanism(parts: Sequence[Part], local: LocalTraining) -> Mechanism:
     Raises:
         ConfigError: A name or an option is unknown.
     """
+    quiet, until = quieted(parts), _until_noise(parts)
     return Mechanism(
         local=local,
         defense=build(parts),
-        quiet=quieted(parts),
+        quiet=quiet,
+        noised=quiet if len(until) == len(parts) else quieted(until),
         # Those that promise an ε inside training clip whatever comes; others look into the model.
         takes_any=all(link.gradient is None or link.promise.formal for link in links(parts)),
         density=ends_in_noise(parts),
@@ -213,12 +243,25 @@ def mechanism(parts: Sequence[Part], local: LocalTraining) -> Mechanism:
 
 def ends_in_noise(parts: Sequence[Part]) -> bool:
     """Return whether the last link adds noise that has a density, by what it states."""
-    if not parts:
-        return False
-    last = links(parts)[-1]
-    stated = (last.promise.mechanism or "").lower()
+    return bool(parts) and _adds_noise(links(parts)[-1])
+
+
+def _until_noise(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return the chain up to its last link that adds noise; all of it without one."""
+    noisy = [place for place, link in enumerate(links(parts)) if _adds_noise(link)]
+    return parts[: noisy[-1] + 1] if noisy else parts
+
+
+def _adds_noise(link: Defense) -> bool:
+    stated = (link.promise.mechanism or "").lower()
     continuous = ("gaussian" in stated or "laplace" in stated) and "discrete" not in stated
-    return last.noise > 0 or (last.promise.formal and continuous)
+    return link.noise > 0 or (link.promise.formal and continuous)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Return whether two uploads differ by rounding at most."""
+    limit = SAME * float(one.abs().max())
+    return bool(torch.allclose(one, other, rtol=0.0, atol=limit))
 
 
 def _all(count: int, local: LocalTraining, stream: Generator) -> list[Tensor]:  # noqa: ARG001

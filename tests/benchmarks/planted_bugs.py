@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import binomtest
 
 from fedsim import config as configs
 from fedsim.audit import runs as audit_runs
@@ -20,6 +22,7 @@ from fedsim.audit.result import AuditResult
 from tests.fedsim.audit.test_table import CLIP, DP_SGD, SIGMA, config
 
 CALIBRATION = 10
+SURE = 0.95  # confidence of the interval of a rate
 DP, NOISE = {"clip": 0.5, "noise": 2.0}, {"std": 1.0}
 SAMPLED = {"federation": {}, "local": {"epochs": 1, "batch_size": 2}}
 ROUNDS = {"rounds": 2, "canary": ["gradient", "opposite"]}
@@ -99,9 +102,14 @@ def main() -> None:
             trials = [int(number) for number in options.trials.split(",")]
             print(caught(name, bug, trials, options.seeds), flush=True)
     if "alarms" in options.what:
-        print("\n| chain | seeds | refuted | broken links |\n|---|---|---|---|")
+        print("\n| chain | seeds | refuted | interval | broken links | interval |")
+        print("|---|---|---|---|---|---|")
+        totals = np.zeros(3, dtype=np.int64)
         for name, chain in CHAINS.items():
-            print(alarms(name, chain, options.seeds), flush=True)
+            counts = alarms(chain, options.seeds)
+            totals += counts
+            print(alarm_row(name, *counts), flush=True)
+        print(alarm_row("together", *totals.tolist()), flush=True)
 
 
 def caught(name: str, bug: tuple[list[dict], dict, dict], trials: Sequence[int], seeds: int) -> str:
@@ -121,14 +129,23 @@ def caught(name: str, bug: tuple[list[dict], dict, dict], trials: Sequence[int],
     return f"| {name} | {row} | {'yes' if named else 'no'} |"
 
 
-def alarms(name: str, chain: list[dict], seeds: int) -> str:
-    """Audit an honest chain with many seeds."""
+def alarms(chain: list[dict], seeds: int) -> tuple[int, int, int]:
+    """Audit an honest chain with many seeds; count them, those refuted, and broken links."""
     refuted = broken = 0
     for seed in range(seeds):
         result = _audit(chain, seed, {}, trials=60, canary=["gradient"])
         refuted += bool(result.refuted)
         broken += bool(result.broken)
-    return f"| {name} | {seeds} | {refuted} | {broken} |"
+    return seeds, refuted, broken
+
+
+def alarm_row(name: str, seeds: int, *counts: int) -> str:
+    """Return counts with two-sided Clopper–Pearson intervals of their rates, as a row."""
+    cells = []
+    for count in counts:
+        interval = binomtest(count, seeds).proportion_ci(SURE, method="exact")
+        cells += [count, f"{100 * interval.low:.1f} – {100 * interval.high:.1f} %"]
+    return f"| {name} | {seeds} | {' | '.join(map(str, cells))} |"
 
 
 def _audit(chain: list[dict], seed: int, changes: dict, **section: object) -> AuditResult:

@@ -7,7 +7,7 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from fedsim.audit.batches import Batch, Neighbours
-from fedsim.audit.mechanism import Mechanism, mechanism
+from fedsim.audit.mechanism import DRAWS, Mechanism, mechanism
 from fedsim.audit.quiet import quieted
 from fedsim.audit.statistic import statistic
 from fedsim.config import Part
@@ -143,3 +143,35 @@ def test_neighbours_that_do_not_differ_are_refused():
     same = Neighbours(both.model, both.states, (both.batches[1], both.batches[1]))
     with pytest.raises(RunStopped, match="canary: must move the update"):
         statistic(mechanism(DP_SGD, GRADIENT), same)
+
+
+NOISE = (Part(name="clip", bound=0.3), Part(name="gaussian", std=0.1))
+
+
+SPARSE = Part(name="sparsify", rate=0.99)
+AFTER = [Part(name="quantise"), Part(name="prune", rate=0.99), Part(name="sign")]
+
+
+@pytest.mark.parametrize(
+    ("after", "seed"), [*((SPARSE, seed) for seed in range(4)), *((part, 0) for part in AFTER)]
+)
+def test_what_is_looked_for_does_not_depend_on_a_draw_of_a_random_link(after, seed):
+    made, both = mechanism((*NOISE, after), GRADIENT), neighbours()
+    inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+    other = inputs + torch.tensor([[1e-3], [0.0], [0.0], [0.0]])  # flips no sign
+    batches = tuple([batch._replace(inputs=x)] for batch, x in zip(
+        (both.batches[0][0], both.batches[1][0]), (other, inputs), strict=True
+    ))  # fmt: skip
+    both = Neighbours(both.model, both.states, batches)
+    score = statistic(made, both)
+    alone = statistic(mechanism(NOISE, GRADIENT), both)
+    np.testing.assert_array_equal(score.distances, alone.distances)  # before the noise
+    assert score.length > 0
+
+
+def test_the_mean_over_draws_of_an_unbiased_link_is_what_it_is_given():
+    after = Part(name="sparsify", rate=0.5)
+    made, both = mechanism((*NOISE, after), GRADIENT), neighbours()
+    (mean,), (given,) = made.expected(both, 1), made.before_noise(both, 1)
+    assert float((mean - given).norm() / given.norm()) < 4 / DRAWS**0.5  # 4 standard errors
+    assert not torch.equal(mean, given)
