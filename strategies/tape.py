@@ -209,11 +209,13 @@ def views(
         yield View(_OfClient(cohorts, client), _CohortsOf(cohorts, client), memory)
 
 
-def history(folder: Path, client: str, round_: int, local: LocalTraining) -> Iterator[Observation]:
-    """Return what was seen of one client up to a round, whether or not it took part in that."""
-    for number in recorded_rounds(folder):
-        if number <= round_ and is_recorded(folder, number, client):
-            yield _Cohort(folder, number, local).open(client)
+def observation(folder: Path, round_: int, client: str, local: LocalTraining) -> Observation:
+    """Return what was seen of one client in a round that it took part in.
+
+    Raises:
+        BadRecording: A file is damaged, or was not written by a recorder.
+    """
+    return _Cohort(folder, round_, local).open(client)
 
 
 class _Cohort(Sequence[Observation]):

@@ -10,7 +10,7 @@ were those at the weights sent and everything else were Gaussian noise: what is 
 costs power, never validity.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,23 +53,37 @@ def template(links: Sequence[Defense], canary: Params, seed: int) -> dict[str, T
     return {name: (ends[0][name] - ends[1][name]) / 2 for name in canary}
 
 
-def score_uploads(uploads: Iterable[tuple[Params, int]], expected: Params) -> ClientScores:
-    """Score one client's uploads.
+class UpdateScores:
+    """How one client's uploads lie along its update canary, round by round.
 
     Args:
-        uploads: The update of every round, and which way round the canary was taken in it.
         expected: What `template` returned.
+        turn: Which way round the canary was taken in a round, 1 or −1.
     """
-    about, length = _flat(expected, expected), float(norm(expected))
-    total, scores = torch.zeros_like(about), []
-    for update, turned in uploads:
-        flat = turned * _flat(update, expected)
-        scores.append(float(flat @ about) / length**2)
-        total += flat
-    size = float(total.norm()) or 1.0
-    dimension = int(torch.count_nonzero(total))
-    cosine = float(total @ about) / (length * size)
-    return ClientScores(np.array(scores), cosine, max(1, dimension))
+
+    def __init__(self, expected: Params, turn: Callable[[int], int]) -> None:
+        self.expected, self.turn = expected, turn
+        self.about, self.length = _flat(expected, expected), float(norm(expected))
+        self.total, self.scores = torch.zeros_like(self.about), list[float]()
+
+    def add(self, observation: Observation) -> None:
+        """Take one more upload into account."""
+        update = observation.update
+        flat = self.turn(update.round) * _flat(update.delta, self.expected)
+        self.scores.append(float(flat @ self.about) / self.length**2)
+        self.total += flat
+
+    def result(self) -> ClientScores:
+        """Return a score per upload, and how their sum lies."""
+        size = float(self.total.norm()) or 1.0
+        dimension = int(torch.count_nonzero(self.total))
+        cosine = float(self.total @ self.about) / (self.length * size)
+        return ClientScores(np.array(self.scores), cosine, max(1, dimension))
+
+    @property
+    def nbytes(self) -> int:
+        """What is held in memory."""
+        return 3 * self.total.nbytes
 
 
 class RecordScores:
@@ -80,6 +94,7 @@ class RecordScores:
         inputs: Of the canaries.
         labels: Of the canaries.
         clip: Largest norm of one example's gradient in training.
+        num_examples: Of the client, its canaries included.
     """
 
     def __init__(
@@ -88,18 +103,15 @@ class RecordScores:
         inputs: Float[Tensor, "m *shape"],
         labels: Tensor,
         clip: float,
+        num_examples: int,
     ) -> None:
         self.model, self.inputs, self.labels, self.clip = model, inputs, labels, clip
+        self.num_examples = num_examples
         self.precision = torch.zeros(len(labels), len(labels), dtype=torch.float64)
         self.pull = torch.zeros(len(labels), dtype=torch.float64)
 
-    def add(self, observation: Observation, num_examples: int) -> None:
-        """Take one more upload into account.
-
-        Args:
-            observation: What was sent and uploaded.
-            num_examples: Of the client, its canaries included.
-        """
+    def add(self, observation: Observation) -> None:
+        """Take one more upload into account."""
         model, local = self.model, observation.local
         with torch.no_grad():
             for name, value in model.state_dict().items():
@@ -110,17 +122,22 @@ class RecordScores:
         )
         g = torch.cat([gradients[name].flatten(1) for name in trained], dim=1).double()
         g = g * (self.clip / g.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
-        scale, uphill = _uses(local, num_examples)
+        scale, uphill = _uses(local, self.num_examples)
         up = uphill * _flat(observation.update.delta, trained)
         variance = float(up.square().mean()) or 1.0  # mostly noise, where there is any to speak of
         gram = scale**2 * (g @ g.T) / variance
         self.precision += gram
         self.pull += scale * (g @ up) / variance - gram.sum(dim=1) / 2
 
-    def scores(self) -> NDArray[np.float64]:
+    def result(self) -> NDArray[np.float64]:
         """Return every coin's posterior mean less a half; its prior variance is a quarter."""
         prior = 4 * torch.eye(len(self.pull), dtype=torch.float64)
         return torch.linalg.solve(self.precision + prior, self.pull).numpy()
+
+    @property
+    def nbytes(self) -> int:
+        """What is held in memory."""
+        return self.precision.nbytes + self.pull.nbytes + self.inputs.nbytes
 
 
 def _uses(local: LocalTraining, num_examples: int) -> tuple[float, int]:

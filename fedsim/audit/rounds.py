@@ -1,8 +1,8 @@
 """The audit of a round: canaries in the recorded uploads, beside what theory claims.
 
 Uploads are scored without any truth; coins are read from the clients' truth and used for nothing
-but grading. The results of earlier rounds are worked out again from the tape, so that a resumed run
-has the same rows.
+but grading. What earlier rounds say is kept, or read again from the tape where the run was resumed:
+its rows are the same.
 """
 
 import math
@@ -23,14 +23,13 @@ from adversary.auditing.in_rounds import IN_ROUNDS, OF_RECORDS
 from adversary.auditing.uploads import ClientScores
 from adversary.grading.truth import read_coins
 from clients import carried
-from fedsim.audit.round_scores import Scored, score, values
+from fedsim.audit.round_scores import Evidence, Scored, values
 from fedsim.core.types import Leak, Measure, Note
 from fedsim.run.claims import claimed
 from fedsim.run.ledger import AUDIT
 from fedsim.run.notes import row_of
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import recorded_clients, recorded_rounds
 
 FPR = 0.01  # at which an ε allows a true positive rate
 
@@ -63,7 +62,11 @@ def audit_round(plan: Plan, folder: RunFolder, round_: int) -> AuditedRound:
     promise = carried.promise_of(plan.defense)
     if not is_due(plan, round_) or promise is None:
         return AuditedRound()
-    rounds_of = _rounds_of(plan, folder, round_)
+    evidence = plan.memory.get(Evidence, folder.path, Evidence, keep=1)
+    if evidence.round > round_:
+        evidence = Evidence()
+    evidence.list_until(plan, folder, round_)
+    rounds_of = evidence.rounds
     if not rounds_of:
         note = _note(round_, AUDIT, "none of the audited clients took part")
         return AuditedRound(measures=[note])
@@ -71,7 +74,7 @@ def audit_round(plan: Plan, folder: RunFolder, round_: int) -> AuditedRound:
     counts = {client: len(rounds) for client, rounds in rounds_of.items()}
     claim = claimed(plan.config.audit, promise, plan.local, sizes, counts)
     begun = time.perf_counter()
-    scored = {client: score(plan, folder, client, round_) for client in rounds_of}
+    scored = {client: evidence.score(plan, folder, client) for client in rounds_of}
     seconds = time.perf_counter() - begun
     coins = _coins(folder, rounds_of)
     findings, reasons, tpr = _graded(scored, coins, claim, plan.config.audit.confidence)
@@ -84,16 +87,6 @@ def audit_round(plan: Plan, folder: RunFolder, round_: int) -> AuditedRound:
         [*_theory(round_, claim, tpr), *_limits(round_, findings, reasons)],
         {f"{AUDIT}/{client}": torch.from_numpy(values(each)) for client, each in scored.items()},
     )
-
-
-def _rounds_of(plan: Plan, folder: RunFolder, round_: int) -> dict[str, list[int]]:
-    """Return the rounds in which each audited client took part, of those until one."""
-    audit, rounds_of = plan.config.audit, dict[str, list[int]]()
-    for number in recorded_rounds(folder.path):
-        for client in recorded_clients(folder.path, number) if number <= round_ else ():
-            if carried.relation_of(audit, plan.defense, client):
-                rounds_of.setdefault(client, []).append(number)
-    return rounds_of
 
 
 def _coins(folder: RunFolder, rounds_of: Mapping[str, list[int]]) -> dict[str, NDArray[np.bool_]]:

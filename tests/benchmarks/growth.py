@@ -11,6 +11,7 @@ import argparse
 import math
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def config_of(rounds: int, clients: int, attack: str = "llg") -> Config:
     })  # fmt: skip
 
 
+def audited(rounds: int) -> Config:
+    """Return a run of two clients whose uploads are audited after every round."""
+    config = config_of(rounds, 2)
+    tables = config.model_dump(mode="json") | {
+        "defense": [{"name": "clip", "bound": 1.0}, {"name": "gaussian", "std": 1.0}],
+        "audit": {"clients": 2}, "attack": [],
+    }  # fmt: skip
+    return parse(tables)
+
+
 def cpu(do: Callable[[], object]) -> float:
     """Return the CPU-seconds of a call in this process."""
     begun = time.process_time()
@@ -62,17 +73,28 @@ def cpu(do: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
+def of_all(marks: Sequence[float]) -> float:
+    """Return what all rounds cost, from when each ended; the first two are a warm-up."""
+    return (marks[-1] - marks[1]) / (len(marks) - 2) * len(marks)
+
+
 def over_rounds(folder: Path, rounds: Sequence[int]) -> dict[str, list[float]]:
-    """Return costs by the number of rounds: of the rounds, and of reading the run again."""
-    costs: dict[str, list[float]] = {"the rounds of a run": [], "Run.ledger()": []}
+    """Return costs by the number of rounds: of the rounds, of reading the run again, of audits."""
+    costs = defaultdict[str, list[float]](list)
     for number in rounds:
         marks: list[float] = []
         path = folder / f"rounds{number}"
         run = api.run(
             config_of(number, PER_ROUND), path, on_round=lambda _: marks.append(time.process_time())
         )
-        costs["the rounds of a run"].append(marks[-1] - marks[1])
+        costs["the rounds of a run"].append(of_all(marks))
         costs["Run.ledger()"].append(cpu(run.ledger))
+        marks.clear()
+        api.run(
+            audited(number), folder / f"audited{number}",
+            on_round=lambda _: marks.append(time.process_time()),
+        )  # fmt: skip
+        costs["the rounds of a run, each of them audited"].append(of_all(marks))
     return costs
 
 
@@ -86,7 +108,7 @@ def over_clients(folder: Path, clients: Sequence[int], rounds: int) -> dict[str,
         path = folder / f"clients{number}"
         api.run(config, path, on_round=lambda _: marks.append(time.process_time()))
         costs["start"].append(marks[0] - begun)
-        costs["rounds of 20"].append((marks[-1] - marks[1]) / min(number, PER_ROUND) * PER_ROUND)
+        costs["rounds of 20"].append(of_all(marks) / min(number, PER_ROUND) * PER_ROUND)
         assert RunFolder(path).finished_rounds[-1] == rounds
     return costs
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.auditing.uploads import RecordScores, score_uploads, template
+from adversary.auditing.uploads import RecordScores, UpdateScores, template
 from clients.carried import direction, reach, turn
 from defenses import clip, gaussian, sign
 from fedsim.core.rng import generator
@@ -17,6 +17,14 @@ def canary_of(client="0"):
     return {n: reach(LINKS) * v for n, v in direction(LIKE, 0, client).items()}
 
 
+def score_uploads(uploads, expected):
+    """Score the uploads of rounds 1, 2, …"""
+    scores, local = UpdateScores(expected, turn), LocalTraining(lr=0.1, batch_size=1)
+    for round_, upload in enumerate(uploads, 1):
+        scores.add(Observation(LIKE, Update(round_, "0", upload, 1), local))
+    return scores.result()
+
+
 def test_a_template_is_what_is_left_without_the_noise():
     expected = template(LINKS, canary_of(), 0)
     length = sum(float(v.square().sum()) for v in expected.values()) ** 0.5
@@ -28,17 +36,17 @@ def test_a_template_is_what_is_left_without_the_noise():
 
 def test_scores_without_noise_are_the_coins():
     expected = template(LINKS, canary_of(), 0)
-    uploads = [({n: -turn(t) * v for n, v in expected.items()}, turn(t)) for t in (1, 2, 3)]
-    heard = score_uploads(uploads, expected)
-    assert heard.scores == pytest.approx([-1, -1, -1])
-    assert heard.cosine == pytest.approx(-1)
-    assert heard.dimension == 205
+    uploads = [{n: -turn(t) * v for n, v in expected.items()} for t in (1, 2, 3)]
+    result = score_uploads(uploads, expected)
+    assert result.scores == pytest.approx([-1, -1, -1])
+    assert result.cosine == pytest.approx(-1)
+    assert result.dimension == 205
 
 
 def test_noise_that_is_used_again_cancels_in_every_second_round():
     expected, stream = template(LINKS, canary_of(), 0), generator(0, "noise")
     noise = {n: torch.randn(v.shape, generator=stream) for n, v in LIKE.items()}
-    uploads = [({n: noise[n] + turn(t) * v for n, v in expected.items()}, turn(t)) for t in (1, 2)]
+    uploads = [{n: noise[n] + turn(t) * v for n, v in expected.items()} for t in (1, 2)]
     assert score_uploads(uploads[:1], expected).cosine < 0.5
     assert score_uploads(uploads, expected).cosine == pytest.approx(1.0, abs=1e-5)
 
@@ -65,6 +73,6 @@ def test_evidence_finds_the_records_that_were_in(upload):
     gradient = torch.autograd.grad(loss, list(model.parameters()))
     scale = 1.0 if upload == "gradient" else -local.lr
     delta = {n: scale * g for n, g in zip(sent, gradient, strict=True)}
-    evidence = RecordScores(model, inputs, labels, clip=float("inf"))
-    evidence.add(Observation(sent, Update(1, "0", delta, 30), local), 30)
-    assert ((evidence.scores() > 0) == coins).all()
+    evidence = RecordScores(model, inputs, labels, clip=float("inf"), num_examples=30)
+    evidence.add(Observation(sent, Update(1, "0", delta, 30), local))
+    assert ((evidence.result() > 0) == coins).all()

@@ -5,6 +5,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from adversary.grading.truth import read_coins
 from clients import carried
 from fedsim import api, models
+from fedsim.audit import round_scores
 from fedsim.config import Part, to_json
 from fedsim.core.errors import ConfigError
 from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, METRICS, from_record, to_record
@@ -13,6 +14,7 @@ from fedsim.federation.client_app import app
 from fedsim.federation.flower_private import set_message_id
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
+from strategies.tape import observation
 from tests.builders import grid_of, rows_without_seconds, same_params, small_config
 
 pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
@@ -129,6 +131,23 @@ def test_a_resumed_run_has_the_same_rows_once(tmp_path):
         for run in (resumed, whole)
     ]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(("defense", "rounds"), [(NOISED, 3), (DP_SGD, 2)])
+def test_an_upload_is_read_once_however_many_rounds_are_audited(
+    tmp_path, defense, rounds, monkeypatch
+):
+    opened = []
+    counted = lambda *of: opened.append(of[1:3]) or observation(*of)
+    config = audited(defense, rounds=rounds, clients=1)
+    monkeypatch.setattr(round_scores, "observation", counted)
+    once = api.run(config, tmp_path / "once").ledger()
+    assert opened == [(round_, "0") for round_ in range(1, rounds + 1)]
+    monkeypatch.setattr(round_scores, "LARGEST", 0)
+    opened.clear()
+    again = api.run(config, tmp_path / "again").ledger()
+    assert len(opened) == rounds * (rounds + 1) / 2
+    assert rows_without_seconds(again) == rows_without_seconds(once)
 
 
 def test_an_honest_mechanism_is_not_refuted_and_half_its_noise_is(tmp_path):
