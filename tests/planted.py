@@ -178,6 +178,18 @@ def decaying(*, std: float = 1.0) -> Defense:
     return replace(gaussian(std=std), name="decaying", apply=apply, init=init)
 
 
+def bare_at_last(*, std: float = 1.0, rounds: int = 2) -> Defense:
+    """Noise in every round but the last."""
+
+    def apply(params, state, generator):
+        last = int(state["round"]) == rounds
+        out = dict(params) if last else gaussian(std=std).apply(params, {}, generator)[0]
+        return out, {"round": state["round"] + 1}
+
+    init = lambda params: {"round": torch.tensor(1)}
+    return replace(gaussian(std=std), name="bare-at-last", apply=apply, init=init)
+
+
 def clamped(*, bound: float = 1.0) -> Defense:
     """Every entry is clamped to the bound, in place of the norm."""
     apply = lambda params, state, _: ({n: v.clamp(-bound, bound) for n, v in params.items()}, state)

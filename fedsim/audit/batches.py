@@ -33,11 +33,13 @@ class Neighbours:
         states: The weights sent in each round.
         batches: The client's data in each round: without the canary (or with its other value), and
             with it.
+        constant: Whether gradients are the same at all weights.
     """
 
     model: nn.Module
     states: Sequence[Params]
     batches: tuple[Sequence[Batch], Sequence[Batch]]
+    constant: bool = False
 
 
 def trained_of(model: nn.Module) -> dict[str, nn.Parameter]:

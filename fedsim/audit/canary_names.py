@@ -21,5 +21,6 @@ def canary_names(audit: Audit, dataset: data.Dataset, *, takes_any: bool) -> Seq
         return audit.canary
     domain = ("in-domain",) if dataset.attributes and dataset.inputs.ndim == 2 else ()
     crafted = (*domain, "free") if audit.column else ("canife",)
-    chosen = ("gradient", *(("opposite",) if audit.rounds > 1 else ()))
+    apart = audit.rounds > 1 and audit.view == "rounds"
+    chosen = ("gradient", *(("opposite",) if apart else ()))
     return ("average", "natural", *crafted, *(chosen if takes_any else ()))

@@ -90,6 +90,11 @@ def check_canaries(audit: Audit, dataset: data.Dataset, made: Mechanism) -> None
             raise ConfigError(f"audit.canary: must be a known name, got '{name}'; {hint}")
         if name == "opposite" and audit.rounds < 2:
             raise ConfigError("audit.canary: 'opposite' must have rounds ≥ 2, got rounds = 1")
+        if name == "opposite" and audit.view == "last":
+            raise ConfigError(
+                "audit.canary: 'opposite' must go with view = rounds, because it cancels in the "
+                "last model, got view = last"
+            )
         if name in CHOSEN and not made.takes_any:
             raise ConfigError(
                 f"audit.canary: '{name}' must go with defenses that take any gradient, "

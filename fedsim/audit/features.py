@@ -4,7 +4,7 @@ Each round's uploads are measured, and how they differ from the round before: ov
 the features are means over rounds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +23,7 @@ OF_PART = (
     "mean", "largest entry", "largest step without the canary", "largest step with the canary",
 )  # fmt: skip
 GRAIN = ("grain without the canary", "grain with the canary")
+LOSS = "loss of the canary"
 TINY = 1e-30  # below every square: the logarithm of zero
 TOGETHER, GROUP = 2**22, 256  # entries, and blocks of runs, that are measured at once
 LEAST = 2  # entries of a part whose repeats are looked for
@@ -35,10 +36,12 @@ class Measures:
     Attributes:
         statistic: What is expected with and without the canary.
         sizes: Name of every trained tensor → its number of entries, in the order of an upload.
+        loss: Uploads of runs, shape (n, d) → one more feature, shape (n).
     """
 
     statistic: Statistic
     sizes: Mapping[str, int]
+    loss: Callable[[Tensor], Tensor] | None = None
 
     @property
     def rounds(self) -> int:
@@ -51,7 +54,8 @@ class Measures:
         parts = [*self.sizes, *([WHOLE] if len(self.sizes) > 1 else [])]
         names = [f"{part}: {what}" for part in parts for what in OF_PART]
         names += [f"{WHOLE}: {what}" for what in GRAIN]
-        return names + [f"{name}, between rounds" for name in names if self.rounds > 1]
+        names += [f"{name}, between rounds" for name in names if self.rounds > 1]
+        return [*names, LOSS] if self.loss else names
 
     @property
     def mark_names(self) -> list[str]:
@@ -98,6 +102,8 @@ class Measures:
                 for place in range(1, self.rounds)
             ]
             columns.append(torch.stack(changes).mean(dim=0))
+        if self.loss:
+            columns.append(self.loss(rounds[-1])[:, None])
         scores = [self.statistic.of_round(place, block) for place, block in enumerate(rounds)]
         return {
             "scores": torch.stack(scores).sum(dim=0),

@@ -10,6 +10,7 @@ from clients.train import load, train
 from defenses import DEFENSES, Defense, build, defend, links
 from defenses.defense import Batches, Gradient
 from fedsim.audit.batches import Batch, Neighbours, trained_of
+from fedsim.audit.draws import mean_of_draws
 from fedsim.audit.quiet import quieted
 from fedsim.audit.user_code import User, flattened, in_a_sentence, user_upload
 from fedsim.config import Part
@@ -19,8 +20,6 @@ from fedsim.core.sgd import mean_gradient, shuffled
 from fedsim.core.types import LocalTraining, Params
 
 TOGETHER = 2**23  # entries of the uploads that are drawn at the same time
-DRAWS = 100  # of random links, whose mean is what is expected
-SAME = 1e-5  # relative difference of two draws that is rounding
 
 State = dict[str, Tensor]
 
@@ -67,57 +66,42 @@ class Mechanism:
             next block.
         """
         batches = neighbours.batches[having]
-        if self._at_once(neighbours, batches):
+        if self.at_once(neighbours, batches):
             yield from self._blocks(neighbours, batches, count, *names)
             return
         for run in range(count):
-            state: State = {}
-            for place, (sent, batch) in enumerate(zip(neighbours.states, batches, strict=True)):
-                stream = (*names, run, place)
-                upload, state = self._once(neighbours.model, sent, batch, state, stream)
+            for place, upload in enumerate(self._run(neighbours, having, *names, run)):
                 yield place, upload[None]
 
     def expected(self, neighbours: Neighbours, having: int) -> list[Tensor]:
         """Return each round's upload without noise, nor a draw of records.
 
-        A mean over `DRAWS` draws, where links are random. Undefended, if noise cannot be turned
-        off.
+        A mean over draws, where links are random. Undefended, if noise cannot be turned off.
         """
-        return self._expected(self.quiet, neighbours, having)
+        quiet = self.without_noise(self.quiet, neighbours)
+        return mean_of_draws(lambda draw: list(quiet._run(neighbours, having, "quiet", draw)))
 
     def before_noise(self, neighbours: Neighbours, having: int) -> list[Tensor]:
         """Return what noise is added to in each round, as `expected` returns uploads."""
-        return self._expected(self.noised, neighbours, having)
+        quiet = self.without_noise(self.noised, neighbours)
+        return mean_of_draws(lambda draw: list(quiet._run(neighbours, having, "quiet", draw)))
 
-    def _expected(
-        self, defense: Defense | None, neighbours: Neighbours, having: int
-    ) -> list[Tensor]:
-        size = len(neighbours.batches[having][0].labels)
-        local = replace(self.local, batch_size=size)  # every record, where some would be drawn
+    def without_noise(self, defense: Defense | None, neighbours: Neighbours) -> "Mechanism":
+        """Return the client with `quiet` or `noised`, that takes every record in one batch."""
+        size = len(neighbours.batches[0][0].labels)
+        local = replace(self.local, batch_size=size)
         if self.user is not None:
-            local = LocalTraining(1.0, size, 1, "gradient")
-        quiet = Mechanism(
-            local=local, defense=defense or Defense(name="none"), takes_any=self.takes_any
-        )
-        first, second = (quiet._run(neighbours, having, draw) for draw in (0, 1))
-        if all(_alike(*uploads) for uploads in zip(first, second, strict=True)):
-            return first
-        sums = [one + other for one, other in zip(first, second, strict=True)]
-        for draw in range(2, DRAWS):
-            uploads = quiet._run(neighbours, having, draw)
-            sums = [total + upload for total, upload in zip(sums, uploads, strict=True)]
-        return [total / DRAWS for total in sums]
+            local = LocalTraining(self.local.lr, size, 1, "gradient")
+        none = Defense(name="none")
+        return Mechanism(local=local, defense=defense or none, takes_any=self.takes_any)
 
-    def _run(self, neighbours: Neighbours, having: int, draw: int) -> list[Tensor]:
-        """Return the uploads of all rounds; the same draw is the same for both neighbours."""
+    def _run(self, neighbours: Neighbours, having: int, *names: object) -> Iterator[Tensor]:
+        """Yield the uploads of all rounds of one run."""
         state: State = {}
-        uploads = []
         rounds = zip(neighbours.states, neighbours.batches[having], strict=True)
         for place, (sent, batch) in enumerate(rounds):
-            stream = ("quiet", place, draw)
-            upload, state = self._once(neighbours.model, sent, batch, state, stream)
-            uploads.append(upload)
-        return uploads
+            upload, state = self.once(neighbours.model, sent, batch, state, (*names, place))
+            yield upload
 
     @property
     def _hook(self) -> Gradient:
@@ -129,7 +113,7 @@ class Mechanism:
             return hook
         return lambda *args: hook(*args) if len(args[3]) else _gradient(*args)
 
-    def _at_once(self, neighbours: Neighbours, batches: Sequence[Batch]) -> bool:
+    def at_once(self, neighbours: Neighbours, batches: Sequence[Batch]) -> bool:
         """Return whether runs differ in nothing but the noise that a gradient is given."""
         model, first = neighbours.model, batches[0].inputs
         if not self.vectorised or self.user is not None or self.local.upload != "gradient":
@@ -179,7 +163,7 @@ class Mechanism:
         return uploads.expand(runs, -1)
 
     @in_a_sentence
-    def _once(
+    def once(
         self,
         model: nn.Module,
         sent: Params,
@@ -256,12 +240,6 @@ def _adds_noise(link: Defense) -> bool:
     stated = (link.promise.mechanism or "").lower()
     continuous = ("gaussian" in stated or "laplace" in stated) and "discrete" not in stated
     return link.noise > 0 or (link.promise.formal and continuous)
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Return whether two uploads differ by rounding at most."""
-    limit = SAME * float(one.abs().max())
-    return bool(torch.allclose(one, other, rtol=0.0, atol=limit))
 
 
 def _all(count: int, local: LocalTraining, stream: Generator) -> list[Tensor]:  # noqa: ARG001

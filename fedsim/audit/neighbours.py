@@ -120,7 +120,7 @@ def chosen(setup: Setup, *, opposite: bool = False) -> Neighbours:
             without.append(Batch(-sign * inputs, labels, _all(size)))
         else:
             without.append(Batch(sign * inputs, labels, _all_but_first(size)))
-    return Neighbours(model, [setup.states[0]] * rounds, (without, having))
+    return Neighbours(model, [setup.states[0]] * rounds, (without, having), constant=True)
 
 
 def opposites(setup: Setup) -> Neighbours | None:

@@ -45,6 +45,7 @@ class AuditResult:
         row, claim = self.rows[0], self.claim
         batch = f"{row.batch_size} record{'s' * (row.batch_size > 1)}"
         rounds = f"{row.rounds} round{'s' * (row.rounds > 1)}"
+        rounds += " of which only the last model is seen" if row.view == "last" else ""
         text = f"Neighbours: {row.relation}. {batch}, {rounds}, {row.trials} runs of a canary"
         text += f", at the weights of {self.weights}.\n"
         if claim.epsilon is None:

@@ -22,6 +22,7 @@ TYPES = {
     "relation": pa.string(),
     "batch_size": pa.int32(),
     "rounds": pa.int32(),
+    "view": pa.string(),
     "apart": pa.float64(),
     "exact": pa.float64(),
     "method": pa.string(),
@@ -52,6 +53,7 @@ class Row:
         canary: The name of the canary.
         relation: The neighbours that are told apart.
         batch_size, rounds: Of the audited client.
+        view: What is seen: every round's upload, or the last model.
         apart: Δ/C, how far the canary moves an update; the most that is claimed is 1 for a record
             that is there or not, and 2 for one that is replaced.
         exact: ε that a Gaussian mechanism as claimed would have against this canary; None if it
@@ -71,6 +73,7 @@ class Row:
     relation: str
     batch_size: int
     rounds: int
+    view: str
     apart: float | None
     exact: float | None
     method: str
@@ -113,16 +116,26 @@ class Measured:
 
     @cached_property
     def exact(self) -> float | None:
-        """The ε that the claimed Gaussian mechanism has against the canary, of a single step."""
+        """The ε that the claimed Gaussian mechanism has against the canary.
+
+        It is known of a single step in each round, and of the last model only where gradients do
+        not depend on the weights before it.
+        """
         setup = self.runs.setup
         claim, local = setup.claim, setup.mechanism.local
         if claim.round_mu is None or not self.widest:
             return None
         if num_steps(setup.config.audit.batch_size, local) > 1:
             return None
+        if setup.config.audit.view == "last" and not self._constant:
+            return None
         widest = self.widest if claim.relation.replaces else self.widest / 2
         distance = float(np.sqrt((self.runs.statistic.distances**2).sum()))
         return gaussian_epsilon(claim.round_mu * distance / widest, claim.delta)
+
+    @property
+    def _constant(self) -> bool:
+        return self.runs.neighbours.constant or self.runs.setup.config.audit.rounds == 1
 
     def row(self, finding: Finding, joint: Finding) -> Row:
         """Return the row of one method.
@@ -140,6 +153,7 @@ class Measured:
             relation=setup.relation.value,
             batch_size=audit.batch_size,
             rounds=audit.rounds,
+            view=audit.view,
             apart=self.apart,
             exact=self.exact,
             method=finding.method,

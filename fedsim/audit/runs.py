@@ -13,6 +13,7 @@ from adversary.auditing.trials import Scores, Trials
 from fedsim.audit.batches import Neighbours, trained_of
 from fedsim.audit.canary_names import CHOSEN
 from fedsim.audit.features import Measures, features_of
+from fedsim.audit.last_model import canary_loss
 from fedsim.audit.neighbours import craft, neighbours
 from fedsim.audit.setup import Setup
 from fedsim.audit.statistic import Statistic, statistic
@@ -55,7 +56,8 @@ class CanaryRuns:
     def measures(self) -> Measures:
         """What else is measured of an upload, of every tensor."""
         sizes = {name: value.numel() for name, value in trained_of(self.neighbours.model).items()}
-        return Measures(self.statistic, sizes)
+        only_last = self.setup.config.audit.view == "last" and not self.neighbours.constant
+        return Measures(self.statistic, sizes, canary_loss(self.neighbours) if only_last else None)
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -79,7 +81,7 @@ class CanaryRuns:
         """Run a chunk and write what is measured of it; its coins are its own, whoever runs it."""
         config = self.setup.config
         names = (config.seed, self.setting, self.canary, chunk.having, chunk.name)
-        uploads = self.setup.mechanism.uploads(self.neighbours, chunk.having, chunk.size, *names)
+        uploads = self.setup.observed.uploads(self.neighbours, chunk.having, chunk.size, *names)
         save_tensors(self.path(chunk), self.measures.measured(uploads), {"of": self.canary})
 
     def trials(self) -> Trials:
@@ -126,7 +128,7 @@ def canary_runs(setup: Setup, setting: str, canary: str, out: Path) -> CanaryRun
         canary=canary,
         out=out,
         neighbours=pair,
-        statistic=statistic(setup.mechanism, pair),
+        statistic=statistic(setup.observed, pair),
     )
 
 

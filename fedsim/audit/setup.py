@@ -14,7 +14,9 @@ from defenses.promise import Relation
 from fedsim import data, models
 from fedsim.audit import checks
 from fedsim.audit.claims import claim_of, clip_of, relation_of
+from fedsim.audit.last_model import LastModel
 from fedsim.audit.mechanism import Mechanism, mechanism
+from fedsim.audit.statistic import Observed
 from fedsim.config import Config
 from fedsim.core.catalog import find
 from fedsim.core.errors import ConfigError
@@ -56,6 +58,11 @@ class Setup:
     relation: Relation
     encoding: Encoding | None
     claim: Claim
+
+    @property
+    def observed(self) -> Observed:
+        """What is seen of the mechanism."""
+        return LastModel(self.mechanism) if self.config.audit.view == "last" else self.mechanism
 
     @property
     def question(self) -> Question:

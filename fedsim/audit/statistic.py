@@ -3,15 +3,44 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from defenses import Defense
 from fedsim.audit.batches import Neighbours
-from fedsim.audit.mechanism import Mechanism
 from fedsim.core.errors import RunStopped
+
+
+class Observed(Protocol):
+    """What is seen of a mechanism: the uploads of all rounds, or the last model."""
+
+    @property
+    def quiet(self) -> Defense | None:
+        """The defenses without noise."""
+        ...
+
+    @property
+    def noised(self) -> Defense | None:
+        """The same up to the last link with noise."""
+        ...
+
+    def uploads(
+        self, neighbours: Neighbours, having: int, count: int, *names: object
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield what is seen of independent runs, by its place."""
+        ...
+
+    def expected(self, neighbours: Neighbours, having: int) -> list[Tensor]:
+        """Return what is seen at every place, without noise."""
+        ...
+
+    def before_noise(self, neighbours: Neighbours, having: int) -> list[Tensor]:
+        """Return what noise is added to, of every place."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +53,7 @@ class Statistic:
     Attributes:
         middles, directions: Of each round, shape (d,).
         distances: How far apart the canary moves what noise is added to, in each round; ‖c₁ − c₀‖
-            where no link comes after the noise.
+            where no link comes after the noise. Of the last model each round has an equal share.
     """
 
     middles: Sequence[Tensor]
@@ -57,7 +86,7 @@ class Statistic:
         return torch.cat(blocks).numpy()
 
 
-def statistic(mechanism: Mechanism, neighbours: Neighbours) -> Statistic:
+def statistic(observed: Observed, neighbours: Neighbours) -> Statistic:
     """Return the score that tells two neighbours apart best, if the mechanism is as declared.
 
     Where links after the noise let no difference through (`sign`, `prune`), the score looks along
@@ -66,14 +95,15 @@ def statistic(mechanism: Mechanism, neighbours: Neighbours) -> Statistic:
     Raises:
         RunStopped: They do not differ there.
     """
-    before = _pairs(mechanism.before_noise, neighbours)
+    before = _pairs(observed.before_noise, neighbours)
     apart = [present - absent for absent, present in before]
-    distances = _lengths(apart)
+    times = len(neighbours.states) // len(apart)
+    distances = np.repeat(_lengths(apart) / times, times)
     if not distances.any():
         raise RunStopped("canary: must move the update, got two neighbours with the same upload")
     pairs = before
-    if mechanism.noised is not mechanism.quiet:
-        pairs = _pairs(mechanism.expected, neighbours)
+    if observed.noised is not observed.quiet:
+        pairs = _pairs(observed.expected, neighbours)
     directions = [present - absent for absent, present in pairs]
     if not _lengths(directions).any():
         directions = apart

@@ -193,4 +193,4 @@ def _needed(setup: Setup, level: float) -> int | None:
 
 def _widest(setup: Setup) -> float | None:
     pair = opposites(setup)
-    return None if pair is None else float(statistic(setup.mechanism, pair).distances[0])
+    return None if pair is None else float(statistic(setup.observed, pair).distances[0])

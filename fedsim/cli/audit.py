@@ -148,7 +148,11 @@ def print_setting(setting: "AuditResult", console: "Console", *, several: bool) 
         soft_wrap=True,
     )
     if setting.claim.round_mu is not None and first.exact is None:
-        console.print("The exact ε is known only for a single local step per round.", style="dim")
+        console.print(
+            "The exact ε is known only for a single local step per round, and in the last model "
+            "only for a chosen gradient.",
+            style="dim",
+        )
     if setting.blunt:
         console.print(f"{setting.blunt}.", style="yellow", markup=False, soft_wrap=True)
     for check in setting.checks:

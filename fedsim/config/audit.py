@@ -8,6 +8,7 @@ from fedsim.config.fields import Count, Names, Natural, Positive, Section
 
 Chance = Annotated[float, Field(gt=0, lt=1, strict=True)]
 THRESHOLDS = ("fixed", "split", "multi-split", "bonferroni", "hull")
+VIEWS = ("rounds", "last")
 RELATIONS = ("add-remove", "zero", "replace", "attribute", "client")
 COVER_ATTRIBUTE = ("replace", "attribute", "client")  # claims that say something of a column
 
@@ -46,6 +47,8 @@ class Audit(Section):
     """Number of uploads with the canary, and the same number without."""
     rounds: Count = 1
     """Number of rounds of one client in a trial."""
+    view: str = "rounds"
+    """What is seen of them: rounds (every upload) or last (the last model)."""
     batch_size: Count = 1
     """Number of records in the batch, the canary included."""
     candidates: Count = 3000
@@ -71,6 +74,8 @@ class Audit(Section):
                 "that is chosen on the scores that it certifies shows too much, "
                 f"got '{self.threshold}'"
             )
+        if self.view not in VIEWS:
+            raise ValueError(f"view: must be {' or '.join(VIEWS)}, got '{self.view}'")
         if self.mechanism is not None and self.claim is None:
             raise ValueError(
                 f"claim: must say which ε audit.mechanism claims, got none for '{self.mechanism}'"

@@ -7,7 +7,8 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from fedsim.audit.batches import Batch, Neighbours
-from fedsim.audit.mechanism import DRAWS, Mechanism, mechanism
+from fedsim.audit.draws import DRAWS
+from fedsim.audit.mechanism import Mechanism, mechanism
 from fedsim.audit.quiet import quieted
 from fedsim.audit.statistic import statistic
 from fedsim.config import Part
