@@ -1,8 +1,8 @@
 """Secrets that are one of a few classes: what is true, and what is likely beforehand."""
 
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.special import bdtrc
 from torch import Tensor
 
 from adversary.games.predictors import LOWEST
@@ -47,7 +47,7 @@ def prior(family: str, view: View, auxiliary: Auxiliary) -> Float[Tensor, " clas
         count = view.latest.update.num_examples
         size = 1 if count is None else num_labels(view.latest)
         share = float((marks == 1).double().mean())
-        chance = float(bdtrc(rules.count - 1, size, share))
+        chance = float(scipy.special.bdtrc(rules.count - 1, size, share))
         classes = torch.tensor([1 - chance, chance], dtype=torch.float64)
     elif family == "user":
         classes = torch.bincount(marks[marks >= 0], minlength=rules.users).double()

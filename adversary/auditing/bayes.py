@@ -6,7 +6,7 @@ Source: S. Zanella-Béguelin et al., "Bayesian estimation of differential privac
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import betaincinv
+import scipy
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import CoinedUpdates, all_assumed
@@ -46,7 +46,7 @@ def credible(
     threshold.check(trials)
     middles = (np.arange(GRID) + 0.5) / GRID
     positive, negative = (
-        betaincinv(wrong + 0.5, count - wrong + 0.5, middles)
+        scipy.special.betaincinv(wrong + 0.5, count - wrong + 0.5, middles)
         for wrong, count in zip(trials.errors_at(threshold.value), trials.counts, strict=True)
     )
     epsilons = epsilons_of_rates(positive[:, None], negative[None, :], delta)

@@ -10,8 +10,8 @@ half certifies; of fewer than 100 canaries it is fixed beforehand, as in `one_ru
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy.special import ndtr, ndtri
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import CoinedUpdates
@@ -44,7 +44,7 @@ def is_refuted(canaries: int, guesses: int, right: int, mu: float, level: float)
     """
     r, h = level * right / canaries, level * (guesses - right) / canaries
     for place in range(right - 1, -1, -1):
-        higher = max(h, float(ndtr(ndtri(min(r, 1.0)) - mu)))
+        higher = max(h, float(scipy.special.ndtr(scipy.special.ndtri(min(r, 1.0)) - mu)))
         if higher == h:
             break  # neither changes any more
         r = min(1.0, r + place / (guesses - place) * (higher - h))

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import FRESH, CoinedUpdates, all_assumed
@@ -78,7 +78,7 @@ def of_updates(updates: CoinedUpdates, claim: Claim, confidence: float) -> Findi
 
 def mus_of_rates(false_positives: Array, false_negatives: Array, delta: float) -> Array:  # noqa: ARG001
     """Return the μ that tests with these error rates show; it needs no δ."""
-    return -ndtri(false_positives) - ndtri(false_negatives)
+    return -scipy.special.ndtri(false_positives) - scipy.special.ndtri(false_negatives)
 
 
 METHOD = Method(

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy.special import expit
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import CoinedUpdates
@@ -40,7 +40,7 @@ def p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: floa
     """
     from scipy.stats import binom  # takes as long to import as Flower does
 
-    rate = expit(epsilon)
+    rate = scipy.special.expit(epsilon)
     tail = float(binom.sf(right - 1, guesses, rate))
     if not delta or not right:
         return min(1.0, tail)

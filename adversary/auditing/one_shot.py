@@ -13,8 +13,8 @@ fitted: that of 100 cosines is so uncertain that of a true ε of 4.38 the estima
 import math
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import ndtr
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.coins import APART, CoinedUpdates
@@ -134,8 +134,8 @@ def _one_way(mean: float, spread: float, delta: float) -> float:
 def _mass(low: float, high: float) -> float:
     """Return the mass of N(0, 1) between two ends, taken in the tail that is smaller."""
     if low > 0:
-        return float(ndtr(-low) - ndtr(-high))
-    return float(ndtr(high) - ndtr(low))
+        return float(scipy.special.ndtr(-low) - scipy.special.ndtr(-high))
+    return float(scipy.special.ndtr(high) - scipy.special.ndtr(low))
 
 
 METHOD = Method(

@@ -10,8 +10,8 @@ privacy", JRSS B 2022), which is an ε by their corollary 1.
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtri
 
 
 def upper_rate(errors: int, trials: int, level: float) -> float:
@@ -26,7 +26,7 @@ def upper_rate(errors: int, trials: int, level: float) -> float:
     """
     if errors >= trials:
         return 1.0
-    return float(betaincinv(errors + 1, trials - errors, 1 - level))
+    return float(scipy.special.betaincinv(errors + 1, trials - errors, 1 - level))
 
 
 def epsilon_of_rates(false_positive: float, false_negative: float, delta: float) -> float:
@@ -44,7 +44,7 @@ def epsilon_of_rates(false_positive: float, false_negative: float, delta: float)
 def upper_rates(errors: NDArray[np.int64], trials: int, level: float) -> NDArray[np.float64]:
     """Return `upper_rate` of many tests."""
     right = np.maximum(trials - errors, 1e-9)
-    return np.where(errors >= trials, 1.0, betaincinv(errors + 1, right, 1 - level))
+    return np.where(errors >= trials, 1.0, scipy.special.betaincinv(errors + 1, right, 1 - level))
 
 
 def epsilons_of_rates(
@@ -65,7 +65,9 @@ def epsilons_of_rates(
 
 def mu_of_rates(false_positive: float, false_negative: float) -> float:
     """Return the least μ under which a test can have these error rates; at least 0."""
-    return max(0.0, float(-ndtri(false_positive) - ndtri(false_negative)))
+    return max(
+        0.0, float(-scipy.special.ndtri(false_positive) - scipy.special.ndtri(false_negative))
+    )
 
 
 def most_epsilon(trials: int, *, delta: float, confidence: float) -> float:

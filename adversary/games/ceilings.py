@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 Counts = NDArray[np.float64]
 """P(X = 0), …, P(X = B): a distribution of the number of records with the property."""
@@ -63,12 +63,12 @@ def count_information(distributions: Sequence[Counts]) -> float:
 
 def gaussian_auroc(mu: float) -> float:
     """Return the largest AUROC between two neighbours under μ-GDP: Φ(μ/√2)."""
-    return float(ndtr(mu / math.sqrt(2)))
+    return float(scipy.special.ndtr(mu / math.sqrt(2)))
 
 
 def gaussian_advantage(mu: float) -> float:
     """Return the largest TPR − FPR between two neighbours under μ-GDP: 2Φ(μ/2) − 1."""
-    return float(2 * ndtr(mu / 2) - 1)
+    return float(2 * scipy.special.ndtr(mu / 2) - 1)
 
 
 def gaussian_information(mu: float) -> float:
@@ -89,7 +89,7 @@ def mixed_gaussian_auroc(mus: Values, chances: Values) -> float:
     `gaussian_auroc`.
     """
     squares = np.add.outer(np.square(mus), np.square(mus))
-    return min(1.0, float(chances @ ndtr(np.sqrt(squares) / 2) @ chances))
+    return min(1.0, float(chances @ scipy.special.ndtr(np.sqrt(squares) / 2) @ chances))
 
 
 def private_advantage(epsilon: float, delta: float) -> float:

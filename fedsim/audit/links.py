@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import scipy
 import torch
-from scipy.special import ndtr
 from torch import Tensor, nn
 
 from adversary.auditing.canaries import stand_in
@@ -177,7 +177,7 @@ def _moved(along: Tensor, clip: float, std: float) -> tuple[float, str, str]:
     most, mean = clip / RECORDS, float(along.mean())
     error = max(std / math.sqrt(len(along)), 1e-12)
     told = f"one example of {RECORDS} moves the gradient by {mean:.3g}"
-    p = float(ndtr((most * (1 + 1e-3) - mean) / error))
+    p = float(scipy.special.ndtr((most * (1 + 1e-3) - mean) / error))
     return p, told, f"{told}, claims at most clip/{RECORDS} = {most:.3g}"
 
 
