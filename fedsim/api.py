@@ -24,7 +24,6 @@ from fedsim.federation.foreign import App, is_foreign, tell
 from fedsim.federation.grid import Execute, Job, SimulationGrid
 from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
-from fedsim.report.run import write_report
 from fedsim.run.attack_round import attack_round
 from fedsim.run.ledger import AUDIT
 from fedsim.run.outcomes import Answers, answers_of, means_of
@@ -171,7 +170,7 @@ def attack(
         names = {part.name for part in attacks}
         table = folder.replace_attacks(names, leaks, failures)
         if foreign:
-            write_report([folder], folder.path / REPORT)
+            _draw([folder], folder.path / REPORT)
         return table
 
 
@@ -200,7 +199,7 @@ def report(
         folder.check_files()
         folder.check_truth(allow)
     target = Path(out) if out else folders[0].path / REPORT
-    write_report(folders, target, client=client)
+    _draw(folders, target, client=client)
     return target
 
 
@@ -280,8 +279,15 @@ def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Rou
             start=start,
             on_round=on_round,
         )
-        write_report([folder], folder.path / REPORT)
+        _draw([folder], folder.path / REPORT)
     return Run(folder.path)
+
+
+def _draw(folders: Sequence[RunFolder], target: Path, *, client: str | None = None) -> None:
+    """Write a report; what draws it is imported when there is something to draw."""
+    from fedsim.report.run import write_report
+
+    write_report(folders, target, client=client)
 
 
 @contextmanager

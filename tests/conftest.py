@@ -52,7 +52,7 @@ def remembered(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without their report, which takes six times as long as a small run."""
-    monkeypatch.setattr("fedsim.api.write_report", lambda *_, **__: None)
+    monkeypatch.setattr("fedsim.report.run.write_report", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,10 @@
 """What the config's sections are made of."""
 
+import ast
+import inspect
+import itertools
 import math
+import textwrap
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -20,13 +24,13 @@ class Section(BaseModel):
     The docstring of a field is its line in the reference and in what `fedsim config` prints.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Part(BaseModel):
     """A part chosen by name; every other key of its table is an option of that part."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str
     """Name of the part, or `package.module:function`."""
@@ -51,6 +55,25 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     types = (field.annotation, *get_args(field.annotation))  # `Section | None`
     models = [it for it in types if isinstance(it, type) and issubclass(it, BaseModel)]
     return models[0] if models else None
+
+
+def descriptions(table: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring of each field; of one without, that of the table it is inherited from.
+
+    Pydantic would read the source of every table at import, which takes longer than building them.
+    """
+    texts: dict[str, str] = {}
+    for part in reversed(table.__mro__[: table.__mro__.index(BaseModel)]):
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in itertools.pairwise(definition.body):
+            match field, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(docstring))),
+                ):
+                    texts[name] = inspect.cleandoc(docstring)
+    return texts
 
 
 def _named(value: object) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel
 
-from fedsim.config.fields import section_of
+from fedsim.config.fields import Part, Section, descriptions, section_of
 from fedsim.config.root import Config
 
 BOUNDS = {
@@ -68,7 +68,13 @@ def tables() -> list[Table]:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a config file; editors complete TOML from it."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, **_cleaned(Config.model_json_schema())}
+    whole = Config.model_json_schema()
+    nodes = {**whole["$defs"], Config.__name__: whole}
+    for table in (Part, *Part.__subclasses__(), *Section.__subclasses__()):
+        node = nodes[table.__name__]
+        for name, text in descriptions(table).items():
+            node["properties"][name]["description"] = text
+    return {"$schema": dialect, **_cleaned(whole)}
 
 
 def literal(value: Any) -> str:

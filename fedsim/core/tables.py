@@ -8,7 +8,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedsim.core import seals
@@ -69,6 +68,8 @@ def _read(path: Path, data: bytes, schema: pa.Schema) -> pa.Table:
 
 def _length(texts: pa.ChunkedArray) -> int:
     """Return how many bytes texts take when each stands in its row."""
+    import pyarrow.compute as pc
+
     total = 0
     for chunk in texts.chunks:
         lengths = pc.binary_length(chunk.dictionary)

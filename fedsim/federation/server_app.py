@@ -28,7 +28,6 @@ from fedsim.core.wire import FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, summary
 from fedsim.federation.training_grid import TrainingGrid
-from fedsim.report.run import write_report
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
 from fedsim.run.prepare import Plan, prepare, with_versions
@@ -254,6 +253,8 @@ def main(grid: Grid, context: Context) -> None:
             what clients remember is with Flower's nodes.
         RunStopped: The run ended early.
     """
+    from fedsim.report.run import write_report
+
     folder, plan = _opened(context.run_config)
     torch.set_num_threads(plan.config.engine.threads)
     logger = logging.getLogger("flwr")

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fedsim.core.tables import read_table
 from fedsim.core.types import Leak, Measure
@@ -66,11 +65,15 @@ def metrics_table(rows: Iterable[Measure]) -> pa.Table:
 
 def attacks_of(ledger: pa.Table) -> pa.Table:
     """Return the rows of attacks: no audits."""
+    import pyarrow.compute as pc
+
     return ledger.filter(pc.field("family") != AUDIT)
 
 
 def titled(ledger: pa.Table) -> pa.Table:
     """Return the ledger with a column `title`: what tables call the attack of each row."""
+    import pyarrow.compute as pc
+
     adaptive = pc.binary_join_element_wise(ledger["attack"], ADAPTIVE, "")
     return ledger.append_column("title", pc.if_else(ledger["adaptive"], adaptive, ledger["attack"]))
 
@@ -80,6 +83,8 @@ def over_clients(ledger: pa.Table) -> pa.Table:
 
     A row that is pooled over clients stays where its attack has no others of that metric.
     """
+    import pyarrow.compute as pc
+
     pooled = pc.is_null(ledger["client"])
     adaptive = pc.cast(ledger["adaptive"], pa.string())
     keys = pc.binary_join_element_wise(ledger["attack"], adaptive, ledger["metric"], "\n")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim.config import Part
@@ -83,6 +82,8 @@ class Tables:
         Raises:
             BadRecording: A file is damaged, or the whole table is lost.
         """
+        import pyarrow.compute as pc
+
         if not self.is_whole(name):
             return self._parts(name, schema)
         table = read_rows(self.path / name, schema)

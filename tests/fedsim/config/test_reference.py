@@ -47,6 +47,12 @@ def test_no_key_is_left_out_and_each_is_described():
     ]
 
 
+def test_the_schema_describes_every_key_of_every_table():
+    whole = schema()
+    for node in (whole, *whole["$defs"].values()):
+        assert all(key["description"] for key in node["properties"].values())
+
+
 def test_defaults_are_those_of_the_config():
     for table in tables():
         if table.name not in ("", "foreign", "federation.secure_aggregation"):
