@@ -102,14 +102,6 @@ def records(
     return inputs, torch.randint(num_classes, (count,), generator=stream)
 
 
-def beside(
-    inputs: Tensor, labels: Tensor, num_classes: int, count: int, seed: int, client: str
-) -> tuple[Tensor, Tensor]:
-    """Return a client's examples with its canary records after them, absent ones included."""
-    canaries = records(inputs.shape[1:], num_classes, count, seed, client)
-    return torch.cat([inputs, canaries[0]]), torch.cat([labels, canaries[1]])
-
-
 def without_absent(batches: Batches | None, present: Bool[Tensor, " n"]) -> Batches:
     """Return batches drawn over every place, from which absent records are taken out."""
 

@@ -6,18 +6,17 @@ read from disk, written, or remembered in between. The Flower shell around it is
 """
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from clients import carried
 from clients.fidelity import fidelity
-from clients.operator import Operator, Refused, Site
+from clients.operator import Refused
+from clients.task import Examples, Ready, Response, Task
 from clients.train import train
 from defenses import Defense, defend
-from defenses.defense import Batches
 from defenses.promise import Relation
 from fedsim.core.errors import one_line
 from fedsim.core.params import cast_like, mismatch, subtract
@@ -26,72 +25,6 @@ from fedsim.core.types import LocalTraining, Params
 from fedsim.models import changed
 
 COINS = "coins"  # of a client's canaries, in its ground truth
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a client is asked to do, and what it remembers.
-
-    Attributes:
-        site: The run at this client, as its operator allows it.
-        operator: The node's own settings.
-        sent: The global state, buffers included.
-        round: Number of the round, from 1.
-        proximal_mu: Weight of FedProx's proximal term.
-        memory: What the client's defenses remember; None before its first round.
-        coins: Coins of its canaries; None before they are tossed.
-        with_truth: Whether the ground truth is asked for.
-    """
-
-    site: Site
-    operator: Operator
-    sent: dict[str, Tensor]
-    round: int
-    proximal_mu: float = 0.0
-    memory: dict[str, Tensor] | None = None
-    coins: Tensor | None = None
-    with_truth: bool = False
-
-    @property
-    def client(self) -> str:
-        """The client's number."""
-        return self.operator.client
-
-
-@dataclass(frozen=True, kw_only=True)
-class Response:
-    """What comes of a task.
-
-    Attributes:
-        upload: The defended state or gradient, buffers included.
-        num_examples: What the upload weighs in the mean.
-        memory: What the defenses remember now; empty if they remember nothing.
-        coins: Coins of its canaries; None if it carries none.
-        truth: Labels and rows used, and coins; empty unless it was asked for.
-        fidelity: How far the upload is from the undefended one, by metric; stands with the truth.
-    """
-
-    upload: dict[str, Tensor]
-    num_examples: int
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    coins: Tensor | None = None
-    truth: Mapping[str, Tensor] = field(default_factory=dict)
-    fidelity: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Examples:
-    """A client's examples, its canary records after them.
-
-    Attributes:
-        rows: Rows of the training set that are the client's.
-        batches: How a defense, or records that are absent, change the batches.
-    """
-
-    rows: Tensor
-    inputs: Tensor
-    labels: Tensor
-    batches: Batches | None
 
 
 def respond(task: Task) -> Response:
@@ -103,19 +36,50 @@ def respond(task: Task) -> Response:
         Refused: The weights sent are not of the run's model. Or the operator does not let the run
             have an upload: a privacy budget is spent, or the client has no data in this run.
     """
-    config, defense = task.site.config, task.site.defense
+    ready = begin(task)
+    if ready.relation is carried.UPDATE:
+        trained, used = _canary_update(task, ready.coins), ready.examples.labels.new_zeros(0)
+    else:
+        trained, used = _trained(task, ready.examples, ready.local, task.site.defense)
+        _check_still(task, trained)
+    return finish(ready, trained, used)
+
+
+def begin(task: Task) -> Ready:
+    """Accept a task.
+
+    Raises:
+        Refused: As `respond`.
+    """
     if reason := mismatch(task.sent, task.site.model.state_dict()):
         raise Refused(f"weights sent: must be of the run's model, got {reason}")
-    local = config.local_training(task.proximal_mu)
+    local = task.site.config.local_training(task.proximal_mu)
     relation, coins = _canary(task)
     examples = _examples(task, relation, coins)
-    memory = _spent(task, local, len(examples.labels))
-    if relation is carried.UPDATE:
-        trained, used = _canary_update(task, coins), examples.labels.new_zeros(0)
-    else:
-        trained, used = _trained(task, examples, local, defense)
-        _check_still(task, trained)
-    upload, memory, update = _defended(task, trained, memory)
+    return Ready(
+        task=task,
+        local=local,
+        relation=relation,
+        coins=coins,
+        examples=examples,
+        memory=_spent(task, local, len(examples.labels)),
+    )
+
+
+def finish(ready: Ready, trained: dict[str, Tensor], used: Int[Tensor, " uses"]) -> Response:
+    """Defend what is uploaded.
+
+    Args:
+        ready: The task.
+        trained: The state after training; of a gradient upload, with the gradient in it.
+        used: Place of every example used, one entry per use.
+
+    Raises:
+        ValueError: The update is not finite, or a defense gives something else than an update.
+    """
+    task, local, relation = ready.task, ready.local, ready.relation
+    config, coins, examples = task.site.config, ready.coins, ready.examples
+    upload, memory, update = _defended(task, trained, ready.memory)
     truth: dict[str, Tensor] = {}
     cost: dict[str, float] = {}
     if task.with_truth:
@@ -148,16 +112,15 @@ def _canary(task: Task) -> tuple[Relation | None, Tensor]:
     return relation, carried.tossed(count, operator.coins(config.seed, "canary coin", task.client))
 
 
-def _examples(task: Task, relation: Relation | None, coins: Tensor) -> _Examples:
+def _examples(task: Task, relation: Relation | None, coins: Tensor) -> Examples:
     """Return what the client trains on."""
     dataset, rows = task.site.federated.dataset, task.site.rows(task.client)
-    inputs, labels = dataset.inputs[rows], dataset.labels[rows]
-    batches = task.site.defense.batches
+    canaries, batches = None, task.site.defense.batches
     if relation is carried.RECORD:
-        seed, classes = task.site.config.seed, dataset.num_classes
-        inputs, labels = carried.beside(inputs, labels, classes, len(coins), seed, task.client)
+        form, seed = dataset.form, task.site.config.seed
+        canaries = carried.records(form.shape, form.num_classes, len(coins), seed, task.client)
         batches = carried.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
-    return _Examples(rows=rows, inputs=inputs, labels=labels, batches=batches)
+    return Examples(dataset=dataset, rows=rows, canaries=canaries, batches=batches)
 
 
 def _spent(task: Task, local: LocalTraining, num_examples: int) -> dict[str, Tensor]:
@@ -188,14 +151,14 @@ def _canary_update(task: Task, coins: Tensor) -> dict[str, Tensor]:
 
 
 def _trained(
-    task: Task, examples: _Examples, local: LocalTraining, defense: Defense | None
+    task: Task, examples: Examples, local: LocalTraining, defense: Defense | None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train with a defense, or without defense and canaries.
 
     Returns:
         What to defend and upload, and the place of every example used, one entry per use.
     """
-    seed, names = task.site.config.seed, ("train", task.client, task.round)
+    seed, names = task.site.config.seed, task.stream
     order = generator(seed, *names)
     if defense and (defense.gradient is not None or defense.batches is not None):
         # These coins hide what the order of the batches does not.
@@ -249,7 +212,7 @@ def _defended(
     )
 
 
-def _truth(task: Task, examples: _Examples, used: Tensor) -> dict[str, Tensor]:
+def _truth(task: Task, examples: Examples, used: Tensor) -> dict[str, Tensor]:
     """Return the labels and rows used; rows of a folder of the client's own mean nothing here."""
     places = used.new_zeros(0) if task.site.own_data else used
     rows = examples.rows[places[places < len(examples.rows)]]
@@ -258,7 +221,7 @@ def _truth(task: Task, examples: _Examples, used: Tensor) -> dict[str, Tensor]:
 
 def _cost(
     task: Task,
-    examples: _Examples,
+    examples: Examples,
     local: LocalTraining,
     trained: dict[str, Tensor],
     update: dict[str, Tensor],

@@ -20,8 +20,9 @@ from fedsim.core.rng import threads
 from fedsim.core.types import Leak, Measure
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
 from fedsim.federation import engines
+from fedsim.federation.engines import Started
 from fedsim.federation.foreign import App, is_foreign, tell
-from fedsim.federation.grid import Execute, Job, SimulationGrid
+from fedsim.federation.grid import Job, SimulationGrid
 from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
 from fedsim.run.attack_round import attack_round
@@ -79,8 +80,8 @@ def run(
     on_plan(plan)
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
-    with _started(plan.config.engine) as execute:
-        return _go(plan, RunFolder.create(path, plan.config), execute, on_round)
+    with _started(plan.config.engine) as engine:
+        return _go(plan, RunFolder.create(path, plan.config), engine, on_round)
 
 
 def resume(
@@ -111,8 +112,8 @@ def resume(
     folder.check_trusted(allow)
     plan = prepare(folder.config)
     on_plan(plan)
-    with _started(plan.config.engine) as execute:
-        return _go(plan, folder, execute, on_round)
+    with _started(plan.config.engine) as engine:
+        return _go(plan, folder, engine, on_round)
 
 
 def attack(
@@ -261,12 +262,12 @@ def newest_unfinished() -> Path:
     return max(unfinished)[1]
 
 
-def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Round], None]) -> Run:
+def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Round], None]) -> Run:
     with folder.locked():
         start = folder.restore()
         grid = SimulationGrid(
             plan.config.federation.clients,
-            execute,
+            engine.execute,
             folder.truth.absolute(),
             start.clients if start else None,
         )
@@ -276,6 +277,7 @@ def _go(plan: Plan, folder: RunFolder, execute: Execute, on_round: Callable[[Rou
             folder,
             client_of=grid.client_of,
             client_states=grid.client_states,
+            alone=engine.alone,
             start=start,
             on_round=on_round,
         )
@@ -291,12 +293,12 @@ def _draw(folders: Sequence[RunFolder], target: Path, *, client: str | None = No
 
 
 @contextmanager
-def _started(engine: Engine) -> Iterator[Execute]:
+def _started(engine: Engine) -> Iterator[Started]:
     """Start the engine, before anything is written, with Flower's own log kept quiet."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    with threads(engine.threads), engines.start(engine) as execute:
-        yield execute
+    with threads(engine.threads), engines.start(engine) as started:
+        yield started
 
 
 def _rehearse(plan: Plan) -> None:

@@ -20,6 +20,7 @@ NEXT = {
     "strategies": "fedsim run --set federation.strategy=fedadam",
 }
 ENGINES = {
+    "batched": "clients run in this process, engine.batch at a time trained together",
     "inline": "all clients run in this process, one after the other",
     "ray": "clients run on Ray actors, on this machine or on the cluster at engine.address",
 }

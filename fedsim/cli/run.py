@@ -27,7 +27,8 @@ def run(
         typer.Option("--out", help="New run folder (a new one under runs/ if omitted)."),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where clients run: inline or ray (engine.name if omitted).")
+        str | None,
+        typer.Option(help="Where clients run: inline, batched or ray (engine.name if omitted)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run (the newest without --out).")

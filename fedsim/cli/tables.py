@@ -43,6 +43,7 @@ class Rounds:
         self.bar = Progress(*columns, console=console, transient=True, disable=quiet)
         self.started = False
         self.unanswered = Unanswered()
+        self.alone: Mapping[str, int] = {}
 
     def __enter__(self) -> "Rounds":
         return self
@@ -79,6 +80,12 @@ class Rounds:
         if len(done.failures) > 3:
             self._below([f"and {len(done.failures) - 3} more"])
         self._below(self.unanswered.lines(done.answers))
+        if done.alone != self.alone:
+            self.alone = done.alone
+            self._below(
+                f"{count} clients trained one by one: {reason}"
+                for reason, count in done.alone.items()
+            )
 
     def _below(self, texts: Iterable[str]) -> None:
         """Print what a reader must know of the line above."""

@@ -1,19 +1,24 @@
 """The section of the config on where clients and attacks run."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.config.fields import Count, Natural, Section
 
+TOGETHER = 32  # clients: from here on the arithmetic is most of the time
 Threads = Annotated[int, Field(ge=1, le=256, strict=True)]  # torch crashes at some thousands
 
 
 class Engine(Section):
-    """Where clients and attacks run; every engine gives the same bits."""
+    """Where clients and attacks run; `inline` and `ray` give the same bits."""
 
-    name: Literal["inline", "ray"] = "inline"
-    """One process, or Ray."""
+    name: Literal["inline", "ray", "batched"] = "inline"
+    """One process, Ray, or one process in which clients train together."""
+    batch: Count | None = None
+    """For `batched`: number of clients that train together; the last bits of results depend on it,
+    and memory grows with it; 32 if omitted."""
     address: str | None = None
     """Address of a running Ray cluster; Ray starts on this machine if omitted."""
     workers: Count | None = None
@@ -23,3 +28,25 @@ class Engine(Section):
     attackers: Natural = 0
     """Number of rounds attacked at a time in processes of their own; 0: after every round, in
     this process."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolved(cls, table: object) -> object:
+        """Write down how many train together: a run goes on with that number."""
+        if isinstance(table, Mapping) and table.get("name") == "batched":
+            return {"batch": TOGETHER, **table}
+        return table
+
+    @model_validator(mode="after")
+    def _batch(self) -> "Engine":
+        if (self.batch is None) == (self.name == "batched"):
+            raise ValueError(
+                "batch: must be a number exactly with name = 'batched', "
+                f"got {self.batch} with '{self.name}'"
+            )
+        return self
+
+    @property
+    def arithmetic(self) -> str:
+        """What the last bits of a run depend on; empty for the engines that give the same bits."""
+        return "" if self.batch is None else f"'batched' with batch = {self.batch}"

@@ -76,6 +76,16 @@ def global_stream(seed: int, *names: object) -> Iterator[None]:
         random.setstate(before[2])
 
 
+def global_state() -> tuple[object, ...]:
+    """Return where the global generators of torch (CPU), NumPy and Python stand.
+
+    It is another value after anything was drawn from one of them.
+    """
+    _, keys, *rest = np.random.get_state()  # noqa: NPY002
+    ours = torch.default_generator.get_state().numpy()
+    return ours.tobytes(), np.asarray(keys).tobytes(), rest, random.getstate()
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Use that many threads inside the block: sums depend on it."""

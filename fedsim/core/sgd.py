@@ -9,6 +9,45 @@ from torch.nn import functional
 from fedsim.core.types import LocalTraining, Params
 
 
+class Descent:
+    """Steps of SGD on parameters in place, by what `local` says; momentum starts from rest.
+
+    By hand, because `torch.optim` imports a compiler that costs every process 4 CPU-seconds.
+
+    Args:
+        parameters: What training moves; of several clients at once, a row for each client.
+        local: Learning rate, momentum and FedProx's pull.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], local: LocalTraining) -> None:
+        self._parameters, self._local = list(parameters), local
+        anchored = self._parameters if local.proximal_mu else []
+        self._anchor = [value.detach().clone() for value in anchored]
+        moving = self._parameters if local.momentum else []
+        self._velocity = [torch.zeros_like(value) for value in moving]
+
+    def step(self, gradients: Sequence[Tensor], rows: int | None = None) -> None:
+        """Take one step.
+
+        Args:
+            gradients: The loss's, at the parameters as they are.
+            rows: The first so many clients move, the others stay; all if omitted.
+        """
+        local, moving = self._local, list(gradients)
+        parts = (self._parameters, self._anchor, self._velocity)
+        parameters, anchor, velocity = (
+            [value[:rows] for value in it] if rows else it for it in parts
+        )
+        with torch.no_grad():
+            if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
+                pull = torch._foreach_sub(parameters, anchor)
+                moving = torch._foreach_add(moving, pull, alpha=local.proximal_mu)
+            if velocity:
+                torch._foreach_mul_(velocity, local.momentum)
+                torch._foreach_add_(velocity, moving)
+            torch._foreach_add_(parameters, velocity or moving, alpha=-local.lr)
+
+
 def descend(
     parameters: Sequence[Tensor],
     local: LocalTraining,
@@ -17,26 +56,15 @@ def descend(
 ) -> None:
     """Take one step per batch, in place; momentum starts from rest.
 
-    By hand, because `torch.optim` imports a compiler that costs every process 4 CPU-seconds.
-
     Args:
         parameters: What training moves.
         local: Learning rate, momentum and FedProx's pull.
         batches: Positions of the examples of each step.
         gradient: Batch → the loss's gradient at the parameters as they are.
     """
-    anchor = [value.detach().clone() for value in parameters] if local.proximal_mu else []
-    velocity = [torch.zeros_like(value) for value in parameters] if local.momentum else []
+    descent = Descent(parameters, local)
     for batch in batches:
-        gradients = list(gradient(batch))
-        with torch.no_grad():
-            if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
-                pull = torch._foreach_sub(list(parameters), anchor)
-                gradients = torch._foreach_add(gradients, pull, alpha=local.proximal_mu)
-            if velocity:
-                torch._foreach_mul_(velocity, local.momentum)
-                torch._foreach_add_(velocity, gradients)
-            torch._foreach_add_(list(parameters), velocity or gradients, alpha=-local.lr)
+        descent.step(gradient(batch))
 
 
 def mean_gradient(

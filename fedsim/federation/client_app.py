@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
 from clients.operator import SIMULATED, Operator, Refused, Site, operator, site
-from clients.respond import COINS, Response, Task, respond
+from clients.respond import COINS, respond
+from clients.task import Response, Task
 from fedsim.core.errors import one_line
 from fedsim.core.files import save_tensors
 from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, METRICS, NUM_EXAMPLES, from_record, to_record
@@ -53,31 +55,51 @@ def query_client(message: Message, context: Context) -> Message:
 
 def _answer(message: Message, context: Context, node: Operator) -> Message:
     """Return the reply to a train message, and keep what the client remembers and its truth."""
+    task = task_of(message, context, node, from_record(message.content.array_records[ARRAYS]))
+    return reply_of(message, context, task, respond(task))
+
+
+def task_of(message: Message, context: Context, node: Operator, sent: dict[str, Tensor]) -> Task:
+    """Return what a train message asks of a client.
+
+    Args:
+        message: From the server.
+        context: The node's.
+        node: Its operator's settings.
+        sent: The arrays of the message.
+
+    Raises:
+        Refused: The operator does not let the run have what it asks for.
+        ConfigError: The config or the data are not what they must be.
+    """
     instructions = message.content.config_records[CONFIG]
     run = site(str(instructions[FEDSIM]), node)
     threads = run.config.engine.threads
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)  # sums depend on it: one value everywhere
     round_ = int(str(instructions["server-round"]))
-    folder = _truth_folder(context) if run.config.record.keeps(round_, node.client) else None
     memory, coins = (context.state.array_records.get(key) for key in (DEFENSE, CANARY))
-    task = Task(
+    return Task(
         site=run,
         operator=node,
-        sent=from_record(message.content.array_records[ARRAYS]),
+        sent=sent,
         round=round_,
         proximal_mu=float(str(instructions.get("proximal-mu", 0.0))),
         memory=None if memory is None else from_record(memory),
         coins=None if coins is None else from_record(coins)[COINS],
-        with_truth=folder is not None,
+        with_truth=bool(_truth_folder(context)) and run.config.record.keeps(round_, node.client),
     )
-    response = respond(task)
-    _remember(context, response, node)
-    if folder is not None:
-        metadata = {"round": round_, "client": node.client, **response.fidelity}
-        path = folder / f"{round_:04d}" / f"{node.client}.safetensors"
+
+
+def reply_of(message: Message, context: Context, task: Task, response: Response) -> Message:
+    """Return the reply to a train message, and keep what the client remembers and its truth."""
+    _remember(context, response, task.operator)
+    folder = _truth_folder(context)
+    if folder is not None and task.with_truth:
+        metadata = {"round": task.round, "client": task.client, **response.fidelity}
+        path = folder / f"{task.round:04d}" / f"{task.client}.safetensors"
         save_tensors(path, response.truth, metadata)
-    return Message(_content(message, context, response, run), reply_to=message)
+    return Message(_content(message, context, response, task.site), reply_to=message)
 
 
 def _remember(context: Context, response: Response, node: Operator) -> None:

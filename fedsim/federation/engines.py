@@ -1,7 +1,8 @@
-"""Engines: where clients run. Both stand behind one Grid, and give the same bits."""
+"""Engines: where clients run. All stand behind one Grid; `inline` and `ray` give the same bits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from fedsim.config import Engine
 from fedsim.core.machine import check_cores
@@ -9,8 +10,21 @@ from fedsim.federation.grid import Execute
 from fedsim.federation.inline import inline
 
 
+@dataclass(frozen=True)
+class Started:
+    """An engine that was started.
+
+    Attributes:
+        execute: Runs clients.
+        alone: Why clients of the latest round did not train together, with how many.
+    """
+
+    execute: Execute
+    alone: Callable[[], Mapping[str, int]] = dict
+
+
 @contextmanager
-def start(engine: Engine) -> Iterator[Execute]:
+def start(engine: Engine) -> Iterator[Started]:
     """Start the engine that a config names, and stop what was started.
 
     Raises:
@@ -20,9 +34,14 @@ def start(engine: Engine) -> Iterator[Execute]:
     if engine.address is None:
         check_cores("engine.attackers", engine.attackers)
     if engine.name == "inline":
-        yield inline
+        yield Started(inline)
+    elif engine.batch is not None:
+        from fedsim.federation.batched import Batched
+
+        batched = Batched(engine.batch)
+        yield Started(batched, lambda: dict(batched.alone))
     else:
         from fedsim.federation.ray import ray_actors
 
         with ray_actors(engine) as execute:
-            yield execute
+            yield Started(execute)

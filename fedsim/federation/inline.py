@@ -1,7 +1,7 @@
 """The inline engine: clients run one after the other in this process."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -19,14 +19,16 @@ def inline(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message
         yield answer(message, context), context
 
 
-def answer(message: Message, context: Context) -> Message:
+def answer(
+    message: Message, context: Context, run: Callable[[Message, Context], object] = app
+) -> Message:
     """Run the ClientApp on one message; whatever it does becomes a reply of this client.
 
     What it raises becomes an error, also where it wants to end the process. Ctrl-C passes.
     """
     try:
-        with _process_goes_on():
-            reply = app(message, context)
+        with process_goes_on():
+            reply = run(message, context)
         if not isinstance(reply, Message):
             raise TypeError(f"a ClientApp must return a Message, got {type(reply).__name__}")
         if reply.has_error():
@@ -41,7 +43,7 @@ def answer(message: Message, context: Context) -> Message:
 
 
 @contextmanager
-def _process_goes_on() -> Iterator[None]:
+def process_goes_on() -> Iterator[None]:
     """Turn `os._exit` of this process inside the block into SystemExit; forks exit as they do."""
     leave, process = os._exit, os.getpid()
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional
@@ -18,6 +18,7 @@ from fedsim.run.outcomes import Answers, answers_of
 from fedsim.run.prepare import EVALUATED, Plan
 from strategies import Recording
 
+ALONE = "trained_alone"  # the metric
 Failures = Sequence[tuple[str, str]]
 """Client and reason."""
 
@@ -30,6 +31,7 @@ class Round:
         leakage: Attack → (mean value, mean blind value) of its family's first metric.
         failures: Client and reason.
         answers: What became of each attack on the round's updates.
+        alone: Why clients did not train together in the batched engine, with how many.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Round:
     failures: Failures
     seconds: float
     answers: Sequence[Answers] = ()
+    alone: Mapping[str, int] = field(default_factory=dict)
 
 
 def summary(
@@ -63,7 +66,8 @@ def summary(
         if rows
     }
     answers = tuple(answers_of(leakage_table(leaks)))
-    return Round(round_, accuracy, means, tuple(failures), seconds, answers)
+    alone = {m.reason or "": int(m.value or 0) for m in measures if m.metric == ALONE}
+    return Round(round_, accuracy, means, tuple(failures), seconds, answers, alone)
 
 
 def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
@@ -111,6 +115,14 @@ def costs(round_: int, recording: Recording, train_seconds: float) -> list[Measu
             for name, reason in recording.failures
         ),
         Measure(round_, "server", "train_seconds", train_seconds),
+    ]
+
+
+def one_by_one(round_: int, alone: Mapping[str, int]) -> list[Measure]:
+    """Return how many clients did not train together, a row per reason."""
+    return [
+        Measure(round_, "server", ALONE, float(count), None, reason)
+        for reason, count in sorted(alone.items())
     ]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import strategies
 from fedsim import config as configs
+from fedsim.config import Config
 from fedsim.core.errors import (
     BadRecording,
     ConfigError,
@@ -26,7 +27,7 @@ from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Attack, Collect, attackers
-from fedsim.federation.progress import Round, costs, evaluate, summary
+from fedsim.federation.progress import Round, costs, evaluate, one_by_one, summary
 from fedsim.federation.training_grid import TrainingGrid
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
@@ -48,6 +49,7 @@ def federate(
     *,
     client_of: Callable[[int], str],
     client_states: Callable[[], Mapping[str, Params]] = dict,
+    alone: Callable[[], Mapping[str, int]] = dict,
     start: Checkpoint | None = None,
     on_round: OnRound = lambda _: None,
 ) -> None:
@@ -59,6 +61,8 @@ def federate(
         folder: Where the run is kept.
         client_of: Node id → client.
         client_states: What each client remembers, if the engine can tell; for resuming.
+        alone: Why clients of the latest round did not train together where the config asks for it,
+            with how many.
         start: The last finished round; None for a new run.
         on_round: Called after every commit, with round 0 for the untrained model.
 
@@ -79,6 +83,7 @@ def federate(
         fence=Fence(recording, upload=plan.local.upload),
         recording=recording,
         client_states=client_states,
+        alone=alone,
         built=state.objects(plan.strategy),
         rounds_of=Counter() if start is None else _rounds_of(folder),
     )
@@ -114,6 +119,7 @@ class _Loop:
     fence: Fence
     recording: Recording
     client_states: Callable[[], Mapping[str, Params]]
+    alone: Callable[[], Mapping[str, int]]
     built: Mapping[str, str]
     rounds_of: Counter[str]
 
@@ -170,6 +176,7 @@ def _round(loop: _Loop, round_: int, params: Params, attack: Attack) -> _Trained
     spent = time.perf_counter() - begun
     attacked = attack(round_)
     measures = evaluate(loop.plan, round_, params) + costs(round_, recording, spent)
+    measures += one_by_one(round_, loop.alone())
     loop.rounds_of.update(_uploaded(recording))
     measures += epsilon_and_fidelity(loop.plan, loop.folder, round_, loop.rounds_of)
     memory = state.capture(loop.plan.strategy, loop.built)
@@ -283,14 +290,29 @@ def _opened(settings: Mapping[str, Any]) -> tuple[RunFolder, Plan]:
     if settings.get("resume"):
         folder = RunFolder(out)
         folder.check_trusted()
+        _check_engine(folder.config)
         plan = prepare(folder.config)
         if plan.defense.init(plan.model.state_dict()):
             raise ConfigError("resume: must be a run without stateful defenses under flwr run")
         return folder, plan
     path = Path(str(settings["config"])) if settings.get("config") else None
     changes = [text for text in str(settings.get("set", "")).split(";") if text.strip()]
-    plan = prepare(with_versions(configs.read(path, changes)))
+    config = configs.read(path, changes)
+    _check_engine(config)
+    plan = prepare(with_versions(config))
     return RunFolder.create(out, plan.config), plan
+
+
+def _check_engine(config: Config) -> None:
+    """Refuse to let Flower's nodes train what a config says is trained together.
+
+    Raises:
+        ConfigError: It says so.
+    """
+    if config.engine.batch is not None:
+        raise ConfigError(
+            "engine.name: must be 'inline' or 'ray' where Flower runs the clients, got 'batched'"
+        )
 
 
 def _no_aggregate(round_: int, recording: Recording) -> str:

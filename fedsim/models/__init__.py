@@ -7,15 +7,25 @@ In: the config's `model`, the shape of an example, the number of classes. Out: a
 from fedsim.models.bottleneck import Bottleneck
 from fedsim.models.check import CHECKS, check_sizes
 from fedsim.models.registry import MODELS, build
-from fedsim.models.trial import changed, mixing_layer, moved_state, remembers, trainable
+from fedsim.models.trial import (
+    batch,
+    changed,
+    draws,
+    mixing_layer,
+    moved_state,
+    remembers,
+    trainable,
+)
 
 __all__ = [
     "CHECKS",
     "MODELS",
     "Bottleneck",
+    "batch",
     "build",
     "changed",
     "check_sizes",
+    "draws",
     "mixing_layer",
     "moved_state",
     "remembers",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.core.form import Form
 from fedsim.core.params import alike
-from fedsim.core.rng import generator, global_stream
+from fedsim.core.rng import generator, global_state, global_stream
 from fedsim.core.sgd import gradients
 from fedsim.core.types import Params
 
@@ -90,6 +90,15 @@ def remembers(model: nn.Module, form: Form) -> bool:
     last = batch(form, number=EARLIER)
     expected, got = step(fresh, *last)[0], step(used, *last)[0]
     return bool(changed(expected, got, expected))
+
+
+def draws(model: nn.Module, form: Form) -> bool:
+    """Return whether a step of training draws random numbers, such as dropout's."""
+    working, (inputs, _) = copy.deepcopy(model).train(), batch(form)
+    with global_stream(0, "trial"), torch.no_grad():
+        before = global_state()
+        working(inputs)
+        return global_state() != before
 
 
 def mixing_layer(model: nn.Module, form: Form) -> str | None:

@@ -34,6 +34,7 @@ from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
 
 REPORT = "report.html"
+ARITHMETIC = "engine"  # in a checkpoint: which engines give its bits, where not all do
 UNDETERMINED = "undetermined"  # behind an answer's name: shares of entries that no gradient holds
 
 
@@ -172,7 +173,9 @@ class RunFolder:
         write_table(part / LEDGER, leakage_table(leaks))
         write_table(part / MEASURES, metrics_table(measures))
         tensors, description = checkpoint.strategy
-        save_tensors(part / "params.safetensors", checkpoint.params, {})
+        arithmetic = self.config.engine.arithmetic
+        metadata = {ARITHMETIC: arithmetic} if arithmetic else {}
+        save_tensors(part / "params.safetensors", checkpoint.params, metadata)
         save_tensors(part / "strategy.safetensors", tensors, {"state": json.dumps(description)})
         for client, state in checkpoint.clients.items():
             save_tensors(part / "clients" / f"{client}.safetensors", state, {})
@@ -210,8 +213,23 @@ class RunFolder:
             description = json.loads(memory.metadata["state"])
         except (KeyError, ValueError, RecursionError):
             raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
-        params = dict(TensorFile(self._state(last) / "params.safetensors"))
-        return Checkpoint(last, params, (dict(memory), description), clients)
+        params = TensorFile(self._state(last) / "params.safetensors")
+        self._check_arithmetic(params.metadata.get(ARITHMETIC, ""))
+        return Checkpoint(last, dict(params), (dict(memory), description), clients)
+
+    def _check_arithmetic(self, before: str) -> None:
+        """Refuse to go on in an engine that gives other bits than the finished rounds' one.
+
+        Raises:
+            BadRecording: It does.
+        """
+        now = self.config.engine.arithmetic
+        if now != before:
+            same = "'inline' or 'ray'"
+            raise BadRecording(
+                f"{self.path}: must go on in the engine of its finished rounds, {before or same}, "
+                f"got {now or same}"
+            )
 
     def discard_untrained(self) -> None:
         """Delete a run of which no round is finished, so that the same command can begin it again.

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clients.operator import Refused, operator, site
-from clients.respond import COINS, Task, respond
+from clients.respond import COINS, respond
+from clients.task import Task
 from fedsim import models
 from fedsim.config import to_json
 from fedsim.data import federate

@@ -156,7 +156,7 @@ def test_a_report_draws_the_client_asked_for(finished, here, capsys):
             "federation.options.eta: must be a known",
         ),
         (["run", "--set", "model=ccn"], 2, "did you mean 'cnn'?"),
-        (["run", "--engine", "spark"], 2, "engine.name: input should be 'inline' or 'ray'"),
+        (["run", "--engine", "spark"], 2, "engine.name: input should be 'inline', 'ray' or"),
         (["run", "nowhere.toml"], 2, "nowhere.toml: must be a readable file"),
         (["run", "--resume"], 2, "--resume: must find an unfinished run under runs/"),
         (["run", "--resume", "--out", "nowhere"], 1, "nowhere: must be a run folder"),

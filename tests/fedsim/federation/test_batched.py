@@ -1,0 +1,161 @@
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fedsim import api
+from fedsim.cli.main import app
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.params import norm, subtract
+from fedsim.run.run_folder import RunFolder
+from tests.builders import rows_without_seconds, same_params, small_config
+from tests.recordings import forge_config
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+BATCHED = {"name": "batched", "batch": 3}
+
+
+def alone(run):
+    """Return how many clients trained one by one in each round, with the reason."""
+    rows = [row for row in run.metrics().to_pylist() if row["metric"] == "trained_alone"]
+    return [(row["round"], row["value"], row["reason"]) for row in rows]
+
+
+def uploads(run):
+    """Return every recorded upload, by round and client."""
+    from fedsim.core.files import TensorFile
+
+    files = (run.path / "rounds").glob("*/[0-9]*.safetensors")
+    return {(file.parent.name, file.stem): dict(TensorFile(file)) for file in files}
+
+
+def assert_alike(one, other):
+    left, right = uploads(one), uploads(other)
+    assert left.keys() == right.keys() != set()
+    for key in left:
+        assert norm(subtract(left[key], right[key])) <= 1e-5 * norm(right[key])
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"federation": {"clients": 5, "rounds": 2}},
+        {
+            "federation": {
+                "clients": 5,
+                "rounds": 2,
+                "strategy": "fedprox",
+                "options": {"proximal_mu": 0.3},
+            },
+            "local": {"momentum": 0.5, "epochs": 2, "batch_size": 5},
+            "defense": [{"name": "clip", "bound": 0.5}, {"name": "gaussian", "std": 0.001}],
+        },
+        {"federation": {"clients": 5, "rounds": 2, "strategy": "fedsgd"}, "model": "cnn"},
+    ],
+    ids=["dirichlet", "prox-momentum-noise", "fedsgd-cnn"],
+)
+def test_a_run_is_as_inline_but_for_rounding(tmp_path, tables):
+    inline = api.run(small_config(**tables), tmp_path / "inline")
+    batched = api.run(small_config(**tables, engine=BATCHED), tmp_path / "batched")
+    assert alone(batched) == []
+    assert_alike(inline, batched)
+    left, right = (rows_without_seconds(run.ledger()) for run in (inline, batched))
+    assert [row["outcome"] for row in left] == [row["outcome"] for row in right]
+    for one, other in zip(left, right, strict=True):
+        assert one["value"] == pytest.approx(other["value"], abs=1e-6)
+        assert {**one, "value": 0} == pytest.approx({**other, "value": 0}, abs=1e-6, nan_ok=True)
+
+
+def normed(input_shape, num_classes):
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, num_classes)
+    )
+
+
+def test_what_cannot_train_together_is_as_inline_and_counted(tmp_path):
+    tables = {
+        "model": "tests.fedsim.federation.test_batched:normed",
+        "data": {"partition": "iid", "limit": 160},
+        "federation": {"rounds": 2},
+    }
+    inline = api.run(small_config(**tables), tmp_path / "inline")
+    batched = api.run(small_config(**tables, engine=BATCHED), tmp_path / "batched")
+    reason = "1.running_mean moves while the model trains"
+    assert alone(batched) == [(1, 4.0, reason), (2, 4.0, reason)]
+    assert alone(inline) == []
+    assert rows_without_seconds(inline.ledger()) == rows_without_seconds(batched.ledger())
+    assert same_params(*(RunFolder(run.path).final_params() for run in (inline, batched)))
+
+
+def test_a_client_that_fails_is_a_row_and_the_others_train_together(tmp_path):
+    tables = {
+        "defense": [{"name": "tests.fedsim.federation.test_engines:first_two_fail"}],
+        "federation": {"clients": 5, "rounds": 1},
+        "engine": BATCHED,
+    }
+    run = api.run(small_config(**tables), tmp_path / "run")
+    failed = [row for row in run.metrics().to_pylist() if row["metric"] == "failed"]
+    assert len(failed) == 2
+    assert all(row["reason"].startswith("RuntimeError: out of luck (") for row in failed)
+    assert alone(run) == []
+
+
+@pytest.mark.twin
+def test_a_stopped_run_ends_with_the_same_bits(tmp_path):
+    tables = {
+        "federation": {"strategy": "fedadam", "per_round": 5, "clients": 6},
+        "defense": [{"name": "tests.builders:sticky"}],
+        "auxiliary": {"knows_defense": False},
+        "engine": BATCHED,
+    }
+    straight = api.run(small_config(**tables), tmp_path / "straight")
+
+    def interrupt(told):
+        if told.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.run(small_config(**tables), tmp_path / "stopped", on_round=interrupt)
+    resumed = api.resume(tmp_path / "stopped")
+    assert same_params(*(RunFolder(run.path).final_params() for run in (straight, resumed)))
+    assert rows_without_seconds(straight.ledger()) == rows_without_seconds(resumed.ledger())
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "sentence"),
+    [
+        ({"name": "inline"}, BATCHED, "'inline' or 'ray', got 'batched' with batch = 3"),
+        (BATCHED, {"name": "ray"}, "'batched' with batch = 3, got 'inline' or 'ray'"),
+        (BATCHED, {"name": "batched"}, "'batched' with batch = 3, got 'batched' with batch = 32"),
+    ],
+)
+def test_no_run_goes_on_with_other_bits(tmp_path, first, then, sentence):
+    federation = {"rounds": 1}
+    run = api.run(small_config(engine=first, federation=federation), tmp_path / "run")
+    forge_config(run.path, small_config(engine=then, federation={"rounds": 2}))
+    with pytest.raises(BadRecording, match=f"the engine of its finished rounds, {sentence}"):
+        RunFolder(run.path).restore()
+
+
+def test_the_command_line_refuses_another_engine_for_a_run_that_goes_on(tmp_path):
+    result = CliRunner().invoke(
+        app, ["run", "--resume", "--engine", "batched", "--out", str(tmp_path)]
+    )
+    assert "--resume: uses the run's own config" in str(result.exception)
+
+
+def test_the_number_that_trains_together_stands_in_the_config(tmp_path):
+    assert small_config(engine={"name": "batched"}).engine.batch == 32
+    assert small_config().engine.batch is None
+    for engine in ({"name": "inline", "batch": 2}, {"batch": 2}):
+        with pytest.raises(ConfigError, match="engine.batch: must be a number exactly with"):
+            small_config(engine=engine)
+
+
+def test_flowers_own_nodes_do_not_train_together():
+    from fedsim.federation.server_app import _opened
+
+    settings = {"out": "/tmp/never", "set": "engine.name=batched"}
+    with pytest.raises(ConfigError, match="must be 'inline' or 'ray' where Flower runs"):
+        _opened(settings)
