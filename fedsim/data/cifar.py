@@ -7,9 +7,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedsim.core.catalog import Entry
-from fedsim.data.cifar_batches import read_batches
+from fedsim.data.cifar_batches import Batches, read_batches
 from fedsim.data.images import label_vector, pixels
 from fedsim.data.types import Dataset
+
+CIFAR10 = Batches(
+    name="CIFAR10",
+    folder="cifar-10-batches-py",
+    labels="labels",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+)
+CIFAR100 = Batches(
+    name="CIFAR100",
+    folder="cifar-100-python",
+    labels="fine_labels",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+)
 
 
 def cifar10(root: Path) -> Dataset:
@@ -24,7 +45,7 @@ def cifar10(root: Path) -> Dataset:
     """
     folder = root / "lossless"
     if not folder.exists():
-        return _batches("CIFAR10", root, "labels", num_classes=10)
+        return _dataset(CIFAR10, root, num_classes=10)
     train = _rows(folder, [f"cifar10_batch_{k}.png" for k in range(4)])
     test = _rows(folder, ["cifar10_test_first1017.png"])
     with np.load(folder / "labels.npz") as stored:
@@ -40,11 +61,11 @@ def cifar10(root: Path) -> Dataset:
 
 def cifar100(root: Path) -> Dataset:
     """32×32 colour photographs, 100 classes."""
-    return _batches("CIFAR100", root, "fine_labels", num_classes=100)
+    return _dataset(CIFAR100, root, num_classes=100)
 
 
-def _batches(name: str, root: Path, key: str, *, num_classes: int) -> Dataset:
-    inputs, labels, test_inputs, test_labels = read_batches(name, root, key)
+def _dataset(published: Batches, root: Path, *, num_classes: int) -> Dataset:
+    inputs, labels, test_inputs, test_labels = read_batches(published, root)
     return Dataset(
         inputs=inputs,
         labels=labels,

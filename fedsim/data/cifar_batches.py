@@ -1,6 +1,10 @@
 """CIFAR's batches, which are pickles: read without running what a pickle may hold."""
 
+import hashlib
 import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,32 +63,54 @@ def read_batch(path: Path, labels: str) -> tuple[NDArray[np.uint8], NDArray[np.i
     return rows, label_vector(numbers).numpy()
 
 
-def read_batches(name: str, root: Path, labels: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return images and labels to train with and to test; absent files are downloaded.
+@dataclass(frozen=True)
+class Batches:
+    """The published files of a set, each with its MD5.
 
-    Args:
-        name: The class in `torchvision.datasets`, which says what the files are.
-        root: The folder.
-        labels: The batches' key of the labels.
+    Attributes:
+        name: The class in `torchvision.datasets`, which downloads them.
+        folder: Where they are, below the set's own.
+        labels: The batches' key of the labels: "labels" or "fine_labels".
+        train: To train with.
+        test: To test.
+    """
+
+    name: str
+    folder: str
+    labels: str
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+
+
+def read_batches(published: Batches, root: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return images and labels to train with and to test; absent files are downloaded.
 
     Raises:
         OSError: They cannot be downloaded.
         ValueError: A file is no batch.
     """
-    from torchvision import datasets
-    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+    folder = root / published.folder
+    files = {**published.train, **published.test}
+    if not all(_digest(folder / file) == digest for file, digest in files.items()):
+        from torchvision import datasets
+        from torchvision.datasets.utils import download_and_extract_archive
 
-    published = getattr(datasets, name)
-    folder = root / published.base_folder
-    files = [*published.train_list, *published.test_list]
-    if not all(check_integrity(folder / file, digest) for file, digest in files):
+        archive = getattr(datasets, published.name)
         download_and_extract_archive(
-            published.url, root, filename=published.filename, md5=published.tgz_md5
+            archive.url, root, filename=archive.filename, md5=archive.tgz_md5
         )
     halves = []
-    for listed in (published.train_list, published.test_list):
-        batches = [read_batch(folder / file, labels) for file, _ in listed]
+    for half in (published.train, published.test):
+        batches = [read_batch(folder / file, published.labels) for file in half]
         rows = np.concatenate([rows for rows, _ in batches]).reshape(-1, 3, 32, 32)
         numbers = np.concatenate([numbers for _, numbers in batches])
         halves += [pixels(rows), torch.from_numpy(numbers)]
     return halves[0], halves[1], halves[2], halves[3]
+
+
+def _digest(path: Path) -> str | None:
+    """Return a file's MD5; None where there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from fedsim.core.catalog import Entry
-from fedsim.data.images import from_torchvision
+from fedsim.data.idx import from_idx
 from fedsim.data.types import Dataset
 
 
 def fashion_mnist(root: Path) -> Dataset:
     """28×28 grey images of clothes (Zalando)."""
-    return from_torchvision(
-        "FashionMNIST", root, num_classes=10, train={"train": True}, test={"train": False}
-    )
+    return from_idx("FashionMNIST", root)
 
 
 DATASET = Entry("fashion-mnist", fashion_mnist, paper="Xiao, Rasul, Vollgraf, 2017")

@@ -1,6 +1,5 @@
-"""What image sets share: pixels in [0, 1], labels as int64, and the sets of torchvision."""
+"""What image sets share: pixels in [0, 1], and labels as int64."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,42 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
-from fedsim.data.types import Dataset
 
 PART = "published images"
 PIXELS = Rule(PART, "images", "must be bytes of the set's own height and width")
 LABELS = Rule(PART, "labels", "must be whole numbers of the set's own classes, one per image")
 CHECKS = (PIXELS, LABELS)
-
-
-def from_torchvision(
-    name: str, root: Path, *, num_classes: int, train: dict, test: dict
-) -> Dataset:
-    """Load an image set of torchvision; it is downloaded into `root` unless it is there.
-
-    Args:
-        name: The class in `torchvision.datasets`.
-        root: The folder of its files.
-        num_classes: Of the published set.
-        train: The options of that class for its training half.
-        test: The options for its test half.
-    """
-    import torchvision.datasets
-
-    loader = getattr(torchvision.datasets, name)
-    halves = []
-    for options in (train, test):
-        images = loader(str(root), download=True, **options)
-        stored = images.labels if name == "SVHN" else images.targets
-        halves.append((pixels(images.data), torch.as_tensor(stored, dtype=torch.int64)))
-    (inputs, labels), (test_inputs, test_labels) = halves
-    return Dataset(
-        inputs=inputs,
-        labels=labels,
-        test_inputs=test_inputs,
-        test_labels=test_labels,
-        num_classes=num_classes,
-    )
 
 
 def pixels(stored: Tensor | NDArray[np.uint8]) -> Float[Tensor, "n c h w"]:

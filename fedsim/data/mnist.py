@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.catalog import Entry
-from fedsim.data.images import from_torchvision
+from fedsim.data.idx import from_idx
 from fedsim.data.types import Dataset
 
 
 def mnist(root: Path) -> Dataset:
     """28×28 grey images of digits; column `writer` where QMNIST's labels lie beside them."""
-    dataset = from_torchvision(
-        "MNIST", root, num_classes=10, train={"train": True}, test={"train": False}
-    )
+    dataset = from_idx("MNIST", root)
     path = root / "QMNIST" / "raw" / "qmnist-train-labels-idx2-int.gz"
     if not path.exists():
         return dataset

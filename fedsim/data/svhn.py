@@ -3,14 +3,21 @@
 from pathlib import Path
 
 from fedsim.core.catalog import Entry
-from fedsim.data.images import from_torchvision
+from fedsim.data.images import label_vector, pixels
 from fedsim.data.types import Dataset
 
 
 def svhn(root: Path) -> Dataset:
     """32×32 colour photographs of house numbers."""
-    return from_torchvision(
-        "SVHN", root, num_classes=10, train={"split": "train"}, test={"split": "test"}
+    from torchvision.datasets import SVHN
+
+    train, test = (SVHN(str(root), split=half, download=True) for half in ("train", "test"))
+    return Dataset(
+        inputs=pixels(train.data),
+        labels=label_vector(train.labels),
+        test_inputs=pixels(test.data),
+        test_labels=label_vector(test.labels),
+        num_classes=10,
     )
 
 
