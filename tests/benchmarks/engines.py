@@ -12,6 +12,7 @@ import argparse
 import json
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,32 @@ def empty_message(count: int = 2000) -> float:
     begun = time.process_time()
     assert sum(1 for reply in grid.send_and_receive(messages) if reply.has_content()) == count
     return (time.process_time() - begun) / count
+
+
+def written(folder: Path, model: str, *, repeats: int = 51) -> dict[str, float]:
+    """Return the CPU-ms of writing one upload, by safetensors' NumPy writer and by fedsim's."""
+    import torch
+    from safetensors.numpy import save_file
+
+    from fedsim import models
+    from fedsim.config import Model
+    from fedsim.core.files import save_tensors
+
+    torch.set_num_threads(1)
+    state = models.build(Model(name=model), (1, 28, 28), 10, seed=0).state_dict()
+    arrays = {name: value.numpy() for name, value in state.items()}
+    metadata = {"round": "1", "client": "3", "num_examples": "60", "upload": "weights"}
+    ways = {
+        "safetensors": lambda: save_file(arrays, folder / "twin", metadata),
+        "fedsim": lambda: save_tensors(folder / "own", state, metadata),
+    }
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, write in ways.items():
+            begun = time.process_time()
+            write()
+            spent[way].append(1000 * (time.process_time() - begun))
+    return {way: statistics.median(times) for way, times in spent.items()}
 
 
 def cpu_seconds() -> float:
@@ -198,9 +225,17 @@ def main() -> None:
     parser.add_argument("--clients", default="")
     parser.add_argument("--cell", nargs=5, metavar=("WAY", "MODEL", "CLIENTS", "IMAGES", "ROUNDS"))
     parser.add_argument("--message", action="store_true", help="only the cost of an empty message")
+    parser.add_argument("--files", action="store_true", help="only the cost of writing an upload")
     options = parser.parse_args()
     if options.message:
         print(f"empty message: {1000 * empty_message():.3f} ms of CPU")
+        return
+    if options.files:
+        with tempfile.TemporaryDirectory() as folder:
+            for model in ("resnet18", "cnn"):
+                print(
+                    model, {way: f"{ms:.3f} ms" for way, ms in written(Path(folder), model).items()}
+                )
         return
     if options.cell:
         way, model, clients, images, rounds = options.cell

@@ -1,9 +1,14 @@
+import os
+import struct
+import sys
 from dataclasses import replace
 
 import pyarrow as pa
 import pytest
+import safetensors.torch
 import torch
 
+from fedsim.core import files
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile, save_tensors, write_whole
 from fedsim.core.tables import read_table, write_table
@@ -29,12 +34,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
 def test_equal_contents_are_equal_bytes(tmp_path):
     tensors = {"b": torch.ones(2), "a": torch.zeros(3), "é": torch.tensor(1.0)}
     metadata = {name: name * 3 for name in ("round", "client", "upload", "é", "x", "y")}
-    files = [tmp_path / f"{k}.safetensors" for k in range(8)]
-    for path in files:  # safetensors would write each in an order of its own
-        save_tensors(path, tensors, metadata)
-    assert len({path.read_bytes() for path in files}) == 1
-    assert TensorFile(files[0]).metadata == {**metadata, "order": '["b", "a", "\\u00e9"]'}
-    assert same_params(dict(TensorFile(files[0])), tensors)
+    paths = [tmp_path / f"{k}.safetensors" for k in range(8)]
+    for k, path in enumerate(paths):  # safetensors would write each in an order of its own
+        keys = list(metadata)[k % 6 :] + list(metadata)[: k % 6]
+        save_tensors(path, tensors, {key: metadata[key] for key in keys})
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert TensorFile(paths[0]).metadata == {**metadata, "order": '["b", "a", "\\u00e9"]'}
+    assert same_params(dict(TensorFile(paths[0])), tensors)
 
 
 def test_equal_tables_are_equal_bytes_however_they_came_together(tmp_path):
@@ -70,6 +76,71 @@ def test_tensors_come_back_in_order_and_one_by_one(tmp_path):
         assert value.shape == state[name].shape
     with pytest.raises(KeyError):
         file["nowhere"]
+
+
+def every_kind():
+    """Return tensors of every dtype that a file may hold, of several shapes and strides."""
+    tensors = {}
+    for dtype in files._KINDS:
+        values = torch.arange(-6, 6).to(torch.float32).to(dtype)
+        tensors[f"{dtype}"] = values
+        tensors[f"{dtype} by columns"] = values.reshape(3, 4).T
+        tensors[f"{dtype} alone"] = values[7].clone()
+        tensors[f"{dtype} empty"] = values[:0].reshape(0, 3)
+        tensors[f"{dtype} every third"] = values[::3]
+    return tensors
+
+
+@pytest.mark.twin
+def test_safetensors_reads_every_kind_as_it_reads_its_own_files(tmp_path):
+    tensors = every_kind()
+    save_tensors(tmp_path / "own", tensors, {"round": 3, "client": "é"})
+    contiguous = {name: value.contiguous() for name, value in tensors.items()}
+    safetensors.torch.save_file(contiguous, tmp_path / "twin", {"round": "3", "client": "é"})
+    own, twin = (safetensors.torch.load_file(tmp_path / name) for name in ("own", "twin"))
+    assert own.keys() == twin.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert own[name].dtype == twin[name].dtype == value.dtype
+        assert own[name].shape == value.shape
+        bits = [it.contiguous().reshape(-1).view(torch.uint8) for it in (own[name], value)]
+        assert torch.equal(*bits)
+    with safetensors.safe_open(tmp_path / "own", "pt") as file:
+        assert file.metadata()["client"] == "é"
+    head = int.from_bytes((tmp_path / "own").read_bytes()[:8], "little")
+    assert head % 8 == 0
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize("most", [1, 7, 8, 1000])
+def test_a_call_that_takes_a_part_is_followed_by_others(tmp_path, monkeypatch, most):
+    tensors = every_kind()
+    save_tensors(tmp_path / "whole", tensors, {"round": 3})
+    calls = []
+
+    def writev(descriptor, buffers, writev=os.writev):
+        calls.append(len(buffers))
+        return writev(descriptor, [b"".join(buffers)[:most]])
+
+    monkeypatch.setattr(files, "MOST_BUFFERS", 3)
+    monkeypatch.setattr(os, "writev", writev)
+    save_tensors(tmp_path / "parts", tensors, {"round": 3})
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert len(calls) > 1
+    assert max(calls) <= 3
+
+
+@pytest.mark.worked
+def test_a_big_endian_machine_turns_the_bytes_of_each_number(tmp_path, monkeypatch):
+    tensors = {
+        "a": torch.tensor([1, 2], dtype=torch.int32),
+        "b": torch.tensor([1 + 2j], dtype=torch.complex64),
+        "c": torch.tensor([3], dtype=torch.uint8),
+    }
+    monkeypatch.setattr(sys, "byteorder", "big")
+    save_tensors(tmp_path / "x", tensors, {})
+    content = (tmp_path / "x").read_bytes()
+    values = content[8 + int.from_bytes(content[:8], "little") :]
+    assert values == struct.pack(">ff", 1, 2) + struct.pack(">ii", 1, 2) + b"\3"
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
