@@ -14,7 +14,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.params import subtract
 from fedsim.core.rng import global_stream
 from fedsim.core.sgd import descend, mean_gradient, shuffled
-from fedsim.core.types import Auxiliary, Observation
+from fedsim.core.types import Auxiliary, Observation, Params
 
 
 def rehearsed_size(observation: Observation) -> int:
@@ -98,6 +98,30 @@ def rehearse_with(
     delta = {name: value.detach() for name, value in delta.items()}
     update = replace(observation.update, delta=delta, num_examples=len(labels), num_clients=1)
     return replace(observation, update=update)
+
+
+def batch_gradient(
+    observation: Observation,
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    generator: Generator,
+    *,
+    defense: Any = None,
+) -> Params:
+    """Return the gradient of one step on these examples, as the defense inside training takes it.
+
+    Args:
+        observation: The weights sent and the protocol; its update is not looked at.
+        model: A copy to work with, as for `rehearse_with`.
+        inputs: The batch, all of it.
+        labels: Theirs.
+        generator: Draws what dropout leaves out, and the coins of the defense.
+        defense: As for `rehearse_with`.
+    """
+    step = replace(observation.local, upload="gradient", batch_size=len(labels))
+    like = replace(observation, local=step)
+    return rehearse_with(like, model, inputs, labels, generator, defense=defense).update.delta
 
 
 def defended(observation: Observation, auxiliary: Auxiliary, generator: Generator) -> Observation:

@@ -13,15 +13,23 @@ class Records:
     Attributes:
         targets: Each under every value of the secret, shape (n, values, *shape).
         labels: Those that it may have, shape (n, labels).
+        others: Inputs (n, batch − 1, *shape) and labels (n, batch − 1) of all other records of each
+            batch, where they are known.
     """
 
     targets: Tensor
     labels: Int[Tensor, "n labels"]
+    others: tuple[Tensor, Int[Tensor, "n others"]] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Records, values, and labels."""
         return len(self.labels), self.targets.shape[1], self.labels.shape[1]
+
+    def part(self, rows: slice) -> "Records":
+        """Return some of them."""
+        others = None if self.others is None else (self.others[0][rows], self.others[1][rows])
+        return Records(self.targets[rows], self.labels[rows], others)
 
     def alone(self) -> tuple[Tensor, Int[Tensor, "rows 1"]]:
         """Return the inputs and labels of all hypotheses, each as a batch of its own."""
@@ -68,7 +76,7 @@ class Evidence:
             uploads=self.uploads[rows],
             hypotheses=cut(self.hypotheses),
             others=cut(self.others),
-            records=self.records and Records(self.records.targets[rows], self.records.labels[rows]),
+            records=self.records and self.records.part(rows),
             norms=cut(self.norms),
             readings=cut(self.readings),
         )

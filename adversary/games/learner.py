@@ -45,7 +45,8 @@ class Learner:
         return trained_names(self.auxiliary)
 
     @cached_property
-    def _working_copy(self) -> nn.Module:
+    def working_copy(self) -> nn.Module:
+        """A copy of the model, which rehearsals train."""
         return working_copy(self.auxiliary)
 
     @cached_property
@@ -133,7 +134,7 @@ class Learner:
         defense = self.auxiliary.defense if hooked else None
         for place, (x, y) in enumerate(zip(inputs, labels, strict=True)):
             stream = generator(0, "local", coins, place)
-            yield rehearse_with(like, self._working_copy, x, y, stream, defense=defense)
+            yield rehearse_with(like, self.working_copy, x, y, stream, defense=defense)
 
     def weight(self, batch: int) -> float:
         """Return how often an upload of so many records holds one record's gradient."""
@@ -229,12 +230,14 @@ class Learner:
         uploads = self.uploads(state, inputs, labels, coins=coins, defense=defense)
         if draws.clients > 1:
             uploads = uploads.view(len(draws.secrets), draws.clients, -1)
-        others = hypotheses = records = None
+        others = hypotheses = records = beside = None
         if knows_others and labels.shape[1] > 1:
+            beside = (inputs[:, 1:], labels[:, 1:]) if draws.clients == 1 else None
             others = self._plain(assumed_state, inputs[:, 1:], labels[:, 1:], self.reduce)
             others = others.view_as(uploads)
         if draws.targets is not None:
-            records = Records(draws.targets, self._target_labels(draws, knows_label=knows_label))
+            possible = self._target_labels(draws, knows_label=knows_label)
+            records = Records(draws.targets, possible, beside)
             hypotheses = self.hypotheses(assumed_state, records)
         weight = self.weight(assumed_batch)
         return Evidence(uploads, assumed_batch, weight, hypotheses, others, records)

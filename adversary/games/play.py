@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adversary.games.evidence import Evidence
 from adversary.games.game import Game, draw_secrets
-from adversary.games.hypotheses import defended_hypotheses
+from adversary.games.hypotheses import anybody, defended_hypotheses
 from adversary.games.known_record import defended_scores, record_scores
 from adversary.games.learner import Learner
 from adversary.games.predictors import (
@@ -213,8 +213,8 @@ def learn(
         hidden = look(defense=True)
         adapted = fit(hidden, _through(hidden.uploads, plain.uploads))
         if game.has_target:
-            mean = learner.mean_gradient(state, draws.inputs, draws.labels)
-            push = partial(defended_hypotheses, learner, state, mean=mean)
+            others = anybody(learner, state, draws)
+            push = partial(defended_hypotheses, learner, state, others=others)
             adapted |= defended_scores(hidden.part(slice(cut)), secrets[:cut], push)
         last = hidden.part(slice(cut, None))
         static = predictors["static"]
