@@ -14,6 +14,47 @@ SPREADS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CONCENTRATIONS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Prior:
+    """The Dirichlet-multinomial distribution of counts, for every concentration α of the grid.
+
+    Attributes:
+        factors: log Γ(n + α) − log n!, a class's factor; shape (concentrations, counts).
+        rising: log Γ(n + α) − log Γ(α), the same up to what does not depend on α; (counts,
+            concentrations).
+        whole: What α adds to the logarithm of all classes together; (concentrations).
+    """
+
+    factors: Tensor
+    rising: Tensor
+    whole: Tensor
+
+    @classmethod
+    def of(cls, classes: int, total: int) -> "_Prior":
+        """Return it for counts of some classes that add up to a total."""
+        grid = torch.tensor(CONCENTRATIONS, dtype=torch.float64)
+        n = torch.arange(total + 1, dtype=torch.float64)
+        return cls(
+            torch.lgamma(n + grid[:, None]) - torch.lgamma(n + 1),
+            torch.lgamma(n[:, None] + grid) - torch.lgamma(grid),
+            torch.lgamma(classes * grid) - torch.lgamma(total + classes * grid),
+        )
+
+    def gain(self, before: Tensor, after: Tensor, alpha: Tensor) -> Tensor:
+        """Return by how much log p(n | α) grows where two counts change; α is a place in the grid.
+
+        A count that cannot be counts as the nearest one that can.
+        """
+        row = alpha * self.factors.shape[1]
+        after = after.clamp(0, self.factors.shape[1] - 1)
+        source, target = self.factors.take(row + after) - self.factors.take(row + before)
+        return source + target
+
+    def log_evidence(self, n: Tensor) -> Tensor:
+        """Return log p(n | α), up to what α does not change; n has shape (chains, classes)."""
+        return self.whole + self.rising[n].sum(dim=1)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What updates say about counts that add up to `total`.
@@ -105,36 +146,34 @@ class Evidence:
             chains: How many run side by side.
             steps: Moves of each chain; the first third is left out.
         """
-        classes, total, lower = len(start), self.total, self.lower
-        n = start.double().repeat(chains, 1)
-        slope = n @ self.quadratic - self.linear
-        q, diagonal = self.quadratic, self.quadratic.diagonal()
-        grid = torch.tensor(CONCENTRATIONS, dtype=torch.float64)
-        alpha = torch.ones(chains, dtype=torch.float64)
-        row = torch.arange(chains)
+        classes, total = len(start), self.total
         source, target, amount, luck = _moves((steps, chains), classes, total, generator)
+        # What no count decides is worked out for all steps at once; places are in flat counts.
+        places = torch.stack([source, target], dim=1) + classes * torch.arange(chains)
+        change = torch.stack([-amount, amount], dim=1).long()
+        least, prior = self.lower[source], _Prior.of(classes, total)
+        q, diagonal = self.quadratic, self.quadratic.diagonal()
+        bend = amount.square() / 2 * (diagonal[source] + diagonal[target] - 2 * q[source, target])
+        n = start.repeat(chains, 1)
+        slope = n.double() @ q - self.linear
+        counts, slopes = n.view(-1), slope.view(-1)
+        alpha = torch.full((chains,), CONCENTRATIONS.index(1.0))
         reached = torch.zeros(classes, total + 1, dtype=torch.float64)
-        ones = torch.ones(chains, dtype=torch.float64)
+        of_class, ones = torch.arange(classes) * (total + 1), reached.new_ones(n.numel())
         for step in range(steps):
-            i, j, move = source[step], target[step], amount[step]
-            from_, to = n[row, i], n[row, j]
-            possible = from_ - move >= lower[i]
-            left = torch.where(possible, from_ - move, from_)
-            energy = move * (slope[row, j] - slope[row, i])
-            energy += move.square() / 2 * (diagonal[i] + diagonal[j] - 2 * q[i, j])
-            prior = _log_prior(left, alpha) - _log_prior(from_, alpha)
-            prior += _log_prior(to + move, alpha) - _log_prior(to, alpha)
-            move = torch.where(possible & (luck[step] < prior - energy), move, 0.0)
-            n[row, i] -= move
-            n[row, j] += move
-            slope += move.unsqueeze(1) * (q[j] - q[i])
+            before = counts.take(places[step])
+            after = before + change[step]
+            rise = slopes.take(places[step])
+            energy = amount[step] * (rise[1] - rise[0]) + bend[step]
+            taken = luck[step] < prior.gain(before, after, alpha) - energy
+            taken &= after[0] >= least[step]
+            counts.put_(places[step], torch.where(taken, after, before))
+            slope += (amount[step] * taken).unsqueeze(1) * (q[target[step]] - q[source[step]])
             if step % 10 == 9:
-                weight = _log_evidence(n, grid)
-                draw = torch.multinomial(weight.softmax(dim=1), 1, generator=generator)
-                alpha = grid[draw[:, 0]]
+                weight = prior.log_evidence(n)
+                alpha = torch.multinomial(weight.softmax(dim=1), 1, generator=generator)[:, 0]
             if step >= steps // 3 and step % 5 == 0:
-                for c in range(classes):
-                    reached[c].index_add_(0, n[:, c].long(), ones)
+                reached.view(-1).index_add_(0, (n + of_class).view(-1), ones)
         return _most_overlapping(reached)
 
 
@@ -172,15 +211,3 @@ def _most_overlapping(reached: Float[Tensor, "classes counts"]) -> Int[Tensor, "
     tail = reached.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # in proportion to P(n_i ≥ t)
     order = tail.flatten().sort(descending=True, stable=True).indices[:total]
     return torch.bincount(order // total, minlength=classes)
-
-
-def _log_prior(n: Tensor, alpha: Tensor) -> Tensor:
-    """Return a class's factor of the Dirichlet-multinomial probability, as its logarithm."""
-    return torch.lgamma(n + alpha) - torch.lgamma(n + 1)
-
-
-def _log_evidence(n: Float[Tensor, "chains classes"], grid: Float[Tensor, " grid"]) -> Tensor:
-    """Return log p(n | α) for every α of the grid, up to what does not depend on it."""
-    classes, total = n.shape[1], n[0].sum()
-    whole = torch.lgamma(classes * grid) - torch.lgamma(total + classes * grid)
-    return whole + (torch.lgamma(n.unsqueeze(2) + grid) - torch.lgamma(grid)).sum(dim=1)
