@@ -54,12 +54,16 @@ class Session:
         self.process.stdout.close()
 
 
-PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md") if path.stem != "index")
+def pages():
+    """Yield the pages; one deployment runs at a time, and other pages run beside it."""
+    for path in sorted(TUTORIALS.glob("*.md")):
+        if path.stem != "index":
+            group = [pytest.mark.xdist_group("processes")] * ("deploy run" in path.read_text())
+            yield pytest.param(path.stem, marks=group)
 
 
 @pytest.mark.deploy
-@pytest.mark.xdist_group("processes")  # one deployment at a time
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", pages())
 def test_a_tutorial_runs_as_it_is_written(page, tmp_path):
     (tmp_path / "bin").mkdir()
     uv = tmp_path / "bin" / "uv"  # `uv run X` is X of this environment

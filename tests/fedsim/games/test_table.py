@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from adversary.games import ceilings, play
+from adversary.games import ceilings, play, predictors
 from adversary.games.predictors import upload_scores
 from fedsim import config as configs
 from fedsim.cli import main as cli
@@ -24,6 +24,14 @@ SETTINGS = [
 
 def cells(*more, over=()):
     return configs.cells(None, [*SETTINGS, *more], [configs.parse_over(text) for text in over])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_forests():
+    """Fewer trees: what is compared here holds of any forest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictors, "TREES", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
