@@ -9,6 +9,7 @@ covers each coin, and the coins are fair and independent.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import scipy
@@ -24,6 +25,8 @@ from defenses.promise import Relation
 LARGEST = 700.0  # no ε above it is looked for
 STEPS = 60  # of bisection: 700 / 2⁶⁰
 FEW = 50  # canaries; of fewer, three in four are guessed, of more every second
+MANY = 1000  # canaries, of which every fourth chooses how many of the others are guessed
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of canaries that are guessed
 
 
 def p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
@@ -180,7 +183,9 @@ def by_sign(
         ValueError: There are too few canaries to show anything.
     """
     check_finite(scores)
-    m, guesses = len(scores), num_guesses(len(scores))
+    show = partial(one_run_epsilon, delta=claim.delta, confidence=confidence)
+    scores, coins, guesses = certifying(scores, coins, show)
+    m = len(scores)
     most = one_run_epsilon(m, guesses, guesses, delta=claim.delta, confidence=confidence)
     if most <= 0:
         least = fewest(delta=claim.delta, confidence=confidence)
@@ -204,6 +209,31 @@ def by_sign(
 def of_updates(updates: CoinedUpdates, claim: Claim, confidence: float) -> Finding:
     """Guess the coins of clients' sums by their signs."""
     return by_sign(updates.sums, updates.coins, claim, confidence)
+
+
+def certifying(
+    scores: Float[np.ndarray, " m"],
+    coins: Bool[np.ndarray, " m"],
+    show: Callable[[int, int, int], float],
+) -> tuple[Float[np.ndarray, " k"], Bool[np.ndarray, " k"], int]:
+    """Return the canaries that certify, and how many of them are guessed, which no coin decides.
+
+    Of `MANY` or more every fourth canary chooses the share that shows most. In simulations of a
+    Gaussian mechanism with μ from 0.5 to 5 that gains more than it costs; of fewer it does not.
+
+    Args:
+        scores: Of every canary.
+        coins: Whether it is in.
+        show: (canaries, guesses, right ones) → what they show.
+    """
+    m = len(scores)
+    if m < MANY:
+        return scores, coins, num_guesses(m)
+    choose = np.arange(m) % 4 == 0
+    first, some = (scores[choose], coins[choose]), int(choose.sum())
+    numbers = {share: max(1, round(share * some)) for share in SHARES}
+    share = max(SHARES, key=lambda each: show(some, n := numbers[each], num_right(*first, n)))
+    return scores[~choose], coins[~choose], max(1, round(share * (m - some)))
 
 
 def num_guesses(canaries: int) -> int:

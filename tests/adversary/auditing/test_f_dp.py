@@ -5,7 +5,7 @@ import pytest
 
 from adversary.auditing.claim import Claim
 from adversary.auditing.f_dp import f_dp, f_dp_mu
-from adversary.auditing.one_run import by_sign, one_run_epsilon
+from adversary.auditing.one_run import MANY, by_sign, num_right, one_run_epsilon
 from defenses.promise import Relation, gaussian_epsilon
 
 CLAIM = Claim(relation=Relation.ADD_OR_REMOVE_EXAMPLE, delta=1e-5, mu=1.0)
@@ -46,11 +46,21 @@ def test_bounds_hold_over_seeds():
 
 
 def test_the_number_of_guesses_is_chosen_on_other_canaries():
-    scores, coins = coined(0, 400, 3.0)
-    bound = f_dp(scores, coins, CLAIM, 0.95)
-    assert bound.trials == 200
-    assert bound.epsilon > by_sign(scores, coins, CLAIM, 0.95).epsilon
-    assert f_dp(*coined(0, 60, 3.0), CLAIM, 0.95).trials == 60
+    for method in (f_dp, by_sign):
+        assert method(*coined(0, MANY, 2.0), CLAIM, 0.95).trials == 0.75 * MANY
+        assert method(*coined(0, MANY - 1, 2.0), CLAIM, 0.95).trials == MANY - 1
+    scores, coins = coined(0, 4000, 1.0)
+    assert by_sign(scores, coins, CLAIM, 0.95).epsilon > 1.5
+    surest = num_right(scores, coins, 2000)  # every second, as of few canaries
+    assert one_run_epsilon(4000, 2000, surest, delta=1e-5, confidence=0.95) < 1.5
+
+
+@pytest.mark.slow
+def test_a_number_that_is_chosen_costs_no_validity():
+    bounds = [by_sign(*coined(seed, MANY, 1.0), CLAIM, 0.95).epsilon for seed in range(60)]
+    assert sum(bound > gaussian_epsilon(1.0, 1e-5) for bound in bounds) <= 8
+    wrong = [coined(seed, MANY, 0.0) for seed in range(60)]
+    assert sum(by_sign(*pair, CLAIM, 0.95).epsilon > 0 for pair in wrong) <= 8  # chance < 0.3 %
 
 
 def test_one_epsilon_and_delta_is_no_curve():
