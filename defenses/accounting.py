@@ -4,9 +4,13 @@ In: the noise, how batches are drawn, and how many rounds a client took part in.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from defenses.promise import gaussian_epsilon
 from fedsim.core.types import LocalTraining
@@ -14,7 +18,35 @@ from fedsim.core.types import LocalTraining
 if TYPE_CHECKING:  # slow to import
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
+COARSE = 16.0  # grid of a whole curve, whose δ are large, in units of that for one small δ
+
 Sampling = Literal["poisson", "shuffle"]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Steps of a Poisson-subsampled Gaussian mechanism: more is known of them than one (ε, δ).
+
+    Attributes:
+        noise: Noise multiplier; > 0.
+        rate: Chance of each example to be in a batch; below 1.
+        steps: Batches.
+        replaced: One example is replaced by another, not added or removed.
+    """
+
+    noise: float
+    rate: float
+    steps: int
+    replaced: bool
+
+    def epsilon(self, delta: float) -> float:
+        """Return ε at δ."""
+        return subsampled_epsilon(self.noise, self.rate, self.steps, delta, replaced=self.replaced)
+
+    def deltas(self, epsilons: Sequence[float]) -> NDArray[np.float64]:
+        """Return δ at many ε ≥ 0: the whole trade-off curve, by an upper bound."""
+        loss = _step_loss(self.noise, self.rate, replaced=self.replaced, coarse=COARSE)
+        return np.asarray(loss.self_compose(self.steps).get_delta_for_epsilon(list(epsilons)))
 
 
 @dataclass(frozen=True)
@@ -43,16 +75,20 @@ class Accounting:
             steps = num_steps(num_examples, local) * rounds
         return self.apart * steps**0.5 / self.noise
 
+    def sampled(self, local: LocalTraining, num_examples: int, rounds: int) -> Sampled | None:
+        """Return the steps, where sampling amplifies their privacy; None elsewhere."""
+        if self.noise == 0 or self.mu(local, num_examples, rounds) is not None:
+            return None
+        steps = num_steps(num_examples, local) * rounds
+        return Sampled(self.noise, local.batch_size / num_examples, steps, self.apart > 1)
+
     def epsilon(self, local: LocalTraining, num_examples: int, rounds: int) -> float:
         """Return ε at `delta`."""
         if self.noise == 0:
             return math.inf if rounds else 0.0
-        if (mu := self.mu(local, num_examples, rounds)) is not None:
-            return gaussian_epsilon(mu, self.delta)
-        steps = num_steps(num_examples, local) * rounds
-        rate = local.batch_size / num_examples
-        replaced = self.apart > 1
-        return subsampled_epsilon(self.noise, rate, steps, self.delta, replaced=replaced)
+        if (sampled := self.sampled(local, num_examples, rounds)) is not None:
+            return sampled.epsilon(self.delta)
+        return gaussian_epsilon(self.mu(local, num_examples, rounds) or 0.0, self.delta)
 
 
 def num_steps(num_examples: int, local: LocalTraining) -> int:
@@ -87,13 +123,18 @@ def subsampled_epsilon(
 
 
 @lru_cache(maxsize=64)
-def _step_loss(noise: float, rate: float, *, replaced: bool) -> "PrivacyLossDistribution":
-    """Return the privacy loss distribution of one step, of one example more or replaced."""
+def _step_loss(
+    noise: float, rate: float, *, replaced: bool, coarse: float = 1.0
+) -> "PrivacyLossDistribution":
+    """Return the privacy loss distribution of one step, of one example more or replaced.
+
+    `coarse` is how many times wider than usual its grid is.
+    """
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
     from dp_accounting.privacy_accountant import NeighboringRelation
 
     # Losses spread as 1/σ²: a grid that grows with them takes no longer for little noise.
-    grid = max(5e-4 / noise**2, 2e-5)
+    grid = coarse * max(5e-4 / noise**2, 2e-5)
     relation = "REPLACE_ONE" if replaced else "ADD_OR_REMOVE_ONE"
     return from_gaussian_mechanism(
         noise,

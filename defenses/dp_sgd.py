@@ -221,6 +221,7 @@ def _promise(clip: float, accounting: Accounting) -> Promise:
         delta=accounting.delta,
         epsilon=accounting.epsilon if formal else None,
         mu=accounting.mu if formal else None,
+        sampled=accounting.sampled if formal else None,
         replaced=Promise(
             statement=f"hides which of two each example is: {strength}",
             relation=Relation.REPLACE_EXAMPLE,
@@ -228,6 +229,7 @@ def _promise(clip: float, accounting: Accounting) -> Promise:
             delta=accounting.delta,
             epsilon=twice.epsilon if formal else None,
             mu=twice.mu if formal else None,
+            sampled=twice.sampled if formal else None,
         ),
     )
 

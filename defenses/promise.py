@@ -4,13 +4,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from fedsim.core.types import LocalTraining
+
+if TYPE_CHECKING:  # it imports this module
+    from defenses.accounting import Sampled
 
 Epsilon = Callable[[LocalTraining, int, int], float]
 """(protocol, a client's number of examples, rounds it took part in) → its ε so far."""
 Mu = Callable[[LocalTraining, int, int], float | None]
 """The same → its μ so far; None where the mechanism is not Gaussian in that setting."""
+Steps = Callable[[LocalTraining, int, int], "Sampled | None"]
+"""The same → its subsampled steps so far; None where sampling amplifies nothing."""
 
 
 class Relation(StrEnum):
@@ -51,6 +57,7 @@ class Promise:
         epsilon: ε at that δ, towards the server; None for a heuristic.
         mu: μ of Gaussian differential privacy, tighter than any one (ε, δ); None where it is not
             known to hold.
+        sampled: Its Poisson-subsampled Gaussian steps; None where it has none.
         replaced: What it promises when one example is replaced instead; None where that is not
             known, or is what it promises anyway.
     """
@@ -61,6 +68,7 @@ class Promise:
     delta: float = 0.0
     epsilon: Epsilon | None = None
     mu: Mu | None = None
+    sampled: Steps | None = None
     replaced: "Promise | None" = None
 
     @property

@@ -271,3 +271,24 @@ def unsampled(*, clip: float = 1.0, noise: float = 1.0) -> Defense:
         return [torch.arange(min(count, local.batch_size))] * steps
 
     return replace(dp_sgd(clip=clip, noise=noise), name="unsampled", batches=batches)
+
+
+def shuffled(*, clip: float = 1.0, noise: float = 1.0) -> Defense:
+    """DP-SGD that shuffles in every epoch, and claims Poisson sampling."""
+
+    def batches(count, local, generator):
+        rows = [torch.randperm(count, generator=generator) for _ in range(local.epochs)]
+        return [batch for each in rows for batch in each.split(local.batch_size)]
+
+    return replace(dp_sgd(clip=clip, noise=noise), name="shuffled", batches=batches)
+
+
+def sampled_once(*, clip: float = 1.0, noise: float = 1.0) -> Defense:
+    """DP-SGD that draws one batch in a round, and takes it in every step."""
+    honest = dp_sgd(clip=clip, noise=noise)
+
+    def batches(count, local, generator):
+        steps = honest.batches(count, local, generator)
+        return steps[:1] * len(steps)
+
+    return replace(honest, name="sampled-once", batches=batches)

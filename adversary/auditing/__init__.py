@@ -22,12 +22,13 @@ from adversary.auditing import (
     one_run,
     one_shot,
     repeats,
+    subsampled,
 )
 from adversary.auditing.method import Method
 
 MODULES = (
     mean, mu_gdp, bonferroni, hull, multi_split, clopper_pearson, one_run, f_dp, bayes, one_shot,
-    learned, repeats,
+    learned, repeats, subsampled,
 )  # fmt: skip
 METHODS: dict[str, Method] = {
     method.name: method for method in (*(module.METHOD for module in MODULES), learned.GAUSSIAN)

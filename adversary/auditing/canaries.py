@@ -278,3 +278,13 @@ def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float)
 
     double.forward = types.MethodType(forward, double)
     return double
+
+
+def alternate(size: int) -> Float[Tensor, " n"]:
+    """Return first features of records whose gradients by `stand_in` have alternate signs.
+
+    They are size, 1 − size, size − 2, … times its strength: sums of neighbours are as long as that,
+    and point the way of the first of them.
+    """
+    place = torch.arange(size)
+    return -torch.where(place % 2 == 0, 1.0, -1.0) * (size - place)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from defenses.accounting import Sampled
 from defenses.promise import Promise, Relation, gaussian_epsilon
 from fedsim.core.types import LocalTraining
 
@@ -17,6 +18,7 @@ class Claim:
         epsilon: ε of all rounds together; None if nothing is claimed.
         mu: μ of Gaussian differential privacy of all rounds together; None if it is not Gaussian.
         round_mu: The same of one round.
+        sampled: The Poisson-subsampled Gaussian steps of all rounds; None if it has none.
         rounds: How many there are.
         density: Whether its noise has a density on every entry, and nothing comes after it.
         client: Of which client; empty for a mechanism by itself.
@@ -29,6 +31,7 @@ class Claim:
     epsilon: float | None = None
     mu: float | None = None
     round_mu: float | None = None
+    sampled: Sampled | None = None
     rounds: int = 1
     density: bool = False
     client: str = ""
@@ -89,6 +92,7 @@ def claim_of(
         epsilon=epsilon,
         mu=mu,
         round_mu=round_mu,
+        sampled=promise.sampled(local, num_examples, rounds) if promise.sampled else None,
         rounds=rounds,
         mechanism=promise.mechanism or "",
     )

@@ -29,6 +29,7 @@ METRICS = {
 
 
 GAUSSIAN = "a Gaussian mechanism"
+SAMPLED = "a Poisson-subsampled Gaussian mechanism"
 DENSITY = "noise with a density, and nothing after it"
 
 

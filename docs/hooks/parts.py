@@ -29,10 +29,10 @@ def audit_methods() -> str:
     """Return a table of the audit methods, from their records and modules."""
     rows = []
     for method in METHODS.values():
-        places = ["`fedsim audit`"] * bool(method.tests or method.of_features)
+        places = ["`fedsim audit`"] * method.of_runs
         places += ["updates in a run"] * bool(method.of_updates)
         places += ["records in a run"] * bool(method.of_records)
-        functions = (method.of_updates, method.of_records, method.of_features)
+        functions = (method.of_updates, method.of_records, method.of_features, method.of_sampled)
         function = next(filter(None, functions), None) or next(iter(method.tests.values()))
         title = (sys.modules[function.__module__].__doc__ or "").strip().splitlines()[0]
         rows.append((code(method.name), method.guarantee, ", ".join(places), docstring(title)))

@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 
+from defenses.promise import Relation
 from fedsim import data
 from fedsim.config.audit import Audit
 
 RECORDS = ("average", "natural", "in-domain", "free", "canife")
-CHOSEN = ("gradient", "opposite")  # canaries whose gradient is chosen itself
+CHOSEN = ("gradient", "opposite", "microbatch")  # canaries whose gradient is chosen itself
 
 
-def canary_names(audit: Audit, dataset: data.Dataset, *, takes_any: bool) -> Sequence[str]:
+def canary_names(
+    audit: Audit, dataset: data.Dataset, relation: Relation, *, takes_any: bool
+) -> Sequence[str]:
     """Return the canaries that the config names; without any, those that go with the question.
 
     Args:
         audit: That section of the config.
         dataset: Of the records.
+        relation: Which two data sets are told apart.
         takes_any: Whether the defenses take a gradient that is chosen itself.
     """
     if audit.canary:
@@ -22,5 +26,7 @@ def canary_names(audit: Audit, dataset: data.Dataset, *, takes_any: bool) -> Seq
     domain = ("in-domain",) if dataset.attributes and dataset.inputs.ndim == 2 else ()
     crafted = (*domain, "free") if audit.column else ("canife",)
     apart = audit.rounds > 1 and audit.view == "rounds"
-    chosen = ("gradient", *(("opposite",) if apart else ()))
+    shifts = audit.batch_size > 1 and not relation.replaces
+    chosen = ["gradient"]
+    chosen += [name for name, fits in (("opposite", apart), ("microbatch", shifts)) if fits]
     return ("average", "natural", *crafted, *(chosen if takes_any else ()))

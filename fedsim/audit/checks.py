@@ -5,6 +5,7 @@ from torch import nn
 
 from adversary.auditing.rates import trials_for
 from defenses import check_fit
+from defenses.promise import Relation
 from fedsim import data, models
 from fedsim.audit.canary_names import CHOSEN, RECORDS, canary_names
 from fedsim.audit.mechanism import Mechanism
@@ -78,13 +79,15 @@ def check_trials_of(audit: Audit, made: Mechanism, model: nn.Module, dataset: da
         )
 
 
-def check_canaries(audit: Audit, dataset: data.Dataset, made: Mechanism) -> None:
+def check_canaries(
+    audit: Audit, dataset: data.Dataset, made: Mechanism, relation: Relation
+) -> None:
     """Refuse canaries that are unknown or do not go with the question.
 
     Raises:
         ConfigError: In one sentence.
     """
-    for name in canary_names(audit, dataset, takes_any=made.takes_any):
+    for name in canary_names(audit, dataset, relation, takes_any=made.takes_any):
         if name not in (*RECORDS, *CHOSEN):
             hint = nearest(name, (*RECORDS, *CHOSEN))
             raise ConfigError(f"audit.canary: must be a known name, got '{name}'; {hint}")
@@ -94,6 +97,11 @@ def check_canaries(audit: Audit, dataset: data.Dataset, made: Mechanism) -> None
             raise ConfigError(
                 "audit.canary: 'opposite' must go with view = rounds, because it cancels in the "
                 "last model, got view = last"
+            )
+        if name == "microbatch" and (audit.batch_size < 2 or relation.replaces):
+            raise ConfigError(
+                "audit.canary: 'microbatch' must have batch_size ≥ 2 and a record that is there or "
+                f"not, got batch_size = {audit.batch_size} and '{relation}'"
             )
         if name in CHOSEN and not made.takes_any:
             raise ConfigError(

@@ -8,11 +8,12 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from adversary.auditing.canaries import stand_in
+from adversary.auditing.canaries import alternate, stand_in
 from defenses import Defense, links
 from defenses.registry import all_options
 from fedsim.audit.batches import trained_of
 from fedsim.audit.noise import coarse, doubt, size_of
+from fedsim.audit.sampling import SAMPLES, claims_poisson, sampling_doubt
 from fedsim.audit.user_code import flattened
 from fedsim.config import Part
 from fedsim.core.params import random_direction
@@ -59,20 +60,28 @@ class _Looked:
 
 
 def check_links(
-    parts: Sequence[Part], model: nn.Module, local: LocalTraining, level: float = LEVEL
+    parts: Sequence[Part],
+    model: nn.Module,
+    local: LocalTraining,
+    num_examples: int,
+    level: float = LEVEL,
 ) -> list[Check]:
-    """Run every link alone and compare it with its claims: norm, noise, and fresh noise.
+    """Run every link alone and compare it with its claims: norm, noise, fresh noise, and sampling.
 
     Args:
         parts: The chain, in its order.
         model: Whose parameters' shapes the updates have.
         local: The protocol.
+        num_examples: Of the client, of which batches are drawn.
         level: Chance that a chain of honest links has one that is called broken.
     """
     looked = []
     for place, (part, link) in enumerate(zip(parts, links(parts), strict=True)):
         name = f"{part.name} (link {place + 1} of {len(parts)})"
         looked += [(name, each) for each in _looked(link, all_options(part), model, local)]
+        if claims_poisson(link):
+            doubt = sampling_doubt(link, local, num_examples)
+            looked.append((name, _Looked(doubt.p, SAMPLES, doubt.reason)))
     level /= max(1, len(looked))
     return [
         Check(name, each.p > level, each.fine if each.p > level else each.wrong)
@@ -151,22 +160,26 @@ def _inside(
     hook, unit, std = link.gradient, flattened(direction), noise * clip / RECORDS
     assert hook is not None
 
-    def runs(count: int, records: int, name: str) -> Tensor:
+    def runs(count: int, records: Tensor, name: str) -> Tensor:
         rows = []
         for place in range(count):
             coins = generator(0, "audit link", name, place)
-            args = (inputs[:records], labels[:records], step, coins)
+            args = (records, labels[: len(records)], step, coins)
             out = hook(double, trained_of(double), *args)
             rows.append(torch.cat([value.detach().flatten() for value in out]))
         return torch.stack(rows)
 
-    uploads = runs(RUNS, RECORDS, "hook")
+    uploads = runs(RUNS, inputs, "hook")
     among = _moved(uploads @ unit, clip, std)
     wrong = "clips after averaging" if float((uploads @ unit).mean()) < clip * 1.5 else ""
     yield _Looked(*among[:2], f"{wrong or 'does not clip each example'}: {among[2]}")
-    alone = _moved(runs(ALONE, 1, "alone") @ unit, clip, std)
+    alone = _moved(runs(ALONE, inputs[:1], "alone") @ unit, clip, std)
     if among[0] > 0:
         yield _Looked(*alone[:2], f"divides by the number of examples that came: {alone[2]}")
+        crowd = alternate(RECORDS)[:, None]
+        both = [runs(ALONE, records, "crowd") @ unit for records in (crowd, crowd[1:])]
+        first = _moved(both[0] - both[1], clip, std * math.sqrt(2))
+        yield _Looked(*first[:2], f"clips sums of several examples: {first[2]}")
     if noise:
         record = (uploads @ unit).mean() * unit  # the same in every run
         yield _noise_holds({"run": uploads - record}, std, like)

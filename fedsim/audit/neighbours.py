@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adversary.auditing import canaries
-from adversary.auditing.canaries import Canary, stand_in
+from adversary.auditing.canaries import Canary, alternate, stand_in
 from clients.train import load
 from defenses import links
 from defenses.promise import Relation
@@ -54,7 +54,7 @@ def neighbours(setup: Setup, name: str, canary: Canary | None) -> Neighbours:
         canary: The record; None for a canary whose gradient is chosen itself.
     """
     if canary is None:
-        return chosen(setup, opposite=name == "opposite")
+        return chosen(setup, opposite=name == "opposite", crowded=name == "microbatch")
     rounds = setup.config.audit.rounds
     without, having = _batches(setup, canary)
     return Neighbours(setup.model, setup.states, ([without] * rounds, [having] * rounds))
@@ -96,11 +96,14 @@ def _replaced(setup: Setup, having: Batch, rows: Tensor) -> tuple[Batch, Batch]:
     return Batch(inputs, labels, having.present), having
 
 
-def chosen(setup: Setup, *, opposite: bool = False) -> Neighbours:
+def chosen(setup: Setup, *, opposite: bool = False, crowded: bool = False) -> Neighbours:
     """Return neighbours whose only gradient is the auditor's, that of the others being zero.
 
     Args:
         setup: The setting.
+        crowded: Whether the others have gradients, too, of alternate signs and falling length: the
+            sum of records that are clipped together points the way of the first of them, which
+            another one is once the canary is gone.
         opposite: Whether its sign is reversed in every second round: what is the same in two
             rounds, such as noise that is used again, then cancels.
     """
@@ -111,6 +114,8 @@ def chosen(setup: Setup, *, opposite: bool = False) -> Neighbours:
     model = stand_in(setup.model, direction, _strength(setup))
     inputs = torch.zeros(size, *setup.dataset.input_shape)
     inputs.view(size, -1)[0, 0] = -1.0
+    if crowded:
+        inputs.view(size, -1)[:, 0] = alternate(size)
     labels = torch.zeros(size, dtype=torch.int64)
     without, having = [], []
     for place in range(rounds):

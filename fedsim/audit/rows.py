@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adversary.auditing.claim import Claim
-from adversary.auditing.finding import DENSITY, GAUSSIAN, Finding, Guarantee
+from adversary.auditing.finding import DENSITY, GAUSSIAN, SAMPLED, Finding, Guarantee
 from defenses.accounting import num_steps
 from defenses.promise import gaussian_epsilon
 from fedsim.audit.runs import CanaryRuns
@@ -179,6 +179,8 @@ def is_test(finding: Finding, claim: Claim) -> bool:
     granted = {None, *([DENSITY] if claim.density else ())}
     if claim.round_mu is not None:
         granted.add(GAUSSIAN)
+    if claim.sampled is not None:
+        granted.add(SAMPLED)
     return finding.guarantee is Guarantee.BOUND and finding.assumes in granted
 
 

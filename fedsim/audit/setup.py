@@ -93,9 +93,9 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     checks.check_sizes(audit, made, len(others.labels))
     checks.check_claim(audit)
     checks.check_trials_of(audit, made, model, dataset)
-    checks.check_canaries(audit, dataset, made)
     encoding = None if audit.column is None else checks.encoding_of(audit, dataset)
     relation = relation_of(audit, made.defense.promise, encoding)
+    checks.check_canaries(audit, dataset, made, relation)
     return Setup(
         config=config,
         dataset=dataset,

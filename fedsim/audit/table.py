@@ -126,7 +126,13 @@ class _Setting:
         return AuditResult(
             setting=self.name,
             rows=rows,
-            checks=check_links(setup.config.defense, setup.model, setup.mechanism.local, share),
+            checks=check_links(
+                setup.config.defense,
+                setup.model,
+                setup.mechanism.local,
+                setup.config.audit.batch_size,
+                share,
+            ),
             claim=setup.claim,
             needed=_needed(setup, level),
             weights=self._weights(),
@@ -135,8 +141,8 @@ class _Setting:
     def _measured(self, engine: Engine | None, on_runs: OnRuns) -> list[Measured]:
         """Do the runs of every canary."""
         setup, measured = self.setup, []
-        takes_any = setup.mechanism.takes_any
-        for name in canary_names(setup.config.audit, setup.dataset, takes_any=takes_any):
+        takes_any, about = setup.mechanism.takes_any, (setup.dataset, setup.relation)
+        for name in canary_names(setup.config.audit, *about, takes_any=takes_any):
             begun = time.perf_counter()
             runs = canary_runs(setup, self.name, name, self.out)
             run_all(runs, self.recording, engine, on_runs)
@@ -160,6 +166,12 @@ def _findings(setup: Setup, trials: Trials, features: Features, confidence: floa
     of_trials = [
         method.tests[rule](trials, **options) for method in METHODS.values() if rule in method.tests
     ]
+    if setup.claim.sampled is not None:
+        of_trials += [
+            method.of_sampled(trials, setup.claim, confidence)
+            for method in METHODS.values()
+            if method.of_sampled
+        ]
     features.check()
     of_features = [
         method.of_features(features, **options) for method in METHODS.values() if method.of_features

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from fedsim.audit.result import AuditResult
     from fedsim.audit.rows import Row
 
-NAMES = {
-    name: method.title for name, method in METHODS.items() if method.tests or method.of_features
-}
+NAMES = {name: method.title for name, method in METHODS.items() if method.of_runs}
 SELDOM = "repeats"  # drawn only where it shows something
 APART = 0.12  # between the marks of one canary
 CLAIM = "#222222"
@@ -70,8 +68,8 @@ def _picture(audit: "AuditResult") -> Picture:
         axis.plot(
             x,
             [rows[name].epsilon for name in canaries],
-            MARKERS[place],
-            color=COLOURS[place],
+            MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
+            color=_colour(place),
             markerfacecolor=_filled(rows[canaries[0]], place),
             markersize=6,
             label=NAMES[method],
@@ -102,4 +100,9 @@ def _picture(audit: "AuditResult") -> Picture:
 
 
 def _filled(row: "Row", place: int) -> str:
-    return COLOURS[place] if row.guarantee == "bound" else "white"
+    return _colour(place) if row.guarantee == "bound" else "white"
+
+
+def _colour(place: int) -> str:
+    """Return a method's colour; those that share one have other marks."""
+    return COLOURS[place % len(COLOURS)]

@@ -25,6 +25,7 @@ CALIBRATION = 10
 SURE = 0.95  # confidence of the interval of a rate
 DP, NOISE = {"clip": 0.5, "noise": 2.0}, {"std": 1.0}
 SAMPLED = {"federation": {}, "local": {"epochs": 1, "batch_size": 2}}
+CROWD = {"canary": ["natural", "gradient", "microbatch"]}
 ROUNDS = {"rounds": 2, "canary": ["gradient", "opposite"]}
 
 
@@ -66,11 +67,13 @@ BUGS: dict[str, tuple[list[dict], dict, dict]] = {
     "error feedback after the clip": (clipped("tests.planted:error_feedback"), ROUNDS, {}),
     "DP-SGD: half the noise": (inside("tests.broken:half_noise"), {}, {}),
     "DP-SGD: clips after averaging": (inside("tests.broken:late_clip"), {}, {}),
-    "DP-SGD: clips pairs of records": (inside("tests.planted:clipped_pairs"), {}, {}),
+    "DP-SGD: clips pairs of records": (inside("tests.planted:clipped_pairs"), CROWD, {}),
     "DP-SGD: noise divided by the batch twice": (inside("tests.planted:wrong_batch"), {}, {}),
     "DP-SGD: divides by the records that came": (inside("tests.planted:by_count"), {}, {}),
     "DP-SGD: noise once an epoch": (inside("tests.planted:once_an_epoch"), {}, SAMPLED),
     "DP-SGD: no Poisson sampling": (inside("tests.planted:unsampled"), {}, SAMPLED),
+    "DP-SGD: shuffles, claims Poisson": (inside("tests.planted:shuffled"), {}, SAMPLED),
+    "DP-SGD: one batch for all steps": (inside("tests.planted:sampled_once"), {}, SAMPLED),
 }
 """Bug → the chain, and what else differs in the audit's section and in the config."""
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from adversary.auditing import METHODS
 from fedsim.audit import runs as audit_runs
+from fedsim.config import parse
+from fedsim.report.audits import write_audit_report
 from tests.fedsim.audit.test_table import CLIP, DP_SGD, audited, config
 
 pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
@@ -39,6 +42,28 @@ def test_a_leak_that_nobody_expected_is_refuted(tmp_path, defenses, method, stat
     refuted = refuting(tmp_path, defenses, 1, trials=trials)
     assert method in refuted
     assert statistic in (None, refuted[method])
+
+
+def test_records_that_are_clipped_together_are_refuted(tmp_path):
+    pairs = [{"name": PLANTED + "clipped_pairs", **DP}]
+    refuted = refuting(tmp_path, pairs, 1, trials=60, canary=["microbatch"])
+    assert "mu-gdp" in refuted
+    honest = [DP_SGD]
+    assert not refuting(tmp_path / "honest", honest, 1, trials=60, canary=["microbatch"])
+
+
+@pytest.mark.slow
+def test_a_record_that_is_always_drawn_is_refuted(tmp_path):
+    unsampled = config({"name": PLANTED + "unsampled", **DP}, canary=["gradient"], trials=1000)
+    honest = config(DP_SGD, canary=["gradient"], trials=1000)
+    drawn = {"federation": {}, "local": {"epochs": 1, "batch_size": 2}}
+    for made, refuted in ((unsampled, {"subsampled"}), (honest, set())):
+        sampled = parse(made.model_dump(mode="json", exclude_none=True) | drawn)
+        result = audited(sampled, tmp_path / str(len(refuted)))
+        assert {row.method for row in result.refuted} >= refuted
+        assert bool(result.broken) == bool(refuted)
+        write_audit_report([result], tmp_path / "page.html", configs="")
+        assert METHODS["subsampled"].title in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.slow
