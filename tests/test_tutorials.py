@@ -63,7 +63,7 @@ def pages():
 
 
 @pytest.mark.deploy
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", list(pages()))
 def test_a_tutorial_runs_as_it_is_written(page, tmp_path):
     (tmp_path / "bin").mkdir()
     uv = tmp_path / "bin" / "uv"  # `uv run X` is X of this environment
