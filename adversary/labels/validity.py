@@ -2,7 +2,7 @@
 
 import torch
 
-from adversary.labels.head import find_head, forward, noise_forward
+from adversary.labels.head import find_head, forward, noise_inputs
 from adversary.workspace import Workspace
 
 LIMIT = 2.0
@@ -25,9 +25,8 @@ def validity_number(work: Workspace) -> float:
     find_head(work)
     inputs = work.auxiliary.inputs
     if inputs is None:
-        outputs = work.part(noise_forward)
-    else:
-        some = torch.linspace(0, len(inputs) - 1, min(len(inputs), EXAMPLES)).long()
-        outputs = forward(work, work.sent, inputs[some])
+        inputs = work.lasting(noise_inputs)
+    some = torch.linspace(0, len(inputs) - 1, min(len(inputs), EXAMPLES)).long()
+    outputs = forward(work, work.sent, inputs[some])
     squares = outputs.features.double().square().sum(dim=1)
     return work.local.lr * (float(squares.mean()) + 1)

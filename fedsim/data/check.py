@@ -16,6 +16,7 @@ from torch import Tensor
 from fedsim.core.accepts import Rule
 from fedsim.core.boundary import boundary, in_one_line, is_sentence
 from fedsim.core.errors import ConfigError
+from fedsim.core.params import all_finite
 from fedsim.data.types import Attribute, Dataset
 
 PART = "data set"
@@ -100,7 +101,7 @@ def _inputs(field: str, given: object) -> Tensor:
     if not values.is_floating_point():
         return values.long()
     single = values.to(torch.float32)
-    if not bool(torch.isfinite(single).all()):
+    if not all_finite(single):
         row = int((~torch.isfinite(single.flatten(1))).any(dim=1).nonzero()[0])
         example = values[row].flatten()
         value = float(example[~torch.isfinite(single[row].flatten())][0])

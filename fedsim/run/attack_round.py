@@ -53,9 +53,9 @@ def _attack_views(
     leaks: list[Leak] = []
     measures: list[Measure] = []
     guesses: dict[str, Tensor] = {}
-    truth_of = _truth_of(plan, folder, round_, attacks, memory)
     to_pool: dict[str, list[tuple[answers.Answer, Truth | None]]] = {}
     all_views = list(views(folder.path, round_, plan.local, memory, plan.sources))
+    truth_of = _truth_of(plan, folder, attacks, all_views, memory)
     unfit = _unfit(plan, folder, all_views)
     begun = False
     for view in all_views:
@@ -85,13 +85,20 @@ def _attack_views(
 
 
 def _truth_of(
-    plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack], memory: Memory
+    plan: Plan,
+    folder: RunFolder,
+    attacks: Sequence[Attack],
+    all_views: Sequence[View],
+    memory: Memory,
 ) -> TruthOf:
     """Return a function from an answer to the truth that it is graded against."""
-    latest = truths_of(plan, folder, round_)
+    updates = [view.latest.update for view in all_views]
+    single = {update.client for update in updates if update.num_clients == 1}
+    round_ = updates[0].round if updates else 0
+    latest = truths_of(plan, folder, round_, single=single)
     so_far = latest
     if any(attack.over_rounds for attack in attacks):
-        so_far = truths_of(plan, folder, round_, so_far=True)
+        so_far = truths_of(plan, folder, round_, so_far=True, single=single)
 
     originals = plan.memory.get(
         Originals, None, lambda: Originals(plan.federated, plan.config.seed)

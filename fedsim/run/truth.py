@@ -1,6 +1,6 @@
 """The ground truth of what was recorded: of one client, or of a cohort under secure aggregation."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,14 @@ from fedsim.run.run_folder import RunFolder
 from strategies.tape import is_recorded, members_of, recorded_clients, recorded_rounds
 
 
-def truth_of(folder: RunFolder, round_: int, client: str, plan: Plan | None = None) -> Truth | None:
+def truth_of(
+    folder: RunFolder,
+    round_: int,
+    client: str,
+    plan: Plan | None = None,
+    *,
+    single: bool = False,
+) -> Truth | None:
     """Return what a client used in a round; of a recorded cohort, what all its clients used.
 
     None if one of them keeps it.
@@ -24,11 +31,12 @@ def truth_of(folder: RunFolder, round_: int, client: str, plan: Plan | None = No
         round_: Which round.
         client: Whose, or which cohort's.
         plan: Knows the classes, and the rows of the training set if there is one.
+        single: Whether this is a client's and no cohort's for sure; its upload is not opened then.
 
     Raises:
         BadRecording: A file is damaged.
     """
-    recorded = is_recorded(folder.path, round_, client)
+    recorded = not single and is_recorded(folder.path, round_, client)
     names = members_of(folder.path, round_, client) if recorded else (client,)
     limits = {}
     if plan is not None:
@@ -41,11 +49,17 @@ def truth_of(folder: RunFolder, round_: int, client: str, plan: Plan | None = No
 
 
 def truths_of(
-    plan: Plan, folder: RunFolder, round_: int, *, so_far: bool = False
+    plan: Plan,
+    folder: RunFolder,
+    round_: int,
+    *,
+    so_far: bool = False,
+    single: Collection[str] = (),
 ) -> dict[str, Truth | None]:
     """Return what every client recorded in a round used, with the answer for every candidate.
 
     In that round, or in all recorded rounds until then; None for a client that keeps its truth.
+    Uploads of the `single`, which are no cohorts for sure, are not opened for it.
     """
     rounds = [round_]
     if so_far:
@@ -53,7 +67,7 @@ def truths_of(
     truths: dict[str, Truth | None] = {}
     for client in recorded_clients(folder.path, round_):
         earlier = [_earlier(plan, folder, number, client) for number in rounds[:-1]]
-        used = [*earlier, truth_of(folder, round_, client, plan)]
+        used = [*earlier, truth_of(folder, round_, client, plan, single=client in single)]
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])

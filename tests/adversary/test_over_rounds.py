@@ -271,7 +271,7 @@ def test_a_run_asks_of_all_that_a_client_has_used_so_far(tmp_path, monkeypatch):
     assert int(so_far.members.sum()) > int(latest.members.sum())
     marks = plan.marks["property"][so_far.indices]
     with monkeypatch.context() as change:  # the earlier rounds were read, and stay so
-        read = lambda _, number, *__: {3: truth_of(folder, 3, "0")}[number]
+        read = lambda _, number, *_args, **_options: {3: truth_of(folder, 3, "0")}[number]
         change.setattr("fedsim.run.truth.truth_of", read)
         assert torch.equal(truths_of(plan, folder, 3, so_far=True)["0"].labels, so_far.labels)
     assert so_far.secrets["property"] == secret_of("property", marks, plan.auxiliary.rules)
