@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from fedsim import api
 from fedsim.config import dump
 from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
@@ -28,15 +29,14 @@ def outcome(path):
     return folder.final_params(), rows_without_seconds(folder.ledger())
 
 
-def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(tmp_path):
+def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(tmp_path, undrawn):
     config = small_config(
         federation={"strategy": "fedadam", "rounds": 24, "per_round": 3},
         defense=[{"name": "tests.builders:sticky"}, {"name": "gaussian", "std": 0.001}],
         auxiliary={"knows_defense": False},  # rehearsals cost more than all the rest
     )
     (tmp_path / "run.toml").write_text(dump(config))
-    fedsim("run", tmp_path / "run.toml", "--out", tmp_path / "straight")
-    expected = outcome(tmp_path / "straight")
+    expected = outcome(api.run(config, tmp_path / "straight").path)
     stream, path, killed = random.Random(0), tmp_path / "killed", []
     arguments = ["run", tmp_path / "run.toml", "--out", path]
     for _ in range(2):
@@ -54,8 +54,7 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(t
         killed.append(max(RunFolder(path).finished_rounds))
         arguments = ["run", "--resume", "--out", path]
     assert killed[0] < 24, "the first kill came too late to test anything"
-    fedsim(*arguments)
-    weights, ledger = outcome(path)
+    weights, ledger = outcome(api.resume(path).path)  # a third process
     assert same_params(weights, expected[0])
     assert ledger == expected[1]
     assert len(ledger) == 24 * 3 * 2 * 5
