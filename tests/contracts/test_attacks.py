@@ -68,6 +68,12 @@ def attacks(*families):
     return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)
 
 
+def sizes(*values):
+    """Run a test once per size; types are checked with the last, because no type depends on it."""
+    untyped = [pytest.param(value, marks=pytest.mark.untyped) for value in values[:-1]]
+    return pytest.mark.parametrize("size", [*untyped, values[-1]])
+
+
 def trial(seed, *, independent=False, size=1):
     """One client's view and truth; `independent`: updates that are nothing but noise.
 
@@ -146,7 +152,7 @@ def test_the_same_seed_gives_the_same_answer_and_the_view_is_left_alone(attack):
 
 
 @attacks("label")
-@pytest.mark.parametrize("size", [1, 2, 17])
+@sizes(1, 2, 17)
 def test_counts_have_the_right_shape(attack, size):
     view, truth = trial(0, size=size)
     guess = attack.infer(view, AUXILIARY, generator(0))
@@ -158,7 +164,7 @@ def test_counts_have_the_right_shape(attack, size):
 
 
 @attacks("membership", "range", "source", "attribute")
-@pytest.mark.parametrize("size", [1, 2, 17])
+@sizes(1, 2, 17)
 def test_there_is_a_score_per_candidate(attack, size):
     view, truth = trial(0, size=size)
     guess = attack.infer(view, AUXILIARY, generator(0))
@@ -216,7 +222,7 @@ def test_two_classes_are_enough(attack, counts):
 
 
 @attacks("label")
-@pytest.mark.parametrize("size", [1, 40])
+@sizes(1, 40)
 def test_a_batch_of_one_class(attack, size):
     view, auxiliary = one_batch([0, 0, size, 0, 0])
     guess = attack.infer(view, auxiliary, generator(0))
@@ -226,7 +232,7 @@ def test_a_batch_of_one_class(attack, size):
 
 
 @attacks("label")
-@pytest.mark.parametrize("size", [1, 3])
+@sizes(1, 3)
 def test_fewer_examples_than_classes_with_negative_entries(attack, size):
     gradient = {name: torch.zeros_like(value) for name, value in SENT.items()}
     gradient["2.weight"][:9] = -torch.arange(1.0, 10.0).unsqueeze(1)

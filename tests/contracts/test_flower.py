@@ -22,6 +22,8 @@ from strategies.flower_private import GRID, SECAGG
 from strategies.secagg_plus import SecAggPlusRecording
 from tests.builders import grid_of, small_config
 
+pytestmark = pytest.mark.untyped
+
 ROOT = Path(__file__).parents[2]
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
 FEATURES = [SIMULATION, GRID, SECAGG, LINK, KEYS, NODE, BUNDLES]

@@ -17,6 +17,8 @@ from strategies import Fence, Recording
 from strategies.tape import recorded_clients, recorded_rounds
 from tests.builders import grid_of
 
+pytestmark = pytest.mark.untyped
+
 NAMES = {"w": (3, 2), "b": (3,)}
 NORM_BIT = "norm_bit"
 PRIVATE = {"noise_multiplier": 0.1, "num_sampled_clients": 7}

@@ -19,6 +19,8 @@ from fedsim.core.wire import to_record
 from strategies import STRATEGIES, Recording, state
 from tests.builders import grid_of, reply_with, small_config
 
+pytestmark = pytest.mark.untyped
+
 NAMES = {"w": (3, 2), "b": (3,)}
 OPTIONS = {"fedprox": {"proximal_mu": 0.1}, "fedavgm": {"server_momentum": 0.9}}
 
