@@ -1,7 +1,9 @@
 """What an adversary has of each trial: the upload, and what it knew beforehand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -30,6 +32,16 @@ class Records:
         """Return some of them."""
         others = None if self.others is None else (self.others[0][rows], self.others[1][rows])
         return Records(self.targets[rows], self.labels[rows], others)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Records]") -> "Records":
+        """Return the records of several parts, in order."""
+        others = [part.others for part in parts if part.others is not None]
+        return cls(
+            torch.cat([part.targets for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            tuple(map(torch.cat, zip(*others, strict=True))) if others else None,  # type: ignore[arg-type]
+        )
 
     def alone(self) -> tuple[Tensor, Int[Tensor, "rows 1"]]:
         """Return the inputs and labels of all hypotheses, each as a batch of its own."""
@@ -80,3 +92,13 @@ class Evidence:
             norms=cut(self.norms),
             readings=cut(self.readings),
         )
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """Return the trials of several parts, in order."""
+    first, rest = parts[0], {}
+    for name in ("uploads", "hypotheses", "others", "norms", "readings"):
+        values = [getattr(part, name) for part in parts]
+        rest[name] = None if values[0] is None else torch.cat(values)
+    records = [part.records for part in parts if part.records is not None]
+    return replace(first, **rest, records=Records.joined(records) if records else None)

@@ -37,6 +37,18 @@ class Draws:
     target_labels: Int[Tensor, " n"] | None = None
     clients: int = 1
 
+    def part(self, rows: slice) -> "Draws":
+        """Return some of the trials."""
+        cut = lambda value: None if value is None else value[rows]
+        return replace(
+            self,
+            inputs=self.inputs[rows],
+            labels=self.labels[rows],
+            secrets=self.secrets[rows],
+            targets=cut(self.targets),
+            target_labels=cut(self.target_labels),
+        )
+
 
 Sampler = Callable[[Pool, Rules, Int[Tensor, " n"], Generator], Draws]
 """(pool, rules, secrets, generator) → what is drawn under these secrets."""

@@ -7,7 +7,7 @@ and of others as the defense takes it, and sends their sum through the links on 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -63,7 +63,7 @@ def anybody(learner: Learner, state: Params, draws: Draws) -> Others:
 
 
 def defended_hypotheses(
-    learner: Learner, state: Params, trials: Evidence, *, others: Others
+    clients: Sequence[Learner], state: Params, trials: Evidence, *, others: Others
 ) -> Float[Tensor, "n values labels features"]:
     """Return the whole upload that each hypothesis predicts, flat.
 
@@ -72,7 +72,8 @@ def defended_hypotheses(
     is taken. Of trained weights the upload is that of steps at the weights sent.
 
     Args:
-        learner: The client, with its defense.
+        clients: The client, with its defense; or several, one for each draw of coins, where the
+            client's defense is known up to what it learned from records of its own.
         state: The weights sent.
         trials: With the records in question, and their batches' other records where known.
         others: For others of which nothing is known.
@@ -81,10 +82,12 @@ def defended_hypotheses(
     assert records is not None
     count = math.prod(records.shape)
 
-    def uploads(coin: int) -> Iterator[Params]:
-        return _uploads(learner, state, trials, others, coin)
+    learner, most = clients[0], max(COINS, len(clients))
 
-    coins = COINS if count <= ROWS and _acts_differently(learner, uploads) else 1
+    def uploads(coin: int) -> Iterator[Params]:
+        return _uploads(clients[coin % len(clients)], state, trials, others, coin)
+
+    coins = most if count <= ROWS and _acts_differently(learner, uploads) else 1
     total = learner.read(uploads(0), learner.reduce)
     for coin in range(1, coins):
         total += learner.read(uploads(coin), learner.reduce)

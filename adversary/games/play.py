@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adversary.games.evidence import Evidence
+from adversary.games.evidence import Evidence, joined
 from adversary.games.game import Game, draw_secrets
 from adversary.games.hypotheses import anybody, defended_hypotheses
 from adversary.games.known_record import defended_scores, record_scores
@@ -18,6 +19,7 @@ from adversary.games.predictors import (
     Score,
     choose,
     combine,
+    turned,
     upload_scores,
     with_mean,
 )
@@ -79,7 +81,7 @@ def play(
     shadows: int,
     knowledge: Knowledge = Knowledge(),
     seed: int = 0,
-    rehearsed: Learner | None = None,
+    stand_ins: Sequence[Learner] = (),
 ) -> dict[str, Played]:
     """Play a game, and return what the static and the adaptive adversary answered.
 
@@ -99,8 +101,7 @@ def play(
         shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
         knowledge: Of the adversary.
         seed: Of everything drawn.
-        rehearsed: The client as the adversary rehearses it, where its defense uses records that
-            the adversary does not have; None if that is the client itself.
+        stand_ins: As for `learn`.
 
     Raises:
         ValueError: The game cannot be played with these records.
@@ -129,8 +130,9 @@ def play(
                 game,
                 rules,
                 auxiliary,
-                rehearsed or learner,
+                learner,
                 state,
+                stand_ins=stand_ins,
                 shadows=shadows,
                 knowledge=knowledge,
                 seed=seed,
@@ -162,6 +164,7 @@ def learn(
     seed: int = 0,
     round_: int = 0,
     same_records: bool = False,
+    stand_ins: Sequence[Learner] = (),
 ) -> dict[str, Predictor]:
     """Return the predictor of the static adversary, and of the adaptive one under a defense.
 
@@ -177,6 +180,9 @@ def learn(
         round_: Names the draws of one round.
         same_records: Whether shadow trials have the same records in all rounds, or only the same
             secrets.
+        stand_ins: Clients with whose defenses the adversary rehearses, where the client's uses
+            records that the adversary does not have; each defends as many shadow trials. Those
+            that predictors are chosen on are defended by others than those they are fitted on.
 
     Raises:
         ValueError: The game cannot be played with these records.
@@ -188,16 +194,18 @@ def learn(
     draws = game.sample(auxiliary, assumed, secrets, stream)
     cut = round(shadows * (1 - VALIDATION))
 
-    def look(*, defense: bool) -> Evidence:
-        return learner.evidence(
+    def look(client: Learner, rows: slice, coins: str, *, defense: bool) -> Evidence:
+        return client.evidence(
             state,
-            draws,
-            coins=f"{seed} shadow {round_}",
+            draws.part(rows),
+            coins=coins,
             defense=defense,
             knows_label=knowledge.label,
             knows_others=knowledge.others,
             assumed_batch=assumed.batch,
         )
+
+    everything, coins = slice(None), f"{seed} shadow {round_}"
 
     def fit(shown: Evidence, through: float) -> dict[str, Score]:
         part, last = shown.part(slice(cut)), shown.part(slice(cut, None))
@@ -206,23 +214,41 @@ def learn(
         scores = upload_scores(part, secrets[:cut], classes, seed=derive(seed, "predictor") % 2**32)
         return with_mean(scores, last, secrets[cut:])
 
-    plain = look(defense=False)
+    plain = look(learner, everything, coins, defense=False)
     scores = fit(plain, 1.0)
     predictors = {"static": choose(scores, plain.part(slice(cut, None)), secrets[cut:])}
     if learner.auxiliary.defense is not None:
-        hidden = look(defense=True)
+        shares = _shares(shadows, cut, len(stand_ins))
+        looks = [
+            look(client, rows, f"{coins} {place}", defense=True)
+            for place, (client, rows) in enumerate(zip(stand_ins, shares, strict=True))
+        ]
+        hidden = joined(looks) if looks else look(learner, everything, coins, defense=True)
         adapted = fit(hidden, _through(hidden.uploads, plain.uploads))
         if game.has_target:
             others = anybody(learner, state, draws)
-            push = partial(defended_hypotheses, learner, state, others=others)
+            clients = tuple(stand_ins) or (learner,)
+            push = partial(defended_hypotheses, clients, state, others=others)
             adapted |= defended_scores(hidden.part(slice(cut)), secrets[:cut], push)
         last = hidden.part(slice(cut, None))
         static = predictors["static"]
         met = auroc_of(static.log_probabilities(last), secrets[cut:])
         predictors["static"] = replace(static, held_out_auroc=met)
         candidates = adapted | {f"static {name}": score for name, score in scores.items()}
+        candidates |= turned(candidates, last, secrets[cut:])
         predictors["adaptive"] = choose(candidates, last, secrets[cut:])
     return predictors
+
+
+def _shares(shadows: int, cut: int, clients: int) -> list[slice]:
+    """Return the trials that each stand-in defends: all before the cut, or all after it."""
+    if clients < 2:
+        return [slice(None)] * clients
+    fitted = min(clients - 1, max(1, round(clients * cut / shadows)))
+    kept = clients - fitted
+    ends = [round(cut * k / fitted) for k in range(fitted)]
+    ends += [cut + round((shadows - cut) * k / kept) for k in range(kept + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _through(defended: Tensor, plain: Tensor) -> float:

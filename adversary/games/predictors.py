@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adversary.games.evidence import Evidence
 from adversary.games.features import Columns, columns_of
-from adversary.games.scores import Measured, auroc_of
+from adversary.games.scores import Measured, auroc_of, below_chance
 
 VALIDATION = 0.25  # share of the shadow trials on which predictors are chosen and calibrated
 LOWEST = 0.02  # probability of a class that no evidence takes further down, per pair of classes
@@ -116,6 +116,31 @@ def choose(scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " 
         )
         ranked.append((loss, place, predictor))
     return min(ranked)[2]
+
+
+def turned(
+    scores: dict[str, Score], evidence: Evidence, secrets: Int[Tensor, " n"]
+) -> dict[str, Score]:
+    """Return the negative of each score of two classes that is below chance on validation trials.
+
+    A defense that moves uploads past the point where a predictor says nothing leaves a score that
+    is wrong reliably: its negative is right.
+
+    Args:
+        scores: By name.
+        evidence: Of validation trials.
+        secrets: The class of each.
+    """
+    wrong = {}
+    for name, score in scores.items():
+        values = score(evidence)
+        if values.shape[1] == 2 and below_chance(auroc_of(values, secrets)):
+            wrong[f"turned {name}"] = partial(_negative, score)
+    return wrong
+
+
+def _negative(score: Score, trials: Evidence) -> Tensor:
+    return -score(trials)
 
 
 def with_mean(

@@ -1,5 +1,6 @@
 """What games are played with: two parties' records, a client, and a trained model."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,6 +26,7 @@ from fedsim.run.secret_columns import encoding, marks, telling_features
 from fedsim.run.training import accuracy, trained_states
 
 PARTIES = ("private", "auxiliary")
+STAND_INS = 12  # defenders that the adversary rehearses, of a defense with records of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,9 @@ class Board:
         private: The challenger's records.
         auxiliary: The adversary's.
         learner: The client.
-        rehearsal: The client as the adversary rehearses it. If the defense uses marked records,
-            the client's and the adversary's are others, and neither is in any trial.
+        stand_ins: Clients as the adversary rehearses them, if the defense uses marked records: the
+            client's and the adversary's are others, and neither is in any trial. Each stand-in has
+            a bootstrap sample of the adversary's. None of a defense without such records.
         states: The model's weights before every round.
         defense: The client's; None without any.
         accuracies: Of the model at each of the states, on test records; NaN without any.
@@ -47,7 +50,7 @@ class Board:
     private: Pool
     auxiliary: Pool
     learner: Learner
-    rehearsal: Learner
+    stand_ins: tuple[Learner, ...]
     states: tuple[Params, ...]
     defense: Defense | None
     accuracies: tuple[float, ...]
@@ -61,9 +64,10 @@ class Board:
         """Return the client of a game with so many records per update."""
         return replace(self.learner, local=_protocol(self.config, batch))
 
-    def rehearsed(self, batch: int) -> Learner:
-        """Return the same as the adversary rehearses it."""
-        return replace(self.rehearsal, local=_protocol(self.config, batch))
+    def rehearsed(self, batch: int) -> list[Learner]:
+        """Return the stand-ins of the same game."""
+        local = _protocol(self.config, batch)
+        return [replace(client, local=local) for client in self.stand_ins]
 
 
 def prepare(config: Config) -> Board:
@@ -90,21 +94,25 @@ def prepare(config: Config) -> Board:
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
     parties = private, auxiliary
-    defenses: list[Defense | None] = [built if config.defense else None] * 2
+    defense, rehearsed = built if config.defense else None, []
     if config.game.column is not None and built.against is not None:
         halves = [
             _set_aside(config, pool, name) for pool, name in zip(parties, PARTIES, strict=True)
         ]
-        defenses = [built.against(marked) for marked, _ in halves]
         private, auxiliary = (left for _, left in halves)
-    defense, rehearsed = defenses
+        (marked, _), (others, _) = halves
+        defense = built.against(marked)
+        rehearsed = [built.against(sample) for sample in _bootstrap(config, others)]
     states = _states(config, model, private, defense)
     return Board(
         config=config,
         private=private,
         auxiliary=auxiliary,
         learner=Learner(Auxiliary(model, dataset.num_classes, defense=defense), local),
-        rehearsal=Learner(Auxiliary(model, dataset.num_classes, defense=rehearsed), local),
+        stand_ins=tuple(
+            Learner(Auxiliary(model, dataset.num_classes, defense=each), local)
+            for each in rehearsed
+        ),
         states=states,
         defense=defense,
         accuracies=tuple(
@@ -168,6 +176,19 @@ def _set_aside(config: Config, pool: Pool, whose: str) -> tuple[Marked, Pool]:
             f"got {cut} of one"
         )
     return marked, rest
+
+
+def _bootstrap(config: Config, marked: Marked) -> Iterator[Marked]:
+    """Yield samples, with repetition, of half as many marked records.
+
+    What is fitted to n records varies by V/n about the truth, and the client's from the mean of the
+    stand-ins, which know n others, by 2V/n: so does what is fitted to n/2 of these.
+    """
+    count = len(marked.marks)
+    for place in range(STAND_INS):
+        stream = generator(config.seed, "game stand-in", place)
+        rows = torch.randint(count, (max(2, count // 2),), generator=stream)
+        yield Marked(marked.inputs[rows], marked.labels[rows], marked.marks[rows])
 
 
 def _states(

@@ -119,11 +119,18 @@ def measured(played: Played, classes: int) -> Iterator[tuple[str, scores.Measure
 
 
 def defect(played: Played) -> str | None:
-    """Return a sentence if an adversary is worse than chance where it could have noticed."""
+    """Return a sentence if an adversary is worse than chance, by more than chance.
+
+    On held-out shadow trials it could have noticed. In the trials, whoever turns its answers is as
+    much above chance: a leak.
+    """
     worst = played.worst
-    if not scores.below_chance(worst):
-        return None
-    return f"below chance on held-out shadow trials: AUROC {worst.value:.3f}"
+    if scores.below_chance(worst):
+        return f"below chance on held-out shadow trials: AUROC {worst.value:.3f}"
+    measured = scores.auroc_of(played.log_probabilities, played.secrets)
+    if scores.below_chance(measured):
+        return f"below chance: AUROC {measured.value:.3f}; its answers leak the secret when turned"
+    return None
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:

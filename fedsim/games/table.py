@@ -93,7 +93,7 @@ def _played(
             shadows=section.shadows,
             knowledge=_knowledge(section),
             seed=board.config.seed,
-            rehearsed=board.rehearsed(batch),
+            stand_ins=board.rehearsed(batch),
         )
     except ValueError as error:
         raise RunStopped(f"{game.name}, batches of {batch}: {error}") from None

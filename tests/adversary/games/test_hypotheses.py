@@ -51,7 +51,7 @@ def test_hypotheses_go_through_the_defense_as_uploads_do(local):
             knows_others=True, assumed_batch=BATCH,
         )  # fmt: skip
         nobody = Others(inputs[0], labels[0], torch.zeros(90))
-        whole = defended_hypotheses(client, client.model.state_dict(), shown, others=nobody)
+        whole = defended_hypotheses([client], client.model.state_dict(), shown, others=nobody)
         torch.testing.assert_close(whole[:, 0, 0], shown.uploads, rtol=1e-3, atol=1e-5)
         assert not torch.allclose(whole[:, 1, 0], shown.uploads, rtol=1e-3, atol=1e-5)
 
@@ -68,7 +68,7 @@ def test_noise_is_the_same_for_all_hypotheses_and_others_are_the_mean_of_all():
     torch.testing.assert_close(
         mean, client._plain(state, inputs, labels, None).mean(dim=0), rtol=1e-4, atol=1e-6
     )
-    whole = defended_hypotheses(client, state, shown, others=others)
+    whole = defended_hypotheses([client], state, shown, others=others)
     noise = whole - (plain + (BATCH - 1) * mean) / BATCH
     torch.testing.assert_close(noise, noise[:1, :1].expand_as(noise), rtol=1e-3, atol=1e-5)
     assert float(noise[0, 0].std()) == pytest.approx(3, abs=0.8)  # of 90 entries
@@ -83,7 +83,7 @@ def test_coins_that_act_on_each_update_differently_are_averaged():
     plain = client.hypotheses(state, records)
     shown = Evidence(torch.zeros(COUNT, 90), 1, 1.0, plain, records=records)
     whole = defended_hypotheses(
-        client, state, shown, others=Others(inputs[0], labels[0], torch.zeros(90))
+        [client], state, shown, others=Others(inputs[0], labels[0], torch.zeros(90))
     )
     assert torch.equal(whole[plain != 0], plain[plain != 0].sign())
     coins = whole[plain == 0]  # a hidden unit that is not active
@@ -104,7 +104,7 @@ def test_each_example_is_clipped_by_itself_and_noise_cancels():
     shown = Evidence(torch.zeros(COUNT, 90), BATCH, 1 / BATCH, each[:, None, None], records=records)
     others = Others(inputs[0], labels[0], torch.zeros(90))
     whole, blurred = (
-        defended_hypotheses(client, state, shown, others=others)[:, 0, 0]
+        defended_hypotheses([client], state, shown, others=others)[:, 0, 0]
         for client in (plain, noisy)
     )
     clipped = each * (0.2 / each.norm(dim=1, keepdim=True)).clamp(max=1.0)
@@ -138,7 +138,7 @@ def test_a_clip_inside_training_is_in_the_hypotheses(batch):
         looks.append((shown, secrets, draws))
     (shadows, secrets, draws), (trials, truth, _) = looks
     others = anybody(client, state, draws)
-    push = partial(defended_hypotheses, client, state, others=others)
+    push = partial(defended_hypotheses, [client], state, others=others)
     best = lambda scores: max(auroc_of(it(trials), truth).value for it in scores.values())
     without = record_scores(shadows, secrets)
     if batch == 1:
@@ -154,8 +154,8 @@ def test_what_coins_do_to_a_batch_is_averaged():
     state = client.model.state_dict()
     shown = Evidence(torch.zeros(COUNT, 90), BATCH, 1 / BATCH, None, records=records)
     others = Others(inputs[1], labels[1], torch.zeros(90))
-    once = defended_hypotheses(client, state, shown, others=others)
-    assert torch.equal(once, defended_hypotheses(client, state, shown, others=others))
+    once = defended_hypotheses([client], state, shown, others=others)
+    assert torch.equal(once, defended_hypotheses([client], state, shown, others=others))
     draws = [
         torch.stack([client.flat(d) for d in _uploads(client, state, shown, others, coin)])
         for coin in range(COINS)

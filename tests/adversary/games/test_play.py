@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adversary.games import GAMES, predictors
-from adversary.games.play import Knowledge, learn, play
+from adversary.games.play import Knowledge, _shares, learn, play
 from adversary.games.scores import auroc, information
 from defenses import Defense, clip, gaussian, prune, sign
 from fedsim.core.rng import generator
@@ -283,3 +283,22 @@ def test_playing_changes_neither_the_model_nor_the_pools():
         play(GAMES[game], Rules(2), *pools, client, [own], trials=40, shadows=80)
     assert same_params(client.model.state_dict(), own)
     assert all(torch.equal(p.inputs, b) for p, b in zip(pools, before, strict=True))
+
+
+@pytest.mark.parametrize("game", ["attribute", "attribute-known"])
+def test_stand_ins_of_one_defense_are_that_defense(game):
+    client, pool = learner(rotation()), census("auxiliary")
+    state, options = client.model.state_dict(), {"shadows": 120}
+    one = learn(GAMES[game], Rules(2), pool, client, state, **options)["adaptive"]
+    same = [learner(rotation()) for _ in range(3)]
+    several = learn(GAMES[game], Rules(2), pool, learner(sign()), state, stand_ins=same, **options)
+    assert several["adaptive"].name == one.name
+    torch.testing.assert_close(several["adaptive"].held_out, one.held_out, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 12])
+def test_who_defends_what_predictors_are_fitted_on_does_not_defend_what_they_are_chosen_on(clients):
+    shares = [list(range(100))[rows] for rows in _shares(100, 75, clients)]
+    assert [place for share in shares for place in share] == list(range(100))
+    assert len(shares) == clients
+    assert clients == 1 or any(share[0] == 75 for share in shares)

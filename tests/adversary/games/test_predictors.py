@@ -7,7 +7,7 @@ from scipy.stats import norm
 from adversary.games import predictors
 from adversary.games.ceilings import count_auroc, share_counts
 from adversary.games.evidence import Evidence
-from adversary.games.predictors import LOWEST, choose, combine, upload_scores, with_mean
+from adversary.games.predictors import LOWEST, choose, combine, turned, upload_scores, with_mean
 from adversary.games.scores import auroc, below_chance, information
 from fedsim.core.rng import generator
 from tests.adversary.games.game_cases import error
@@ -311,3 +311,21 @@ def test_scores_below_chance_on_held_out_trials_are_noticed():
     assert measured["wrong"].value == pytest.approx(1 - measured["right"].value)
     noticed = {name: below_chance(value) for name, value in measured.items()}
     assert noticed == {"wrong": True, "noise": False, "right": False}
+
+
+def test_a_score_that_is_wrong_reliably_is_turned():
+    secrets = torch.arange(200) % 2
+    right = torch.stack([-secrets.float(), secrets.float()], dim=1) + torch.randn(
+        200, 2, generator=generator(0, "blur")
+    )
+    trials = Evidence(right, 1, 1.0)
+    scores = {
+        "right": lambda it: it.uploads, "wrong": lambda it: -it.uploads,
+        "chance": lambda it: 0 * it.uploads,
+    }  # fmt: skip
+    negatives = turned(scores, trials, secrets)
+    assert list(negatives) == ["turned wrong"]
+    assert torch.equal(negatives["turned wrong"](trials), right)
+    assert choose({"wrong": scores["wrong"], **negatives}, trials, secrets).name == "turned wrong"
+    three = {"wrong": lambda it: -torch.cat([it.uploads, it.uploads[:, :1]], dim=1)}
+    assert turned(three, trials, secrets) == {}  # of three classes the least likely is not one

@@ -92,7 +92,7 @@ def test_a_model_that_diverges_stops_the_game():
 
 def test_a_defender_s_records_are_in_no_trial_and_no_adversary_has_them():
     plain, perturbed = board(), board('defense=[{name="perturb",strength=0.5}]')
-    surrogates = [surrogate(side) for side in (perturbed.learner, perturbed.rehearsal)]
+    surrogates = [surrogate(side) for side in (perturbed.learner, *perturbed.stand_ins)]
     rows = [
         {tuple(row) for row in inputs.tolist()}
         for inputs in (
@@ -100,11 +100,15 @@ def test_a_defender_s_records_are_in_no_trial_and_no_adversary_has_them():
             perturbed.private.inputs, perturbed.auxiliary.inputs,
         )
     ]  # fmt: skip
-    assert sum(map(len, rows)) == len(set().union(*rows))
-    assert len(rows[0]) + len(rows[2]) == len(plain.private.labels)
-    assert len(rows[1]) + len(rows[3]) == len(plain.auxiliary.labels)
+    own, *rehearsed, private, auxiliary = rows
+    assert len(rehearsed) == games_board.STAND_INS
+    assert len(set(map(frozenset, rehearsed))) == games_board.STAND_INS  # each has its own
+    aside = set().union(*rehearsed)
+    assert len(own | aside | private | auxiliary) == sum(map(len, (own, aside, private, auxiliary)))
+    assert len(own) + len(private) == len(plain.private.labels)
+    assert len(aside) + len(auxiliary) <= len(plain.auxiliary.labels)
     one = [side.uploads(*case, coins="", defense=True) for side, case in (
-        (perturbed.client(1), single(perturbed)), (perturbed.rehearsed(1), single(perturbed)),
+        (perturbed.client(1), single(perturbed)), (perturbed.rehearsed(1)[0], single(perturbed)),
         (plain.client(1), single(perturbed)),
     )]  # fmt: skip
     assert not torch.allclose(one[0], one[2])  # a gradient of one example is moved

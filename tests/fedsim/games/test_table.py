@@ -1,17 +1,20 @@
 import json
+from dataclasses import replace
 
 import pyarrow.compute as pc
 import pytest
 import torch
 
 from adversary.games import ceilings, play, predictors
+from adversary.games.play import Played
 from adversary.games.predictors import upload_scores
+from adversary.games.scores import Measured
 from fedsim import config as configs
 from fedsim.cli import main as cli
 from fedsim.core.errors import ConfigError
 from fedsim.games import table as games
 from fedsim.games.board import prepare
-from fedsim.games.rows import read_rows
+from fedsim.games.rows import defect, read_rows
 from fedsim.report.games import write_games_report
 from tests.builders import small_config
 
@@ -205,6 +208,18 @@ def test_an_adversary_below_chance_on_its_own_shadows_is_a_defect(tmp_path, caps
         assert (sentence in (tmp_path / name / "report.html").read_text()) == (name == "wrong")
     assert defects["right"] == {None}
     assert all(text.startswith("below chance") for text in defects["wrong"])
+
+
+def test_answers_that_are_wrong_reliably_are_called_a_leak():
+    secrets = torch.arange(100) % 2
+    sure = torch.where(secrets[:, None] == torch.arange(2), 0.9, 0.1).log()
+    fair = Measured(0.5, 0.4, 0.6)
+    right, wrong = (Played(it, secrets, ("forest",), (fair,)) for it in (sure, sure.flip(1)))
+    assert defect(right) is None
+    assert defect(wrong) == "below chance: AUROC 0.000; its answers leak the secret when turned"
+    chance = Measured(0.2, 0.1, 0.3)
+    noticed = replace(wrong, held_out=(chance,))
+    assert defect(noticed) == "below chance on held-out shadow trials: AUROC 0.200"
 
 
 def test_games_are_listed_and_a_config_holds_them():
