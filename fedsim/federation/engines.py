@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fedsim.config import Engine
-from fedsim.core.machine import check_cores
+from fedsim.core.machine import check_cores, keep_freed_memory
 from fedsim.federation.grid import Execute
 from fedsim.federation.inline import inline
 
@@ -38,6 +38,7 @@ def start(engine: Engine) -> Iterator[Started]:
     elif engine.batch is not None:
         from fedsim.federation.batched import Batched
 
+        keep_freed_memory()
         batched = Batched(engine.batch)
         yield Started(batched, lambda: dict(batched.alone))
     else:

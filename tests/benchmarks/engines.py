@@ -1,14 +1,18 @@
-"""What a round costs: bare PyTorch, fedsim inline, fedsim on Ray, Flower's own simulation.
+"""What a round costs: bare PyTorch, and fedsim's and Flower's engines.
 
     uv run python -m tests.benchmarks.engines --data ../shared/data/mnist
+    uv run python -m tests.benchmarks.engines --data ../shared/data/mnist \\
+        --adult ../shared/data/adult --small
 
 MNIST's 60,000 images are split evenly over the clients (ResNet-18: 60 images each); batches of 16,
-one epoch. Each cell is a process of its own; all cells of one call belong together: compare the
-ratios. CPU-seconds and wall time are per round, over the rounds after the first, which starts
-workers. Peak memory is the main process's, with Flower the sum over all its processes.
+one epoch. `--small` is the table of small clients: the bare loop, inline and batched. Each cell is
+a process of its own; all cells of one call belong together: compare the ratios. CPU-seconds and
+wall time are per round: the median of the rounds after the first, which starts workers; with Flower
+the mean. Peak memory is the main process's, with Flower the sum over all its processes.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import shutil
@@ -27,14 +31,19 @@ CELLS = {  # model → (clients, images per client, rounds)
     "resnet18": [(10, 60, 3)],
     "resnet18-memory": [(100, 16, 2)],
 }
+SMALL = {
+    "cnn": [(200, 4, 12), (1000, 60, 3)],
+    "mlp-adult": [(200, 4, 12), (200, 60, 8)],
+}
 WAYS = ("bare", "inline", "ray", "flower")
+SMALL_WAYS = ("bare", "inline", "batched")
 
 
 def settings(data: Path, model: str, clients: int, images: int, rounds: int) -> list[str]:
     """Return what all ways have in common."""
-    model = model.removesuffix("-memory")
+    model, _, adult = model.removesuffix("-memory").partition("-")
     return [
-        "data=mnist", f"data.root={data}", "data.partition=iid", f"model={model}",
+        f"data={adult or 'mnist'}", f"data.root={data}", "data.partition=iid", f"model={model}",
         f"data.limit={images * clients}", "auxiliary.share=0.0",
         f"federation.clients={clients}", f"federation.rounds={rounds}",
         "federation.evaluate_every=0", "local.lr=0.05", "local.batch_size=16", "local.epochs=1",
@@ -141,10 +150,11 @@ def measure(way: str, asked: list[str], out: Path) -> dict[str, float]:
         bare(config.read(None, asked), note)
     else:
         api.run(config.read(None, [*asked, f"engine.name={way}"]), out, on_round=note)
-    rounds = len(marks) - 2
+    spent = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(marks[1:])]
+    cpu, wall = (statistics.median(each) for each in zip(*spent, strict=True))
     return {
-        "cpu": (marks[-1][0] - marks[1][0]) / rounds,
-        "wall": (marks[-1][1] - marks[1][1]) / rounds,
+        "cpu": cpu,
+        "wall": wall,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -220,8 +230,10 @@ def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with MNIST/raw/*.gz")
-    parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--models", default=",".join(CELLS))
+    parser.add_argument("--adult", type=Path, help="folder with Adult's files, for --small")
+    parser.add_argument("--small", action="store_true", help="the table of small clients")
+    parser.add_argument("--ways", default="")
+    parser.add_argument("--models", default="")
     parser.add_argument("--clients", default="")
     parser.add_argument("--cell", nargs=5, metavar=("WAY", "MODEL", "CLIENTS", "IMAGES", "ROUNDS"))
     parser.add_argument("--message", action="store_true", help="only the cost of an empty message")
@@ -248,16 +260,22 @@ def main() -> None:
                 result = measure(way, asked, out)
             print(json.dumps(result))
         return
+    cells, ways = (SMALL, SMALL_WAYS) if options.small else (CELLS, WAYS)
+    ways = options.ways.split(",") if options.ways else list(ways)
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(options.data, folder, dirs_exist_ok=True)
+        mnist, adult = Path(folder, "mnist"), Path(folder, "adult")
+        shutil.copytree(options.data, mnist)
+        if options.adult:
+            shutil.copytree(options.adult, adult)
         only = {int(number) for number in options.clients.split(",") if number}
         print("| model | clients × images | way | CPU s/round | ratio | wall s/round | peak MB |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
-        for model in options.models.split(","):
-            for size in CELLS[model]:
+        for model in options.models.split(",") if options.models else cells:
+            for size in cells[model]:
                 if not only or size[0] in only:
-                    ways = ["inline"] if model.endswith("-memory") else options.ways.split(",")
-                    _print_row_per_way(Path(folder), model, size, ways)
+                    chosen = ["inline"] if model.endswith("-memory") else ways
+                    data = adult if model.endswith("-adult") else mnist
+                    _print_row_per_way(data, model, size, chosen)
 
 
 def _print_row_per_way(data: Path, model: str, size: tuple[int, int, int], ways: list[str]) -> None:
