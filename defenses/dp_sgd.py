@@ -11,9 +11,9 @@ from torch import Generator, Tensor, nn
 
 from defenses.accounting import Accounting, Sampling, num_steps
 from defenses.defense import Defense, State, no_state, spends_nothing
-from defenses.examples import example_gradients, flat_rows
 from defenses.promise import Promise, Relation
 from fedsim.core.catalog import Entry
+from fedsim.core.examples import example_gradients, flat_rows
 from fedsim.core.types import LocalTraining, Params
 
 ROUNDS = "rounds"  # in the state: how many rounds the client has taken part in

@@ -21,10 +21,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Defense, Marked
-from defenses.examples import example_gradients, flat_rows
 from defenses.promise import Promise
 from defenses.surrogate import Surrogate
 from fedsim.core.catalog import Entry
+from fedsim.core.examples import example_gradients, flat_rows
 from fedsim.core.sgd import gradients, mean_gradient
 from fedsim.core.types import LocalTraining, Params
 

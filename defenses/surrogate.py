@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from defenses.defense import Marked
-from defenses.examples import example_gradients, flat_rows
+from fedsim.core.examples import example_gradients, flat_rows
 from fedsim.core.rng import generator
 from fedsim.core.types import Params
 

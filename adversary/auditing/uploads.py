@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from defenses.chain import chain
 from defenses.defense import Defense
-from defenses.examples import example_gradients
+from fedsim.core.examples import example_gradients
 from fedsim.core.params import norm
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, Observation, Params

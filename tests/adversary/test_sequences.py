@@ -6,7 +6,7 @@ from torch import nn
 
 from adversary.attacks import ATTACKS
 from adversary.games.gradients import batch_gradients
-from defenses.examples import example_gradients
+from fedsim.core.examples import example_gradients
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Candidates
 from tests.builders import observe, plain_gradient

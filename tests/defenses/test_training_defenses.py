@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from defenses import Marked, chain, gaussian, mixup, perturb, soteria, vib
-from defenses.examples import example_gradients
 from defenses.mixup import mixing_share
 from defenses.perturb import moved
 from defenses.soteria import exposing
@@ -16,6 +15,7 @@ from defenses.vib import information
 from fedsim import api
 from fedsim.config import read
 from fedsim.core.errors import ConfigError
+from fedsim.core.examples import example_gradients
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.sgd import mean_gradient
 from fedsim.core.types import LocalTraining
