@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Generator
 
@@ -29,6 +29,8 @@ class Attack:
             cost of tens of its answers per round.
         rehearses: Whether it rehearses clients itself. Its twin is the same function, which then
             rehearses them with the defense.
+        reads: What of an update it cannot do without: a linear "head"'s gradient, its "bias"'s, or
+            nothing in particular.
         over_rounds: Whether it asks about all that the client has used so far, instead of in the
             latest round.
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
@@ -44,6 +46,7 @@ class Attack:
     adaptive: bool = False
     has_twin: bool = True
     rehearses: bool = False
+    reads: Literal["", "head", "bias"] = ""
     over_rounds: bool = False
     every: int = 1
     clients: tuple[str, ...] | None = None

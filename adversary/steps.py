@@ -30,6 +30,19 @@ def num_steps(observation: Observation) -> int:
     return clients * observation.local.epochs * -(-per_client // observation.local.batch_size)
 
 
+def to_sum(observation: Observation) -> float:
+    """Return what an update is multiplied by to give the sum over all labels of loss gradients.
+
+    That is labels per step, and for uploaded weights −1/lr and how much momentum and FedProx make
+    a step weigh.
+    """
+    local, steps = observation.local, num_steps(observation)
+    scale = num_labels(observation) / steps
+    if local.upload == "weights":
+        scale /= -local.lr * mean_weight(local, steps // observation.update.num_clients)
+    return scale
+
+
 @lru_cache(maxsize=64)
 def mean_weight(local: LocalTraining, steps: int) -> float:
     """Return how much a step's gradient weighs in −delta / lr, on average over `steps` steps.

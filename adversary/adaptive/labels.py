@@ -10,7 +10,8 @@ correction that helps it most, which may be none. Nothing here knows any particu
 
 *Server must know*: what the attack itself must know, auxiliary data, and the defense with its
 parameters, not its coins.
-*Differs from the paper*: the paper attacks other secrets; its code is not at hand. Every client is
+*Differs from the paper*: the paper attacks other secrets; its code is not at hand. Where no linear
+head was uploaded, the update is left as it is. Every client is
 rehearsed in its first round, without what a defense would remember from earlier ones (the residuals
 of error feedback), and an uploaded gradient with all its examples (no Poisson sampling).
 """
@@ -25,7 +26,7 @@ from torch import Generator, Tensor
 from adversary.adaptive import members as adaptive_members
 from adversary.adaptive.corrections import Correct, corrected, learn
 from adversary.attack import Attack, Infer
-from adversary.labels.head import find_head
+from adversary.labels.head import find_head, has_head
 from adversary.rehearsal import defended, rehearse, rehearsed_size
 from adversary.secrets import SECRETS
 from adversary.workspace import Workspace, workspace
@@ -63,6 +64,8 @@ def infer(
         ValueError: As the inner attack.
     """
     latest, work = view.latest, workspace(view, auxiliary)
+    if not has_head(latest, work):
+        return inner(view, auxiliary, generator)
     size = rehearsed_size(latest)
     correct = work.part(corrections, size)[work.part(chosen, size, inner, keep=256)]
     return inner(corrected(latest, _names(work), correct, view.memory), auxiliary, generator)

@@ -57,6 +57,7 @@ ATTACKS = (
         name="dimitrov",
         family="label",
         infer=dimitrov,
+        reads="head",
         summary="ZLG, interpolated over several local steps",
     ),
 )

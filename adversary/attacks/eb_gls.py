@@ -20,10 +20,14 @@ gradient add up to zero, so what their sum is, is noise, and its variance enters
 (3) entries that a pruning client zeroed are left out on both sides; (4) over several local steps
 an example's share is its mean along the way from the model sent to the model uploaded
 (`trajectory`), which depends on the counts, so that tracing and solving take turns; (5) a client
-that uploads weights uses every example once an epoch, so its counts are multiples of the epochs.
+that uploads weights uses every example once an epoch, so its counts are multiples of the epochs;
+(6) where no linear head's gradient was uploaded, or the head's weight is another layer's too, an
+example's share is its gradient of all that was uploaded, by autodiff (`projections`); then (1) to
+(3) but the zeros of (3) do not apply, and (4) is the mean along the straight way.
 *Differs from the paper*: there is none.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -34,7 +38,15 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.gls import Fit, fit_counts
-from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, read_head
+from adversary.labels.head import (
+    Forward,
+    HeadGradient,
+    NoHead,
+    auxiliary_forward,
+    find_head,
+    has_head,
+    read_head,
+)
 from adversary.labels.moments import (
     Moments,
     Sketch,
@@ -43,8 +55,10 @@ from adversary.labels.moments import (
     start_moments,
     with_every_class,
 )
+from adversary.labels.projections import project, uploaded_names
 from adversary.labels.reading import end_forward, steps_per_client
 from adversary.labels.trajectory import path, simulate, start_of
+from adversary.steps import num_labels
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
@@ -74,7 +88,7 @@ def eb_gls(
         steps: Of each chain; 40 per class without, at least 400.
 
     Raises:
-        ValueError: The model has no linear head, or its gradient is not finite.
+        ValueError: The update moves no trained parameter, or is not finite.
     """
     problem, solution = solve(view.latest, workspace(view, auxiliary))
     counts = solution.posterior.whole(solution.counts)
@@ -97,7 +111,7 @@ class Problem:
         noise: Variance of each coordinate that is no example's.
         total: Number of examples.
         uses: Epochs.
-        basis: What made the sketch.
+        basis: What made the sketch of a linear head; None for one of all that was uploaded.
     """
 
     sketch: Float[Tensor, " kept"]
@@ -106,7 +120,7 @@ class Problem:
     noise: Float[Tensor, " kept"]
     total: int
     uses: int
-    basis: Sketch
+    basis: Sketch | None
 
     def solve(self) -> Fit:
         """Return evidence, prior and the most likely real-valued counts."""
@@ -117,10 +131,12 @@ def solve(observation: Observation, work: Workspace) -> tuple[Problem, Fit]:
     """Pose a client's update as a problem, trace its local steps, and solve it.
 
     Raises:
-        ValueError: The model has no linear head, or the update is not finite.
+        ValueError: The update moves no trained parameter, or is not finite.
     """
     work = work.derived(with_every_class)
     problem = pose(observation, work)
+    if problem.basis is None:
+        return problem, problem.solve()
     end = end_forward(observation, work, work.auxiliary.inputs)
     if end is None:
         return problem, problem.solve()
@@ -185,9 +201,15 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     """Read the update and measure what examples of each class would have done in a first step.
 
     Raises:
-        ValueError: The model has no linear head, or its gradient is not finite.
+        ValueError: The update moves no trained parameter, or is not finite.
     """
-    head, auxiliary = read_head(observation, work), work.auxiliary
+    auxiliary = work.auxiliary
+    try:
+        head = read_head(observation, work) if has_head(observation, work) else None
+    except NoHead:  # it did not move
+        head = None
+    if head is None:
+        return pose_projected(observation, work)
     local, uses = observation.local, observation.local.epochs
     mask = uploaded(head)
     if mask is None:
@@ -204,6 +226,32 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         total=head.total // uses,
         uses=uses,
         basis=basis,
+    )
+
+
+def names_read(observation: Observation, work: Workspace) -> Sequence[str]:
+    """Return the tensors of an update that are read."""
+    if not has_head(observation, work):
+        return uploaded_names(observation, work)
+    head = find_head(work)
+    return [name for name in (head.weight, head.bias) if name is not None]
+
+
+def pose_projected(observation: Observation, work: Workspace) -> Problem:
+    """Read all of the update, where no linear head's gradient stands in it.
+
+    Raises:
+        ValueError: The update moves no trained parameter, or is not finite.
+    """
+    projected, uses = project(observation, work), observation.local.epochs
+    return Problem(
+        sketch=projected.sketch,
+        moments=projected.moments,
+        lower=torch.zeros(work.auxiliary.num_classes, dtype=torch.float64),
+        noise=projected.noise,
+        total=num_labels(observation) // uses,
+        uses=uses,
+        basis=None,
     )
 
 

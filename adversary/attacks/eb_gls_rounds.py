@@ -23,9 +23,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.eb_gls import eb_gls, solve
+from adversary.attacks.eb_gls import eb_gls, names_read, solve
 from adversary.labels.gls import best_spread
-from adversary.labels.head import find_head
 from adversary.labels.posterior import Evidence
 from adversary.over_rounds import same_data
 from adversary.rehearsal import rehearse
@@ -57,7 +56,7 @@ def eb_gls_rounds(
         rounds: Look at the client's first rounds only, and at the latest; at all without.
 
     Raises:
-        ValueError: The model has no linear head, an update is not finite, or `rounds` is negative.
+        ValueError: An update is not finite, or `rounds` is negative.
     """
     if rounds is not None and rounds < 0:
         raise NotApplicable(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
@@ -76,11 +75,10 @@ def eb_gls_rounds(
 
 def evidence(observation: Observation, work: Workspace) -> Evidence:
     """Return what one update says; computed once for all rounds."""
-    head, digest = find_head(work), hashlib.blake2b(digest_size=16)
-    for name in (head.weight, head.bias):
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names_read(observation, work):
         for params in (observation.sent, observation.update.delta):
-            if name is not None:
-                digest.update(params[name].detach().contiguous().numpy().tobytes())
+            digest.update(params[name].detach().contiguous().numpy().tobytes())
     digest.update(repr((observation.local, observation.update.num_examples)).encode())
     key = work.auxiliary, digest.digest()
     return work.memory.run.get(evidence, key, lambda: _weighed(observation, work), keep=UPDATES)

@@ -11,7 +11,8 @@ average of the rehearsed counts whose whole updates, all layers, came nearest to
 
 *Server must know*: the update, the number of examples, the protocol, labelled auxiliary data, and
 computing time for `simulations` local trainings per client.
-*Exact when*: as `eb_gls`; for a single step it is `eb_gls`.
+*Exact when*: as `eb_gls`; for a single step, and for a model without a linear head, it is
+`eb_gls`.
 *Differs from the paper*: there is none.
 """
 
@@ -22,10 +23,10 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.eb_gls import Problem, Trace, solve
+from adversary.attacks.eb_gls import Trace, solve
 from adversary.labels.gls import fit_counts
 from adversary.labels.head import read_head
-from adversary.labels.moments import with_every_class
+from adversary.labels.moments import Sketch, with_every_class
 from adversary.labels.posterior import round_above
 from adversary.labels.reading import end_forward
 from adversary.rehearsal import rehearse
@@ -49,17 +50,17 @@ def eb_gls_sim(
         simulations: Rehearsals, each as much work as the client's local training; ≥ 1.
 
     Raises:
-        ValueError: The model has no linear head, the update is not finite, or `simulations` is
-            not positive.
+        ValueError: The update is not finite, or `simulations` is not positive.
     """
     if simulations < 1:
         raise NotApplicable(f"eb-gls-sim: simulations must be at least 1, got {simulations}")
     observation, work = view.latest, workspace(view, auxiliary).derived(with_every_class)
     problem, solution = solve(observation, work)
     end = end_forward(observation, work, work.auxiliary.inputs)
-    if end is None or observation.update.num_clients > 1:
+    basis = problem.basis
+    if end is None or basis is None or observation.update.num_clients > 1:
         return solution.posterior.whole(solution.counts) * problem.uses
-    trace = Trace(observation, work, end, problem.basis)
+    trace = Trace(observation, work, end, basis)
     counts, nothing = solution.counts, torch.zeros_like(problem.lower)
     gaps: list[Tensor] = []
     tried: list[tuple[float, Tensor]] = []
@@ -67,7 +68,7 @@ def eb_gls_sim(
         whole = round_above(counts, nothing, problem.total)
         rehearsed = rehearse(observation, work, whole, generator)
         tried.append((distance(rehearsed.update.delta, observation.update.delta), whole))
-        gaps.append(gap(rehearsed, work, problem, whole))
+        gaps.append(gap(rehearsed, work, basis, problem.uses, whole))
         recent = gaps[-min(WINDOW, 1 + turn // 2) :]
         moments = trace.moments(counts)
         # The mean gap has an error of its own, of as many clients as were rehearsed.
@@ -82,14 +83,15 @@ def eb_gls_sim(
 def gap(
     rehearsed: Observation,
     work: Workspace,
-    problem: Problem,
+    basis: Sketch,
+    uses: int,
     counts: Int[Tensor, " classes"],
 ) -> Float[Tensor, " kept"]:
     """Return what a rehearsed update has beyond what `eb_gls` expects of its counts."""
     end = end_forward(rehearsed, work, work.auxiliary.inputs)
     assert end is not None
-    expected = Trace(rehearsed, work, end, problem.basis).moments(counts.double())
-    sketch = problem.basis.of_gradient(read_head(rehearsed, work)) / problem.uses
+    expected = Trace(rehearsed, work, end, basis).moments(counts.double())
+    sketch = basis.of_gradient(read_head(rehearsed, work)) / uses
     return sketch - expected.means @ counts.double()
 
 

@@ -104,6 +104,7 @@ ATTACKS = (
         name="zlg",
         family="label",
         infer=zlg,
+        reads="head",
         summary="counts from mean probabilities on noise",
     ),
     Attack(
@@ -111,6 +112,7 @@ ATTACKS = (
         family="label",
         infer=zlg_plus,
         needs=("inputs",),
+        reads="head",
         summary="ZLG+, mean probabilities on auxiliary data",
     ),
 )

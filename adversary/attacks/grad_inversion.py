@@ -49,6 +49,7 @@ ATTACKS = (
         name="grad-inversion",
         family="label",
         infer=grad_inversion,
+        reads="head",
         summary="rows with the lowest entries, in turn",
     ),
 )

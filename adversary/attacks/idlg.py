@@ -60,6 +60,7 @@ ATTACKS = (
         name="idlg",
         family="label",
         infer=idlg,
+        reads="head",
         summary="the one label of a single-example gradient",
     ),
 )

@@ -111,6 +111,7 @@ ATTACKS = (
         name="ilrg",
         family="label",
         infer=ilrg,
+        reads="bias",
         summary="counts from linear equations in class embeddings",
     ),
 )

@@ -101,6 +101,7 @@ ATTACKS = (
         name="llbg",
         family="label",
         infer=llbg,
+        reads="bias",
         summary="LLG on the bias gradient",
     ),
 )

@@ -195,12 +195,14 @@ ATTACKS = (
         name="llg",
         family="label",
         infer=llg,
+        reads="head",
         summary="counts from the head gradient's row sums",
     ),
     Attack(
         name="llg-star",
         family="label",
         infer=llg_star,
+        reads="head",
         summary="LLG*, calibrated on dummy inputs",
     ),
     Attack(
@@ -208,6 +210,7 @@ ATTACKS = (
         family="label",
         infer=llg_plus,
         needs=("inputs", "labels"),
+        reads="head",
         summary="LLG+, calibrated on auxiliary data",
     ),
 )

@@ -94,6 +94,7 @@ ATTACKS = (
         name="rlg",
         family="label",
         infer=rlg,
+        reads="head",
         summary="the set of classes that a direction separates",
     ),
 )

@@ -94,6 +94,7 @@ ATTACKS = (
         family="label",
         infer=rlu,
         needs=("inputs", "labels"),
+        reads="bias",
         summary="counts by least squares, simulating several local steps",
     ),
 )

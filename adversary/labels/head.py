@@ -1,5 +1,6 @@
 """The linear classification head, where labels leak: found in the model, read from an update."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from adversary.steps import mean_weight, num_labels, num_steps
+from adversary.steps import num_labels, num_steps, to_sum
 from adversary.workspace import Workspace, loaded, working_copy
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator, global_stream
@@ -20,10 +21,15 @@ from fedsim.core.types import Auxiliary, Observation, Params
 
 @dataclass(frozen=True)
 class Head:
-    """Names of the last linear layer's parameters; `bias` is None for a layer without."""
+    """Names of the last linear layer's parameters; `bias` is None for a layer without.
+
+    Attributes:
+        tied: Whether the model uses the weight elsewhere too, as an embedding or a decoder.
+    """
 
     weight: str
     bias: str | None
+    tied: bool = False
 
 
 class HeadAlone(nn.Module):
@@ -46,6 +52,10 @@ class HeadAlone(nn.Module):
             NeedsModel: Always.
         """
         raise NeedsModel("must be given to this attack, which runs it; got the head alone")
+
+
+class NoHead(NotApplicable):
+    """There is no linear head's gradient to read."""
 
 
 class NeedsModel(NotApplicable):
@@ -107,16 +117,35 @@ def read_head(observation: Observation, work: Workspace) -> HeadGradient:
         ValueError: There is no linear head, no number of examples, or the update is not finite.
     """
     head, delta = find_head(work), observation.update.delta
+    if not _is_uploaded(head, delta):
+        raise NoHead("update: must hold the head's gradient, got none")
     weight = delta[head.weight]
     bias = None if head.bias is None else delta[head.bias]
+    still = not bool(weight.any()) and (bias is None or not bool(bias.any()))
+    if still and any(bool(delta[name].any()) for name in delta):
+        raise NoHead("update: must move the head, got zeros there and no others")
     # A sum is not finite where an entry is not; it may overflow only far beyond any gradient.
     if not torch.isfinite(weight.sum() + (0 if bias is None else bias.sum())):
         raise ValueError("update: the head's gradient must be finite, got NaN or infinity")
-    local, total, steps = observation.local, num_labels(observation), num_steps(observation)
-    scale = total / steps
-    if local.upload == "weights":
-        scale /= -local.lr * mean_weight(local, steps // observation.update.num_clients)
-    return HeadGradient(weight, bias, scale, total, steps)
+    total, steps = num_labels(observation), num_steps(observation)
+    return HeadGradient(weight, bias, to_sum(observation), total, steps)
+
+
+def has_head(observation: Observation, work: Workspace) -> bool:
+    """Return whether an update holds a linear head's gradient, and nothing else in its place.
+
+    Not where the head's weight is also another layer's, or where no head was trained.
+    """
+    try:
+        head = find_head(work)
+    except NoHead:
+        return False
+    return not head.tied and _is_uploaded(head, observation.update.delta)
+
+
+def _is_uploaded(head: Head, delta: Params) -> bool:
+    names = set(delta)  # to ask a mapping for a name may read the tensor
+    return head.weight in names and (head.bias is None or head.bias in names)
 
 
 @dataclass(frozen=True)
@@ -191,16 +220,23 @@ def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
 
 
 class _LinearCalls(TorchFunctionMode):
-    """Keeps (input, weight, bias) and the output of every linear map computed inside."""
+    """Keeps (input, weight, bias) and the output of every linear map computed inside.
+
+    Also how often each parameter was used in any computation.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[tuple[Any, ...], Tensor]] = []
+        self.uses: Counter[int] = Counter()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor):
+            values = (*args, *(kwargs or {}).values())
+            self.uses.update(id(value) for value in values if isinstance(value, nn.Parameter))
         if func is functional.linear:
             inputs = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
             call = tuple(inputs.get(name) for name in ("input", "weight", "bias"))
@@ -208,8 +244,13 @@ class _LinearCalls(TorchFunctionMode):
         return output
 
 
-def _run(model: nn.Module, inputs: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Any, Any] | None]:
-    """Return (features, logits) of the head, and its weight and bias; None where there is none."""
+def _run(
+    model: nn.Module, inputs: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Any, Any, bool] | None]:
+    """Return (features, logits) of the head, and its weight, bias, and whether it is tied.
+
+    None in place of these where there is no head.
+    """
     with torch.no_grad(), _LinearCalls() as linear:
         result = model(inputs)
         for (features, weight, bias), output in reversed(linear.calls):
@@ -217,7 +258,7 @@ def _run(model: nn.Module, inputs: Tensor) -> tuple[tuple[Tensor, Tensor], tuple
                 continue
             same = torch.equal(output, result)
             if same or torch.allclose(output.log_softmax(dim=-1), result, atol=1e-5):
-                return (features, output), (weight, bias)
+                return (features, output), (weight, bias, linear.uses[id(weight)] > 1)
     return (result, result), None
 
 
@@ -241,13 +282,13 @@ def _trace(auxiliary: Auxiliary) -> Head:
         (_, logits), layer = _run(model, inputs)
     classes = auxiliary.num_classes
     if layer is None or logits.shape != (2, classes):
-        raise NotApplicable(
+        raise NoHead(
             f"model: must end in a linear layer of {classes} outputs that are its logits, got none"
         )
     names = {id(value): name for name, value in model.named_parameters()}
-    weight, bias = (names.get(id(value)) for value in layer)
+    weight, bias = (names.get(id(value)) for value in layer[:2])
     if weight is None:
-        raise NotApplicable(
-            "model: the last layer's weight must be a parameter, got a computed one"
-        )
-    return Head(weight, bias)
+        raise NoHead("model: the last layer's weight must be a parameter, got a computed one")
+    if not layer[0].requires_grad:
+        raise NoHead("model: the last layer must be trained, got a frozen one")
+    return Head(weight, bias, layer[2])

@@ -163,13 +163,21 @@ def fit(
         directions, ones, torch.ones(coordinates), torch.ones(coordinates, dtype=torch.bool)
     )
     shares = unscaled.raw(outputs, auxiliary.labels, smoothing)
-    scale = _within(shares, auxiliary.labels, classes)[1].square().mean(dim=0).sqrt()
+    scale, varying = scales(shares, auxiliary.labels, classes)
+    sketch = Sketch(directions, ones, scale, varying)
+    return sketch, measure(shares[:, varying] / scale, auxiliary.labels, classes)
+
+
+def scales(
+    shares: Float[Tensor, "n coordinates"], labels: Int[Tensor, " n"], classes: int
+) -> tuple[Float[Tensor, " varying"], Bool[Tensor, " coordinates"]]:
+    """Return the spread within classes of each coordinate that varies, and which ones do."""
+    scale = _within(shares, labels, classes)[1].square().mean(dim=0).sqrt()
     # What differs between classes and not within, like the bias of a zero head, tells the most.
     overall = shares.std(dim=0, unbiased=False)
     scale = torch.where(scale <= 1e-9 * overall.max(), CERTAIN * overall, scale)
     varying = scale > 1e-9 * scale.max().clamp(min=1e-300)
-    sketch = Sketch(directions, ones, scale[varying], varying)
-    return sketch, measure(shares[:, varying] / scale[varying], auxiliary.labels, classes)
+    return scale[varying], varying
 
 
 def measure(shares: Float[Tensor, "n varying"], labels: Int[Tensor, " n"], classes: int) -> Moments:

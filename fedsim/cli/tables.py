@@ -52,8 +52,15 @@ class Rounds:
         self.bar.stop()
 
     def warn(self, plan: Any) -> None:
-        """Say before a long run why reconstruction will be hard, if an attack tries it."""
-        if self.quiet or all(attack.family != "reconstruction" for attack in plan.attacks):
+        """Say before a long run what attacks cannot read, and why reconstruction will be hard."""
+        if self.quiet:
+            return
+        from fedsim.run.readable import unreadable
+
+        for reason, titles in unreadable(plan).items():
+            text = f"{', '.join(titles)} will refuse every update: {reason}"
+            self.console.print(text, style="yellow", markup=False)
+        if all(attack.family != "reconstruction" for attack in plan.attacks):
             return
         from statistics import median
 

@@ -1,0 +1,338 @@
+"""What one example of each class adds to all that was uploaded, whatever the model ends in.
+
+`moments` reads a linear head. Here nothing is known of the model but that it can be run: an
+example's share is its gradient of the loss at the uploaded parameters, by autodiff, and the sketch
+is its projections on what the classes' mean gradients differ in, tensor by tensor from the last
+one back. It serves heads that are convolutions, cosines, sums or tied to an embedding, and updates
+from which the head is missing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adversary.labels.moments import Moments, measure, scales
+from adversary.labels.reading import end_state
+from adversary.steps import num_labels, to_sum
+from adversary.workspace import Workspace, loaded, working_copy
+from fedsim.core.errors import NotApplicable
+from fedsim.core.examples import example_gradients, flat_rows
+from fedsim.core.rng import generator
+from fedsim.core.sgd import gradients
+from fedsim.core.types import Observation, Params
+
+LARGEST = 2**27  # numbers in all classes' mean gradients: of larger models the last tensors
+DIMENSIONS = (
+    150  # of a sketch along the means, where the number of classes leaves more than one group
+)
+REST = 60  # examples whose own gradients are directions too, a quarter of all at most
+CHUNK = 2**25  # numbers in the gradients of the examples that are looked at together
+SIMPSON = (1 / 6, 4 / 6, 1 / 6)  # weights of the model sent, half-way, and uploaded
+PRUNED = 0.01  # of a matrix's entries that may be zero by chance
+FEWEST = 1e-10  # of the largest eigenvalue: what is below counts as no direction
+
+Groups = tuple[tuple[str, ...], ...]
+Masks = dict[str, Bool[Tensor, " entries"]]
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What updates are projected on, per tensor; a part of the workspace.
+
+    Attributes:
+        means: Each class's mean gradient.
+        rest: Of some auxiliary examples, the gradient less their own class's mean.
+        spent: Which examples these are: they say nothing of moments any more.
+    """
+
+    means: dict[str, Float[Tensor, "classes entries"]]
+    rest: dict[str, Float[Tensor, "some entries"]]
+    spent: Int[Tensor, " some"]
+
+    def masked(self, masks: "Masks") -> "Directions":
+        """Return them without what a pruning client does not upload."""
+        if not masks:
+            return self
+        means = {name: value * masks[name] for name, value in self.means.items()}
+        return Directions(means, {n: v * masks[n] for n, v in self.rest.items()}, self.spent)
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of gradients with directions."""
+
+    means: Float[Tensor, "n groups classes"]
+    rest: Float[Tensor, "n some"]
+
+
+@dataclass(frozen=True)
+class Projections:
+    """A linear map from an update to few numbers.
+
+    Attributes:
+        groups: Names of the tensors that are projected together on the classes' means; on the rest
+            all are.
+        masks: Per tensor, which entries a pruning client left; empty where it pruned nothing.
+        directions: Masked.
+        turns: Per group, from products to coordinates in an orthonormal basis of what the means
+            differ in; the last one of the rest.
+    """
+
+    groups: Groups
+    masks: Masks
+    directions: Directions
+    turns: tuple[Float[Tensor, "directions dims"], ...]
+
+    def coordinates(self, products: Products) -> Float[Tensor, "n coordinates"]:
+        """Return coordinates, from products."""
+        centred = products.means - products.means.mean(dim=2, keepdim=True)
+        parts = [centred[:, g] @ turn for g, turn in enumerate(self.turns[:-1])]
+        return torch.cat([*parts, products.rest @ self.turns[-1]], dim=1)
+
+    def products(self, rows: dict[str, Float[Tensor, "n entries"]]) -> Products:
+        """Return the products of gradients, given per tensor as rows, with all directions."""
+        by = {
+            name: (rows[name] @ value.T).double() for name, value in self.directions.means.items()
+        }
+        means = torch.stack([_sum(by[name] for name in group) for group in self.groups], dim=1)
+        rest = _sum((rows[n] @ value.T).double() for n, value in self.directions.rest.items())
+        return Products(means, rest)
+
+
+@dataclass(frozen=True)
+class Projected:
+    """An update and the moments of one example, in the same coordinates.
+
+    Attributes:
+        sketch: Of the update, per use of an example.
+        moments: Of one example.
+        noise: Variance of each coordinate that is no example's.
+    """
+
+    sketch: Float[Tensor, " kept"]
+    moments: Moments
+    noise: Float[Tensor, " kept"]
+
+
+def project(observation: Observation, work: Workspace) -> Projected:
+    """Project a client's update, and measure what examples of each class would have added to it.
+
+    Over several local steps an example's share is its mean along the straight way from the model
+    sent to the model uploaded. Models are run as in evaluation: batches have no part in a share.
+
+    Raises:
+        NotApplicable: No trained parameter was uploaded, or the protocol is not told.
+        ValueError: The update is not finite.
+    """
+    auxiliary, epochs = work.auxiliary, observation.local.epochs
+    assert auxiliary.inputs is not None
+    assert auxiliary.labels is not None
+    names = uploaded_names(observation, work)
+    scale = to_sum(observation) / epochs
+    total = {name: observation.update.delta[name].double() * scale for name in names}
+    if not all(bool(torch.isfinite(value).all()) for value in total.values()):
+        raise ValueError("update: must be finite, got NaN or infinity")
+    basis = _basis(work, names, _pruned(total))
+    products, energies = _shares(work, basis, *_way(observation))
+    coordinates = basis.coordinates(products)
+    flat = {name: value.flatten().float().unsqueeze(0) for name, value in total.items()}
+    sketch = basis.coordinates(basis.products(flat))[0]
+    noise = _noise(total, sketch, num_labels(observation) // epochs, coordinates, energies)
+    kept = torch.ones(len(auxiliary.labels), dtype=torch.bool)
+    kept[basis.directions.spent] = False
+    coordinates, labels = coordinates[kept], auxiliary.labels[kept]
+    spread, varying = scales(coordinates, labels, auxiliary.num_classes)
+    return Projected(
+        sketch[varying] / spread,
+        measure(coordinates[:, varying] / spread, labels, auxiliary.num_classes),
+        noise / spread.square(),
+    )
+
+
+def _way(observation: Observation) -> tuple[list[Params], tuple[float, ...]]:
+    """Return states between the model sent and the model uploaded, and their weights."""
+    sent, end = observation.sent, end_state(observation)
+    if end is None:
+        return [sent], (1.0,)
+    return [sent, {name: (value + end[name]) / 2 for name, value in sent.items()}, end], SIMPSON
+
+
+def _noise(
+    total: Params, sketch: Tensor, count: int, coordinates: Tensor, energies: Float[Tensor, " n"]
+) -> float:
+    """Return the variance of noise on an entry: energy beyond what so many examples may have.
+
+    Args:
+        total: The update.
+        sketch: Its coordinates.
+        count: How many examples.
+        coordinates: Of auxiliary examples.
+        energies: Squared norms of these.
+    """
+    outside = energies - coordinates.square().sum(dim=1)
+    most = count * float(outside.mean()) + 2 * count**0.5 * float(outside.std(unbiased=False))
+    rest = sum(float(v.square().sum()) for v in total.values()) - float(sketch.square().sum())
+    entries = sum(value.numel() for value in total.values()) - len(sketch)
+    return max(0.0, rest - most) / max(1, entries)
+
+
+def uploaded_names(observation: Observation, work: Workspace) -> list[str]:
+    """Return the trained parameters that the update moved, from the last one back."""
+    delta, names, numbers = observation.update.delta, list[str](), 0
+    model, uploaded = work.lasting(working_copy), set(delta)
+    for name, value in reversed(list(model.named_parameters())):
+        if not value.requires_grad or name not in uploaded or not bool(delta[name].any()):
+            continue
+        numbers += value.numel() * work.auxiliary.num_classes
+        if names and numbers > LARGEST:
+            break
+        names.append(name)
+    if not names:
+        raise NotApplicable("update: must move a trained parameter, got none that it moves")
+    return names
+
+
+def _pruned(total: Params) -> Masks:
+    """Return which entries a pruning client left; nothing where it seems to have pruned nothing.
+
+    The last matrix decides: a unit or a feature that no example has makes a whole row or column
+    zero there, so that only zeros elsewhere are pruned.
+    """
+    matrix = next((v for v in total.values() if v.dim() > 1), None)
+    if matrix is None:
+        return {}
+    zero = matrix.flatten(1) == 0
+    alive = zero[~zero.all(dim=1)][:, ~zero.all(dim=0)]
+    if not len(alive) or float(alive.double().mean()) < PRUNED:
+        return {}
+    return {name: value.flatten() != 0 for name, value in total.items()}
+
+
+def _basis(work: Workspace, names: Sequence[str], masks: Masks) -> Projections:
+    """Return projections on directions of the model sent."""
+    groups = _grouped(names, work.auxiliary.num_classes)
+    directions = work.part(directions_of, tuple(names)).masked(masks)
+    means = {n: value - value.mean(dim=0) for n, value in directions.means.items()}
+    turns = [_turn([means[name] for name in group]) for group in groups]
+    return Projections(groups, masks, directions, (*turns, _turn(directions.rest.values())))
+
+
+def _turn(rows: Iterable[Float[Tensor, "directions _"]]) -> Float[Tensor, "directions dims"]:
+    """Return what turns products with rows into coordinates in an orthonormal basis of them."""
+    values, vectors = torch.linalg.eigh(_sum(each.double() @ each.T.double() for each in rows))
+    kept = values > FEWEST * values.amax().clamp(min=1e-300)
+    return vectors[:, kept] / values[kept].sqrt()
+
+
+def _grouped(names: Sequence[str], classes: int) -> Groups:
+    """Return the last tensors one by one and the others together, as many as a sketch holds."""
+    alone = min(len(names), max(1, DIMENSIONS // max(1, classes - 1))) - 1
+    return (*((name,) for name in names[:alone]), tuple(names[alone:]))
+
+
+def directions_of(work: Workspace, names: tuple[str, ...]) -> Directions:
+    """Return the directions of the model sent, in these tensors: a part of the workspace."""
+    labels, model = work.auxiliary.labels, loaded(work.lasting(working_copy), work.sent).eval()
+    assert labels is not None
+    means = _class_means(work, model, names)
+    room = LARGEST // sum(value.shape[1] for value in means.values())
+    some = torch.randperm(len(labels), generator=generator(0, "directions"))
+    spent = some[: min(REST, room, len(labels) // 4)]
+    rest = _example_rows(model, work, spent, means, {})
+    rest = {name: value - means[name][labels[spent]] for name, value in rest.items()}
+    model.train()
+    return Directions(means, rest, spent)
+
+
+def _class_means(
+    work: Workspace, model: nn.Module, names: Sequence[str]
+) -> dict[str, Float[Tensor, "classes entries"]]:
+    """Return the mean gradient of each class's auxiliary examples."""
+    auxiliary, smoothing = work.auxiliary, work.local.label_smoothing
+    assert auxiliary.inputs is not None
+    assert auxiliary.labels is not None
+    parameters = {n: v for n, v in model.named_parameters() if n in names}
+    means = {name: torch.zeros(auxiliary.num_classes, v.numel()) for name, v in parameters.items()}
+    counts = torch.bincount(auxiliary.labels, minlength=auxiliary.num_classes)
+    for c in range(auxiliary.num_classes):
+        for rows in (auxiliary.labels == c).nonzero()[:, 0].split(500):
+            logits = model(_typed(auxiliary.inputs[rows], model))
+            loss = functional.cross_entropy(
+                logits, auxiliary.labels[rows], reduction="sum", label_smoothing=smoothing
+            )
+            for name, slope in zip(parameters, gradients(loss, parameters), strict=True):
+                means[name][c] += slope.flatten() / counts[c]
+    return means
+
+
+def _shares(
+    work: Workspace, basis: Projections, states: Sequence[Params], weights: Sequence[float]
+) -> tuple[Products, Float[Tensor, " n"]]:
+    """Return every auxiliary example's products, and its squared norm.
+
+    An example's product with its own class's mean leaves itself out of that mean: with few
+    auxiliary examples a class it would otherwise resemble its own class more than a client's does.
+    """
+    labels, means = work.auxiliary.labels, basis.directions.means
+    assert labels is not None
+    counts = torch.bincount(labels, minlength=work.auxiliary.num_classes).double()
+    model = work.lasting(working_copy)
+    numbers = sum(value.shape[1] for value in means.values())
+    size = max(1, min(len(labels), CHUNK // (numbers * (1 + (len(states) > 1)))))
+    parts, energies = list[Products](), list[Tensor]()
+    for places in torch.arange(len(labels)).split(size):
+        first, mean = dict[str, Tensor](), dict[str, Tensor]()
+        for state, weight in zip(states, weights, strict=True):
+            loaded(model, state).eval()
+            each = _example_rows(model, work, places, means, basis.masks)
+            first = first or each
+            mean = {n: weight * v + (mean[n] if mean else 0) for n, v in each.items()}
+        products = basis.products(mean)
+        own = [_sum((mean[n] * first[n]).sum(dim=1).double() for n in g) for g in basis.groups]
+        _leave_out(products.means, torch.stack(own, dim=1), labels[places], counts)
+        parts.append(products)
+        energies.append(_sum(value.double().square().sum(dim=1) for value in mean.values()))
+    model.train()
+    whole = Products(torch.cat([p.means for p in parts]), torch.cat([p.rest for p in parts]))
+    return whole, torch.cat(energies)
+
+
+def _example_rows(
+    model: nn.Module, work: Workspace, places: Tensor, names: Iterable[str], masks: Masks
+) -> dict[str, Float[Tensor, "n entries"]]:
+    """Return the gradient of each of some auxiliary examples, per tensor as rows, masked."""
+    inputs, labels = work.auxiliary.inputs, work.auxiliary.labels
+    assert inputs is not None
+    assert labels is not None
+    chosen = dict(model.named_parameters())
+    each = example_gradients(
+        model, {name: chosen[name] for name in names}, _typed(inputs[places], model),
+        labels[places], label_smoothing=work.local.label_smoothing,
+    )  # fmt: skip
+    rows = {name: flat_rows(value) for name, value in each.items()}
+    return {n: v * masks[n] if masks else v for n, v in rows.items()}
+
+
+def _leave_out(
+    products: Float[Tensor, "n groups classes"],
+    own: Float[Tensor, "n groups"],
+    labels: Int[Tensor, " n"],
+    counts: Float[Tensor, " classes"],
+) -> None:
+    """Take each example out of its own class's mean, in place; a class of one stays."""
+    rows, many = torch.arange(len(labels)), counts[labels].unsqueeze(1)
+    among = products[rows, :, labels]
+    without = (many * among - own) / (many - 1).clamp(min=1)
+    products[rows, :, labels] = torch.where(many > 1, without, among)
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(dim=0)
+
+
+def _typed(inputs: Tensor, model: nn.Module) -> Tensor:
+    return inputs.to(next(model.parameters()).dtype)

@@ -1,0 +1,168 @@
+import pytest
+import torch
+from torch import nn
+
+from adversary.attacks import ATTACKS
+from adversary.attacks.eb_gls import eb_gls, pose
+from adversary.labels.head import has_head
+from adversary.labels.projections import directions_of, project
+from adversary.workspace import workspace
+from fedsim.core.errors import NotApplicable
+from fedsim.core.examples import example_gradients
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
+from tests.adversary.heads import NOT_LINEAR, Frozen, NoBias, Plain, Product, Scaled
+from tests.adversary.label_cases import asr, client
+from tests.builders import prune
+
+CLASSES = 6
+COUNTS = [14, 0, 6, 2, 10, 0]
+STEP = LocalTraining(lr=0.1, batch_size=32, upload="gradient")
+
+
+def posed(kind, local=STEP, seed=0):
+    """Return what a client of some counts uploads of a model, its adversary, and the counts."""
+    with global_stream(seed, "model"):
+        body = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU())
+        model = kind(body, 12, 8, CLASSES)
+    stream = generator(seed, "blobs")
+    centres = 2 * torch.randn(CLASSES, 8, generator=stream)
+    blobs = lambda labels: centres[labels] + torch.randn(len(labels), 8, generator=stream)
+    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(COUNTS))
+    view = client(model, blobs(labels), labels, local, seed=seed)
+    of_each = torch.arange(CLASSES).repeat_interleave(40)
+    return view, Auxiliary(model, CLASSES, inputs=blobs(of_each), labels=of_each)
+
+
+def rate(kind, local=STEP, attack=eb_gls, seeds=5):
+    """Return the mean share of labels named."""
+    rates = []
+    for seed in range(seeds):
+        view, auxiliary = posed(kind, local, seed)
+        guess = attack(view, auxiliary, generator(seed, "attack"))
+        rates.append(asr(guess, torch.tensor(COUNTS) * local.epochs))
+    return sum(rates) / seeds
+
+
+@pytest.mark.parametrize("kind", NOT_LINEAR)
+def test_every_head_leaks_its_labels(kind):
+    view, auxiliary = posed(kind)
+    assert not has_head(view.latest, workspace(view, auxiliary))
+    assert rate(kind) > 0.9  # at random 0.5
+
+
+@pytest.mark.parametrize("kind", [Product, Frozen])
+def test_so_it_does_over_several_steps(kind):
+    local = LocalTraining(lr=0.1, batch_size=8, epochs=2, upload="weights")
+    assert rate(kind, local) > 0.8
+
+
+def test_a_linear_head_says_the_same_with_and_without_being_read(monkeypatch):
+    read = rate(Plain)
+    monkeypatch.setattr("adversary.attacks.eb_gls.has_head", lambda *_: False)
+    assert rate(Plain) > read - 0.05
+
+
+def test_a_head_that_is_not_uploaded_is_not_missed():
+    view, auxiliary = posed(Plain)
+    latest = view.latest
+    body = {n: v for n, v in latest.update.delta.items() if not n.startswith("head")}
+    still = body | {n: torch.zeros_like(v) for n, v in latest.update.delta.items() if n not in body}
+    for delta in (body, still):
+        withheld = View([Observation(latest.sent, Update(1, "0", delta, 32), latest.local)])
+        assert asr(eb_gls(withheld, auxiliary, generator(0)), torch.tensor(COUNTS)) > 0.9
+        with pytest.raises(NotApplicable, match="^update: must (hold|move) the head"):
+            ATTACKS["llbg"].infer(withheld, auxiliary, generator(0))
+
+
+def test_what_a_pruning_client_zeroed_is_left_out_on_both_sides():
+    view, auxiliary = posed(Product)
+    latest = view.latest
+    pruned = Update(1, "0", prune(latest.update.delta, 0.8), 32)
+    view = View([Observation(latest.sent, pruned, latest.local)])
+    assert asr(eb_gls(view, auxiliary, generator(0)), torch.tensor(COUNTS)) > 0.8
+
+
+def test_noise_is_measured_from_what_no_example_explains():
+    view, auxiliary = posed(Product)
+    latest, work = view.latest, workspace(view, auxiliary)
+    quiet = project(latest, work)
+    stream = generator(0, "noise")
+    noisy = {n: v + torch.randn(v.shape, generator=stream) for n, v in latest.update.delta.items()}
+    loud = project(Observation(latest.sent, Update(1, "0", noisy, 32), latest.local), work)
+    assert float(quiet.noise.max()) < 1e-2 * float(loud.noise.max())
+    # 32 labels: the update's noise of variance 1 is 32² in their sum, whose scale is told apart.
+    spread = (32**2 / loud.noise).sqrt()
+    assert loud.sketch.square().mul(spread**2).mean() == pytest.approx(32**2, rel=0.5)
+
+
+def test_directions_are_the_means_and_examples_of_the_model_sent():
+    view, auxiliary = posed(Product)
+    work = workspace(view, auxiliary)
+    names = ("shift", "weight")
+    model, labels = auxiliary.model, auxiliary.labels
+    chosen = {n: v for n, v in model.named_parameters() if n in names}
+    each = example_gradients(model, chosen, auxiliary.inputs, labels)
+    directions = directions_of(work, names)
+    for name in names:
+        rows = each[name].flatten(1)
+        mean = torch.stack([rows[labels == c].mean(dim=0) for c in range(CLASSES)])
+        assert torch.allclose(directions.means[name], mean, atol=1e-6)
+        rest = (rows - mean[labels])[directions.spent]
+        assert torch.allclose(directions.rest[name], rest, atol=1e-6)
+
+
+def test_no_example_is_in_the_mean_that_it_is_compared_with(monkeypatch):
+    # Labels of pure chance: a new example is as near to the one class's mean as to the other's.
+    def apart():
+        with global_stream(0, "chance"):
+            model = nn.Linear(400, 2, bias=False)
+        model.weight.data.zero_()
+        stream = generator(0, "chance")
+        inputs, labels = torch.randn(40, 400, generator=stream), torch.arange(40) % 2
+        inputs *= 2 * labels.unsqueeze(1) - 1  # the gradient of either class is the input, halved
+        auxiliary = Auxiliary(model, 2, inputs=inputs, labels=labels)
+        view = client(model, inputs[:8], labels[:8], STEP)
+        means = project(view.latest, workspace(view, auxiliary)).moments.means
+        return float((means[0, 0] - means[0, 1]).abs())
+
+    assert apart() < 1.5  # in units of the spread
+    monkeypatch.setattr("adversary.labels.projections._leave_out", lambda *_: None)
+    assert apart() > 3
+
+
+def test_an_update_that_moves_nothing_that_is_trained_is_refused():
+    view, auxiliary = posed(Frozen)
+    latest = view.latest
+    delta = {name: torch.zeros_like(value) for name, value in latest.update.delta.items()}
+    still = Observation(latest.sent, Update(1, "0", delta, 32), latest.local)
+    with pytest.raises(NotApplicable, match="^update: must move a trained parameter"):
+        pose(still, workspace(view, auxiliary))
+
+
+def test_an_update_that_is_not_finite_is_refused():
+    view, auxiliary = posed(Product)
+    latest = view.latest
+    delta = dict(latest.update.delta) | {"shift": torch.full((CLASSES,), torch.nan)}
+    broken = Observation(latest.sent, Update(1, "0", delta, 32), latest.local)
+    with pytest.raises(ValueError, match="^update: must be finite"):
+        pose(broken, workspace(view, auxiliary))
+
+
+def test_means_of_a_class_are_a_part_of_the_workspace():
+    view, auxiliary = posed(Product)
+    work = workspace(view, auxiliary)
+    assert work.part(directions_of, ("weight",)) is work.part(directions_of, ("weight",))
+
+
+@pytest.mark.parametrize(
+    "attack", [a for a in ATTACKS.values() if a.family == "label"], ids=lambda a: a.name
+)
+def test_an_attack_says_what_it_reads(attack):
+    for kind, lacks in ((Scaled, ("head", "bias")), (NoBias, ("bias",))):
+        view, auxiliary = posed(kind)
+        if attack.reads in lacks:
+            with pytest.raises(NotApplicable):
+                attack.infer(view, auxiliary, generator(0))
+        else:
+            assert int(attack.infer(view, auxiliary, generator(0)).sum()) == 32
