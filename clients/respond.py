@@ -5,8 +5,6 @@ read from disk, written, or remembered in between. The Flower shell around it is
 `fedsim.federation.client_app`.
 """
 
-import copy
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -23,6 +21,7 @@ from fedsim.core.params import cast_like, mismatch, subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import changed
+from fedsim.models.copying import copied
 
 COINS = "coins"  # of a client's canaries, in its ground truth
 
@@ -164,7 +163,7 @@ def _trained(
         # These coins hide what the order of the batches does not.
         order = task.operator.coins(seed, *names)
     count = len(examples.labels) if defense else len(examples.rows)
-    model = copy.deepcopy(task.site.model)  # nothing that it keeps is for the next client
+    model = copied(task.site.model)  # nothing that it keeps is for the next client
     with global_stream(seed, *names, "dropout"):
         return train(
             model,
