@@ -1,13 +1,11 @@
 """Local training of many clients at once: their weights stacked, one `vmap` over the clients.
 
-In: tasks that were accepted. Out: what `clients.train.train` gives for each of them, from the same
-batches; the floats differ by rounding. `batching` names what stands in the way.
+In: what each client was sent, and the batches of its steps. Out: what `clients.train.train` gives
+for each of them; the floats differ by rounding. `clients.batching` says which models allow it.
 """
 
-import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -16,136 +14,13 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from clients.operator import Site
-from clients.task import Ready
-from clients.train import train
 from fedsim import models
-from fedsim.core.boundary import PASSING, raised
-from fedsim.core.params import norm, subtract
-from fedsim.core.rng import generator, global_state, global_stream
 from fedsim.core.sgd import Descent, gradients
 from fedsim.core.types import LocalTraining, Params
-
-DTYPES = (torch.float32, torch.float64)
-TOLERANCE = 1e-4  # of a trial's gradient; one of another model or loss is off by far more
-DRAWS = "the model draws random numbers while it trains"
-TRIAL = (4, 3)  # examples of the clients of a trial: the second is filled up
 
 
 class OneByOne(Exception):
     """Clients cannot train together; says why."""
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How clients of a site train together.
-
-    Attributes:
-        hindrance: Why they cannot; empty if they can.
-        mixes: Whether examples of a batch change each other's logits: only batches of one size go
-            together then, because no padding is exact.
-    """
-
-    hindrance: str = ""
-    mixes: bool = False
-
-
-def batching(site: Site) -> Batching:
-    """Return how clients of a site train together, by trials on copies of its model."""
-    try:
-        mixes = models.mixing_layer(site.model, site.federated.dataset.form) is not None
-        return Batching(_hindrance(site, mixes=mixes), mixes)
-    except PASSING:
-        raise
-    except BaseException as error:  # foreign code may want to end the process
-        return Batching(refusal(error))
-
-
-def _hindrance(site: Site, *, mixes: bool) -> str:
-    """Return why clients of a site cannot train together; empty if they can."""
-    model, form, defense = site.model, site.federated.dataset.form, site.defense
-    if defense.gradient is not None or defense.batches is not None:
-        return f"the defense {defense.name} works inside training"
-    state = model.state_dict()
-    if odd := [name for name in site.trainable if state[name].dtype not in DTYPES]:
-        return f"{odd[0]} is of {state[odd[0]].dtype}"
-    if moved := models.moved_state(model, form):
-        return f"{moved[0]} moves while the model trains"
-    if models.remembers(model, form):
-        return "the model remembers earlier batches"
-    if models.draws(model, form):
-        return DRAWS
-    apart = _difference(site, mixes=mixes)
-    return f"vmap changes the gradient by {apart:.1e} of it" if apart > TOLERANCE else ""
-
-
-def _difference(site: Site, *, mixes: bool) -> float:
-    """Return by how much gradients of two clients differ from those taken one by one.
-
-    The largest norm of a difference, in units of the gradient's; infinite where one is NaN.
-    """
-    config, form, sent = site.config, site.federated.dataset.form, dict(site.model.state_dict())
-    local = replace(config.local_training(), batch_size=max(TRIAL), epochs=1, upload="gradient")
-    inputs, labels = models.batch(form, sum(TRIAL))
-    parts = torch.arange(sum(TRIAL)).split(list(TRIAL))
-    together = train_together(
-        *(copy.deepcopy(site.model), [sent] * len(parts), inputs, labels),
-        *([[part] for part in parts], local),
-        mixes=mixes,
-    )
-    largest = 0.0
-    for part, state in zip(parts, together, strict=True):
-        model, order = copy.deepcopy(site.model), generator(0, "trial")
-        alone, _ = train(model, sent, inputs[part], labels[part], local, generator=order)
-        plain = {name: alone[name] for name in site.trainable}
-        apart = float(norm(subtract(plain, state)) / norm(plain))
-        largest = max(largest, apart if math.isfinite(apart) else math.inf)
-    return largest
-
-
-def refusal(error: BaseException) -> str:
-    """Return what hinders clients whose joint training raised an error."""
-    return (
-        str(error) if isinstance(error, OneByOne) else f"the model refuses vmap ({raised(error)})"
-    )
-
-
-def trained_together(
-    clients: Sequence[Ready], *, mixes: bool
-) -> list[tuple[dict[str, Tensor], Int[Tensor, " uses"]]]:
-    """Train clients of one site, with one protocol.
-
-    Args:
-        clients: Their tasks.
-        mixes: As in `Batching`.
-
-    Returns:
-        For each what `clients.train.train` returns.
-
-    Raises:
-        OneByOne: The model does more than the trial showed.
-        Exception: Whatever the model raises.
-    """
-    site, local = clients[0].task.site, clients[0].local
-    dataset, seed = site.federated.dataset, site.config.seed
-    steps = [client.steps() for client in clients]
-    rows = [
-        [client.examples.rows[batch] for batch in each]
-        for client, each in zip(clients, steps, strict=True)
-    ]
-    with global_stream(seed, "train", "together"):
-        before = global_state()
-        states = train_together(
-            copy.deepcopy(site.model),  # nothing that it keeps is for the next clients
-            [client.task.sent for client in clients],
-            *(dataset.inputs, dataset.labels),
-            rows,
-            local,
-            mixes=mixes,
-        )
-        if global_state() != before:
-            raise OneByOne(DRAWS)
-    return [(state, torch.cat(each)) for state, each in zip(states, steps, strict=True)]
 
 
 def train_together(
@@ -175,7 +50,8 @@ def train_together(
     Raises:
         OneByOne: A buffer moved.
     """
-    order = sorted(range(len(steps)), key=lambda client: -len(steps[client]))
+    # So that at each step those whose batches are of one size are mostly side by side.
+    order = sorted(range(len(steps)), key=lambda it: (len(steps[it]), len(steps[it][-1])))[::-1]
     state = _stacked(model, [sent[client] for client in order])
     names = [name for name, value in model.named_parameters() if value.requires_grad]
     moving = {name: state[name] for name in names}
@@ -183,21 +59,24 @@ def train_together(
     before = {name: value.clone() for name, value in still.items()}
     losses = _Losses(model.train(), local, still)
 
-    def at(number: int) -> tuple[list[Tensor], int]:
-        """Return the slopes of the clients that have so many steps; they come first."""
+    def at(number: int) -> Iterator[tuple[slice, Sequence[Tensor]]]:
+        """Yield the slopes of the clients that have so many steps; they come first."""
         batches = [steps[client][number] for client in order if len(steps[client]) > number]
-        return losses.slopes(moving, _groups(batches, mixes=mixes), inputs, labels), len(batches)
+        return losses.slopes(moving, _groups(batches, mixes=mixes), inputs, labels)
 
     if local.upload == "gradient":
-        state |= dict(zip(names, at(0)[0], strict=True))
+        for rows, slopes in at(0):  # in the place of weights that nobody needs any more
+            for name, slope in zip(names, slopes, strict=True):
+                moving[name][rows] = slope
     else:
         descent = Descent(list(moving.values()), local)
         for number in range(len(steps[order[0]])):
-            descent.step(*at(number))
+            for rows, slopes in at(number):
+                descent.step(slopes, rows)
     if odd := models.changed(before, still, before):
         raise OneByOne(f"{odd[0]} moves while the model trains")
-    rows = zip(*(value.unbind() for value in state.values()), strict=True)
-    uploads = dict(zip(order, (dict(zip(state, row, strict=True)) for row in rows), strict=True))
+    parts = zip(*(value.unbind() for value in state.values()), strict=True)
+    uploads = dict(zip(order, (dict(zip(state, part, strict=True)) for part in parts), strict=True))
     return [uploads[client] for client in range(len(steps))]
 
 
@@ -216,12 +95,12 @@ class _Group:
     """Batches that go through the model together, filled up to one size.
 
     Attributes:
-        places: Whose, among the clients that take the step; None for all of them.
+        places: Whose, among the clients that take the step, in ascending order.
         rows: Rows of their examples, shape (k, b); what fills up is an example of the same batch.
         shares: What each example counts in its client's loss; 0 for what fills up.
     """
 
-    places: Tensor | None
+    places: Sequence[int]
     rows: Int[Tensor, "k b"]
     shares: Float[Tensor, "k b"]
 
@@ -238,8 +117,15 @@ def _groups(batches: Sequence[Int[Tensor, " b"]], *, mixes: bool) -> Iterator[_G
         present = torch.arange(int(sizes.max())) < sizes.unsqueeze(1)
         rows = pad_sequence(list(group), batch_first=True)
         rows = rows.where(present, rows[:, :1])
-        shares = present / sizes.unsqueeze(1)
-        yield _Group(torch.tensor(places) if len(by_size) > 1 else None, rows, shares)
+        shares = present.double() / sizes.unsqueeze(1)
+        yield _Group(places, rows, shares)
+
+
+def _runs(places: Sequence[int]) -> list[slice]:
+    """Return ascending places as slices of neighbours."""
+    starts = [i for i, place in enumerate(places) if i == 0 or place != places[i - 1] + 1]
+    ends = [*starts[1:], len(places)]
+    return [slice(places[i], places[j - 1] + 1) for i, j in zip(starts, ends, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -258,8 +144,8 @@ class _Losses:
 
     def slopes(
         self, moving: Params, groups: Iterator[_Group], inputs: Tensor, labels: Tensor
-    ) -> list[Tensor]:
-        """Return the gradient of each client's mean loss, at the first rows of the weights.
+    ) -> Iterator[tuple[slice, Sequence[Tensor]]]:
+        """Yield the gradients of the clients' mean losses, with the rows of the weights' they are.
 
         Args:
             moving: The trainable weights, a row for each client.
@@ -267,23 +153,15 @@ class _Losses:
             inputs: The examples of all.
             labels: Their labels.
         """
-        parts = [(it, self._of_group(moving, it, inputs, labels)) for it in groups]
-        if parts[0][0].places is None:
-            return list(parts[0][1])
-        order = torch.cat([it.places for it, _ in parts if it.places is not None]).argsort()
-        each = zip(*(slopes for _, slopes in parts), strict=True)
-        return [torch.cat(values)[order] for values in each]
-
-    def _of_group(
-        self, moving: Params, group: _Group, inputs: Tensor, labels: Tensor
-    ) -> tuple[Tensor, ...]:
-        count = len(group.rows)
-        rows = slice(count) if group.places is None else group.places
-        weights = {n: value[rows].detach().requires_grad_() for n, value in moving.items()}
-        still = {name: value[rows] for name, value in self.still.items()}
-        examples = (inputs[group.rows], labels[group.rows], group.shares)
-        total = vmap(self._loss)(weights, still, *examples).sum()
-        return gradients(total, weights)
+        for group in groups:
+            runs = _runs(group.places)
+            rows = runs[0] if len(runs) == 1 else torch.tensor(group.places)  # a slice is no copy
+            weights = {n: value[rows].detach().requires_grad_() for n, value in moving.items()}
+            still = {name: value[rows] for name, value in self.still.items()}
+            examples = (inputs[group.rows], labels[group.rows], group.shares)
+            slopes = gradients(vmap(self._loss)(weights, still, *examples).sum(), weights)
+            sizes = [run.stop - run.start for run in runs]
+            yield from zip(runs, zip(*(it.split(sizes) for it in slopes), strict=True), strict=True)
 
     def _loss(
         self,

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from fedsim.core.types import LocalTraining, Params
 
+ALL = slice(None)
+
 
 class Descent:
     """Steps of SGD on parameters in place, by what `local` says; momentum starts from rest.
@@ -26,18 +28,18 @@ class Descent:
         moving = self._parameters if local.momentum else []
         self._velocity = [torch.zeros_like(value) for value in moving]
 
-    def step(self, gradients: Sequence[Tensor], rows: int | None = None) -> None:
+    def step(self, gradients: Sequence[Tensor], rows: slice = ALL) -> None:
         """Take one step.
 
         Args:
             gradients: The loss's, at the parameters as they are.
-            rows: The first so many clients move, the others stay; all if omitted.
+            rows: Of several clients, which ones move; the others stay.
         """
         local, moving = self._local, list(gradients)
         parts = (self._parameters, self._anchor, self._velocity)
-        parameters, anchor, velocity = (
-            [value[:rows] for value in it] if rows else it for it in parts
-        )
+        if rows != ALL:
+            parts = tuple([value[rows] for value in part] for part in parts)
+        parameters, anchor, velocity = parts
         with torch.no_grad():
             if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
                 pull = torch._foreach_sub(parameters, anchor)

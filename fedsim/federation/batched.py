@@ -13,10 +13,10 @@ from itertools import islice
 from flwr.app import Context, Message
 from torch import Tensor
 
+from clients.batching import Batching, batching, refusal, trained_together
 from clients.operator import Site, operator
 from clients.respond import begin, finish
 from clients.task import Ready, Response
-from clients.together import Batching, batching, refusal, trained_together
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import ARRAYS, from_record
 from fedsim.federation.client_app import reply_of, task_of

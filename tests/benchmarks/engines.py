@@ -32,7 +32,7 @@ CELLS = {  # model → (clients, images per client, rounds)
     "resnet18-memory": [(100, 16, 2)],
 }
 SMALL = {
-    "cnn": [(200, 4, 12), (1000, 60, 3)],
+    "cnn": [(200, 4, 10), (1000, 60, 3)],
     "mlp-adult": [(200, 4, 12), (200, 60, 8)],
 }
 WAYS = ("bare", "inline", "ray", "flower")

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from clients.batching import batching
 from clients.operator import operator, site
-from clients.together import OneByOne, batching, train_together
+from clients.together import OneByOne, train_together
 from clients.train import train
 from fedsim import config as configs
 from fedsim.core.params import norm, subtract
@@ -75,6 +76,16 @@ def assert_alike(together, alone):
 def test_each_client_trains_as_by_itself(form, sizes):
     local = LocalTraining(lr=0.1, batch_size=4, **form)
     assert_alike(*both_ways(convolutions(), local, sizes))
+
+
+@pytest.mark.twin
+def test_in_float64_nothing_but_the_last_digits_differs():
+    local = LocalTraining(lr=0.1, batch_size=4, epochs=3, momentum=0.9)
+    sizes = [5, 12, 1, 8, 3]
+    for left, right in zip(
+        *both_ways(convolutions().double(), local, sizes, inputs=INPUTS.double()), strict=True
+    ):
+        assert norm(subtract(left, right)) <= 1e-13 * norm(right)
 
 
 @given(
