@@ -47,6 +47,7 @@ def test_llg_plus_on_untrained_models(size, labels):
     assert found >= 0.98  # 0.995 to 1 there
 
 
+@pytest.mark.xdist_group("3000 steps")  # which are trained once
 @pytest.mark.parametrize(("attack", "figure"), [(llg, 0.66), (llg_star, 0.42), (llg_plus, 0.63)])
 def test_degradation_after_3000_steps(attack, figure):
     cell = Cell("3000 steps", model="lenet", steps=3000, batch=8, size=8)
