@@ -24,6 +24,7 @@ LEGEND = (
     "CP (Clopper–Pearson) assumes nothing. Bayes is credible, not a bound.\n"
     "Learned: half of the runs choose what to look at, the others are counted.\n"
     "Repeats: values that occur twice, which noise with a density never gives.\n"
+    "Subsampled assumes Poisson sampling and Gaussian noise.\n"
     "!: refutes the claim, at a level at which all bounds hold together. "
     "max: no run had an error."
 )
