@@ -33,6 +33,7 @@ def epsilons(run):
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("name", "count"), [("Plain", 6), ("Witness", 0), ("FrozenWitness", 0)])
 def test_no_epsilon_is_written_where_state_moves_by_itself(name, count, tmp_path):
     run = api.run(odd_config(name, defense=NOISE), tmp_path / "run")
@@ -46,6 +47,7 @@ def test_state_that_moves_against_all_expectation_is_not_uploaded(tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("defense", [[], [{"name": "perturb"}], [{"name": "mixup"}]])
 def test_a_forward_that_writes_into_its_input_changes_no_data(defense, tmp_path):
     attacks = [{"name": "update-lira"}, {"name": "cosine-mia"}, {"name": "llg"}]
@@ -61,6 +63,7 @@ def test_a_forward_that_writes_into_its_input_changes_no_data(defense, tmp_path)
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", ["Dice", "Counter", "lazy", "LateLayers"])
 def test_two_equal_runs_in_one_process_are_equal_to_the_bit(name, tmp_path):
     config = odd_config(

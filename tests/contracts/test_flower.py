@@ -22,7 +22,7 @@ from strategies.flower_private import GRID, SECAGG
 from strategies.secagg_plus import SecAggPlusRecording
 from tests.builders import grid_of, small_config
 
-pytestmark = pytest.mark.untyped
+pytestmark = [pytest.mark.untyped, pytest.mark.usefixtures("undrawn")]
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}

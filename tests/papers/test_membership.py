@@ -10,7 +10,7 @@ from fedsim import api
 from fedsim.config import read
 from tests.real_data import mnist_root
 
-pytestmark = pytest.mark.paper
+pytestmark = [pytest.mark.paper, pytest.mark.usefixtures("undrawn")]
 
 DIGITS = ("data=digits", "data.limit=800", "federation.clients=10", "model=mlp",
           "auxiliary.candidates=10000", "attack=cosine-mia,fedmia,source-inference")  # fmt: skip

@@ -113,6 +113,7 @@ def test_a_run_holds_rows_pooled_over_clients_and_rows_of_each(tmp_path):
     assert rows_without_seconds(run.ledger()) == rows_without_seconds(ledger)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_a_round_it_is_known_how_many_clients_used_each_candidate(tmp_path):
     config = small_config(attack="source-inference", auxiliary={"candidates": 200})
     run = api.run(config, tmp_path / "run")

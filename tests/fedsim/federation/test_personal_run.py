@@ -19,6 +19,8 @@ from strategies import Tape
 from strategies.tape import views
 from tests.builders import rows_without_seconds, same_params, small_config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NAME = "tests.fedsim.federation.test_personal_run"
 
 
