@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from adversary.auditing.finding import DENSITY
+from adversary.auditing.finding import DENSITY, SAMPLED
 from defenses.promise import Relation
 from fedsim import api
 from fedsim import config as configs
@@ -322,7 +322,7 @@ def test_a_record_that_is_seldom_drawn_is_looked_for_all_the_same(tmp_path):
     told = audited(parse({**made, **seldom}), tmp_path)
     assert told.verdict is None
     assumed = {row.assumes for row in told.rows if row.joint is not None}
-    assert assumed == {None, DENSITY}  # not that it is Gaussian
+    assert assumed == {None, DENSITY, SAMPLED}  # not that it is Gaussian
 
 
 @pytest.mark.parametrize("threshold", ["split", "multi-split", "bonferroni", "hull"])
