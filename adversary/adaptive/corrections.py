@@ -77,6 +77,35 @@ def whiten(uploaded: Sequence[Sequence[Tensor]]) -> Correct:
     return whitened
 
 
+def place_at(
+    correct: Correct, plain: Sequence[Sequence[Tensor]], uploaded: Sequence[Sequence[Tensor]]
+) -> Correct:
+    """Return a correction's deviation from its mean, added to the mean update at its length.
+
+    A score along an update needs neither; a model that moves by the update needs both.
+
+    Args:
+        correct: Any correction.
+        plain: Some tensors of each rehearsed update, without the defense.
+        uploaded: The same with it.
+    """
+    changed = [correct(values) for values in uploaded]
+    centres = [torch.stack(values).mean(dim=0) for values in zip(*changed, strict=True)]
+    means = [torch.stack(values).mean(dim=0) for values in zip(*plain, strict=True)]
+    product = square = 0.0
+    for ours, theirs in zip(changed, plain, strict=True):
+        for c, centre, g, mean in zip(ours, centres, theirs, means, strict=True):
+            product += float(((c - centre) * (g - mean)).sum())
+            square += float((c - centre).square().sum())
+    length = product / square if square > 0 else 0.0
+
+    def placed(parts: Sequence[Tensor]) -> list[Tensor]:
+        entries = zip(correct(parts), centres, means, strict=True)
+        return [mean + length * (part - centre) for part, centre, mean in entries]
+
+    return placed
+
+
 def corrected(
     observation: Observation, names: Sequence[str], correct: Correct, memory: Memory
 ) -> View:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from adversary.adaptive.corrections import Correct, corrected, learn, whiten
+from adversary.adaptive.corrections import Correct, corrected, learn, place_at, whiten
 from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Infer
 from adversary.members.candidates import trained_names
@@ -57,12 +57,14 @@ class Rehearsal:
         clients: Their defended updates, on which an attack chooses.
         members: Which of the pool each of them trained on.
         corrections: By name, learned from other clients.
+        placed: The same at the length of an undefended update, about the mean of these.
     """
 
     auxiliary: Auxiliary
     clients: Sequence[Observation]
     members: Sequence[Tensor]
     corrections: dict[str, Correct]
+    placed: dict[str, Correct]
 
 
 def rehearsed(work: Workspace, size: int) -> Rehearsal:
@@ -85,7 +87,11 @@ def rehearsed(work: Workspace, size: int) -> Rehearsal:
         "whiten": whiten(learned[1]),
         **pulled_back(plain, uploaded, work.auxiliary),
     }
-    return Rehearsal(undefended.auxiliary, clients, members, corrections)
+    placed = {
+        name: correct if name in ("none", "scale", "expect") else place_at(correct, *learned)
+        for name, correct in corrections.items()
+    }
+    return Rehearsal(undefended.auxiliary, clients, members, corrections, placed)
 
 
 def chosen(work: Workspace, size: int, inner: Infer) -> str:
@@ -110,6 +116,15 @@ def most_helpful(rehearsal: Rehearsal, inner: Infer, memory: Memory) -> str:
             scores = inner(view, rehearsal.auxiliary, derived(0, "choose", place))
             values.append(within_classes(scores, members, candidates.labels)["auroc"])
         aurocs[name] = torch.tensor(values)
+    return best_of(aurocs)
+
+
+def best_of(aurocs: dict[str, Tensor]) -> str:
+    """Return the correction with the largest gain in AUROC; none if chance may explain it.
+
+    Args:
+        aurocs: Of every rehearsed client under each correction; `none` is one of them.
+    """
     gains = {}
     for name, values in aurocs.items():
         gain = (values - aurocs["none"])[~(values - aurocs["none"]).isnan()]

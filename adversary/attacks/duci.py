@@ -26,8 +26,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from adversary.adaptive.readings import usage_reading
 from adversary.attack import Attack
 from adversary.members.calibration import Calibration, Score, calibration, target_scores
+from adversary.members.references import Read
 from adversary.members.shadows import shadow_size
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
@@ -59,8 +61,10 @@ def duci(
     if rows is None:
         raise NotApplicable(f"sets: must have one for client {latest.update.client}, got none")
     size = shadow_size(latest)
-    threshold, fpr, tpr = work.part(_rates, size, score)
-    named = target_scores(latest, work, work.part(calibration, size, score))[rows] > threshold
+    reading = work.part(usage_reading, size, score)
+    threshold, fpr, tpr = work.part(_rates, size, score, reading)
+    rehearsed = work.part(calibration, size, score, reading)
+    named = target_scores(latest, work, rehearsed)[rows] > threshold
     return debiased(named, fpr, tpr)
 
 
@@ -82,8 +86,10 @@ def rates(rehearsed: Calibration) -> tuple[float, float, float]:
     return float((order.values[best] + below) / 2), float(fpr[best]), float(tpr[best])
 
 
-def _rates(work: Workspace, size: int, score: Score) -> tuple[float, float, float]:
-    return rates(work.part(calibration, size, score))
+def _rates(
+    work: Workspace, size: int, score: Score, reading: Read | None
+) -> tuple[float, float, float]:
+    return rates(work.part(calibration, size, score, reading))
 
 
 def debiased(named: Bool[Tensor, " m"], fpr: float, tpr: float) -> Float[Tensor, " 1"]:

@@ -17,14 +17,23 @@ from it.
 which costs little. a is chosen on them, with their own records as members. Online, all candidates
 and population records are dealt out to clients; a training for each record is not needed. An
 uploaded gradient is followed by one step. p is the softmax of the label, without augmentation. A
-ratio of exactly γ counts half.
+ratio of exactly γ counts half. Who knows the defense reads uploads, reference models' too, through
+it: by the correction with which rehearsed clients' own records are told best.
 """
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.adaptive.readings import likelihood_reading
 from adversary.attack import Attack
-from adversary.members.references import References, dominated, log_likelihood, offline, online
+from adversary.members.references import (
+    References,
+    dominated,
+    log_likelihood,
+    offline,
+    online,
+    read,
+)
 from adversary.members.shadows import shadow_size
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
@@ -67,8 +76,9 @@ def offline_scores(
     if a is not None and not 0 <= a <= 1:
         raise NotApplicable(f"a: must be in [0, 1], got {a}")
     latest, work = view.latest, workspace(view, auxiliary)
-    references = work.part(offline, shadow_size(latest), a, asking)
-    return scores(latest, asking, references, gamma)
+    size = shadow_size(latest)
+    references = work.part(offline, size, a, asking, work.part(likelihood_reading, size))
+    return scores(read(latest, references.reading), asking, references, gamma)
 
 
 def rmia_online(
@@ -90,7 +100,9 @@ def rmia_online(
         ValueError: As `rmia`.
     """
     latest, work = view.latest, workspace(view, auxiliary)
-    return scores(latest, auxiliary, work.part(online, shadow_size(latest)), gamma)
+    size = shadow_size(latest)
+    references = work.part(online, size, work.part(likelihood_reading, size))
+    return scores(read(latest, references.reading), auxiliary, references, gamma)
 
 
 def scores(

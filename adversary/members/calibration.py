@@ -9,11 +9,13 @@ from torch import Tensor
 
 from adversary.members.candidates import asking_of_auxiliary, cosines
 from adversary.members.references import (
+    Read,
     chosen_factor,
     dealt,
     dominated,
     log_likelihood,
     mean_likelihood,
+    read,
     with_factor,
 )
 from adversary.members.scores import moments
@@ -40,6 +42,7 @@ class Calibration:
         factor: RMIA's a.
         scores: Of the pool, every client scored by the others, shape (clients, n).
         members: Which of the pool the client trained on.
+        reading: How an upload is read before the records are asked about; None as it is.
     """
 
     score: Score
@@ -49,15 +52,17 @@ class Calibration:
     factor: float
     scores: Float[Tensor, "clients n"]
     members: Bool[Tensor, "clients n"]
+    reading: Read | None = None
 
 
-def calibration(work: Workspace, size: int, score: Score) -> Calibration:
+def calibration(work: Workspace, size: int, score: Score, reading: Read | None) -> Calibration:
     """Score rehearsed clients of one size.
 
     Args:
         work: With auxiliary data and sets.
         size: Their number of examples.
         score: Which.
+        reading: How uploads are read; None as they are.
     """
     sets, pool = work.auxiliary.sets, asking_of_auxiliary(work.auxiliary).candidates
     assert sets is not None
@@ -67,7 +72,7 @@ def calibration(work: Workspace, size: int, score: Score) -> Calibration:
     )
     asking = replace(work.auxiliary, candidates=records)
     clients = dealt(work, pool, size, most=CLIENTS)
-    uploads = [shown(client, work) for client in clients]
+    uploads = [read(shown(client, work), reading) for client in clients]
     signals = torch.stack([_signal(upload, work, asking, score) for upload in uploads])
     members = torch.stack([client.members for client in clients])
     count = len(sets.labels)
@@ -80,7 +85,7 @@ def calibration(work: Workspace, size: int, score: Score) -> Calibration:
         value = _calibrated(signals[place], signals, others, factor, score)
         pooled, out = value[count:], ~members[place]
         scores.append(_ranked(pooled, pool.labels, pooled[out], pool.labels[out], score))
-    return Calibration(score, asking, signals, use, factor, torch.stack(scores), members)
+    return Calibration(score, asking, signals, use, factor, torch.stack(scores), members, reading)
 
 
 def target_scores(
@@ -91,7 +96,8 @@ def target_scores(
     Raises:
         ValueError: The update is not finite.
     """
-    signal = _signal(observation, work, known.asking, known.score)
+    upload = read(observation, known.reading)
+    signal = _signal(upload, work, known.asking, known.score)
     value = _calibrated(signal, known.signals, known.use, known.factor, known.score)
     count = len(value) - known.members.shape[1]
     assert known.asking.candidates is not None

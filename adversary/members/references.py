@@ -6,7 +6,7 @@ dealt out to clients, so that each record is with at least one of them and missi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,11 @@ from fedsim.core.params import not_finite
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, Candidates, Observation, Update
 
+LEARNED = slice(1, None, 2)  # rehearsed clients that no reading of uploads was learned from
 FACTORS = tuple(k / 10 for k in range(11))  # a: the grid of the authors
+
+Read = Callable[[Observation], Observation]
+"""An upload as it came → as it is read, by who knows the defense."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +37,18 @@ class References:
         candidates: Of every candidate, shape (m,).
         population: Of every record of the population, shape (n,).
         asking: An adversary that asks about the population.
+        reading: How an upload is read before either is asked about; None as it is.
     """
 
     candidates: Float[Tensor, " m"]
     population: Float[Tensor, " n"]
     asking: Auxiliary
+    reading: Read | None
+
+
+def read(observation: Observation, reading: Read | None) -> Observation:
+    """Return an observation whose upload is read so; as it is without a reading."""
+    return observation if reading is None else reading(observation)
 
 
 def log_likelihood(observation: Observation, auxiliary: Auxiliary) -> Float[Tensor, " m"]:
@@ -58,7 +69,9 @@ def log_likelihood(observation: Observation, auxiliary: Auxiliary) -> Float[Tens
     return -losses_after(observation, auxiliary, smoothing=0.0)
 
 
-def offline(work: Workspace, size: int, a: float | None, asking: Auxiliary) -> References:
+def offline(
+    work: Workspace, size: int, a: float | None, asking: Auxiliary, reading: Read | None
+) -> References:
     """Return p(x) = ½ ((1 + a) p_out(x) + 1 − a): no reference model had a candidate.
 
     Args:
@@ -67,11 +80,13 @@ def offline(work: Workspace, size: int, a: float | None, asking: Auxiliary) -> R
         a: How far training on a record raises its likelihood: p_in = a · p_out + 1 − a. None for
             the value with which the rehearsed clients' own records are told best.
         asking: With the candidates.
+        reading: How uploads are read, learned from all but the `LEARNED` clients; None as they are.
     """
     rehearsed = shadows(work, size)
-    uploads = [shown(client, work) for client in rehearsed.clients]
-    out, pool = _under(uploads, asking), _under(uploads, rehearsed.auxiliary)
-    members = torch.stack([client.members for client in rehearsed.clients])
+    clients = rehearsed.clients if reading is None else rehearsed.clients[LEARNED]
+    uploads = [read(shown(client, work), reading) for client in clients]
+    out, pool = under(uploads, asking), under(uploads, rehearsed.auxiliary)
+    members = torch.stack([client.members for client in clients])
     if a is None:
         assert rehearsed.auxiliary.candidates is not None
         a = chosen_factor(pool, members, rehearsed.auxiliary.candidates.labels)
@@ -80,10 +95,11 @@ def offline(work: Workspace, size: int, a: float | None, asking: Auxiliary) -> R
         with_factor(mean_likelihood(out, everyone), a),
         with_factor(mean_likelihood(pool, ~members), a),
         rehearsed.auxiliary,
+        reading,
     )
 
 
-def online(work: Workspace, size: int) -> References:
+def online(work: Workspace, size: int, reading: Read | None) -> References:
     """Return p(x) = ½ (p_in(x) + p_out(x)), from clients to which all records are dealt out."""
     population = shadows(work, size).auxiliary
     asked, others = work.auxiliary.candidates, population.candidates
@@ -93,13 +109,13 @@ def online(work: Workspace, size: int) -> References:
         torch.cat([asked.inputs, others.inputs]), torch.cat([asked.labels, others.labels])
     )
     clients = dealt(work, records, size)
-    uploads = [shown(client, work) for client in clients]
-    values = _under(uploads, replace(work.auxiliary, candidates=records))
+    uploads = [read(shown(client, work), reading) for client in clients]
+    values = under(uploads, replace(work.auxiliary, candidates=records))
     members = torch.stack([client.members for client in clients])
     sides = [mean_likelihood(values, use) for use in (members, ~members)]
     base = torch.logaddexp(*sides) - math.log(2)
     count = len(asked.labels)
-    return References(base[:count], base[count:], population)
+    return References(base[:count], base[count:], population, reading)
 
 
 def chosen_factor(
@@ -156,7 +172,7 @@ def dominated(
     return (above + least).double() / (2 * len(population))
 
 
-def _under(uploads: Sequence[Observation], auxiliary: Auxiliary) -> Float[Tensor, "clients m"]:
+def under(uploads: Sequence[Observation], auxiliary: Auxiliary) -> Float[Tensor, "clients m"]:
     """Return log p of an adversary's candidates under each rehearsed client's local model."""
     return torch.stack([log_likelihood(upload, auxiliary) for upload in uploads])
 

@@ -146,7 +146,8 @@ def test_a_client_that_tells_no_number_is_one_clear_error():
     ("name", "hidden"),
     [
         ("cosine-mia", 0.16), ("gradient-difference-mia", 0.14), ("update-lira", 0.16),
-        ("whitened-mia", 0.2), pytest.param("whitened-mia-full", 0.35, marks=pytest.mark.slow),
+        ("whitened-mia", 0.2), ("rmia", 0.078),
+        pytest.param("whitened-mia-full", 0.35, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_rotation_that_the_adversary_knows_hides_no_member(name, hidden):

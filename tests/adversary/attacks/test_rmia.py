@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from adversary.adaptive.readings import likelihood_reading
 from adversary.attacks.rmia import rmia, rmia_online
 from adversary.grading.families import grade_members
 from adversary.members import references
@@ -117,7 +118,7 @@ def test_online_every_record_is_with_one_client_and_missing_from_another():
         0.5 * (p[members[:, r], r].mean() + p[~members[:, r], r].mean())
         for r in range(len(records.labels))
     ]
-    base = references.online(work, 16)
+    base = references.online(work, 16, None)
     found = torch.cat([base.candidates, base.population]).exp()
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-7)
 
@@ -161,11 +162,14 @@ def test_who_knows_the_defense_compares_with_defended_clients():
     defense = Defense(name="half", apply=lambda p, s, g: ({n: v / 2 for n, v in p.items()}, s))
     view = view_of()
     work = workspace(view, replace(cases.KNOWN, defense=defense))
-    clients = [shown(it, work) for it in shadows(work, 16).clients]
+    reading = likelihood_reading(work, 16)
+    shown_so = shadows(work, 16).clients[slice(None) if reading is None else references.LEARNED]
+    clients = [references.read(shown(it, work), reading) for it in shown_so]
     values = torch.stack([log_likelihood(it, cases.KNOWN) for it in clients])
     expected = values.exp().mean(dim=0).log()
-    torch.testing.assert_close(references.offline(work, 16, 1.0, cases.KNOWN).candidates, expected)
-    plain = references.offline(workspace(view, cases.KNOWN), 16, 1.0, cases.KNOWN)
+    read_so = references.offline(work, 16, 1.0, cases.KNOWN, reading)
+    torch.testing.assert_close(read_so.candidates, expected)
+    plain = references.offline(workspace(view, cases.KNOWN), 16, 1.0, cases.KNOWN, None)
     assert not torch.allclose(plain.candidates, expected, atol=1e-6)
 
 
