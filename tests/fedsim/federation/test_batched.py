@@ -159,3 +159,13 @@ def test_flowers_own_nodes_do_not_train_together():
     settings = {"out": "/tmp/never", "set": "engine.name=batched"}
     with pytest.raises(ConfigError, match="must be 'inline' or 'ray' where Flower runs"):
         _opened(settings)
+
+
+def test_the_command_line_says_once_why_clients_trained_one_by_one(tmp_path):
+    model = "model=tests.fedsim.federation.test_batched:normed"
+    tables = (model, "engine.name=batched", "attack=llg", "data.limit=160", "data.partition=iid")
+    federation = ("federation.clients=4", "federation.rounds=2")
+    settings = [part for text in (*tables, *federation) for part in ("--set", text)]
+    result = CliRunner().invoke(app, ["run", *settings, "--out", str(tmp_path / "run")])
+    line = "4 clients trained one by one: 1.running_mean moves while the model trains"
+    assert " ".join(result.output.split()).count(line) == 1
