@@ -168,12 +168,13 @@ def run(
 
 def _facts(run_folder: Path) -> dict[str, Any]:
     """Return the numbers to print at the end of a run."""
+    from fedsim.core.tables import frame
     from fedsim.run.run_folder import RunFolder
 
-    metrics = RunFolder(run_folder).metrics().to_pandas()
+    metrics = frame(RunFolder(run_folder).metrics())
     accuracy = metrics.loc[metrics["metric"] == "accuracy", "value"]
     return {
-        "uploads": int((metrics["metric"] == "update_norm").sum()),
-        "failures": int((metrics["metric"] == "failed").sum()),
+        "uploads": metrics["metric"].tolist().count("update_norm"),
+        "failures": metrics["metric"].tolist().count("failed"),
         "accuracy": accuracy.iloc[-1] if len(accuracy) else None,
     }

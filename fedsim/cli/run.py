@@ -118,8 +118,9 @@ def _hint(target: Path) -> str:
 def _summary(finished: "Run") -> dict[str, Any]:
     """Return what `--json` prints."""
     from fedsim import api
+    from fedsim.core.tables import frame
 
-    metrics = finished.metrics().to_pandas()
+    metrics = frame(finished.metrics())
     accuracy = metrics.loc[metrics["metric"] == "accuracy", "value"]
     return {
         "run": str(finished.path),

@@ -1,4 +1,8 @@
-"""Tables as sealed parquet files: types and sizes are checked before any value is read."""
+"""Tables as sealed parquet files: types and sizes are checked before any value is read.
+
+Arrow's threads are not used, here and elsewhere: one that lets go of what Python made when the
+interpreter has ended aborts the process, whose work was done.
+"""
 
 # pyarrow.compute makes its functions at import:
 # pyright: reportAttributeAccessIssue=false
@@ -6,6 +10,7 @@
 import io
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +19,9 @@ from fedsim.core import seals
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = Rule("recording", "columns", "must have the names and types that fedsim wrote")
 ROWS = Rule("recording", "rows of a table", "must be at most 8 for each byte of the file")
@@ -51,6 +59,11 @@ def read_table(path: Path, schema: pa.Schema, required: Collection[str] = ()) ->
     return table
 
 
+def frame(table: pa.Table) -> "pd.DataFrame":
+    """Return a table as pandas' frame."""
+    return table.to_pandas(use_threads=False)
+
+
 def _read(path: Path, data: bytes, schema: pa.Schema) -> pa.Table:
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     stored = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
@@ -60,7 +73,7 @@ def _read(path: Path, data: bytes, schema: pa.Schema) -> pa.Table:
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     if (rows := file.metadata.num_rows) > _FEW + 8 * len(data):
         raise BadRecording(f"{path}: {ROWS.field} {ROWS.rule}, got {rows} in {len(data)} bytes")
-    table = file.read()
+    table = file.read(use_threads=False)
     if (size := sum(_length(table[name]) for name in texts)) > _MOST_TEXT:
         raise BadRecording(f"{path}: {TEXTS.field} {TEXTS.rule}, got {size} bytes")
     return table.cast(schema).replace_schema_metadata(None)

@@ -149,7 +149,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        table = pq.read_table(path, schema=SCHEMA)
+        table = pq.read_table(path, schema=SCHEMA, use_threads=False, pre_buffer=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise ConfigError(f"{path}: must be a table of games ({error})") from None
     return [Row(**row) for row in table.to_pylist()]

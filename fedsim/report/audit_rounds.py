@@ -11,6 +11,7 @@ from adversary.auditing.finding import Guarantee
 from adversary.auditing.in_rounds import IN_ROUNDS
 from clients import carried
 from fedsim.core.errors import ConfigError
+from fedsim.core.tables import frame
 from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, percent, svg
 from fedsim.report.over_rounds import COLOURS, MARKERS
@@ -69,12 +70,12 @@ def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
         run: Of which.
         drawn: With its picture.
     """
-    metrics = select(run.metrics.to_pandas(), split=AUDIT)
+    metrics = select(frame(run.metrics), split=AUDIT)
     if metrics.empty:
         return None
     last = int(metrics["round"].to_numpy().max())
     measured = {row["metric"]: row for row in records(select(metrics, round=last))}
-    graded = select(run.audits.to_pandas().dropna(subset="value"), round=last)
+    graded = select(frame(run.audits).dropna(subset="value"), round=last)
     rows = {row["attack"]: row for row in records(graded)}
     return Section(
         title="Theory against audit",
@@ -156,7 +157,7 @@ def _draw(run: RunData) -> str:
 def _draw_epsilon(axis: "Axes", run: RunData) -> None:
     rounds, theory = _measured(run, "epsilon_theory")
     top = ROOM * float(max(theory, default=1.0)) or 1.0
-    graded = run.audits.to_pandas().dropna(subset="value")
+    graded = frame(run.audits).dropna(subset="value")
     for place, (name, method) in enumerate(IN_ROUNDS.items()):
         guarantee = method.guarantee
         rows = select(graded, attack=name)
@@ -207,5 +208,5 @@ def _draw_rate(axis: "Axes", run: RunData) -> None:
 
 
 def _measured(run: RunData, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = select(run.metrics.to_pandas(), split=AUDIT, metric=metric)
+    rows = select(frame(run.metrics), split=AUDIT, metric=metric)
     return rows["round"].to_numpy(), rows["value"].to_numpy()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
+from fedsim.core.tables import frame
 from fedsim.core.units import beyond_blind, name_of, title_of
 from fedsim.report.facts import facts_of
 from fedsim.report.select import records, select
@@ -111,7 +112,7 @@ class RunData:
         self.name = folder.path.absolute().name
         self.folder = folder
         whole = folder.ledger()
-        self.audits = whole.filter(pc.field("family") == AUDIT)
+        self.audits = whole.filter(pc.equal(whole["family"], AUDIT))
         self.ledger = titled(attacks_of(whole))
         self.metrics = folder.metrics()
         if whole.num_rows + self.metrics.num_rows == 0:
@@ -122,7 +123,7 @@ class RunData:
         """Every attack that was graded, the most skilful first."""
         curves = []
         for place, title in enumerate(self.attacks):
-            curve = curve_of(self.ledger.filter(pc.field("title") == title), place)
+            curve = curve_of(self.ledger.filter(pc.equal(self.ledger["title"], title)), place)
             curves += [curve] if curve else []
         return sorted(curves, key=lambda curve: (-curve.skill, curve.order))
 
@@ -131,7 +132,11 @@ class RunData:
         """The titles of all attacks in the ledger, as the config orders them."""
         listed = [part.name for part in self.folder.config.attack]
         place = lambda name: listed.index(name) if name in listed else len(listed)
-        rows = self.ledger.group_by(["attack", "adaptive", "title"]).aggregate([]).to_pylist()
+        rows = (
+            self.ledger.group_by(["attack", "adaptive", "title"], use_threads=False)
+            .aggregate([])
+            .to_pylist()
+        )
         rows.sort(key=lambda row: (place(row["attack"]), row["attack"], row["adaptive"]))
         return [row["title"] for row in rows]
 
@@ -178,20 +183,20 @@ class RunData:
     @cached_property
     def rounds(self) -> dict[str, list[int]]:
         """The rounds in which each client was attacked, in order."""
-        pairs = self.ledger.select(["round", "client"]).to_pandas().dropna().drop_duplicates()
+        pairs = frame(self.ledger.select(["round", "client"])).dropna().drop_duplicates()
         groups = pairs.sort_values(by="round", kind="stable").groupby("client", sort=False)
         return {str(client): group.tolist() for client, group in groups["round"]}
 
     @cached_property
     def accuracy(self) -> tuple[NDArray, NDArray]:
         """Rounds, and the model's test accuracy in them."""
-        rows = self.metrics.filter(pc.field("metric") == "accuracy")
+        rows = self.metrics.filter(pc.equal(self.metrics["metric"], "accuracy"))
         return rows["round"].to_numpy(), rows["value"].to_numpy()
 
     @cached_property
     def failures(self) -> list[dict]:
         """Metrics rows of clients that failed, and of attacks that failed or refused."""
-        rows = records(select(self.metrics.to_pandas(), split=["client", "attack"]))
+        rows = records(select(frame(self.metrics), split=["client", "attack"]))
         failed = lambda row: (note := note_of(row)) is not None and note.kind != "note"
         return [row for row in rows if row["metric"] == "failed" or failed(row)]
 
@@ -207,30 +212,30 @@ class RunData:
 
     def attacks_of(self, family: str) -> list[str]:
         """Return the titles of a family's attacks, as the config orders them."""
-        titles = set(select(self.ledger.to_pandas(), family=family)["title"])
+        titles = set(select(frame(self.ledger), family=family)["title"])
         return [title for title in self.attacks if title in titles]
 
     def values(self, curve: Curve, metric: str) -> "pd.DataFrame":
         """Return the graded rows (client, round, value) of one attack and metric."""
-        rows = select(self.ledger.to_pandas(), title=curve.title, metric=metric)
+        rows = select(frame(self.ledger), title=curve.title, metric=metric)
         return rows.loc[:, ["client", "round", "value"]].dropna()
 
     def attempts(self, title: str) -> "pd.DataFrame":
         """Return every client and round that one attack was run on, with its outcome."""
-        rows = select(self.ledger.to_pandas(), title=title)
+        rows = select(frame(self.ledger), title=title)
         return rows.loc[:, ["client", "round", "outcome"]].dropna().drop_duplicates()
 
 
 def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
     """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
-    graded = over_clients(rows.filter(pc.field("value").is_valid()))
+    graded = over_clients(rows.filter(pc.is_valid(rows["value"])))
     metrics = graded["metric"].unique().to_pylist()
     if not metrics:
         return None
     family = graded["family"][0].as_py()
     ranked = FAMILIES[family].metrics if family in FAMILIES else metrics
     main = next((metric for metric in ranked if metric in metrics), metrics[0])
-    parts = {name: graded.filter(pc.field("metric") == name) for name in metrics}
+    parts = {name: graded.filter(pc.equal(graded["metric"], name)) for name in metrics}
     return Curve(
         attack=graded["attack"][0].as_py(),
         adaptive=graded["adaptive"][0].as_py(),

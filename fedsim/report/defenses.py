@@ -10,6 +10,7 @@ import numpy as np
 import defenses
 from defenses import Promise
 from fedsim.core.errors import ConfigError
+from fedsim.core.tables import frame
 from fedsim.report.data import Curve, RunData, listed, metric_name
 from fedsim.report.facts import part_text
 from fedsim.report.figures import Picture, fit, panels_of, svg
@@ -63,7 +64,7 @@ class Defended:
     @cached_property
     def metrics(self) -> "pd.DataFrame":
         """The run's metrics."""
-        return self.run.metrics.to_pandas()
+        return frame(self.run.metrics)
 
     @cached_property
     def epsilon(self) -> float | None:

@@ -13,6 +13,7 @@ from adversary.grading.images import ssim
 from adversary.grading.reconstructions import METRICS, assigned, decibels, is_image, paired, scaled
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.tables import frame
 from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
 from fedsim.data import federate
@@ -199,7 +200,7 @@ def _without_pictures(
 
 def _values(run: RunData, attack: str) -> list[tuple[str, str, str]]:
     """Return the mean of each metric and of its blind value, over clients and rounds."""
-    graded = select(run.ledger.to_pandas(), title=attack).dropna(subset=["client", "value"])
+    graded = select(frame(run.ledger), title=attack).dropna(subset=["client", "value"])
     values = []
     for metric in METRICS:
         rows = select(graded, metric=metric)
@@ -215,7 +216,7 @@ def _mean(values: NDArray) -> float | None:
 
 def _answered(run: RunData, attack: str) -> dict[int, list[str]]:
     """Return the clients for whom there is an answer by round; the best recovered stand first."""
-    graded = select(run.ledger.to_pandas(), title=attack, metric="best_psnr")
+    graded = select(frame(run.ledger), title=attack, metric="best_psnr")
     graded = graded.dropna(subset="client").sort_values(
         ["value", "client"], ascending=[False, True], na_position="last"
     )

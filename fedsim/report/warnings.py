@@ -7,6 +7,7 @@ import numpy as np
 
 from adversary.auditing.finding import METRICS, Guarantee
 from adversary.labels.validity import LIMIT
+from fedsim.core.tables import frame
 from fedsim.core.units import title_of, written
 from fedsim.report.data import RunData, listed, spans
 from fedsim.report.select import records, select
@@ -46,7 +47,7 @@ def warnings(run: RunData) -> list[str]:
 
 def remarks(run: RunData) -> list[str]:
     """Return a sentence per reason for which attacks answered with a remark."""
-    rows = records(select(run.metrics.to_pandas(), split="attack"))
+    rows = records(select(frame(run.metrics), split="attack"))
     notes = [note for row in rows if (note := note_of(row)) and note.kind == "note"]
     per_attack = _groups((title_of(it.attack, adaptive=it.adaptive), vars(it)) for it in notes)
     same: dict[tuple, list[str]] = {}
@@ -81,7 +82,7 @@ def _groups(rows: Iterable[tuple[str, Mapping]]) -> list[Group]:
 
 def _refuted(run: RunData) -> list[str]:
     """Say where the last audit's bounds exceed what the clients' defense claims."""
-    bounds = select(run.audits.to_pandas(), metric=METRICS[Guarantee.BOUND])
+    bounds = select(frame(run.audits), metric=METRICS[Guarantee.BOUND])
     last = select(bounds, round=bounds["round"].max())
     above = records(last.take(np.flatnonzero(last["value"] > last["ceiling"])))
     if not above:
@@ -127,7 +128,7 @@ def _each(attacks: Sequence[Answers]) -> str:
 
 
 def _validity(run: RunData) -> list[str]:
-    rows = select(run.metrics.to_pandas(), metric="validity")
+    rows = select(frame(run.metrics), metric="validity")
     above = rows.take(np.flatnonzero(rows["value"] > LIMIT))
     if above.empty:
         return []
@@ -172,7 +173,7 @@ def _where_answered(run: RunData, family: str) -> str:
 
 def _obstacles(run: RunData) -> list[str]:
     """Say what stood in the way of reconstructions, where any were tried."""
-    rows = records(select(run.metrics.to_pandas(), metric="obstacle"))
+    rows = records(select(frame(run.metrics), metric="obstacle"))
     return [
         f"An obstacle to reconstruction in {_rounds(group.rounds)}: {group.reason}."
         for group in groups(rows)

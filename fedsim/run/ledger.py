@@ -67,7 +67,7 @@ def attacks_of(ledger: pa.Table) -> pa.Table:
     """Return the rows of attacks: no audits."""
     import pyarrow.compute as pc
 
-    return ledger.filter(pc.field("family") != AUDIT)
+    return ledger.filter(pc.not_equal(ledger["family"], AUDIT))
 
 
 def titled(ledger: pa.Table) -> pa.Table:
