@@ -17,7 +17,8 @@ records as there are auxiliary ones.
 *Differs from the paper*: TPR and FPR are of rehearsed clients, each attacked with the others as
 reference models, pooled over their records, which are not those of the set; the threshold is the
 one with the largest difference. Scores are RMIA's (`duci`) or the cosine's z-score (`duci-cosine`),
-both among records of the same label under the same update.
+both among records of the same label under the same update. Who knows the defense reads uploads,
+those of rehearsed clients too, through it (`adversary.adaptive.readings`).
 """
 
 from functools import partial

@@ -11,8 +11,9 @@ from adversary.grading.families import FAMILIES
 from adversary.members.calibration import Calibration
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Sets, Truth
+from fedsim.core.types import Auxiliary, Sets, Truth, View
 from tests.adversary import member_cases as cases
+from tests.adversary.games.game_cases import rotation
 from tests.adversary.label_cases import client
 
 SCORES = pytest.mark.parametrize("score", ["rmia", "cosine"])
@@ -46,6 +47,22 @@ def test_of_a_model_that_memorises_the_number_is_exact(score, used):
     name = view.latest.update.client
     known = replace(auxiliary, sets=replace(sets, rows={name: torch.arange(40)}))
     assert duci(view, known, generator(0), score=score).tolist() == pytest.approx([used], abs=1e-9)
+
+
+@SCORES
+def test_a_rotation_that_the_adversary_knows_hides_no_number(score):
+    model = nn.Linear(240, 2, bias=False)
+    nn.init.zeros_(model.weight)
+    records, labels, turn = torch.eye(240), torch.arange(240) % 2, rotation()
+    rows = torch.cat([torch.arange(7), torch.arange(40, 73)])
+    latest = client(model, records[rows], labels[rows], cases.WEIGHTS).latest
+    update = replace(latest.update, delta=turn.apply(latest.update.delta, {}, generator(0))[0])
+    view = View([replace(latest, update=update)])
+    sets = Sets(records[:40], labels[:40], {update.client: torch.arange(40)}, {update.client: 20.0})
+    static = Auxiliary(model, 2, inputs=records[80:], labels=labels[80:], sets=sets)
+    knowing = replace(static, defense=turn)
+    assert duci(view, knowing, generator(0), score=score).tolist() == pytest.approx([7], abs=1e-6)
+    assert float(duci(view, static, generator(0), score=score)) < 5
 
 
 def test_a_client_that_used_none_of_the_set_is_not_counted_high():
