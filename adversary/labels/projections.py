@@ -7,6 +7,7 @@ one back. It serves heads that are convolutions, cosines, sums or tied to an emb
 from which the head is missing.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -265,7 +266,7 @@ def _class_means(
                 logits, auxiliary.labels[rows], reduction="sum", label_smoothing=smoothing
             )
             for name, slope in zip(parameters, gradients(loss, parameters), strict=True):
-                means[name][c] += slope.flatten() / counts[c]
+                means[name][c] += slope.flatten().float() / counts[c]
     return means
 
 
@@ -309,12 +310,28 @@ def _example_rows(
     assert inputs is not None
     assert labels is not None
     chosen = dict(model.named_parameters())
-    each = example_gradients(
-        model, {name: chosen[name] for name in names}, _typed(inputs[places], model),
-        labels[places], label_smoothing=work.local.label_smoothing,
-    )  # fmt: skip
-    rows = {name: flat_rows(value) for name, value in each.items()}
+    parameters = {name: chosen[name] for name in names}
+    batch = _typed(inputs[places], model), labels[places]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            each = example_gradients(
+                model, parameters, *batch, label_smoothing=work.local.label_smoothing
+            )
+    except (RuntimeError, ValueError):  # a model that does not run under `vmap`
+        each = _one_by_one(model, parameters, *batch, work.local.label_smoothing)
+    rows = {name: flat_rows(value).float() for name, value in each.items()}
     return {n: v * masks[n] if masks else v for n, v in rows.items()}
+
+
+def _one_by_one(
+    model: nn.Module, parameters: Params, inputs: Tensor, labels: Tensor, smoothing: float
+) -> dict[str, Tensor]:
+    each = []
+    for x, y in zip(inputs.split(1), labels.split(1), strict=True):
+        loss = functional.cross_entropy(model(x), y, label_smoothing=smoothing)
+        each.append(gradients(loss, parameters))
+    return {n: torch.stack(one) for n, one in zip(parameters, zip(*each, strict=True), strict=True)}
 
 
 def _leave_out(

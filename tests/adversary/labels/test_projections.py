@@ -29,7 +29,8 @@ def posed(kind, local=STEP, seed=0):
     centres = 2 * torch.randn(CLASSES, 8, generator=stream)
     blobs = lambda labels: centres[labels] + torch.randn(len(labels), 8, generator=stream)
     labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(COUNTS))
-    view = client(model, blobs(labels), labels, local, seed=seed)
+    dtype = next(model.parameters()).dtype
+    view = client(model, blobs(labels).to(dtype), labels, local, seed=seed)
     of_each = torch.arange(CLASSES).repeat_interleave(40)
     return view, Auxiliary(model, CLASSES, inputs=blobs(of_each), labels=of_each)
 
@@ -129,6 +130,22 @@ def test_no_example_is_in_the_mean_that_it_is_compared_with(monkeypatch):
     assert apart() < 1.5  # in units of the spread
     monkeypatch.setattr("adversary.labels.projections._leave_out", lambda *_: None)
     assert apart() > 3
+
+
+class Branching(Scaled):
+    def forward(self, x):
+        return super().forward(x) if float(x.sum()) < 1e9 else self.head(self.body(x))
+
+
+class Doubled(Scaled):
+    def __init__(self, *of):
+        super().__init__(*of)
+        self.double()
+
+
+@pytest.mark.parametrize("kind", [Branching, Doubled])
+def test_odd_models_leak_too(kind):
+    assert rate(kind, seeds=2) > 0.9
 
 
 def test_an_update_that_moves_nothing_that_is_trained_is_refused():
