@@ -20,7 +20,7 @@ def inline(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message
 
 
 def answer(
-    message: Message, context: Context, run: Callable[[Message, Context], object] = app
+    message: Message, context: Context, run: Callable[[Message, Context], object] | None = None
 ) -> Message:
     """Run the ClientApp on one message; whatever it does becomes a reply of this client.
 
@@ -28,7 +28,7 @@ def answer(
     """
     try:
         with process_goes_on():
-            reply = run(message, context)
+            reply = (run or app)(message, context)
         if not isinstance(reply, Message):
             raise TypeError(f"a ClientApp must return a Message, got {type(reply).__name__}")
         if reply.has_error():
