@@ -138,7 +138,11 @@ def project(observation: Observation, work: Workspace) -> Projected:
     if not all(bool(torch.isfinite(value).all()) for value in total.values()):
         raise ValueError("update: must be finite, got NaN or infinity")
     basis = _basis(work, names, _pruned(total))
-    products, energies = _shares(work, basis, *_way(observation))
+    states, weights = _way(observation)
+    if len(states) == 1 and not basis.masks:
+        products, energies = work.part(start_shares, basis.groups, keep=4)
+    else:
+        products, energies = _shares(work, basis, states, weights)
     coordinates = basis.coordinates(products)
     flat = {name: value.flatten().float().unsqueeze(0) for name, value in total.items()}
     sketch = basis.coordinates(basis.products(flat))[0]
@@ -268,6 +272,15 @@ def _class_means(
             for name, slope in zip(parameters, gradients(loss, parameters), strict=True):
                 means[name][c] += slope.flatten().float() / counts[c]
     return means
+
+
+def start_shares(work: Workspace, groups: Groups) -> tuple[Products, Float[Tensor, " n"]]:
+    """Return the shares at the model sent, which all clients have in common.
+
+    A part of the workspace.
+    """
+    basis = _basis(work, [name for group in groups for name in group], {})
+    return _shares(work, basis, [work.sent], [1.0])
 
 
 def _shares(
