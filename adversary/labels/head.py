@@ -123,7 +123,7 @@ def read_head(observation: Observation, work: Workspace) -> HeadGradient:
     bias = None if head.bias is None else delta[head.bias]
     still = not bool(weight.any()) and (bias is None or not bool(bias.any()))
     if still and any(bool(delta[name].any()) for name in delta):
-        raise NoHead("update: must move the head, got zeros there and no others")
+        raise NoHead("update: must move the head, got zeros in the head alone")
     # A sum is not finite where an entry is not; it may overflow only far beyond any gradient.
     if not torch.isfinite(weight.sum() + (0 if bias is None else bias.sum())):
         raise ValueError("update: the head's gradient must be finite, got NaN or infinity")

@@ -33,7 +33,8 @@ DIMENSIONS = (
 REST = 60  # examples whose own gradients are directions too, a quarter of all at most
 CHUNK = 2**25  # numbers in the gradients of the examples that are looked at together
 SIMPSON = (1 / 6, 4 / 6, 1 / 6)  # weights of the model sent, half-way, and uploaded
-PRUNED = 0.01  # of a matrix's entries that may be zero by chance
+PRUNED = 0.01  # of a matrix's entries that are zero beyond those that are so by chance
+DRAWS = 8  # of auxiliary examples, to see how many entries are zero by chance
 FEWEST = 1e-10  # of the largest eigenvalue: what is below counts as no direction
 
 Groups = tuple[tuple[str, ...], ...]
@@ -137,7 +138,8 @@ def project(observation: Observation, work: Workspace) -> Projected:
     total = {name: observation.update.delta[name].double() * scale for name in names}
     if not all(bool(torch.isfinite(value).all()) for value in total.values()):
         raise ValueError("update: must be finite, got NaN or infinity")
-    basis = _basis(work, names, _pruned(total))
+    count = num_labels(observation) // epochs
+    basis = _basis(work, names, _pruned(total, work, count))
     states, weights = _way(observation)
     if len(states) == 1 and not basis.masks:
         products, energies = work.part(start_shares, basis.groups, keep=4)
@@ -146,7 +148,7 @@ def project(observation: Observation, work: Workspace) -> Projected:
     coordinates = basis.coordinates(products)
     flat = {name: value.flatten().float().unsqueeze(0) for name, value in total.items()}
     sketch = basis.coordinates(basis.products(flat))[0]
-    noise = _noise(total, sketch, num_labels(observation) // epochs, coordinates, energies)
+    noise = _noise(total, sketch, count, coordinates, energies)
     kept = torch.ones(len(auxiliary.labels), dtype=torch.bool)
     kept[basis.directions.spent] = False
     coordinates, labels = coordinates[kept], auxiliary.labels[kept]
@@ -201,20 +203,41 @@ def uploaded_names(observation: Observation, work: Workspace) -> list[str]:
     return names
 
 
-def _pruned(total: Params) -> Masks:
+def _pruned(total: Params, work: Workspace, count: int) -> Masks:
     """Return which entries a pruning client left; nothing where it seems to have pruned nothing.
 
-    The last matrix decides: a unit or a feature that no example has makes a whole row or column
-    zero there, so that only zeros elsewhere are pruned.
+    The last matrix decides. Units and features that no example has make zeros there too: about
+    as many as in the sum of as many auxiliary examples.
     """
-    matrix = next((v for v in total.values() if v.dim() > 1), None)
-    if matrix is None:
-        return {}
-    zero = matrix.flatten(1) == 0
-    alive = zero[~zero.all(dim=1)][:, ~zero.all(dim=0)]
-    if not len(alive) or float(alive.double().mean()) < PRUNED:
+    name = next((n for n, v in total.items() if v.dim() > 1), None)
+    if name is None or float(_zeros(total[name])) < PRUNED + work.part(zeros_of, name, count):
         return {}
     return {name: value.flatten() != 0 for name, value in total.items()}
+
+
+def zeros_of(work: Workspace, name: str, count: int) -> float:
+    """Return the share of zeros that a tensor's gradient of so many examples may have by chance.
+
+    A part of the workspace: the largest of several draws of auxiliary examples, and as much above
+    it as they differ by.
+    """
+    inputs, labels, shares = work.auxiliary.inputs, work.auxiliary.labels, []
+    assert inputs is not None
+    assert labels is not None
+    model = loaded(work.lasting(working_copy), work.sent).eval()
+    parameter = {name: dict(model.named_parameters())[name]}
+    for draw in range(DRAWS):
+        some = torch.randperm(len(labels), generator=generator(draw, "zeros"))[:count]
+        loss = functional.cross_entropy(model(_typed(inputs[some], model)), labels[some])
+        shares.append(float(_zeros(*gradients(loss, parameter))))
+    model.train()
+    return 2 * max(shares) - min(shares)
+
+
+def _zeros(matrix: Tensor) -> Tensor:
+    """Return the share of zeros among rows and columns that are not all zero."""
+    zero = matrix.flatten(1) == 0
+    return zero[~zero.all(dim=1)][:, ~zero.all(dim=0)].double().mean().nan_to_num(0.0)
 
 
 def _basis(work: Workspace, names: Sequence[str], masks: Masks) -> Projections:

@@ -4,6 +4,7 @@ from torch import nn
 
 from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls, pose
+from adversary.labels import projections
 from adversary.labels.head import has_head
 from adversary.labels.projections import directions_of, project
 from adversary.workspace import workspace
@@ -82,6 +83,22 @@ def test_what_a_pruning_client_zeroed_is_left_out_on_both_sides():
     pruned = Update(1, "0", prune(latest.update.delta, 0.8), 32)
     view = View([Observation(latest.sent, pruned, latest.local)])
     assert asr(eb_gls(view, auxiliary, generator(0)), torch.tensor(COUNTS)) > 0.8
+
+
+def test_zeros_of_sparse_inputs_are_not_pruned(monkeypatch):
+    _, auxiliary = posed(Frozen)
+    masks, model, stream = [], auxiliary.model, generator(0, "sparse")
+    sparse = lambda x: x * (torch.rand(x.shape, generator=stream) < 0.2)
+    known = Auxiliary(model, CLASSES, inputs=sparse(auxiliary.inputs), labels=auxiliary.labels)
+    kept = lambda *of: masks.append(of[2]) or basis(*of)
+    basis = projections._basis
+    monkeypatch.setattr(projections, "_basis", kept)
+    for size in (4, 12):  # an input that no example has on a unit leaves a zero
+        inputs = sparse(torch.randn(size, 8, generator=stream))
+        latest = client(model, inputs, torch.arange(size) % CLASSES, STEP).latest
+        assert float((latest.update.delta["body.0.weight"] == 0).double().mean()) > 0.05
+        project(latest, workspace(View([latest]), known))
+    assert not any(masks)
 
 
 def test_noise_is_measured_from_what_no_example_explains():
