@@ -27,7 +27,6 @@ example's share is its gradient of all that was uploaded, by autodiff (`projecti
 *Differs from the paper*: there is none.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -229,12 +228,24 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     )
 
 
-def names_read(observation: Observation, work: Workspace) -> Sequence[str]:
-    """Return the tensors of an update that are read."""
+def reads_head(observation: Observation, work: Workspace) -> bool:
+    """Return whether an update is read by its head: it is there, and was moved."""
     if not has_head(observation, work):
-        return uploaded_names(observation, work)
+        return False
+    delta = observation.update.delta
+    return any(bool(delta[name].any()) for name in _head_names(work))
+
+
+def names_read(observation: Observation, work: Workspace) -> tuple[str, ...]:
+    """Return the tensors of an update that are read."""
+    if reads_head(observation, work):
+        return _head_names(work)
+    return tuple(uploaded_names(observation, work))
+
+
+def _head_names(work: Workspace) -> tuple[str, ...]:
     head = find_head(work)
-    return [name for name in (head.weight, head.bias) if name is not None]
+    return tuple(name for name in (head.weight, head.bias) if name is not None)
 
 
 def pose_projected(observation: Observation, work: Workspace) -> Problem:

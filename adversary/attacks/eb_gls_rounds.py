@@ -17,13 +17,14 @@ that prior the last update says what its batch was.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.eb_gls import eb_gls, names_read, solve
+from adversary.attacks.eb_gls import eb_gls, names_read, reads_head, solve
 from adversary.labels.gls import best_spread
 from adversary.labels.posterior import Evidence
 from adversary.over_rounds import same_data
@@ -75,25 +76,30 @@ def eb_gls_rounds(
 
 def evidence(observation: Observation, work: Workspace) -> Evidence:
     """Return what one update says; computed once for all rounds."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in names_read(observation, work):
+    names, digest = names_read(observation, work), hashlib.blake2b(digest_size=16)
+    for name in names:
         for params in (observation.sent, observation.update.delta):
             digest.update(params[name].detach().contiguous().numpy().tobytes())
-    digest.update(repr((observation.local, observation.update.num_examples)).encode())
+    digest.update(repr((names, observation.local, observation.update.num_examples)).encode())
     key = work.auxiliary, digest.digest()
-    return work.memory.run.get(evidence, key, lambda: _weighed(observation, work), keep=UPDATES)
+    only = () if reads_head(observation, work) else names
+    weigh = lambda: _weighed(observation, work, only)
+    return work.memory.run.get(evidence, key, weigh, keep=UPDATES)
 
 
-def _weighed(observation: Observation, work: Workspace) -> Evidence:
+def _weighed(observation: Observation, work: Workspace, only: tuple[str, ...]) -> Evidence:
     """Return what one update says, blurred by what rehearsals are wrong by."""
     alone = solve(observation, work)[1].evidence
-    error = work.part(_error) * alone.total**2
+    error = work.part(_error, only) * alone.total**2
     blur = SYSTEMATIC * error * torch.eye(len(alone.linear), dtype=torch.float64)
     return blurred(alone, blur)
 
 
-def _error(work: Workspace) -> float:
-    """Return the mean squared error of a class's share, of clients made of auxiliary data."""
+def _error(work: Workspace, only: tuple[str, ...]) -> float:
+    """Return the mean squared error of a class's share, of clients made of auxiliary data.
+
+    They upload the named tensors alone, if any are named.
+    """
     labels, classes = work.auxiliary.labels, work.auxiliary.num_classes
     assert labels is not None
     stream, size = derived(0, "error"), max(1, min(SIZE, len(labels) // 2))
@@ -103,7 +109,9 @@ def _error(work: Workspace) -> float:
         weights = torch.rand(classes, generator=stream).pow(4)  # few classes have most examples
         drawn = torch.multinomial(weights + 1e-3, size, replacement=True, generator=stream)
         counts = torch.bincount(drawn, minlength=classes)
-        solution = solve(rehearse(like, work, counts, stream), work)[1]
+        update = rehearse(like, work, counts, stream).update
+        delta = {n: v for n, v in update.delta.items() if n in only or not only}
+        solution = solve(replace(like, update=replace(update, delta=delta)), work)[1]
         errors.append(float((solution.posterior.most_likely() - counts).square().mean()))
     return sum(errors) / CLIENTS / size**2
 

@@ -4,12 +4,14 @@ from torch import nn
 
 from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls, pose
+from adversary.attacks.eb_gls_rounds import eb_gls_rounds
 from adversary.labels import projections
 from adversary.labels.head import has_head
 from adversary.labels.projections import directions_of, project
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import example_gradients
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.adversary.heads import NOT_LINEAR, Frozen, NoBias, Plain, Product, Scaled
@@ -200,3 +202,30 @@ def test_an_attack_says_what_it_reads(attack):
                 attack.infer(view, auxiliary, generator(0))
         else:
             assert int(attack.infer(view, auxiliary, generator(0)).sum()) == 32
+
+
+@pytest.mark.parametrize("local", [STEP, LocalTraining(lr=0.05, batch_size=8, upload="weights")])
+@pytest.mark.parametrize("withheld", [True, False])
+def test_rounds_of_clients_that_keep_their_heads_are_not_taken_for_one(local, withheld):
+    # The head that was sent and what it moved by, nothing, are the same for all of them.
+    run = Memory()
+    _, auxiliary = posed(Plain, local)
+    model = auxiliary.model
+    for place in range(2):
+        counts = torch.tensor(COUNTS).roll(place)
+        stream = generator(place, "rounds")
+        rows = torch.cat(
+            [torch.nonzero(auxiliary.labels == c)[:n, 0] for c, n in enumerate(counts)]
+        )
+        rows = rows[torch.randperm(len(rows), generator=stream)]
+        seen = client(model, auxiliary.inputs[rows], auxiliary.labels[rows], local).latest
+        delta = {
+            n: v if n.startswith("body") else torch.zeros_like(v)
+            for n, v in seen.update.delta.items() if not withheld or n.startswith("body")
+        }  # fmt: skip
+        rounds = [
+            Observation(seen.sent, Update(number, str(place), delta, 32), local)
+            for number in (1, 2)
+        ]
+        guess = eb_gls_rounds(View(rounds, memory=Memory(run)), auxiliary, generator(0))
+        assert asr(guess, counts) > 0.85, place
