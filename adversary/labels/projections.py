@@ -27,9 +27,7 @@ from fedsim.core.sgd import gradients
 from fedsim.core.types import Observation, Params
 
 LARGEST = 2**27  # numbers in all classes' mean gradients: of larger models the last tensors
-DIMENSIONS = (
-    150  # of a sketch along the means, where the number of classes leaves more than one group
-)
+DIMENSIONS = 150  # of a sketch along the means, where classes leave more than one group
 REST = 60  # examples whose own gradients are directions too, a quarter of all at most
 CHUNK = 2**25  # numbers in the gradients of the examples that are looked at together
 SIMPSON = (1 / 6, 4 / 6, 1 / 6)  # weights of the model sent, half-way, and uploaded

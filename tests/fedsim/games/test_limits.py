@@ -19,8 +19,7 @@ def board(defense, **local):
     pool = census("private")
     return Board(
         config=config, private=pool, auxiliary=census("auxiliary"), learner=learner(defense),
-        rehearsal=learner(defense),
-        states=(), defense=defense, accuracies=(),
+        stand_ins=(learner(defense),), states=(), defense=defense, accuracies=(),
     )  # fmt: skip
 
 
