@@ -5,7 +5,8 @@ computed once. Nothing that a part is made of may be changed afterwards.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar, TypeVarTuple
 
@@ -92,6 +93,16 @@ def loaded(model: nn.Module, state: Params) -> nn.Module:
         for name, value in model.state_dict().items():
             value.copy_(state[name])
     return model
+
+
+@contextmanager
+def evaluating(work: Workspace, state: Params) -> Iterator[nn.Module]:
+    """Lend the working copy in `state`, as it is evaluated; it trains again afterwards."""
+    model = loaded(work.lasting(working_copy), state).eval()
+    try:
+        yield model
+    finally:
+        model.train()
 
 
 def _workspace(

@@ -4,7 +4,6 @@ In: a site, or tasks that were accepted. Out: what stands in the way, found by t
 the model; or what `clients.train.train` gives for each task.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from fedsim import models
 from fedsim.core.boundary import PASSING, raised
 from fedsim.core.params import norm, subtract
 from fedsim.core.rng import generator, global_state, global_stream
+from fedsim.models.copying import copied
 
 DTYPES = (torch.float32, torch.float64)
 TOLERANCE = 1e-4  # of a trial's gradient; one of another model or loss is off by far more
@@ -81,13 +81,13 @@ def _difference(site: Site, *, mixes: bool) -> float:
     inputs, labels = models.batch(form, sum(TRIAL))
     parts = torch.arange(sum(TRIAL)).split(list(TRIAL))
     together = train_together(
-        *(copy.deepcopy(site.model), [sent] * len(parts), inputs, labels),
+        *(copied(site.model), [sent] * len(parts), inputs, labels),
         *([[part] for part in parts], local),
         mixes=mixes,
     )
     largest = 0.0
     for part, state in zip(parts, together, strict=True):
-        model, order = copy.deepcopy(site.model), generator(0, "trial")
+        model, order = copied(site.model), generator(0, "trial")
         alone, _ = train(model, sent, inputs[part], labels[part], local, generator=order)
         plain = {name: alone[name] for name in site.trainable}
         apart = float(norm(subtract(plain, state)) / norm(plain))
@@ -128,7 +128,7 @@ def trained_together(
     with global_stream(seed, "train", "together"):
         before = global_state()
         states = train_together(
-            copy.deepcopy(site.model),  # nothing that it keeps is for the next clients
+            copied(site.model),  # nothing that it keeps is for the next clients
             [client.task.sent for client in clients],
             *(dataset.inputs, dataset.labels),
             rows,

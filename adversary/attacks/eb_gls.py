@@ -40,11 +40,8 @@ from adversary.labels.gls import Fit, fit_counts
 from adversary.labels.head import (
     Forward,
     HeadGradient,
-    NoHead,
     auxiliary_forward,
-    find_head,
-    has_head,
-    read_head,
+    own_head,
 )
 from adversary.labels.moments import (
     Moments,
@@ -54,7 +51,7 @@ from adversary.labels.moments import (
     start_moments,
     with_every_class,
 )
-from adversary.labels.projections import project, uploaded_names
+from adversary.labels.projections import project
 from adversary.labels.reading import end_forward, steps_per_client
 from adversary.labels.trajectory import path, simulate, start_of
 from adversary.steps import num_labels
@@ -202,11 +199,7 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     Raises:
         ValueError: The update moves no trained parameter, or is not finite.
     """
-    auxiliary = work.auxiliary
-    try:
-        head = read_head(observation, work) if has_head(observation, work) else None
-    except NoHead:  # it did not move
-        head = None
+    head, auxiliary = own_head(observation, work), work.auxiliary
     if head is None:
         return pose_projected(observation, work)
     local, uses = observation.local, observation.local.epochs
@@ -226,26 +219,6 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         uses=uses,
         basis=basis,
     )
-
-
-def reads_head(observation: Observation, work: Workspace) -> bool:
-    """Return whether an update is read by its head: it is there, and was moved."""
-    if not has_head(observation, work):
-        return False
-    delta = observation.update.delta
-    return any(bool(delta[name].any()) for name in _head_names(work))
-
-
-def names_read(observation: Observation, work: Workspace) -> tuple[str, ...]:
-    """Return the tensors of an update that are read."""
-    if reads_head(observation, work):
-        return _head_names(work)
-    return tuple(uploaded_names(observation, work))
-
-
-def _head_names(work: Workspace) -> tuple[str, ...]:
-    head = find_head(work)
-    return tuple(name for name in (head.weight, head.bias) if name is not None)
 
 
 def pose_projected(observation: Observation, work: Workspace) -> Problem:

@@ -24,9 +24,11 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.eb_gls import eb_gls, names_read, reads_head, solve
+from adversary.attacks.eb_gls import eb_gls, solve
 from adversary.labels.gls import best_spread
+from adversary.labels.head import find_head, own_head
 from adversary.labels.posterior import Evidence
+from adversary.labels.projections import moved_tensors
 from adversary.over_rounds import same_data
 from adversary.rehearsal import rehearse
 from adversary.workspace import Workspace, workspace
@@ -76,13 +78,20 @@ def eb_gls_rounds(
 
 def evidence(observation: Observation, work: Workspace) -> Evidence:
     """Return what one update says; computed once for all rounds."""
-    names, digest = names_read(observation, work), hashlib.blake2b(digest_size=16)
-    for name in names:
-        for params in (observation.sent, observation.update.delta):
-            digest.update(params[name].detach().contiguous().numpy().tobytes())
-    digest.update(repr((names, observation.local, observation.update.num_examples)).encode())
+    head = own_head(observation, work)
+    if head is None:
+        moved = moved_tensors(observation, work)
+    else:
+        layer = find_head(work)
+        parts = {layer.weight: head.observed, layer.bias: head.observed_bias}
+        moved = {n: value for n, value in parts.items() if n is not None and value is not None}
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in moved.items():
+        for part in (observation.sent[name], value):
+            digest.update(part.detach().contiguous().numpy().tobytes())
+    digest.update(repr((*moved, observation.local, observation.update.num_examples)).encode())
     key = work.auxiliary, digest.digest()
-    only = () if reads_head(observation, work) else names
+    only = () if head is not None else tuple(moved)
     weigh = lambda: _weighed(observation, work, only)
     return work.memory.run.get(evidence, key, weigh, keep=UPDATES)
 

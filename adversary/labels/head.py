@@ -143,6 +143,18 @@ def has_head(observation: Observation, work: Workspace) -> bool:
     return not head.tied and _is_uploaded(head, observation.update.delta)
 
 
+def own_head(observation: Observation, work: Workspace) -> HeadGradient | None:
+    """Return the head's gradient; None where `has_head` denies it, or others alone were moved.
+
+    Raises:
+        ValueError: As `read_head`.
+    """
+    try:
+        return read_head(observation, work) if has_head(observation, work) else None
+    except NoHead:
+        return None
+
+
 def _is_uploaded(head: Head, delta: Params) -> bool:
     names = set(delta)  # to ask a mapping for a name may read the tensor
     return head.weight in names and (head.bias is None or head.bias in names)

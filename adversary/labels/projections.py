@@ -7,23 +7,26 @@ one back. It serves heads that are convolutions, cosines, sums or tied to an emb
 from which the head is missing.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from adversary.labels.gradients import (
+    class_means,
+    example_rows,
+    labelled,
+    parameters_of,
+    summed,
+)
 from adversary.labels.moments import Moments, measure, scales
 from adversary.labels.reading import end_state
 from adversary.steps import num_labels, to_sum
-from adversary.workspace import Workspace, loaded, working_copy
+from adversary.workspace import Workspace, evaluating, working_copy
 from fedsim.core.errors import NotApplicable
-from fedsim.core.examples import example_gradients, flat_rows
 from fedsim.core.rng import generator
-from fedsim.core.sgd import gradients
 from fedsim.core.types import Observation, Params
 
 LARGEST = 2**27  # numbers in all classes' mean gradients: of larger models the last tensors
@@ -128,16 +131,14 @@ def project(observation: Observation, work: Workspace) -> Projected:
         NotApplicable: No trained parameter was uploaded, or the protocol is not told.
         ValueError: The update is not finite.
     """
-    auxiliary, epochs = work.auxiliary, observation.local.epochs
-    assert auxiliary.inputs is not None
-    assert auxiliary.labels is not None
-    names = uploaded_names(observation, work)
+    classes, epochs = work.auxiliary.num_classes, observation.local.epochs
     scale = to_sum(observation) / epochs
-    total = {name: observation.update.delta[name].double() * scale for name in names}
+    moved = moved_tensors(observation, work)
+    total = {name: value.double() * scale for name, value in moved.items()}
     if not all(bool(torch.isfinite(value).all()) for value in total.values()):
         raise ValueError("update: must be finite, got NaN or infinity")
     count = num_labels(observation) // epochs
-    basis = _basis(work, names, _pruned(total, work, count))
+    basis = _basis(work, list(total), _pruned(total, work, count))
     states, weights = _way(observation)
     if len(states) == 1 and not basis.masks:
         products, energies = work.part(start_shares, basis.groups, keep=4)
@@ -147,13 +148,13 @@ def project(observation: Observation, work: Workspace) -> Projected:
     flat = {name: value.flatten().float().unsqueeze(0) for name, value in total.items()}
     sketch = basis.coordinates(basis.products(flat))[0]
     noise = _noise(total, sketch, count, coordinates, energies)
-    kept = torch.ones(len(auxiliary.labels), dtype=torch.bool)
+    kept = torch.ones(len(coordinates), dtype=torch.bool)
     kept[basis.directions.spent] = False
-    coordinates, labels = coordinates[kept], auxiliary.labels[kept]
-    spread, varying = scales(coordinates, labels, auxiliary.num_classes)
+    coordinates, labels = coordinates[kept], labelled(work)[1][kept]
+    spread, varying = scales(coordinates, labels, classes)
     return Projected(
         sketch[varying] / spread,
-        measure(coordinates[:, varying] / spread, labels, auxiliary.num_classes),
+        measure(coordinates[:, varying] / spread, labels, classes),
         noise / spread.square(),
     )
 
@@ -185,20 +186,24 @@ def _noise(
     return max(0.0, rest - most) / max(1, entries)
 
 
-def uploaded_names(observation: Observation, work: Workspace) -> list[str]:
-    """Return the trained parameters that the update moved, from the last one back."""
-    delta, names, numbers = observation.update.delta, list[str](), 0
+def moved_tensors(observation: Observation, work: Workspace) -> dict[str, Tensor]:
+    """Return the update of the trained parameters that it moved, from the last one back.
+
+    Raises:
+        NotApplicable: There is none.
+    """
+    delta, moved, numbers = observation.update.delta, dict[str, Tensor](), 0
     model, uploaded = work.lasting(working_copy), set(delta)
     for name, value in reversed(list(model.named_parameters())):
-        if not value.requires_grad or name not in uploaded or not bool(delta[name].any()):
+        if not value.requires_grad or name not in uploaded or not bool((part := delta[name]).any()):
             continue
         numbers += value.numel() * work.auxiliary.num_classes
-        if names and numbers > LARGEST:
+        if moved and numbers > LARGEST:
             break
-        names.append(name)
-    if not names:
+        moved[name] = part
+    if not moved:
         raise NotApplicable("update: must move a trained parameter, got none that it moves")
-    return names
+    return moved
 
 
 def _pruned(total: Params, work: Workspace, count: int) -> Masks:
@@ -219,16 +224,12 @@ def zeros_of(work: Workspace, name: str, count: int) -> float:
     A part of the workspace: the largest of several draws of auxiliary examples, and as much above
     it as they differ by.
     """
-    inputs, labels, shares = work.auxiliary.inputs, work.auxiliary.labels, []
-    assert inputs is not None
-    assert labels is not None
-    model = loaded(work.lasting(working_copy), work.sent).eval()
-    parameter = {name: dict(model.named_parameters())[name]}
-    for draw in range(DRAWS):
-        some = torch.randperm(len(labels), generator=generator(draw, "zeros"))[:count]
-        loss = functional.cross_entropy(model(_typed(inputs[some], model)), labels[some])
-        shares.append(float(_zeros(*gradients(loss, parameter))))
-    model.train()
+    shares = []
+    with evaluating(work, work.sent) as model:
+        parameter = parameters_of(model, [name])
+        for draw in range(DRAWS):
+            order = torch.randperm(len(labelled(work)[1]), generator=generator(draw, "zeros"))
+            shares.append(float(_zeros(summed(work, model, parameter, order[:count])[name])))
     return 2 * max(shares) - min(shares)
 
 
@@ -262,37 +263,13 @@ def _grouped(names: Sequence[str], classes: int) -> Groups:
 
 def directions_of(work: Workspace, names: tuple[str, ...]) -> Directions:
     """Return the directions of the model sent, in these tensors: a part of the workspace."""
-    labels, model = work.auxiliary.labels, loaded(work.lasting(working_copy), work.sent).eval()
-    assert labels is not None
-    means = _class_means(work, model, names)
+    labels, means = labelled(work)[1], class_means(work, names)
     room = LARGEST // sum(value.shape[1] for value in means.values())
     some = torch.randperm(len(labels), generator=generator(0, "directions"))
     spent = some[: min(REST, room, len(labels) // 4)]
-    rest = _example_rows(model, work, spent, means, {})
-    rest = {name: value - means[name][labels[spent]] for name, value in rest.items()}
-    model.train()
+    rows = example_rows(work, work.sent, spent, names)
+    rest = {name: value - means[name][labels[spent]] for name, value in rows.items()}
     return Directions(means, rest, spent)
-
-
-def _class_means(
-    work: Workspace, model: nn.Module, names: Sequence[str]
-) -> dict[str, Float[Tensor, "classes entries"]]:
-    """Return the mean gradient of each class's auxiliary examples."""
-    auxiliary, smoothing = work.auxiliary, work.local.label_smoothing
-    assert auxiliary.inputs is not None
-    assert auxiliary.labels is not None
-    parameters = {n: v for n, v in model.named_parameters() if n in names}
-    means = {name: torch.zeros(auxiliary.num_classes, v.numel()) for name, v in parameters.items()}
-    counts = torch.bincount(auxiliary.labels, minlength=auxiliary.num_classes)
-    for c in range(auxiliary.num_classes):
-        for rows in (auxiliary.labels == c).nonzero()[:, 0].split(500):
-            logits = model(_typed(auxiliary.inputs[rows], model))
-            loss = functional.cross_entropy(
-                logits, auxiliary.labels[rows], reduction="sum", label_smoothing=smoothing
-            )
-            for name, slope in zip(parameters, gradients(loss, parameters), strict=True):
-                means[name][c] += slope.flatten().float() / counts[c]
-    return means
 
 
 def start_shares(work: Workspace, groups: Groups) -> tuple[Products, Float[Tensor, " n"]]:
@@ -312,18 +289,16 @@ def _shares(
     An example's product with its own class's mean leaves itself out of that mean: with few
     auxiliary examples a class it would otherwise resemble its own class more than a client's does.
     """
-    labels, means = work.auxiliary.labels, basis.directions.means
-    assert labels is not None
+    labels, means = labelled(work)[1], basis.directions.means
     counts = torch.bincount(labels, minlength=work.auxiliary.num_classes).double()
-    model = work.lasting(working_copy)
     numbers = sum(value.shape[1] for value in means.values())
     size = max(1, min(len(labels), CHUNK // (numbers * (1 + (len(states) > 1)))))
     parts, energies = list[Products](), list[Tensor]()
     for places in torch.arange(len(labels)).split(size):
         first, mean = dict[str, Tensor](), dict[str, Tensor]()
         for state, weight in zip(states, weights, strict=True):
-            loaded(model, state).eval()
-            each = _example_rows(model, work, places, means, basis.masks)
+            each = example_rows(work, state, places, means)
+            each = {n: v * basis.masks[n] if basis.masks else v for n, v in each.items()}
             first = first or each
             mean = {n: weight * v + (mean[n] if mean else 0) for n, v in each.items()}
         products = basis.products(mean)
@@ -331,41 +306,8 @@ def _shares(
         _leave_out(products.means, torch.stack(own, dim=1), labels[places], counts)
         parts.append(products)
         energies.append(_sum(value.double().square().sum(dim=1) for value in mean.values()))
-    model.train()
     whole = Products(torch.cat([p.means for p in parts]), torch.cat([p.rest for p in parts]))
     return whole, torch.cat(energies)
-
-
-def _example_rows(
-    model: nn.Module, work: Workspace, places: Tensor, names: Iterable[str], masks: Masks
-) -> dict[str, Float[Tensor, "n entries"]]:
-    """Return the gradient of each of some auxiliary examples, per tensor as rows, masked."""
-    inputs, labels = work.auxiliary.inputs, work.auxiliary.labels
-    assert inputs is not None
-    assert labels is not None
-    chosen = dict(model.named_parameters())
-    parameters = {name: chosen[name] for name in names}
-    batch = _typed(inputs[places], model), labels[places]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")
-            each = example_gradients(
-                model, parameters, *batch, label_smoothing=work.local.label_smoothing
-            )
-    except (RuntimeError, ValueError):  # a model that does not run under `vmap`
-        each = _one_by_one(model, parameters, *batch, work.local.label_smoothing)
-    rows = {name: flat_rows(value).float() for name, value in each.items()}
-    return {n: v * masks[n] if masks else v for n, v in rows.items()}
-
-
-def _one_by_one(
-    model: nn.Module, parameters: Params, inputs: Tensor, labels: Tensor, smoothing: float
-) -> dict[str, Tensor]:
-    each = []
-    for x, y in zip(inputs.split(1), labels.split(1), strict=True):
-        loss = functional.cross_entropy(model(x), y, label_smoothing=smoothing)
-        each.append(gradients(loss, parameters))
-    return {n: torch.stack(one) for n, one in zip(parameters, zip(*each, strict=True), strict=True)}
 
 
 def _leave_out(
@@ -383,7 +325,3 @@ def _leave_out(
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum(dim=0)
-
-
-def _typed(inputs: Tensor, model: nn.Module) -> Tensor:
-    return inputs.to(next(model.parameters()).dtype)
