@@ -17,8 +17,9 @@ from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
-from fedsim.core.units import beyond_blind, name_of, title_of
+from fedsim.core.units import DECIBELS, beyond_blind, name_of, title_of
 from fedsim.report.facts import facts_of
+from fedsim.report.intervals import Gap, gap_of
 from fedsim.report.select import records, select
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients, titled
 from fedsim.run.notes import note_of
@@ -61,6 +62,7 @@ class Curve:
         means: Mean of every metric over all clients and rounds.
         answers: What became of it on all updates; means are over those that it answered.
         order: Its place in the config.
+        gap: How far each update's main metric is above blind; None without any blind guess.
     """
 
     attack: str
@@ -73,6 +75,7 @@ class Curve:
     milliseconds: float
     answers: Answers
     order: int
+    gap: Gap | None = None
 
     @property
     def skill(self) -> float:
@@ -247,6 +250,7 @@ def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
         milliseconds=1000 * float(np.mean(parts[main]["seconds"].to_numpy())),
         answers=answers_of(rows)[0],
         order=order,
+        gap=gap_of(parts[main], bounded=main not in DECIBELS),
     )
 
 

@@ -14,6 +14,7 @@ from fedsim.report.gallery import galleries
 from fedsim.report.over_rounds import heat_map, over_rounds, side_by_side
 from fedsim.report.page import write_page
 from fedsim.report.settings import against_settings
+from fedsim.report.verdict import verdict
 from fedsim.report.warnings import groups, remarks, warnings
 from fedsim.run.run_folder import RunFolder
 
@@ -54,6 +55,7 @@ def _write(folders: Sequence[RunFolder], out: Path, client: str | None) -> None:
         out,
         runs=runs,
         pictures=pictures,
+        verdicts=[(run, verdict(run)) for run in runs],
         notices=_notices(runs),
         groups=groups,
         defended=[Defended(run) for run in runs if not single or run.folder.config.defense],

@@ -41,6 +41,12 @@ th:first-child, td:first-child, .text { text-align: left }
   margin-top: 1.2rem }
 .tile { padding: .7rem .8rem }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.2 }
+.tile i { display: block; font-style: normal; font-weight: 600 }
+.below b { color: #888; font-weight: 400 }
+.verdict { border-left: 4px solid #0072b2 }
+.verdict.leaks { border-left-color: #b00020 }
+.verdict p { margin: .3rem 0 }
+p.verdict { margin: .5rem 0 0; padding-left: .8rem; overflow-wrap: anywhere }
 .warning { margin-top: 1rem; padding: .7rem 1rem; background: #fff8e6; border: 1px solid #edd9a3;
   border-left: 4px solid #e69f00; border-radius: 6px }
 .warning p { margin: 0 }

@@ -13,6 +13,17 @@ TEMPLATE = """\
 {% block body %}
 <p class="quiet">What an honest-but-curious server learned from the updates of this federation,
 round by round.</p>
+{% for run, it in verdicts %}
+{% if several %}
+<p class="verdict{% if it.leaks %} leaks{% endif %}"><b>{{ run.name }}:</b> {{ it.headline }}</p>
+{% else %}
+<section class="verdict{% if it.leaks %} leaks{% endif %}" aria-label="Verdict"><h2>Verdict</h2>
+{% for paragraph in it.paragraphs %}
+<p>{{ paragraph }}</p>
+{% endfor %}
+</section>
+{% endif %}
+{% endfor %}
 {% if not several %}
 {% set run = runs[0] %}
 <div class="tiles">
@@ -21,7 +32,10 @@ round by round.</p>
   {{ run.accuracy[0][-1] }}</span></div>
 {% endif %}
 {% for curve in run.leaders()[:4] %}
-  <div class="tile"><b>{{ curve.main.value | of(curve.metric) }}</b><span>{{ curve.title }}, mean
+  {% set above = curve.main.value > curve.main.blind_value %}
+  <div class="tile{% if not above %} below{% endif %}">
+  <b>{{ curve.main.value | of(curve.metric) }}</b><span>{% if not above %}<i>not above blind</i>
+  {% endif %}{{ curve.title }}, mean
   {{ curve.metric | upper }}
   {%- if curve.answers.counts %} over {{ curve.answers.answered }} of {{ curve.answers.updates }}
   updates{% endif %};

@@ -1,0 +1,277 @@
+"""The verdict on a run in short sentences: what leaked, how far above blind, how sure that is."""
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fedsim.core.units import DECIBELS, name_of, written
+from fedsim.report.data import Curve, RunData, listed, spans
+from fedsim.report.intervals import LEVEL, Gap
+from fedsim.run.outcomes import NOT_SAFE, Answers
+from fedsim.run.run_folder import RunFolder
+
+State = Literal["above", "in part", "unsure", "not above"]
+STATES: tuple[State, ...] = ("above", "in part", "unsure", "not above")
+UNITS = {**dict.fromkeys(DECIBELS, " dB"), "skill": "", "ssim": ""}  # all others are shares
+NAMED = 4  # attacks without an answer, rounds and clients that are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The attack of a family that is most clearly above its blind guess.
+
+    Attributes:
+        curve: The attack.
+        gap: How far each of its updates is above blind.
+        state: `above`: the interval of the mean is above 0. `in part`: it is so in single rounds
+            or for single clients only. `unsure`: the mean is above 0, and the interval has 0 in it.
+            `not above`: the mean is not above 0.
+        interval: Of the mean, at a level that holds for all attacks together; None of a single
+            update.
+        compared: How many attacks the level holds for.
+        rounds: The rounds whose mean is above blind.
+        sure_rounds: The rounds that are above blind by an interval of their own.
+        sure_clients: The clients that are.
+    """
+
+    curve: Curve
+    gap: Gap
+    state: State
+    interval: tuple[float, float] | None
+    compared: int
+    rounds: Sequence[int]
+    sure_rounds: Sequence[int]
+    sure_clients: Sequence[str]
+
+    @property
+    def family(self) -> str:
+        """As in the ledger."""
+        return self.curve.family
+
+    @property
+    def sentences(self) -> list[str]:
+        """The finding in words."""
+        return [*_how_far(self), *_when(self)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run's ledger says.
+
+    Attributes:
+        findings: One for each family that was graded, what is above blind first.
+        unanswered: The attacks that gave no answer.
+        attacks: How many attacks were run that look at updates.
+        opening: The first sentence where nothing above blind was recovered, or nothing graded.
+        limits: Which attacks did not answer.
+    """
+
+    findings: Sequence[Finding]
+    unanswered: Sequence[Answers]
+    attacks: int
+    opening: Sequence[str]
+    limits: Sequence[str]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether something above blind was recovered, beyond chance at the level."""
+        return any(it.state in ("above", "in part") for it in self.findings)
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The whole in words: an opening, a paragraph per family, and what was not answered."""
+        parts = [self.opening, *(it.sentences for it in self.findings), self.limits]
+        return [" ".join(part) for part in parts if part]
+
+    @property
+    def headline(self) -> str:
+        """One sentence, for a line in a list."""
+        return [*self.opening, *(it.sentences[0] for it in self.findings), *self.limits][0]
+
+
+def verdict_of(folder: RunFolder) -> Verdict:
+    """Return the verdict on a run.
+
+    Raises:
+        ConfigError: The run has no finished round.
+        BadRecording: A table is missing or damaged.
+    """
+    return verdict(RunData(folder))
+
+
+def verdict(run: RunData) -> Verdict:
+    """Return the verdict on a run whose tables were read."""
+    gaps = [(c, c.gap) for c in run.curves if c.gap is not None and not c.baseline]
+    families = dict.fromkeys(curve.family for curve, _ in gaps)
+    findings = [
+        min(
+            (_finding(curve, gap, len(gaps)) for curve, gap in gaps if curve.family == family),
+            key=lambda it: (STATES.index(it.state), -it.gap.mean),
+        )
+        for family in families
+    ]
+    findings.sort(key=lambda it: STATES.index(it.state))
+    attacks = [each for each in run.answers.values() if not each.baseline]
+    unanswered = [each for each in attacks if not each.answered]
+    return Verdict(
+        findings=findings,
+        unanswered=unanswered,
+        attacks=len(attacks),
+        opening=_opening(run, findings, len(attacks)),
+        limits=_limits(attacks, unanswered),
+    )
+
+
+def _finding(curve: Curve, gap: Gap, compared: int) -> Finding:
+    """Return what one of `compared` attacks shows; Bonferroni's level holds for all of them."""
+    interval = gap.interval(1 - (1 - LEVEL) / compared)
+    by_round, by_client = gap.by("rounds"), gap.by("clients")
+    sure_rounds = [round_ for round_, of in by_round.items() if _is_above(of, compared, by_round)]
+    sure_clients = [
+        gap.names[place]
+        for place, of in by_client.items()
+        if place >= 0 and _is_above(of, compared, by_client)
+    ]
+    return Finding(
+        curve=curve,
+        gap=gap,
+        state=_state(gap, interval, part=bool(sure_rounds or sure_clients)),
+        interval=interval,
+        compared=compared,
+        rounds=[round_ for round_, of in by_round.items() if of.mean > 0],
+        sure_rounds=sure_rounds,
+        sure_clients=sure_clients,
+    )
+
+
+def _is_above(gap: Gap, compared: int, among: Sized) -> bool:
+    """Whether one of many rounds (or clients) is above blind at a level that holds for all."""
+    if gap.mean <= 0:
+        return False
+    interval = gap.interval(1 - (1 - LEVEL) / (compared * len(among)))
+    return interval is not None and interval[0] > 0
+
+
+def _state(gap: Gap, interval: tuple[float, float] | None, *, part: bool) -> State:
+    if interval is not None and interval[0] > 0:
+        return "above"
+    if part:
+        return "in part"
+    return "unsure" if gap.mean > 0 else "not above"
+
+
+def _opening(run: RunData, findings: Sequence[Finding], attacks: int) -> list[str]:
+    """Return the first sentence where nothing above blind was found, or could be."""
+    if not attacks:
+        return ["No attack was run. What the updates give away is not measured."]
+    if not findings:
+        return [run.why_ungraded]
+    if any(it.state != "not above" for it in findings):
+        return []
+    return [f"Nothing above blind was recovered by these attacks. {NOT_SAFE}"]
+
+
+def _how_far(it: Finding) -> list[str]:
+    """Say who recovered what, how far from blind, and how sure that is."""
+    metric, curve, gap = it.curve.metric, it.curve, it.gap
+    knows = ", which knows the defense," if curve.adaptive else ""
+    blind = float(gap.blinds.mean())
+    who = f"{curve.attack}{knows} reaches"
+    if it.state == "not above":
+        who = f"the best attack, {curve.attack}{knows}, reaches"
+    side = "above" if gap.mean > 0 else "below"
+    far = f"{points(metric, abs(gap.mean))} {side} blind" if gap.mean else "equal to blind"
+    value = f"{name_of(metric)} {written(metric, blind + gap.mean)}"
+    return [
+        f"{it.family}: {who} {value}, {far} ({written(metric, blind)}).",
+        *_how_sure(it),
+    ]
+
+
+def _how_sure(it: Finding) -> list[str]:
+    """Say what the interval is, what it is over, and where it leaves doubt."""
+    if it.interval is None:
+        return ["There are too few updates for an interval: this may be chance."]
+    together = f", for all {it.compared} attacks together" if it.compared > 1 else ""
+    low, high = (points(it.curve.metric, end, unit=False) for end in it.interval)
+    unit = UNITS.get(it.curve.metric, " points")
+    text = f"The {100 * LEVEL:.0f} % interval over {it.gap.over} is {low} to {high}{unit}{together}"
+    if it.state == "unsure":
+        return [f"{text}. It includes blind: this may be chance."]
+    return [f"{text}."]
+
+
+def _when(it: Finding) -> list[str]:
+    """Say in which rounds it is above blind, and which update gives away most."""
+    if it.state == "not above":
+        return []
+    rounds = len(set(it.gap.rounds.tolist()))
+    if len(it.rounds) == rounds:
+        first = int(it.gap.rounds.min())
+        where = f"in all {rounds} rounds, from round {first} on" if rounds > 1 else ""
+    else:
+        where = f"in {len(it.rounds)} of {rounds} rounds ({_some_rounds(it.rounds)})"
+    sentences = [f"The mean over clients is above blind {where}."] if where else []
+    if it.state == "in part":
+        parts = [f"rounds {_some_rounds(it.sure_rounds)}"] if it.sure_rounds else []
+        names = listed([*it.sure_clients[:NAMED], *_more(len(it.sure_clients) - NAMED)])
+        parts += [f"clients {names}"] if it.sure_clients else []
+        sentences.append(f"Alone, it is above blind beyond chance for {' and for '.join(parts)}.")
+    return [*sentences, _peak(it)]
+
+
+def _peak(it: Finding) -> str:
+    """Name the update that is farthest above blind."""
+    gap, metric = it.gap, it.curve.metric
+    top = int(np.argmax(gap.values))
+    value = written(metric, float(gap.values[top] + gap.blinds[top]))
+    place = int(gap.clients[top])
+    whose = f"client {gap.names[place]}" if place >= 0 else "all clients"
+    blind = written(metric, float(gap.blinds[top]))
+    where = f"{whose} in round {gap.rounds[top]}"
+    return f"It is farthest above blind for {where} ({value}, blind {blind})."
+
+
+def _limits(attacks: Sequence[Answers], unanswered: Sequence[Answers]) -> list[str]:
+    """Say how many attacks gave no answer, and to how many updates others gave none."""
+    if not attacks:
+        return []
+    partly = [each for each in attacks if each.counts and each.answered]
+    count = len(attacks)
+    if not unanswered and not partly:
+        answered = f"All {count} attacks" if count > 1 else "The attack"
+        return [f"{answered} answered every update."]
+    sentences = []
+    if unanswered:
+        texts = [f"{each.title} ({each.sentence})" for each in unanswered[:NAMED]]
+        named = listed([*texts, *_more(len(unanswered) - NAMED)])
+        sentences.append(
+            f"{len(unanswered)} of {count} attacks gave no answer: {named}. What they would "
+            "recover is not measured."
+        )
+    if partly:
+        texts = [f"{each.title} {each.counts}" for each in partly[:NAMED]]
+        named = listed([*texts, *_more(len(partly) - NAMED)])
+        sentences.append(f"{len(partly)} of {count} attacks did not answer every update: {named}.")
+    return sentences
+
+
+def points(metric: str, gap: float, *, unit: bool = True) -> str:
+    """Return a distance on a metric's scale: `47.2 points` between shares, `3.1 dB`."""
+    shares = metric not in UNITS
+    text = f"{100 * gap:.1f}" if shares else f"{gap:.2f}" if UNITS[metric] == "" else f"{gap:.1f}"
+    return text + (UNITS.get(metric, " points") if unit else "")
+
+
+def _some_rounds(rounds: Sequence[int]) -> str:
+    """Return rounds in words; of many pieces the first and the last round."""
+    text = spans(rounds)
+    return (
+        text if text.count(",") < 2 * NAMED else f"the first is {rounds[0]}, the last {rounds[-1]}"
+    )
+
+
+def _more(count: int) -> list[str]:
+    return [f"{count} more"] if count > 0 else []

@@ -1,0 +1,155 @@
+"""The verdict on a run: what leaked, how far above blind, how sure that is."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fedsim import api
+from fedsim.report.data import RunData
+from fedsim.report.intervals import gap_of
+from fedsim.report.verdict import verdict, verdict_of
+from fedsim.run.ledger import LEAKAGE
+from fedsim.run.outcomes import NOT_SAFE
+from fedsim.run.run_folder import RunFolder
+from tests import unanswering as un
+from tests.builders import small_config
+from tests.fedsim.report.test_run import Reader, changed, leaks_of
+
+METRICS = ("asr", "skill", "exact", "precision", "recall")
+NOTHING = "Nothing above blind was recovered by these attacks."
+
+
+def graded(values, blind=0.5):
+    """Return ledger rows of one attack: values of rounds (rows) and clients (columns)."""
+    return [
+        {
+            "round": r, "client": str(c), "attack": "a", "family": "label", "metric": "asr",
+            "value": float(value), "blind": blind, "seconds": 0.0, "adaptive": False,
+            "outcome": "graded",
+        }
+        for r, row in enumerate(values, start=1) for c, value in enumerate(row)
+    ]  # fmt: skip
+
+
+def gap(values, blind=0.5, *, bounded=True):
+    return gap_of(pa.Table.from_pylist(graded(values, blind), schema=LEAKAGE), bounded=bounded)
+
+
+def interval_of(it):
+    interval = it.interval()
+    assert interval is not None
+    return interval
+
+
+def verdict_on(recordings, path, *leaks):
+    run = recordings.copy(small_config(), path / "run")
+    rows = [row for of in leaks for row in of]
+    return verdict(RunData(RunFolder(changed(run, path / "changed", rows, drop=METRICS).path)))
+
+
+@pytest.mark.worked
+def test_an_interval_by_hand():
+    # Two-way clusters of a 5 × 5 grid in which rounds alone matter: that of the rounds is largest.
+    rounds = np.array([0.6, 0.7, 0.8, 0.9, 1.0])
+    low, high = interval_of(gap(np.tile(rounds[:, None], 5)))
+    error = np.sqrt(5 / 4 * ((5 * (rounds - 0.8)) ** 2).sum()) / 25
+    assert low == pytest.approx(0.3 - 2.776445 * error, abs=1e-6)
+    assert high == pytest.approx(0.3 + 2.776445 * error, abs=1e-6)
+
+
+@pytest.mark.worked
+def test_equal_values_have_an_exact_interval_and_one_update_has_none():
+    low, high = interval_of(gap(np.full((1, 8), 0.9)))
+    assert low == pytest.approx(0.9 * 0.025 ** (1 / 8) - 0.5)
+    assert high == pytest.approx(1 - 0.1 * 0.025 ** (1 / 8) - 0.5)
+    assert gap([[0.9]]).interval() is None
+    assert gap(np.full((1, 8), 9.0), bounded=False).interval() is None
+    assert gap([[0.9]]).over == ""
+    assert gap(np.zeros((3, 8))).over == "8 clients"
+    assert gap(np.zeros((6, 8))).over == "8 clients and 6 rounds"
+    assert gap(np.zeros((3, 2))).over == "3 rounds"
+
+
+@pytest.mark.theorem
+def test_an_interval_covers_a_mean_over_clients_and_rounds():
+    stream, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        effects = stream.normal(size=(12, 1)) + stream.normal(size=10)
+        values = effects + stream.normal(size=(12, 10))
+        low, high = interval_of(gap(values, 0.0, bounded=False))
+        covered += low <= 0 <= high
+    assert covered >= 0.92 * 400
+
+
+def test_what_is_above_blind_is_said_with_its_interval(recordings, tmp_path):
+    stream = np.random.default_rng(0)
+    leaks = graded(0.9 + 0.02 * stream.random((6, 6)))
+    leaks[8]["value"] = 0.99  # round 2, client 2
+    it = verdict_on(recordings, tmp_path, leaks)
+    assert it.leaks
+    [finding] = it.findings
+    assert finding.state == "above"
+    assert finding.interval[0] <= finding.gap.mean <= finding.interval[1]
+    text = " ".join(it.paragraphs)
+    assert it.headline.startswith("label: a reaches ASR 91.")
+    assert "points above blind (50.0 %)" in it.headline
+    assert "The 95 % interval over 6 clients and 6 rounds is 4" in text
+    assert "above blind in all 6 rounds, from round 1 on." in text
+    assert "for client 2 in round 2 (99.0 %, blind 50.0 %)." in text
+    assert "The attack answered every update." in text
+    assert "safe" not in text
+
+
+def test_what_is_below_blind_is_not_called_leakage(recordings, tmp_path):
+    it = verdict_on(recordings, tmp_path, leaks_of("a", 0.4, 0.9), leaks_of("b", 0.3, 0.8))
+    assert not it.leaks
+    assert it.headline == f"{NOTHING} {NOT_SAFE}"
+    assert "label: the best attack, a, reaches ASR 40.0 %, 10.0 points below" in it.paragraphs[1]
+    assert "All 2 attacks answered every update." in it.paragraphs
+    page = Reader(api.report([tmp_path / "changed"]).read_text())
+    assert page.text.count("not above blind") == 2
+    assert NOTHING in page.text
+
+
+def test_chance_is_not_called_leakage(recordings, tmp_path):
+    values = 0.5 + 0.2 * np.random.default_rng(3).normal(size=(6, 6))
+    it = verdict_on(recordings, tmp_path, graded(values - values.mean() + 0.51))
+    assert not it.leaks
+    assert [finding.state for finding in it.findings] == ["unsure"]
+    assert "It includes blind: this may be chance." in it.paragraphs[0]
+
+
+def test_leakage_in_single_rounds_is_not_hidden_by_a_mean(recordings, tmp_path):
+    values = 0.3 + 0.01 * np.random.default_rng(0).random((6, 10))
+    values[:2] += 0.6
+    it = verdict_on(recordings, tmp_path, graded(values))
+    assert it.leaks
+    assert [finding.state for finding in it.findings] == ["in part"]
+    assert it.findings[0].sure_rounds == [1, 2]
+    text = " ".join(it.paragraphs)
+    assert "above blind in 2 of 6 rounds (1–2)." in text
+    assert "Alone, it is above blind beyond chance for rounds 1–2." in text
+    assert NOTHING not in text
+
+
+def test_more_attacks_need_more_evidence(recordings, tmp_path):
+    values = 0.52 + 0.03 * np.random.default_rng(1).normal(size=(1, 12))
+    one = verdict_on(recordings, tmp_path / "one", graded(values))
+    others = [leaks_of(f"x{i}", 0.4, 0.0, rounds=(1,)) for i in range(40)]
+    many = verdict_on(recordings, tmp_path / "many", graded(values), *others)
+    low, high = one.findings[0].interval or (0.0, 0.0)
+    assert many.findings[0].interval[0] < low < high < many.findings[0].interval[1]
+    assert "for all 41 attacks together" in many.paragraphs[0]
+
+
+def test_attacks_without_an_answer_are_counted_and_named(recordings):
+    it = verdict_of(RunFolder(recordings.of(un.ALL_CRASH).path))
+    assert not it.leaks
+    assert it.headline.startswith("Nothing could be graded: no attack gave an answer.")
+    assert "2 of 2 attacks gave no answer:" in it.paragraphs[-1]
+    assert f"{un.CRASH} (failed on 6 of 6 updates: RuntimeError: no pivot" in it.paragraphs[-1]
+    mixed = verdict_of(RunFolder(recordings.of(un.MIXED).path))
+    assert "attacks gave no answer" in mixed.paragraphs[-1]
+    assert f"{un.PARTLY} failed on 4 of 6 updates" in mixed.paragraphs[-1]
+    nothing = verdict_of(RunFolder(recordings.of(small_config(attack=[])).path))
+    assert nothing.headline == "No attack was run. What the updates give away is not measured."
