@@ -48,7 +48,8 @@ def ramia(
         samples: Records that are drawn from a range, at least 1.
         lowest: Share of a range's scores that is left out from below, in [0, 1).
         highest: Share that is left out from above, in [0, 1); at least one score stays.
-        a: As for `rmia`.
+        a: How far training on a record raises its likelihood, in [0, 1]; chosen on rehearsed
+            clients if None.
 
     Raises:
         ValueError: The update is not finite, the client told no number of examples, or an option
@@ -79,7 +80,8 @@ def ramia_centre(
         view: One client's observations; the latest is attacked.
         auxiliary: With inputs, labels and ranges; clients are rehearsed with its defense.
         generator: Not used: the answer is deterministic.
-        a: As for `rmia`.
+        a: How far training on a record raises its likelihood, in [0, 1]; chosen on rehearsed
+            clients if None.
 
     Raises:
         ValueError: As `ramia`.

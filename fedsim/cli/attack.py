@@ -25,7 +25,13 @@ def _about_app(flag: str, text: str, **options: Any) -> Any:
 
 
 def attack(
-    recording: Path,
+    recording: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECORDING",
+            help="A run folder, or a tape that strategies.Recording wrote in another Flower app.",
+        ),
+    ],
     *,
     with_: Annotated[str, typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run.")],
     model: Annotated[
@@ -106,10 +112,7 @@ def attack(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Attack a recording without training.
-
-    RECORDING is a run folder, or a tape that strategies.Recording wrote in another Flower app.
-    """
+    """Attack a recording without training."""
     from rich.progress import Progress
 
     from fedsim import api

@@ -33,7 +33,10 @@ LEGEND = (
 def audit(
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN|CONFIG"),
+        typer.Argument(
+            metavar="RUN|CONFIG",
+            help="Run folder, or TOML config file (default settings if omitted).",
+        ),
     ] = None,
     *,
     set_: Set = None,
@@ -50,10 +53,7 @@ def audit(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Audit a mechanism with canaries. The exit code is 3 if its claim is refuted.
-
-    RUN is a run folder. CONFIG is a TOML file (default settings if omitted).
-    """
+    """Audit a mechanism with canaries. The exit code is 3 if its claim is refuted."""
     from fedsim import config as configs
 
     run = target if target is not None and target.is_dir() else None

@@ -17,10 +17,7 @@ def config(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print all settings as TOML, with a comment for each.
-
-    CONFIG is a TOML file (default settings if omitted).
-    """
+    """Print all settings as TOML, with a comment for each."""
     from fedsim import config as configs
 
     if schema:

@@ -5,17 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
+from fedsim.cli.commands import Command
 from fedsim.cli.console import out, print_line
 from fedsim.cli.options import Json, Set
 from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import RunStopped
 
-app = typer.Typer(help="Run a federation between real machines.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run a federation between real machines.", no_args_is_help=True, rich_markup_mode=None
+)
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of the deployment (check: or of one role).")
+]
 
 
-@app.command()
+@app.command(cls=Command)
 def init(
     folder: Folder,
     *,
@@ -34,10 +39,7 @@ def init(
     days: Annotated[int, typer.Option(help="Days for which the certificate is valid.")] = 365,
     as_json: Json = False,
 ) -> None:
-    """Write certificates, keys, start scripts, systemd units and a compose file.
-
-    DIR is the new folder of the deployment.
-    """
+    """Write certificates, keys, start scripts, systemd units and a compose file."""
     from fedsim.deploy.create import create
 
     made = create(
@@ -53,7 +55,7 @@ def init(
     print_line("Next", f"fedsim deploy check {folder}")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     folder: Folder,
     *,
@@ -62,10 +64,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a deployment, or the folder of one role, before anything starts.
-
-    DIR is the folder of the deployment, or of one role.
-    """
+    """Check a deployment, or the folder of one role, before anything starts."""
     from fedsim.deploy import checks
     from fedsim.deploy.layout import read
 
@@ -83,7 +82,7 @@ def check(
     print_line("Next", start)
 
 
-@app.command()
+@app.command(cls=Command)
 def run(
     folder: Folder,
     *,
@@ -108,10 +107,7 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start the run, follow it, and fetch its folder.
-
-    DIR is the folder of the deployment.
-    """
+    """Start the run, follow it, and fetch its folder."""
     from fedsim import config as configs
     from fedsim.deploy import run as running
     from fedsim.deploy.layout import read

@@ -23,7 +23,9 @@ HEADS = ("c(M)", "rank of J", "condition", "predicted", "s")
 def explain(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL…"),
+        typer.Argument(
+            metavar="MODEL…", help="A name in `fedsim list models`, or package.module:function."
+        ),
     ],
     *,
     input_: Annotated[
@@ -62,10 +64,7 @@ def explain(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what an architecture reveals about an example, without any data.
-
-    MODEL is a name in `fedsim list models`, or package.module:function.
-    """
+    """Show what an architecture reveals about an example, without any data."""
     shape = parse_shape(input_)
     checked(classes, lr, noise, upload, epochs)
     from rich.markup import escape

@@ -34,10 +34,7 @@ def game(
     ] = Path("runs/game"),
     as_json: Json = False,
 ) -> None:
-    """Play inference games: many independent trials against one model.
-
-    CONFIG is a TOML file (default settings if omitted).
-    """
+    """Play inference games: many independent trials against one model."""
     from fedsim import config as configs
 
     overs = [configs.parse_over(text) for text in over or ()]

@@ -24,6 +24,7 @@ from fedsim.cli import (
     sweep,
     watch,
 )
+from fedsim.cli.commands import Command
 from fedsim.cli.console import err, out
 from fedsim.core.boundary import raised
 from fedsim.core.catalog import search_in
@@ -50,12 +51,12 @@ for command in (
     audit.audit,
     config.config,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(deploy.app, name="deploy")
-app.command("list")(listing.list_)
+app.command("list", cls=Command)(listing.list_)
 
 
-@app.command()
+@app.command(cls=Command)
 def version() -> None:
     """Print the version."""
     out.print(f"fedsim {__version__}")

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-# Arguments are explained in the docstring of each command: with click 8.5, typer loses their help.
-ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help="TOML config file (default settings if omitted)."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeat for more."),

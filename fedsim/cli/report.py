@@ -10,7 +10,10 @@ from fedsim.cli.options import Allow, Json
 
 
 def report(
-    runs: list[Path],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="A run folder, or several to compare."),
+    ],
     *,
     out_: Annotated[
         Path | None,
@@ -28,10 +31,7 @@ def report(
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a run, or compare several, in one HTML file.
-
-    RUNS are one run folder, or several to compare.
-    """
+    """Draw a run, or compare several, in one HTML file."""
     from fedsim import api
 
     if len(runs) > 1 and out_ is None:

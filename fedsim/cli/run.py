@@ -37,10 +37,7 @@ def run(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Train a federation, attack every round, and draw what leaked.
-
-    CONFIG is a TOML file (default settings if omitted).
-    """
+    """Train a federation, attack every round, and draw what leaked."""
     if resume and (config or set_ or engine):
         raise ConfigError("--resume: uses the run's own config, got a config or settings")
     if allow and not resume:

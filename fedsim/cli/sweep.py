@@ -24,10 +24,7 @@ def sweep(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Run every combination of settings, and compare leakage and accuracy.
-
-    CONFIG is a TOML file (default settings if omitted).
-    """
+    """Run every combination of settings, and compare leakage and accuracy."""
     if not over:
         raise ConfigError("--over: must name a setting and its values, got none")
     from fedsim import config as configs

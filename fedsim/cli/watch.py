@@ -16,7 +16,9 @@ TAPE = "/abs/runs/mine"
 
 
 def watch(
-    app_dir: Path,
+    app_dir: Annotated[
+        Path, typer.Argument(metavar="APP_DIR", help="Folder of the app's pyproject.toml.")
+    ],
     *,
     model: Annotated[
         str | None,
@@ -31,8 +33,7 @@ def watch(
 ) -> None:
     """Look at a Flower app before it runs, and print the two lines that record it.
 
-    APP_DIR is the folder of the app's pyproject.toml. Files are read. Only the module of the model
-    is imported, and the model is built once.
+    Files are read. Only the module of the model is imported, and the model is built once.
     """
     from adversary.attacks import ATTACKS
     from fedsim.federation.foreign.look import NEVER, applicable, look

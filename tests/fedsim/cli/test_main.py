@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fedsim import api
-from fedsim.cli import listing
 from fedsim.cli import main as cli
 from fedsim.cli.tables import best_of, columns_that_fit
 from fedsim.config import dump
@@ -314,16 +313,6 @@ def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
     code, _, err = fedsim(capsys, "run", "run.toml", "--out", "there")
     assert code == 130
     assert "continue with: fedsim run --resume --out there" in err
-
-
-@pytest.mark.parametrize("kind", listing.NEXT)
-def test_lists_have_one_line_each(kind, capsys):
-    code, out, _ = fedsim(capsys, "list", kind, "--json")
-    lines = json.loads(out)
-    assert code == 0
-    assert lines
-    assert all(line and "\n" not in line for line in lines.values())
-    assert "Next" in fedsim(capsys, "list", kind)[1]
 
 
 def test_help_answers_in_less_than_07_seconds_of_cpu():
