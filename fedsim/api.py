@@ -26,18 +26,38 @@ from fedsim.federation.grid import Job, SimulationGrid
 from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
 from fedsim.run.attack_round import attack_round
+from fedsim.run.glance import glance, line_of
 from fedsim.run.ledger import AUDIT
+from fedsim.run.marks import failing
 from fedsim.run.outcomes import Answers, answers_of, means_of
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
 from strategies.tape import recorded_rounds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Run:
-    """A finished, running or killed run on disk."""
+    """A finished, running or killed run on disk; in a notebook it draws itself.
+
+    Args:
+        path: Its folder.
+
+    Example:
+        `Run("runs/first").ledger().to_pandas()`
+    """
 
     path: Path
+
+    def __init__(self, path: Path | str) -> None:
+        object.__setattr__(self, "path", Path(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {line_of(glance(self.path))})"
+
+    def _repr_html_(self) -> str:
+        from fedsim.report.notebook import notebook_html
+
+        return notebook_html(glance(self.path))
 
     def ledger(self) -> pa.Table:
         """Return the leakage ledger of the finished rounds."""
@@ -263,7 +283,7 @@ def newest_unfinished() -> Path:
 
 
 def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Round], None]) -> Run:
-    with folder.locked():
+    with folder.locked(), failing(folder.path):
         start = folder.restore()
         grid = SimulationGrid(
             plan.config.federation.clients,

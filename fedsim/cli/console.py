@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.control import Control
+from rich.segment import ControlType, Segment
 
 from fedsim.core.errors import RunStopped
 
@@ -41,10 +41,11 @@ class Interrupted(RunStopped):
     code = 130
 
 
-def say(text: str, *, quiet: bool, **options: Any) -> None:
-    """Print something that only a person at a terminal wants to see."""
+def say(text: str, *, quiet: bool) -> None:
+    """Print what only a person at a terminal wants to see, until the next line."""
     if not quiet and out.is_terminal:
-        out.print(text, **options)
+        out.print(text, end="")
+        out.control(Control(ControlType.CARRIAGE_RETURN))
 
 
 def print_line(head: str, text: object, style: str | None = None) -> None:

@@ -38,7 +38,7 @@ def game(
     from fedsim import config as configs
 
     overs = [configs.parse_over(text) for text in over or ()]
-    say("Loading …", quiet=as_json, end="\r")
+    say("Loading …", quiet=as_json)
     from fedsim.games import table as games
     from fedsim.games.five_defenses import five_defenses
     from fedsim.report.games import wide, write_games_report

@@ -46,7 +46,7 @@ def run(
 
     settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
     resolved = configs.read(config, settings)  # a mistake is named before torch is imported
-    say("Loading …", quiet=as_json, end="\r")
+    say("Loading …", quiet=as_json)
     from fedsim import api
     from fedsim.run import outcomes
     from fedsim.run.run_folder import RunFolder

@@ -31,6 +31,7 @@ from fedsim.federation.progress import Round, costs, evaluate, one_by_one, summa
 from fedsim.federation.training_grid import TrainingGrid
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
+from fedsim.run.marks import failing
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
 from strategies import Fence, OrderedGrid, Recording, Tape, state
@@ -266,7 +267,7 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(plan.config.engine.threads)
     logger = logging.getLogger("flwr")
     ordered = OrderedGrid(grid, plan.config.federation.clients)
-    with folder.locked():
+    with folder.locked(), failing(folder.path):
         federate(
             plan,
             ordered,

@@ -20,6 +20,7 @@ ENTRIES = (
     "metrics.parquet",
     "report.html",
     ".lock",
+    ".failed",
     ".tables",
 )  # of a run; whatever else lies there is neither read nor written
 

@@ -7,7 +7,6 @@ leakage.parquet metrics.parquet the two tables, whole once the run has ended
 state/0001/                     a finished round: its table rows, and what resuming needs
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +20,11 @@ from torch import Tensor
 from fedsim import config as configs
 from fedsim.config import Config
 from fedsim.core import seals
-from fedsim.core.errors import BadRecording, ConfigError, RunStopped
+from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors, write_whole
 from fedsim.core.tables import write_table
 from fedsim.core.types import Leak, Measure
-from fedsim.run import committed, trust
+from fedsim.run import committed, marks, trust
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, metrics_table
 from fedsim.run.links import ENTRIES, refuse_links
@@ -77,11 +76,7 @@ class RunFolder:
         Raises:
             RunStopped: Another process is at it.
         """
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunStopped(f"{self.path}: must be free, another process runs it") from None
+        with marks.locked(self.path):
             yield
 
     @cached_property
@@ -240,7 +235,7 @@ class RunFolder:
             return
         for name in ("state", "rounds", "truth", "guesses"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (LEDGER, MEASURES, WRITTEN, REPORT, ".lock", "config.toml"):
+        for name in (LEDGER, MEASURES, WRITTEN, REPORT, marks.LOCK, marks.FAILED, "config.toml"):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # there is something else in it
             self.path.rmdir()
