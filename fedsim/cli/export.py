@@ -11,7 +11,7 @@ from fedsim.core.errors import ConfigError
 
 
 def export(
-    run: Path,
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
     *,
     csv: Annotated[bool, typer.Option("--csv", help="Write one CSV table.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
@@ -21,7 +21,7 @@ def export(
 ) -> None:
     """Write the ledger and the metrics of a run as CSV or JSON.
 
-    RUN is a run folder. In CSV, the column `table` tells the rows of the ledger ("leakage") from
+    In CSV, the column `table` tells the rows of the ledger ("leakage") from
     the metrics. In JSON, NaN and infinity are null.
     """
     if csv == json:

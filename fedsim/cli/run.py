@@ -33,6 +33,13 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run (the newest without --out).")
     ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Repeat the setting with so many seeds, from its own on: runs OUT/seed-0, ….",
+        ),
+    ] = None,
     allow: Allow = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -44,9 +51,18 @@ def run(
         raise ConfigError(f"--allow: must go with --resume, got {allow[0]} for a new run")
     from fedsim import config as configs
 
+    if resume and seeds:
+        raise ConfigError(
+            f"--seeds: the same command with --out goes on with all runs, got --resume and {seeds}"
+        )
     settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
     resolved = configs.read(config, settings)  # a mistake is named before torch is imported
     say("Loading …", quiet=as_json)
+    if seeds:
+        from fedsim.cli.seeds import repeat
+
+        repeat(config, settings, seeds, out_, strict=strict, as_json=as_json)
+        return
     from fedsim import api
     from fedsim.run import outcomes
     from fedsim.run.run_folder import RunFolder

@@ -22,14 +22,16 @@ HEADS = ("run", "date", "state", "rounds", "accuracy", "strongest attack", "sett
 
 
 def runs(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER…")] = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER…", help="Runs, or folders of runs (runs/ if omitted)."),
+    ] = None,
     *,
     as_json: Json = False,
 ) -> None:
     """List runs by date: setting, rounds, accuracy, the strongest attack, and how they stand.
 
-    FOLDER… are run folders or folders of them (runs/ if omitted). A setting is what differs from
-    the defaults, without what all listed runs share.
+    A setting is what differs from the defaults, without what all listed runs share.
     """
     places = folders or [RUNS]
     if missing := [folder for folder in folders or () if not folder.is_dir()]:

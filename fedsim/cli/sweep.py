@@ -1,5 +1,6 @@
-"""`fedsim sweep`: a run for every combination of settings."""
+"""`fedsim sweep`: a run for every combination of settings; and what else makes several runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from fedsim.cli.options import ConfigFile, Json, Over, Set, Workers
 from fedsim.core.errors import ConfigError, RunStopped
 
 if TYPE_CHECKING:
+    from fedsim.config import Cell
     from fedsim.run.outcomes import Answers
 
 
@@ -30,6 +32,30 @@ def sweep(
     from fedsim import config as configs
 
     cells = configs.cells(config, set_ or (), [configs.parse_over(text) for text in over])
+    again = "the same command continues the sweep"
+    run_cells(cells, out_, again=again, workers=workers, as_json=as_json)
+
+
+def run_cells(
+    cells: "Sequence[Cell]",
+    target: Path,
+    *,
+    again: str,
+    workers: int | None = None,
+    as_json: bool = False,
+) -> "dict[Path, list[Answers]]":
+    """Run cells with a line for each, report on those that finished, and return their answers.
+
+    Args:
+        cells: From `fedsim.config`.
+        target: Folder of the runs.
+        again: How to go on after Ctrl-C.
+        workers: Runs at a time, on Ray; one by one in this process if omitted.
+        as_json: Print one JSON object instead.
+
+    Raises:
+        RunStopped: A run failed.
+    """
     from rich.progress import Progress
 
     from fedsim import api, sweeps
@@ -39,32 +65,33 @@ def sweep(
     engine = None if workers is None else Engine(name="ray", workers=workers)
     failed: dict[str, str] = {}
     with Progress(console=err, transient=True, disable=as_json) as bar:
-        task = bar.add_task("sweeping", total=len(cells))
+        task = bar.add_task("running", total=len(cells))
 
-        def show(cell: configs.Cell, reason: str | None) -> None:
+        def show(cell: "Cell", reason: str | None) -> None:
             bar.advance(task)
             if reason is not None:
                 failed[cell.name] = reason
             if not as_json:
-                text = reason or _done(out_ / cell.name)
+                text = reason or _done(target / cell.name)
                 out.print(f"{cell.name}  {text}", soft_wrap=True)
 
         try:
-            paths = sweeps.sweep(cells, out_, engine=engine, on_cell=show)
+            paths = sweeps.sweep(cells, target, engine=engine, on_cell=show)
         except KeyboardInterrupt:
-            raise Interrupted("stopped; the same command continues the sweep") from None
-    report = api.report(paths, out_ / "report.html") if paths else None
+            raise Interrupted(f"stopped; {again}") from None
+    report = api.report(paths, target / "report.html") if paths else None
+    answers = {path: _answers(path) for path in paths}
     if as_json:
-        runs = [str(path) for path in paths]
-        data = {"runs": runs, "failed": failed, "report": report and str(report)}
-        unanswered = {str(path): outcomes.as_json(_answers(path)) for path in paths}
-        out.print_json(data={**data, "unanswered": unanswered})
+        data = {"runs": [str(path) for path in paths], "failed": failed}
+        unanswered = {str(path): outcomes.as_json(of) for path, of in answers.items()}
+        out.print_json(data={**data, "report": report and str(report), "unanswered": unanswered})
     elif report:
         out.print()
         print_report(report)
     if failed:
         name, reason = next(iter(failed.items()))
         raise RunStopped(f"{len(failed)} of {len(cells)} runs failed; {name}: {reason}")
+    return answers
 
 
 def _answers(path: Path) -> "list[Answers]":
@@ -74,7 +101,9 @@ def _answers(path: Path) -> "list[Answers]":
 
 
 def _done(path: Path) -> str:
-    """Return that a run is done, and what its attacks did not answer."""
+    """Return what came of a run, and what its attacks did not answer."""
+    from fedsim.run.glance import glance, line_of
     from fedsim.run.outcomes import unanswered
 
-    return "; ".join(["done", *(f"{it.title} {it.counts}" for it in unanswered(_answers(path)))])
+    missing = (f"{it.title} {it.counts}" for it in unanswered(_answers(path)))
+    return "; ".join([line_of(glance(path)), *missing])

@@ -12,7 +12,7 @@ from fedsim.config.federation import Federation
 from fedsim.config.fields import Part, Section
 from fedsim.config.foreign import Foreign, Source
 from fedsim.config.game import Game
-from fedsim.config.grid import Cell, cells, parse_over
+from fedsim.config.grid import Cell, cells, parse_over, seeds
 from fedsim.config.reading import dump, parse, parse_json, read, to_json
 from fedsim.config.reference import keys, schema, tables
 from fedsim.config.root import Config
@@ -43,6 +43,7 @@ __all__ = [
     "parse_over",
     "read",
     "schema",
+    "seeds",
     "tables",
     "to_json",
 ]

@@ -79,6 +79,17 @@ def cells(
     return list(grid.values())
 
 
+def seeds(path: Path | None, settings: Sequence[str], count: int) -> list[Cell]:
+    """Return one setting with `count` seeds from its own on, as runs `seed-0`, `seed-1` and so on.
+
+    Raises:
+        ConfigError: The config is wrong.
+    """
+    first = read(path, settings).seed
+    configs = [read(path, settings, [("seed", seed)]) for seed in range(first, first + count)]
+    return [Cell(f"seed-{it.seed}", it.model_copy(update={"versions": {}})) for it in configs]
+
+
 def _label(key: str, value: object) -> str:
     """Return what one setting is called in a folder's name."""
     text = _text(value)

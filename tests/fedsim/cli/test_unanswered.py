@@ -102,7 +102,8 @@ def test_a_sweep_says_of_each_run_what_was_not_answered(here, capsys):
         "--out", "both",
     )  # fmt: skip
     assert code == 0
-    assert f"seed=1  done; {un.CRASH} failed on 3 of 3 updates; {un.PARTLY} failed on 2 of 3" in out
+    assert "seed=1  finished, 1 of 1 rounds" in out
+    assert f"; {un.CRASH} failed on 3 of 3 updates; {un.PARTLY} failed on 2 of 3" in out
 
 
 def unanswered(attack, reason):
