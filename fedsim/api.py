@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 import strategies
-from fedsim.config import Config, Engine, Part
+from fedsim.config import Config, Engine, Part, Rule
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError
 from fedsim.core.rng import threads
@@ -33,6 +33,9 @@ from fedsim.run.outcomes import Answers, answers_of, means_of
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
 from strategies.tape import recorded_rounds
+
+if TYPE_CHECKING:
+    from fedsim.check.gate import Gate
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -97,6 +100,11 @@ def run(
         RunStopped: The run ended early; `resume` may go on. In the first round nothing is left.
     """
     plan = prepare(with_versions(config or Config()))
+    if plan.config.check:
+        from fedsim.check.names import check_names
+
+        names = {attack.family: [attack.name] for attack in plan.attacks}
+        check_names("check.fail_if", plan.config.check.rules, names)
     on_plan(plan)
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
@@ -222,6 +230,36 @@ def report(
     target = Path(out) if out else folders[0].path / REPORT
     _draw(folders, target, client=client)
     return target
+
+
+def check(
+    run: Path | str,
+    rules: Sequence[Rule] = (),
+    *,
+    confidence: float | None = None,
+    margin: str | None = None,
+) -> "Gate":
+    """Hold a run against rules that say what must not be, as `fedsim check`.
+
+    Args:
+        run: A run folder, or a folder of `fedsim audit` or `fedsim game`.
+        rules: Beside those of the run's config.
+        confidence: Of margins of error; the config's if None.
+        margin: `ignore`, `lenient` or `strict`, as `check.margin`; the config's if None.
+
+    Returns:
+        A verdict per rule. One that the run cannot decide is open, which is no pass.
+
+    Raises:
+        ConfigError: There is no rule, a rule is about something that does not exist, or the folder
+            holds no results.
+        BadRecording: A file is damaged.
+    """
+    from fedsim.check import gate
+
+    given = {"confidence": confidence, "margin": margin}
+    changes = {key: value for key, value in given.items() if value is not None}
+    return gate.check(Path(run), rules, changes)
 
 
 def means(ledger: pa.Table) -> list[dict[str, Any]]:

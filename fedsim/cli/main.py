@@ -14,6 +14,7 @@ from fedsim import __version__
 from fedsim.cli import (
     attack,
     audit,
+    check,
     config,
     deploy,
     explain,
@@ -53,6 +54,7 @@ for command in (
     game.game,
     explain.explain,
     audit.audit,
+    check.check,
     config.config,
 ):
     app.command(cls=Command)(command)

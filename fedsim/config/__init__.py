@@ -6,6 +6,7 @@ for people and editors, the reference of all keys.
 
 from fedsim.config.adversary import Knowledge, Record
 from fedsim.config.audit import Audit
+from fedsim.config.check import Check
 from fedsim.config.commented import commented
 from fedsim.config.engine import Engine
 from fedsim.config.federation import Federation
@@ -16,11 +17,13 @@ from fedsim.config.grid import Cell, cells, parse_over, seeds
 from fedsim.config.reading import dump, parse, parse_json, read, to_json
 from fedsim.config.reference import keys, schema, tables
 from fedsim.config.root import Config
+from fedsim.config.rules import Rule, parse_rule
 from fedsim.config.training import Data, Local, Model
 
 __all__ = [
     "Audit",
     "Cell",
+    "Check",
     "Config",
     "Data",
     "Engine",
@@ -32,6 +35,7 @@ __all__ = [
     "Model",
     "Part",
     "Record",
+    "Rule",
     "Section",
     "Source",
     "cells",
@@ -41,6 +45,7 @@ __all__ = [
     "parse",
     "parse_json",
     "parse_over",
+    "parse_rule",
     "read",
     "schema",
     "seeds",

@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from fedsim.config.adversary import Knowledge, Record
 from fedsim.config.audit import Audit
+from fedsim.config.check import Check
 from fedsim.config.engine import Engine
 from fedsim.config.federation import Federation
 from fedsim.config.fields import Natural, Part, Parts, Section, or_name
@@ -44,6 +45,8 @@ class Config(Section):
     """Inference games, for `fedsim game`."""
     audit: Audit = Audit()
     """Canaries, in a run and for `fedsim audit`."""
+    check: Check | None = None
+    """Rules that `fedsim check` holds a run against."""
     foreign: Foreign | None = None
     """Another app's recording: what its tape does not say."""
     versions: dict[str, str] = {}  # noqa: RUF012

@@ -35,6 +35,12 @@ class NoAnswer(FedsimError):
     code = 3
 
 
+class GateNotMet(FedsimError):
+    """A run violates a rule of `fedsim check`, or cannot show that it keeps it."""
+
+    code = 3
+
+
 class BadRecording(FedsimError):
     """A file of a run folder is missing, damaged, or from somewhere else.
 

@@ -22,6 +22,7 @@ APART = (
     "record",
     "game",
     "audit",
+    "check",
     "foreign",
 )  # in which runs may differ unseen
 DECADES = 20  # from this ratio of the largest value to the smallest on, a scale is logarithmic
