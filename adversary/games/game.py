@@ -1,7 +1,7 @@
 """What a game is: a secret, the records that a client then trains on, and what limits anybody."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +48,15 @@ class Draws:
             targets=cut(self.targets),
             target_labels=cut(self.target_labels),
         )
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Draws]") -> "Draws":
+        """Return the trials of several parts of one game, in order."""
+        tall = {}
+        for name in ("inputs", "labels", "secrets", "targets", "target_labels"):
+            values = [getattr(part, name) for part in parts]
+            tall[name] = None if values[0] is None else torch.cat(values)
+        return cls(**tall, clients=parts[0].clients)
 
 
 Sampler = Callable[[Pool, Rules, Int[Tensor, " n"], Generator], Draws]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,6 +24,7 @@ from adversary.games.predictors import (
 )
 from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc_of
+from adversary.games.stand_ins import StandIn, drawn, split
 from fedsim.core.rng import derive, generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Params
@@ -81,7 +81,7 @@ def play(
     shadows: int,
     knowledge: Knowledge = Knowledge(),
     seed: int = 0,
-    stand_ins: Sequence[Learner] = (),
+    stand_ins: Sequence[StandIn] = (),
 ) -> dict[str, Played]:
     """Play a game, and return what the static and the adaptive adversary answered.
 
@@ -164,14 +164,14 @@ def learn(
     seed: int = 0,
     round_: int = 0,
     same_records: bool = False,
-    stand_ins: Sequence[Learner] = (),
+    stand_ins: Sequence[StandIn] = (),
 ) -> dict[str, Predictor]:
     """Return the predictor of the static adversary, and of the adaptive one under a defense.
 
     Args:
         game: Which.
         rules: What it leaves open.
-        auxiliary: Records of the shadow trials.
+        auxiliary: Records of the shadow trials, where there are no stand-ins.
         learner: The client.
         state: The weights sent.
         shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
@@ -190,9 +190,14 @@ def learn(
     classes = game.classes(rules)
     assumed = rules if knowledge.batch is None else replace(rules, batch=knowledge.batch)
     secrets = draw_secrets(shadows, classes, generator(seed, "shadow secrets", 0))
-    stream = generator(seed, "shadows", 0 if same_records else round_)
-    draws = game.sample(auxiliary, assumed, secrets, stream)
+    names = "shadows", 0 if same_records else round_
     cut = round(shadows * (1 - VALIDATION))
+    shares = split(shadows, cut, len(stand_ins))
+    draws = (
+        drawn(game, assumed, stand_ins, shares, secrets, seed, *names)
+        if stand_ins
+        else game.sample(auxiliary, assumed, secrets, generator(seed, *names))
+    )
 
     def look(client: Learner, rows: slice, coins: str, *, defense: bool) -> Evidence:
         return client.evidence(
@@ -218,16 +223,15 @@ def learn(
     scores = fit(plain, 1.0)
     predictors = {"static": choose(scores, plain.part(slice(cut, None)), secrets[cut:])}
     if learner.auxiliary.defense is not None:
-        shares = _shares(shadows, cut, len(stand_ins))
         looks = [
-            look(client, rows, f"{coins} {place}", defense=True)
-            for place, (client, rows) in enumerate(zip(stand_ins, shares, strict=True))
+            look(one.learner, rows, f"{coins} {place}", defense=True)
+            for place, (one, rows) in enumerate(zip(stand_ins, shares, strict=True))
         ]
         hidden = joined(looks) if looks else look(learner, everything, coins, defense=True)
         adapted = fit(hidden, _through(hidden.uploads, plain.uploads))
         if game.has_target:
             others = anybody(learner, state, draws)
-            clients = tuple(stand_ins) or (learner,)
+            clients = tuple(one.learner for one in stand_ins) or (learner,)
             push = partial(defended_hypotheses, clients, state, others=others)
             adapted |= defended_scores(hidden.part(slice(cut)), secrets[:cut], push)
         last = hidden.part(slice(cut, None))
@@ -238,17 +242,6 @@ def learn(
         candidates |= turned(candidates, last, secrets[cut:])
         predictors["adaptive"] = choose(candidates, last, secrets[cut:])
     return predictors
-
-
-def _shares(shadows: int, cut: int, clients: int) -> list[slice]:
-    """Return the trials that each stand-in defends: all before the cut, or all after it."""
-    if clients < 2:
-        return [slice(None)] * clients
-    fitted = min(clients - 1, max(1, round(clients * cut / shadows)))
-    kept = clients - fitted
-    ends = [round(cut * k / fitted) for k in range(fitted)]
-    ends += [cut + round((shadows - cut) * k / kept) for k in range(kept + 1)]
-    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _through(defended: Tensor, plain: Tensor) -> float:

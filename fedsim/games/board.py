@@ -11,7 +11,9 @@ from adversary.games import GAMES
 from adversary.games.game import Game
 from adversary.games.imputation import Reader, reader
 from adversary.games.learner import Learner
+from adversary.games.predictors import VALIDATION
 from adversary.games.records import Pool
+from adversary.games.stand_ins import StandIn, fitting
 from defenses import Defense, Marked, check_fit
 from defenses import build as build_defenses
 from fedsim import data, models
@@ -25,7 +27,6 @@ from fedsim.run import overlap
 from fedsim.run.secret_columns import encoding, marks, telling_features
 from fedsim.run.training import accuracy, trained_states
 
-PARTIES = ("private", "auxiliary")
 STAND_INS = 12  # defenders that the adversary rehearses, of a defense with records of its own
 
 
@@ -39,8 +40,8 @@ class Board:
         auxiliary: The adversary's.
         learner: The client.
         stand_ins: Clients as the adversary rehearses them, if the defense uses marked records: the
-            client's and the adversary's are others, and neither is in any trial. Each stand-in has
-            a bootstrap sample of the adversary's. None of a defense without such records.
+            client's are in no trial, and each stand-in's in none that it defends. None of a defense
+            without such records.
         states: The model's weights before every round.
         defense: The client's; None without any.
         accuracies: Of the model at each of the states, on test records; NaN without any.
@@ -50,7 +51,7 @@ class Board:
     private: Pool
     auxiliary: Pool
     learner: Learner
-    stand_ins: tuple[Learner, ...]
+    stand_ins: tuple[StandIn, ...]
     states: tuple[Params, ...]
     defense: Defense | None
     accuracies: tuple[float, ...]
@@ -64,10 +65,10 @@ class Board:
         """Return the client of a game with so many records per update."""
         return replace(self.learner, local=_protocol(self.config, batch))
 
-    def rehearsed(self, batch: int) -> list[Learner]:
+    def rehearsed(self, batch: int) -> list[StandIn]:
         """Return the stand-ins of the same game."""
         local = _protocol(self.config, batch)
-        return [replace(client, local=local) for client in self.stand_ins]
+        return [replace(one, learner=replace(one.learner, local=local)) for one in self.stand_ins]
 
 
 def prepare(config: Config) -> Board:
@@ -93,16 +94,14 @@ def prepare(config: Config) -> Board:
         check_fit(built, model, local, [min(config.game.batch_size)], dataset.form)
     except ValueError as error:
         raise ConfigError(f"defense.{error}") from None
-    parties = private, auxiliary
     defense, rehearsed = built if config.defense else None, []
     if config.game.column is not None and built.against is not None:
-        halves = [
-            _set_aside(config, pool, name) for pool, name in zip(parties, PARTIES, strict=True)
-        ]
-        private, auxiliary = (left for _, left in halves)
-        (marked, _), (others, _) = halves
+        marked, private = _set_aside(config, private)
         defense = built.against(marked)
-        rehearsed = [built.against(sample) for sample in _bootstrap(config, others)]
+        rehearsed = [
+            (built.against(theirs), pool)
+            for theirs, pool in _defenders(config, auxiliary, len(marked.marks))
+        ]
     states = _states(config, model, private, defense)
     return Board(
         config=config,
@@ -110,8 +109,8 @@ def prepare(config: Config) -> Board:
         auxiliary=auxiliary,
         learner=Learner(Auxiliary(model, dataset.num_classes, defense=defense), local),
         stand_ins=tuple(
-            Learner(Auxiliary(model, dataset.num_classes, defense=each), local)
-            for each in rehearsed
+            StandIn(Learner(Auxiliary(model, dataset.num_classes, defense=each), local), pool)
+            for each, pool in rehearsed
         ),
         states=states,
         defense=defense,
@@ -161,34 +160,59 @@ def _pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
     return private, auxiliary
 
 
-def _set_aside(config: Config, pool: Pool, whose: str) -> tuple[Marked, Pool]:
-    """Return a share of a party's records with their marks, and the others."""
+def _set_aside(config: Config, pool: Pool) -> tuple[Marked, Pool]:
+    """Return a share of the client's records with their marks, and the others."""
     count = len(pool.labels)
-    order = torch.randperm(count, generator=generator(config.seed, "game defender", whose))
+    order = torch.randperm(count, generator=generator(config.seed, "game defender", "private"))
     cut = round(config.game.defender * count)
-    aside, left = order[:cut].sort().values, order[cut:].sort().values
-    marked = Marked(pool.inputs[aside], pool.labels[aside], pool.marks[aside])
-    rest = replace(pool, inputs=pool.inputs[left], labels=pool.labels[left], marks=pool.marks[left])
-    _check_pool(config.game, rest, whose)
+    marked, rest = _marked(pool, order[:cut].sort().values), _without(pool, order[:cut])
+    _check_pool(config.game, rest, "private")
     if len(marked.marks.unique()) < 2:
         raise ConfigError(
-            f"game.defender: must set aside {whose} records with two values of the secret, "
+            f"game.defender: must set aside private records with two values of the secret, "
             f"got {cut} of one"
         )
     return marked, rest
 
 
-def _bootstrap(config: Config, marked: Marked) -> Iterator[Marked]:
-    """Yield samples, with repetition, of half as many marked records.
+def _defenders(config: Config, pool: Pool, size: int) -> Iterator[tuple[Marked, Pool]]:
+    """Yield the adversary's records for each stand-in's defense, and those of its trials.
 
-    What is fitted to n records varies by V/n about the truth, and the client's from the mean of the
-    stand-ins, which know n others, by 2V/n: so does what is fitted to n/2 of these.
+    Stand-ins that predictors are chosen on have records of one half of the adversary's, the others
+    of the other half: what is read off the latter's defenses only is then not chosen. What is
+    fitted to n records varies by V/n about the truth. The client's has n, and lies V/n + V/F from
+    the mean of stand-ins that know F others. So far from it are those fitted to samples with
+    repetition of n F/(n + F) of these, and to n records of the other half.
+
+    Args:
+        config: With the seed.
+        pool: The adversary's.
+        size: n, of the client's defense.
     """
-    count = len(marked.marks)
+    count = len(pool.labels)
+    order = torch.randperm(count, generator=generator(config.seed, "game defender", "auxiliary"))
+    halves, fitted = order.chunk(2), fitting(STAND_INS, 1 - VALIDATION)
     for place in range(STAND_INS):
-        stream = generator(config.seed, "game stand-in", place)
-        rows = torch.randint(count, (max(2, count // 2),), generator=stream)
-        yield Marked(marked.inputs[rows], marked.labels[rows], marked.marks[rows])
+        stream, half = generator(config.seed, "game stand-in", place), halves[place >= fitted]
+        if place < fitted:
+            sample = max(2, round(size * len(half) / (size + len(half))))
+            rows = half[torch.randint(len(half), (sample,), generator=stream)]
+        else:
+            rows = half[torch.randperm(len(half), generator=stream)[:size]]
+        rest = _without(pool, rows)
+        _check_pool(config.game, rest, "auxiliary")
+        yield _marked(pool, rows), rest
+
+
+def _marked(pool: Pool, rows: Tensor) -> Marked:
+    return Marked(pool.inputs[rows], pool.labels[rows], pool.marks[rows])
+
+
+def _without(pool: Pool, rows: Tensor) -> Pool:
+    """Return the records of a pool but some."""
+    left = torch.ones(len(pool.labels), dtype=torch.bool)
+    left[rows] = False
+    return replace(pool, inputs=pool.inputs[left], labels=pool.labels[left], marks=pool.marks[left])
 
 
 def _states(

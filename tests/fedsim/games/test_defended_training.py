@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from adversary.games.predictors import VALIDATION
+from adversary.games.stand_ins import fitting
 from fedsim import config as configs
 from fedsim.core.errors import RunStopped
 from fedsim.games import board as games_board
@@ -90,29 +92,34 @@ def test_a_model_that_diverges_stops_the_game():
         board('defense=[{name="vib",beta=1e6}]')
 
 
-def test_a_defender_s_records_are_in_no_trial_and_no_adversary_has_them():
+def test_a_defender_s_records_are_in_none_of_its_trials_and_no_adversary_has_them():
     plain, perturbed = board(), board('defense=[{name="perturb",strength=0.5}]')
-    surrogates = [surrogate(side) for side in (perturbed.learner, *perturbed.stand_ins)]
-    rows = [
-        {tuple(row) for row in inputs.tolist()}
-        for inputs in (
-            *(each.marked.inputs for each in surrogates),
-            perturbed.private.inputs, perturbed.auxiliary.inputs,
-        )
-    ]  # fmt: skip
-    own, *rehearsed, private, auxiliary = rows
-    assert len(rehearsed) == games_board.STAND_INS
-    assert len(set(map(frozenset, rehearsed))) == games_board.STAND_INS  # each has its own
-    aside = set().union(*rehearsed)
-    assert len(own | aside | private | auxiliary) == sum(map(len, (own, aside, private, auxiliary)))
+    own, private, auxiliary = map(
+        as_set,
+        (surrogate(perturbed.learner).marked, perturbed.private, perturbed.auxiliary),
+    )
+    assert len(own | private | auxiliary) == sum(map(len, (own, private, auxiliary)))
     assert len(own) + len(private) == len(plain.private.labels)
-    assert len(aside) + len(auxiliary) <= len(plain.auxiliary.labels)
+    aside = [as_set(surrogate(one.learner).marked) for one in perturbed.stand_ins]
+    assert len(aside) == games_board.STAND_INS == len(set(map(frozenset, aside)))
+    for theirs, one in zip(aside, perturbed.stand_ins, strict=True):
+        assert theirs | as_set(one.pool) == auxiliary
+        assert not theirs & as_set(one.pool)
+    fitted = fitting(games_board.STAND_INS, 1 - VALIDATION)
+    learned, chosen = (set().union(*part) for part in (aside[:fitted], aside[fitted:]))
+    assert not learned & chosen  # predictors are chosen on defenses of other records
+    assert all(len(theirs) == len(own) for theirs in aside[fitted:])
     one = [side.uploads(*case, coins="", defense=True) for side, case in (
-        (perturbed.client(1), single(perturbed)), (perturbed.rehearsed(1)[0], single(perturbed)),
+        (perturbed.client(1), single(perturbed)),
+        (perturbed.rehearsed(1)[0].learner, single(perturbed)),
         (plain.client(1), single(perturbed)),
     )]  # fmt: skip
     assert not torch.allclose(one[0], one[2])  # a gradient of one example is moved
     assert not torch.allclose(one[0], one[1])  # and whoever rehearses it moves it otherwise
+
+
+def as_set(records):
+    return {tuple(row) for row in records.inputs.tolist()}
 
 
 def surrogate(learner):

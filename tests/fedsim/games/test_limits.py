@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from adversary.games import GAMES, ceilings
+from adversary.games.stand_ins import StandIn
 from defenses import chain, clip, dp_sgd, gaussian, prune
 from fedsim.core.secrets import Rules
 from fedsim.games.board import Board
@@ -19,7 +20,7 @@ def board(defense, **local):
     pool = census("private")
     return Board(
         config=config, private=pool, auxiliary=census("auxiliary"), learner=learner(defense),
-        stand_ins=(learner(defense),), states=(), defense=defense, accuracies=(),
+        stand_ins=(StandIn(learner(defense), pool),), states=(), defense=defense, accuracies=(),
     )  # fmt: skip
 
 
