@@ -218,6 +218,21 @@ def observation(folder: Path, round_: int, client: str, local: LocalTraining) ->
     return _Cohort(folder, round_, local).open(client)
 
 
+def cohort(
+    folder: Path,
+    round_: int,
+    local: LocalTraining,
+    sources: Mapping[str, Source] | None = None,
+) -> dict[str, Observation]:
+    """Return what was seen of every client in a round; arguments as for `views`.
+
+    Raises:
+        BadRecording: A file is damaged, or was not written by a recorder.
+    """
+    opened = _Cohort(folder, round_, local, sources)
+    return {client: opened.of(client) for client in opened.clients}
+
+
 class _Cohort(Sequence[Observation]):
     """The observations of one round, each opened when it is asked for, and once."""
 

@@ -32,6 +32,7 @@ MODULES = (
     "attribute_inference",
     "shadow_inference",
     "user_ratio",
+    "linkage",
     "dlg",
     "inverting_gradients",
     "see_through_gradients",

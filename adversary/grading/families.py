@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.grading import reconstructions, usage
+from adversary.grading import linkage, reconstructions, usage
 from adversary.grading.secrets import Secrets, grade_attributes
 from adversary.grading.sources import blind_sources, pool_sources
 from adversary.labels.counts import expected_overlap, largest_remainder
+from adversary.linkage.guess import checked
 from adversary.members.imputation import imputed
 from adversary.members.scores import within_classes
 from adversary.secrets import SECRETS
@@ -42,6 +43,8 @@ class Family:
         check: (answer of an attack, auxiliary) → the guess, or a ValueError that says why it can
             be none.
         alone: What can be done to the update of a single client only, and not to a sum.
+        of_round: Whether it asks about all uploads of a round together: there is one answer for a
+            round, and attacks are shown rounds in which clients have no names.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Family:
     blind_so_far: Callable[[View, Auxiliary, Generator], Any] | None = None
     check: Callable[[Any, Auxiliary], Any] = lambda guess, _: guess
     alone: str | None = None
+    of_round: bool = False
 
 
 def per_mille(view: View) -> View:
@@ -243,6 +247,16 @@ FAMILIES: dict[str, Family] = {
             pooled=("accuracy", "label_accuracy"),
             ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
             alone="tell one client's records from another's",
+        ),
+        Family(
+            name="linkage",
+            metrics=linkage.METRICS,
+            blind=linkage.blind,
+            grade=linkage.grade,
+            ceiling=lambda _: dict.fromkeys(linkage.METRICS, 1.0),
+            check=lambda guess, _: checked(guess),
+            alone="tell whose upload it is",
+            of_round=True,
         ),
         Family(
             name="attribute",

@@ -17,7 +17,8 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]
     """Turn one answer into ledger rows, with what there is to say about it."""
     update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
     alone = lambda guesses, truths: family.grade(guesses[0], truths[0])
-    leaks = _rows([answer], _usable([truth]), family.metrics, alone, update.client)
+    client = None if family.of_round else update.client
+    leaks = _rows([answer], _usable([truth]), family.metrics, alone, client)
     reason = answer.remark if answer.reason is None else answer.reason
     if reason is None and family.remark is not None:
         reason = family.remark(answer.view, truth)
@@ -25,7 +26,7 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]
         return leaks, None
     return leaks, Note(
         round=update.round,
-        client=update.client,
+        client=client,
         attack=answer.attack.name,
         adaptive=answer.attack.adaptive,
         reason=reason,
@@ -117,4 +118,5 @@ def _graded(
 
 
 def _usable(truths: Iterable[Truth | None]) -> list[Truth]:
-    return [truth for truth in truths if truth is not None and len(truth.labels)]
+    present = (truth for truth in truths if truth is not None)
+    return [truth for truth in present if len(truth.labels) or truth.uploaders is not None]

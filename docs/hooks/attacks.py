@@ -19,6 +19,7 @@ FAMILIES = {
     "range": "Ranges",
     "usage": "Usage of a data set",
     "source": "Source",
+    "linkage": "Linkage of uploads",
     "attribute": "Attributes",
     "property": "Properties",
     "distribution": "Distributions",

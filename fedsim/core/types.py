@@ -231,6 +231,8 @@ class Truth:
         attributes: Whether each candidate has the attribute in question, shape (m,).
         inputs: The distinct examples used, shape (n, *input_shape); None where none is asked for.
         lineup: What reconstructions of them are graded with.
+        uploaders: In place of all of this, for rounds without names: which client, by number, each
+            upload is of, in the order of the view, shape (uploads,).
     """
 
     labels: Tensor
@@ -245,6 +247,7 @@ class Truth:
     attributes: Tensor | None = None
     inputs: Tensor | None = None
     lineup: Lineup | None = None
+    uploaders: Tensor | None = None
 
 
 Outcome = Literal["graded", "undefined", "no truth", "failed", "refused"]

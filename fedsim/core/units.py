@@ -4,6 +4,7 @@ DECIBELS = ("psnr", "best_psnr")
 ADAPTIVE = " (adaptive)"  # after an attack's name
 NAMES = {
     "asr": "ASR",
+    "ari": "adjusted Rand",
     "auroc": "AUROC",
     "psnr": "PSNR",
     "best_psnr": "best PSNR",
@@ -20,7 +21,7 @@ def written(metric: str, value: float | None) -> str:
         return f"{value:.1f} dB"
     if metric.startswith("epsilon"):
         return f"{value:.3g}"
-    return f"{value:.2f}" if metric in ("skill", "ssim") else f"{100 * value:.1f} %"
+    return f"{value:.2f}" if metric in ("ari", "skill", "ssim") else f"{100 * value:.1f} %"
 
 
 def name_of(metric: str) -> str:

@@ -1,6 +1,7 @@
 """The report: one self-contained HTML file of a run, or of several side by side."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from fedsim.core.catalog import nothing_imported
@@ -82,5 +83,6 @@ def _of_several(runs: Sequence[RunData]) -> list[Picture]:
 def _of_run(run: RunData, client: str | None) -> list[Picture]:
     """Return a run's pictures."""
     counts = counts_picture(run, client)
-    heat = [heat_map(run, run.leaders()[0])] if run.curves else []
+    by_client = (curve for curve in run.leaders() if not run.values(curve, curve.metric).empty)
+    heat = [heat_map(run, curve) for curve in islice(by_client, 1)]
     return [over_rounds(run), *heat, *([counts] if counts else [])]

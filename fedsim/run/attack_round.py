@@ -1,6 +1,6 @@
 """The attacks of one recorded round: views and truth in; ledger rows, remarks and guesses out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,16 +12,18 @@ from fedsim import explain
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
-from fedsim.core.types import Leak, Measure, Truth, View
+from fedsim.core.types import Leak, Measure, Observation, Truth, View
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import UNDETERMINED, RunFolder
 from fedsim.run.truth import carried_by, truths_of
-from strategies.tape import views
+from fedsim.run.unnamed import unnamed
+from strategies.tape import cohort, recorded_rounds, views
 
 TruthOf = Callable[[answers.Answer], Truth | None]
 PICTURES = "reconstruction"
+UNNAMED = "unnamed"  # in place of a client, in a guess about a round without names
 
 
 def attack_round(
@@ -58,6 +60,8 @@ def _attack_views(
     truth_of = _truth_of(plan, folder, attacks, all_views, memory)
     unfit = _unfit(plan, folder, all_views)
     begun = False
+    together = [attack for attack in attacks if FAMILIES[attack.family].of_round]
+    attacks = [attack for attack in attacks if attack not in together]
     for view in all_views:
         client = view.latest.update.client
         if client in unfit:
@@ -68,7 +72,7 @@ def _attack_views(
             continue
         measures += [] if begun else _about_round(plan, view, attacks)
         begun = True
-        if carried_by(plan, folder, client, [round_]) is carried.UPDATE:
+        if _carries(plan, folder, client, round_):
             continue
         for answer in answers.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
             truth = truth_of(answer)
@@ -81,7 +85,51 @@ def _attack_views(
                 guesses.update(_stored(plan, answer, answer.guess))
     for graded in to_pool.values():
         leaks += leakage.pool(*zip(*graded, strict=True))
+    if together:
+        latest = {view.latest.update.client: view.latest for view in all_views}
+        fit = {client: seen for client, seen in latest.items() if client not in unfit}
+        for answer, truth in _without_names(plan, folder, fit, together, memory):
+            rows, note = leakage.grade(answer, truth)
+            leaks += rows
+            measures += [row_of(note)] if note else []
+            if answer.guess is not None:
+                guesses[f"{answer.attack.title}/{UNNAMED}"] = answer.guess
     return leaks, measures, guesses
+
+
+def _without_names(
+    plan: Plan,
+    folder: RunFolder,
+    latest: Mapping[str, Observation],
+    attacks: Sequence[Attack],
+    memory: Memory,
+) -> Iterator[tuple[answers.Answer, Truth]]:
+    """Yield the answers of attacks that are shown rounds without names, and who uploaded what.
+
+    A round is attacked if an earlier one is recorded. Clients that upload canaries in place of
+    their updates are left out.
+    """
+    if not latest:
+        return
+    round_ = next(iter(latest.values())).update.round
+    earlier = (number for number in reversed(recorded_rounds(folder.path)) if number < round_)
+
+    def rounds() -> Iterator[dict[str, Observation]]:
+        yield {c: latest[c] for c in latest if not _carries(plan, folder, c, round_)}
+        for number in earlier:
+            uploads = cohort(folder.path, number, plan.local, plan.sources)
+            yield {c: uploads[c] for c in uploads if not _carries(plan, folder, c, number)}
+
+    shown = unnamed(rounds(), memory, plan.config.seed)
+    if shown is None or shown.view.latest.update.round != round_:
+        return
+    for answer in answers.attack_view(shown.view, attacks, plan.auxiliary, plan.config.seed):
+        yield answer, shown.truth
+
+
+def _carries(plan: Plan, folder: RunFolder, client: str, round_: int) -> bool:
+    """Return whether a client uploads a canary in place of its update."""
+    return carried_by(plan, folder, client, [round_]) is carried.UPDATE
 
 
 def _truth_of(

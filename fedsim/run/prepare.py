@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import strategies
 from adversary.attack import Attack
 from adversary.grading import selection
+from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS
 from defenses import Defense, check_fit
 from defenses import build as build_defenses
@@ -117,6 +118,7 @@ def prepare(config: Config) -> Plan:
     )
     attacks = selection.build(config.attack, auxiliary)
     _check_clients(attacks, config.federation, len(sizes))
+    _check_rounds(attacks, config)
     buffers = set(model.state_dict()) - set(models.trainable(model))
     return Plan(
         config=config,
@@ -265,6 +267,28 @@ def _auxiliary(
         encoding=encoding(game, dataset) if "attribute" in marked else None,
         rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
     )
+
+
+def _check_rounds(attacks: Iterable[Attack], config: Config) -> None:
+    """Refuse an attack that compares rounds where it never has two, or that is for some clients.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    recorded = [r for r in range(1, config.federation.rounds + 1) if config.record.keeps(r)]
+    for attack in attacks:
+        if not FAMILIES[attack.family].of_round:
+            continue
+        if attack.clients is not None:
+            raise ConfigError(
+                f"attack.{attack.name}.clients: must be left out by an attack on clients without "
+                f"names, got {list(attack.clients)}"
+            )
+        if not any(attack.is_due(round_) for round_ in recorded[1:]):
+            raise ConfigError(
+                f"attack.{attack.name}: must be run on a round that has a recorded one before it, "
+                f"got recorded rounds {recorded[:3]}, and every {attack.every} attacked"
+            )
 
 
 def _check_clients(attacks: Iterable[Attack], federation: Federation, count: int) -> None:

@@ -1,0 +1,73 @@
+"""What tells clients apart, learned from rehearsed ones: variance between clients and within."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adversary.rehearsal import defended, rehearse, rehearsed_size
+from adversary.workspace import Workspace
+from fedsim.core.errors import NotApplicable
+from fedsim.core.rng import generator as derived
+from fedsim.core.types import Observation, Params, Update, View
+
+CLIENTS = 12  # rehearsed twice each
+PRIOR = 4.0  # clients that a tensor's mean variance is worth
+
+
+def usual_size(view: View) -> int:
+    """Return the number of examples to rehearse clients of a round with: of the middle one.
+
+    Raises:
+        NotApplicable: No client told its number of examples.
+    """
+    counts = [seen.update.num_examples for seen in view.cohort]
+    by_size = sorted(
+        (seen for seen in view.cohort if seen.update.num_examples is not None),
+        key=lambda seen: seen.update.num_examples or 0,
+    )
+    if not by_size:
+        raise NotApplicable(f"num_examples: must be told by a client, got {counts[0]}")
+    return rehearsed_size(by_size[len(by_size) // 2])
+
+
+def discriminant(work: Workspace, size: int) -> dict[str, Float[Tensor, " n"]]:
+    """Return a weight per entry of each tensor, from clients rehearsed twice with the same counts.
+
+    With variances B between clients and W within, the log-likelihood ratio of two uploads x and y
+    of one client or of two is, for B far below W, x·y·B / (B + W)² and a constant: each of the two
+    is weighted by √B / (B + W).
+
+    Args:
+        work: With auxiliary inputs and labels; uploads are sent through its defense.
+        size: Examples of each client.
+    """
+    first, second = zip(*(_twice(work, size, place) for place in range(CLIENTS)), strict=True)
+    return {name: _weights(first, second, name) for name in first[0]}
+
+
+def _twice(work: Workspace, size: int, place: int) -> tuple[Params, Params]:
+    """Return two uploads of one rehearsed client, with examples of its own each."""
+    auxiliary, stream = work.auxiliary, derived(0, "linkage", place)
+    share = torch.rand(auxiliary.num_classes, generator=stream).pow(4) + 1e-3
+    like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
+    uploads = []
+    for draw in range(2):
+        labels = torch.multinomial(share, size, replacement=True, generator=stream)
+        counts = torch.bincount(labels, minlength=auxiliary.num_classes)
+        name = ("linkage", place, draw)
+        hooked = auxiliary.defense is not None
+        upload = rehearse(like, work, counts, derived(0, *name), hooked=hooked)
+        if hooked:
+            upload = defended(upload, auxiliary, derived(0, *name, "defense"))
+        uploads.append(upload.update.delta)
+    return uploads[0], uploads[1]
+
+
+def _weights(first: tuple[Params, ...], second: tuple[Params, ...], name: str) -> Tensor:
+    a, b = (torch.stack([u[name].flatten().float() for u in half]) for half in (first, second))
+    within = (a - b).square().mean(dim=0) / 2
+    between = ((a + b) / 2).var(dim=0) - within / 2
+    within = (len(first) * within + PRIOR * within.mean()) / (len(first) + PRIOR)
+    mean = between.mean().clamp(min=0)
+    between = (len(first) * between + PRIOR * mean) / (len(first) + PRIOR)
+    return between.clamp(min=0).sqrt() / (between.clamp(min=0) + within + 1e-30)
