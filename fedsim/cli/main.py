@@ -25,6 +25,7 @@ from fedsim.cli import (
     run,
     runs,
     sweep,
+    view,
     watch,
 )
 from fedsim.cli.commands import Command
@@ -49,6 +50,7 @@ for command in (
     watch.watch,
     report.report,
     runs.runs,
+    view.view,
     export.export,
     sweep.sweep,
     game.game,

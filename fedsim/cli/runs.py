@@ -49,8 +49,7 @@ def runs(
         return
     _print(listing)
     out.print()
-    if readable := [each for each in listing if each.state != "unreadable"]:
-        print_line("Next", f"fedsim report {shlex.quote(str(readable[-1].path))}")
+    print_line("Next", f"fedsim view {shlex.quote(str(places[0]))}")
 
 
 def as_data(each: "Glance") -> dict[str, Any]:

@@ -28,10 +28,10 @@ def notebook_html(each: Glance) -> str:
     lines = [line_of(each), f"begun {date}; setting: {setting}"]
     lines += [f"failed: {each.reason}"] if each.reason else []
     text = "<br>".join(escape(plain(line)) for line in lines)
-    return f"<div><b>{name}</b><br>{text}<br>{_image(each.path)}</div>"
+    return f"<div><b>{name}</b><br>{text}<br>{image_html(each.path)}</div>"
 
 
-def _image(path: Path) -> str:
+def image_html(path: Path) -> str:
     """Return leakage and accuracy over rounds as an image, or why there is none.
 
     An image has its own names of elements: several runs can stand in one page.

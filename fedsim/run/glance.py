@@ -128,23 +128,25 @@ def strongest_text(best: Strongest | None) -> str:
 
 def strongest(ledger: pa.Table) -> Strongest | None:
     """Return the attack with the highest skill above 0; baselines are none."""
+    best = next((each for each in by_skill(ledger) if not _is_baseline(each.attack)), None)
+    return best if best and best.skill > 0 else None
+
+
+def by_skill(ledger: pa.Table) -> list[Strongest]:
+    """Return the graded attacks, the most skilful first."""
     import pyarrow.compute as pc
 
     graded = over_clients(attacks_of(ledger))
-    graded = graded.filter(pc.is_valid(graded["value"]))
+    graded = graded.filter(pc.and_(pc.is_valid(graded["value"]), pc.is_valid(graded["blind"])))
     keys = ["attack", "adaptive", "family", "metric"]
-    groups = graded.group_by(keys, use_threads=False).aggregate(
-        [("value", "mean"), ("blind", "mean")]
-    )
+    sums = [("value", "mean"), ("blind", "mean")]
     attacks: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
-    for row in groups.to_pylist():
-        if row["blind_mean"] is not None and not _is_baseline(row["attack"]):
-            title = title_of(row["attack"], adaptive=row["adaptive"])
-            metrics = attacks.setdefault((title, row["family"]), {})
-            metrics[row["metric"]] = row["value_mean"], row["blind_mean"]
+    for row in graded.group_by(keys, use_threads=False).aggregate(sums).to_pylist():
+        title = title_of(row["attack"], adaptive=row["adaptive"])
+        metrics = attacks.setdefault((title, row["family"]), {})
+        metrics[row["metric"]] = row["value_mean"], row["blind_mean"]
     results = [_of(title, family, metrics) for (title, family), metrics in attacks.items()]
-    best = max(results, key=lambda each: each.skill, default=None)
-    return best if best and best.skill > 0 else None
+    return sorted(results, key=lambda each: -each.skill)
 
 
 def _of(title: str, family: str, metrics: dict[str, tuple[float, float]]) -> Strongest:
