@@ -32,11 +32,12 @@ STYLE: dict[Any, Any] = {
 
 
 class Picture(NamedTuple):
-    """A section of the page."""
+    """A section of the page; `live` if the script draws the same in its place."""
 
     title: str
     caption: str
     svg: str
+    live: bool = False
 
 
 def svg(fig: "Figure") -> str:
@@ -53,7 +54,7 @@ def _svg(fig: "Figure") -> str:
         left, bottom, width, height = np.round(axis.get_position().bounds, 5).tolist()
         axis.set_position((left, bottom, width, height))
     text = io.StringIO()
-    fig.savefig(text, format="svg", metadata={"Date": None})
+    fig.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :]
 

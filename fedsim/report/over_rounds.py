@@ -36,7 +36,7 @@ def over_rounds(run: RunData) -> Picture:
     _draw_accuracy(axes[-1], [run])
     caption = _caption(run, skill=any(skill for _, skill in drawn))
     title = "Leakage and accuracy" if run.curves else "Accuracy"
-    return Picture(f"{title} over training", caption, svg(fig))
+    return Picture(f"{title} over training", caption, svg(fig), live=True)
 
 
 def side_by_side(runs: Sequence[RunData]) -> Picture:
@@ -62,7 +62,7 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
             f" Only the {len(names)} attacks with the highest mean skill over the runs are shown. "
             f"The table below also has the other {left_out}."
         )
-    return Picture("Runs compared", caption, svg(fig))
+    return Picture("Runs compared", caption, svg(fig), live=True)
 
 
 def heat_map(run: RunData, curve: Curve) -> Picture:
@@ -78,7 +78,7 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
         grid, aspect="auto", vmin=limits[0], vmax=limits[1], cmap="viridis", interpolation="nearest"
     )
     ticks = range(0, len(grid), max(1, len(grid) // 25))
-    axis.set_yticks(ticks, [run.clients[i] for i in ticks])
+    axis.set_yticks(ticks, [short(run.clients[i], 20) for i in ticks])
     ticks = range(0, len(rounds), max(1, len(rounds) // 20))
     axis.set_xticks(ticks, [str(rounds[i]) for i in ticks])
     y, x = np.nonzero(missing)
@@ -93,7 +93,7 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     )
     if missing.any():
         caption += f" A cross is an update without an answer: the attack {curve.answers.counts}."
-    return Picture("Who leaks when", caption, svg(fig))
+    return Picture("Who leaks when", caption, svg(fig), live=True)
 
 
 def _grid(run: RunData, curve: Curve) -> tuple[list[int], NDArray, NDArray]:
@@ -260,6 +260,7 @@ def _dot(points: "Series | np.ndarray", marker: str = ".") -> str:
     return marker if len(rounds) == 1 else ""
 
 
-def short(name: str) -> str:
-    """Return a name that fits a legend."""
-    return name if len(name) <= 36 else f"{name[:16]}…{name[-19:]}"
+def short(name: str, most: int = 36) -> str:
+    """Return a name that fits a legend (or an axis): the middle of a long one is left out."""
+    head = most // 2 - 2
+    return name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most :]}"

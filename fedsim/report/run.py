@@ -10,6 +10,8 @@ from fedsim.report.audit_rounds import audit_section
 from fedsim.report.counts import counts_picture
 from fedsim.report.data import RunData
 from fedsim.report.defenses import Defended, trade_off
+from fedsim.report.embed import library, payload
+from fedsim.report.exposed import exposed
 from fedsim.report.figures import STYLE, Picture
 from fedsim.report.gallery import galleries
 from fedsim.report.over_rounds import heat_map, over_rounds, side_by_side
@@ -57,6 +59,9 @@ def _write(folders: Sequence[RunFolder], out: Path, client: str | None) -> None:
         runs=runs,
         pictures=pictures,
         verdicts=[(run, verdict(run)) for run in runs],
+        payload=payload(runs),
+        library=library(),
+        exposed=exposed(runs[0]) if single else [],
         notices=_notices(runs),
         groups=groups,
         defended=[Defended(run) for run in runs if not single or run.folder.config.defense],

@@ -9,13 +9,28 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fedsim.core.units import written
-from fedsim.report.templates import audit, base, explain, gallery, games, parts, run, tables
+from fedsim.report.templates import (
+    audit,
+    base,
+    explain,
+    explore,
+    gallery,
+    games,
+    parts,
+    run,
+    script_charts,
+    script_map,
+    script_tables,
+    style,
+    tables,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = {
     "base": base.TEMPLATE,
+    "explore": explore.TEMPLATE,
     "parts": parts.TEMPLATE,
     "run": run.TEMPLATE,
     "tables": tables.TEMPLATE,
@@ -34,6 +49,9 @@ def environment() -> "Environment":
     pages = jinja2.Environment(
         loader=jinja2.DictLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    pages.globals["style"] = style.STYLE + style.DARK_PICTURES
+    pages.globals["script"] = script_tables.SCRIPT
+    pages.globals["charts"] = script_charts.SCRIPT + script_map.SCRIPT
     pages.filters["percent"] = lambda value: written("", value)
     pages.filters["of"] = lambda value, metric: written(metric, value)
     pages.filters["number"] = _number

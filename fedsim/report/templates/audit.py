@@ -21,7 +21,8 @@ claims{% endif %}. {{ audit.conclusion }}</p>
 {% if audit.blunt %}<p>{{ audit.blunt }}.</p>{% endif %}
 <div class="picture">{{ pictures[loop.index0].svg | safe }}</div>
 <p class="quiet">{{ pictures[loop.index0].caption }}</p>
-<div class="scroll"><table><tr><th>canary</th><th>Δ/C</th><th>exact</th>
+<div class="scroll" role="region" aria-label="Audits"><table class="data">
+<tr><th>canary</th><th>Δ/C</th><th>exact</th>
 <th class="text">number</th><th class="text">guarantee</th><th>ε</th><th>all together</th>
 <th>claimed</th><th>could show</th><th>runs</th></tr>
 {% for row in audit.rows %}
@@ -37,12 +38,12 @@ claims{% endif %}. {{ audit.conclusion }}</p>
 {% endfor %}
 </table></div>
 {% if audit.checks %}
-<table><tr><th>defense by itself</th><th class="text">measured</th></tr>
+<div class="scroll"><table><tr><th>defense by itself</th><th class="text">measured</th></tr>
 {% for check in audit.checks %}
 <tr><td>{{ check.link }}</td>
-<td class="text{% if not check.holds %} refuted{% endif %}">{{ check.measured }}</td></tr>
+<td class="text long{% if not check.holds %} refuted{% endif %}">{{ check.measured }}</td></tr>
 {% endfor %}
-</table>
+</table></div>
 {% endif %}
 </section>
 {% endfor %}

@@ -10,7 +10,7 @@ scores the secret. The intervals are 95 % intervals over many independent trials
 {{ parts.picture(picture) }}
 {% endfor %}
 <section><h2>All games</h2>
-<div class="scroll"><table>
+<div class="scroll" role="region" aria-label="Games"><table class="data">
 <tr><th>game</th>{% if settings > 1 %}<th class="text">setting</th>{% endif %}
 <th>batch</th><th>rounds</th><th class="text">adversary</th><th>AUROC</th><th>95 %</th>
 <th>blind</th><th>imputed</th><th>count<br>ceiling</th><th>promised<br>ceiling</th>

@@ -4,6 +4,7 @@ TEMPLATE = """\
 {% extends "base" %}
 {% import "parts" as parts %}
 {% import "tables" as tables %}
+{% import "explore" as explore with context %}
 {% set several = runs | length > 1 %}
 {% block name %}{{ (runs | map(attribute="name") | list)[:4] | join(", ") }}{% endblock %}
 {% block heading %}
@@ -58,9 +59,11 @@ round by round.</p>
 {% endfor %}
 </div>
 {% endfor %}
+{% if payload %}{{ explore.section() }}{% endif %}
 {% for picture in pictures %}
-{{ parts.picture(picture) }}
+{{ parts.picture(picture, payload) }}
 {% endfor %}
+{% if not several %}{{ tables.clients(exposed) }}{% endif %}
 {{ tables.audits_over_rounds(audits, several) }}
 {% include "gallery" %}
 {% if defended %}{{ tables.defenses(defended, several) }}{% endif %}
@@ -69,17 +72,20 @@ round by round.</p>
 {{ tables.failures(run, groups(run.failures), several) }}
 {% endfor %}
 <section><h2>Setting</h2>
-<table>
+<div class="scroll" role="region" aria-label="Setting"><table>
 <tr><th></th>{% for run in runs %}<th class="text">{{ run.name }}</th>{% endfor %}</tr>
 {% for key in runs[0].facts %}
 <tr><td>{{ key }}</td>
-{% for run in runs %}<td class="text">{{ run.facts[key] }}</td>{% endfor %}</tr>
+{% for run in runs %}<td class="text long">{{ run.facts[key] }}</td>{% endfor %}</tr>
 {% endfor %}
-</table>
+</table></div>
 {% if not several %}
 <details><summary class="quiet">The whole config</summary>
 <pre>{{ (runs[0].folder.path / "config.toml").read_text(encoding="utf-8") }}</pre></details>
 {% endif %}
 </section>
+{% endblock %}
+{% block script %}
+{% if payload %}{{ explore.script(payload, library) }}{% endif %}
 {% endblock %}
 """

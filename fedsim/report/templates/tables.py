@@ -8,18 +8,19 @@ TEMPLATE = """\
 <div class="picture">{{ audit.svg | safe }}</div><p class="quiet">{{ audit.caption }}</p>
 {% endif %}
 {% if audit.lines %}
-<table><tr><th>round {{ audit.round }}</th><th class="text">what is counted</th>
+<div class="scroll" role="region" aria-label="Audits"><table class="data">
+<tr><th>round {{ audit.round }}</th><th class="text">what is counted</th>
 <th class="text">is a</th><th class="text">assumes</th><th>ε</th><th>theory</th><th>trials</th>
 <th>at most</th></tr>
 {% for line in audit.lines %}
-<tr><td>{{ line.method }}</td><td class="text">{{ line.how }}</td>
-<td class="text">{{ line.guarantee }}</td><td class="text">{{ line.assumes }}</td>
+<tr><td>{{ line.method }}</td><td class="text long">{{ line.how }}</td>
+<td class="text">{{ line.guarantee }}</td><td class="text long">{{ line.assumes }}</td>
 <td class="nowrap">
 {%- if line.exceeds %}<b class="refuted">{{ line.epsilon }}</b>{% else %}{{ line.epsilon }}
 {%- endif %}</td>
 <td>{{ line.theory }}</td><td>{{ line.trials }}</td><td>{{ line.most }}</td></tr>
 {% endfor %}
-</table>
+</table></div>
 <p class="quiet"><i>At most</i> is the ε that so many trials would show without any error; – means
 no limit. Only a bound can refute a claim. If the bound assumes something, the claim or the
 assumption is wrong.
@@ -32,9 +33,27 @@ few uploads.</p>
 {% endfor %}
 {% endmacro %}
 
+{% macro clients(tables) %}
+{% for it in tables %}
+<section class="still"><h2>In which round each client leaked most: {{ it.curve.title }}</h2>
+<div class="scroll tall" role="region" aria-label="Clients"><table class="data">
+<tr><th>client</th><th>leaked most<br>in round</th><th>{{ it.curve.metric | upper }}<br>there</th>
+<th>blind<br>there</th><th>mean</th><th>blind</th><th>rounds</th></tr>
+{% for row in it.rows %}
+<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td>
+{% for value in row[2:6] %}<td>{{ value | of(it.curve.metric) }}</td>{% endfor %}
+<td>{{ row[6] }}</td></tr>
+{% endfor %}
+</table></div>
+<p class="quiet">The round in which the value is farthest above the client’s blind guess, for the
+strongest attack on {{ it.curve.family }}.{% if it.rows | length < it.of %} Only the
+{{ it.rows | length }} most exposed of {{ it.of }} clients are listed.{% endif %}</p></section>
+{% endfor %}
+{% endmacro %}
+
 {% macro defenses(defended, several) %}
 <section><h2>Defenses</h2>
-<div class="scroll"><table>
+<div class="scroll" role="region" aria-label="Table"><table class="data">
 <tr>{% if several %}<th>run</th>{% endif %}<th class="text">defense</th>
 <th>test<br>accuracy</th>
 <th class="text">family</th><th>strongest<br>static</th><th>strongest<br>adaptive</th><th>blind</th>
@@ -93,7 +112,7 @@ they are, or no round was finished.
 {% macro attacks(runs, several) %}
 <section><h2>Attacks</h2>
 {% if runs | selectattr("curves") | list or runs | selectattr("unanswered") | list %}
-<div class="scroll"><table>
+<div class="scroll" role="region" aria-label="Table"><table class="data">
 <tr>{% if several %}<th>run</th>{% endif %}<th class="text">attack</th>
 <th class="text">family</th><th class="text">metric</th>
 <th>first<br>round</th><th>last<br>round</th>
@@ -139,17 +158,18 @@ updates out. A failure or a refusal does not show that an update is safe.</p>
 
 {% macro failures(run, kinds, several) %}
 <section><h2>Failures{% if several %} of {{ run.name }}{% endif %}</h2>
-<table><tr><th>what</th><th>times</th><th class="text">clients</th>
+<div class="scroll" role="region" aria-label="Failures"><table class="data">
+<tr><th>what</th><th>times</th><th class="text">clients</th>
 <th class="text">rounds</th><th class="text">reason</th></tr>
 {% for group in kinds[:50] %}
 <tr><td>{{ group.what }}</td><td>{{ group.rows }}</td>
 <td class="text">{{ group.clients[:5] | join(", ") }}
 {%- if group.clients | length > 5 %} and {{ group.clients | length - 5 }} more{% endif %}</td>
-<td class="text">{{ group.rounds }}</td><td class="text">{{ group.reason }}
+<td class="text">{{ group.rounds }}</td><td class="text long">{{ group.reason }}
 {%- if group.alike > 1 %} <span class="mark">and {{ group.alike - 1 }} alike</span>{% endif %}</td>
 </tr>
 {% endfor %}
-</table>
+</table></div>
 {% if kinds | length > 50 %}
 <p class="quiet">{{ kinds | length - 50 }} more kinds are in metrics.parquet.</p>
 {% endif %}
