@@ -17,6 +17,7 @@ from fedsim.cli import (
     check,
     config,
     deploy,
+    evidence,
     explain,
     export,
     game,
@@ -57,6 +58,7 @@ for command in (
     explain.explain,
     audit.audit,
     check.check,
+    evidence.evidence,
     config.config,
 ):
     app.command(cls=Command)(command)

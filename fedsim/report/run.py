@@ -24,7 +24,13 @@ from fedsim.run.run_folder import RunFolder
 MOST_LINES = 8  # runs that can be told apart as lines
 
 
-def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None = None) -> None:
+def write_report(
+    folders: Sequence[RunFolder],
+    out: Path,
+    *,
+    client: str | None = None,
+    with_pictures: bool = True,
+) -> None:
     """Draw one run, or several for comparison, into one HTML file without any network.
 
     Nothing that a config names is imported.
@@ -33,6 +39,7 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
         folders: The runs.
         out: The file.
         client: Whose label counts to draw; the most exposed client's if None.
+        with_pictures: Whether recovered examples are shown beside the originals.
 
     Raises:
         BadRecording: A table, an answer or a truth is missing or damaged.
@@ -42,10 +49,12 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, client: str | None 
     if client is not None and len(folders) > 1:
         raise ConfigError(f"--client: must go with one run, got {len(folders)} runs")
     with nothing_imported():
-        _write(folders, out, client)
+        _write(folders, out, client, with_pictures=with_pictures)
 
 
-def _write(folders: Sequence[RunFolder], out: Path, client: str | None) -> None:
+def _write(
+    folders: Sequence[RunFolder], out: Path, client: str | None, *, with_pictures: bool
+) -> None:
     import matplotlib as mpl
 
     runs = [RunData(folder) for folder in folders]
@@ -65,7 +74,7 @@ def _write(folders: Sequence[RunFolder], out: Path, client: str | None) -> None:
         notices=_notices(runs),
         groups=groups,
         defended=[Defended(run) for run in runs if not single or run.folder.config.defense],
-        galleries=galleries(runs[0]) if single else [],
+        galleries=galleries(runs[0]) if single and with_pictures else [],
         audits=[(run, section) for run, section in sections if section],
     )
 

@@ -1,0 +1,182 @@
+import csv
+import re
+import subprocess
+import sys
+
+import pytest
+
+from fedsim.cli import main as cli
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.types import Leak
+from fedsim.evidence.facts import Facts
+from fedsim.evidence.mapping import SOURCES, mapping
+from fedsim.evidence.pack import write_pack
+from fedsim.evidence.text import cell, not_tested
+from fedsim.evidence.threat import threat_model
+from fedsim.run.ledger import leakage_table
+from fedsim.run.run_folder import RunFolder
+from tests.builders import small_config
+
+PROMISES = re.compile(r"\b(safe|secure|guaranteed|compliant|anonymous|harmless)\b", re.IGNORECASE)
+ADDRESS = "github.com/cosai-oasis/secure-ai-tooling"
+OWN_TEXTS = ("evidence.md", "mapping.csv", "attacks.csv", "gate.json", "versions.json")
+CONFIG = small_config(
+    defense=["prune"],
+    attack=["llg", "idlg", "cosine-mia"],
+    check={"fail_if": ["label.skill > 0.9"]},
+)
+
+
+@pytest.fixture(scope="module")
+def pack(recordings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evidence")
+    path = recordings.copy(CONFIG, folder / "run").path
+    write_pack(RunFolder(path), folder / "my pack")
+    return path, folder / "my pack"
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def facts_of(recordings, **tables):
+    return Facts(RunFolder(recordings.of(small_config(**tables)).path))
+
+
+def test_checksums_are_those_of_sha256sum(pack):
+    run, out = pack
+    for folder, name in ((out, out / "SHA256SUMS"), (run, out / "recording.sha256")):
+        command = ["sha256sum", "--strict", "--quiet", "-c", str(name)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+    listed = {line.split("  ")[1] for line in (out / "SHA256SUMS").read_text().splitlines()}
+    present = {path.name for path in out.iterdir()} - {"SHA256SUMS"}
+    assert listed == present
+    assert {"report.html", "leakage.parquet", "leakage.csv", "config.toml"} <= present
+
+
+def test_truth_uploads_and_pictures_come_only_by_request(pack, tmp_path):
+    run, out = pack
+    assert not (out / "truth").exists()
+    assert not (out / "rounds").exists()
+    write_pack(RunFolder(run), tmp_path / "all", truth=True, uploads=True, pictures=True)
+    assert (tmp_path / "all" / "truth" / "0001" / "0.safetensors").exists()
+    assert (tmp_path / "all" / "rounds" / "0001" / "0.safetensors").exists()
+    text = (tmp_path / "all" / "evidence.md").read_text()
+    assert "personal data" in text
+    assert "without pictures" in (out / "evidence.md").read_text()
+
+
+def test_nothing_in_it_promises_anything(pack):
+    _, out = pack
+    for name in OWN_TEXTS:
+        text = (out / name).read_text(encoding="utf-8").replace(ADDRESS, "")
+        assert PROMISES.findall(text) == []
+
+
+def test_the_same_run_gives_the_same_bytes(pack, tmp_path):
+    run, out = pack
+    write_pack(RunFolder(run), tmp_path / "again")
+    dated = re.compile(rb"\d{4}-\d\d-\d\d")
+    for path in out.iterdir():
+        if path.name != "SHA256SUMS":  # has the checksums of what is dated
+            again = (tmp_path / "again" / path.name).read_bytes()
+            assert dated.sub(b"", again) == dated.sub(b"", path.read_bytes()), path.name
+
+
+def test_it_is_there_whole_or_not_at_all_and_overwrites_nothing(pack, tmp_path, monkeypatch):
+    run, _ = pack
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "mine").write_text("kept")
+    (tmp_path / "file").write_text("kept")
+    for out in (tmp_path / "old", tmp_path / "file"):
+        with pytest.raises(ConfigError, match="must be a new folder"):
+            write_pack(RunFolder(run), out)
+    with pytest.raises(ConfigError, match="must lie outside the run"):
+        write_pack(RunFolder(run), run / "evidence")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fedsim.evidence.pack.write_report", full)
+    with pytest.raises(OSError, match="No space"):
+        write_pack(RunFolder(run), tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "old"]
+
+
+def test_a_damaged_run_gives_no_pack(recordings, tmp_path):
+    path = recordings.copy(CONFIG, tmp_path / "run").path
+    victim = path / "rounds" / "0002" / "1.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    with pytest.raises(BadRecording):
+        write_pack(RunFolder(path), tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
+
+
+def test_rows_name_files_that_exist_and_statuses_follow_the_evidence(pack):
+    _, out = pack
+    rows = rows_of(out / "mapping.csv")
+    assert {row["source"] for row in rows} == set(SOURCES)
+    assert all(not row["file"] or (out / row["file"]).exists() for row in rows)
+    assert all(row["figure"] for row in rows)
+    by = {(row["source"].split()[0], row["id"]): row for row in rows}
+    assert by["OWASP", "11.2.5"]["status"] == "shown"
+    assert "cosine-mia" in by["OWASP", "11.2.5"]["figure"]
+    assert by["OWASP", "11.2.4"]["status"] == "not shown"  # prune is a heuristic
+    assert by["GDPR", "35(7)(d)"]["figure"].startswith("defenses of every client: prune")
+    assert "no promise" in (out / "evidence.md").read_text()
+    attacks = {(row["attack"], row["adaptive"]) for row in rows_of(out / "attacks.csv")}
+    assert {("llg", "False"), ("cosine-mia", "False")} <= attacks
+
+
+def test_claims_are_stated_with_neighbours_and_accountant(recordings):
+    defense = [{"name": "clip"}, {"name": "gaussian", "std": 2.0}]
+    facts = facts_of(recordings, defense=defense, attack=["llg"])
+    row = next(row for row in mapping(facts) if row.id == "11.2.4")
+    assert row.status == "shown"
+    assert "replace all of one client's data" in row.figure
+    assert "Gaussian mechanism; not audited" in row.figure
+
+
+def test_a_failed_attack_is_no_evidence(recordings, tmp_path):
+    path = recordings.copy(small_config(attack=["llg"]), tmp_path / "run").path
+    failed = Leak(
+        round=1, client="0", attack="cosine-mia", family="membership", metric="auroc", value=None,
+        outcome="failed", blind=None, seconds=0.0, reason="a | <b>broken</b> [link](x)",
+    )  # fmt: skip
+    folder = RunFolder(path)
+    folder._tables.write(leakage_table([failed]), folder.metrics())
+    facts = Facts(RunFolder(path))
+    row = next(row for row in mapping(facts) if row.id == "11.2.5")
+    assert (row.status, row.file) == ("not shown", "attacks.csv")
+    assert "failed on 1 of 1 update" in row.figure
+    assert any("cosine-mia" in it and "not measured" in it for it in not_tested(facts))
+    assert cell(failed.reason) == r"a \| &lt;b&gt;broken&lt;/b&gt; \[link\](x)"
+
+
+def test_the_threat_model_follows_the_config(recordings):
+    words = " ".join(threat_model(facts_of(recordings)))
+    assert "the trained weights" in words
+    assert "Clients have no defense" in words
+    blind = facts_of(
+        recordings,
+        defense=["prune"],
+        auxiliary={"knows_defense": False},
+        federation={"secure_aggregation": True},
+        attack=["llg"],
+    )
+    words = " ".join(threat_model(blind))
+    assert "sum over a cohort and no single upload" in words
+    assert "does not know the clients' defenses" in words
+    assert not PROMISES.search(words)
+    assert any("knows the clients' defenses" in it for it in not_tested(blind))
+
+
+def test_the_command(pack, tmp_path, capsys, monkeypatch):
+    run, _ = pack
+    monkeypatch.setattr(sys, "argv", ["fedsim", "evidence", str(run), "--out", f"{tmp_path}/e"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 0
+    assert "sha256sum -c SHA256SUMS" in capsys.readouterr().out
