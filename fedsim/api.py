@@ -208,6 +208,8 @@ def report(
     out: Path | str | None = None,
     *,
     client: str | None = None,
+    figures: Path | str | None = None,
+    width: float | None = None,
     allow: Iterable[str] = (),
 ) -> Path:
     """Draw one run, or compare several, into a self-contained HTML file.
@@ -216,6 +218,8 @@ def report(
         runs: Run folders.
         out: Where to; by default `report.html` in the first.
         client: Whose label counts to draw, of one run; by default the most exposed client's.
+        figures: Folder for each figure as SVG, PDF and CSV; none by default.
+        width: Of these figures, in inches; by default both columns of a two-column page.
         allow: Folders of ground truth that a config may name, if you did not write it.
 
     Raises:
@@ -228,7 +232,7 @@ def report(
         folder.check_files()
         folder.check_truth(allow)
     target = Path(out) if out else folders[0].path / REPORT
-    _draw(folders, target, client=client)
+    _draw(folders, target, client=client, figures=figures, width=width)
     return target
 
 
@@ -343,11 +347,11 @@ def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Roun
     return Run(folder.path)
 
 
-def _draw(folders: Sequence[RunFolder], target: Path, *, client: str | None = None) -> None:
+def _draw(folders: Sequence[RunFolder], target: Path, **options: Any) -> None:
     """Write a report; what draws it is imported when there is something to draw."""
     from fedsim.report.run import write_report
 
-    write_report(folders, target, client=client)
+    write_report(folders, target, **options)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.console import out, print_report
+from fedsim.cli.console import out, print_line, print_report
 from fedsim.cli.options import Allow, Json
 
 
@@ -28,6 +28,16 @@ def report(
             metavar="ID", help="Client whose label counts are drawn (the most exposed if omitted)."
         ),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write each figure as SVG, PDF and CSV here."),
+    ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            metavar="INCHES", help="Width of these figures (7 if omitted; 3.5 for one column)."
+        ),
+    ] = None,
     allow: Allow = None,
     as_json: Json = False,
 ) -> None:
@@ -36,8 +46,11 @@ def report(
 
     if len(runs) > 1 and out_ is None:
         out_ = Path("comparison.html")  # one run's own report is not overwritten
-    path = api.report(runs, out_, client=client, allow=allow or ())
+    path = api.report(runs, out_, client=client, figures=figures, width=width, allow=allow or ())
     if as_json:
-        out.print_json(data={"report": str(path)})
+        folder = {"figures": str(figures)} if figures else {}
+        out.print_json(data={"report": str(path), **folder})
         return
+    if figures:
+        print_line("Figures", figures)
     print_report(path)

@@ -13,7 +13,7 @@ from clients import carried
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
 from fedsim.report.data import RunData
-from fedsim.report.figures import WIDTH, percent, svg
+from fedsim.report.figures import WIDTH, Picture, percent, picture
 from fedsim.report.over_rounds import COLOURS, MARKERS
 from fedsim.report.select import records, select
 from fedsim.run.ledger import AUDIT
@@ -22,6 +22,7 @@ from fedsim.run.notes import note_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TITLE = "Theory against audit"
 ROOM = 1.35  # the panel reaches so far beyond theory; what lies higher is drawn at its edge
 LINES = {Guarantee.BOUND: "-", Guarantee.CREDIBLE: "--", Guarantee.ESTIMATE: ":"}
 REFUTED = "#B00020"
@@ -56,8 +57,7 @@ class Section:
     """
 
     title: str
-    svg: str
-    caption: str
+    picture: Picture | None
     round: int
     lines: list[Line]
     silent: list[str]
@@ -78,9 +78,8 @@ def audit_section(run: RunData, *, drawn: bool = True) -> Section | None:
     graded = select(frame(run.audits).dropna(subset="value"), round=last)
     rows = {row["attack"]: row for row in records(graded)}
     return Section(
-        title="Theory against audit",
-        svg=_draw(run) if drawn else "",
-        caption=_caption(run),
+        title=TITLE,
+        picture=_draw(run) if drawn else None,
         round=last,
         lines=[_line(rows[name], measured) for name in IN_ROUNDS if name in rows],
         silent=[
@@ -141,7 +140,7 @@ def _caption(run: RunData) -> str:
     )
 
 
-def _draw(run: RunData) -> str:
+def _draw(run: RunData) -> Picture:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -151,7 +150,7 @@ def _draw(run: RunData) -> str:
     _draw_rate(lower, run)
     lower.set_xlabel("round")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    return svg(fig)
+    return picture(TITLE, _caption(run), fig)
 
 
 def _draw_epsilon(axis: "Axes", run: RunData) -> None:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from adversary.attacks import ATTACKS
 from fedsim.core.errors import ConfigError
 from fedsim.report.data import Curve, RunData, listed
-from fedsim.report.figures import WIDTH, Picture, svg
+from fedsim.report.figures import WIDTH, Picture, picture
 from fedsim.report.over_rounds import COLOURS, MARKERS
 from fedsim.run.truth import truth_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FAMILY = "label"
 SHOWN_ATTACKS, SHOWN_CLASSES, OFTEN = 4, 40, 3
@@ -63,7 +64,7 @@ def counts_picture(run: RunData, client: str | None = None) -> Picture | None:
     has_truth = any(of_round.true is not None for of_round in counts)
     title = f"{'True and inferred' if has_truth else 'Inferred'} labels of client {chosen}"
     if not counts:
-        return Picture(title, f"{why}. No attack answered. The ground truth is not available.", "")
+        return Picture(title, f"{why}. No attack answered. The ground truth is not available.")
     # A rank is a place in the palette: an attack has one colour all over the page.
     ranks = {
         name: rank
@@ -77,7 +78,7 @@ def counts_picture(run: RunData, client: str | None = None) -> Picture | None:
             f"The {len(classes)} of {of} classes with the largest true or inferred counts are shown"
         )
     caption = f"{'. '.join(parts)}. For another client: fedsim report RUN --client ID."
-    return Picture(title, caption, _draw(counts, classes, ranks))
+    return picture(title, caption, _draw(counts, classes, ranks))
 
 
 def _best_attacks(run: RunData) -> list[str]:
@@ -181,12 +182,12 @@ def _explanation(counts: Sequence[Counts], names: Collection[str], recorded: int
     return ". ".join(sentences)
 
 
-def _draw(counts: Sequence[Counts], classes: Sequence[int], ranks: Mapping[str, int]) -> str:
+def _draw(counts: Sequence[Counts], classes: Sequence[int], ranks: Mapping[str, int]) -> "Figure":
     """Draw a panel per round over the same classes."""
-    from matplotlib.figure import Figure
+    from matplotlib import figure
     from matplotlib.ticker import MaxNLocator
 
-    fig = Figure(figsize=(WIDTH, 1.7 * len(counts) + 0.9), layout="constrained")
+    fig = figure.Figure(figsize=(WIDTH, 1.7 * len(counts) + 0.9), layout="constrained")
     axes = fig.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, of_round in zip(axes, counts, strict=True):
         _draw_round(axis, of_round, classes, ranks)
@@ -203,7 +204,7 @@ def _draw(counts: Sequence[Counts], classes: Sequence[int], ranks: Mapping[str, 
     }
     order = [name for name in (TRUE, *ranks) if name in entries]
     fig.legend([entries[name] for name in order], order, loc="outside upper left", ncols=5)
-    return svg(fig)
+    return fig
 
 
 def _draw_round(

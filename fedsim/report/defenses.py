@@ -13,7 +13,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
 from fedsim.report.data import Curve, RunData, listed, metric_name
 from fedsim.report.facts import part_text
-from fedsim.report.figures import Picture, fit, panels_of, svg
+from fedsim.report.figures import Picture, fit, panels_of, picture
 from fedsim.report.over_rounds import COLOURS, MARKERS, short
 from fedsim.report.select import select
 
@@ -157,7 +157,7 @@ def trade_off(rows: Sequence[Defended]) -> Picture | None:
         "in both. The dashed line is the best guess without any update."
     )
     sentences = [_who_attacked(family, every) for family in families]
-    return Picture("Leakage against accuracy", " ".join([caption, *sentences]), svg(fig))
+    return picture("Leakage against accuracy", " ".join([caption, *sentences]), fig)
 
 
 def _who_attacked(family: str, rows: Sequence[Defended]) -> str:
@@ -191,7 +191,8 @@ def _draw_family(
                 zorder=3,
             )
     best = front(points)
-    axis.plot(*np.array([points[i] for i in best]).T, color="#888888", lw=1, zorder=2)
+    beaten = {"color": "#888888", "lw": 1, "zorder": 2, "label": "_not beaten in both"}
+    axis.plot(*np.array([points[i] for i in best]).T, **beaten)
     for i in best if len(points) > NAMED else range(len(points)):
         axis.annotate(
             short(_options(pairs[i][0])),
@@ -217,7 +218,7 @@ def _limit(axis: "Axes", points: Sequence[tuple[float, float]], blind: float) ->
 
 
 def _draw_blind(axis: "Axes", blind: float) -> None:
-    axis.axhline(blind, ls="--", lw=1, color="#555555", zorder=1)
+    axis.axhline(blind, ls="--", lw=1, color="#555555", zorder=1, label="_blind guess")
     place = axis.get_yaxis_transform()
     axis.text(0.01, blind, "blind guess", transform=place, fontsize=8, va="bottom", color="#555555")
 

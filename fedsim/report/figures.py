@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,12 +32,25 @@ STYLE: dict[Any, Any] = {
 
 
 class Picture(NamedTuple):
-    """A section of the page; `live` if the script draws the same in its place."""
+    """A section of the page.
+
+    Attributes:
+        live: Whether the script draws the same in its place.
+        figure: What `svg` was made from; None without a picture.
+        rows: Its numbers, where they cannot be read off the figure.
+    """
 
     title: str
     caption: str
-    svg: str
+    svg: str = ""
     live: bool = False
+    figure: "Figure | None" = None
+    rows: Sequence[Mapping[str, Any]] | None = None
+
+
+def picture(title: str, caption: str, fig: "Figure", **more: Any) -> Picture:
+    """Return a figure as a section of the page."""
+    return Picture(title, caption, svg(fig), figure=fig, **more)
 
 
 def svg(fig: "Figure") -> str:

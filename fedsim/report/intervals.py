@@ -63,9 +63,9 @@ class Gap:
         """Return an interval for the mean; None of a single update.
 
         The variance is the largest of those clustered by clients, by rounds and by both (A.
-        Cameron, J. Gelbach, D. Miller, "Robust inference with multiway clustering", 2011, Eq.
-        2.11). The quantile is Student's with the smallest number of clusters less one (A. Cameron,
-        D. Miller, "A practitioner's guide to cluster-robust inference", 2015, section VI.D).
+        Cameron, J. Gelbach, D. Miller, "Robust inference with multiway clustering", 2011).
+        The quantile is Student's with the smallest number of clusters less one (A. Cameron,
+        D. Miller, "A practitioner's guide to cluster-robust inference", 2015, section VI).
 
         If all values are equal, their spread says nothing. Then the bound is exact: a value that
         has probability p shows in all of G clusters with p^G (C. Clopper, E. Pearson, 1934, for

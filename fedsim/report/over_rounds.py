@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedsim.core.units import DECIBELS
 from fedsim.report.data import Curve, RunData, Series, metric_name
-from fedsim.report.figures import WIDTH, Picture, decibels, fit, panels, percent, svg
+from fedsim.report.figures import WIDTH, Picture, decibels, fit, panels, percent, picture
 from fedsim.report.select import records
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def over_rounds(run: RunData) -> Picture:
     _draw_accuracy(axes[-1], [run])
     caption = _caption(run, skill=any(skill for _, skill in drawn))
     title = "Leakage and accuracy" if run.curves else "Accuracy"
-    return Picture(f"{title} over training", caption, svg(fig), live=True)
+    return picture(f"{title} over training", caption, fig, live=True)
 
 
 def side_by_side(runs: Sequence[RunData]) -> Picture:
@@ -62,7 +62,7 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
             f" Only the {len(names)} attacks with the highest mean skill over the runs are shown. "
             f"The table below also has the other {left_out}."
         )
-    return Picture("Runs compared", caption, svg(fig), live=True)
+    return picture("Runs compared", caption, fig, live=True)
 
 
 def heat_map(run: RunData, curve: Curve) -> Picture:
@@ -93,7 +93,9 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     )
     if missing.any():
         caption += f" A cross is an update without an answer: the attack {curve.answers.counts}."
-    return Picture("Who leaks when", caption, svg(fig), live=True)
+    places = [(i, j) for i, j in np.ndindex(*grid.shape) if not np.isnan(grid[i, j])]
+    rows = [{"client": run.clients[i], "round": rounds[j], "value": grid[i, j]} for i, j in places]
+    return picture("Who leaks when", caption, fig, live=True, rows=rows)
 
 
 def _grid(run: RunData, curve: Curve) -> tuple[list[int], NDArray, NDArray]:
@@ -150,7 +152,15 @@ def _draw_family(axis: "Axes", run: RunData, family: str, *, skill: bool) -> Non
     for curve in (curve for curve in curves if curve not in coloured):
         if series := curve.skills if skill else curve.main:
             style = ":" if curve.baseline else "-"
-            axis.plot(series.rounds, series.mean, style, marker=_dot(series), color=GREY, lw=0.9)
+            axis.plot(
+                series.rounds,
+                series.mean,
+                style,
+                marker=_dot(series),
+                color=GREY,
+                lw=0.9,
+                label=f"_{curve.title}",
+            )
     lowest = 0.0
     for place, curve in enumerate(coloured):
         if series := curve.skills if skill else curve.main:
@@ -181,7 +191,13 @@ def _draw(axis: "Axes", series: Series, place: int, label: str, *, band: bool) -
     colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
     if band:
         axis.fill_between(
-            series.rounds, series.low, series.high, color=colour, alpha=0.1, linewidth=0
+            series.rounds,
+            series.low,
+            series.high,
+            color=colour,
+            alpha=0.1,
+            linewidth=0,
+            label=f"_{label}, 10th to 90th percentile of clients",
         )
     marker = marker if len(series.rounds) <= 40 else ""
     axis.plot(
@@ -196,7 +212,15 @@ def _draw(axis: "Axes", series: Series, place: int, label: str, *, band: bool) -
 
 
 def _draw_blind(axis: "Axes", series: Series, colour: str = BLIND) -> None:
-    axis.plot(series.rounds, series.blind, "--", marker=_dot(series, "_"), color=colour, lw=1)
+    axis.plot(
+        series.rounds,
+        series.blind,
+        "--",
+        marker=_dot(series, "_"),
+        color=colour,
+        lw=1,
+        label="_blind guess",
+    )
 
 
 def _draw_accuracy(axis: "Axes", runs: Sequence[RunData]) -> None:

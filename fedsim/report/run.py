@@ -16,6 +16,7 @@ from fedsim.report.figures import STYLE, Picture
 from fedsim.report.gallery import galleries
 from fedsim.report.over_rounds import heat_map, over_rounds, side_by_side
 from fedsim.report.page import write_page
+from fedsim.report.papers import NARROWEST, PAGE, WIDEST, write_figures
 from fedsim.report.settings import against_settings
 from fedsim.report.verdict import verdict
 from fedsim.report.warnings import groups, remarks, warnings
@@ -30,7 +31,9 @@ def write_report(
     *,
     client: str | None = None,
     with_pictures: bool = True,
-) -> None:
+    figures: Path | str | None = None,
+    width: float | None = None,
+) -> list[Path]:
     """Draw one run, or several for comparison, into one HTML file without any network.
 
     Nothing that a config names is imported.
@@ -40,6 +43,11 @@ def write_report(
         out: The file.
         client: Whose label counts to draw; the most exposed client's if None.
         with_pictures: Whether recovered examples are shown beside the originals.
+        figures: Folder for each figure as SVG, PDF and CSV; none if None.
+        width: Of these figures, in inches; both columns of a two-column page if None.
+
+    Returns:
+        The files of figures.
 
     Raises:
         BadRecording: A table, an answer or a truth is missing or damaged.
@@ -48,13 +56,20 @@ def write_report(
     """
     if client is not None and len(folders) > 1:
         raise ConfigError(f"--client: must go with one run, got {len(folders)} runs")
+    if width is not None and not NARROWEST <= width <= WIDEST:
+        rule = f"must be from {NARROWEST:g} to {WIDEST:g} inches"
+        raise ConfigError(f"--width: {rule}, got {width:g}")
+    if width is not None and figures is None:
+        raise ConfigError("--width: must go with --figures, got no folder")
     with nothing_imported():
-        _write(folders, out, client, with_pictures=with_pictures)
+        pictures = _write(folders, out, client, with_pictures=with_pictures)
+    return write_figures(pictures, Path(figures), width=width or PAGE) if figures else []
 
 
 def _write(
     folders: Sequence[RunFolder], out: Path, client: str | None, *, with_pictures: bool
-) -> None:
+) -> list[Picture]:
+    """Write the page, and return its pictures."""
     import matplotlib as mpl
 
     runs = [RunData(folder) for folder in folders]
@@ -77,6 +92,8 @@ def _write(
         galleries=galleries(runs[0]) if single and with_pictures else [],
         audits=[(run, section) for run, section in sections if section],
     )
+    audited = [section.picture for _, section in sections if section and section.picture]
+    return [*pictures, *audited]
 
 
 def _notices(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedsim.config import Config
 from fedsim.report.data import RunData, metric_name
-from fedsim.report.figures import WIDTH, Picture, fit, percent, svg
+from fedsim.report.figures import WIDTH, Picture, fit, percent, picture
 from fedsim.report.over_rounds import COLOURED, COLOURS, MARKERS, short
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _picture(
     )
     if others:
         caption += f" The runs also differ in {', '.join(others)}."
-    return Picture(f"Leakage against {key}", caption, svg(fig))
+    return picture(f"Leakage against {key}", caption, fig)
 
 
 def _draw(axis: "Axes", drawn: Sequence[Line]) -> None:
@@ -168,7 +168,14 @@ def _draw(axis: "Axes", drawn: Sequence[Line]) -> None:
         axis.plot(
             line.at, line.values, color=colour, marker=marker, markersize=4, label=short(line.name)
         )
-        axis.plot(line.at, line.blinds, "--", color=colour, linewidth=0.9)
+        axis.plot(
+            line.at,
+            line.blinds,
+            "--",
+            color=colour,
+            linewidth=0.9,
+            label=f"_{line.name}, blind guess",
+        )
     fit(axis, drawn[0].metric)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

@@ -4,8 +4,9 @@ TEMPLATE = """\
 {% macro audits_over_rounds(audits, several) %}
 {% for run, audit in audits %}
 <section><h2>{{ audit.title }}{% if several %} of {{ run.name }}{% endif %}</h2>
-{% if audit.svg %}
-<div class="picture">{{ audit.svg | safe }}</div><p class="quiet">{{ audit.caption }}</p>
+{% if audit.picture %}
+<div class="picture">{{ audit.picture.svg | safe }}</div>
+<p class="quiet">{{ audit.picture.caption }}</p>
 {% endif %}
 {% if audit.lines %}
 <div class="scroll" role="region" aria-label="Audits"><table class="data">

@@ -38,10 +38,10 @@ def test_a_section_says_what_is_claimed_and_what_kind_of_number_each_is(audited)
         "bayes": "credible", "one-shot": "estimate",
     }  # fmt: skip
     for name, kind in kinds.items():
-        assert f">{name} ({kind})<" in section.svg
-    assert "“replace all of one client's data”" in section.caption
-    assert "δ = 1e-05" in section.caption
-    assert "95 %" in section.caption
+        assert f">{name} ({kind})<" in section.picture.svg
+    assert "“replace all of one client's data”" in section.picture.caption
+    assert "δ = 1e-05" in section.picture.caption
+    assert "95 %" in section.picture.caption
     assert {line.epsilon[0] for line in section.lines} == {"≥", "≈"}
 
 

@@ -1,4 +1,5 @@
 import torch
+from matplotlib.figure import Figure
 
 from adversary.grading.truth import read_truth
 from fedsim.report.counts import Counts, _classes, counts_picture
@@ -11,7 +12,7 @@ def test_the_counts_drawn_are_the_truth_and_the_answers(recordings, monkeypatch)
     folder = RunFolder(recordings.of(small_config()).path)
     drawn = []
     monkeypatch.setattr(
-        "fedsim.report.counts._draw", lambda counts, *_: drawn.extend(counts) or "<svg></svg>"
+        "fedsim.report.counts._draw", lambda counts, *_: drawn.extend(counts) or Figure()
     )
     counts_picture(RunData(folder), "3")
     assert [found.round for found in drawn] == [1, 2, 3]
