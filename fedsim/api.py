@@ -32,6 +32,8 @@ from fedsim.run.marks import failing
 from fedsim.run.outcomes import Answers, answers_of, means_of
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
+from fedsim.track.installed import check_installed
+from fedsim.track.tracked import tracked
 from strategies.tape import recorded_rounds
 
 if TYPE_CHECKING:
@@ -99,7 +101,9 @@ def run(
         ConfigError: The config is wrong; nothing has been written.
         RunStopped: The run ended early; `resume` may go on. In the first round nothing is left.
     """
-    plan = prepare(with_versions(config or Config()))
+    config = config or Config()
+    check_installed(config.track)
+    plan = prepare(with_versions(config))
     if plan.config.check:
         from fedsim.check.names import check_names
 
@@ -138,6 +142,7 @@ def resume(
             f"--out: must be a run of fedsim's own to go on with, got {folder.path} of another app"
         )
     folder.check_trusted(allow)
+    check_installed(folder.config.track)
     plan = prepare(folder.config)
     on_plan(plan)
     with _started(plan.config.engine) as engine:
@@ -325,10 +330,16 @@ def newest_unfinished() -> Path:
 
 
 def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Round], None]) -> Run:
-    with folder.locked(), failing(folder.path):
+    config = plan.config
+    with folder.locked(), failing(folder.path), tracked(config.track, folder) as track:
+
+        def show(done: Round) -> None:
+            track(done.number)
+            on_round(done)
+
         start = folder.restore()
         grid = SimulationGrid(
-            plan.config.federation.clients,
+            config.federation.clients,
             engine.execute,
             folder.truth.absolute(),
             start.clients if start else None,
@@ -341,7 +352,7 @@ def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Roun
             client_states=grid.client_states,
             alone=engine.alone,
             start=start,
-            on_round=on_round,
+            on_round=show,
         )
         _draw([folder], folder.path / REPORT)
     return Run(folder.path)

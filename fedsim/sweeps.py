@@ -10,6 +10,7 @@ from fedsim.config.outside import names_outside
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
+from fedsim.track.installed import check_installed
 
 
 def sweep(
@@ -52,6 +53,7 @@ def _check(cell: Cell, path: Path) -> None:
     """Refuse now what could not run later."""
     if path.is_symlink():
         raise ConfigError(f"{path}: must be a folder of this sweep's own, got a link")
+    check_installed(cell.config.track)
     if not path.exists():
         prepare(cell.config)
         return

@@ -18,6 +18,7 @@ from fedsim.config.reading import dump, parse, parse_json, read, to_json
 from fedsim.config.reference import keys, schema, tables
 from fedsim.config.root import Config
 from fedsim.config.rules import Rule, parse_rule
+from fedsim.config.track import Track
 from fedsim.config.training import Data, Local, Model
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Rule",
     "Section",
     "Source",
+    "Track",
     "cells",
     "commented",
     "dump",

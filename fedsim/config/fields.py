@@ -86,7 +86,7 @@ def or_name(part: type[Part]) -> BeforeValidator:
     return BeforeValidator(_named, json_schema_input_type=str | part)
 
 
-def _split(value: object) -> object:
+def split(value: object) -> object:
     """Let "llg,idlg" stand for a list of names."""
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
@@ -95,7 +95,7 @@ def _split(value: object) -> object:
 
 def named_list(value: object) -> object:
     """Let "llg,idlg" stand for a list of such tables."""
-    value = _split(value)
+    value = split(value)
     return [_named(item) for item in value] if isinstance(value, list) else value
 
 
@@ -115,7 +115,7 @@ Parts = Annotated[
     tuple[Part, ...], BeforeValidator(named_list, json_schema_input_type=str | list[str | Part])
 ]
 Text = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | float)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split, json_schema_input_type=str | list[str])]
+Names = Annotated[tuple[str, ...], BeforeValidator(split, json_schema_input_type=str | list[str])]
 Counts = Annotated[
     tuple[Count, ...],
     Field(min_length=1),

@@ -9,7 +9,8 @@ from fedsim.config.root import Config
 SIGNS = (":", "/", "\\", "~")  # of a module's function, a path or an address
 ON_TAPE = "foreign.arrays."  # names of arrays, in which any sign may stand
 # A bare word in these is a path or an address, too.
-PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth", "engine.address"}
+PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth", "engine.address", "track.uri"}
+ONLINE = "track.online"
 
 
 def names_outside(config: Config) -> Iterator[tuple[str, str]]:
@@ -21,6 +22,8 @@ def names_outside(config: Config) -> Iterator[tuple[str, str]]:
         is_path = key in PATHS or (key == "data.users" and _exists(text))  # and is no column
         if is_path or any(sign in text for sign in SIGNS) or ".." in text:
             yield key, text
+    if config.track and config.track.online:  # to the server of this user's own account
+        yield ONLINE, "true"
 
 
 def _exists(text: str) -> bool:

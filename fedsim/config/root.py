@@ -13,6 +13,7 @@ from fedsim.config.federation import Federation
 from fedsim.config.fields import Natural, Part, Parts, Section, or_name
 from fedsim.config.foreign import Foreign
 from fedsim.config.game import Game
+from fedsim.config.track import Track
 from fedsim.config.training import Data, Local, Model
 from fedsim.config.values import check_values
 from fedsim.core.local_training import LocalTraining, Upload
@@ -49,6 +50,8 @@ class Config(Section):
     """Rules that `fedsim check` holds a run against."""
     foreign: Foreign | None = None
     """Another app's recording: what its tape does not say."""
+    track: Track | None = None
+    """Trackers: other programs that show the run's metrics."""
     versions: dict[str, str] = {}  # noqa: RUF012
     """Versions of the packages that made a run; every run writes them."""
 

@@ -34,6 +34,8 @@ from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
 from fedsim.run.marks import failing
 from fedsim.run.prepare import Plan, prepare, with_versions
 from fedsim.run.run_folder import REPORT, RunFolder
+from fedsim.track.installed import check_installed
+from fedsim.track.tracked import tracked
 from strategies import Fence, OrderedGrid, Recording, Tape, state
 from strategies.fence import name_of
 
@@ -267,14 +269,20 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(plan.config.engine.threads)
     logger = logging.getLogger("flwr")
     ordered = OrderedGrid(grid, plan.config.federation.clients)
-    with folder.locked(), failing(folder.path):
+    track = plan.config.track
+    with folder.locked(), failing(folder.path), tracked(track, folder) as track_round:
+
+        def show(finished: Round) -> None:
+            track_round(finished.number)
+            logger.info("%s", finished)
+
         federate(
             plan,
             ordered,
             folder,
             client_of=ordered.client_of,
             start=folder.restore(),
-            on_round=lambda finished: logger.info("%s", finished),
+            on_round=show,
         )
         write_report([folder], folder.path / REPORT)
 
@@ -292,6 +300,7 @@ def _opened(settings: Mapping[str, Any]) -> tuple[RunFolder, Plan]:
         folder = RunFolder(out)
         folder.check_trusted()
         _check_engine(folder.config)
+        check_installed(folder.config.track)
         plan = prepare(folder.config)
         if plan.defense.init(plan.model.state_dict()):
             raise ConfigError("resume: must be a run without stateful defenses under flwr run")
@@ -300,6 +309,7 @@ def _opened(settings: Mapping[str, Any]) -> tuple[RunFolder, Plan]:
     changes = [text for text in str(settings.get("set", "")).split(";") if text.strip()]
     config = configs.read(path, changes)
     _check_engine(config)
+    check_installed(config.track)
     plan = prepare(with_versions(config))
     return RunFolder.create(out, plan.config), plan
 

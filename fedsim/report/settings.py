@@ -24,6 +24,7 @@ APART = (
     "audit",
     "check",
     "foreign",
+    "track",
 )  # in which runs may differ unseen
 DECADES = 20  # from this ratio of the largest value to the smallest on, a scale is logarithmic
 

@@ -21,6 +21,7 @@ from fedsim.run.run_folder import RunFolder
 from strategies.tape import recorded_rounds
 
 State = Literal["running", "finished", "stopped", "failed", "recorded", "unreadable"]
+OTHERS = ("mlartifacts", "mlruns")  # folders that MLflow makes beside runs
 DEEPEST = 3  # folders below the one that is named: a sweep's runs in a folder of sweeps
 
 
@@ -224,6 +225,11 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_folder(path: Path) -> bool:
     try:
-        return not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
+        return (
+            not path.name.startswith(".")
+            and path.name not in OTHERS
+            and path.is_dir()
+            and not path.is_symlink()
+        )
     except OSError:
         return False

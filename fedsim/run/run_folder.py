@@ -162,7 +162,7 @@ class RunFolder:
         round_ = checkpoint.round
         if guesses:
             save_tensors(self._guesses(round_), guesses, {"round": round_})
-        folder = self._state(round_)
+        folder = self.state_of(round_)
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         write_table(part / LEDGER, leakage_table(leaks))
@@ -201,14 +201,14 @@ class RunFolder:
         return self._checkpoint(finished[-1]) if finished else None
 
     def _checkpoint(self, last: int) -> Checkpoint:
-        memory = TensorFile(self._state(last) / "strategy.safetensors")
+        memory = TensorFile(self.state_of(last) / "strategy.safetensors")
         newest = committed.client_states(self.path)
         clients = {client: dict(TensorFile(path)) for client, path in newest.items()}
         try:
             description = json.loads(memory.metadata["state"])
         except (KeyError, ValueError, RecursionError):
             raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
-        params = TensorFile(self._state(last) / "params.safetensors")
+        params = TensorFile(self.state_of(last) / "params.safetensors")
         self._check_arithmetic(params.metadata.get(ARITHMETIC, ""))
         return Checkpoint(last, dict(params), (dict(memory), description), clients)
 
@@ -233,7 +233,7 @@ class RunFolder:
         """
         if any(self.finished_rounds):  # round 0 is the untrained model
             return
-        for name in ("state", "rounds", "truth", "guesses"):
+        for name in ("state", "rounds", "truth", "guesses", "track"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (LEDGER, MEASURES, WRITTEN, REPORT, marks.LOCK, marks.FAILED, "config.toml"):
             (self.path / name).unlink(missing_ok=True)
@@ -248,7 +248,7 @@ class RunFolder:
         """
         if not self.finished_rounds:
             raise BadRecording(f"{self.path}: must have a finished round, got none")
-        return dict(TensorFile(self._state(self.finished_rounds[-1]) / "params.safetensors"))
+        return dict(TensorFile(self.state_of(self.finished_rounds[-1]) / "params.safetensors"))
 
     def write_tables(self) -> None:
         """Write the two tables over all finished rounds, keeping later attacks' rows."""
@@ -304,7 +304,8 @@ class RunFolder:
     def _tables(self) -> Tables:
         return Tables(self.path, self.finished_rounds, lambda: self.config.attack)
 
-    def _state(self, round_: int) -> Path:
+    def state_of(self, round_: int) -> Path:
+        """Return the folder of a finished round."""
         return self.path / "state" / committed.name_of(round_)
 
     def _guesses(self, round_: int) -> Path:

@@ -7,18 +7,19 @@ from fedsim.config import Config, Part
 
 LONGEST = 60  # characters of one value
 DEFAULTS = "defaults"
+PARTS = ("defense", "attack")
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Return a config as `section.key` → value; parts and lists are texts, null keys left out."""
+    """Return a config as `section.key` → value; parts and lists are texts.
+
+    Null keys, versions and trackers are left out: they decide no result.
+    """
     tables = config.model_dump(
-        mode="json", exclude_none=True, exclude={"versions", "defense", "attack"}
+        mode="json", exclude_none=True, exclude={"versions", "track", *PARTS}
     )
     parts = {key: [part_text(part) for part in getattr(config, key)] for key in PARTS}
     return dict(_leaves("", tables)) | {key: ", ".join(of) or "none" for key, of in parts.items()}
-
-
-PARTS = ("defense", "attack")
 
 
 def part_text(part: Part) -> str:

@@ -1,0 +1,44 @@
+"""What a tracker is given of a round: one number by name."""
+
+from collections import defaultdict
+
+import pyarrow as pa
+
+from fedsim.core.units import title_of
+from fedsim.run.ledger import LEAKAGE, METRICS, over_clients, read_rows
+from fedsim.run.run_folder import RunFolder
+from fedsim.run.tables import LEDGER, MEASURES
+
+NOTES = "attack"  # the split of what attacks say about their answers
+COUNTED = "failed"
+
+
+def values_of(folder: RunFolder, round_: int) -> dict[str, float]:
+    """Return the metrics of a finished round.
+
+    `ATTACK/METRIC` and `ATTACK/METRIC.blind` are means over the clients that were graded;
+    `SPLIT/METRIC` is a measure, such as `test/accuracy`; `client/METRIC` is a mean over clients,
+    and `client/failed` their number.
+    """
+    state = folder.state_of(round_)
+    ledger = read_rows(state / LEDGER, LEAKAGE)
+    return {**_leakage(ledger), **_measures(read_rows(state / MEASURES, METRICS))}
+
+
+def _leakage(ledger: pa.Table) -> dict[str, float]:
+    sums: dict[str, list[float]] = defaultdict(list)
+    for row in over_clients(ledger).to_pylist():
+        name = f"{title_of(row['attack'], adaptive=row['adaptive'])}/{row['metric']}"
+        if row["value"] is not None:
+            sums[name].append(row["value"])
+            sums[f"{name}.blind"] += [] if row["blind"] is None else [row["blind"]]
+    return {name: sum(of) / len(of) for name, of in sums.items() if of}
+
+
+def _measures(metrics: pa.Table) -> dict[str, float]:
+    rows: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    for row in metrics.to_pylist():
+        if row["split"] != NOTES and row["value"] is not None:
+            name = f"{row['split']}/{row['metric']}"
+            rows[name, row["client"] is not None and row["metric"] != COUNTED].append(row["value"])
+    return {name: sum(of) / (len(of) if mean else 1) for (name, mean), of in rows.items()}
