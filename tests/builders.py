@@ -17,7 +17,12 @@ from adversary.steps import num_labels
 from adversary.workspace import Workspace, workspace
 from defenses import Defense
 from fedsim.config import Config, parse
-from fedsim.core.rng import global_stream
+from fedsim.conformance.views import (
+    bilinear,  # noqa: F401  # tests take these four from here
+    observe,  # noqa: F401
+    plain_gradient,  # noqa: F401
+    same_params,  # noqa: F401
+)
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES
 from fedsim.data import Dataset
@@ -67,14 +72,6 @@ def token_dataset(root: Path, *, size: int = 60) -> Dataset:
     )
 
 
-def bilinear(num_classes: int, *, bias: bool = True, features: int = 5) -> nn.Module:
-    """A linear layer, ReLU, and a head; always the same weights."""
-    with global_stream(0, "bilinear"):
-        return nn.Sequential(
-            nn.Linear(4, features), nn.ReLU(), nn.Linear(features, num_classes, bias=bias)
-        )
-
-
 def sticky(*, pull: float = 0.5) -> Defense:
     """A defense with memory: uploads a running mean of the client's updates."""
 
@@ -90,35 +87,10 @@ def sticky(*, pull: float = 0.5) -> Defense:
     return Defense(name="sticky", apply=apply, init=init)
 
 
-def observe(
-    gradient: Params,
-    num_examples: int | None,
-    *,
-    local: LocalTraining | None = None,
-    round_: int = 1,
-    client: str = "0",
-    sent: Params | nn.Module | None = None,
-) -> View:
-    """Return the view of a server that sent weights (zeros without) and saw one upload."""
-    local = local or LocalTraining(lr=0.1, batch_size=num_examples or 1, upload="gradient")
-    if sent is None:
-        sent = {name: torch.zeros_like(value) for name, value in gradient.items()}
-    elif isinstance(sent, nn.Module):
-        sent = {name: value.clone() for name, value in sent.state_dict().items()}
-    return View([Observation(sent, Update(round_, client, gradient, num_examples), local)])
-
-
 def work_at(auxiliary: Auxiliary, sent: Params, local: LocalTraining | None = None) -> Workspace:
     """Return where an adversary works on these weights, with a memory of its own."""
     observation = Observation(sent, Update(1, "0", {}, None), local or LocalTraining(0.1, 1))
     return workspace(View([observation]), auxiliary)
-
-
-def plain_gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the gradient of the mean cross-entropy, by name."""
-    loss = nn.functional.cross_entropy(model(inputs), labels)
-    names, values = zip(*model.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
 
 
 def auxiliary_of(model: nn.Module, num_classes: int) -> Auxiliary:
@@ -171,11 +143,6 @@ def grid_of(
 def rows_without_seconds(table) -> list[dict]:
     """Return a ledger's rows without the one column that time decides."""
     return table.drop_columns(["seconds"]).to_pylist()
-
-
-def same_params(left: Params, right: Params) -> bool:
-    """Return whether two states are equal to the bit, in the same order."""
-    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def norms(updates: Sequence[Params]) -> list[float]:

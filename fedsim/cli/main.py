@@ -16,6 +16,7 @@ from fedsim.cli import (
     audit,
     check,
     config,
+    conformance,
     deploy,
     evidence,
     explain,
@@ -59,6 +60,7 @@ for command in (
     audit.audit,
     check.check,
     evidence.evidence,
+    conformance.conformance,
     config.config,
 ):
     app.command(cls=Command)(command)

@@ -41,6 +41,12 @@ class GateNotMet(FedsimError):
     code = 3
 
 
+class ContractBroken(FedsimError):
+    """An attack does not keep the contract of attacks."""
+
+    code = 3
+
+
 class BadRecording(FedsimError):
     """A file of a run folder is missing, damaged, or from somewhere else.
 

@@ -11,13 +11,13 @@ from adversary.grading.families import FAMILIES
 from adversary.grading.linkage import METRICS, adjusted_rand, blind, grade
 from adversary.linkage.guess import packed
 from defenses.gaussian import gaussian
+from fedsim.conformance.sequential import has_advantage, is_better
 from fedsim.core.errors import NotApplicable
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Truth
 from fedsim.run.unnamed import EARLIER, LATEST, unnamed
 from tests.builders import bilinear, observe, plain_gradient, same_params
-from tests.sequential import has_advantage, is_better
 
 CLASSES, CLIENTS, SIZE = 5, 5, 16
 MODEL = bilinear(CLASSES, features=12)

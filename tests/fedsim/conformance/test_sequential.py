@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.sequential import FALSE_ALARM, MISSED, MOST, has_advantage, is_better
+from fedsim.conformance.sequential import FALSE_ALARM, MISSED, MOST, has_advantage, is_better
 
 
 def normal(seed, mean):
