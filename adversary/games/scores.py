@@ -1,6 +1,7 @@
 """How well scores tell a secret: with intervals, over independent trials."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 ENOUGH = 10  # false positives below which a TPR at that rate is not told
+FEW = 30  # trials of a kind below which DeLong's interval alone is too short
 CONFIDENCE = 1.959964  # standard errors on either side of a 95 % interval
 BELOW = 3.09  # standard errors below chance that one score in a thousand has by chance
 
@@ -43,8 +45,9 @@ def auroc(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"]) -> Measured:
     """Return the probability that a trial with the secret scores above one without; ties half.
 
     The interval is DeLong's: E. DeLong, D. DeLong, D. Clarke-Pearson, "Comparing the areas under
-    two or more correlated receiver operating characteristic curves", Biometrics 1988. NaN where
-    one kind of trial is missing.
+    two or more correlated receiver operating characteristic curves", Biometrics 1988. It has no
+    width where all trials are told apart: there, and of fewer than 30 trials of a kind, it reaches
+    as far as Newcombe's too. NaN where one kind of trial is missing.
 
     Args:
         scores: Higher where the secret is more likely.
@@ -59,7 +62,37 @@ def auroc(scores: Float[Tensor, " n"], secret: Bool[Tensor, " n"]) -> Measured:
     if len(above) < 2 or len(below) < 2:
         return Measured(value)
     error = math.sqrt(float(beaten.var()) / len(above) + float(lost.var()) / len(below))
-    return _interval(value, error)
+    measured = _interval(value, error)
+    if error > 0 and min(len(above), len(below)) >= FEW:
+        return measured
+    low, high = _newcombe(value, len(above), len(below))
+    return Measured(value, min(measured.low, low), max(measured.high, high))
+
+
+def _newcombe(value: float, positives: int, negatives: int) -> tuple[float, float]:
+    """Return Newcombe's interval of an AUROC: every area that the value is not too far from.
+
+    R. Newcombe, "Confidence intervals for an effect size measure based on the Mann–Whitney
+    statistic. Part 2: asymptotic methods and evaluation", Statistics in Medicine 2006, method 5: an
+    area θ is in it if |value − θ| is at most z standard errors, as J. Hanley and B. McNeil
+    (Radiology 1982) give them for θ, with both numbers of trials replaced by their mean inside.
+    """
+    middle = (positives + negatives) / 2 - 1
+
+    def is_near(area: float) -> bool:
+        spread = 1 + middle * (1 - area) / (2 - area) + middle * area / (1 + area)
+        variance = area * (1 - area) * spread / (positives * negatives)
+        return abs(value - area) <= CONFIDENCE * math.sqrt(variance)
+
+    return _edge(is_near, value, 0.0), _edge(is_near, value, 1.0)
+
+
+def _edge(is_near: Callable[[float], bool], inner: float, outer: float) -> float:
+    """Return by bisection where `is_near` ends between `inner`, where it holds, and `outer`."""
+    for _ in range(60):
+        middle = (inner + outer) / 2
+        inner, outer = (middle, outer) if is_near(middle) else (inner, middle)
+    return inner
 
 
 def _placements(values: Tensor, other: Tensor) -> Tensor:
@@ -110,10 +143,16 @@ def _rates(scores: Tensor, secret: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def accuracy(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) -> Measured:
-    """Return the share of trials whose highest score is the secret's; Wald's interval."""
-    right = (scores.argmax(dim=1) == secrets).double()
-    share = float(right.mean())
-    return _interval(share, math.sqrt(share * (1 - share) / len(right)))
+    """Return the share of trials whose highest score is the secret's, with Wilson's interval.
+
+    E. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    share, count = float((scores.argmax(dim=1) == secrets).double().mean()), len(secrets)
+    shrunk = CONFIDENCE**2 / count
+    middle = (share + shrunk / 2) / (1 + shrunk)
+    reach = CONFIDENCE * math.sqrt(share * (1 - share) / count + shrunk / (4 * count))
+    reach /= 1 + shrunk
+    return Measured(share, min(share, middle - reach), max(share, middle + reach))
 
 
 def information(
@@ -140,7 +179,9 @@ def macro_auroc(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) 
     """Return the mean over classes of each one's AUROC against the rest, with its interval.
 
     DeLong's too: a trial moves all of the AUROCs, and the interval is that of what it moves in sum.
+    Where no trial moves anything, the ends are the means of Newcombe's.
     """
+    ends: list[tuple[float, float]] = []
     values, moved, several = [], torch.zeros(len(secrets), dtype=torch.float64), True
     for c in range(scores.shape[1]):
         mine = secrets == c
@@ -149,10 +190,15 @@ def macro_auroc(scores: Float[Tensor, "n classes"], secrets: Int[Tensor, " n"]) 
             continue
         beaten, lost = _placements(above, below), _placements(below, above)
         values.append(float(beaten.mean()))
+        ends.append(_newcombe(values[-1], len(above), len(below)))
         several = several and len(above) > 1 and len(below) > 1
         moved[mine] += (beaten - beaten.mean()) / max(1, len(above) - 1)
         moved[~mine] -= (lost - lost.mean()) / max(1, len(below) - 1)
     if not values:
         return Measured(math.nan)
+    value = sum(values) / len(values)
     error = float(moved.norm()) / len(values) if several else math.nan
-    return _interval(sum(values) / len(values), error)
+    if several and error < 1e-12:
+        low, high = (sum(of) / len(of) for of in zip(*ends, strict=True))
+        return Measured(value, low, high)
+    return _interval(value, error)

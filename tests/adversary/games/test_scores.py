@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from adversary.games.scores import Measured, advantage, auroc, information, macro_auroc, tpr_at
+from adversary.games.scores import (
+    Measured,
+    accuracy,
+    advantage,
+    auroc,
+    information,
+    macro_auroc,
+    tpr_at,
+)
 from fedsim.core.rng import generator
 
 LISTS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40).filter(
@@ -66,6 +74,38 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(shift):
         hits += found.low <= truth <= found.high
     # 3.5 standard errors of 600 repeats, and 1 % for an interval that is right for many trials.
     assert hits / repeats == pytest.approx(0.95, abs=3.5 * math.sqrt(0.95 * 0.05 / repeats) + 0.01)
+
+
+@pytest.mark.parametrize(("count", "shift"), [(12, 0.0), (12, 2.5), (25, 3.0)])
+def test_the_interval_of_few_trials_covers_the_truth_too(count, shift):
+    truth, hits, repeats = norm.cdf(shift / math.sqrt(2)), 0, 400
+    for k in range(repeats):
+        it = auroc(*scored(count, shift, "few", k))
+        hits += it.low <= truth <= it.high
+    assert hits / repeats >= 0.95 - 3.5 * math.sqrt(0.95 * 0.05 / repeats) - 0.01
+
+
+def test_trials_that_are_all_told_apart_have_an_interval():
+    secret = torch.arange(10) < 5
+    it = auroc(secret.float(), secret)
+    area = it.low  # 1 − θ is z standard errors of θ, as Hanley and McNeil give them
+    spread = 1 + 4 * (1 - area) / (2 - area) + 4 * area / (1 + area)
+    error = math.sqrt(area * (1 - area) * spread / 25)
+    assert 1 - area == pytest.approx(1.959964 * error, abs=1e-9)
+    assert it.value == it.high == 1.0
+    many = auroc(torch.arange(400.0), torch.arange(400) >= 200)
+    assert 0.97 < many.low < many.high == 1.0
+    classes = macro_auroc(torch.eye(3)[torch.arange(12) % 3], torch.arange(12) % 3)
+    assert 0.5 < classes.low < classes.high == 1.0
+
+
+def test_accuracy_has_wilsons_interval():
+    scores = torch.tensor([[1.0, 0.0]]).repeat(10, 1)
+    sure = accuracy(scores, torch.zeros(10).long())
+    assert (sure.value, sure.high) == (1.0, pytest.approx(1.0))
+    assert sure.low == pytest.approx(10 / (10 + 1.959964**2))
+    half = accuracy(scores, torch.arange(10) % 2)
+    assert (half.low, half.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_of_one_kind_of_trial_nothing_is_said():
