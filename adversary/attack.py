@@ -27,8 +27,8 @@ class Attack:
             defense. A record in a file is of an adversary that does not.
         has_twin: Whether there is an adaptive one beside it (`adversary.adaptive.labels`), at the
             cost of tens of its answers per round.
-        rehearses: Whether it rehearses clients itself. Its twin is the same function, which then
-            rehearses them with the defense.
+        rehearses: Whether its twin is the same function, which rehearses clients with the defense
+            by itself.
         reads: What of an update it cannot do without: a linear "head"'s gradient, its "bias"'s, or
             nothing in particular.
         over_rounds: Whether it asks about all that the client has used so far, instead of in the

@@ -141,5 +141,7 @@ TWINS = {
     "label": infer,
     "membership": adaptive_members.infer,
     "source": adaptive_members.infer,
-    **dict.fromkeys(("attribute", "linkage", "reconstruction", *SECRETS), _knowing),
+    **dict.fromkeys(
+        ("attribute", "linkage", "range", "reconstruction", "usage", *SECRETS), _knowing
+    ),
 }

@@ -3,12 +3,13 @@
 As `adversary.adaptive.labels` does for labels: defend shadow clients, of which the adversary knows
 who was a member, and let each attack choose the correction of the update with which it tells
 members from others best. Two of them send the hypotheses of candidates through the defense
-(`pulled_back`).
+(`pulled_back`). Under a defense inside training, each is tried with the candidates' gradients taken
+through it, too (`adversary.members.in_training`).
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -17,14 +18,15 @@ from adversary.adaptive.corrections import Correct, corrected, learn, place_at, 
 from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Infer
 from adversary.members.candidates import trained_names
+from adversary.members.in_training import takes_part
 from adversary.members.scores import within_classes
 from adversary.members.shadows import shadow_size, shadows, shown
-from adversary.workspace import Workspace, workspace
+from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, Observation, View
 
-SURE = 1.5  # standard errors by which a correction must help to be chosen
+LUCK = 0.07  # chance that a choice is made where none helps
 
 
 def infer(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infer) -> Tensor:
@@ -41,11 +43,26 @@ def infer(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infe
     """
     latest, work = view.latest, workspace(view, auxiliary)
     size = shadow_size(latest)
-    correct = work.part(rehearsed, size, keep=4).corrections[
-        work.part(chosen, size, inner, keep=64)
-    ]
-    names = trained_names(auxiliary)
-    return inner(corrected(latest, names, correct, view.memory), auxiliary, generator)
+    choice = work.part(chosen, size, inner, keep=64)
+    correct = work.part(rehearsed, size, keep=4).corrections[choice.correction]
+    read = corrected(latest, trained_names(auxiliary), correct, view.memory)
+    asking = work if choice.in_training else work.derived(undefended)
+    return inner(read, asking.auxiliary, generator)
+
+
+class Choice(NamedTuple):
+    """How an adversary that knows the defense compares uploads with candidates.
+
+    Attributes:
+        correction: Of the upload, by name.
+        in_training: Whether candidates' gradients are taken through the defense inside training.
+    """
+
+    correction: str
+    in_training: bool
+
+
+NONE = Choice("none", in_training=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +70,8 @@ class Rehearsal:
     """Rehearsed clients of one round.
 
     Attributes:
-        auxiliary: An adversary that asks about the pool.
+        auxiliary: An adversary that asks about the pool, and does not know of the defense.
+        knowing: One that does; None where the defense has no part in training.
         clients: Their defended updates, on which an attack chooses.
         members: Which of the pool each of them trained on.
         corrections: By name, learned from other clients.
@@ -61,6 +79,7 @@ class Rehearsal:
     """
 
     auxiliary: Auxiliary
+    knowing: Auxiliary | None
     clients: Sequence[Observation]
     members: Sequence[Tensor]
     corrections: dict[str, Correct]
@@ -69,11 +88,11 @@ class Rehearsal:
 
 def rehearsed(work: Workspace, size: int) -> Rehearsal:
     """Defend shadow clients, and learn corrections from half of them."""
-    undefended = shadows(work, size)
+    unaware = shadows(work, size)
     plain, uploaded, clients, members = [], [], [], []
     names = trained_names(work.auxiliary)
     parts = lambda seen: [seen.update.delta[name] for name in names]
-    for place, shadow in enumerate(undefended.clients):
+    for place, shadow in enumerate(unaware.clients):
         upload = shown(shadow, work)
         if place % 2:
             clients.append(upload)
@@ -91,43 +110,54 @@ def rehearsed(work: Workspace, size: int) -> Rehearsal:
         name: correct if name in ("none", "scale", "expect") else place_at(correct, *learned)
         for name, correct in corrections.items()
     }
-    return Rehearsal(undefended.auxiliary, clients, members, corrections, placed)
+    pool, knowing = unaware.auxiliary, None
+    if takes_part(work.auxiliary):
+        knowing = replace(work.auxiliary, candidates=pool.candidates)
+    return Rehearsal(pool, knowing, clients, members, corrections, placed)
 
 
-def chosen(work: Workspace, size: int, inner: Infer) -> str:
-    """Return the correction with which an attack tells members of rehearsed clients best."""
+def chosen(work: Workspace, size: int, inner: Infer) -> Choice:
+    """Return the choice with which an attack tells members of rehearsed clients best."""
     return most_helpful(work.part(rehearsed, size, keep=4), inner, work.memory)
 
 
-def most_helpful(rehearsal: Rehearsal, inner: Infer, memory: Memory) -> str:
-    """Return the correction with which an attack tells members best, on rehearsed clients.
+def most_helpful(rehearsal: Rehearsal, inner: Infer, memory: Memory) -> Choice:
+    """Return the choice with which an attack tells members best, on rehearsed clients.
 
     None where none is better by more than chance.
     """
     candidates, names = rehearsal.auxiliary.candidates, trained_names(rehearsal.auxiliary)
     assert candidates is not None
     aurocs = {}
-    for name, correct in rehearsal.corrections.items():
-        values = []
-        for place, (upload, members) in enumerate(
-            zip(rehearsal.clients, rehearsal.members, strict=True)
-        ):
-            view = corrected(upload, names, correct, memory)
-            scores = inner(view, rehearsal.auxiliary, derived(0, "choose", place))
-            values.append(within_classes(scores, members, candidates.labels)["auroc"])
-        aurocs[name] = torch.tensor(values)
+    for auxiliary in filter(None, (rehearsal.auxiliary, rehearsal.knowing)):
+        for name, correct in rehearsal.corrections.items():
+            values = []
+            for place, (upload, members) in enumerate(
+                zip(rehearsal.clients, rehearsal.members, strict=True)
+            ):
+                view = corrected(upload, names, correct, memory)
+                scores = inner(view, auxiliary, derived(0, "choose", place))
+                values.append(within_classes(scores, members, candidates.labels)["auroc"])
+            choice = Choice(name, in_training=auxiliary is rehearsal.knowing)
+            aurocs[choice] = torch.tensor(values)
     return best_of(aurocs)
 
 
-def best_of(aurocs: dict[str, Tensor]) -> str:
-    """Return the correction with the largest gain in AUROC; none if chance may explain it.
+def best_of(aurocs: dict[Choice, Tensor]) -> Choice:
+    """Return the choice with the largest gain in AUROC; none if chance may explain it.
+
+    A gain counts from Student's quantile on, at a level that all choices share (Bonferroni).
 
     Args:
-        aurocs: Of every rehearsed client under each correction; `none` is one of them.
+        aurocs: Of every rehearsed client under each choice; none is one of them.
     """
-    gains = {}
-    for name, values in aurocs.items():
-        gain = (values - aurocs["none"])[~(values - aurocs["none"]).isnan()]
-        error = gain.std() / len(gain) ** 0.5 if len(gain) > 1 else math.inf
-        gains[name] = float(gain.mean()) if len(gain) and gain.mean() > SURE * error else 0.0
-    return max(gains, key=lambda name: gains[name])  # of equals the first: none
+    from scipy.special import stdtrit
+
+    gains, level = {}, 1 - LUCK / max(1, len(aurocs) - 1)
+    for choice, values in aurocs.items():
+        gain = (values - aurocs[NONE])[~(values - aurocs[NONE]).isnan()]
+        sure = len(gain) > 1 and float(gain.mean()) > float(
+            stdtrit(len(gain) - 1, level) * gain.std() / len(gain) ** 0.5
+        )
+        gains[choice] = float(gain.mean()) if sure else 0.0
+    return max(gains, key=lambda choice: gains[choice])  # of equals the first: none

@@ -27,10 +27,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from adversary.adaptive.readings import usage_reading
+from adversary.adaptive.readings import Reading, usage_reading
 from adversary.attack import Attack
 from adversary.members.calibration import Calibration, Score, calibration, target_scores
-from adversary.members.references import Read
 from adversary.members.shadows import shadow_size
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
@@ -63,8 +62,8 @@ def duci(
         raise NotApplicable(f"sets: must have one for client {latest.update.client}, got none")
     size = shadow_size(latest)
     reading = work.part(usage_reading, size, score)
+    rehearsed = work.part(_calibration, size, score, reading)
     threshold, fpr, tpr = work.part(_rates, size, score, reading)
-    rehearsed = work.part(calibration, size, score, reading)
     named = target_scores(latest, work, rehearsed)[rows] > threshold
     return debiased(named, fpr, tpr)
 
@@ -87,10 +86,14 @@ def rates(rehearsed: Calibration) -> tuple[float, float, float]:
     return float((order.values[best] + below) / 2), float(fpr[best]), float(tpr[best])
 
 
+def _calibration(work: Workspace, size: int, score: Score, reading: Reading) -> Calibration:
+    return calibration(work, size, score, reading.read, in_training=reading.in_training)
+
+
 def _rates(
-    work: Workspace, size: int, score: Score, reading: Read | None
+    work: Workspace, size: int, score: Score, reading: Reading
 ) -> tuple[float, float, float]:
-    return rates(work.part(calibration, size, score, reading))
+    return rates(work.part(_calibration, size, score, reading))
 
 
 def debiased(named: Bool[Tensor, " m"], fpr: float, tpr: float) -> Float[Tensor, " 1"]:

@@ -16,14 +16,18 @@ which in floating point is exactly 1 from 8 standard deviations on, where the su
 and adds 10⁻⁸ to the variances; here each has a share of the mean over the candidates added
 (`shrink`), for rounds of few clients. One round by itself: the views of earlier rounds hold the
 target's updates, but not the other clients'. A client whose update is not finite is no reference.
+Who knows the defense reads all updates of the round as tells rehearsed clients' records best
+(`adversary.adaptive.readings`).
 """
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.adaptive.readings import Reading, asking_as, cosine_reading
 from adversary.attack import Attack
 from adversary.members.candidates import cosines
+from adversary.members.references import read
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, View
@@ -40,16 +44,20 @@ def fedmia(
 
     Args:
         view: One client's observations, with the round's cohort; the latest is attacked.
-        auxiliary: With candidates.
+        auxiliary: With candidates; with a defense, also inputs and labels.
         generator: Not used: the answer is deterministic.
         shrink: Share of the candidates' mean variance that is added to each one's.
 
     Raises:
-        ValueError: The update is not finite, or fewer than two other clients' are.
+        ValueError: The update is not finite, fewer than two other clients' are, or a client whose
+            defense is known told no number of examples.
     """
-    latest, work = view.latest.update, workspace(view, auxiliary)
-    score, cohort = cosines(view.latest, work), work.part(_cohort, tuple(view.cohort))
-    others = [scores for client, scores in cohort.items() if client != latest.client]
+    latest, work = view.latest, workspace(view, auxiliary)
+    reading = cosine_reading(work, latest)
+    asking = asking_as(work, reading)
+    score = cosines(read(latest, reading.read), asking)
+    cohort = asking.part(_cohort, tuple(view.cohort), reading)
+    others = [scores for client, scores in cohort.items() if client != latest.update.client]
     if len(others) < 2:
         raise NotApplicable(
             f"fedmia: the round must have at least 3 clients, got {len(others) + 1}"
@@ -60,12 +68,15 @@ def fedmia(
     return (score - by_chance.mean(dim=0)) / variance.sqrt()
 
 
-def _cohort(work: Workspace, cohort: tuple[Observation, ...]) -> dict[str, Tensor]:
+def _cohort(
+    work: Workspace, cohort: tuple[Observation, ...], reading: Reading
+) -> dict[str, Tensor]:
     """Return the cosines of every client of the round whose update is finite."""
     scores = {}
     for observation in cohort:
         try:
-            scores[observation.update.client] = cosines(observation, work.at(observation))
+            upload = read(observation, reading.read)
+            scores[observation.update.client] = cosines(upload, work.at(observation))
         except ValueError:
             continue
     return scores
@@ -78,7 +89,7 @@ ATTACKS = (
         infer=fedmia,
         needs=("candidates",),
         summary="the cosine's z-score among the round's other clients",
-        has_twin=False,
+        rehearses=True,
     ),
     Attack(
         name="fedmia-rounds",
@@ -86,7 +97,7 @@ ATTACKS = (
         infer=fedmia,
         needs=("candidates",),
         summary="the z-score among clients, its mean over the rounds so far",
-        has_twin=False,
+        rehearses=True,
         over_rounds=True,
     ),
 )

@@ -14,15 +14,18 @@ drawn as the candidates are.
 *Differs from the paper*: the paper's regressor is a network on the record itself that is trained
 once per model; here a linear one with an intercept per class, the loss and the logarithm of the
 gradient's length at the weights sent, fitted for every client and round. Intercepts of classes
-change nothing that is graded within classes.
+change nothing that is graded within classes. Who knows the defense reads the update as tells
+rehearsed clients' records best (`adversary.adaptive.readings`).
 """
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from adversary.adaptive.readings import asking_as, cosine_reading
 from adversary.attack import Attack
 from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses_before
+from adversary.members.references import read
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
@@ -44,14 +47,17 @@ def quantile_mia(
         fpr: Share of the non-members that are above their threshold, in (0, 1).
 
     Raises:
-        ValueError: The update is not finite, or `fpr` is out of range.
+        ValueError: The update is not finite, `fpr` is out of range, or a client whose defense is
+            known told no number of examples.
     """
     if not 0 < fpr < 1:
         raise NotApplicable(f"fpr: must be in (0, 1), got {fpr}")
-    work, latest = workspace(view, auxiliary), view.latest
-    others = work.derived(asking_of_auxiliary)
-    score, by_chance = cosines(latest, work), cosines(latest, others)
-    features, of_others = work.part(_features), others.part(_features)
+    work = workspace(view, auxiliary)
+    reading = cosine_reading(work, view.latest)
+    asking, upload = asking_as(work, reading), read(view.latest, reading.read)
+    others = asking.derived(asking_of_auxiliary)
+    score, by_chance = cosines(upload, asking), cosines(upload, others)
+    features, of_others = asking.part(_features), others.part(_features)
     return score - quantile(features, of_others, by_chance, 1 - fpr)
 
 
@@ -94,6 +100,6 @@ ATTACKS = (
         infer=quantile_mia,
         needs=("inputs", "labels", "candidates"),
         summary="the cosine above a threshold for each kind of record",
-        has_twin=False,
+        rehearses=True,
     ),
 )

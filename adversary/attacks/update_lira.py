@@ -16,11 +16,12 @@ shadow clients of the round and size; with it, the mean is higher by what the sh
 examples gain over others of their class, in standard deviations, pooled, and the variance is the
 same (with two variances, the ratio would rise again for the lowest scores). The score is the
 cosine, not the logit of the confidence, which a gradient does not change. One round is judged by
-itself. Who knows the defense may send candidates through it (`adversary.adaptive.pulled_back`).
+itself. Who knows the defense may send candidates through it (`adversary.adaptive.pulled_back`,
+`adversary.members.in_training`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,9 +31,10 @@ from adversary.adaptive.corrections import Correct, corrected
 from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Attack
 from adversary.members.candidates import cosines, trained_names
+from adversary.members.in_training import takes_part
 from adversary.members.scores import moments
 from adversary.members.shadows import Shadows, shadow_size, shadows, shown
-from adversary.workspace import Workspace, workspace
+from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 HELPS = 0.2  # standard deviations that members must gain for another reading of the upload
@@ -55,7 +57,7 @@ def update_lira(
     """
     latest, work = view.latest, workspace(view, auxiliary)
     model = work.part(_fitted, shadow_size(latest))
-    score = cosines(_read(latest, model.correct, work), work)
+    score = cosines(_read(latest, model.correct, work), model.asking)
     return model.gain * ((score - model.mean) / model.deviation - model.gain / 2)
 
 
@@ -68,12 +70,14 @@ class _Scores:
         deviation: Standard deviation, without it and with it, shape (m,).
         gain: How many standard deviations higher the mean is with it; never negative.
         correct: How the upload is read: with the hypotheses through the defense, where that gains.
+        asking: Where candidates' gradients are taken: through a defense inside training likewise.
     """
 
     mean: Float[Tensor, " m"]
     deviation: Float[Tensor, " m"]
     gain: float
     correct: Correct
+    asking: Workspace
 
 
 def _fitted(work: Workspace, size: int) -> _Scores:
@@ -83,7 +87,10 @@ def _fitted(work: Workspace, size: int) -> _Scores:
     if work.auxiliary.defense is not None:
         plain = [shadow.observation for shadow in rehearsed.clients]
         readings |= pulled_back(plain, uploads, work.auxiliary)
-    fits = [_scores(work, rehearsed, uploads, correct) for correct in readings.values()]
+    asking = [work.derived(undefended), *([work] if takes_part(work.auxiliary) else [])]
+    fits = [
+        _scores(ask, rehearsed, uploads, correct) for ask in asking for correct in readings.values()
+    ]
     best = max(fits, key=lambda fit: fit.gain)
     return best if best.gain > fits[0].gain + HELPS else fits[0]
 
@@ -93,13 +100,19 @@ def _scores(
 ) -> _Scores:
     """Score candidates, and the records that stand in for members, under all shadow clients."""
     uploads = [_read(upload, correct, work) for upload in given]
-    asking = work.knowing(rehearsed.auxiliary)
+    asking = work.knowing(work.part(_of_pool, rehearsed, keep=4))
+    others = asking.auxiliary.candidates
+    assert others is not None
     out = torch.stack([cosines(observation, work) for observation in uploads])
     pool = torch.stack([cosines(observation, asking) for observation in uploads])
     members = torch.stack([shadow.members for shadow in rehearsed.clients])
-    assert asking.auxiliary.candidates is not None
-    gain = _gain(pool, members, asking.auxiliary.candidates.labels)
-    return _Scores(*moments(out, torch.ones_like(out, dtype=torch.bool)), gain, correct)
+    gain = _gain(pool, members, others.labels)
+    return _Scores(*moments(out, torch.ones_like(out, dtype=torch.bool)), gain, correct, work)
+
+
+def _of_pool(work: Workspace, rehearsed: Shadows) -> Auxiliary:
+    """Return the same adversary, asking about the records that shadow clients are drawn from."""
+    return replace(work.auxiliary, candidates=rehearsed.auxiliary.candidates)
 
 
 def _read(upload: Observation, correct: Correct, work: Workspace) -> Observation:

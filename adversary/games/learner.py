@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from adversary.games.evidence import Evidence, Records
 from adversary.games.game import Draws
-from adversary.games.gradients import PARAMETERS, RECORDS, Reading, Reduce, batch_gradients
+from adversary.games.gradients import PARAMETERS, RECORDS, Reading, batch_gradients
 from adversary.games.summary import Beside, Summary
 from adversary.members.candidates import trained_names
+from adversary.projection import Reduce
 from adversary.rehearsal import defended, rehearse_with
 from adversary.workspace import working_copy
 from fedsim.core.rng import generator

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.games.evidence import Evidence
-from adversary.games.gradients import Reduce
+from adversary.projection import Reduce
 
 LARGEST = 1e6  # of a quotient, where a defense leaves next to nothing of the bias
 

@@ -55,7 +55,9 @@ class Calibration:
     reading: Read | None = None
 
 
-def calibration(work: Workspace, size: int, score: Score, reading: Read | None) -> Calibration:
+def calibration(
+    work: Workspace, size: int, score: Score, reading: Read | None, *, in_training: bool = False
+) -> Calibration:
     """Score rehearsed clients of one size.
 
     Args:
@@ -63,6 +65,7 @@ def calibration(work: Workspace, size: int, score: Score, reading: Read | None) 
         size: Their number of examples.
         score: Which.
         reading: How uploads are read; None as they are.
+        in_training: Whether records' gradients are taken through a defense inside training.
     """
     sets, pool = work.auxiliary.sets, asking_of_auxiliary(work.auxiliary).candidates
     assert sets is not None
@@ -70,7 +73,8 @@ def calibration(work: Workspace, size: int, score: Score, reading: Read | None) 
     records = Candidates(
         torch.cat([sets.inputs, pool.inputs]), torch.cat([sets.labels, pool.labels])
     )
-    asking = replace(work.auxiliary, candidates=records)
+    defense = work.auxiliary.defense if in_training else None
+    asking = replace(work.auxiliary, candidates=records, defense=defense)
     clients = dealt(work, pool, size, most=CLIENTS)
     uploads = [read(shown(client, work), reading) for client in clients]
     signals = torch.stack([_signal(upload, work, asking, score) for upload in uploads])

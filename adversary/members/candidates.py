@@ -1,7 +1,8 @@
 """What the model sent says of candidate records: losses, gradients, slopes along a direction.
 
 Gradients are taken in evaluation mode, where no record depends on another: batch normalisation uses
-the running statistics sent, and nothing is dropped out; clients train in training mode.
+the running statistics sent, and nothing is dropped out; clients train in training mode. Who knows
+of a defense inside training takes them through it instead (`in_training`).
 """
 
 import copy
@@ -17,6 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from adversary.labels.reading import check_finite
+from adversary.members import in_training
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import Workspace, loaded
 from fedsim.core import sgd
@@ -84,9 +86,12 @@ def slopes(work: Workspace, direction: Params) -> Float[Tensor, " m"]:
     """Return ⟨direction, ∇ℓ(z)⟩ for every candidate z, by forward differentiation of all losses.
 
     Args:
-        work: With candidates; gradients are taken at the weights sent.
+        work: With candidates; gradients are taken at the weights sent, and through a defense inside
+            training that the adversary knows of.
         direction: A tensor for each trainable parameter.
     """
+    if in_training.takes_part(work.auxiliary):
+        return work.part(in_training.rows, keep=3).along(direction)
     try:
         return _slopes(work, direction)
     except NotImplementedError:  # mkldnn's LSTM is not differentiated forwards
@@ -145,16 +150,21 @@ def losses_after(
 
 
 def gradient_norms(work: Workspace) -> Float[Tensor, " m"]:
-    """Return ‖∇ℓ(z)‖ for every candidate z: a part of the workspace."""
+    """Return ‖∇ℓ(z)‖ for every candidate z, as for `slopes`: a part of the workspace."""
+    if in_training.takes_part(work.auxiliary):
+        return work.part(in_training.rows, keep=3).values.double().norm(dim=1)
     return torch.stack([norm(gradient) for gradient in gradients(work)])
 
 
-def gradients(work: Workspace) -> Iterator[dict[str, Tensor]]:
-    """Yield ∇ℓ(z) for every candidate z.
+def gradients(work: Workspace) -> Iterator[Params]:
+    """Yield ∇ℓ(z) for every candidate z, as for `slopes`.
 
     One by one: `torch.func.vmap` imports a compiler that costs every process 3 CPU-seconds, and on
     a CPU is slower for large models.
     """
+    if in_training.takes_part(work.auxiliary):
+        yield from in_training.parts(work)
+        return
     model, (inputs, labels) = work.part(_sent_model, keep=4), _records(work.auxiliary)
     smoothing = work.local.label_smoothing
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}

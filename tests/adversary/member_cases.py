@@ -1,5 +1,6 @@
 """Situations that membership and source attacks are tried in; plain functions."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -7,12 +8,13 @@ from torch import Tensor, nn
 
 from adversary.attack import Attack
 from adversary.grading import selection
-from adversary.grading.families import grade_members
+from adversary.grading.families import grade_members, grade_ranges
+from adversary.rehearsal import rehearse_with
 from defenses import Defense
 from fedsim.config import Part
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Observation, Ranges, Truth, View
 from tests.adversary.label_cases import client
 from tests.builders import bilinear
 
@@ -25,6 +27,7 @@ GRADIENT, WEIGHTS = LocalTraining(0.1, 16, upload="gradient"), LocalTraining(0.0
 SENT = {name: value.clone() for name, value in MODEL.state_dict().items()}
 MEMORY = Memory()  # one for all rounds: they begin with the same weights
 CANDIDATES = Candidates(RECORDS[:ASKED], LABELS[:ASKED])
+NEAR = Ranges(RECORDS[:ASKED] - 0.05, RECORDS[:ASKED] + 0.05, LABELS[:ASKED])
 KNOWN = Auxiliary(MODEL, 3, inputs=RECORDS[ASKED:], labels=LABELS[ASKED:], candidates=CANDIDATES)
 
 
@@ -40,7 +43,10 @@ def round_of(
         update = replace(found.update, client=str(place))
         seen.append(replace(found, sent=SENT, update=update))
         members = torch.isin(torch.arange(ASKED), mine)
-        truths.append(Truth(LABELS[mine], mine, members, LABELS[:ASKED], users))
+        of = LABELS[:ASKED]
+        truths.append(
+            Truth(LABELS[mine], mine, members, of, users, ranges=members, range_classes=of)
+        )
     return [View([one], [seen], MEMORY) for one in seen], truths
 
 
@@ -54,25 +60,45 @@ def aurocs(infer, *, local=GRADIENT, trials: int = 10, known: Auxiliary = KNOWN)
     return torch.tensor(found)
 
 
-def gains_of_knowing(name: str, defense: Defense) -> tuple[list[Attack], list[float]]:
+def gains_of_knowing(
+    name: str, defense: Defense, *, rounds: int = 8
+) -> tuple[list[Attack], list[float]]:
     """Return an attack and its adaptive twin, and by how much the twin's AUROC is higher."""
-    knowing = replace(KNOWN, defense=defense)
+    knowing = replace(KNOWN, defense=defense, ranges=NEAR)
     static, twin = selection.build([Part(name=name)], knowing)
-    gains = []
-    for seed in range(8):
+    unaware, gains = replace(knowing, defense=None), []
+    for seed in range(rounds):
         views, truths = round_of(seed)
-        for place, (view, truth) in enumerate(zip(views, truths, strict=True)):
-            update = view.latest.update
-            coins = generator(seed, "coins", place)
-            delta, _ = defense.apply(update.delta, defense.init(update.delta), coins)
-            observation = replace(view.latest, update=replace(update, delta=delta))
-            defended = View([observation], memory=view.memory)
+        cohort = [
+            defended_by(defense, view, truth, generator(seed, "coins", place))
+            for place, (view, truth) in enumerate(zip(views, truths, strict=True))
+        ]
+        for one, view, truth in zip(cohort, views, truths, strict=True):
+            defended = View([one], [cohort], view.memory)
             plain, adaptive = (
-                grade_members(attack.infer(defended, auxiliary, generator(0)), truth)["auroc"]
-                for attack, auxiliary in ((static, KNOWN), (twin, knowing))
+                score(attack, attack.infer(defended, auxiliary, generator(0)), truth)
+                for attack, auxiliary in ((static, unaware), (twin, knowing))
             )
             gains.append(adaptive - plain)
     return [static, twin], gains
+
+
+def defended_by(defense: Defense, view: View, truth: Truth, coins: torch.Generator) -> Observation:
+    """Return what the client of a view uploads under a defense, inside training or after it."""
+    seen = view.latest
+    if defense.gradient is not None:
+        mine, model = truth.indices, copy.deepcopy(MODEL)
+        given = RECORDS[mine], LABELS[mine], coins
+        seen = rehearse_with(seen, model, *given, defense=defense)
+        seen = replace(seen, update=replace(seen.update, client=view.latest.update.client))
+    delta, _ = defense.apply(seen.update.delta, defense.init(seen.update.delta), coins)
+    return replace(seen, update=replace(seen.update, delta=delta))
+
+
+def score(attack: Attack, guess: Tensor, truth: Truth) -> float:
+    """Return the AUROC of members or of ranges with a member."""
+    grade = grade_ranges if attack.family == "range" else grade_members
+    return grade(guess, truth)["auroc"]
 
 
 def own_gradients(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

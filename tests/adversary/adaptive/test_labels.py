@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adversary.adaptive.labels import adaptive, chosen, corrections, infer
+from adversary.adaptive.labels import TWINS, adaptive, chosen, corrections, infer
 from adversary.attack import Attack
+from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
 from adversary.attacks.rlu import rlu
@@ -119,3 +120,8 @@ def test_a_client_that_tells_no_number_is_one_clear_error():
     latest = replace(view.latest, update=replace(view.latest.update, num_examples=None))
     with pytest.raises(ValueError, match="num_examples: must be told"):
         infer(View([latest]), auxiliary, generator(0), inner=llg)
+
+
+def test_every_attack_that_rehearses_clients_has_a_twin():
+    assert {attack.family for attack in ATTACKS.values() if attack.rehearses} <= set(TWINS)
+    assert all(attack.has_twin for attack in ATTACKS.values() if attack.rehearses)

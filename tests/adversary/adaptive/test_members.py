@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from adversary.adaptive.corrections import learn, whiten
-from adversary.adaptive.members import infer, most_helpful, rehearsed
+from adversary.adaptive.members import LUCK, NONE, Choice, best_of, infer, most_helpful, rehearsed
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.grading import selection
 from adversary.grading.families import grade_members
 from adversary.workspace import workspace
-from defenses import Defense, chain, clip, gaussian
+from defenses import Defense, chain, clip, dp_sgd, gaussian, perturb
 from fedsim.config import Part
 from fedsim.core.rng import generator
+from fedsim.core.sgd import mean_gradient
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
 from tests.adversary import member_cases as cases
 from tests.adversary.games.game_cases import rotation
@@ -88,7 +89,7 @@ def test_a_useless_correction_is_not_chosen():
     rehearsal = rehearsed(workspace(view, knowing(chain())), 16)
     nothing = lambda parts: [torch.randn(p.shape, generator=generator(0)) for p in parts]
     worse = replace(rehearsal, corrections={"none": lambda parts: parts, "worse": nothing})
-    assert most_helpful(worse, cosine_mia, view.memory) == "none"
+    assert most_helpful(worse, cosine_mia, view.memory) == NONE
 
 
 def test_rehearsed_members_are_who_was_trained_on():
@@ -146,10 +147,74 @@ def test_a_client_that_tells_no_number_is_one_clear_error():
     ("name", "hidden"),
     [
         ("cosine-mia", 0.16), ("gradient-difference-mia", 0.14), ("update-lira", 0.16),
-        ("whitened-mia", 0.2), ("rmia", 0.078),
+        ("whitened-mia", 0.2), ("rmia", 0.078), ("rmia-online", 0.105), ("ramia", 0.078),
         pytest.param("whitened-mia-full", 0.35, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_rotation_that_the_adversary_knows_hides_no_member(name, hidden):
     _, gains = cases.gains_of_knowing(name, rotation())
     assert sum(gains) / len(gains) > hidden / 2  # the undefended attack's AUROC less one half
+
+
+def turned_in_training():
+    """A defense that turns every gradient of a batch by one secret rotation, inside training."""
+    turn = rotation()
+
+    def gradient(model, parameters, inputs, labels, local, stream):
+        plain = mean_gradient(model, parameters, inputs, labels, local, stream)
+        named = dict(zip(parameters, plain, strict=True))
+        return list(turn.apply(named, {}, stream)[0].values())
+
+    return Defense(name="turned", gradient=gradient)
+
+
+def test_of_many_useless_choices_none_is_made():
+    made = 0
+    for seed in range(200):
+        noise = torch.randn(12, 24, generator=generator(seed, "useless"))
+        values = {Choice(str(k), in_training=True): row for k, row in enumerate(noise)}
+        made += best_of({NONE: torch.zeros(24), **values}) != NONE
+    assert made <= 200 * LUCK + 3.5 * (200 * LUCK) ** 0.5
+    helpful = {
+        NONE: torch.zeros(24),
+        Choice("back", in_training=False): 1.0 + torch.arange(24) / 24,
+    }
+    assert best_of(helpful).correction == "back"
+
+
+IN_TRAINING = {
+    "turned": turned_in_training(),
+    "dp-sgd": dp_sgd(clip=0.5, noise=0.05, sampling="shuffle"),
+    "perturb": perturb(strength=2.0),
+}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("cosine-mia", 0.16), ("gradient-difference-mia", 0.14), ("whitened-mia", 0.2),
+        ("fedmia", 0.16), ("quantile-mia", 0.16), ("update-lira", 0.16),
+        pytest.param("whitened-mia-full", 0.35, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_rotation_inside_training_that_the_adversary_knows_hides_no_member(name, hidden):
+    _, gains = cases.gains_of_knowing(name, IN_TRAINING["turned"], rounds=4)
+    assert sum(gains) / len(gains) > hidden / 2  # the undefended attack's AUROC less one half
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("name", "defense"),
+    [
+        ("cosine-mia", "dp-sgd"), ("whitened-mia", "dp-sgd"), ("fedmia", "dp-sgd"),
+        ("gradient-difference-mia", "perturb"), ("update-lira", "perturb"),
+        pytest.param("quantile-mia", "dp-sgd", marks=pytest.mark.slow),
+        pytest.param("whitened-mia", "perturb", marks=pytest.mark.slow),
+        pytest.param("source-whitened", "perturb", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_who_knows_a_defense_inside_training_loses_nothing(name, defense):
+    _, gains = cases.gains_of_knowing(name, IN_TRAINING[defense], rounds=4)
+    gains = torch.tensor(gains)
+    assert float(gains.mean()) > -3.5 * float(gains.std()) / len(gains) ** 0.5 - 1e-6

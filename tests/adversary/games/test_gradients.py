@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional
 
 from adversary.games import gradients
-from adversary.games.gradients import Reduce, batch_gradients
+from adversary.games.gradients import batch_gradients
+from adversary.projection import Reduce
 from fedsim.core.rng import generator, global_stream
 from tests.builders import same_params
 

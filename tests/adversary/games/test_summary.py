@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.games.gradients import Reduce, batch_gradients
+from adversary.games.gradients import batch_gradients
 from adversary.games.summary import Beside, Summary, mean_input
+from adversary.projection import Reduce
 from fedsim.core.rng import generator, global_stream
 
 MODELS = {
