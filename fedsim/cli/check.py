@@ -16,7 +16,12 @@ STYLES = {"pass": "green", "fail": "red", "open": "red"}
 
 
 def check(
-    run: Path,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run folder, or a folder of fedsim audit or fedsim game."
+        ),
+    ],
     *,
     fail_if: Annotated[
         list[str] | None,
@@ -46,10 +51,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold a run against rules. The exit code is 3 if one is violated or cannot be decided.
-
-    RUN is a run folder, or a folder of fedsim audit or fedsim game.
-    """
+    """Hold a run against rules. The exit code is 3 if one is violated or cannot be decided."""
     from fedsim import api
     from fedsim.check.output import as_json as in_json
     from fedsim.check.output import write_junit

@@ -22,6 +22,7 @@ from fedsim.cli import (
     explain,
     export,
     game,
+    hints,
     listing,
     report,
     run,
@@ -149,7 +150,7 @@ def _ended(error: BaseException) -> int:
     if isinstance(error, FedsimError):
         return _fail(str(error), error.code)
     if isinstance(error, click.ClickException):
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(hints.sentence(error), error.exit_code)
     if isinstance(error, OSError):
         reason = f"{error.strerror}: {error.filename}" if error.filename else one_line(error)
         return _fail(reason, 1)

@@ -18,6 +18,7 @@ from fedsim.config.reading import dump, parse, parse_json, read, to_json
 from fedsim.config.reference import keys, schema, tables
 from fedsim.config.root import Config
 from fedsim.config.rules import Rule, parse_rule
+from fedsim.config.search import named, nearest_key, search
 from fedsim.config.track import Track
 from fedsim.config.training import Data, Local, Model
 
@@ -44,12 +45,15 @@ __all__ = [
     "commented",
     "dump",
     "keys",
+    "named",
+    "nearest_key",
     "parse",
     "parse_json",
     "parse_over",
     "parse_rule",
     "read",
     "schema",
+    "search",
     "seeds",
     "tables",
     "to_json",

@@ -1,5 +1,6 @@
 """Reading and writing a config: TOML, settings on top of it, and one sentence for every error."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from fedsim.config.fields import named_list, section_of
 from fedsim.config.root import Config
+from fedsim.config.search import nearest_key
 from fedsim.config.values import parse_toml, parse_value, shown
 from fedsim.core.boundary import in_one_line
 from fedsim.core.catalog import lower_first
-from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.errors import ConfigError, closest
 from fedsim.core.paths import user_path
 
 LISTS = ("defense", "attack")  # keys that hold a list of parts
@@ -149,13 +151,30 @@ def _sentence(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         *sections, name = first["loc"]
-        return f"{key}: must be a known key; {nearest(str(name), _keys(sections))}"
+        return f"{key}: must be a known key; {nearest_key(str(name), _keys(sections))}"
     if first["type"] == "value_error":  # one of our own sentences, already with key and value
         rule = first["msg"].removeprefix("Value error, ")
         return f"{key}.{rule}" if key else rule
     if first["type"] == "missing":
         return f"{key}: must be given"
-    return f"{key}: {lower_first(first['msg'])}, got {shown(first['input'])}"
+    return f"{key}: {_rule(first)}, got {shown(first['input'])}{_hint(key, first)}"
+
+
+def _rule(first: Mapping[str, Any]) -> str:
+    """Return what a value must be; of a section, that it is a table."""
+    return "must be a table" if first["type"] == "model_type" else lower_first(first["msg"])
+
+
+def _hint(key: str, first: Mapping[str, Any]) -> str:
+    """Return what may have been meant: a value of the choice, or the section's own key."""
+    value = first["input"]
+    if first["type"] == "literal_error" and isinstance(value, str):
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        close = closest(value, choices)
+        return f"; did you mean '{close}'?" if close else ""
+    if first["type"] == "model_type" and "name" in _keys(key.split(".")):
+        return f"; did you mean '{key}.name'?"
+    return ""
 
 
 def _keys(sections: Iterable[Any]) -> list[str]:

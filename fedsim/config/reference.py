@@ -44,6 +44,17 @@ class Key:
     rule: str
     description: str
 
+    @property
+    def path(self) -> str:
+        """The key with its section, as `--set` takes it."""
+        return f"{self.section}.{self.name}".lstrip(".")
+
+    @property
+    def example(self) -> str:
+        """The setting with its default; with the type as a placeholder where it has none."""
+        unset = self.default in (REQUIRED, UNSET)
+        return f"{self.path}={self.type.upper() if unset else self.default}"
+
 
 @dataclass(frozen=True)
 class Table:

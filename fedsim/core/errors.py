@@ -3,8 +3,10 @@
 import difflib
 import errno
 from collections.abc import Iterable
+from itertools import takewhile
 
 LONGEST = 300  # characters of what somebody else says
+MOST = 20  # valid values that a sentence lists
 
 
 class FedsimError(Exception):
@@ -72,8 +74,31 @@ class Remark(UserWarning):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return the end of a sentence that names the valid value nearest to `name`."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"one of {', '.join(valid)}"
+    if close := closest(name, valid):
+        return f"did you mean '{close}'?"
+    more = f", … ({len(valid)} in all)" if len(valid) > MOST else ""
+    return f"one of {', '.join(valid[:MOST])}{more}"
+
+
+def closest(name: str, valid: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the value most like `name`, None if none is; of equals the one that begins like it.
+
+    Capital letters, `_` and `-` make no difference.
+    """
+    text = _plain(name)
+    matcher = difflib.SequenceMatcher(b=text)
+
+    def likeness(value: str) -> tuple[float, int]:
+        matcher.set_seq1(_plain(value))
+        begin = takewhile(lambda pair: pair[0] == pair[1], zip(_plain(value), text, strict=False))
+        return matcher.ratio(), len(list(begin))
+
+    best = max(sorted(valid), key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= cutoff else None
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("_", "-")
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -141,7 +141,20 @@ def test_a_report_draws_the_client_asked_for(finished, here, capsys):
     [
         (["run", "--set", "local.lrr=1"], 2, "local.lrr: must be a known key; did you mean 'lr'?"),
         (["run", "--set", "data=minst"], 2, "did you mean 'mnist'?"),
-        (["run", "--set", "attack=lgg"], 2, "attack.name: must be a known name, got 'lgg'"),
+        (["run", "--set", "attack=lgg"], 2, "must be a known name, got 'lgg'; did you mean 'llg'?"),
+        (["run", "--rounds", "5"], 2, "did you mean --set federation.rounds=5"),
+        (["run", "--lr=0.5"], 2, "fedsim run; did you mean --set local.lr=0.5?"),
+        (["run", "--model"], 2, "fedsim run; did you mean --set model.name=STRING?"),
+        (["run", "--sett", "seed=1"], 2, "fedsim run; did you mean '--set'?"),
+        (["--lr", "1"], 2, "--lr: must be an option of fedsim; did you mean --set local.lr=1?"),
+        (["report", "x", "--rounds", "5"], 2, "--rounds: must be an option of fedsim report; one"),
+        (["rnu"], 2, "command: must be one of fedsim, got 'rnu'; did you mean 'run'?"),
+        (["deploy", "innit"], 2, "one of fedsim deploy, got 'innit'; did you mean 'init'?"),
+        (["run", "--set", "rounds=5"], 2, "rounds: must be a known key; did you mean 'federation."),
+        (["run", "--set", "local.rounds=5"], 2, "must be a known key; did you mean 'federation.ro"),
+        (["run", "--engine", "rya"], 2, "got 'rya'; did you mean 'ray'?"),
+        (["run", "--set", "engine=ray"], 2, "must be a table, got 'ray'; did you mean 'engine.nam"),
+        (["config", "--search", "xyz"], 2, "--search: must be words of a setting, got 'xyz'; one"),
         (["run", "--set", "defense=clap"], 2, "did you mean 'clip'?"),
         (
             ["run", "--set", "defense=[{name='clip', bound=-1.0}]"],
@@ -173,7 +186,7 @@ def test_a_report_draws_the_client_asked_for(finished, here, capsys):
         ),
         (["run", "--set", "seed=true"], 2, "seed: input should be a valid integer, got True"),
         (["run", "--set", "model=nowhere:Net"], 2, "model.name: must be an importable"),
-        (["run", "--nonsense"], 2, "No such option"),
+        (["run", "--nonsense"], 2, "--nonsense: must be an option of fedsim run; one of"),
         (["attack", "nowhere", "--with", "llg"], 1, "nowhere: must be a run folder"),
         (["attack", "taken", "--with", ","], 2, "--with: must name an attack"),
         (["report", "nowhere"], 1, "nowhere: must be a run folder"),
@@ -347,3 +360,12 @@ def test_config_prints_all_settings_and_a_run_accepts_what_it_prints(here, capsy
     _, out, _ = fedsim(capsys, "config", "--schema")
     assert json.loads(out)["properties"]["seed"]["minimum"] == 0
     assert fedsim(capsys, "config", "--set", "local.lrr=1")[0] == 2
+
+
+def test_a_search_of_the_config_prints_keys_with_their_meaning(here, capsys):
+    code, out, _ = fedsim(capsys, "config", "--search", "rounds")
+    assert code == 0
+    assert out.startswith("federation.rounds (integer, at least 1; default: 10)\n    Number of r")
+    assert out.endswith("\nNext     fedsim run --set federation.rounds=10\n")
+    keys = json.loads(fedsim(capsys, "config", "--search", "learning rate", "--json")[1])
+    assert [key["key"] for key in keys] == ["local.lr"]
