@@ -25,6 +25,7 @@ from fedsim.federation.foreign import App, is_foreign, tell
 from fedsim.federation.grid import Job, SimulationGrid
 from fedsim.federation.progress import Round
 from fedsim.federation.server_app import federate
+from fedsim.federation.training_grid import OnClient
 from fedsim.run.attack_round import attack_round
 from fedsim.run.glance import glance, line_of
 from fedsim.run.ledger import AUDIT
@@ -88,6 +89,7 @@ def run(
     *,
     on_round: Callable[[Round], None] = lambda _: None,
     on_plan: Callable[[Plan], None] = lambda _: None,
+    on_client: OnClient = lambda *_: None,
 ) -> Run:
     """Train a federation, attack it in every round, and write the run folder and its report.
 
@@ -96,6 +98,8 @@ def run(
         out: A new folder; by default one under `runs/`.
         on_round: Called after every round.
         on_plan: Called before anything is written.
+        on_client: Called with every client's reply: the round, how many clients have replied in
+            it, and how many were asked.
 
     Raises:
         ConfigError: The config is wrong; nothing has been written.
@@ -113,7 +117,7 @@ def run(
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
     with _started(plan.config.engine) as engine:
-        return _go(plan, RunFolder.create(path, plan.config), engine, on_round)
+        return _go(plan, RunFolder.create(path, plan.config), engine, on_round, on_client)
 
 
 def resume(
@@ -122,6 +126,7 @@ def resume(
     allow: Iterable[str] = (),
     on_round: Callable[[Round], None] = lambda _: None,
     on_plan: Callable[[Plan], None] = lambda _: None,
+    on_client: OnClient = lambda *_: None,
 ) -> Run:
     """Go on with a run after its last finished round, to the same bits as without the stop.
 
@@ -130,6 +135,8 @@ def resume(
         allow: Modules, paths and addresses that its config may use, if you did not write it.
         on_round: Called after every round.
         on_plan: Called before anything is written.
+        on_client: Called with every client's reply: the round, how many clients have replied in
+            it, and how many were asked.
 
     Raises:
         BadRecording: There is no run, its files are damaged, or its config names what is not
@@ -146,7 +153,7 @@ def resume(
     plan = prepare(folder.config)
     on_plan(plan)
     with _started(plan.config.engine) as engine:
-        return _go(plan, folder, engine, on_round)
+        return _go(plan, folder, engine, on_round, on_client)
 
 
 def attack(
@@ -329,7 +336,13 @@ def newest_unfinished() -> Path:
     return max(unfinished)[1]
 
 
-def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Round], None]) -> Run:
+def _go(
+    plan: Plan,
+    folder: RunFolder,
+    engine: Started,
+    on_round: Callable[[Round], None],
+    on_client: OnClient,
+) -> Run:
     config = plan.config
     with folder.locked(), failing(folder.path), tracked(config.track, folder) as track:
 
@@ -353,6 +366,7 @@ def _go(plan: Plan, folder: RunFolder, engine: Started, on_round: Callable[[Roun
             alone=engine.alone,
             start=start,
             on_round=show,
+            on_client=on_client,
         )
         _draw([folder], folder.path / REPORT)
     return Run(folder.path)

@@ -8,6 +8,7 @@ from fedsim.config import Engine
 from fedsim.config.grid import Cell
 from fedsim.config.outside import names_outside
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError, one_line
+from fedsim.federation.training_grid import OnClient
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from fedsim.track.installed import check_installed
@@ -19,6 +20,7 @@ def sweep(
     *,
     engine: Engine | None = None,
     on_cell: Callable[[Cell, str | None], None] = lambda *_: None,
+    on_client: OnClient = lambda *_: None,
 ) -> list[Path]:
     """Run every cell that is not finished yet, and go on with those that were stopped.
 
@@ -27,6 +29,7 @@ def sweep(
         out: Folder of the run folders.
         engine: Ray's address and workers, to do several runs at a time; one by one without.
         on_cell: Called with every cell that is done, and why it failed, if it did.
+        on_client: Called with every client's reply, where runs go one by one; as `api.run`.
 
     Returns:
         The folders of the finished runs, in the cells' order.
@@ -41,7 +44,7 @@ def sweep(
             )
         _check(cell, out / cell.name)
     jobs = [(cell, out / cell.name) for cell in todo]
-    results = _one_by_one(jobs) if engine is None else _on_ray(jobs, engine)
+    results = _one_by_one(jobs, on_client) if engine is None else _on_ray(jobs, engine)
     reasons: dict[str, str | None] = {}
     for cell, reason in results:
         reasons[cell.name] = reason
@@ -65,14 +68,14 @@ def _check(cell: Cell, path: Path) -> None:
         raise ConfigError(f"{path}: must be the run with this sweep's config, got another config")
 
 
-def _run(cell: Cell, path: Path) -> str | None:
+def _run(cell: Cell, path: Path, on_client: OnClient = lambda *_: None) -> str | None:
     """Run, go on with, or leave one cell; return why it failed."""
     try:
         if not path.exists():
-            api.run(cell.config, path)
+            api.run(cell.config, path, on_client=on_client)
         elif max(RunFolder(path).finished_rounds, default=-1) < cell.config.federation.rounds:
             names = (name for _, name in names_outside(cell.config))
-            api.resume(path, allow=names)  # it is this config
+            api.resume(path, allow=names, on_client=on_client)  # it is this config
     except FedsimError as error:
         return str(error)
     except Exception as error:  # the other runs go on
@@ -80,9 +83,11 @@ def _run(cell: Cell, path: Path) -> str | None:
     return None
 
 
-def _one_by_one(jobs: Sequence[tuple[Cell, Path]]) -> Iterator[tuple[Cell, str | None]]:
+def _one_by_one(
+    jobs: Sequence[tuple[Cell, Path]], on_client: OnClient
+) -> Iterator[tuple[Cell, str | None]]:
     for cell, path in jobs:
-        yield cell, _run(cell, path)
+        yield cell, _run(cell, path, on_client)
 
 
 def _on_ray(jobs: Sequence[tuple[Cell, Path]], engine: Engine) -> Iterator[tuple[Cell, str | None]]:

@@ -137,8 +137,12 @@ def run(
             if not as_json:
                 out.print(f"round    {round_}")
 
+        def news(sentence: str) -> None:
+            if not as_json:
+                print_line("", sentence)
+
         try:
-            running.follow(flwr, run_id, run_folder, on_round=show)
+            running.follow(flwr, run_id, run_folder, on_round=show, on_news=news)
         except RunStopped as error:
             hint = f"\ncontinue with: fedsim deploy run {folder} --resume {run_folder}"
             raise RunStopped(f"{error}{hint if running.finished(run_folder) else ''}") from None

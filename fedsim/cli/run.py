@@ -104,12 +104,15 @@ def _execute(
     from fedsim import api
 
     with Rounds(config, target, out, quiet=quiet) as progress:
+        shown: Any = {
+            "on_round": progress.show,
+            "on_plan": progress.warn,
+            "on_client": progress.client,
+        }
         try:
             if resume:
-                return api.resume(
-                    target, allow=allow, on_round=progress.show, on_plan=progress.warn
-                )
-            return api.run(config, target, on_round=progress.show, on_plan=progress.warn)
+                return api.resume(target, allow=allow, **shown)
+            return api.run(config, target, **shown)
         except KeyboardInterrupt:
             hint = f"; {_hint(target)}" if _begun(target) else ""
             raise Interrupted(f"stopped{hint}") from None

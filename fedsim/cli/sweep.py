@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.console import Interrupted, err, out, print_report
+from fedsim.cli.eta import Eta
 from fedsim.cli.options import ConfigFile, Json, Over, Set, Workers
 from fedsim.core.errors import ConfigError, RunStopped
 
@@ -56,19 +57,32 @@ def run_cells(
     Raises:
         RunStopped: A run failed.
     """
-    from rich.progress import Progress
-
     from fedsim import api, sweeps
     from fedsim.config import Engine
     from fedsim.run import outcomes
 
     engine = None if workers is None else Engine(name="ray", workers=workers)
     failed: dict[str, str] = {}
-    with Progress(console=err, transient=True, disable=as_json) as bar:
-        task = bar.add_task("running", total=len(cells))
+    rounds = [cell.config.federation.rounds for cell in cells]
+    eta = Eta(sum(rounds), err)
+    if engine is not None:  # there are no clients to be seen
+        eta.begin(0)
+    with eta.bar(quiet=as_json) as bar:
+        task, done = bar.add_task("", total=sum(rounds), left=""), 0
+
+        def reached(rounds_done: float) -> None:
+            text = f"run {min(done + 1, len(cells))}/{len(cells)}"
+            bar.update(task, completed=rounds_done, description=text, left=eta.left(rounds_done))
+
+        def client(round_: int, count: int, asked: int) -> None:
+            if eta.first is None:  # runs that were finished before say nothing of the pace
+                eta.begin(sum(rounds[:done]) + round_ - 1)
+            reached(sum(rounds[:done]) + round_ - 1 + count / asked)
 
         def show(cell: "Cell", reason: str | None) -> None:
-            bar.advance(task)
+            nonlocal done
+            done += 1
+            reached(sum(rounds[:done]))
             if reason is not None:
                 failed[cell.name] = reason
             if not as_json:
@@ -76,7 +90,7 @@ def run_cells(
                 out.print(f"{cell.name}  {text}", soft_wrap=True)
 
         try:
-            paths = sweeps.sweep(cells, target, engine=engine, on_cell=show)
+            paths = sweeps.sweep(cells, target, engine=engine, on_cell=show, on_client=client)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; {again}") from None
     report = api.report(paths, target / "report.html") if paths else None

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.cli.eta import Eta
 from fedsim.cli.unanswered import Unanswered
 from fedsim.core.catalog import find, with_extensions
 from fedsim.core.units import name_of, title_of, written
@@ -28,19 +29,11 @@ class Rounds:
     """
 
     def __init__(self, config: Any, target: Path, console: "Console", *, quiet: bool) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
         self.config, self.target, self.console, self.quiet = config, target, console, quiet
         self.attacks = [part.name for part in config.attack]
         self.shown = columns_that_fit(self.attacks, console.width)
-        columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=quiet)
+        self.eta = Eta(config.federation.rounds, console)
+        self.bar = self.eta.bar(quiet=quiet)
         self.started = False
         self.unanswered = Unanswered()
         self.alone: Mapping[str, int] = {}
@@ -79,7 +72,8 @@ class Rounds:
             return
         if not self.started:
             self._start()
-        self.bar.update(self.task, completed=done.number)
+        self._reached(done.number, done.number)
+        self.eta.touch()
         cells = self._cells(done.leakage, {each.title: each for each in done.answers})
         accuracy = percent(done.accuracy)
         self.bar.console.print(f"{done.number:>5}{accuracy:>10}{cells}{done.seconds:>10.2f}")
@@ -93,6 +87,24 @@ class Rounds:
                 f"{count} clients trained one by one: {reason}"
                 for reason, count in done.alone.items()
             )
+
+    def client(self, round_: int, count: int, asked: int) -> None:
+        """Show that a client of a round has replied, and how long the run will still take."""
+        if self.quiet:
+            return
+        if not self.started:
+            self._start()
+        if self.eta.first is None:
+            self.eta.begin(round_ - 1)
+        left = self._reached(round_, round_ - 1 + count / asked)
+        self.eta.line(f"       round {round_}: {count} of {asked} clients{left and ', '}{left}")
+
+    def _reached(self, round_: int, done: float) -> str:
+        """Move the bar; return the time that is left."""
+        left, total = self.eta.left(done), self.config.federation.rounds
+        text = f"round {round_}/{total}"
+        self.bar.update(self.task, completed=done, description=text, left=left)
+        return left
 
     def _below(self, texts: Iterable[str]) -> None:
         """Print what a reader must know of the line above."""
@@ -114,7 +126,7 @@ class Rounds:
             names += f"{'best ' + first:>{_best_width(self.attacks)}}"
         names += f"{'blind ' + first:>{COLUMN}}" if self.attacks else ""
         self.console.print(f"{ROUND}{names}{SECONDS}", style="bold")
-        self.task = self.bar.add_task("", total=federation.rounds)
+        self.task = self.bar.add_task("", total=federation.rounds, left="")
         self.bar.start()
 
     def _cells(

@@ -6,23 +6,26 @@ Through Flower's public command line alone. `flwr run` exits 0 when a run failed
 
 import json
 import os
+import queue
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import tomli_w
 
 from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.deploy import texts
 from fedsim.deploy.layout import SUPERLINK, Deployment
+from fedsim.deploy.progress import Nodes
 
 COMPLETED = "finished:completed"
 LOOK = 0.5  # seconds between two looks at the run folder
@@ -155,7 +158,12 @@ def start(
 
 
 def follow(
-    flwr: Flower, run: str, out: Path, *, on_round: Callable[[int], None] = lambda _: None
+    flwr: Flower,
+    run: str,
+    out: Path,
+    *,
+    on_round: Callable[[int], None] = lambda _: None,
+    on_news: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Wait for the end of a run.
 
@@ -164,16 +172,17 @@ def follow(
         run: Its id.
         out: Its folder; where it lies on this machine its rounds are told as they are finished.
         on_round: Called with every finished round, from 0.
+        on_news: Called with sentences on the nodes, from the log of the run.
 
     Raises:
         RunStopped: Flower says that it failed or was stopped, or the SuperLink is gone.
     """
-    last = -1
-    with flwr.start("log", run, flwr.name, "--stream") as stream:
-        while stream.poll() is None:
+    last, nodes = -1, Nodes()
+    with flwr.start("log", run, flwr.name, "--stream") as stream, _lines(stream) as lines:
+        while stream.poll() is None or not lines.empty():
+            for sentence in _heard(lines, nodes):
+                on_news(sentence)
             last = _report(out, last, on_round)
-            with suppress(subprocess.TimeoutExpired):
-                stream.communicate(timeout=LOOK)
     _report(out, last, on_round)
     it = flwr.ask("ls", flwr.name, "--run-id", run)["runs"][0]
     for _ in range(LOOKS):  # the log may end a moment before the run
@@ -184,6 +193,35 @@ def follow(
     if it["status"] != COMPLETED:
         reason = str(it.get("status-details") or "N/A").replace("N/A", "no reason given")
         raise RunStopped(f"run {run}: Flower says {it['status']} ({reason})")
+
+
+@contextmanager
+def _lines(process: subprocess.Popen[str]) -> Iterator[queue.SimpleQueue[str]]:
+    """Yield the lines that a process prints, on both its streams, as they come."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read(stream: IO[str]) -> None:
+        for line in stream:
+            lines.put(line)
+
+    streams = [stream for stream in (process.stdout, process.stderr) if stream]
+    threads = [threading.Thread(target=read, args=(it,), daemon=True) for it in streams]
+    for thread in threads:
+        thread.start()
+    yield lines
+    for thread in threads:
+        thread.join()
+
+
+def _heard(lines: queue.SimpleQueue[str], nodes: Nodes) -> list[str]:
+    """Wait a moment for lines of the log; return what they, or their absence, tell of nodes."""
+    sentences: list[str] = []
+    with suppress(queue.Empty):
+        sentences += nodes.hear(lines.get(timeout=LOOK))
+        while True:
+            sentences += nodes.hear(lines.get_nowait())
+    still = nodes.still()
+    return [*sentences, still] if still else sentences
 
 
 def fetch(out: Path, target: Path | None, *, ssh: str | None = None) -> Path:

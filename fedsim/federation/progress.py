@@ -32,6 +32,7 @@ class Round:
         failures: Client and reason.
         answers: What became of each attack on the round's updates.
         alone: Why clients did not train together in the batched engine, with how many.
+        attack_seconds: Of `seconds`, those of the attacks.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Round:
     seconds: float
     answers: Sequence[Answers] = ()
     alone: Mapping[str, int] = field(default_factory=dict)
+    attack_seconds: float = 0.0
 
 
 def summary(

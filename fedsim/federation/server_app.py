@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from fedsim.core.errors import (
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import FEDSIM, from_record, to_record
+from fedsim.deploy import progress
 from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, one_by_one, summary
-from fedsim.federation.training_grid import TrainingGrid
+from fedsim.federation.training_grid import OnClient, TrainingGrid
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
 from fedsim.run.marks import failing
@@ -55,6 +56,7 @@ def federate(
     alone: Callable[[], Mapping[str, int]] = dict,
     start: Checkpoint | None = None,
     on_round: OnRound = lambda _: None,
+    on_client: OnClient = lambda *_: None,
 ) -> None:
     """Run all rounds after `start`: train, record, aggregate, attack, evaluate, commit.
 
@@ -68,6 +70,7 @@ def federate(
             with how many.
         start: The last finished round; None for a new run.
         on_round: Called after every commit, with round 0 for the untrained model.
+        on_client: Called with every client's reply.
 
     Raises:
         RunStopped: No round can be finished any more; the finished ones stay. Of a new run that has
@@ -81,6 +84,7 @@ def federate(
             client_of=client_of,
             settings=configs.to_json(plan.config),
             proximal_mu=plan.local.proximal_mu,
+            on_client=on_client,
         ),
         folder=folder,
         fence=Fence(recording, upload=plan.local.upload),
@@ -195,7 +199,8 @@ def _commit(folder: RunFolder, trained: _Trained) -> Round:
     measures = [*attacked.measures, *trained.measures, seconds]
     folder.commit(trained.checkpoint, attacked.leaks, measures, attacked.guesses)
     total = trained.seconds + attacked.seconds
-    return summary(round_, measures, attacked.leaks, trained.failures, total)
+    done = summary(round_, measures, attacked.leaks, trained.failures, total)
+    return replace(done, attack_seconds=attacked.seconds)
 
 
 def _uploaded(recording: Recording) -> set[str]:
@@ -268,13 +273,15 @@ def main(grid: Grid, context: Context) -> None:
     folder, plan = _opened(context.run_config)
     torch.set_num_threads(plan.config.engine.threads)
     logger = logging.getLogger("flwr")
-    ordered = OrderedGrid(grid, plan.config.federation.clients)
+    say = lambda facts: logger.info("%s", progress.line(facts))
+    ordered = OrderedGrid(grid, plan.config.federation.clients, on_fact=say)
     track = plan.config.track
     with folder.locked(), failing(folder.path), tracked(track, folder) as track_round:
 
         def show(finished: Round) -> None:
             track_round(finished.number)
             logger.info("%s", finished)
+            say({"attacked": finished.number, "seconds": finished.attack_seconds})
 
         federate(
             plan,

@@ -5,7 +5,7 @@ take the local training from the config. A strategy that asks for more, or for s
 would make all three false.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -24,6 +24,9 @@ SETTINGS = Rule(
 PULL = Rule(PART, "`proximal-mu`", "must be the strategy's own from the first round on", STOPS)
 CHECKS = (ONCE, SETTINGS, PULL)
 
+OnClient = Callable[[int, int, int], None]
+"""Called with a round, clients that have replied in it, and clients that were asked."""
+
 
 class TrainingGrid(AroundGrid):
     """A Grid that stops the run where a client is to train twice, or not as the run says.
@@ -33,12 +36,21 @@ class TrainingGrid(AroundGrid):
         client_of: Node id → client.
         settings: The run's, as each training message carries them.
         proximal_mu: Of FedProx, as attacks know it.
+        on_client: Called with the round, how many clients have replied in it, and how many were
+            asked.
     """
 
     def __init__(
-        self, grid: Grid, *, client_of: Callable[[int], str], settings: str, proximal_mu: float
+        self,
+        grid: Grid,
+        *,
+        client_of: Callable[[int], str],
+        settings: str,
+        proximal_mu: float,
+        on_client: OnClient = lambda *_: None,
     ) -> None:
         self.grid = grid
+        self.on_client = on_client
         self.client_of = client_of
         self.settings = settings
         self.proximal_mu = proximal_mu
@@ -57,7 +69,9 @@ class TrainingGrid(AroundGrid):
         Raises:
             RunStopped: A message does not.
         """
-        return self.grid.send_and_receive(self._checked(messages), timeout=timeout)
+        asked = self._checked(messages)
+        training = {m.metadata.dst_node_id for m in asked if _is_training(m)}
+        return self._counted(self.grid.send_and_receive(asked, timeout=timeout), len(training))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass through what keeps the rules.
@@ -67,10 +81,17 @@ class TrainingGrid(AroundGrid):
         """
         return self.grid.push_messages(self._checked(messages))
 
+    def _counted(self, replies: Iterable[Message], asked: int) -> Iterator[Message]:
+        """Pass replies through as they come, and say how many came."""
+        for count, reply in enumerate(replies, start=1):
+            if count <= asked:
+                self.on_client(self._round, count, asked)
+            yield reply
+
     def _checked(self, messages: Iterable[Message]) -> list[Message]:
         messages = list(messages)
         for message in messages:
-            if message.metadata.message_type.split(".")[0] == "train":
+            if _is_training(message):
                 self._check(message)
         return messages
 
@@ -93,3 +114,7 @@ class TrainingGrid(AroundGrid):
         return RunStopped(
             f"round {self._round}: {rule.message(f'{got} (client {self.client_of(node)})')}"
         )
+
+
+def _is_training(message: Message) -> bool:
+    return message.metadata.message_type.split(".")[0] == "train"

@@ -95,12 +95,14 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 def stopping(run, config):
     """Return a `run` that is interrupted after the first round of one config."""
 
-    def interrupted(asked, path):
+    def interrupted(asked, path, **options):
         def stop(told):
             if told.number == 1:
                 raise KeyboardInterrupt
 
-        return run(asked, path, on_round=stop) if asked == config else run(asked, path)
+        if asked == config:
+            options["on_round"] = stop
+        return run(asked, path, **options)
 
     return interrupted
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 from flwr.superlink.grid import http_grid
 
@@ -165,3 +165,45 @@ def test_a_node_that_does_not_say_which_client_it_is_gets_one_sentence(answer):
 
     with pytest.raises(RunStopped, match="^clients: each must say its number, got "):
         OrderedGrid(grid_of(2, reply), 2)
+
+
+def test_what_becomes_of_nodes_is_said_as_it_happens():
+    facts = []
+    grid = grid_of(3, number)
+    pushed = {}
+
+    def push_messages(messages):
+        for place, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = f"m{place}"
+            pushed[f"m{place}"] = message
+        return list(pushed)
+
+    def pull_messages(ids):  # as Flower's grid has them: one at a time, errors by the SuperLink
+        message = pushed.pop(sorted(ids)[0])
+        if message.metadata.message_id == "m1":
+            return [Message(Error(code=0, reason="gone"), reply_to=message)]
+        return [Message(RecordDict(), reply_to=message)]
+
+    def send_and_receive(messages, *, timeout=None):
+        ids, replies = set(grid.push_messages(messages)), []
+        while ids:
+            replies += grid.pull_messages(ids)
+            ids.discard(replies[-1].metadata.reply_to_message_id)
+        return replies
+
+    ordered = OrderedGrid(grid, 3, on_fact=facts.append)
+    assert facts == [{"connected": 3, "of": 3}, *({"ready": client} for client in "012")]
+    facts.clear()
+    grid.push_messages, grid.pull_messages = push_messages, pull_messages
+    grid.send_and_receive = send_and_receive
+    content = RecordDict({CONFIG: ConfigRecord({"server-round": 4})})
+    nodes = list(ordered.get_node_ids())
+    ordered.send_and_receive([Message(content, node, "train") for node in nodes])
+    assert facts == [
+        {"training": ["0", "1", "2"], "round": 4},
+        *({"replied": client, "ok": client != "1"} for client in "012"),
+    ]
+    assert grid.pull_messages is pull_messages
+    facts.clear()
+    ordered.send_and_receive([Message(RecordDict(), node, "evaluate") for node in nodes])
+    assert facts == []

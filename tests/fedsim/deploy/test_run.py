@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from fedsim.cli.deploy import app
 from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.deploy import run as running
+from fedsim.deploy.layout import read
+from fedsim.deploy.progress import line
 from tests.builders import deployment, free_port, free_ports
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -135,3 +137,20 @@ def test_a_superlink_may_be_late_but_not_for_ever():
     running.await_superlink(port)
     late.join()
     found[0].close()
+
+
+def test_the_log_of_a_run_tells_of_its_nodes(tmp_path, monkeypatch):
+    _, folder = deployment(tmp_path)
+    fake_flower(tmp_path, monkeypatch, "finished:completed")
+    program = tmp_path / "bin" / "flwr"
+    facts = [{"ready": "0"}, {"training": ["0"], "round": 1}, {"replied": "0", "ok": True}]
+    text = "".join(f"INFO :      {line(each)}\n" for each in facts) + "x" * 100_000
+    program.write_text(
+        program.read_text()
+        + f"if sys.argv[1] == 'log':\n    print({text!r})\n    print('401', file=sys.stderr)\n"
+    )
+    news = []
+    with running.flower(read(folder), folder) as flwr:
+        running.follow(flwr, "7", tmp_path / "nothing", on_news=news.append)
+    assert news[:2] == ["client 0 ready", "round 1: client 0 training"]
+    assert news[2].startswith("client 0 uploaded after ")
