@@ -104,6 +104,7 @@ class RunData:
     """What a report shows of one run.
 
     Attributes:
+        name: Of its folder; `label` is what it is called beside others.
         ledger: The rows of attacks, with their titles.
         audits: The rows of audits, whose ε is no share of anything and has no blind guess.
 
@@ -112,7 +113,7 @@ class RunData:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self.name = folder.path.absolute().name
+        self.name = self.label = folder.path.absolute().name
         self.folder = folder
         whole = folder.ledger()
         self.audits = whole.filter(pc.equal(whole["family"], AUDIT))
@@ -167,6 +168,15 @@ class RunData:
         if not any(each.answered for each in self.answers.values()):
             return f"Nothing could be graded: no attack gave an answer. {NOT_SAFE}"
         return "Nothing could be graded: the ground truth is missing."
+
+    @property
+    def band(self) -> str:
+        """What the bands of its curves are, in words."""
+        return "from the 10th to the 90th percentile of clients"
+
+    def interval(self, curve: Curve) -> tuple[float, float] | None:  # noqa: ARG002
+        """Return the interval of an attack's value over seeds; None of a single run."""
+        return None
 
     @property
     def families(self) -> list[str]:

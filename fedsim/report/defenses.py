@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+LETTER, LINE = 4.2, 8.5  # points that a letter and a line of a name take
 NAMED = 12  # points that are named in a picture; beyond it only the best
 
 
@@ -163,7 +164,7 @@ def trade_off(rows: Sequence[Defended]) -> Picture | None:
 def _who_attacked(family: str, rows: Sequence[Defended]) -> str:
     """Return whether attackers of a family knew the defense, and which runs have no answer."""
     lefts = [left for row in rows for left in row.left if left.family == family]
-    silent = [row.run.name for row in rows if family in row.run.silent]
+    silent = [row.run.label for row in rows if family in row.run.silent]
     text = "no attacker here knows the defense; one that does may get more."
     if any(left.adaptive for left in lefts):
         text = "some attackers know the defense."
@@ -185,7 +186,7 @@ def _draw_family(
             axis.scatter(
                 *np.array([points[i] for i in of_kind]).T,
                 color=COLOURS[place % len(COLOURS)],
-                label=short(kind),
+                label="no defense" if kind == "none" else short(kind),
                 s=34,
                 marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
                 zorder=3,
@@ -193,21 +194,33 @@ def _draw_family(
     best = front(points)
     beaten = {"color": "#888888", "lw": 1, "zorder": 2, "label": "_not beaten in both"}
     axis.plot(*np.array([points[i] for i in best]).T, **beaten)
-    for i in best if len(points) > NAMED else range(len(points)):
-        axis.annotate(
-            short(_options(pairs[i][0])),
-            points[i],
-            xytext=(5, 4),
-            fontsize=7,
-            textcoords="offset points",
-            color="#444444",
-        )
     metric = pairs[0][1].metric
     blind = float(np.mean([worst.main.blind_value for _, worst in pairs]))
     _limit(axis, points, blind)
     fit(axis, metric)
     _draw_blind(axis, blind)
     axis.set_ylabel(f"{family}: {metric_name(metric)}")
+    named = best if len(points) > NAMED else range(len(points))
+    _name(axis, [points[i] for i in named], [short(pairs[i][0].run.label) for i in named])
+
+
+def _name(axis: "Axes", points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Write names beside points, each higher until it lies over no other; roughly, in points."""
+    taken: list[tuple[float, float, float]] = []
+    places = axis.transData.transform(points) * 72 / axis.figure.dpi
+    for i in np.argsort(places[:, 1], kind="stable").tolist():
+        (x, y), width, lift = places[i], LETTER * len(names[i]), 4.0
+        while any(abs(y + lift - h) < LINE and x < r and left < x + width for left, r, h in taken):
+            lift += LINE
+        taken.append((x, x + width, y + lift))
+        axis.annotate(
+            str(names[i]),
+            points[i],
+            xytext=(5, lift),
+            textcoords="offset points",
+            fontsize=7,
+            color="#444444",
+        )
 
 
 def _limit(axis: "Axes", points: Sequence[tuple[float, float]], blind: float) -> None:
@@ -230,13 +243,3 @@ def _best(curves: Sequence[Curve]) -> Curve | None:
 def _number(value: Any) -> float | None:
     """Return a number of a table; None if there was none."""
     return None if np.isnan(value) else float(value)
-
-
-def _options(row: Defended) -> str:
-    """Return the options of a run's defenses in short; the legend has their names."""
-    values = [
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for part in row.run.folder.config.defense
-        for key, value in part.options.items()
-    ]
-    return ", ".join(values) or row.kind

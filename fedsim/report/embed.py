@@ -52,8 +52,9 @@ def payload(runs: Sequence[RunData]) -> str | None:
     return as_json(
         {
             "digits": DIGITS,
+            "band": runs[0].band,
             "x": _ends(bins),
-            "runs": [{"name": _short(run.name), "accuracy": _accuracy(run)} for run in runs],
+            "runs": [{"name": _short(run.label), "accuracy": _accuracy(run)} for run in runs],
             "curves": [{"run": place, **_curve(curve, bins)} for place, curve in curves],
             "map": _map(runs[0]) if len(runs) == 1 else None,
         }

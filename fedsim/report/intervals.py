@@ -152,3 +152,22 @@ def gap_of(rows: pa.Table, *, bounded: bool) -> Gap | None:
         least=min(-end - float(blinds.max()), float((values - blinds).min())),
         most=max(1 + end - float(blinds.min()), float((values - blinds).max())),
     )
+
+
+def mean_interval(
+    values: NDArray[np.float64], least: float, most: float, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Return Student's interval of the mean of independent values; None of fewer than two.
+
+    Args:
+        values: One per seed.
+        least: The smallest value that is possible; the interval ends there.
+        most: The largest.
+        level: Of the interval.
+    """
+    if len(values) < 2:
+        return None
+    mean = float(values.mean())
+    reach = _quantile((1 + level) / 2, len(values) - 1) * float(values.std(ddof=1))
+    reach /= len(values) ** 0.5
+    return max(least, mean - reach), min(most, mean + reach)

@@ -46,17 +46,21 @@ def side_by_side(runs: Sequence[RunData]) -> Picture:
     for axis, name in zip(axes, names, strict=False):
         for place, run in enumerate(runs):
             for curve in (curve for curve in run.curves if curve.title == name):
-                _draw(axis, curve.main, place, short(run.name), band=len(runs) <= BANDS)
+                band = run.band if len(runs) <= BANDS else ""
+                _draw(axis, curve.main, place, short(run.label), band=band)
                 _draw_blind(axis, curve.main, COLOURS[place % len(COLOURS)])
                 axis.set_ylabel(metric_name(curve.metric))
                 fit(axis, curve.metric)
         axis.set_title(name, loc="left", fontsize=10, fontweight="bold")
     _draw_accuracy(axes[-1], runs)
-    _legend_above(fig, axes[-1], [short(run.name) for run in runs])
+    _legend_above(fig, axes[-1], [short(run.label) for run in runs])
     caption = (
         "Each panel is an attack. Each colour is a run. The dashed line is the run's blind guess. "
         "The lowest panel shows test accuracy, because protection can cost accuracy."
     )
+    if len(runs) <= BANDS:
+        bands = dict.fromkeys(run.band for run in runs)
+        caption += f" The bands are {' or '.join(bands)}."
     if left_out:
         caption += (
             f" Only the {len(names)} attacks with the highest mean skill over the runs are shown. "
@@ -121,8 +125,8 @@ def _caption(run: RunData, *, skill: bool) -> str:
     most = max(len(run.leaders(family)) for family in run.families)
     whose = f" of the best {BANDS} attacks" if most > BANDS else ""
     parts = [
-        f"The lines are means over clients. The bands{whose} reach from the 10th to the 90th "
-        "percentile. The legend is in the order of mean skill."
+        f"The lines are means over clients. The bands{whose} are {run.band}. "
+        "The legend is in the order of mean skill."
     ]
     if most > COLOURED:
         parts.append(
@@ -164,7 +168,7 @@ def _draw_family(axis: "Axes", run: RunData, family: str, *, skill: bool) -> Non
     lowest = 0.0
     for place, curve in enumerate(coloured):
         if series := curve.skills if skill else curve.main:
-            _draw(axis, series, place, curve.title, band=place < BANDS)
+            _draw(axis, series, place, curve.title, band=run.band if place < BANDS else "")
             lowest = min(lowest, float(series.mean.min()))
     widest = max(curves, key=lambda curve: len(curve.main.rounds))
     if series := widest.skills if skill else widest.main:
@@ -187,7 +191,7 @@ def _skill_axis(axis: "Axes", lowest: float) -> None:
     axis.set_ylabel("skill")
 
 
-def _draw(axis: "Axes", series: Series, place: int, label: str, *, band: bool) -> None:
+def _draw(axis: "Axes", series: Series, place: int, label: str, *, band: str) -> None:
     colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
     if band:
         axis.fill_between(
@@ -197,7 +201,7 @@ def _draw(axis: "Axes", series: Series, place: int, label: str, *, band: bool) -
             color=colour,
             alpha=0.1,
             linewidth=0,
-            label=f"_{label}, 10th to 90th percentile of clients",
+            label=f"_{label}, {band}",
         )
     marker = marker if len(series.rounds) <= 40 else ""
     axis.plot(
@@ -232,7 +236,7 @@ def _draw_accuracy(axis: "Axes", runs: Sequence[RunData]) -> None:
             color=colour,
             linestyle=_line(place),
             marker=marker,
-            label=short(run.name),
+            label=short(run.label),
         )
     axis.set_ylabel("test accuracy")
 

@@ -10,6 +10,7 @@ from fedsim.report.audit_rounds import audit_section
 from fedsim.report.counts import counts_picture
 from fedsim.report.data import RunData
 from fedsim.report.defenses import Defended, trade_off
+from fedsim.report.differences import labels_of
 from fedsim.report.embed import library, payload
 from fedsim.report.exposed import exposed
 from fedsim.report.figures import STYLE, Picture
@@ -17,6 +18,7 @@ from fedsim.report.gallery import galleries
 from fedsim.report.over_rounds import heat_map, over_rounds, side_by_side
 from fedsim.report.page import write_page
 from fedsim.report.papers import NARROWEST, PAGE, WIDEST, write_figures
+from fedsim.report.repeats import Repeats, over_seeds
 from fedsim.report.settings import against_settings
 from fedsim.report.verdict import verdict
 from fedsim.report.warnings import groups, remarks, warnings
@@ -74,16 +76,21 @@ def _write(
 
     runs = [RunData(folder) for folder in folders]
     single = len(runs) == 1
+    labels = labels_of([run.folder.config for run in runs], [run.name for run in runs])
+    for run, label in zip(runs, labels, strict=True):
+        run.label = run.name if single else label
+    settings = over_seeds(runs)  # a run each, or those of one setting with several seeds together
     with mpl.rc_context(STYLE):
         sections = [(run, audit_section(run, drawn=single)) for run in runs]
-        pictures = _of_run(runs[0], client) if single else _of_several(runs)
+        pictures = _of_run(runs[0], client) if single else _of_several(settings)
     write_page(
         "run",
         out,
         runs=runs,
         pictures=pictures,
         verdicts=[(run, verdict(run)) for run in runs],
-        payload=payload(runs),
+        payload=payload(settings),
+        repeats=[it for it in settings if isinstance(it, Repeats)],
         library=library(),
         exposed=exposed(runs[0]) if single else [],
         notices=_notices(runs),
@@ -99,13 +106,15 @@ def _write(
 def _notices(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return warnings and remarks: a style class, and runs' names with a sentence each."""
     return [
-        (style, [(run.name, sentence) for run in runs for sentence in sentences(run)])
+        (style, [(run.label, sentence) for run in runs for sentence in sentences(run)])
         for style, sentences in (("warning", warnings), ("warning note", remarks))
     ]
 
 
 def _of_several(runs: Sequence[RunData]) -> list[Picture]:
     """Return the pictures that compare runs: of many, only their sums."""
+    if len(runs) == 1:
+        return [over_rounds(runs[0])] if runs[0].curves else []
     compared = trade_off([Defended(run) for run in runs])
     lines = [side_by_side(runs)] if len(runs) <= MOST_LINES else []
     return [*([compared] if compared else []), *against_settings(runs), *lines]

@@ -2,33 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.config import Config
 from fedsim.report.data import RunData, metric_name
+from fedsim.report.differences import Settings, label_of, settings_of, varied
 from fedsim.report.figures import WIDTH, Picture, fit, percent, picture
+from fedsim.report.intervals import LEVEL
 from fedsim.report.over_rounds import COLOURED, COLOURS, MARKERS, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-APART = (
-    "seed",
-    "attack",
-    "versions",
-    "engine",
-    "record",
-    "game",
-    "audit",
-    "check",
-    "foreign",
-    "track",
-)  # in which runs may differ unseen
 DECADES = 20  # from this ratio of the largest value to the smallest on, a scale is logarithmic
-
-Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,6 +29,7 @@ class Line:
         at: The setting's values, ascending.
         values: Means over rounds, clients and runs.
         blinds: The same of the blind guess.
+        ends: Intervals over seeds; None of a value that has none.
     """
 
     name: str
@@ -48,41 +37,23 @@ class Line:
     at: tuple[float, ...]
     values: tuple[float, ...]
     blinds: tuple[float, ...]
+    ends: tuple[tuple[float, float] | None, ...]
 
 
 def against_settings(runs: Sequence[RunData]) -> list[Picture]:
     """Draw a picture for every number that differs between runs, a panel per attacks' family."""
     settings = [settings_of(run.folder.config) for run in runs]
-    differ = varied(settings)
     pictures = []
-    for key in differ:
-        if all(_is_number(of.get(key)) for of in settings):
-            others = [other for other in differ if other != key]
-            panels = {
-                family: lines(runs, settings, key, others, family)
-                for family in dict.fromkeys(family for run in runs for family in run.families)
-            }
-            pictures += [_picture(key, {f: of for f, of in panels.items() if of}, others)]
-    return [picture for picture in pictures if picture is not None]
-
-
-def settings_of(config: Config) -> dict[str, Any]:
-    """Return a config's settings by `section.key`, a defense's by its name."""
-    settings: dict[str, Any] = {
-        "defense": " → ".join(part.name for part in config.defense) or "none"
-    }
-    for part in config.defense:
-        settings |= {f"{part.name}.{option}": value for option, value in part.options.items()}
-    for section, of in config.model_dump(exclude={*APART, "defense"}).items():
-        if isinstance(of, dict):
-            settings |= {f"{section}.{key}": value for key, value in of.items()}
-    return settings
-
-
-def varied(settings: Sequence[Settings]) -> list[str]:
-    """Return the keys in which settings differ, in order."""
-    keys = dict.fromkeys(key for of in settings for key in of)
-    return [key for key in keys if any(of.get(key) != settings[0].get(key) for of in settings)]
+    for key in varied(settings):
+        having = [i for i, of in enumerate(settings) if _is_number(of.get(key))]
+        of_these, theirs = [runs[i] for i in having], [settings[i] for i in having]
+        others = [other for other in varied(theirs) if other != key] if having else []
+        panels = {
+            family: lines(of_these, theirs, key, others, family)
+            for family in dict.fromkeys(family for run in of_these for family in run.families)
+        }
+        pictures += [_picture(key, {f: of for f, of in panels.items() if of}, others)]
+    return [it for it in pictures if it is not None]
 
 
 def lines(
@@ -99,8 +70,7 @@ def lines(
     """
     groups: dict[str, list[int]] = {}
     for place, of in enumerate(settings):
-        words = ", ".join(f"{other.rpartition('.')[2]} {of.get(other)}" for other in others)
-        groups.setdefault(words, []).append(place)
+        groups.setdefault(label_of(of, others), []).append(place)
     most = max(1, COLOURED // len(groups))
     if len(groups) > COLOURED:
         groups, most = {"": list(range(len(runs)))}, COLOURED
@@ -121,16 +91,19 @@ def lines(
 def _line(label: str, attack: str, runs: Sequence[tuple[float, RunData]]) -> list[Line]:
     """Return one attack's line over runs at values of the setting; none of a single value."""
     points: dict[float, list[tuple[float, float]]] = {}
+    ends: dict[float, tuple[float, float] | None] = {}
     metric = ""
     for at, run in runs:
         for curve in (curve for curve in run.curves if curve.title == attack):
             metric = curve.metric
+            ends[at] = None if at in points else run.interval(curve)
             points.setdefault(at, []).append((curve.main.value, curve.main.blind_value))
     if len(points) < 2:
         return []
     ascending = tuple(sorted(points))
     means = np.array([np.mean(points[x], axis=0) for x in ascending])
-    return [Line(label, metric, ascending, tuple(means[:, 0]), tuple(means[:, 1]))]
+    intervals = tuple(ends[x] for x in ascending)
+    return [Line(label, metric, ascending, tuple(means[:, 0]), tuple(means[:, 1]), intervals)]
 
 
 def _picture(
@@ -149,13 +122,17 @@ def _picture(
     at = sorted({x for drawn in panels.values() for line in drawn for x in line.at})
     if at[0] > 0 and at[-1] >= DECADES * at[0]:
         axes[-1].set_xscale("log")
-    elif len(at) <= 8:
+        axes[-1].xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes[-1].minorticks_off()
+    if len(at) <= 8:
         axes[-1].set_xticks(at, [f"{x:g}" for x in at])
     axes[-1].set_xlabel(key)
     caption = (
         "The lines are means over rounds and clients, for the attacks with the highest skill. "
         f"The runs differ in {key}. The dashed lines are the blind guess."
     )
+    if any(end for drawn in panels.values() for line in drawn for end in line.ends):
+        caption += f" The bars are {100 * LEVEL:.0f} % intervals of the mean over seeds."
     if others:
         caption += f" The runs also differ in {', '.join(others)}."
     return picture(f"Leakage against {key}", caption, fig)
@@ -166,17 +143,13 @@ def _draw(axis: "Axes", drawn: Sequence[Line]) -> None:
     axis.yaxis.set_major_formatter(percent)
     for place, line in enumerate(drawn):
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-        axis.plot(
-            line.at, line.values, color=colour, marker=marker, markersize=4, label=short(line.name)
-        )
-        axis.plot(
-            line.at,
-            line.blinds,
-            "--",
-            color=colour,
-            linewidth=0.9,
-            label=f"_{line.name}, blind guess",
-        )
+        style = {"color": colour, "marker": marker, "markersize": 4}
+        axis.plot(line.at, line.values, **style, label=fill(short(line.name, 90), 30))
+        for at, ends in zip(line.at, line.ends, strict=True):
+            if ends is not None:
+                axis.plot([at, at], ends, color=colour, lw=1, label=f"_{line.name}, interval")
+        blind = {"color": colour, "linewidth": 0.9, "label": f"_{line.name}, blind guess"}
+        axis.plot(line.at, line.blinds, "--", **blind)
     fit(axis, drawn[0].metric)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

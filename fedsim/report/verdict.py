@@ -87,8 +87,11 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """One sentence, for a line in a list."""
-        return [*self.opening, *(it.sentences[0] for it in self.findings), *self.limits][0]
+        """The first sentence, for a line in a list, with its doubt."""
+        if self.opening or not self.findings:
+            return [*self.opening, *self.limits][0]
+        doubt = " This may be chance." if self.findings[0].state == "unsure" else ""
+        return self.findings[0].sentences[0] + doubt
 
 
 def verdict_of(folder: RunFolder) -> Verdict:

@@ -14,9 +14,12 @@ TEMPLATE = """\
 {% block body %}
 <p class="quiet">What an honest-but-curious server learned from the updates of this federation,
 round by round.</p>
+{% for it in repeats %}{% for sentence in it.verdict %}
+<p class="verdict"><b>{{ it.label }}:</b> {{ sentence }}</p>
+{% endfor %}{% endfor %}
 {% for run, it in verdicts %}
 {% if several %}
-<p class="verdict{% if it.leaks %} leaks{% endif %}"><b>{{ run.name }}:</b> {{ it.headline }}</p>
+<p class="verdict{% if it.leaks %} leaks{% endif %}"><b>{{ run.label }}:</b> {{ it.headline }}</p>
 {% else %}
 <section class="verdict{% if it.leaks %} leaks{% endif %}" aria-label="Verdict"><h2>Verdict</h2>
 {% for paragraph in it.paragraphs %}
@@ -64,6 +67,7 @@ round by round.</p>
 {{ parts.picture(picture, payload) }}
 {% endfor %}
 {% if not several %}{{ tables.clients(exposed) }}{% endif %}
+{{ tables.over_seeds(repeats) }}
 {{ tables.audits_over_rounds(audits, several) }}
 {% include "gallery" %}
 {% if defended %}{{ tables.defenses(defended, several) }}{% endif %}
@@ -73,7 +77,8 @@ round by round.</p>
 {% endfor %}
 <section><h2>Setting</h2>
 <div class="scroll" role="region" aria-label="Setting"><table>
-<tr><th></th>{% for run in runs %}<th class="text">{{ run.name }}</th>{% endfor %}</tr>
+<tr><th></th>{% for run in runs %}<th class="text">{{ run.label }}{% if run.label != run.name %}<br>
+<span class="mark">{{ run.name }}</span>{% endif %}</th>{% endfor %}</tr>
 {% for key in runs[0].facts %}
 <tr><td>{{ key }}</td>
 {% for run in runs %}<td class="text long">{{ run.facts[key] }}</td>{% endfor %}</tr>

@@ -141,7 +141,7 @@ function drawLines() {
     && best.indexOf(it) < 3));
   banded.forEach(it => {  // uPlot fills between two lines that are not drawn
     const at = series.length, edge = {stroke: "transparent", points: {show: false}, class: "edge"};
-    series.push({...edge, label: `${it.label} 90th`, value}, {...edge, label: "10th", value});
+    series.push({...edge, label: `${it.label}: upper end`}, {...edge, label: "lower end"});
     data.push(it.to, it.from);
     bands.push({series: [at, at + 1], fill: series[it.at].stroke + "22"});
   });
@@ -158,8 +158,8 @@ function drawLines() {
   });
   $("lines-title").textContent = drawn.length ? `Over rounds: ${drawn[0].curve.name}`
     : "No attack of this choice was graded";
-  const who = choice.client === "" ? "Lines are means over clients. Bands reach from the 10th to "
-    + "the 90th percentile of clients: they show how clients differ, not how sure the mean is."
+  const who = choice.client === "" ? "Lines are means over clients."
+    + (banded.length ? ` Bands are ${DATA.band}.` : "")
     : `Client ${DATA.map.clients[choice.client]} alone. The dashed line is its blind guess.`;
   const grouped = ends.some(([first, last]) => first !== last)
     ? " Neighbouring rounds are averaged, so that the file stays small." : "";

@@ -3,7 +3,7 @@
 TEMPLATE = """\
 {% macro audits_over_rounds(audits, several) %}
 {% for run, audit in audits %}
-<section><h2>{{ audit.title }}{% if several %} of {{ run.name }}{% endif %}</h2>
+<section><h2>{{ audit.title }}{% if several %} of {{ run.label }}{% endif %}</h2>
 {% if audit.picture %}
 <div class="picture">{{ audit.picture.svg | safe }}</div>
 <p class="quiet">{{ audit.picture.caption }}</p>
@@ -52,6 +52,37 @@ strongest attack on {{ it.curve.family }}.{% if it.rows | length < it.of %} Only
 {% endfor %}
 {% endmacro %}
 
+{% macro over_seeds(settings) %}
+{% for it in settings %}
+<section><h2>Over {{ it.runs | length }} seeds{% if settings | length > 1 %}: {{ it.label }}
+{%- endif %}</h2>
+<div class="scroll" role="region" aria-label="Over seeds"><table class="data">
+<tr><th>attack</th><th class="text">family</th><th class="text">metric</th><th>seeds</th>
+<th>mean</th><th class="text">95 % interval</th><th>blind</th>
+<th class="text">value − blind,<br>95 % interval</th><th class="text">above blind</th></tr>
+{% for row in it.rows %}
+{% set metric = row.curve.metric %}
+<tr><td>{{ row.curve.title }}</td><td class="text">{{ row.curve.family }}</td>
+<td class="text">{{ metric }}</td><td>{{ row.seeds }}</td>
+<td>{{ row.curve.main.value | of(metric) }}</td>
+<td class="text">{{ row.texts[0] }}</td>
+<td>{{ row.curve.main.blind_value | of(metric) }}</td>
+<td class="text">{{ row.texts[1] }}</td>
+<td class="text">{% if row.above %}yes
+{%- elif row.excess and row.excess[1] < 0 %}no{% else %}not sure
+{%- endif %}</td></tr>
+{% endfor %}
+</table></div>
+<p class="quiet">These runs differ in their seed alone: {{ it.runs | map(attribute="name") |
+join(", ") }}. An interval is Student’s, on the seeds’ means over clients and rounds; each attack’s
+is its own, not for all together.
+{% if it.final_accuracy %}The test accuracy after the last round is
+{{ it.final_accuracy[0] | percent }}
+{%- if it.final_accuracy[1] %} ({{ it.final_accuracy[1][0] | percent }} to
+{{ it.final_accuracy[1][1] | percent }}){% endif %}.{% endif %}</p></section>
+{% endfor %}
+{% endmacro %}
+
 {% macro defenses(defended, several) %}
 <section><h2>Defenses</h2>
 <div class="scroll" role="region" aria-label="Table"><table class="data">
@@ -60,7 +91,7 @@ strongest attack on {{ it.curve.family }}.{% if it.rows | length < it.of %} Only
 <th class="text">family</th><th>strongest<br>static</th><th>strongest<br>adaptive</th><th>blind</th>
 <th>cosine</th><th>SNR,<br>dB</th><th>upload,<br>KB</th><th>train,<br>s/round</th></tr>
 {% for row in defended %}{% for left in row.left or [none] %}
-<tr>{% if several %}<td class="run" title="{{ row.run.name }}">{{ row.run.name }}</td>{% endif %}
+<tr>{% if several %}<td class="run" title="{{ row.run.name }}">{{ row.run.label }}</td>{% endif %}
 <td class="text">{{ row.name }}</td><td>{{ row.accuracy | percent }}</td>
 {% if left %}
 <td class="text">{{ left.family }}</td>
@@ -120,7 +151,7 @@ they are, or no round was finished.
 <th>mean</th><th>blind</th><th>skill</th><th>exact</th><th>precision</th><th>recall</th>
 <th>L1/2N</th><th>ms</th></tr>
 {% for run in runs %}{% for curve in run.curves %}
-<tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.name }}</td>{% endif %}
+<tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.label }}</td>{% endif %}
 <td class="text">{{ curve.title }}
 {%- if curve.baseline %} <span class="mark">baseline</span>{% endif %}
 {% if curve.answers.counts %} <span class="mark">{{ curve.answers.counts }}</span>{% endif %}</td>
@@ -134,7 +165,7 @@ they are, or no round was finished.
 <td>{{ curve.means.get("recall") | percent }}</td><td>{{ curve.l1 | percent }}</td>
 <td>{{ curve.milliseconds | number(2) }}</td></tr>
 {% endfor %}{% for it in run.unanswered %}
-<tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.name }}</td>{% endif %}
+<tr>{% if several %}<td class="run" title="{{ run.name }}">{{ run.label }}</td>{% endif %}
 <td class="text">{{ it.title }}</td><td class="text">{{ it.family }}</td>
 <td class="text" colspan="11"><span class="refuted">{{ it.counts }}</span></td></tr>
 {% endfor %}{% endfor %}
@@ -152,13 +183,13 @@ error, and <i>refused</i> it if it does not apply to the model or the client. Me
 updates out. A failure or a refusal does not show that an update is safe.</p>
 {% endif %}
 {% for run in runs if not run.curves %}
-<p class="quiet">{% if several %}{{ run.name }}: {% endif %}{{ run.why_ungraded }}</p>
+<p class="quiet">{% if several %}{{ run.label }}: {% endif %}{{ run.why_ungraded }}</p>
 {% endfor %}
 </section>
 {% endmacro %}
 
 {% macro failures(run, kinds, several) %}
-<section><h2>Failures{% if several %} of {{ run.name }}{% endif %}</h2>
+<section><h2>Failures{% if several %} of {{ run.label }}{% endif %}</h2>
 <div class="scroll" role="region" aria-label="Failures"><table class="data">
 <tr><th>what</th><th>times</th><th class="text">clients</th>
 <th class="text">rounds</th><th class="text">reason</th></tr>

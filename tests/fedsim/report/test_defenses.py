@@ -68,7 +68,7 @@ def test_epsilon_stands_only_where_one_exists(runs):
 def test_several_runs_are_drawn_against_their_accuracy(runs, tmp_path):
     page = Reader(api.report([run.path for run in runs], tmp_path / "all.html").read_text())
     assert "Leakage against accuracy" in page.text
-    row = next(r for r in page.rows if r[:2] == ["clip", "clip (bound = 0.05)"])
+    row = next(r for r in page.rows if r[1:2] == ["clip (bound = 0.05)"])
     (left,) = defended(runs[1]).left
     assert row[4].split()[0] == f"{100 * left.static.main.value:.1f}"
     assert row[5].split()[0] == f"{100 * left.adaptive.main.value:.1f}"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedsim.report.data import Curve, Series
-from fedsim.report.settings import against_settings, lines, settings_of, varied
+from fedsim.report.differences import labels_of, settings_of, varied
+from fedsim.report.settings import against_settings, lines
 from fedsim.run.outcomes import Answers
 from tests.builders import small_config
 
@@ -16,8 +17,11 @@ class Run:
 
     def __init__(self, config, values):
         self.folder = type("Folder", (), {"config": config})
-        self.name = "run"
+        self.name = self.label = "run"
         self.curves = [curve(name, value) for name, value in values.items()]
+
+    def interval(self, curve):
+        return None
 
     @property
     def families(self):
@@ -117,7 +121,32 @@ def test_a_defenses_number_is_a_setting_and_its_name_none():
     assert picture.title == "Leakage against gaussian.std"
     assert [line.name for line in lines_of(runs, "gaussian.std")] == ["joint", "dlg"]
     plain = Run(small_config(), {"joint": 40.0})
-    assert against_settings([*runs, plain]) == []  # without a defense there is no number
+    (picture,) = against_settings([*runs, plain])  # without a defense there is no number
+    assert "also differ" not in picture.caption
+
+
+def test_runs_are_called_by_what_they_differ_in():
+    prune = [{"name": "prune", "rate": 0.99}]
+    both = [small_config(), small_config(defense=prune)]
+    assert labels_of(both, ["a", "b"]) == ["no defense", "prune, rate 0.99"]
+    seeds = [small_config(), small_config(seed=4), small_config(seed=4, defense=prune)]
+    assert labels_of(seeds, ["a", "b", "c"]) == [
+        "no defense, seed 0", "no defense, seed 4", "prune, rate 0.99",
+    ]  # fmt: skip
+    assert labels_of([small_config()] * 2, ["a", "b"]) == ["a", "b"]
+    assert labels_of([*both, small_config(defense=prune)], ["a", "b", "c"]) == [
+        "no defense", "prune, rate 0.99 (b)", "prune, rate 0.99 (c)",
+    ]  # fmt: skip
+    local = {"lr": 0.5, "epochs": 3, "batch_size": 2}
+    other = small_config(local=local, federation={"rounds": 9})
+    assert labels_of([small_config(), other], ["a", "b"])[1].endswith(", …")
+
+
+def test_a_setting_over_decades_has_an_axis_of_decades_with_plain_numbers():
+    (picture,) = against_settings([run({"joint": 30.0}, lr=lr) for lr in (0.001, 0.01, 0.1)])
+    assert picture.figure.axes[-1].get_xscale() == "log"
+    texts = [label.get_text() for label in picture.figure.axes[-1].get_xticklabels()]
+    assert texts == ["0.001", "0.01", "0.1"]
 
 
 def test_runs_that_differ_in_words_or_nothing_have_none():
