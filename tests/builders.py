@@ -33,9 +33,10 @@ def small_config(**tables) -> Config:
     """Return a run of a second: 4 clients, 3 rounds, an MLP on few digits."""
     sections = {
         "federation": {"rounds": 3, "clients": 4},
-        "data": {"limit": 160},
+        "data": {"limit": 160, "alpha": 0.5},
         "model": {"name": "mlp", "hidden": 16},
-        "local": {"epochs": 1},
+        "local": {"epochs": 1, "lr": 0.2, "batch_size": 8},
+        "attack": ["llg", "idlg"],
     }
     for name, table in tables.items():
         both = (

@@ -62,8 +62,11 @@ class Rounds:
         sizes = [len(rows) for rows in plan.federated.clients]
         shape = plan.federated.dataset.input_shape
         local, weights = plan.local, plan.model.state_dict()
-        for it in hindrances(plan.model, weights, shape, local, int(median(sizes))):
-            self.console.print(f"reconstruction: {it}", style="yellow", markup=False)
+        several = hindrances(plan.model, weights, shape, local, int(median(sizes)))
+        if several:
+            heads = "; ".join(f"{it.name} ({it.value})" for it in several)
+            text = f"reconstruction will be hard: {heads}. The report explains each."
+            self.console.print(text, style="yellow", markup=False)
 
     def show(self, done: Any) -> None:
         """Print one finished round."""

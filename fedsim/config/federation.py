@@ -37,7 +37,7 @@ class Federation(Section):
 
     rounds: Count = 10
     """Number of rounds."""
-    clients: Count = 10
+    clients: Count = 8
     """Number of clients."""
     per_round: Count | None = None
     """Number of clients drawn at random in each round; all if omitted."""

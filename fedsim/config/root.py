@@ -34,7 +34,12 @@ class Config(Section):
     """What each client does in a round."""
     defense: Parts = ()
     """Defenses of every client, in order: names or tables; see `fedsim list defenses`."""
-    attack: Parts = (Part(name="llg"), Part(name="idlg"))
+    attack: Parts = (
+        Part(name="llg"),
+        Part(name="eb-gls-rounds"),
+        Part(name="fedmia-rounds"),
+        Part.model_validate({"name": "analytic", "every": 3}),
+    )
     """Attacks on every round: names or tables; see `fedsim list attacks`."""
     auxiliary: Knowledge = Knowledge()
     """What the adversary knows before round 1."""

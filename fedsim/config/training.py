@@ -21,7 +21,7 @@ class Data(Part):
     partition: Literal["iid", "dirichlet", "shards", "user"] = "dirichlet"
     """How rows are dealt to clients: at random, by Dirichlet shares of each label, by shards of
     sorted labels, or by user."""
-    alpha: Positive = 0.5
+    alpha: Positive = 0.35
     """For `dirichlet`: concentration; small values give clients of few labels."""
     shards: Count = 2
     """For `shards`: number of shards of each client."""
@@ -46,18 +46,18 @@ class Model(Part):
     Every other key of the table is an option of the architecture; see `fedsim list models`.
     """
 
-    name: str = "cnn"
+    name: str = "mlp"
     """Architecture, or `package.module:function`; see `fedsim list models`."""
 
 
 class Local(Section):
     """What each client does in a round."""
 
-    lr: Positive = 0.2
+    lr: Positive = 0.3
     """Learning rate of the client's SGD."""
-    batch_size: Count = 8
+    batch_size: Count = 16
     """Number of examples per step."""
-    epochs: Count = 2
+    epochs: Count = 1
     """Number of passes over the client's examples; 1 with fedsgd."""
     momentum: Rate = 0.0
     """Momentum of the client's SGD; 0 with fedsgd."""

@@ -51,7 +51,7 @@ def test_ctrl_c_names_the_command_that_goes_on(here, capsys, monkeypatch):
     monkeypatch.setattr(sweeps, "sweep", stopped)
     code, _, err = fedsim(capsys, "run", "--set", "local.lr=0.5", "--seeds", "3")
     assert code == 130
-    again = "fedsim run --set local.lr=0.5 --seeds 3 --out runs/digits-cnn-fedavg"
+    again = "fedsim run --set local.lr=0.5 --seeds 3 --out runs/digits-mlp-fedavg"
     assert f"continue with: {again}" in err
 
 

@@ -28,7 +28,10 @@ def test_keys_by_hand():
     assert by_name["data", "limit"].default == "not set"
     assert by_name["game", "batch_size"].type == "integer or list of integers"
     assert by_name["foreign", "num_classes"].default == "required"
-    assert by_name["", "attack"].default == '[{name = "llg"}, {name = "idlg"}]'
+    assert by_name["", "attack"].default == (
+        '[{name = "llg"}, {name = "eb-gls-rounds"}, {name = "fedmia-rounds"}, '
+        '{name = "analytic", every = 3}]'
+    )
 
 
 def test_no_key_is_left_out_and_each_is_described():
