@@ -9,7 +9,8 @@ gradient, both measured on auxiliary data at the model sent (`moments`). The upd
 over n_c examples a class: least squares weighted by the covariance that the counts imply, a prior
 around even counts whose spread the update itself decides, then whole numbers that are most likely
 (`refine = "search"`) or have the largest expected overlap under a Dirichlet-multinomial prior
-(`refine = "gibbs"`).
+(`refine = "gibbs"`). Under noise it is the expected overlap: the spread that makes one noisy update
+most likely is often far too large, and so are the most likely counts.
 
 *Server must know*: the update, the number of examples, the protocol, labelled auxiliary data.
 *Exact when*: the untrained model's shares hardly vary within a class, at any batch size and with
@@ -36,6 +37,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.labels.draws import weighted_overlap_counts
 from adversary.labels.gls import Fit, fit_counts
 from adversary.labels.head import (
     Forward,
@@ -58,7 +60,7 @@ from adversary.steps import num_labels
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
-Refine = Literal["search", "gibbs"]
+Refine = Literal["", "search", "gibbs"]
 POINTS = 8  # local steps at which shares are taken
 ROUNDS = 3  # of tracing and solving
 
@@ -68,7 +70,7 @@ def eb_gls(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    refine: Refine = "search",
+    refine: Refine = "",
     chains: int = 32,
     steps: int | None = None,
 ) -> Int[Tensor, " classes"]:
@@ -77,9 +79,11 @@ def eb_gls(
     Args:
         view: One client's observations; the latest is attacked.
         auxiliary: With inputs and labels.
-        generator: Draws the moves of `refine = "gibbs"`; else not used.
-        refine: How real-valued counts become whole; "gibbs" costs tens of milliseconds and is
-            better where the model is half trained and the batch small or unbalanced.
+        generator: Draws counts where the expected overlap is looked for; else not used.
+        refine: How real-valued counts become whole: the most likely ones ("search"), or those of
+            largest expected overlap ("gibbs"), which costs tens of milliseconds and is better where
+            the model is half trained and the batch small or unbalanced. If empty: the latter under
+            noise, else the former.
         chains: Of `refine = "gibbs"`, side by side.
         steps: Of each chain; 40 per class without, at least 400.
 
@@ -87,8 +91,12 @@ def eb_gls(
         ValueError: The update moves no trained parameter, or is not finite.
     """
     problem, solution = solve(view.latest, workspace(view, auxiliary))
+    if not refine and problem.noisy:
+        weighted = weighted_overlap_counts(solution.evidence, generator)
+        if weighted is not None:
+            return weighted * problem.uses
     counts = solution.posterior.whole(solution.counts)
-    if refine == "gibbs":
+    if refine == "gibbs" or (not refine and problem.noisy):
         steps = steps or max(400, 40 * auxiliary.num_classes)
         counts = solution.evidence.expected_overlap_counts(
             counts, generator, chains=chains, steps=steps
@@ -108,6 +116,7 @@ class Problem:
         total: Number of examples.
         uses: Epochs.
         basis: What made the sketch of a linear head; None for one of all that was uploaded.
+        noisy: Whether the update has noise beyond rounding.
     """
 
     sketch: Float[Tensor, " kept"]
@@ -117,6 +126,7 @@ class Problem:
     total: int
     uses: int
     basis: Sketch | None
+    noisy: bool = False
 
     def solve(self) -> Fit:
         """Return evidence, prior and the most likely real-valued counts."""
@@ -218,6 +228,7 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         total=head.total // uses,
         uses=uses,
         basis=basis,
+        noisy=mask is None and not is_clean(head),
     )
 
 
@@ -259,6 +270,11 @@ def noise_variance(head: HeadGradient) -> float:
     return float(sums.square().mean()) / len(head.weight)
 
 
+def is_clean(head: HeadGradient) -> bool:
+    """Return whether sums over classes that should be zero are so, but for rounding."""
+    return noise_variance(head) <= (1e-4 * float(head.weight.abs().max())) ** 2
+
+
 def certain(
     observation: Observation, work: Workspace, head: HeadGradient
 ) -> Float[Tensor, " classes"]:
@@ -269,8 +285,8 @@ def certain(
     """
     local, update = observation.local, observation.update
     spread = float(head.weight.abs().max())
-    clean = noise_variance(head) <= (1e-4 * spread) ** 2
-    if local.upload == "weights" or update.num_clients > 1 or not clean or spread == 0:
+    several = local.upload == "weights" or update.num_clients > 1
+    if several or not is_clean(head) or spread == 0:
         return _zeros(head)
     lower = _zeros(head)
     epsilon = local.label_smoothing

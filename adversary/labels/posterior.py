@@ -174,7 +174,7 @@ class Evidence:
                 alpha = torch.multinomial(weight.softmax(dim=1), 1, generator=generator)[:, 0]
             if step >= steps // 3 and step % 5 == 0:
                 reached.view(-1).index_add_(0, (n + of_class).view(-1), ones)
-        return _most_overlapping(reached)
+        return most_overlapping(reached)
 
 
 def round_above(
@@ -205,7 +205,7 @@ def _moves(
     return source, target, amount, torch.rand(shape, generator=generator, dtype=torch.float64).log()
 
 
-def _most_overlapping(reached: Float[Tensor, "classes counts"]) -> Int[Tensor, " classes"]:
+def most_overlapping(reached: Float[Tensor, "classes counts"]) -> Int[Tensor, " classes"]:
     """Return the counts of largest expected overlap with samples, of how often each was reached."""
     classes, total = reached.shape[0], reached.shape[1] - 1
     tail = reached.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # in proportion to P(n_i ≥ t)

@@ -6,6 +6,7 @@ our own implementations in the same trials, so that the comparison is paired.
 
 import pytest
 
+from tests.benchmarks import noise
 from tests.benchmarks.labels import CELLS, DEFENDED, ONE_STEP, Cell, outcomes
 
 pytestmark = pytest.mark.paper
@@ -59,3 +60,13 @@ def check(name, ours, trials):
 def test_untrained_models_are_answered_exactly(model):
     exact = outcomes(Cell("floor", model, size=64), ["eb-gls"], 40)["eb-gls"][:, 2]
     assert float(exact.double().mean()) >= 0.95
+
+
+@pytest.mark.parametrize("std", [0.03, 0.1, 0.3, 1.0, 3.0])
+def test_under_noise_ours_is_near_the_best_shrunken_peer_and_not_below_even_counts(std):
+    """Sixty victims a cell stand in docs/results/labels.md; here are twenty."""
+    rows = noise.measured("none", std, "unb", trials=20)
+    _, gain, error = noise.line(rows)
+    assert gain > -2 * error - 1
+    even = rows["eb-gls"] - rows["uniform"]
+    assert float(even.mean()) > -float(even.std()) / 20**0.5 - 0.5

@@ -1,0 +1,111 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from adversary.attacks.eb_gls import eb_gls
+from adversary.labels.draws import CLIENTS, prior_draws, weighted_overlap_counts
+from adversary.labels.posterior import Evidence
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary
+from tests.builders import bilinear, observe, plain_gradient
+
+EYE, NONE = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+
+
+def about(counts, precision, *, lower=NONE):
+    """Return evidence for some counts, of a precision in all directions."""
+    counts = torch.tensor(counts, dtype=torch.float64)
+    return Evidence(precision * EYE, precision * counts, lower, int(counts.sum()))
+
+
+def log_prior(n):
+    """Return log p(n) of the mixture, in closed form."""
+    total, classes = sum(n), len(n)
+    parts = []
+    for alpha, share in CLIENTS.items():
+        value = math.lgamma(classes * alpha) - math.lgamma(total + classes * alpha)
+        value += math.lgamma(total + 1) + math.log(share)
+        value += sum(math.lgamma(k + alpha) - math.lgamma(alpha) - math.lgamma(k + 1) for k in n)
+        parts.append(value)
+    return math.log(sum(map(math.exp, parts)))
+
+
+@pytest.mark.twin
+def test_the_answer_is_that_of_all_counts_together():
+    every = [n for n in itertools.product(range(7), repeat=3) if sum(n) == 6]
+    evidence = about([4, 2, 0], 0.2)
+    off = lambda n: sum((a - b) ** 2 for a, b in zip(n, (4, 2, 0), strict=True))
+    posterior = {n: math.exp(log_prior(n) - 0.1 * off(n)) for n in every}
+    overlap = {
+        guess: sum(p * sum(map(min, guess, n)) for n, p in posterior.items()) for guess in every
+    }
+    best = max(overlap.values())
+    for seed in range(3):
+        found = weighted_overlap_counts(evidence, generator(seed))
+        assert found is not None
+        assert overlap[tuple(found.tolist())] > 0.98 * best
+
+
+@pytest.mark.twin
+def test_draws_have_the_moments_of_the_prior():
+    counts, log_weight = prior_draws(3, 10, generator(0))
+    assert set(counts.sum(dim=1).tolist()) == {10.0}
+    assert float(counts.min()) >= 0
+    weight = log_weight.softmax(dim=0).unsqueeze(1)
+    mean = (weight * counts).sum(dim=0)
+    assert mean.tolist() == pytest.approx([10 / 3] * 3, abs=0.15)
+    variance = (weight * (counts - mean).square()).sum(dim=0)
+    expected = sum(
+        share * 10 * (1 / 3) * (2 / 3) * (10 + 3 * alpha) / (1 + 3 * alpha)
+        for alpha, share in CLIENTS.items()
+    )
+    assert variance.tolist() == pytest.approx([expected] * 3, rel=0.05)
+
+
+@pytest.mark.worked
+def test_evidence_that_says_nothing_leaves_even_counts():
+    found = weighted_overlap_counts(about([9, 0, 0], 0.0), generator(0))
+    assert found is not None
+    assert found.tolist() == [3, 3, 3]
+
+
+def test_evidence_that_is_strong_leaves_too_few_draws():
+    assert weighted_overlap_counts(about([40, 30, 20], 100.0), generator(0)) is None
+
+
+def test_what_is_certain_stays_so():
+    lower = torch.tensor([0.0, 4.0, 0.0], dtype=torch.float64)
+    for seed in range(3):
+        found = weighted_overlap_counts(about([6, 0, 0], 0.1, lower=lower), generator(seed))
+        assert found is not None
+        assert int(found[1]) >= 4
+        assert int(found.sum()) == 6
+
+
+def noisy_view(std, seed=0):
+    """Return a client of mostly one class, its gradient under noise, and the adversary."""
+    model, stream = bilinear(4, features=20), generator(seed, "noisy")
+    labels = torch.tensor([0] * 14 + [1] * 4 + [2, 3])
+    gradient = plain_gradient(model, torch.rand(20, 4, generator=stream), labels)
+    noise = {k: std * torch.randn(v.shape, generator=stream) for k, v in gradient.items()}
+    known = torch.arange(80) % 4
+    auxiliary = Auxiliary(model, 4, inputs=torch.rand(80, 4, generator=stream), labels=known)
+    return observe({k: gradient[k] + noise[k] for k in gradient}, 20, sent=model), auxiliary
+
+
+def test_the_larger_the_noise_the_more_even_the_answer():
+    for std, largest in ((0.0, 14), (0.02, 14), (100.0, 5)):
+        view, auxiliary = noisy_view(std)
+        guess = eb_gls(view, auxiliary, generator(0))
+        assert int(guess.sum()) == 20
+        assert abs(int(guess.max()) - largest) <= 2
+
+
+def test_without_noise_the_most_likely_counts_are_the_answer():
+    view, auxiliary = noisy_view(0.0)
+    plain, searched = (
+        eb_gls(view, auxiliary, generator(s), refine=r) for s, r in enumerate(("", "search"))
+    )
+    assert torch.equal(plain, searched)
