@@ -24,7 +24,7 @@ from fedsim.federation.engines import Started
 from fedsim.federation.foreign import App, is_foreign, tell
 from fedsim.federation.grid import Job, SimulationGrid
 from fedsim.federation.progress import Round
-from fedsim.federation.server_app import federate
+from fedsim.federation.rounds import federate
 from fedsim.federation.training_grid import OnClient
 from fedsim.run.attack_round import attack_round
 from fedsim.run.glance import glance, line_of

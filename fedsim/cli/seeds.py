@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsim.cli.console import print_line
 from fedsim.cli.sweep import run_cells
 from fedsim.core.errors import ConfigError
 
@@ -49,8 +48,6 @@ def repeat(
     given += [word for setting in settings for word in ("--set", setting)]
     command = shlex.join(["fedsim", "run", *given, "--seeds", str(count), "--out", str(folder)])
     results = run_cells(cells, folder, again=f"continue with: {command}", as_json=as_json)
-    if not as_json:
-        print_line("Next", f"fedsim runs {shlex.quote(str(folder))}")
     if strict:
         for answers in results.values():
             outcomes.check_answered(answers)

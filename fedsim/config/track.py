@@ -2,14 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fedsim.config.fields import Positive, Section, split
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each tracker must stand once, got {', '.join(names)}")
+    return names
+
+
 Trackers = Annotated[
     tuple[Tracker, ...],
     Field(min_length=1),
+    AfterValidator(_once),
     BeforeValidator(split, json_schema_input_type=str | list[Tracker]),
 ]
 

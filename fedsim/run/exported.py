@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedsim.config import Config
 from fedsim.run.ledger import LEAKAGE, METRICS
 from fedsim.run.run_folder import RunFolder
 
@@ -18,10 +19,11 @@ def as_csv(folder: RunFolder) -> bytes:
     """Return both tables as one: a row's `table` says which, cells that it does not have are empty.
 
     Raises:
-        BadRecording: A table is damaged.
+        BadRecording: A table or the config is damaged.
     """
     from pyarrow import csv
 
+    _config(folder)  # refuses what is no run
     columns = pa.unify_schemas([LEAKAGE, METRICS])
     schema = pa.schema([pa.field(TABLE, pa.string()), *columns])
     buffer = io.BytesIO()
@@ -39,7 +41,7 @@ def as_json(folder: RunFolder) -> str:
     Raises:
         BadRecording: A table or the config is damaged.
     """
-    config = folder.config if (folder.path / "config.toml").exists() else None
+    config = _config(folder)
     data = {
         "run": str(folder.path),
         "config": config.model_dump(mode="json", exclude_none=True) if config else None,
@@ -47,6 +49,11 @@ def as_json(folder: RunFolder) -> str:
         MEASURES: _rows(folder.metrics()),
     }
     return json.dumps(data, allow_nan=False)
+
+
+def _config(folder: RunFolder) -> Config | None:
+    """Return a run's config; another app's tape may have none."""
+    return folder.config if (folder.path / "config.toml").exists() else None
 
 
 def _widened(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -82,6 +82,15 @@ def test_a_run_is_exported(here, capsysbinary):
     assert json.loads((here / "run.json").read_text())["run"] == name
 
 
+def test_what_is_no_run_is_not_exported(here, capsys):
+    (here / "broken").mkdir()
+    (here / "broken" / "config.toml").write_text("seed = 1")
+    for form in ("--csv", "--json"):
+        code, out, err = fedsim(capsys, "export", "broken", form)
+        assert (code, out) == (1, "")
+        assert "must be as it was written" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -210,7 +210,7 @@ def test_a_recording_names_a_server_only_if_its_user_allows_it():
     assert ("track.online", "true") in names_outside(config("wandb", online=True))
 
 
-@pytest.mark.parametrize("to", [[], ["tensorbord"], "mlflow,neptune"])
+@pytest.mark.parametrize("to", [[], ["tensorbord"], "mlflow,neptune", "wandb,wandb"])
 def test_other_trackers_are_refused(to):
     with pytest.raises(ConfigError, match=r"track\.to"):
         small_config(track={"to": to})
