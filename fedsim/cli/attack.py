@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedsim.cli.assumptions import print_assumptions
-from fedsim.cli.console import err, out, print_line, print_report
+from fedsim.cli.console import err, out, print_line, print_report, quoted
 from fedsim.cli.explain import parse_shape
 from fedsim.cli.options import Allow, Json, Strict
 from fedsim.cli.tables import print_attacks
@@ -164,7 +164,7 @@ def attack(
             print_assumptions(api.Run(recording).config(), out)
             print_report(recording / REPORT)
         else:
-            print_line("Next", f"fedsim report {recording}")
+            print_line("Next", f"fedsim report {quoted(recording)}")
     if strict:
         outcomes.check_answered(answers)
 

@@ -1,6 +1,8 @@
 """Where commands print: results to standard output, progress and errors to standard error."""
 
 import re
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +14,10 @@ from fedsim.core.errors import RunStopped
 
 # Control characters but newline and tab; separators of lines; what turns the direction of text.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+OPENERS = {"darwin": "open", "win32": "start"}  # what shows a file; elsewhere xdg-open
+FURTHER = ("eb-gls-rounds", "llg-plus", "rlu")  # attacks on any upload, the strongest first
 
 
 class _Plain(Console):
@@ -56,4 +62,16 @@ def print_line(head: str, text: object, style: str | None = None) -> None:
 def print_report(report: Path) -> None:
     """Print where a report is, and how to see it."""
     print_line("Report", report)
-    print_line("Next", f"open {report} in a browser")
+    print_line("Next", f"{OPENERS.get(sys.platform, 'xdg-open')} {quoted(report)}")
+
+
+def quoted(path: object) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
+def attack_line(run: Path, attacks: Iterable[str]) -> str:
+    """Return the command that goes on with a run: an attack that it does not have yet."""
+    had = set(attacks)
+    other = next((name for name in FURTHER if name not in had), None)
+    return f"fedsim attack {quoted(run)} --with {other}" if other else f"fedsim view {quoted(run)}"

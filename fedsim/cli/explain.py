@@ -1,5 +1,6 @@
 """`fedsim explain`: what architectures give away, as a table, a picture, or JSON."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -105,7 +106,7 @@ def explain(
         out.print_json(data={"models": [it.summary() for it in explained], "report": path})
         return
     print_explained(explained, out, training)
-    again = f"fedsim explain {' '.join(models)} --input {input_} --out explain.html"
+    again = f"fedsim explain {shlex.join(models)} --input {input_} --out explain.html"
     out.print()
     if out_ is not None:
         print_report(out_)

@@ -23,6 +23,7 @@ from fedsim.cli import (
     export,
     game,
     hints,
+    init,
     listing,
     report,
     run,
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
+    init.init,
     run.run,
     attack.attack,
     watch.watch,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim.cli.console import Interrupted, out, print_line, say
+from fedsim.cli.console import Interrupted, attack_line, out, print_line, quoted, say
 from fedsim.cli.options import Allow, ConfigFile, Json, Set, Strict
 from fedsim.cli.tables import Rounds, audit_line
 from fedsim.cli.unanswered import print_unanswered
@@ -94,7 +94,8 @@ def _print_end(finished: "Run", answers: "Sequence[Answers]") -> None:
         out.print()
     print_unanswered(answers)
     print_line("Report", finished.report)
-    print_line("Next", f"fedsim attack {finished.path} --with llg     or open the report")
+    attacks = (part.name for part in finished.config().attack)
+    print_line("Next", attack_line(finished.path, attacks))
 
 
 def _execute(
@@ -128,7 +129,7 @@ def _begun(target: Path) -> bool:
 
 
 def _hint(target: Path) -> str:
-    return f"continue with: fedsim run --resume --out {target}"
+    return f"continue with: fedsim run --resume --out {quoted(target)}"
 
 
 def _summary(finished: "Run") -> dict[str, Any]:

@@ -1,8 +1,10 @@
 import io
+from pathlib import Path
 
 import pytest
 
-from fedsim.cli.console import _Plain, err, out
+from adversary.attacks import ATTACKS
+from fedsim.cli.console import FURTHER, _Plain, attack_line, err, out, print_report
 
 STEERING = "a\x1b]0;b\x07\x1b[31mc\x9b1md\u202ee\x7f\r\u2028f"
 
@@ -28,3 +30,19 @@ def test_tables_and_json_do_not_either(capsys):
     shown = capsys.readouterr()
     assert (shown.out.replace("\n", "") + shown.err.rstrip()).isprintable()
     assert shown.err == "[b]x[/c] :smile:\n"
+
+
+def test_the_next_attack_is_one_that_the_run_has_not_and_paths_are_quoted():
+    path = Path("my runs/a")
+    assert attack_line(path, []) == "fedsim attack 'my runs/a' --with eb-gls-rounds"
+    assert attack_line(path, FURTHER[:1]) == f"fedsim attack 'my runs/a' --with {FURTHER[1]}"
+    assert attack_line(path, FURTHER) == "fedsim view 'my runs/a'"
+    assert set(FURTHER) <= set(ATTACKS)
+
+
+def test_a_report_can_be_opened_by_the_line_that_is_printed(capsys, monkeypatch):
+    print_report(Path("a b.html"))
+    assert capsys.readouterr().out.splitlines()[-1].split(maxsplit=2)[2] == "'a b.html'"
+    monkeypatch.setattr("sys.platform", "darwin")
+    print_report(Path("a.html"))
+    assert capsys.readouterr().out.endswith("Next     open a.html\n")

@@ -44,7 +44,7 @@ def test_a_run_from_a_file_prints_its_rounds_and_the_next_command(here, capsys):
     assert "digits · mlp · fedavg · 4 clients · 3 rounds → runs/digits-mlp-fedavg" in out
     assert "round  accuracy     llg ASR    idlg ASR   blind ASR   seconds" in out
     assert len([line for line in out.splitlines() if line[:5].strip().isdigit()]) == 4
-    assert "Next     fedsim attack runs/digits-mlp-fedavg --with llg" in out
+    assert "Next     fedsim attack runs/digits-mlp-fedavg --with eb-gls-rounds\n" in out
     assert (here / "runs" / "digits-mlp-fedavg" / "report.html").exists()
     assert api.Run(Path("runs/digits-mlp-fedavg")).config().seed == 3
     fedsim(capsys, "run", "run.toml")

@@ -121,7 +121,7 @@ def test_without_truth_an_attack_leaves_answers_and_a_report(tape, capsys):
     code, out, err = fedsim(capsys, *arguments)
     assert (code, err.strip()) == (0, "")
     assert "llg" in out
-    assert f"Report   {tape}/report.html\nNext     open {tape}/report.html in a browser" in out
+    assert f"Report   {tape}/report.html\nNext     xdg-open {tape}/report.html" in out
     ledger = api.Run(tape).ledger()
     assert ledger.num_rows == 2 * ROUNDS * CLIENTS * 5
     assert pc.all(pc.is_null(ledger["value"])).as_py()
