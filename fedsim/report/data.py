@@ -17,7 +17,7 @@ from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
-from fedsim.core.units import DECIBELS, beyond_blind, name_of, title_of
+from fedsim.core.units import DECIBELS, beyond_blind, title_of
 from fedsim.report.facts import facts_of
 from fedsim.report.intervals import Gap, gap_of
 from fedsim.report.select import records, select
@@ -279,11 +279,6 @@ def spans(numbers: Sequence[int]) -> str:
 def listed(texts: Sequence[str]) -> str:
     """Return texts as a list in a sentence."""
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
-
-
-def metric_name(metric: str) -> str:
-    """Return what a metric is called in pictures."""
-    return "labels recovered (ASR)" if metric == "asr" else name_of(metric)
 
 
 def _series(rows: pa.Table) -> Series:

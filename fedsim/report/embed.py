@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.units import DECIBELS
-from fedsim.report.data import Curve, RunData, metric_name
+from fedsim.report.data import Curve, RunData
 from fedsim.report.exposed import means_at, most_exposed, peaks, rows_of
+from fedsim.report.figures import metric_name
 from fedsim.report.intervals import Gap
 
 LINES = 36_000  # numbers of all lines together, two characters each

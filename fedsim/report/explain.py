@@ -106,6 +106,8 @@ def _spectra(models: "Sequence[Explanation]") -> Picture:
         if spectrum.rank < spectrum.probed:
             axis.plot(share[-1:], values[-1:], "x", color=colour)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(lambda *_: "")
     axis.set_xlim(0, 1.01)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axis.set(xlabel="directions of the input", ylabel="singular value over the largest")

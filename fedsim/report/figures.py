@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedsim.core.units import DECIBELS
+from fedsim.core.units import DECIBELS, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,6 +107,11 @@ def fit(axis: "Axes", metric: str) -> None:
         room = 0.08 * (high - low or 1.0)
         axis.set_ylim(low - room * (low < 0), high + room)
         axis.yaxis.set_major_formatter(decibels)
+
+
+def metric_name(metric: str) -> str:
+    """Return what a metric is called in pictures."""
+    return "labels recovered (ASR)" if metric == "asr" else name_of(metric)
 
 
 def percent(value: float, _: Any = None) -> str:

@@ -7,8 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.units import DECIBELS
-from fedsim.report.data import Curve, RunData, Series, metric_name
-from fedsim.report.figures import WIDTH, Picture, decibels, fit, panels, percent, picture
+from fedsim.report.data import Curve, RunData, Series
+from fedsim.report.figures import (
+    WIDTH,
+    Picture,
+    decibels,
+    fit,
+    metric_name,
+    panels,
+    percent,
+    picture,
+)
 from fedsim.report.select import records
 
 if TYPE_CHECKING:

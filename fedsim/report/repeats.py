@@ -107,7 +107,7 @@ class Repeats(RunData):
             )
             text += f" (95 % interval of the distance: {row.texts[1]})" if row.excess else ""
             doubt = gap > 0 and not row.above
-            sentences.append(f"{text}.{' This may be chance.' if doubt else ''}")
+            sentences.append(f"{text}.{' Chance is not excluded.' if doubt else ''}")
         return sentences
 
     @property

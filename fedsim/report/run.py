@@ -8,7 +8,7 @@ from fedsim.core.catalog import nothing_imported
 from fedsim.core.errors import ConfigError
 from fedsim.report.audit_rounds import audit_section
 from fedsim.report.counts import counts_picture
-from fedsim.report.data import RunData
+from fedsim.report.data import Curve, RunData
 from fedsim.report.defenses import Defended, trade_off
 from fedsim.report.differences import labels_of
 from fedsim.report.embed import library, payload
@@ -89,6 +89,7 @@ def _write(
         runs=runs,
         pictures=pictures,
         verdicts=[(run, verdict(run)) for run in runs],
+        tiles=_tiles(runs[0]),
         payload=payload(settings),
         repeats=[it for it in settings if isinstance(it, Repeats)],
         library=library(),
@@ -126,3 +127,9 @@ def _of_run(run: RunData, client: str | None) -> list[Picture]:
     by_client = (curve for curve in run.leaders() if not run.values(curve, curve.metric).empty)
     heat = [heat_map(run, curve) for curve in islice(by_client, 1)]
     return [over_rounds(run), *heat, *([counts] if counts else [])]
+
+
+def _tiles(run: RunData) -> list[Curve]:
+    """Return four attacks for the top of a page: the best of each family, then the next best."""
+    first = [run.leaders(family)[0] for family in run.families]
+    return [*first, *(curve for curve in run.leaders() if curve not in first)][:4]

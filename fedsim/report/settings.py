@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.report.data import RunData, metric_name
+from fedsim.report.data import RunData
 from fedsim.report.differences import Settings, label_of, settings_of, varied
-from fedsim.report.figures import WIDTH, Picture, fit, percent, picture
+from fedsim.report.figures import WIDTH, Picture, fit, metric_name, percent, picture
 from fedsim.report.intervals import LEVEL
 from fedsim.report.over_rounds import COLOURED, COLOURS, MARKERS, short
 

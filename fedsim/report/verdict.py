@@ -90,7 +90,7 @@ class Verdict:
         """The first sentence, for a line in a list, with its doubt."""
         if self.opening or not self.findings:
             return [*self.opening, *self.limits][0]
-        doubt = " This may be chance." if self.findings[0].state == "unsure" else ""
+        doubt = " Chance is not excluded." if self.findings[0].state == "unsure" else ""
         return self.findings[0].sentences[0] + doubt
 
 
@@ -196,13 +196,13 @@ def _how_far(it: Finding) -> list[str]:
 def _how_sure(it: Finding) -> list[str]:
     """Say what the interval is, what it is over, and where it leaves doubt."""
     if it.interval is None:
-        return ["There are too few updates for an interval: this may be chance."]
+        return ["There are too few updates for an interval: chance is not excluded."]
     together = f", for all {it.compared} attacks together" if it.compared > 1 else ""
     low, high = (points(it.curve.metric, end, unit=False) for end in it.interval)
     unit = UNITS.get(it.curve.metric, " points")
     text = f"The {100 * LEVEL:.0f} % interval over {it.gap.over} is {low} to {high}{unit}{together}"
     if it.state == "unsure":
-        return [f"{text}. It includes blind: this may be chance."]
+        return [f"{text}. It includes blind: chance is not excluded."]
     return [f"{text}."]
 
 
@@ -216,7 +216,7 @@ def _when(it: Finding) -> list[str]:
         where = f"in all {rounds} rounds, from round {first} on" if rounds > 1 else ""
     else:
         where = f"in {len(it.rounds)} of {rounds} rounds ({_some_rounds(it.rounds)})"
-    sentences = [f"The mean over clients is above blind {where}."] if where else []
+    sentences = [f"Its mean is above blind {where}."] if where else []
     if it.state == "in part":
         parts = [f"rounds {_some_rounds(it.sure_rounds)}"] if it.sure_rounds else []
         names = listed([*it.sure_clients[:NAMED], *_more(len(it.sure_clients) - NAMED)])

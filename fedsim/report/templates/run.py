@@ -35,7 +35,7 @@ round by round.</p>
   <div class="tile"><b>{{ run.accuracy[1][-1] | percent }}</b><span>test accuracy, round
   {{ run.accuracy[0][-1] }}</span></div>
 {% endif %}
-{% for curve in run.leaders()[:4] %}
+{% for curve in tiles %}
   {% set above = curve.main.value > curve.main.blind_value %}
   <div class="tile{% if not above %} below{% endif %}">
   <b>{{ curve.main.value | of(curve.metric) }}</b><span>{% if not above %}<i>not above blind</i>

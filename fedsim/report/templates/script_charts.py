@@ -149,8 +149,8 @@ function drawLines() {
     : undefined;
   const options = {height: 340, series, bands, cursor: {sync: {key: "rounds"}, drag: {x: true}},
     scales: {x: {time: false}, y: {range: ranged}}, axes: [axis(whole),
-      axis({size: 62, values: (plot, at) => at.map(y => unit === "%" ? `${Math.round(100 * y)} %`
-        : write(y, unit))})],
+      axis({size: 68, values: (plot, at) => at.map(y => unit === "%" ? `${Math.round(100 * y)} %`
+        : unit === "dB" ? `${+y.toFixed(1)} dB` : write(y, unit))})],
     hooks: {setSeries: [(plot, place) => place && edges(plot, banded, place)]}};
   const plot = chart($("lines"), options, data);
   $("lines").querySelectorAll(".u-series").forEach((row, place) => {
@@ -206,7 +206,7 @@ function drawAccuracy() {
   });
   $("accuracy").setAttribute("aria-label", "Test accuracy over rounds");
   chart($("accuracy"), {height: 190, series, cursor: {sync: {key: "rounds"}},
-    scales: {x: {time: false}, y: {range: [0, 1]}}, axes: [axis(whole), axis({size: 62,
+    scales: {x: {time: false}, y: {range: [0, 1]}}, axes: [axis(whole), axis({size: 68,
       values: (plot, y) => y.map(v => `${Math.round(100 * v)} %`)})]}, data);
 }
 

@@ -89,7 +89,8 @@ function filterable(table, body) {
 
 // A box that scrolls says so, and can be reached by keyboard.
 function scrollable(box) {
-  const hint = el("p", {class: "hint", hidden: true}, "The table goes on to the right: scroll →");
+  const what = box.classList.contains("picture") ? "picture" : "table";
+  const hint = el("p", {class: "hint", hidden: true}, `The ${what} goes on to the right: scroll →`);
   box.before(hint);
   const check = () => {
     const wide = box.scrollWidth > box.clientWidth + 1;
@@ -101,5 +102,5 @@ function scrollable(box) {
 
 themes();
 document.querySelectorAll("table.data").forEach(sortable);
-document.querySelectorAll(".scroll").forEach(scrollable);
+document.querySelectorAll(".scroll, .picture").forEach(scrollable);
 """

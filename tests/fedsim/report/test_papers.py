@@ -46,7 +46,9 @@ def test_the_numbers_are_the_ledgers(figures):
     assert line == pytest.approx(asr.groupby("round")["value"].mean().to_dict())
     blind = {float(r["x"]): float(r["y"]) for r in drawn if r["series"] == "blind guess"}
     assert blind == pytest.approx(asr.groupby("round")["blind"].mean().to_dict())
-    [band] = [r for r in rows if r["series"].startswith("llg, 10th") and r["x"] == "2.0"][:1]
+    [band] = [r for r in rows if r["series"].startswith("llg, from the 10th") and r["x"] == "2.0"][
+        :1
+    ]
     clients = asr[asr["round"] == 2]["value"]
     assert float(band["low"]) == pytest.approx(clients.quantile(0.1))
     assert float(band["high"]) == pytest.approx(clients.quantile(0.9))

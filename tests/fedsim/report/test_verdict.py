@@ -116,7 +116,7 @@ def test_chance_is_not_called_leakage(recordings, tmp_path):
     it = verdict_on(recordings, tmp_path, graded(values - values.mean() + 0.51))
     assert not it.leaks
     assert [finding.state for finding in it.findings] == ["unsure"]
-    assert "It includes blind: this may be chance." in it.paragraphs[0]
+    assert "It includes blind: chance is not excluded." in it.paragraphs[0]
 
 
 def test_leakage_in_single_rounds_is_not_hidden_by_a_mean(recordings, tmp_path):
