@@ -79,7 +79,7 @@ def eb_gls(
     Args:
         view: One client's observations; the latest is attacked.
         auxiliary: With inputs and labels.
-        generator: Draws counts where the expected overlap is looked for; else not used.
+        generator: Draws the moves of `refine = "gibbs"`; else not used, but where noise is weak.
         refine: How real-valued counts become whole: the most likely ones ("search"), or those of
             largest expected overlap ("gibbs"), which costs tens of milliseconds and is better where
             the model is half trained and the batch small or unbalanced. If empty: the latter under
@@ -92,7 +92,7 @@ def eb_gls(
     """
     problem, solution = solve(view.latest, workspace(view, auxiliary))
     if not refine and problem.noisy:
-        weighted = weighted_overlap_counts(solution.evidence, generator)
+        weighted = weighted_overlap_counts(solution.evidence)
         if weighted is not None:
             return weighted * problem.uses
     counts = solution.posterior.whole(solution.counts)

@@ -42,15 +42,14 @@ def test_the_answer_is_that_of_all_counts_together():
         guess: sum(p * sum(map(min, guess, n)) for n, p in posterior.items()) for guess in every
     }
     best = max(overlap.values())
-    for seed in range(3):
-        found = weighted_overlap_counts(evidence, generator(seed))
-        assert found is not None
-        assert overlap[tuple(found.tolist())] > 0.98 * best
+    found = weighted_overlap_counts(evidence)
+    assert found is not None
+    assert overlap[tuple(found.tolist())] > 0.98 * best
 
 
 @pytest.mark.twin
 def test_draws_have_the_moments_of_the_prior():
-    counts, log_weight = prior_draws(3, 10, generator(0))
+    counts, log_weight = prior_draws(3, 10)
     assert set(counts.sum(dim=1).tolist()) == {10.0}
     assert float(counts.min()) >= 0
     weight = log_weight.softmax(dim=0).unsqueeze(1)
@@ -66,22 +65,21 @@ def test_draws_have_the_moments_of_the_prior():
 
 @pytest.mark.worked
 def test_evidence_that_says_nothing_leaves_even_counts():
-    found = weighted_overlap_counts(about([9, 0, 0], 0.0), generator(0))
+    found = weighted_overlap_counts(about([9, 0, 0], 0.0))
     assert found is not None
     assert found.tolist() == [3, 3, 3]
 
 
 def test_evidence_that_is_strong_leaves_too_few_draws():
-    assert weighted_overlap_counts(about([40, 30, 20], 100.0), generator(0)) is None
+    assert weighted_overlap_counts(about([40, 30, 20], 100.0)) is None
 
 
 def test_what_is_certain_stays_so():
     lower = torch.tensor([0.0, 4.0, 0.0], dtype=torch.float64)
-    for seed in range(3):
-        found = weighted_overlap_counts(about([6, 0, 0], 0.1, lower=lower), generator(seed))
-        assert found is not None
-        assert int(found[1]) >= 4
-        assert int(found.sum()) == 6
+    found = weighted_overlap_counts(about([6, 0, 0], 0.1, lower=lower))
+    assert found is not None
+    assert int(found[1]) >= 4
+    assert int(found.sum()) == 6
 
 
 def noisy_view(std, seed=0):
