@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from adversary.adapters import ADAPTERS, check_adapter
 from adversary.adaptive.labels import TWINS, adaptive
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
@@ -14,6 +15,15 @@ from fedsim.config import Part
 from fedsim.core.catalog import check_options, find, with_extensions
 from fedsim.core.errors import ConfigError
 from fedsim.core.types import Auxiliary
+
+
+def available() -> dict[str, Attack]:
+    """Return every attack by name: fedsim's own, those of packages, and other programs'.
+
+    Raises:
+        ConfigError: An entry point of a package cannot be imported.
+    """
+    return {**with_extensions(ATTACKS, "attacks"), **ADAPTERS}
 
 
 def needs(parts: Iterable[Part]) -> set[str]:
@@ -52,9 +62,10 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
 
 
 def _by_name(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
-    available = with_extensions(ATTACKS, "attacks")
+    attacks = available()
     for part in parts:
-        attack = find("attack.name", part.name, available)
+        check_adapter("attack.name", part.name)
+        attack = find("attack.name", part.name, attacks)
         if not isinstance(attack, Attack):
             raise ConfigError(f"attack.name: must be an Attack, got {part.name} = {attack!r}")
         yield part, attack

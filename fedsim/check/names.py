@@ -8,9 +8,9 @@ from adversary.auditing.finding import METRICS
 from adversary.auditing.in_rounds import IN_ROUNDS
 from adversary.games import GAMES
 from adversary.grading.families import FAMILIES
+from adversary.grading.selection import available
 from fedsim.check.of_tables import BOUND
 from fedsim.config import Rule
-from fedsim.core.catalog import with_extensions
 from fedsim.core.errors import ConfigError, nearest
 
 AUDIT, GAME, TEST = "audit", "game", "test"
@@ -74,11 +74,7 @@ def _check_attack(key: str, rule: Rule, names: set[str]) -> None:
         raise ConfigError(f"{key}: must be {TEST}.METRIC, got '{rule.text}'")
     own = _attacks(rule.family)
     if rule.attack not in own | names and rule.family in FAMILIES:
-        own |= {
-            name
-            for name, attack in with_extensions(ATTACKS, "attacks").items()
-            if attack.family == rule.family
-        }
+        own |= {name for name, attack in available().items() if attack.family == rule.family}
     _check(
         key, rule, PARTS.get(rule.family, f"{rule.family} attack"), str(rule.attack), own | names
     )

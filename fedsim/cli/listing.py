@@ -163,9 +163,9 @@ def _parts(kind: str) -> Mapping[str, Any]:
 
         return GAMES
     if kind == "attacks":
-        from adversary.attacks import ATTACKS
+        from adversary.grading.selection import available
 
-        return with_extensions(ATTACKS, kind)
+        return available()
     if kind == "strategies":
         from strategies import STRATEGIES
 

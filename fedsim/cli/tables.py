@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.cli.eta import Eta
 from fedsim.cli.unanswered import Unanswered
-from fedsim.core.catalog import find, with_extensions
+from fedsim.core.catalog import find
 from fedsim.core.units import name_of, title_of, written
 
 if TYPE_CHECKING:
@@ -263,10 +263,10 @@ def _mean_text(metric: str, row: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=256)
 def _metric(attack: str) -> str:
     """Return an attack's first metric; ASR for one that does not exist."""
-    from adversary.attacks import ATTACKS
     from adversary.grading.families import FAMILIES
+    from adversary.grading.selection import available
 
-    attacks = with_extensions(ATTACKS, "attacks")
+    attacks = available()
     exists = attack in attacks or ":" in attack
     family = getattr(find("attack.name", attack, attacks), "family", None) if exists else None
     return FAMILIES[family if family in FAMILIES else "label"].metrics[0]

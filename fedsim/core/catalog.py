@@ -146,14 +146,14 @@ def find(key: str, name: str, parts: Mapping[str, Part]) -> Part:
     Raises:
         ConfigError: There is none; the sentence names the nearest. Or nothing is to be imported.
     """
+    if name in parts:
+        return parts[name]
     if ":" in name and not _imports.get():
         raise ConfigError(f"{key}: must be fedsim's own here, got '{name}'")
     if ":" in name:
         with _searched_first():
             return _imported(key, name)
-    if name not in parts:
-        raise ConfigError(f"{key}: must be a known name, got '{name}'; {nearest(name, parts)}")
-    return parts[name]
+    raise ConfigError(f"{key}: must be a known name, got '{name}'; {nearest(name, parts)}")
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
