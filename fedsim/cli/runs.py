@@ -66,6 +66,7 @@ def as_data(each: "Glance") -> dict[str, Any]:
         "planned": each.planned,
         "accuracy": each.accuracy,
         "strongest": vars(best) if best else None,
+        "attacks": each.attacks,
         "setting": changed(each.config) if each.config else None,
     }
 
@@ -90,12 +91,11 @@ def rounds_text(each: "Glance") -> str:
 def _print(listing: "Sequence[Glance]") -> None:
     """Print a table that fits a terminal; elsewhere a line per run, whole."""
     from fedsim.core.units import written
-    from fedsim.run.glance import strongest_text
 
     rows: list[tuple[str, ...]] = [HEADS]
     for each, setting in zip(listing, settings_of(listing), strict=True):
         date = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.date))
-        accuracy, best = written("accuracy", each.accuracy), strongest_text(each.strongest)
+        accuracy, best = written("accuracy", each.accuracy), each.attacks
         cells = (str(each.path), date, each.state, rounds_text(each), accuracy, best, setting)
         rows.append(tuple(" ".join(cell.split()) for cell in cells))
     if not out.is_terminal:

@@ -77,7 +77,10 @@ def run_cells(
         def client(round_: int, count: int, asked: int) -> None:
             if eta.first is None:  # runs that were finished before say nothing of the pace
                 eta.begin(sum(rounds[:done]) + round_ - 1)
-            reached(sum(rounds[:done]) + round_ - 1 + count / asked)
+            rounds_done = sum(rounds[:done]) + round_ - 1 + count / asked
+            reached(rounds_done)
+            if not as_json:
+                eta.line(f"{cells[done].name}  round {round_}, {eta.left(rounds_done)}")
 
         def show(cell: "Cell", reason: str | None) -> None:
             nonlocal done

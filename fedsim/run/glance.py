@@ -56,6 +56,7 @@ class Glance:
         config: Its settings, if there are any.
         accuracy: On the test set, after the last evaluated round.
         strongest: Null where no attack was graded above the blind guess.
+        attacks: The same in words; where there is none, why: that is not always safety.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Glance:
     config: Config | None = None
     accuracy: float | None = None
     strongest: Strongest | None = None
+    attacks: str = "–"
 
 
 def glances(folders: Iterable[Path]) -> list[Glance]:
@@ -115,16 +117,32 @@ def line_of(each: Glance) -> str:
     of = "" if each.planned is None else f" of {each.planned}"
     parts = [each.state, f"{each.rounds}{of} rounds"]
     parts += [f"accuracy {written('accuracy', each.accuracy)}"] if each.accuracy is not None else []
-    parts += [f"strongest {strongest_text(each.strongest)}"] if each.strongest else []
+    parts += [f"strongest {each.attacks}"] if each.strongest else []
+    parts += [each.attacks] if not each.strongest and each.attacks != "–" else []
     return plain(", ".join(parts))
 
 
-def strongest_text(best: Strongest | None) -> str:
-    """Return `llg 63.1 % (blind 30.2 %)`."""
-    if best is None:
-        return "–"
-    value, blind = written(best.metric, best.value), written(best.metric, best.blind)
-    return f"{best.attack} {value} (blind {blind})"
+def in_words(ledger: pa.Table, best: Strongest | None) -> str:
+    """Return what the attacks came to: `llg 63.1 % (blind 30.2 %)`, or why there is nothing."""
+    keys = ["attack", "adaptive", "outcome"]
+    outcomes: dict[str, set[str]] = {}
+    for row in attacks_of(ledger).group_by(keys, use_threads=False).aggregate([]).to_pylist():
+        if not _is_baseline(row["attack"]):
+            title = title_of(row["attack"], adaptive=row["adaptive"])
+            outcomes.setdefault(title, set()).add(row["outcome"])
+    every = set().union(*outcomes.values())
+    if best:
+        value, blind = written(best.metric, best.value), written(best.metric, best.blind)
+        text = f"{best.attack} {value} (blind {blind})"
+    elif "graded" in every:
+        text = "none above blind"
+    elif "no truth" in every:
+        text = "not graded: no truth"
+    else:
+        text = "no attack answered" if outcomes else "–"
+    silent = sum(not of.isdisjoint({"failed", "refused"}) for of in outcomes.values())
+    of = f"{silent} of {len(outcomes)} attacks did not answer every update"
+    return f"{text}; {of}" if silent and every - {"failed", "refused"} else text
 
 
 def strongest(ledger: pa.Table) -> Strongest | None:
@@ -172,10 +190,10 @@ def _glance(path: Path) -> Glance:
     failure = marks.failure(path)
     fields: dict[str, Any] = {}
     if finished or (path / "leakage.parquet").exists():
-        fields = {
-            "accuracy": _last(folder.metrics(), "accuracy"),
-            "strongest": strongest(folder.ledger()),
-        }
+        ledger, metrics = folder.ledger(), folder.metrics()
+        best = strongest(ledger)
+        fields = {"accuracy": _last(metrics, "accuracy"), "strongest": best}
+        fields["attacks"] = in_words(ledger, best)
     state: State = "recorded"
     if marks.is_locked(path):
         state, failure = "running", None

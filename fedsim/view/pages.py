@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fedsim.core.errors import FedsimError, one_line, plain
 from fedsim.core.units import name_of, written
 from fedsim.report.notebook import image_html
-from fedsim.run.glance import Glance, by_skill, strongest_text
+from fedsim.run.glance import Glance, by_skill
 from fedsim.run.outcomes import answers_of
 from fedsim.run.run_folder import REPORT, RunFolder
 from fedsim.run.setting import apart, changed, words
@@ -86,7 +86,7 @@ def _facts(key: str, each: Glance, setting: str) -> dict[str, Any]:
         "reason": each.reason,
         "rounds": rounds if each.planned is None else f"{rounds}/{each.planned}",
         "accuracy": written("accuracy", each.accuracy),
-        "strongest": strongest_text(each.strongest),
+        "strongest": each.attacks,
         "setting": ": ".join(filter(None, [setting, each.reason])),
     }
 
