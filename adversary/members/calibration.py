@@ -150,5 +150,7 @@ def _ranked(
         if score == "rmia":
             ranked[mine] = dominated(value[mine], alike, 1.0)
         else:
-            ranked[mine] = (value[mine] - alike.mean()) / alike.std().clamp(min=1e-12)
+            ranked[mine] = (value[mine] - alike.mean()) / alike.std(
+                correction=min(1, len(alike) - 1)
+            ).clamp(min=1e-12)
     return ranked

@@ -78,6 +78,8 @@ def _rehearsed(work: Workspace, size: int) -> Shadows:
     inputs, labels = work.auxiliary.inputs, work.auxiliary.labels
     assert inputs is not None
     assert labels is not None
+    if len(labels) < 2:
+        raise NotApplicable(f"auxiliary: must have at least 2 records, got {len(labels)}")
     order = torch.randperm(len(labels), generator=derived(0, "pool"))
     pool = order[: max(POOL, 2 * size)]
     candidates = Candidates(inputs[pool[:POOL]], labels[pool[:POOL]])
