@@ -1,5 +1,6 @@
 """`fedsim attack`: a run of fedsim's own, or the tape of somebody else's Flower app."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,10 @@ from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pyarrow import Table
+
     from fedsim.config import Part
+    from fedsim.federation.foreign import App
 
 PANEL = "For another app's recording (saved in its config.toml, so give them once)"
 
@@ -33,7 +37,10 @@ def attack(
         ),
     ],
     *,
-    with_: Annotated[str, typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run.")],
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run; must be given."),
+    ] = None,
     model: Annotated[
         str | None, _about_app("--model", "Architecture of the model.", metavar="MODULE:NAME")
     ] = None,
@@ -113,17 +120,10 @@ def attack(
     as_json: Json = False,
 ) -> None:
     """Attack a recording without training."""
-    from rich.progress import Progress
-
     from fedsim import api
-    from fedsim.federation.foreign import App, is_foreign
+    from fedsim.federation.foreign import App
     from fedsim.run import outcomes
-    from fedsim.run.run_folder import REPORT
 
-    names = [name.strip() for name in with_.split(",") if name.strip()]
-    if not names:
-        raise ConfigError("--with: must name an attack, got none; see fedsim list attacks")
-    parts = _parts(recording, names)
     app = App(
         model=model,
         num_classes=num_classes,
@@ -142,15 +142,8 @@ def attack(
         auxiliary_limit=auxiliary_limit,
         truth=truth,
     )
-    with Progress(console=err, transient=True, disable=as_json) as bar:
-        task = bar.add_task("attacking", total=None)
-        rows = api.attack(
-            recording,
-            parts,
-            app=app,
-            allow=allow or (),
-            on_round=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    parts = _parts(recording, _names(recording, app, with_ or ""))
+    rows = _attacked(recording, parts, app, allow or (), quiet=as_json)
     means, answers = api.means(rows), api.answers(rows)
     if as_json:
         unanswered = outcomes.as_json(answers)
@@ -159,14 +152,60 @@ def attack(
     else:
         print_attacks(means, out)
         print_unanswered(answers)
-        out.print()
-        if is_foreign(recording):
-            print_assumptions(api.Run(recording).config(), out)
-            print_report(recording / REPORT)
-        else:
-            print_line("Next", f"fedsim report {quoted(recording)}")
+        _print_end(recording)
     if strict:
         outcomes.check_answered(answers)
+
+
+def _attacked(
+    recording: Path, parts: "list[Part]", app: "App", allow: Sequence[str], *, quiet: bool
+) -> "Table":
+    """Attack with a bar of the rounds; return the new rows."""
+    from rich.progress import Progress
+
+    from fedsim import api
+
+    with Progress(console=err, transient=True, disable=quiet) as bar:
+        task = bar.add_task("attacking", total=None)
+        return api.attack(
+            recording,
+            parts,
+            app=app,
+            allow=allow,
+            on_round=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _print_end(recording: Path) -> None:
+    """Print what attacks took for granted of another app, and where to go on."""
+    from fedsim import api
+    from fedsim.federation.foreign import is_foreign
+    from fedsim.run.run_folder import REPORT
+
+    out.print()
+    if is_foreign(recording):
+        print_assumptions(api.Run(recording).config(), out)
+        print_report(recording / REPORT)
+    else:
+        print_line("Next", f"fedsim report {quoted(recording)}")
+
+
+def _names(recording: Path, app: "App", text: str) -> list[str]:
+    """Return the names of attacks in `text`.
+
+    Raises:
+        ConfigError: There are none; for a recording of another app the sentence asks for all else
+            that is not given.
+    """
+    from fedsim.federation.foreign import asked, is_foreign, lacking
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names:
+        return names
+    absent = lacking(recording, app) if not text and is_foreign(recording) else []
+    if absent:
+        raise ConfigError(asked([*absent, "--with NAME"]))
+    raise ConfigError("--with: must name an attack, got none; see fedsim list attacks")
 
 
 def _parts(recording: Path, names: list[str]) -> "list[Part]":

@@ -5,6 +5,7 @@ In: the folder of a tape, and what its user says of the app (`App`). Out: a plan
 """
 
 from fedsim.federation.foreign.app import App
+from fedsim.federation.foreign.config import asked, lacking
 from fedsim.federation.foreign.recording import is_foreign, tell
 
-__all__ = ["App", "is_foreign", "tell"]
+__all__ = ["App", "asked", "is_foreign", "lacking", "tell"]

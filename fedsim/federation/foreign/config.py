@@ -1,6 +1,6 @@
 """The config of another app's recording: from what its user says, now and before, and its tape."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from fedsim.config import Config
 from fedsim.core.catalog import find_entry
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile
+from fedsim.core.local_training import Upload
 from fedsim.core.params import mismatch
 from fedsim.core.types import Params
-from fedsim.federation.foreign.app import App, flag_of, key_of
+from fedsim.federation.foreign.app import App, flag_of
 from fedsim.federation.foreign.parts import loaded, model_of
 from fedsim.federation.foreign.twin import (
     IN_ORDER,
@@ -29,6 +30,7 @@ from fedsim.run.prepare import with_versions
 from fedsim.run.run_folder import RunFolder
 from strategies.tape import recorded_clients, recorded_rounds, upload_kind
 
+VALUES = {"model": "MODULE:NAME", "num_classes": "C", "lr": "LR", "batch_size": "N"}
 SIZES = (8, 16, 28, 32, 64, 96, 128, 224, 256)  # of square images, to try a model on
 
 
@@ -80,23 +82,15 @@ def _config(path: Path, app: App, tape: Shapes) -> Config:
     Raises:
         ConfigError: Something lacks or is wrong.
     """
-    last = recorded_rounds(path)[-1]
     before = path / "config.toml"
-    upload = upload_kind(path, last, recorded_clients(path, last)[0])
-    settings = {"local.upload": upload, **app.settings}
+    settings = {"local.upload": upload_of(path, recorded_rounds(path)[-1]), **app.settings}
     earlier = RunFolder(path).config if before.exists() else None
     if app.head_weight is not None:
         settings |= _head(app, tape)
     elif app.model is not None:
         settings |= {"foreign.head_only": False, "foreign.arrays": {}}
-    needed = [] if app.head_weight is not None else ["model", "num_classes"]
-    needed += ["lr", "batch_size"] if upload == "weights" else []
-    for name in needed if earlier is None else ():
-        if key_of(name) not in settings:
-            raise ConfigError(
-                f"{flag_of(name)}: must be given for a recording that fedsim did not run, got none"
-                + "; or give --head-weight and --head-bias" * (name == "model")
-            )
+    if absent := lacking(path, app):
+        raise ConfigError(asked(absent))
     if earlier is None:
         settings["attack"] = []
     settings.setdefault("local.epochs", earlier.local.epochs if earlier else 1)
@@ -104,6 +98,34 @@ def _config(path: Path, app: App, tape: Shapes) -> Config:
         settings["foreign.input_shape"] = [1]  # until it is found
         settings["foreign.input_shape"] = _shape(_read(before, settings))
     return with_versions(_read(before, settings))
+
+
+def lacking(path: Path, app: App) -> list[str]:
+    """Return the options, with placeholders, that a recording of another app cannot do without.
+
+    What was said of it before need not be said again.
+    """
+    if (path / "config.toml").exists():
+        return []
+    last = recorded_rounds(path)[-1]
+    needed = [] if app.head_weight is not None else ["model", "num_classes"]
+    needed += ["lr", "batch_size"] * (upload_of(path, last) == "weights")
+    return [f"{flag_of(name)} {VALUES[name]}" for name in needed if getattr(app, name) is None]
+
+
+def asked(options: Sequence[str]) -> str:
+    """Return the sentence that asks for all that a recording lacks."""
+    other = "; --head-weight NAME --head-bias NAME may stand in place of --model"
+    is_without_model = any(option.startswith("--model ") for option in options)
+    return (
+        f"{' '.join(options)}: must be given for a recording that fedsim did not run, got none"
+        f"{other * is_without_model}"
+    )
+
+
+def upload_of(path: Path, round_: int) -> Upload:
+    """Return what clients uploaded in a round."""
+    return upload_kind(path, round_, recorded_clients(path, round_)[0])
 
 
 def _head(app: App, tape: Shapes) -> dict[str, Any]:

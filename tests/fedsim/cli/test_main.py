@@ -189,6 +189,7 @@ def test_a_report_draws_the_client_asked_for(finished, here, capsys):
         (["run", "--nonsense"], 2, "--nonsense: must be an option of fedsim run; one of"),
         (["attack", "nowhere", "--with", "llg"], 1, "nowhere: must be a run folder"),
         (["attack", "taken", "--with", ","], 2, "--with: must name an attack"),
+        (["attack", "nowhere"], 2, "--with: must name an attack"),
         (["report", "nowhere"], 1, "nowhere: must be a run folder"),
         (["list", "atacks"], 2, "list: must be a kind, got 'atacks'; did you mean 'attacks'?"),
     ],

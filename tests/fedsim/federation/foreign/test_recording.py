@@ -112,6 +112,20 @@ def test_the_recorder_changes_no_bit_of_an_app_and_has_every_upload(strategy, tm
         assert square**0.5 > 0.055
 
 
+def test_all_that_a_tape_lacks_is_asked_for_in_one_sentence(tape, capsys):
+    options = "--model MODULE:NAME --num-classes C --local-lr LR --local-batch-size N"
+    rule = "must be given for a recording that fedsim did not run, got none"
+    other = "; --head-weight NAME --head-bias NAME may stand in place of --model"
+    code, _, err = fedsim(capsys, "attack", tape)
+    assert (code, err.strip()) == (2, f"fedsim: {options} --with NAME: {rule}{other}")
+    code, _, err = fedsim(capsys, "attack", tape, "--with", "llg")
+    assert (code, err.strip()) == (2, f"fedsim: {options}: {rule}{other}")
+    head = ("--head-weight", "fc.weight", "--local-lr", "0.1")
+    code, _, err = fedsim(capsys, "attack", tape, *head)
+    assert (code, err.strip()) == (2, f"fedsim: --local-batch-size N --with NAME: {rule}")
+    assert not (tape / "config.toml").exists()
+
+
 def test_without_truth_an_attack_leaves_answers_and_a_report(tape, capsys):
     arguments = (
         "attack", tape, "--model", "tests.quickstart.task:Net", "--num-classes", "10",
@@ -190,10 +204,10 @@ def test_defenses_as_mods_reach_the_tape(recorded, tmp_path):
 
 
 WRONG = {
-    "model": ({"model": None}, "--model: must be given for a recording"),
-    "classes": ({"num_classes": None}, "--num-classes: must be given"),
-    "lr": ({"lr": None}, "--local-lr: must be given"),
-    "batch": ({"batch_size": None}, "--local-batch-size: must be given"),
+    "model": ({"model": None}, "--model MODULE:NAME: must be given for a recording"),
+    "classes": ({"num_classes": None}, "--num-classes C: must be given"),
+    "lr": ({"lr": None}, "--local-lr LR: must be given"),
+    "batch": ({"batch_size": None}, "--local-batch-size N: must be given"),
     "negative": ({"lr": -1.0}, r"local\.lr: input should be greater than 0, got -1\.0"),
     "import": ({"model": "nowhere:Net"}, "model.name: must be an importable package.module"),
     "other": (
