@@ -47,10 +47,23 @@ def report(
     if len(runs) > 1 and out_ is None:
         out_ = Path("comparison.html")  # one run's own report is not overwritten
     path = api.report(runs, out_, client=client, figures=figures, width=width, allow=allow or ())
+    verdict = _verdict(runs[0]) if len(runs) == 1 else []
     if as_json:
         folder = {"figures": str(figures)} if figures else {}
-        out.print_json(data={"report": str(path), **folder})
+        out.print_json(data={"report": str(path), "verdict": verdict, **folder})
         return
+    for paragraph in verdict:
+        out.print(paragraph, soft_wrap=True)
     if figures:
         print_line("Figures", figures)
     print_report(path)
+
+
+def _verdict(run: Path) -> list[str]:
+    """Return the verdict on a run; nothing that its config names is imported."""
+    from fedsim.core.catalog import nothing_imported
+    from fedsim.report.verdict import verdict_of
+    from fedsim.run.run_folder import RunFolder
+
+    with nothing_imported():
+        return verdict_of(RunFolder(run)).paragraphs

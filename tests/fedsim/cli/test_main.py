@@ -63,7 +63,9 @@ def test_json_is_one_object(here, capsys):
     [before] = [r for r in result["attacks"] if (r["attack"], r["metric"]) == ("llg", "asr")]
     assert asr["value"] == before["value"]
     _, out, _ = fedsim(capsys, "report", "there", "--json")
-    assert json.loads(out) == {"report": "there/report.html"}
+    result = json.loads(out)
+    assert result["report"] == "there/report.html"
+    assert result["verdict"][0].startswith("label: ")
 
 
 def test_a_round_names_each_attacks_own_metric(here, capsys):
