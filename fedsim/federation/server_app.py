@@ -47,7 +47,8 @@ def main(grid: Grid, context: Context) -> None:
         def show(finished: Round) -> None:
             track_round(finished.number)
             logger.info("%s", finished)
-            say({"attacked": finished.number, "seconds": finished.attack_seconds})
+            if finished.number:  # round 0 is the untrained model
+                say({"attacked": finished.number, "seconds": finished.attack_seconds})
 
         federate(
             plan,
