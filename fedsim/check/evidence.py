@@ -1,7 +1,7 @@
 """What a table shows about one rule: values with their margins, and what it cannot show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -37,12 +37,12 @@ class Evidence:
     Attributes:
         values: Each is held against the limit.
         problems: Why the table cannot show that the rule is kept; a sentence each.
-        confidence: Of the margins, in words; empty without margins.
+        notes: What a reader must know beside.
     """
 
     values: Sequence[Value] = ()
     problems: Sequence[str] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     def __add__(self, other: "Evidence") -> "Evidence":
         return Evidence(

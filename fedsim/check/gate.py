@@ -177,7 +177,8 @@ class _Source:
         """Return what all tables show about a rule."""
         parts: list[Evidence] = []
         if rule.family == AUDIT:
-            parts += [of_audited_rounds(rule, self.ledger)] if self.ledger is not None else []
+            if self.run is not None and self.ledger is not None:
+                parts.append(of_audited_rounds(rule, self.ledger, self.run.metrics()))
             parts += [of_audits(rule, self.audit)] if self.audit else []
         elif rule.family == GAME:
             parts += [of_games(rule, self.game)] if self.game else []

@@ -26,6 +26,7 @@ from fedsim.run.ledger import AUDIT
 
 BOUND = "epsilon_lower"
 Rows = Iterable[Mapping[str, Any]]
+BLUNT = "no bound can exceed the limit, however the runs come out: there are too few of them"
 
 
 def of_test(rule: Rule, metrics: pa.Table) -> Evidence:
@@ -49,8 +50,8 @@ def of_test(rule: Rule, metrics: pa.Table) -> Evidence:
     )
 
 
-def of_audited_rounds(rule: Rule, ledger: pa.Table) -> Evidence:
-    """Return what canaries in a run show."""
+def of_audited_rounds(rule: Rule, ledger: pa.Table, metrics: pa.Table) -> Evidence:
+    """Return what canaries in a run show; `metrics` say how much they could have shown."""
     import pyarrow.compute as pc
 
     rows = ledger.filter(pc.equal(ledger["family"], AUDIT)).to_pylist()
@@ -59,7 +60,12 @@ def of_audited_rounds(rule: Rule, ledger: pa.Table) -> Evidence:
     if rule.over == "last":
         last = max((row["round"] for row in rows), default=0)
         rows = [row for row in rows if row["round"] == last]
-    values, problems = [], []
+    values, problems, able = [], [], []
+    most = {
+        (row["round"], row["metric"].removesuffix("_most")): row["value"]
+        for row in metrics.to_pylist()
+        if row["split"] == AUDIT and row["metric"].endswith("_most")
+    }
     for row in rows:
         where = f"round {row['round']}"
         if row["outcome"] == "no truth":
@@ -71,7 +77,8 @@ def of_audited_rounds(rule: Rule, ledger: pa.Table) -> Evidence:
         else:
             base = row["ceiling"] if rule.base else 0.0
             values.append(_value(row["attack"], where, row["value"], base, of="canaries"))
-    return Evidence(values, problems)
+            able.append(_can_exceed(rule, base, most.get((row["round"], row["attack"]))))
+    return Evidence(values, problems + [BLUNT] * (bool(able) and not any(able)))
 
 
 def of_audits(rule: Rule, folder: Path) -> Evidence:
@@ -89,8 +96,9 @@ def of_audits(rule: Rule, folder: Path) -> Evidence:
     problems = [f"{name}: the audit is not finished" for name in settings if name not in done]
     rows = [row for row in every if METRICS[row["guarantee"]] == rule.metric]
     rows = [row for row in rows if rule.attack in (None, row["canary"], row["method"])]
-    values = []
+    values, able = [], []
     for row in rows:
+        able.append(_can_exceed(rule, (row["claimed"] or 0.0) if rule.base else 0.0, row["most"]))
         title, where = f"canary '{row['canary']}', {row['method']}", row["setting"]
         if not rule.base:
             if _gone(row["epsilon"]):
@@ -102,7 +110,9 @@ def of_audits(rule: Rule, folder: Path) -> Evidence:
         elif row["joint"] is not None:
             of = f"{row['trials']} runs, all bounds together"
             values.append(_value(title, where, row["joint"], row["claimed"], of=of))
-    return Evidence(values, problems)
+        else:
+            able.pop()  # assumes what is not claimed, and refutes nothing
+    return Evidence(values, problems + [BLUNT] * (bool(values) and not any(able)))
 
 
 def of_games(rule: Rule, folder: Path) -> Evidence:
@@ -196,6 +206,11 @@ def _value(
     high: float | None = None,
 ) -> Value:
     return Value(title=title, where=where, value=value, base=base, low=low, high=high, of=of)
+
+
+def _can_exceed(rule: Rule, base: float, most: float | None) -> bool:
+    """Return whether a bound could violate a rule, by the largest ε that its runs can show."""
+    return not rule.upward or most is None or most > base + rule.number
 
 
 def _gone(value: float | None) -> bool:

@@ -5,9 +5,12 @@ import pytest
 from fedsim.audit import rows as audit_rows
 from fedsim.audit import table as audits
 from fedsim.check import gate
+from fedsim.check.of_tables import BLUNT, of_audited_rounds
 from fedsim.config import Config, parse_rule
+from fedsim.core.types import Leak, Measure
 from fedsim.games import rows as game_rows
 from fedsim.games import table as games
+from fedsim.run.ledger import leakage_table, metrics_table
 
 BOUND = audit_rows.Row(
     setting="run", canary="gradient", relation="replace one example", batch_size=1, rounds=1,
@@ -61,6 +64,9 @@ def test_a_claim_is_held_against_bounds_that_hold_together(tmp_path):
     assert word(audited(folder, assumed), "audit.epsilon_lower > claim") == "open"
     unclaimed = replace(BOUND, claimed=None, joint=None)
     assert word(audited(folder, unclaimed), "audit.epsilon_lower > claim") == "open"
+    few = replace(BOUND, most=0.9)  # so that no outcome of the runs exceeds the claim
+    assert word(audited(folder, few), "audit.epsilon_lower > claim") == "open"
+    assert word(audited(folder, few, BOUND), "audit.epsilon_lower > claim") == "pass"
     unfinished = audited(folder, BOUND, settings=("run", "noise=2"))
     assert word(unfinished, "audit.epsilon_lower > claim") == "open"
 
@@ -85,3 +91,19 @@ def test_the_tables_own_interval_decides_by_margin(tmp_path):
     assert word(folder, "game.membership.auroc > 0.65", margin="lenient") == "pass"
     assert word(folder, "game.membership.auroc > 0.75", margin="strict") == "fail"
     assert word(folder, "game.auroc > blind + 0.31", margin="strict") == "pass"
+
+
+def test_canaries_in_a_run_are_held_against_the_claim_of_their_round():
+    def shown(value, most, outcome="graded"):
+        leak = Leak(
+            round=4, client=None, attack="audit-one-run", family="audit", metric="epsilon_lower",
+            value=value, outcome=outcome, blind=0.0, seconds=0.0, ceiling=2.0,
+        )  # fmt: skip
+        measures = [Measure(4, "audit", "audit-one-run_most", most)]
+        rule = parse_rule("audit.epsilon_lower > claim")
+        return of_audited_rounds(rule, leakage_table([leak]), metrics_table(measures))
+
+    assert [(it.value, it.base) for it in shown(2.5, 4.0).values] == [(2.5, 2.0)]
+    assert shown(1.0, 4.0).problems == []
+    assert shown(1.0, 1.5).problems == [BLUNT]
+    assert "revealed its coins" in shown(None, None, "no truth").problems[0]
