@@ -118,12 +118,14 @@ def verdict(run: RunData) -> Verdict:
     findings.sort(key=lambda it: STATES.index(it.state))
     attacks = [each for each in run.answers.values() if not each.baseline]
     unanswered = [each for each in attacks if not each.answered]
+    graded = {curve.title for curve, _ in gaps}
+    ungraded = [each for each in attacks if each.answered and each.title not in graded]
     return Verdict(
         findings=findings,
         unanswered=unanswered,
         attacks=len(attacks),
-        opening=_opening(run, findings, len(attacks)),
-        limits=_limits(attacks, unanswered),
+        opening=_opening(run, findings, len(attacks), graded=not ungraded),
+        limits=[*_limits(attacks, unanswered), *_ungraded(ungraded)],
     )
 
 
@@ -165,7 +167,7 @@ def _state(gap: Gap, interval: tuple[float, float] | None, *, part: bool) -> Sta
     return "unsure" if gap.mean > 0 else "not above"
 
 
-def _opening(run: RunData, findings: Sequence[Finding], attacks: int) -> list[str]:
+def _opening(run: RunData, findings: Sequence[Finding], attacks: int, *, graded: bool) -> list[str]:
     """Return the first sentence where nothing above blind was found, or could be."""
     if not attacks:
         return ["No attack was run. What the updates give away is not measured."]
@@ -173,7 +175,16 @@ def _opening(run: RunData, findings: Sequence[Finding], attacks: int) -> list[st
         return [run.why_ungraded]
     if any(it.state != "not above" for it in findings):
         return []
-    return [f"Nothing above blind was recovered by these attacks. {NOT_SAFE}"]
+    those = "these attacks" if graded else "the attacks that were graded"
+    return [f"Nothing above blind was recovered by {those}. {NOT_SAFE}"]
+
+
+def _ungraded(attacks: Sequence[Answers]) -> list[str]:
+    """Say which attacks answered and have no value: what they recovered is open."""
+    if not attacks:
+        return []
+    named = listed([*(each.title for each in attacks[:NAMED]), *_more(len(attacks) - NAMED)])
+    return [f"No answer was graded of {named}. What they recovered is not measured."]
 
 
 def _how_far(it: Finding) -> list[str]:

@@ -111,6 +111,16 @@ def test_what_is_below_blind_is_not_called_leakage(recordings, tmp_path):
     assert NOTHING in page.text
 
 
+def test_answers_without_a_grade_are_no_answers_at_blind(recordings, tmp_path):
+    open_ = [{**row, "value": None, "outcome": "no truth"} for row in leaks_of("b", 0.9, 0.9)]
+    it = verdict_on(recordings, tmp_path, leaks_of("a", 0.4, 0.0), open_)
+    assert (
+        it.headline
+        == f"Nothing above blind was recovered by the attacks that were graded. {NOT_SAFE}"
+    )
+    assert "No answer was graded of b. What they recovered is not measured." in it.paragraphs[-1]
+
+
 def test_chance_is_not_called_leakage(recordings, tmp_path):
     values = 0.5 + 0.2 * np.random.default_rng(3).normal(size=(6, 6))
     it = verdict_on(recordings, tmp_path, graded(values - values.mean() + 0.51))
