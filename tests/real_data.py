@@ -14,7 +14,7 @@ import torch
 from fedsim.data import Dataset
 from fedsim.data.mnist import mnist as read_mnist
 
-SHARED = Path(os.environ.get("FEDSIM_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED = Path(os.environ.get("FEDSIM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @lru_cache(maxsize=1)

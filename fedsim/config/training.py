@@ -17,7 +17,8 @@ class Data(Part):
     name: str = "digits"
     """Data set, or `package.module:function`; see `fedsim list datasets`."""
     root: str | None = None
-    """Folder of the data set's files; `~/.cache/fedsim/NAME` if omitted."""
+    """Folder of the data set's files. If omitted: its folder in `$FEDSIM_DATA` or `../shared/data`
+    if it is there, else `~/.cache/fedsim/NAME`."""
     partition: Literal["iid", "dirichlet", "shards", "user"] = "dirichlet"
     """How rows are dealt to clients: at random, by Dirichlet shares of each label, by shards of
     sorted labels, or by user."""

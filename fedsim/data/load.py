@@ -16,6 +16,7 @@ from fedsim.core.paths import user_path
 from fedsim.core.rng import generator
 from fedsim.data.check import checked
 from fedsim.data.ids import checked_ids, read_ids
+from fedsim.data.places import root_of, wanted
 from fedsim.data.registry import DATASETS
 from fedsim.data.types import Dataset
 
@@ -29,7 +30,7 @@ def load(data: Data, seed: int) -> Dataset:
     """
     make = find_entry("data.name", data.name, DATASETS, "datasets").make
     options = check_options("data", make, data.options)
-    root = user_path("data.root", data.root or f"~/.cache/fedsim/{data.name}")
+    root = root_of(data.name, data.root)
     if data.name in DATASETS:
         dataset = _published(make, data.name, root, options)
     else:
@@ -51,6 +52,7 @@ def _published(make: Callable[..., Dataset], name: str, root: Path, options: Any
     except Exception as error:  # whatever a damaged file leads its reader to
         raise ConfigError(
             f"data.root: '{name}' must be readable in {root} ({one_line(error)})"
+            + wanted(name, root)
         ) from error
 
 

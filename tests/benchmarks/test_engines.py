@@ -9,7 +9,7 @@ import pytest
 
 from tests.benchmarks.engines import ROOT, empty_message
 
-SHARED = Path(os.environ.get("FEDSIM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+SHARED = Path(os.environ.get("FEDSIM_DATA", ROOT.parent / "shared" / "data"))
 
 pytestmark = pytest.mark.bench
 
