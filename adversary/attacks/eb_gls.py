@@ -38,7 +38,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.draws import weighted_overlap_counts
-from adversary.labels.gls import Fit, fit_counts
+from adversary.labels.gls import Fit, fit_counts, most_likely_noise
 from adversary.labels.head import (
     Forward,
     HeadGradient,
@@ -63,6 +63,8 @@ from fedsim.core.types import Auxiliary, Observation, View
 Refine = Literal["", "search", "gibbs"]
 POINTS = 8  # local steps at which shares are taken
 ROUNDS = 3  # of tracing and solving
+SIZES = 256  # of entries, at most, where they were rounded to eight bits or fewer
+LEVELS = tuple(4.0**-k for k in range(8))  # shares of a pruned update's mean square that is noise
 
 
 def eb_gls(
@@ -219,16 +221,21 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     else:
         outputs, bias = work.part(auxiliary_forward), head.bias is not None
         basis, moments = fit(auxiliary, outputs, local.label_smoothing, bias=bias, mask=mask)
-    noise = 0.0 if mask is not None else noise_variance(head)
+    sketch, unit = basis.of_gradient(head) / uses, basis.noise(auxiliary.num_classes) / uses**2
+    if mask is None:
+        noise = noise_variance(head)
+    else:
+        levels = (0.0, *(float(head.weight[mask[0]].square().mean()) * level for level in LEVELS))
+        noise = most_likely_noise(sketch, moments, head.total // uses, unit, levels)
     return Problem(
-        sketch=basis.of_gradient(head) / uses,
+        sketch=sketch,
         moments=moments,
         lower=certain(observation, work, head) if mask is None else _zeros(head),
-        noise=basis.noise(auxiliary.num_classes) * (noise / uses**2),
+        noise=unit * noise,
         total=head.total // uses,
         uses=uses,
         basis=basis,
-        noisy=mask is None and not is_clean(head),
+        noisy=noise > 0 if mask is not None else not is_clean(head),
     )
 
 
@@ -253,11 +260,15 @@ def pose_projected(observation: Observation, work: Workspace) -> Problem:
 def uploaded(head: HeadGradient) -> tuple[Tensor, Tensor | None] | None:
     """Return which entries a pruning client left; None where it seems to have pruned nothing.
 
-    A feature that no example has makes a whole column zero; only zeros elsewhere are pruned.
+    A feature that no example has makes a whole column zero; only zeros elsewhere are pruned. Where
+    entries have few sizes, they were rounded, and zero is one of the sizes.
     """
     zero = head.observed == 0
     alive = ~zero.all(dim=0)
     if not alive.any() or float(zero[:, alive].double().mean()) < 0.01:
+        return None
+    sizes = head.observed[~zero].abs().unique()
+    if len(sizes) <= SIZES and len(sizes) < 0.1 * int((~zero).sum()):
         return None
     return ~zero, None if head.observed_bias is None else head.observed_bias != 0
 

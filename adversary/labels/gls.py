@@ -1,5 +1,6 @@
 """Generalised least squares for counts: how many examples of each class explain a sketch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,33 @@ def fit_counts(
         fit = Fit(evidence, spread, counts)
     assert fit is not None
     return fit
+
+
+def most_likely_noise(
+    sketch: Float[Tensor, " kept"],
+    moments: Moments,
+    total: int,
+    noise: Float[Tensor, " kept"],
+    variances: Sequence[float],
+) -> float:
+    """Return the variance of noise under which a sketch is most likely; of equals the first.
+
+    Args:
+        sketch: What was observed.
+        moments: Of one example per class, in the same sketch.
+        total: How many examples there are.
+        noise: Variance of each coordinate under noise of variance 1 on every entry.
+        variances: Among which to choose.
+    """
+    classes = len(moments.counts)
+    even = torch.full((classes,), total / classes, dtype=torch.float64)
+    covariance = moments.covariance(even + even.square() / moments.counts)
+
+    def likelihood(variance: float) -> float:
+        weigh = _Weighing(sketch, moments.means, covariance, variance * noise, even)
+        return weigh.best()[1][0]
+
+    return max(variances, key=likelihood)
 
 
 @dataclass(frozen=True)

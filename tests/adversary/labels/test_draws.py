@@ -7,9 +7,11 @@ import torch
 from adversary.attacks.eb_gls import eb_gls
 from adversary.labels.draws import CLIENTS, prior_draws, weighted_overlap_counts
 from adversary.labels.posterior import Evidence
+from defenses.quantise import quantise
+from defenses.sparsify import sparsify
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary
-from tests.builders import bilinear, observe, plain_gradient
+from tests.builders import bilinear, observe, plain_gradient, prune
 
 EYE, NONE = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
 
@@ -107,3 +109,21 @@ def test_without_noise_the_most_likely_counts_are_the_answer():
         eb_gls(view, auxiliary, generator(s), refine=r) for s, r in enumerate(("", "search"))
     )
     assert torch.equal(plain, searched)
+
+
+@pytest.mark.parametrize("name", ["sparsify", "quantise"])
+def test_noise_behind_zeros_is_noise_all_the_same(name):
+    defense = {"sparsify": sparsify(rate=0.5), "quantise": quantise(bits=3)}[name]
+    for seed in range(3):
+        view, auxiliary = noisy_view(100.0, seed)
+        delta = view.latest.update.delta
+        hidden = defense.apply(delta, defense.init(delta), generator(seed, name))[0]
+        guess = eb_gls(observe(hidden, 20, sent=view.latest.sent), auxiliary, generator(0))
+        assert int(guess.max()) <= 8
+
+
+def test_a_pruned_update_without_noise_is_taken_as_it_is():
+    view, auxiliary = noisy_view(0.0)
+    pruned = observe(prune(view.latest.update.delta, 0.5), 20, sent=view.latest.sent)
+    answers = (eb_gls(pruned, auxiliary, generator(0), refine=r) for r in ("", "search"))
+    assert torch.equal(*answers)
