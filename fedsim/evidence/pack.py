@@ -64,9 +64,12 @@ def write_pack(
 
     Raises:
         BadRecording: A file of the run is damaged.
-        ConfigError: There is something at `out`, or it lies in the run; or no round is finished.
+        ConfigError: There is something at `out`, or it lies in the run; no round is finished, or
+            this is a tape that was never attacked.
         OSError: The disk is full or the folder cannot be written.
     """
+    if not (folder.path / "config.toml").exists():
+        raise ConfigError(f"{folder.path}: must be attacked before, got a bare tape")
     _check_place(folder.path, out)
     folder.check_files()
     folder.check_truth(allow)

@@ -21,8 +21,12 @@ def threat_model(facts: Facts) -> list[str]:
         f"Uploads of {len(facts.recorded)} rounds were kept{_kept(config)}.",
         _auxiliary(facts),
         _adaptive(config),
-        "It does not know labels, inputs or coins of a client. The ground truth was used to grade "
-        "its answers, and not before.",
+        "It does not know labels, inputs or coins of a client. "
+        + (
+            "The ground truth was used to grade its answers, and not before."
+            if facts.families
+            else "No answer was graded by a ground truth."
+        ),
         *_noise(config),
     ]
 

@@ -105,6 +105,12 @@ def test_it_is_there_whole_or_not_at_all_and_overwrites_nothing(pack, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "old"]
 
 
+def test_a_tape_that_was_never_attacked_is_refused(tmp_path):
+    (tmp_path / "tape" / "rounds").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="must be attacked before, got a bare tape"):
+        write_pack(RunFolder(tmp_path / "tape"), tmp_path / "pack")
+
+
 def test_a_damaged_run_gives_no_pack(recordings, tmp_path):
     path = recordings.copy(CONFIG, tmp_path / "run").path
     victim = path / "rounds" / "0002" / "1.safetensors"
