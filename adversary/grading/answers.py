@@ -108,6 +108,14 @@ def _blind_guess(view: View, attack: Attack, static: Auxiliary, seed: int) -> Te
     return (blind or family.blind)(view, static, stream)
 
 
+def without_gradient(attack: Attack, auxiliary: Auxiliary) -> str:
+    """Return why inputs cannot be reconstructed, empty if they can: ids have no gradient."""
+    inputs = auxiliary.inputs
+    if attack.family != "reconstruction" or inputs is None or inputs.is_floating_point():
+        return ""
+    return "inputs: must be real numbers for a reconstruction, got whole numbers"
+
+
 def _guess(
     view: View, attack: Attack, auxiliary: Auxiliary, static: Auxiliary, seed: int
 ) -> _Result:
@@ -118,6 +126,8 @@ def _guess(
         if family.alone and latest.num_clients > 1:
             rule = f"num_clients: must be 1 to {family.alone}"
             raise NotApplicable(f"{rule}, got {latest.num_clients}")
+        if reason := without_gradient(attack, auxiliary):
+            raise NotApplicable(reason)
         names = ("infer", attack.title, latest.client, latest.round, "model")
         with _remarks() as remarks, global_stream(seed, *names):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)

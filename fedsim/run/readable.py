@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from adversary.grading.answers import without_gradient
 from adversary.labels.head import Head, NeedsModel, find_head
 from adversary.workspace import Workspace
 from fedsim.core.errors import NotApplicable
@@ -18,6 +19,9 @@ def unreadable(plan: Plan) -> Mapping[str, tuple[str, ...]]:
             reasons.setdefault(head, []).append(attack.title)
         elif attack.reads == "bias" and head is not None and head.bias is None:
             reasons.setdefault("the head must have a bias, got none", []).append(attack.title)
+    for attack in plan.attacks:
+        if reason := without_gradient(attack, plan.auxiliary):
+            reasons.setdefault(reason, []).append(attack.title)
     return {reason: tuple(titles) for reason, titles in reasons.items()}
 
 

@@ -1,7 +1,11 @@
 from math import prod
 
+import torch
 from torch import nn
 
+from fedsim import api
+from fedsim.core.rng import generator
+from fedsim.data import Dataset
 from fedsim.run.prepare import prepare
 from fedsim.run.readable import unreadable
 from tests.builders import small_config
@@ -24,6 +28,43 @@ def scaled(input_shape, num_classes):
 
 def without_bias(input_shape, num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), num_classes, bias=False))
+
+
+class Bag(nn.Module):
+    """The mean of the embeddings of six ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, ids):
+        return self.head(self.embedding(ids).mean(1).relu())
+
+
+def ids(root):
+    labels = torch.arange(200) % 2
+    words = torch.randint(0, 50, (200, 6), generator=generator(0, "ids")) + 50 * labels[:, None]
+    return Dataset(
+        inputs=words[:160].numpy(), labels=labels[:160].numpy().astype("uint8"),
+        test_inputs=words[160:], test_labels=labels[160:], num_classes=2,
+    )  # fmt: skip
+
+
+def test_an_embedding_gets_ids_and_what_needs_a_gradient_of_inputs_refuses(tmp_path, undrawn):
+    config = small_config(
+        data={"name": MODULE + "ids"}, model={"name": MODULE + "Bag"},
+        attack=["llg", "eb-gls", "dlg"], federation={"rounds": 1},
+    )  # fmt: skip
+    reason = "inputs: must be real numbers for a reconstruction, got whole numbers"
+    assert unreadable(prepare(config)) == {reason: ("dlg",)}
+    rows = api.run(config, tmp_path / "run").ledger().to_pylist()
+    outcomes = {
+        name: {r["outcome"] for r in rows if r["attack"] == name and r["client"]}
+        for name in ("llg", "eb-gls", "dlg")
+    }
+    assert outcomes["dlg"] == {"refused"}
+    assert outcomes["llg"] == outcomes["eb-gls"] == {"graded"}
 
 
 def said_of(model):
