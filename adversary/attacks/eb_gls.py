@@ -40,7 +40,6 @@ from adversary.attack import Attack
 from adversary.labels.draws import weighted_overlap_counts
 from adversary.labels.gls import Fit, fit_counts, most_likely_noise
 from adversary.labels.head import (
-    Forward,
     HeadGradient,
     auxiliary_forward,
     own_head,
@@ -49,19 +48,16 @@ from adversary.labels.moments import (
     Moments,
     Sketch,
     fit,
-    measure,
     start_moments,
     with_every_class,
 )
 from adversary.labels.projections import project
-from adversary.labels.reading import end_forward, steps_per_client
-from adversary.labels.trajectory import path, simulate, start_of
+from adversary.labels.trace import Trace, trace_of
 from adversary.steps import num_labels
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
 
 Refine = Literal["", "search", "gibbs"]
-POINTS = 8  # local steps at which shares are taken
 ROUNDS = 3  # of tracing and solving
 SIZES = 256  # of entries, at most, where they were rounded to eight bits or fewer
 LEVELS = tuple(4.0**-k for k in range(8))  # shares of a pruned update's mean square that is noise
@@ -118,6 +114,7 @@ class Problem:
         total: Number of examples.
         uses: Epochs.
         basis: What made the sketch of a linear head; None for one of all that was uploaded.
+        start: Moments at the model sent, where `moments` may be of other models, too.
         noisy: Whether the update has noise beyond rounding.
     """
 
@@ -128,7 +125,25 @@ class Problem:
     total: int
     uses: int
     basis: Sketch | None
+    start: Moments
     noisy: bool = False
+
+    def trace(
+        self, observation: Observation, work: Workspace, counts: Float[Tensor, " classes"]
+    ) -> Trace | None:
+        """Return auxiliary examples along the local training; None where nothing is to follow.
+
+        Args:
+            observation: The client's.
+            work: With auxiliary inputs and labels.
+            counts: Of the client's examples, as far as they are known.
+
+        Raises:
+            ValueError: The uploaded model computes NaN or infinity.
+        """
+        if self.basis is None:
+            return None
+        return trace_of(observation, work, self.basis, self.start, counts)
 
     def solve(self) -> Fit:
         """Return evidence, prior and the most likely real-valued counts."""
@@ -143,66 +158,16 @@ def solve(observation: Observation, work: Workspace) -> tuple[Problem, Fit]:
     """
     work = work.derived(with_every_class)
     problem = pose(observation, work)
-    if problem.basis is None:
-        return problem, problem.solve()
-    end = end_forward(observation, work, work.auxiliary.inputs)
-    if end is None:
-        return problem, problem.solve()
-    trace = Trace(observation, work, end, problem.basis)
+    solution = problem.solve()
+    trace = problem.trace(observation, work, solution.counts)
+    if trace is None:
+        return problem, solution
     solution = replace(problem, moments=problem.moments.middle(trace.end_moments())).solve()
     for _ in range(ROUNDS):
+        trace = trace.following(solution.counts)
         problem = replace(problem, moments=trace.moments(solution.counts))
         solution = problem.solve()
     return problem, solution
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The auxiliary examples along a client's local training.
-
-    Attributes:
-        observation: The client's.
-        work: With auxiliary inputs and labels.
-        end: What the uploaded model makes of the auxiliary inputs.
-        basis: How shares are sketched.
-    """
-
-    observation: Observation
-    work: Workspace
-    end: Forward
-    basis: Sketch
-
-    def end_moments(self) -> Moments:
-        """Return the moments at the model uploaded."""
-        return self._measured(self._shares(self.end))
-
-    def moments(self, counts: Float[Tensor, " classes"]) -> Moments:
-        """Return the moments of an example's mean share along the way."""
-        return self._measured(self.shares(counts))
-
-    def shares(self, counts: Float[Tensor, " classes"]) -> Float[Tensor, "n kept"]:
-        """Return every auxiliary example's mean share, if the client's counts are these."""
-        observation, start = self.observation, self.work.part(start_of)
-        steps = steps_per_client(observation)
-        shifts = simulate(start, counts / counts.sum(), observation.local, steps)
-        features = self.work.part(auxiliary_forward).features
-        away = self.end.features - features
-        along = path(shifts, self.end.logits.double() - start.logits, POINTS)
-        parts = [
-            self._shares(Forward(features + way * away, start.logits + shift))
-            for way, shift in along
-        ]
-        return torch.stack(parts).mean(dim=0)
-
-    def _shares(self, outputs: Forward) -> Float[Tensor, "n kept"]:
-        labels, local = self.work.auxiliary.labels, self.observation.local
-        assert labels is not None
-        return self.basis.of_examples(outputs, labels, local.label_smoothing)
-
-    def _measured(self, shares: Float[Tensor, "n kept"]) -> Moments:
-        auxiliary = self.work.auxiliary
-        assert auxiliary.labels is not None
-        return measure(shares, auxiliary.labels, auxiliary.num_classes)
 
 
 def pose(observation: Observation, work: Workspace) -> Problem:
@@ -235,6 +200,7 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         total=head.total // uses,
         uses=uses,
         basis=basis,
+        start=moments,
         noisy=noise > 0 if mask is not None else not is_clean(head),
     )
 
@@ -254,6 +220,7 @@ def pose_projected(observation: Observation, work: Workspace) -> Problem:
         total=num_labels(observation) // uses,
         uses=uses,
         basis=None,
+        start=projected.moments,
     )
 
 

@@ -23,12 +23,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.eb_gls import Trace, solve
+from adversary.attacks.eb_gls import Problem, solve
+from adversary.labels.covariances import Mixture
 from adversary.labels.gls import fit_counts
 from adversary.labels.head import read_head
-from adversary.labels.moments import Sketch, with_every_class
+from adversary.labels.moments import with_every_class
 from adversary.labels.posterior import round_above
-from adversary.labels.reading import end_forward
 from adversary.rehearsal import rehearse
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
@@ -56,11 +56,9 @@ def eb_gls_sim(
         raise NotApplicable(f"eb-gls-sim: simulations must be at least 1, got {simulations}")
     observation, work = view.latest, workspace(view, auxiliary).derived(with_every_class)
     problem, solution = solve(observation, work)
-    end = end_forward(observation, work, work.auxiliary.inputs)
-    basis = problem.basis
-    if end is None or basis is None or observation.update.num_clients > 1:
+    trace = problem.trace(observation, work, solution.counts)
+    if trace is None or observation.update.num_clients > 1:
         return solution.posterior.whole(solution.counts) * problem.uses
-    trace = Trace(observation, work, end, basis)
     counts, nothing = solution.counts, torch.zeros_like(problem.lower)
     gaps: list[Tensor] = []
     tried: list[tuple[float, Tensor]] = []
@@ -68,11 +66,13 @@ def eb_gls_sim(
         whole = round_above(counts, nothing, problem.total)
         rehearsed = rehearse(observation, work, whole, generator)
         tried.append((distance(rehearsed.update.delta, observation.update.delta), whole))
-        gaps.append(gap(rehearsed, work, basis, problem.uses, whole))
+        gaps.append(gap(rehearsed, work, problem, whole))
         recent = gaps[-min(WINDOW, 1 + turn // 2) :]
         moments = trace.moments(counts)
         # The mean gap has an error of its own, of as many clients as were rehearsed.
-        moments = replace(moments, covariances=moments.covariances * (1 + 1 / len(recent)))
+        moments = replace(
+            moments, covariances=Mixture(((1 + 1 / len(recent), moments.covariances),))
+        )
         sketch = problem.sketch - torch.stack(recent).mean(dim=0)
         counts = fit_counts(
             sketch, moments, nothing, problem.total, noise=problem.noise, rounds=1, start=counts
@@ -81,18 +81,13 @@ def eb_gls_sim(
 
 
 def gap(
-    rehearsed: Observation,
-    work: Workspace,
-    basis: Sketch,
-    uses: int,
-    counts: Int[Tensor, " classes"],
+    rehearsed: Observation, work: Workspace, problem: Problem, counts: Int[Tensor, " classes"]
 ) -> Float[Tensor, " kept"]:
     """Return what a rehearsed update has beyond what `eb_gls` expects of its counts."""
-    end = end_forward(rehearsed, work, work.auxiliary.inputs)
-    assert end is not None
-    expected = Trace(rehearsed, work, end, basis).moments(counts.double())
-    sketch = basis.of_gradient(read_head(rehearsed, work)) / uses
-    return sketch - expected.means @ counts.double()
+    trace = problem.trace(rehearsed, work, counts.double())
+    assert trace is not None
+    sketch = trace.basis.of_gradient(read_head(rehearsed, work)) / problem.uses
+    return sketch - trace.moments(counts.double()).means @ counts.double()
 
 
 def distance(rehearsed: Params, observed: Params) -> float:

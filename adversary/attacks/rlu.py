@@ -29,7 +29,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.counts import round_counts
 from adversary.labels.reading import end_forward, read_bias, steps_per_client
-from adversary.labels.trajectory import path, simulate, start_of
+from adversary.labels.trajectory import followed, path, simulate, start_of
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
@@ -62,13 +62,21 @@ def rlu(
     head, sums, hit = read_bias(latest, work, "rlu")
     start, steps = work.part(start_of), steps_per_client(latest)
     counts = solve_counts(start.confidence, sums, head.total, hit)
-    end = end_forward(latest, work, auxiliary.inputs)
-    if end is not None:
-        moved = end.logits.double() - start.logits
-        for _ in range(rounds):
-            shifts = simulate(start, counts / head.total, latest.local, steps)
-            along = [start.confidence_at(shift) for _, shift in path(shifts, moved, points)]
-            counts = solve_counts(torch.stack(along).mean(dim=0), sums, head.total, hit)
+    rows = followed(start.labels, counts / head.total)
+    end = end_forward(latest, work, auxiliary.inputs, rows)
+    for turn in range(rounds if end is not None else 0):
+        share = counts / head.total
+        if turn and rows is not None:
+            rows = followed(start.labels, share)
+            end = end_forward(latest, work, auxiliary.inputs, rows)
+        assert end is not None
+        some = start.of(rows)
+        rest = start.confidence - some.confidence  # what those followed lack of all
+        shifts = simulate(start, share, latest.local, steps)
+        ways = path(shifts, end.logits.double() - some.logits, points)
+        along = [some.confidence_at(shift) for _, shift in ways]
+        mean = torch.stack(along).mean(dim=0) + rest
+        counts = solve_counts(mean, sums, head.total, hit)
     return round_counts(counts, head.total)
 
 

@@ -1,7 +1,9 @@
 """Generalised least squares for counts: how many examples of each class explain a sketch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,6 +13,7 @@ from adversary.labels.moments import Moments
 from adversary.labels.posterior import SPREADS, Evidence
 
 RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
+NEGLIGIBLE = 1e-3  # of what the least ridge adds: noise that changes nothing
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,11 @@ def fit_counts(
     place, fit = None, None
     for _ in range(rounds):
         weights = counts + counts.square() / moments.counts
-        covariance = moments.covariance(weights)
-        weigh = _Weighing(sketch, moments.means, covariance, noise, even)
-        place, (_, quadratic, linear, spread) = weigh.best() if place is None else weigh.at(place)
-        evidence = Evidence(quadratic, linear, lower, total)
-        counts = evidence.with_prior(spread).most_likely().clamp(min=0)
-        fit = Fit(evidence, spread, counts)
+        weighing = _Weighing(sketch, moments, weights, noise, even)
+        weighed = weighing.best() if place is None else weighing.at(place)
+        place, evidence = weighed.place, Evidence(weighed.quadratic, weighed.linear, lower, total)
+        counts = evidence.with_prior(weighed.spread).most_likely().clamp(min=0)
+        fit = Fit(evidence, weighed.spread, counts)
     assert fit is not None
     return fit
 
@@ -93,13 +95,63 @@ def most_likely_noise(
     """
     classes = len(moments.counts)
     even = torch.full((classes,), total / classes, dtype=torch.float64)
-    covariance = moments.covariance(even + even.square() / moments.counts)
+    weights = even + even.square() / moments.counts
 
     def likelihood(variance: float) -> float:
-        weigh = _Weighing(sketch, moments.means, covariance, variance * noise, even)
-        return weigh.best()[1][0]
+        return _Weighing(sketch, moments, weights, variance * noise, even).best().likelihood
 
     return max(variances, key=likelihood)
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """The means of all classes where a covariance, with a ridge on its diagonal, is white.
+
+    Attributes:
+        factor: Lower triangle L of the covariance L Lᵀ.
+        design: L⁻¹ · means.
+        quadratic: Q = designᵀ · design.
+        strength: Eigenvalues of Q on counts that add up to nothing.
+        axes: Their eigenvectors.
+    """
+
+    factor: Tensor
+    design: Tensor
+    quadratic: Tensor
+    strength: Tensor
+    axes: Tensor
+
+    @classmethod
+    def of(cls, covariance: Tensor, means: Tensor, ridge: float, noise: Tensor | None) -> Self:
+        """Return it; `noise` is variance that is added to the diagonal."""
+        total = covariance.clone()
+        total.diagonal().mul_(1 + ridge)
+        if noise is not None:
+            total.diagonal().add_(noise)
+        total.diagonal().add_(1e-12 * total.diagonal().mean().clamp(min=1e-300))
+        factor = torch.linalg.cholesky(total)
+        design = torch.linalg.solve_triangular(factor, means, upper=False)
+        quadratic = design.T @ design
+        return cls(factor, design, quadratic, *_axes(quadratic))
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """What least squares under one covariance says.
+
+    Attributes:
+        place: Of the ridge.
+        quadratic: Q.
+        linear: r.
+        likelihood: Logarithm, up to what no ridge changes.
+        spread: The most likely variance of the prior.
+    """
+
+    place: int
+    quadratic: Tensor
+    linear: Tensor
+    likelihood: float
+    spread: float
 
 
 @dataclass(frozen=True)
@@ -107,58 +159,83 @@ class _Weighing:
     """Least squares under one covariance, with a share of its diagonal added."""
 
     sketch: Tensor
-    means: Tensor
-    covariance: Tensor
+    moments: Moments
+    weights: Tensor
     noise: Tensor | None
     even: Tensor
 
-    def best(self) -> tuple[int, tuple[float, Tensor, Tensor, float]]:
-        """Return the place of the most likely ridge, uphill from the middle, and its fit."""
+    def best(self) -> _Weighed:
+        """Return the fit with the most likely ridge, uphill from the middle."""
         tried = {}
         place, ahead = len(RIDGES) // 2, 1
-        tried[place] = self.at(place)[1]
+        tried[place] = self.at(place)
         for ahead in (1, -1):
             while 0 <= place + ahead < len(RIDGES) and place + ahead not in tried:
-                tried[place + ahead] = self.at(place + ahead)[1]
-                if tried[place + ahead][0] <= tried[place][0]:
+                tried[place + ahead] = self.at(place + ahead)
+                if tried[place + ahead].likelihood <= tried[place].likelihood:
                     break
                 place += ahead
-        return place, tried[place]
+        return tried[place]
 
-    def at(self, place: int) -> tuple[int, tuple[float, Tensor, Tensor, float]]:
-        """Return, for one ridge, the log marginal likelihood, Q, r, and the best prior spread."""
-        even, classes = self.even, len(self.even)
-        total = self.covariance.clone()
-        total.diagonal().mul_(1 + RIDGES[place])
-        if self.noise is not None:
-            total.diagonal().add_(self.noise)
-        total.diagonal().add_(1e-12 * total.diagonal().mean().clamp(min=1e-300))
-        factor = torch.linalg.cholesky(total)
-        columns = torch.cat([self.means, (self.sketch - self.means @ even).unsqueeze(1)], dim=1)
-        white = torch.linalg.solve_triangular(factor, columns, upper=False)
-        design, rest = white[:, :classes], white[:, classes]
-        quadratic, pull = design.T @ design, design.T @ rest
-        likelihood, spread = _likelihood(quadratic, pull, float(even[0]))
-        likelihood -= float(rest.square().sum() / 2 + factor.diagonal().log().sum())
-        return place, (likelihood, quadratic, pull + quadratic @ even, spread)
+    def at(self, place: int) -> _Weighed:
+        """Return the fit with one ridge."""
+        white, size = self._whitened(place)
+        away = self.sketch - self.moments.means @ self.even
+        rest = torch.linalg.solve_triangular(white.factor, away.unsqueeze(1), upper=False)[:, 0]
+        quadratic, pull = white.quadratic / size, white.design.T @ rest / size
+        along = _along(white.axes, pull)
+        likelihood, spread = _gain(white.strength / size, along, float(self.even[0]))
+        likelihood -= float(rest.square().sum()) / size / 2 + len(rest) * math.log(size) / 2
+        likelihood -= float(white.factor.diagonal().log().sum())
+        return _Weighed(place, quadratic, pull + quadratic @ self.even, likelihood, spread)
+
+    def _whitened(self, place: int) -> tuple[_Whitened, float]:
+        """Return the means under the covariance of a ridge, and what it is to be multiplied by.
+
+        Where all classes share one covariance, it is factored once for all clients.
+        """
+        means, ridge, total = self.moments.means, RIDGES[place], float(self.weights.sum())
+        if not self.moments.covariances.pooled or not self._quiet(total):
+            covariance = self.moments.covariance(self.weights)
+            return _Whitened.of(covariance, means, ridge, self.noise), 1.0
+        kept = self.moments.kept
+        if ridge not in kept:
+            covariance = self.moments.covariance(self.weights / total)
+            kept[ridge] = _Whitened.of(covariance, means, ridge, None)
+        return kept[ridge], total
+
+    def _quiet(self, total: float) -> bool:
+        """Return whether what the least ridge adds drowns the noise."""
+        if self.noise is None:
+            return True
+        unit = self.moments.covariance(torch.ones_like(self.weights) / len(self.weights))
+        return float(self.noise.max()) <= NEGLIGIBLE * RIDGES[0] * total * float(
+            unit.diagonal().min()
+        )
 
 
 def best_spread(evidence: Evidence) -> float:
     """Return the prior's variance that makes what was observed most likely."""
     even = evidence.total / len(evidence.linear)
     pull = evidence.linear - even * evidence.quadratic.sum(dim=1)
-    return _likelihood(evidence.quadratic, pull, even)[1]
+    strength, axes = _axes(evidence.quadratic)
+    return _gain(strength, _along(axes, pull), even)[1]
 
 
-def _likelihood(quadratic: Tensor, pull: Tensor, even: float) -> tuple[float, float]:
-    """Return the log marginal likelihood, up to what no prior changes, and the best spread.
-
-    `pull` is that of the evidence at even counts.
-    """
-    # In the eigenbasis of Q on counts that add up to nothing, each direction stands alone.
+def _axes(quadratic: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q's eigenvalues and eigenvectors on counts that add up to nothing."""
     centred = quadratic - quadratic.mean(dim=0) - quadratic.mean(dim=1, keepdim=True)
     values, vectors = torch.linalg.eigh(centred + quadratic.mean())
-    strength, along = values[1:].clamp(min=0), (vectors.T @ (pull - pull.mean()))[1:]
+    return values[1:].clamp(min=0), vectors[:, 1:]
+
+
+def _along(axes: Tensor, pull: Tensor) -> Tensor:
+    """Return the evidence's pull from even counts along each eigenvector."""
+    return axes.T @ (pull - pull.mean())
+
+
+def _gain(strength: Tensor, along: Tensor, even: float) -> tuple[float, float]:
+    """Return the log marginal likelihood, up to what no prior changes, and the best spread."""
     spreads = even * torch.tensor(SPREADS, dtype=torch.float64)
     grown = 1 + spreads.unsqueeze(1) * strength
     gains = spreads.unsqueeze(1) * along.square() / grown - grown.log()

@@ -5,20 +5,22 @@ for a covariance. The sketch keeps, for each class's row, the bias entry, the ro
 projections on the features' principal directions.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from adversary.labels.covariances import Covariances, Mixture, class_means, within_classes
 from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, find_head
 from adversary.workspace import Workspace
 from fedsim.core.types import Auxiliary
 
 DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than one direction
 CERTAIN = 1e-3  # of a coordinate's spread is its scale where no class has a spread of its own
+MANY = 500  # classes, whose rows are sketched by row sum and bias alone
 STAND_INS = 1000  # inputs for all classes without any of their own
-TENSOR_LIMIT = 2**27  # bytes of covariances, one per class; beyond it they are pooled
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ class Sketch:
         self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
     ) -> Float[Tensor, "n varying"]:
         """Sketch the share of every example."""
-        return self.raw(outputs, labels, smoothing)[:, self.varying] / self.scale
+        return self.scaled(self.raw(outputs, labels, smoothing))
+
+    def scaled(self, raw: Float[Tensor, "n coordinates"]) -> Float[Tensor, "n varying"]:
+        """Choose and scale coordinates of raw sketches."""
+        return (raw if bool(self.varying.all()) else raw[:, self.varying]) / self.scale
 
     def raw(
         self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
@@ -82,25 +88,24 @@ class Moments:
 
     Attributes:
         means: Column c is the mean over class c.
-        covariances: Within each class; a single one, pooled, where there are too many classes.
+        covariances: Within each class.
         counts: Auxiliary examples per class, at least 1.
+        kept: What was computed of them once for all updates; never goes with a copy.
     """
 
     means: Float[Tensor, "varying classes"]
-    covariances: Float[Tensor, "groups varying varying"]
+    covariances: Covariances
     counts: Float[Tensor, " classes"]
+    kept: dict[object, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def covariance(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, "varying varying"]:
         """Return Σ_c weights_c · covariance_c."""
-        if len(self.covariances) == 1:
-            return weights.sum() * self.covariances[0]
-        return torch.einsum("c,cij->ij", weights, self.covariances)
+        return self.covariances.summed(weights)
 
     def middle(self, other: "Moments") -> "Moments":
         """Return the average of two models' moments: the trapezoid rule along training."""
-        return Moments(
-            (self.means + other.means) / 2, (self.covariances + other.covariances) / 2, self.counts
-        )
+        both = Mixture(((0.5, self.covariances), (0.5, other.covariances)))
+        return Moments((self.means + other.means) / 2, both, self.counts)
 
 
 def with_every_class(auxiliary: Auxiliary) -> Auxiliary:
@@ -152,7 +157,7 @@ def fit(
     """
     assert auxiliary.labels is not None
     classes = outputs.logits.shape[1]
-    principal = max(1, DIMENSIONS // classes - 1 - bias)
+    principal = max(int(classes <= MANY), DIMENSIONS // classes - 1 - bias)
     directions = _directions(outputs.features.double(), principal).unsqueeze(0)
     ones = torch.ones(classes, dtype=torch.float64) if bias else None
     if mask is not None:
@@ -172,7 +177,7 @@ def scales(
     shares: Float[Tensor, "n coordinates"], labels: Int[Tensor, " n"], classes: int
 ) -> tuple[Float[Tensor, " varying"], Bool[Tensor, " coordinates"]]:
     """Return the spread within classes of each coordinate that varies, and which ones do."""
-    scale = _within(shares, labels, classes)[1].square().mean(dim=0).sqrt()
+    scale = _within(shares, labels, classes).square().mean(dim=0).sqrt()
     # What differs between classes and not within, like the bias of a zero head, tells the most.
     overall = shares.std(dim=0, unbiased=False)
     scale = torch.where(scale <= 1e-9 * overall.max(), CERTAIN * overall, scale)
@@ -182,30 +187,16 @@ def scales(
 
 def measure(shares: Float[Tensor, "n varying"], labels: Int[Tensor, " n"], classes: int) -> Moments:
     """Return mean and covariance of sketched shares per class."""
-    means, rest, counts = _within(shares, labels, classes)
-    size = shares.shape[1]
-    if classes * size * size * 8 > TENSOR_LIMIT:
-        covariances = (rest.T @ rest / max(1, len(rest) - classes)).unsqueeze(0)
-    else:
-        covariances = torch.stack(
-            [
-                rest[labels == c].T @ rest[labels == c] / (counts[c] - 1).clamp(min=1)
-                for c in range(classes)
-            ]
-        )
-    spread = covariances.diagonal(dim1=1, dim2=2)
-    spread.add_((spread.mean(dim=0) < 1e-12).double())
-    return Moments(means.T.contiguous(), covariances, counts)
+    means, within = within_classes(shares, labels, classes)
+    counts = torch.bincount(labels, minlength=classes).double().clamp(min=1)
+    return Moments(means.T.contiguous(), within, counts)
 
 
 def _within(
     shares: Float[Tensor, "n dims"], labels: Int[Tensor, " n"], classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return class means, each example's distance to its own, and examples per class."""
-    counts = torch.bincount(labels, minlength=classes).double().clamp(min=1)
-    sums = torch.zeros(classes, shares.shape[1], dtype=torch.float64)
-    means = sums.index_add_(0, labels, shares) / counts.unsqueeze(1)
-    return means, shares - means[labels], counts
+) -> Float[Tensor, "n dims"]:
+    """Return each example's distance to the mean of its class."""
+    return shares - class_means(shares, labels, classes)[labels]
 
 
 def _residuals(

@@ -1,7 +1,7 @@
 """What several attacks read out of an observation besides the head's gradient."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.labels.head import Forward, HeadGradient, forward, read_head
@@ -48,8 +48,13 @@ def end_state(observation: Observation) -> Params | None:
     return {n: sent[n] + delta[n] / clients if n in delta else sent[n] for n in sent}
 
 
-def end_forward(observation: Observation, work: Workspace, inputs: Tensor | None) -> Forward | None:
-    """Return what the model in `end_state` computes on some inputs.
+def end_forward(
+    observation: Observation,
+    work: Workspace,
+    inputs: Tensor | None,
+    rows: Int[Tensor, " rows"] | None = None,
+) -> Forward | None:
+    """Return what the model in `end_state` computes on inputs, or on those named by `rows`.
 
     Raises:
         ValueError: It computes NaN or infinity.
@@ -57,7 +62,7 @@ def end_forward(observation: Observation, work: Workspace, inputs: Tensor | None
     end = end_state(observation)
     if end is None or inputs is None:
         return None
-    outputs = forward(work, end, inputs)
+    outputs = forward(work, end, inputs if rows is None else inputs[rows])
     check_finite(outputs.logits.sum() + outputs.features.sum())
     return outputs
 

@@ -11,6 +11,10 @@ from adversary.labels.head import auxiliary_forward
 from adversary.workspace import Workspace
 from fedsim.core.types import LocalTraining
 
+MOST_ROWS = 2000  # auxiliary examples that are followed along a client's training,
+PER_CLASS = 20  # or so many times the classes where that is more
+FEWEST = 0.2  # of PER_CLASS, for a class that seems to be absent
+
 
 @dataclass(frozen=True)
 class Start:
@@ -26,6 +30,12 @@ class Start:
     labels: Int[Tensor, " n"]
     reach: float
 
+    def of(self, rows: Int[Tensor, " rows"] | None) -> "Start":
+        """Return what the model makes of some of the examples; of all where None are named."""
+        if rows is None:
+            return self
+        return Start(self.logits[rows], self.labels[rows], self.reach)
+
     @cached_property
     def confidence(self) -> Float[Tensor, "classes classes"]:
         """E, row j the mean probabilities of class j; of a class without examples, of all."""
@@ -38,6 +48,30 @@ class Start:
         sums = torch.zeros(classes, classes, dtype=p.dtype).index_add_(0, self.labels, p)
         counts = torch.bincount(self.labels, minlength=classes).unsqueeze(1)
         return torch.where(counts > 0, sums / counts.clamp(min=1), p.mean(dim=0))
+
+
+def followed(
+    labels: Int[Tensor, " n"], share: Float[Tensor, " classes"]
+) -> Int[Tensor, " rows"] | None:
+    """Return the auxiliary examples to follow along a client's training; None for all.
+
+    To follow one costs a forward pass of the uploaded model, and its share at several steps. Where
+    there are many, classes give as many as the client seems to have of them, and at least a few.
+
+    Args:
+        labels: Of the auxiliary examples.
+        share: Of the client's labels, per class, as far as is known.
+    """
+    classes = len(share)
+    most = max(PER_CLASS * classes, MOST_ROWS)
+    if len(labels) <= most:
+        return None
+    each = (most * share).clamp(min=FEWEST * most / classes).round()
+    counts = torch.bincount(labels, minlength=classes)
+    begin = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    order = labels.argsort(stable=True)
+    place = torch.arange(len(labels)) - begin  # of each example within its class
+    return order[place < each[labels[order]]].sort().values
 
 
 def start_of(work: Workspace) -> Start:

@@ -9,16 +9,20 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from adversary.attacks import ATTACKS
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.benchmarks.labels import CELLS, trial
 from tests.benchmarks.record import record
 from tests.builders import observe, small_config
+
+READ = ("llg", "llg-plus", "llbg", "ilrg", "zlg-plus", "rlu", "dimitrov", "eb-gls", "eb-gls-sim")
 
 
 def milliseconds(function: Callable[[], object], repeats: int = 30) -> float:
@@ -45,8 +49,33 @@ def head_of(classes: int, features: int, labels: int) -> tuple[View, Auxiliary]:
     return observe(gradient, labels, sent=model), Auxiliary(model, classes, input_shape=(features,))
 
 
-def measured(name: str, view: View, auxiliary: Auxiliary) -> float:
-    return milliseconds(lambda: ATTACKS[name].infer(view, auxiliary, generator(0)))
+def measured(name: str, view: View, auxiliary: Auxiliary, repeats: int = 30) -> float:
+    return milliseconds(lambda: ATTACKS[name].infer(view, auxiliary, generator(0)), repeats)
+
+
+def several(classes: int = 100) -> tuple[View, Auxiliary]:
+    """Return what a client of 512 examples and 100 classes uploads after 32 local steps."""
+    local = LocalTraining(lr=0.05, batch_size=16, epochs=1)
+    cell = replace(CELLS["C=100 trained iid 32"], name="32 steps", size=512, local=local)
+    view, auxiliary, _ = trial(cell, 0)
+    assert auxiliary.num_classes == classes
+    return view, auxiliary
+
+
+def one_step(classes: int, features: int = 512, labels: int = 512) -> tuple[View, Auxiliary]:
+    """Return a gradient of a linear head, and an adversary with ten examples of each class."""
+    stream = generator(0, "one step", classes)
+    model, means = (
+        nn.Linear(features, classes),
+        0.3 * torch.randn(classes, features, generator=stream),
+    )
+    draw = lambda y: (means[y] + torch.randn(len(y), features, generator=stream)).relu()
+    truth, known = torch.randint(classes, (labels,), generator=stream), torch.arange(10 * classes)
+    loss = nn.functional.cross_entropy(model(draw(truth)), truth)
+    gradient = torch.autograd.grad(loss, list(model.parameters()))
+    view = observe(dict(zip(("weight", "bias"), gradient, strict=True)), labels, sent=model)
+    auxiliary = Auxiliary(model, classes, inputs=draw(known % classes), labels=known % classes)
+    return view, auxiliary
 
 
 def figures() -> Iterator[tuple[str, float]]:
@@ -62,6 +91,10 @@ def figures() -> Iterator[tuple[str, float]]:
             yield f"{name}, {cell}, ms", measured(name, view, auxiliary)
         warm = measured("llg-plus", view, auxiliary)
         yield f"llg-plus, {cell}: measuring impact for every victim, ×", cold(cell) / warm
+    cases = {f"C = {classes}, one step": one_step(classes) for classes in (10, 100, 1000)}
+    for case, (view, auxiliary) in (cases | {"C = 100, 32 steps": several()}).items():
+        for name in READ:
+            yield f"{name}, {case}, ms", measured(name, view, auxiliary, repeats=3)
 
 
 def cold(cell: str) -> float:

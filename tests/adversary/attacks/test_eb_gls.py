@@ -6,9 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adversary.attacks.eb_gls import Trace, certain, eb_gls, noise_variance, pose, solve, uploaded
+from adversary.attacks.eb_gls import (
+    ROUNDS,
+    certain,
+    eb_gls,
+    noise_variance,
+    pose,
+    solve,
+    uploaded,
+)
+from adversary.labels import trajectory
 from adversary.labels.head import HeadGradient, read_head
 from adversary.labels.reading import end_forward
+from adversary.labels.trace import Trace
 from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, View
@@ -205,7 +215,7 @@ def test_shares_are_followed_along_the_way():
     work = workspace(view, auxiliary)
     problem = pose(view.latest, work)
     end = end_forward(view.latest, work, auxiliary.inputs)
-    trace = Trace(view.latest, work, end, problem.basis)
+    trace = Trace(view.latest, work, None, end, problem.basis, problem.start)
     true = counts.double() / 6
     error = lambda moments: float((problem.sketch - moments.means @ true).norm())
     start, end = problem.moments, trace.end_moments()
@@ -213,6 +223,22 @@ def test_shares_are_followed_along_the_way():
     assert error(trace.moments(true)) < 0.8 * min(error(start), error(end))
     assert error(solved.moments) < 0.8 * error(start.middle(end))  # where solving begins
     assert solved.uses == 6
+
+
+def test_to_follow_a_part_of_the_auxiliary_examples_is_nearly_as_good(monkeypatch):
+    view, auxiliary, counts = unbalanced(LocalTraining(0.1, 8, epochs=6))
+    whole = asr(eb_gls(view, auxiliary, generator(0)), counts)
+    monkeypatch.setattr(trajectory, "MOST_ROWS", len(auxiliary.labels) // 3)
+    monkeypatch.setattr(trajectory, "PER_CLASS", 1)
+    rows = []
+    followed = trajectory.followed
+    monkeypatch.setattr(
+        "adversary.labels.trace.followed", lambda *of: rows.append(followed(*of)) or rows[-1]
+    )
+    part = asr(eb_gls(view, auxiliary, generator(0)), counts)
+    assert len(rows) == 1 + ROUNDS
+    assert all(len(some) < 0.6 * len(auxiliary.labels) for some in rows)
+    assert part > whole - 0.05
 
 
 def test_gibbs_draws_from_its_own_generator_alone():

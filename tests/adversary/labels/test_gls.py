@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from adversary.labels import gls
+from adversary.labels.covariances import Matrices
 from adversary.labels.gls import best_spread, fit_counts
 from adversary.labels.moments import Moments
 from adversary.labels.posterior import SPREADS
@@ -17,7 +20,12 @@ def classes(seed: int, *, apart: float = 1.0, known: float = 1e6) -> Moments:
     stream = generator(seed, "gls")
     roots = torch.randn(CLASSES, KEPT, KEPT, generator=stream).double() / KEPT**0.5
     means = apart * torch.randn(KEPT, CLASSES, generator=stream).double()
-    return Moments(means, roots @ roots.mT, torch.full((CLASSES,), known).double())
+    return Moments(means, Matrices(roots @ roots.mT), torch.full((CLASSES,), known).double())
+
+
+def each(moments: Moments) -> Tensor:
+    """Return the covariance of every class."""
+    return torch.stack([moments.covariance(one) for one in torch.eye(CLASSES).double()])
 
 
 def drawn(moments: Moments, counts: list[int], seed: int) -> Tensor:
@@ -26,7 +34,7 @@ def drawn(moments: Moments, counts: list[int], seed: int) -> Tensor:
     for c, count in enumerate(counts):
         noise = torch.randn(count, KEPT, generator=stream).double()
         total += count * moments.means[:, c]
-        total += (noise @ torch.linalg.cholesky(moments.covariances[c]).T).sum(0)
+        total += (noise @ torch.linalg.cholesky(each(moments)[c]).T).sum(0)
     return total
 
 
@@ -44,7 +52,7 @@ def test_counts_of_gaussian_shares_are_recovered(counts):
 
 def test_exact_shares_give_exact_counts():
     moments = classes(0)
-    exact = Moments(moments.means, 1e-6 * moments.covariances, moments.counts)
+    exact = Moments(moments.means, Matrices(1e-6 * each(moments)), moments.counts)
     counts = torch.tensor([6.0, 0.0, 1.0, 3.0]).double()
     fit = fit_counts(exact.means @ counts, exact, ZERO, 10)
     torch.testing.assert_close(fit.counts, counts, rtol=0, atol=1e-2)
@@ -65,7 +73,7 @@ def covariance(moments: Moments, ridge: float, total: int = 20) -> Tensor:
     """Return the covariance at even counts, with a share of its diagonal added."""
     even = total / CLASSES
     whole = sum((even + even**2 / m) * s
-                for s, m in zip(moments.covariances, moments.counts, strict=True))  # fmt: skip
+                for s, m in zip(each(moments), moments.counts, strict=True))  # fmt: skip
     return whole + ridge * torch.diag(whole.diagonal())
 
 
@@ -145,3 +153,22 @@ def test_later_rounds_take_the_covariance_at_the_counts_found(monkeypatch):
     again = fit_counts(sketch, moments, ZERO, 20, rounds=1, start=first.counts)
     assert not torch.allclose(first.evidence.quadratic, second.evidence.quadratic)
     torch.testing.assert_close(second.evidence.quadratic, again.evidence.quadratic)
+
+
+@pytest.mark.parametrize("spread", [None, 1e-12, 1.0])
+def test_what_all_classes_share_is_factored_once(spread, monkeypatch):
+    moments = classes(3, known=5.0)
+    pooled = Matrices(each(moments).mean(dim=0, keepdim=True))
+    shared = Moments(moments.means, pooled, moments.counts)
+    apart = Moments(moments.means, Matrices(pooled.each.expand(CLASSES, -1, -1)), moments.counts)
+    noise = None if spread is None else torch.full((KEPT,), spread).double()
+    for counts in ([9, 2, 4, 5], [20, 0, 0, 0]):
+        sketch = drawn(moments, counts, 0)
+        once, again = (fit_counts(sketch, m, ZERO, 20, noise=noise) for m in (shared, apart))
+        assert once.spread == again.spread
+        torch.testing.assert_close(once.counts, again.counts)
+        torch.testing.assert_close(once.evidence.quadratic, again.evidence.quadratic)
+        torch.testing.assert_close(once.evidence.linear, again.evidence.linear)
+    assert bool(shared.kept) == (spread != 1.0)  # noise does not grow with the counts
+    assert not apart.kept
+    assert not replace(shared, means=2 * shared.means).kept

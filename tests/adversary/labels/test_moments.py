@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adversary.labels import moments
+from adversary.labels import covariances, moments
 from adversary.labels.head import Forward, HeadGradient, forward
 from adversary.labels.moments import Moments, Sketch, fit, measure, start_moments
 from fedsim.core.rng import generator
@@ -37,6 +37,11 @@ def model_of(*, bias: bool) -> nn.Sequential:
     for parameter in model.double().parameters():
         parameter.data = torch.randn(parameter.shape, generator=stream).double()
     return model
+
+
+def each(moments_: Moments) -> Tensor:
+    """Return the covariance of every class."""
+    return torch.stack([moments_.covariance(one) for one in torch.eye(CLASSES).double()])
 
 
 def gradients(
@@ -91,7 +96,7 @@ def test_moments_are_those_of_per_example_gradients(bias, smoothing, masked):
     for c in range(CLASSES):
         own = shares[c == LABELS].numpy()
         np.testing.assert_allclose(measured.means[:, c], own.mean(0), atol=1e-12)
-        np.testing.assert_allclose(measured.covariances[c], np.cov(own.T), atol=1e-12)
+        np.testing.assert_allclose(each(measured)[c], np.cov(own.T), atol=1e-12)
     assert measured.counts.tolist() == [KNOWN / CLASSES] * CLASSES
 
 
@@ -123,16 +128,29 @@ def test_row_sums_and_bias_are_always_in_the_sketch(monkeypatch):
 def test_where_there_are_too_many_classes_covariances_are_pooled(monkeypatch):
     _, sketch, apart, there = fitted(True, 0.0)
     shares = sketch.of_examples(there, LABELS, 0.0)
-    monkeypatch.setattr(moments, "TENSOR_LIMIT", 0)
+    monkeypatch.setattr(covariances, "POOLED", 0)
     pooled = measure(shares, LABELS, CLASSES)
-    assert len(pooled.covariances) == 1
     torch.testing.assert_close(pooled.means, apart.means)
     # Equally many examples per class: the pooled covariance is the mean of all.
-    torch.testing.assert_close(pooled.covariances[0], apart.covariances.mean(dim=0))
     weights = torch.tensor([1.0, 2.0, 0.5, 0.0]).double()
-    torch.testing.assert_close(pooled.covariance(weights), 3.5 * pooled.covariances[0])
-    expected = sum(w * s for w, s in zip(weights, apart.covariances, strict=True))
+    torch.testing.assert_close(pooled.covariance(weights), 3.5 * each(apart).mean(dim=0))
+    expected = sum(w * s for w, s in zip(weights, each(apart), strict=True))
     torch.testing.assert_close(apart.covariance(weights), expected)
+
+
+def test_covariances_of_few_examples_need_no_matrix_per_class(monkeypatch):
+    _, sketch, written, there = fitted(True, 0.0)
+    shares = sketch.of_examples(there, LABELS, 0.0)
+    shares[:, 1] = LABELS.double()  # varies within no class
+    written = measure(shares, LABELS, CLASSES)
+    monkeypatch.setattr(covariances, "WRITTEN", 0)
+    monkeypatch.setattr(covariances, "FEW", len(LABELS))
+    summed = measure(shares, LABELS, CLASSES)
+    assert isinstance(written.covariances, covariances.Matrices)
+    assert isinstance(summed.covariances, covariances.Residuals)
+    torch.testing.assert_close(summed.means, written.means)
+    torch.testing.assert_close(each(summed), each(written))
+    assert float(each(summed)[0, 1, 1]) == pytest.approx(1)
 
 
 def test_the_middle_of_two_models():
@@ -140,7 +158,7 @@ def test_the_middle_of_two_models():
     second = measure(2 * sketch.of_examples(there, LABELS, 0.0), LABELS, CLASSES)
     middle = first.middle(second)
     torch.testing.assert_close(middle.means, 1.5 * first.means)
-    torch.testing.assert_close(middle.covariances, 2.5 * first.covariances)
+    torch.testing.assert_close(each(middle), 2.5 * each(first))
     assert torch.equal(middle.counts, first.counts)
 
 
@@ -152,4 +170,4 @@ def test_a_global_model_is_measured_as_the_protocol_says(bias):
         work = work_at(auxiliary, auxiliary.model.state_dict(), local)
         again, moments_ = start_moments(work)
         assert torch.equal(again.scale, sketch.scale)
-        assert torch.equal(moments_.covariances, measured.covariances)
+        assert torch.equal(each(moments_), each(measured))

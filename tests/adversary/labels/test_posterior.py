@@ -81,6 +81,27 @@ def test_of_evidence_in_two_directions_too(classes, seed):
     assert float(pull.max() - pull[free].max()) < size
 
 
+@pytest.mark.parametrize("present", [3, 150])
+def test_of_many_classes_the_slope_is_even_where_counts_are_free(present):
+    # Karush–Kuhn–Tucker: one multiplier for all free counts, no less for those at their bounds.
+    classes, stream = 300, generator(present, "many")
+    root = torch.randn(classes, classes, generator=stream).double() / classes**0.5
+    quadratic = root @ root.T + 0.05 * torch.eye(classes).double()
+    counts = torch.zeros(classes).double()
+    counts[:present] = 1 + 9 * torch.rand(present, generator=stream).double()
+    noise = torch.randn(classes, generator=stream).double()
+    lower = (torch.arange(classes) % 7 == 0).double()
+    total = int(counts.sum() + lower.sum())
+    n = Evidence(quadratic, quadratic @ counts + noise, lower, total).most_likely()
+    slope = quadratic @ n - quadratic @ counts - noise
+    free = n > lower + 1e-9
+    assert 0 < int((~free).sum()) < classes
+    assert float(n.sum()) == pytest.approx(total)
+    assert bool((n >= lower).all())
+    torch.testing.assert_close(slope[free], slope[free].mean().expand(int(free.sum())))
+    assert float(slope[~free].min()) >= float(slope[free].mean()) - 1e-6
+
+
 def test_worked_example_of_bounds():
     # Alone (5, −1, 2); without the second (4.5, 0, 1.5); with 3 or more of the third (3, 0, 3).
     evidence = Evidence(torch.eye(3).double(), torch.tensor([5.0, -1.0, 2.0]).double(),

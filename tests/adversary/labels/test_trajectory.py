@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.labels.trajectory import Start, path, simulate, start_of
+from adversary.labels.trajectory import Start, followed, path, simulate, start_of
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.builders import bilinear, work_at
@@ -78,3 +78,24 @@ def test_few_points_are_spread_evenly(steps, points, at):
     along = path(shifts, shifts[-1:], points)
     assert [way * steps for way, _ in along] == pytest.approx(at)
     assert [float(shift[0, 0]) for _, shift in along] == pytest.approx(at)
+
+
+def test_few_auxiliary_examples_are_all_followed():
+    assert followed(torch.arange(2000) % 10, torch.full((10,), 0.1).double()) is None
+
+
+def test_classes_are_followed_as_often_as_the_client_seems_to_have_them():
+    labels = torch.arange(4000) % 10
+    share = torch.tensor([0.5, 0.15, 0.15, 0.1, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]).double()
+    rows = followed(labels, share)
+    # 400 a class are known; of 2,000 examples at least 40 are of each class.
+    assert torch.bincount(labels[rows]).tolist() == [400, 300, 300, 200, 200] + [40] * 5
+    assert torch.equal(rows, rows.unique())
+
+
+def test_a_start_of_some_rows():
+    start = Start(torch.arange(12.0).view(4, 3).double(), torch.tensor([0, 1, 2, 1]), 2.0)
+    some = start.of(torch.tensor([1, 3]))
+    assert torch.equal(some.logits, start.logits[[1, 3]])
+    assert some.labels.tolist() == [1, 1]
+    assert start.of(None) is start
