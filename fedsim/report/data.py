@@ -213,6 +213,18 @@ class RunData:
         failed = lambda row: (note := note_of(row)) is not None and note.kind != "note"
         return [row for row in rows if row["metric"] == "failed" or failed(row)]
 
+    @cached_property
+    def not_finite(self) -> dict[str, int]:
+        """How many values (or blind guesses) of each attack are NaN or infinite, by title."""
+        finite = lambda name: pc.fill_null(pc.is_finite(self.ledger[name]), fill_value=True)
+        odd = self.ledger.filter(pc.invert(pc.and_(finite("value"), finite("blind"))))
+        return {
+            row["title"]: row["title_count"]
+            for row in odd.group_by("title", use_threads=False)
+            .aggregate([("title", "count")])
+            .to_pylist()
+        }
+
     @property
     def num_refusals(self) -> int:
         """How many of the failures are attacks that refused an update."""
@@ -241,7 +253,7 @@ class RunData:
 
 def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
     """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
-    graded = over_clients(rows.filter(pc.is_valid(rows["value"])))
+    graded = over_clients(rows.filter(pc.fill_null(pc.is_finite(rows["value"]), fill_value=False)))
     metrics = graded["metric"].unique().to_pylist()
     if not metrics:
         return None

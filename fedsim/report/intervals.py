@@ -137,7 +137,7 @@ def gap_of(rows: pa.Table, *, bounded: bool) -> Gap | None:
         rows: Ledger rows (round, client, value, blind) of one attack and metric.
         bounded: Whether the metric lies in [0, 1].
     """
-    rows = rows.filter(pc.is_valid(rows["blind"]))
+    rows = rows.filter(pc.fill_null(pc.is_finite(rows["blind"]), fill_value=False))
     if not rows.num_rows:
         return None
     values, blinds = rows["value"].to_numpy(), rows["blind"].to_numpy()

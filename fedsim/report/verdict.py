@@ -34,6 +34,7 @@ class Finding:
         rounds: The rounds whose mean is above blind.
         sure_rounds: The rounds that are above blind by an interval of their own.
         sure_clients: The clients that are.
+        top: The attack of the family that is farthest above blind for a single update.
     """
 
     curve: Curve
@@ -44,6 +45,7 @@ class Finding:
     rounds: Sequence[int]
     sure_rounds: Sequence[int]
     sure_clients: Sequence[str]
+    top: Curve
 
     @property
     def family(self) -> str:
@@ -107,14 +109,10 @@ def verdict_of(folder: RunFolder) -> Verdict:
 def verdict(run: RunData) -> Verdict:
     """Return the verdict on a run whose tables were read."""
     gaps = [(c, c.gap) for c in run.curves if c.gap is not None and not c.baseline]
-    families = dict.fromkeys(curve.family for curve, _ in gaps)
-    findings = [
-        min(
-            (_finding(curve, gap, len(gaps)) for curve, gap in gaps if curve.family == family),
-            key=lambda it: (STATES.index(it.state), -it.gap.mean),
-        )
-        for family in families
-    ]
+    families: dict[str, list[tuple[Curve, Gap]]] = {}
+    for curve, gap in gaps:
+        families.setdefault(curve.family, []).append((curve, gap))
+    findings = [_best(of, len(gaps)) for of in families.values()]
     findings.sort(key=lambda it: STATES.index(it.state))
     attacks = [each for each in run.answers.values() if not each.baseline]
     unanswered = [each for each in attacks if not each.answered]
@@ -124,12 +122,19 @@ def verdict(run: RunData) -> Verdict:
         findings=findings,
         unanswered=unanswered,
         attacks=len(attacks),
-        opening=_opening(run, findings, len(attacks), graded=not ungraded),
-        limits=[*_limits(attacks, unanswered), *_ungraded(ungraded)],
+        opening=_opening(run, findings, len(attacks), graded=not (ungraded or run.not_finite)),
+        limits=[*_limits(attacks, unanswered), *_ungraded(ungraded), *_not_finite(run)],
     )
 
 
-def _finding(curve: Curve, gap: Gap, compared: int) -> Finding:
+def _best(attacks: Sequence[tuple[Curve, Gap]], compared: int) -> Finding:
+    """Return what the attacks of one family show."""
+    top, _ = max(attacks, key=lambda pair: pair[1].values.max())
+    findings = [_finding(curve, gap, compared, top) for curve, gap in attacks]
+    return min(findings, key=lambda it: (STATES.index(it.state), -it.gap.mean))
+
+
+def _finding(curve: Curve, gap: Gap, compared: int, top: Curve) -> Finding:
     """Return what one of `compared` attacks shows; Bonferroni's level holds for all of them."""
     interval = gap.interval(1 - (1 - LEVEL) / compared)
     by_round, by_client = gap.by("rounds"), gap.by("clients")
@@ -148,6 +153,7 @@ def _finding(curve: Curve, gap: Gap, compared: int) -> Finding:
         rounds=[round_ for round_, of in by_round.items() if of.mean > 0],
         sure_rounds=sure_rounds,
         sure_clients=sure_clients,
+        top=top,
     )
 
 
@@ -176,6 +182,12 @@ def _opening(run: RunData, findings: Sequence[Finding], attacks: int, *, graded:
     if any(it.state != "not above" for it in findings):
         return []
     those = "these attacks" if graded else "the attacks that were graded"
+    single = any(it.top.gap is not None and it.top.gap.values.max() > 0 for it in findings)
+    if single:
+        return [
+            f"On average, nothing above blind was recovered by {those}. Single updates are above "
+            f"blind. {NOT_SAFE}"
+        ]
     return [f"Nothing above blind was recovered by {those}. {NOT_SAFE}"]
 
 
@@ -185,6 +197,15 @@ def _ungraded(attacks: Sequence[Answers]) -> list[str]:
         return []
     named = listed([*(each.title for each in attacks[:NAMED]), *_more(len(attacks) - NAMED)])
     return [f"No answer was graded of {named}. What they recovered is not measured."]
+
+
+def _not_finite(run: RunData) -> list[str]:
+    """Say which attacks have values that are no numbers: no mean has them in it."""
+    if not run.not_finite:
+        return []
+    texts = [f"{count} of {title}" for title, count in run.not_finite.items()]
+    named = listed([*texts[:NAMED], *_more(len(texts) - NAMED)])
+    return [f"Values that are not finite are left out: {named}. What they stand for is open."]
 
 
 def _how_far(it: Finding) -> list[str]:
@@ -220,7 +241,7 @@ def _how_sure(it: Finding) -> list[str]:
 def _when(it: Finding) -> list[str]:
     """Say in which rounds it is above blind, and which update gives away most."""
     if it.state == "not above":
-        return []
+        return _peak(it)
     rounds = len(set(it.gap.rounds.tolist()))
     if len(it.rounds) == rounds:
         first = int(it.gap.rounds.min())
@@ -233,19 +254,22 @@ def _when(it: Finding) -> list[str]:
         names = listed([*it.sure_clients[:NAMED], *_more(len(it.sure_clients) - NAMED)])
         parts += [f"clients {names}"] if it.sure_clients else []
         sentences.append(f"Alone, it is above blind beyond chance for {' and for '.join(parts)}.")
-    return [*sentences, _peak(it)]
+    return [*sentences, *_peak(it)]
 
 
-def _peak(it: Finding) -> str:
-    """Name the update that is farthest above blind."""
-    gap, metric = it.gap, it.curve.metric
+def _peak(it: Finding) -> list[str]:
+    """Name the update that is farthest above blind, by whichever attack of the family."""
+    gap, metric = it.top.gap, it.top.metric
+    if gap is None or gap.values.max() <= 0:
+        return []
     top = int(np.argmax(gap.values))
     value = written(metric, float(gap.values[top] + gap.blinds[top]))
     place = int(gap.clients[top])
     whose = f"client {gap.names[place]}" if place >= 0 else "all clients"
     blind = written(metric, float(gap.blinds[top]))
+    who = "It" if it.top is it.curve else it.top.title
     where = f"{whose} in round {gap.rounds[top]}"
-    return f"It is farthest above blind for {where} ({value}, blind {blind})."
+    return [f"{who} is farthest above blind for {where} ({value}, blind {blind})."]
 
 
 def _limits(attacks: Sequence[Answers], unanswered: Sequence[Answers]) -> list[str]:

@@ -156,7 +156,8 @@ def by_skill(ledger: pa.Table) -> list[Strongest]:
     import pyarrow.compute as pc
 
     graded = over_clients(attacks_of(ledger))
-    graded = graded.filter(pc.and_(pc.is_valid(graded["value"]), pc.is_valid(graded["blind"])))
+    finite = lambda name: pc.fill_null(pc.is_finite(graded[name]), fill_value=False)
+    graded = graded.filter(pc.and_(finite("value"), finite("blind")))
     keys = ["attack", "adaptive", "family", "metric"]
     sums = [("value", "mean"), ("blind", "mean")]
     attacks: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}

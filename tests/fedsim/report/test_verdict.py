@@ -8,6 +8,7 @@ from fedsim import api
 from fedsim.report.data import RunData
 from fedsim.report.intervals import gap_of
 from fedsim.report.verdict import verdict, verdict_of
+from fedsim.run.glance import strongest
 from fedsim.run.ledger import LEAKAGE
 from fedsim.run.outcomes import NOT_SAFE
 from fedsim.run.run_folder import RunFolder
@@ -33,6 +34,10 @@ def graded(values, blind=0.5):
 
 def gap(values, blind=0.5, *, bounded=True):
     return gap_of(pa.Table.from_pylist(graded(values, blind), schema=LEAKAGE), bounded=bounded)
+
+
+def leakage(rows):
+    return pa.Table.from_pylist(rows, schema=LEAKAGE)
 
 
 def interval_of(it):
@@ -119,6 +124,33 @@ def test_answers_without_a_grade_are_no_answers_at_blind(recordings, tmp_path):
         == f"Nothing above blind was recovered by the attacks that were graded. {NOT_SAFE}"
     )
     assert "No answer was graded of b. What they recovered is not measured." in it.paragraphs[-1]
+
+
+def test_one_update_that_leaks_is_named_where_the_mean_is_below_blind(recordings, tmp_path):
+    values = np.full((6, 6), 0.4)
+    single = graded(values)
+    single[8]["value"] = 1.0  # round 2, client 2, of an attack that is not the best on average
+    it = verdict_on(recordings, tmp_path, leaks_of("b", 0.49, 0.0), single)
+    assert it.headline.startswith("On average, nothing above blind was recovered")
+    assert NOT_SAFE in it.headline
+    text = " ".join(it.paragraphs)
+    assert "a is farthest above blind for client 2 in round 2 (100.0 %, blind 50.0 %)." in text
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("value", np.nan), ("value", np.inf), ("blind", np.nan)]
+)
+def test_what_is_no_number_hides_no_leak_and_is_named(recordings, tmp_path, column, value):
+    leaks = graded(0.9 + 0.02 * np.random.default_rng(0).random((6, 6)))
+    leaks[0][column] = value
+    it = verdict_on(recordings, tmp_path, leaks)
+    assert it.leaks
+    assert "Values that are not finite are left out: 1 of a." in it.paragraphs[-1]
+    assert strongest(leakage(leaks)).attack == "a"
+    alone = [{**row, column: value} for row in leaks]
+    it = verdict_on(recordings, tmp_path / "alone", alone)
+    assert not it.findings
+    assert "What they stand for is open." in " ".join(it.paragraphs)
 
 
 def test_chance_is_not_called_leakage(recordings, tmp_path):
