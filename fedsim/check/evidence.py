@@ -55,7 +55,10 @@ class Evidence:
 def half_width(
     differences: Float[NDArray, " n"], clients: Sequence[str | None], confidence: float
 ) -> float | None:
-    """Return the half width of a two-sided interval for a mean; None of a single client.
+    """Return the half width of a two-sided interval for a mean.
+
+    None of a single client, and of clients whose values are all equal: nothing is to be read from
+    their spread.
 
     Values of one client are not independent: clients are the clusters of the sandwich estimator
     with its C / (C − 1), and Student's t has C − 1 degrees of freedom. With a value per client it
@@ -73,7 +76,7 @@ def half_width(
 
     names, place = np.unique([client or "" for client in clients], return_inverse=True)
     count = len(names)
-    if count < 2:
+    if count < 2 or np.ptp(differences) < 1e-12:
         return None
     sums = np.bincount(place, differences - differences.mean())
     error = np.sqrt(count / (count - 1) * (sums**2).sum()) / len(differences)

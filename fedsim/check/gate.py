@@ -24,7 +24,7 @@ from fedsim.config import Check, Rule, parse
 from fedsim.core.errors import ConfigError, GateNotMet, shortened
 from fedsim.games import table as games
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import recorded_rounds
+from strategies.tape import recorded_clients, recorded_rounds
 
 Word = Literal["pass", "fail", "open"]
 
@@ -148,10 +148,24 @@ class _Source:
         return [f"the run is not finished, {done} of {all_} rounds are"] if done < all_ else []
 
     @cached_property
+    def not_kept(self) -> list[str]:
+        """What was not recorded, so that no attack was run on it."""
+        if self.run is None or self.run.config.foreign:
+            return []
+        record = self.run.config.record
+        notes = [f"uploads of each {record.every}th round alone were recorded"]
+        notes = notes if record.every > 1 else []
+        if record.clients is not None:
+            notes.append(f"uploads of {len(record.clients)} clients alone were recorded")
+        return notes
+
+    @cached_property
     def attacks(self) -> Ledger | None:
         if self.run is None or self.ledger is None:
             return None
-        return Ledger(self.ledger, self.run.config.attack, recorded_rounds(self.run.path))
+        rounds = recorded_rounds(self.run.path)
+        uploads = sum(len(recorded_clients(self.run.path, number)) for number in rounds)
+        return Ledger(self.ledger, self.run.config.attack, rounds, uploads)
 
     @property
     def names(self) -> Names:
@@ -185,7 +199,7 @@ class _Source:
         elif self.run is not None and rule.family == TEST:
             parts.append(of_test(rule, self.run.metrics()))
         elif self.attacks is not None:
-            parts.append(self.attacks.evidence(rule, confidence))
+            parts.append(self.attacks.evidence(rule, confidence) + Evidence(notes=self.not_kept))
         whole = sum(parts, Evidence(problems=self.unfinished))
         if not whole.values and not whole.problems:
             where = f" of '{rule.attack}'" if rule.attack else ""

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from adversary.attacks import ATTACKS
+from adversary.grading.families import FAMILIES
 from fedsim.check.evidence import Evidence, Value, half_width
 from fedsim.config import Part, Rule
 from fedsim.run.ledger import attacks_of, over_clients, titled
@@ -26,11 +27,13 @@ class Ledger:
         table: The ledger.
         parts: The attacks of the config.
         rounds: The recorded ones.
+        uploads: How many were recorded in all of them.
     """
 
     table: pa.Table
     parts: Sequence[Part]
     rounds: Sequence[int]
+    uploads: int = 0
 
     @cached_property
     def rows(self) -> pa.Table:
@@ -54,6 +57,7 @@ class Ledger:
             *self._ungraded(rule, rows, metric),
         ]
         graded = over_clients(metric.filter(_finite(metric, "value")))
+        problems += _not_compared(metric, graded)
         if (
             rule.base == "blind"
             and graded.num_rows > graded.filter(_finite(graded, "blind")).num_rows
@@ -62,6 +66,7 @@ class Ledger:
             graded = graded.slice(0, 0)
         refusals = [each for each in answers_of(rows) if each.refused and not each.failed]
         notes = [f"{each.title} {each.sentence}" for each in refusals]
+        notes += self._not_attacked(rows)
         return Evidence(_values(rule, graded, confidence), problems, notes)
 
     def _of(self, rule: Rule) -> pa.Table:
@@ -87,12 +92,25 @@ class Ledger:
             baseline = part.name in ATTACKS and ATTACKS[part.name].baseline
             if chosen and not baseline and part.name not in rows["attack"].unique().to_pylist():
                 yield f"{part.name}: is in the config and has no rows"
+        of_round = rule.family in FAMILIES and FAMILIES[rule.family].of_round
+        rounds = self.rounds[1:] if of_round else self.rounds  # which compares with earlier ones
         for title in rows["title"].unique().to_pylist():
             of = _where(rows, "title", title)
             every = options.get(of["attack"][0].as_py(), {}).get("every", 1)
-            due = {number for number in self.rounds if (number - 1) % every == 0}
+            due = {number for number in rounds if (number - 1) % every == 0}
             if missing := sorted(due - set(of["round"].unique().to_pylist())):
                 yield f"{title} was not run on {len(missing)} recorded rounds, from {missing[0]} on"
+
+    def _not_attacked(self, rows: pa.Table) -> Iterator[str]:
+        """Yield a sentence per attack that was run on a part of the recorded uploads alone."""
+        for title in rows["title"].unique().to_pylist():
+            of = _where(rows, "title", title)
+            single = of.filter(_valid(of, "client"))
+            if not single.num_rows:
+                continue
+            pairs = single.group_by(["round", "client"], use_threads=False).aggregate([])
+            if pairs.num_rows < self.uploads:
+                yield f"{title} was run on {pairs.num_rows} of {self.uploads} recorded uploads"
 
     def _ungraded(self, rule: Rule, rows: pa.Table, metric: pa.Table) -> Iterator[str]:
         """Yield a sentence per attack whose answers have no value."""
@@ -110,6 +128,18 @@ class Ledger:
             if count:
                 yield f"{title} has {count} values that are not finite"
             yield from _undefined(title, of)
+
+
+def _not_compared(metric: pa.Table, graded: pa.Table) -> Iterator[str]:
+    """Yield a sentence per attack that has graded rows without a value in some round."""
+    for title in metric["title"].unique().to_pylist():
+        rows = _where(_where(metric, "title", title), "outcome", "graded")
+        compared = set(_where(graded, "title", title)["round"].to_pylist())
+        empty = rows.num_rows - rows.filter(_valid(rows, "value")).num_rows
+        if empty:
+            yield f"{title} has {empty} graded rows without a value"
+        if without := sorted(set(rows["round"].to_pylist()) - compared):
+            yield f"{title}: no value is compared in {len(without)} rounds, from {without[0]} on"
 
 
 def _undefined(title: str, rows: pa.Table) -> Iterator[str]:

@@ -81,12 +81,13 @@ def titled(ledger: pa.Table) -> pa.Table:
 def over_clients(ledger: pa.Table) -> pa.Table:
     """Return what a mean over clients is taken of: no pooled row beside rows of single clients.
 
-    A row that is pooled over clients stays where its attack has no others of that metric.
+    A row that is pooled over clients stays where its attack has no others of that metric and round.
     """
     import pyarrow.compute as pc
 
     pooled = pc.is_null(ledger["client"])
     adaptive = pc.cast(ledger["adaptive"], pa.string())
-    keys = pc.binary_join_element_wise(ledger["attack"], adaptive, ledger["metric"], "\n")
+    round_ = pc.cast(ledger["round"], pa.string())
+    keys = pc.binary_join_element_wise(ledger["attack"], adaptive, ledger["metric"], round_, "\n")
     single = pc.is_in(keys, value_set=keys.filter(pc.invert(pooled)).combine_chunks())
     return ledger.filter(pc.invert(pc.and_(pooled, single)))

@@ -31,8 +31,8 @@ def row(value=0.2, **changes):
     return replace(LEAK, value=value, **changes)
 
 
-def evidence(text, *rows, parts=("llg",), rounds=()):
-    ledger = Ledger(leakage_table(rows), [Part(name=name) for name in parts], rounds)
+def evidence(text, *rows, parts=("llg",), rounds=(), uploads=0):
+    ledger = Ledger(leakage_table(rows), [Part(name=name) for name in parts], rounds, uploads)
     return ledger.evidence(parse_rule(text), 0.95)
 
 
@@ -84,6 +84,8 @@ def test_pooled_rows_do_not_count_beside_single_ones_and_baselines_only_by_name(
         ([row(math.inf)], {}, "1 values that are not finite"),
         ([row(metric="asr")], {}, "has no metric 'skill', only asr"),
         ([row()], {"rounds": (1, 2, 3)}, "not run on 2 recorded rounds, from 2 on"),
+        ([row(), row(None, client="1")], {}, "has 1 graded rows without a value"),
+        ([row(), row(None, round=2)], {}, "no value is compared in 1 rounds, from 2 on"),
     ],
 )  # fmt: skip
 def test_what_is_no_evidence_is_a_problem(rows, options, sentence):
@@ -96,6 +98,23 @@ def test_an_update_that_another_attack_answered_may_be_refused_unless_it_is_name
     shown = evidence("label.skill > 2", *rows, parts=())
     assert (shown.problems, len(shown.notes)) == ([], 1)
     assert evidence("label.idlg.skill > 2", *rows, parts=()).problems
+
+
+def test_a_pooled_value_of_a_round_without_single_ones_is_compared():
+    rows = [row(), row(None, round=2, outcome="undefined"), row(0.9, round=2, client=None)]
+    assert values("label.skill > 1", *rows) == {("llg", "round 1"): 0.2, ("llg", "round 2"): 0.9}
+
+
+def test_an_attack_on_a_part_of_the_uploads_is_noted():
+    shown = evidence("label.skill > 1", row(), row(client="1"), uploads=12)
+    assert (shown.problems, shown.notes) == ([], ["llg was run on 2 of 12 recorded uploads"])
+    assert evidence("label.skill > 1", row(), row(client="1"), uploads=2).notes == []
+
+
+def test_attacks_on_rounds_without_names_have_no_first_round():
+    rows = [row(client=None, attack="linkage-cosine", family="linkage", metric="auroc", round=2)]
+    assert evidence("linkage.auroc > 0.9", *rows, parts=(), rounds=(1, 2)).problems == []
+    assert evidence("linkage.auroc > 0.9", *rows, parts=(), rounds=(1, 2, 3)).problems
 
 
 def test_blind_limits_compare_with_each_values_own_blind_guess():
@@ -111,6 +130,7 @@ def test_margins_are_students_and_clients_are_clusters():
     twice = half_width(np.concatenate([data, data]), list("abcdabcd"), 0.9)
     assert twice == pytest.approx(expected[1] - data.mean())  # repeats say nothing more
     assert half_width(data, list("aaaa"), 0.9) is None
+    assert half_width(np.zeros(4), list("abcd"), 0.9) is None  # whose width would be 0
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +166,9 @@ def test_misuse_is_refused(finished, capsys, tmp_path):
     for arguments, sentence in (
         ([finished], "must give a rule"),
         ([finished, "--fail-if", "label.skil > 0"], "did you mean 'skill'"),
+        ([finished, "--fail-if", "label.asr > 30"], "at most 1, because asr is no percentage"),
+        ([finished, "--fail-if", "label.skill > blind + 20"], "at most 1"),
+        ([finished, "--fail-if", "last(test.accuracy) < 90"], "at most 1"),
         ([finished, "--fail-if", "label.skill > 0", "--margin", "strickt"], "check.margin"),
         ([finished, "--fail-if", "label.skill > 0", "--confidence", "95"], "check.confidence"),
         ([tmp_path, "--fail-if", "label.skill > 0"], "must be a run"),
@@ -160,11 +183,11 @@ def test_misuse_is_refused(finished, capsys, tmp_path):
 def test_a_damaged_or_an_unfinished_run_never_passes(recordings, tmp_path, capsys):
     path = recordings.copy(small_config(), tmp_path / "run").path
     forge_config(path, small_config(federation={"rounds": 5}))
-    code, out, _ = fedsim(capsys, "check", path, "--fail-if", "label.skill > 2")
+    code, out, _ = fedsim(capsys, "check", path, "--fail-if", "label.skill > 1")
     assert code == 3
     assert "the run is not finished, 3 of 5 rounds are" in out
     (path / "leakage.parquet").write_bytes(b"PAR1")
-    assert fedsim(capsys, "check", path, "--fail-if", "label.skill > 2")[0] == 1
+    assert fedsim(capsys, "check", path, "--fail-if", "label.skill > 1")[0] == 1
 
 
 def rewritten(path, *rows, accuracy=0.5):
@@ -195,7 +218,7 @@ def test_what_margins_decide(recordings, tmp_path):
     noisy = [
         row(v, round=r, client=c)
         for r in (1, 2, 3)
-        for c, v in zip("0123", (0, 1, 0, 1), strict=True)
+        for c, v in zip("0123", (0, 0.5, 0, 0.5), strict=True)
     ]
     rewritten(path, *noisy)
     word = lambda text, margin: (
@@ -206,7 +229,7 @@ def test_what_margins_decide(recordings, tmp_path):
         "lenient": ["pass", "pass", "pass"],
         "strict": ["fail", "fail", "pass"],
     }.items():
-        rules = "label.skill > 0.4", "label.skill > 0.6", "label.skill > 3"
+        rules = "label.skill > 0.2", "label.skill > 0.3", "label.skill > 1"
         assert [word(text, margin) for text in rules] == words
     rewritten(path, *(row(0.1, round=r) for r in (1, 2, 3)))  # of one client
     assert word("label.skill > 0.4", "strict") == "open"
