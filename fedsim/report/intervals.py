@@ -77,10 +77,7 @@ class Gap:
         count = min(int(of.max()) + 1 for of in self.clusters.values())
         mean, tail = self.mean, (1 - level) / 2
         if np.ptp(self.values) < 1e-12:
-            if not np.isfinite([self.least, self.most]).all():
-                return None
-            rest = 1 - tail ** (1 / count)
-            return mean - rest * (mean - self.least), mean + rest * (self.most - mean)
+            return _of_equals(mean, count, tail, self.least, self.most)
         half = _quantile(1 - tail, count - 1) * self._error
         return max(mean - half, self.least), min(mean + half, self.most)
 
@@ -113,6 +110,16 @@ class Gap:
             least=self.least,
             most=self.most,
         )
+
+
+def _of_equals(
+    mean: float, count: int, tail: float, least: float, most: float
+) -> tuple[float, float] | None:
+    """Return the exact interval of equal values; None without ends of the scale."""
+    if not np.isfinite([least, most]).all():
+        return None
+    rest = 1 - tail ** (1 / count)
+    return mean - rest * (mean - least), mean + rest * (most - mean)
 
 
 @cache
@@ -159,6 +166,8 @@ def mean_interval(
 ) -> tuple[float, float] | None:
     """Return Student's interval of the mean of independent values; None of fewer than two.
 
+    Equal values have the exact interval, as in `Gap.interval`.
+
     Args:
         values: One per seed.
         least: The smallest value that is possible; the interval ends there.
@@ -168,6 +177,8 @@ def mean_interval(
     if len(values) < 2:
         return None
     mean = float(values.mean())
+    if np.ptp(values) < 1e-12:
+        return _of_equals(mean, len(values), (1 - level) / 2, least, most)
     reach = _quantile((1 + level) / 2, len(values) - 1) * float(values.std(ddof=1))
     reach /= len(values) ** 0.5
     return max(least, mean - reach), min(most, mean + reach)

@@ -12,7 +12,8 @@ from fedsim.core.units import DECIBELS, name_of, written
 from fedsim.report.data import Curve, RunData, Series
 from fedsim.report.differences import labels_of
 from fedsim.report.intervals import LEVEL, mean_interval
-from fedsim.report.verdict import UNITS, points
+from fedsim.report.verdict import UNITS, limits_of, points
+from fedsim.run.outcomes import NOT_SAFE, Answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,10 @@ class Repeats(RunData):
             of = self._groups[curve.title]
             values = np.array([each.main.value for each in of])
             blinds = np.array([each.main.blind_value for each in of])
-            ends = (-np.inf, np.inf) if curve.metric in DECIBELS else (0.0, 1.0)
-            excess = mean_interval(values - blinds, -np.inf, np.inf)
+            decibels = curve.metric in DECIBELS
+            ends = (-np.inf, np.inf) if decibels else (0.0, 1.0)
+            most = np.inf if decibels else 1.0  # of a distance between shares
+            excess = mean_interval(values - blinds, -most, most)
             rows.append(
                 Row(
                     curve=curve,
@@ -93,7 +96,7 @@ class Repeats(RunData):
 
     @property
     def verdict(self) -> list[str]:
-        """A sentence per family on the attack that is best over seeds."""
+        """A sentence per family on the attack that is best over seeds, and who did not answer."""
         sentences = []
         for family in self.families:
             best = self.leaders(family)[0]
@@ -108,7 +111,21 @@ class Repeats(RunData):
             text += f" (95 % interval of the distance: {row.texts[1]})" if row.excess else ""
             doubt = gap > 0 and not row.above
             sentences.append(f"{text}.{' Chance is not excluded.' if doubt else ''}")
-        return sentences
+        attacks = [each for each in self.answers.values() if not each.baseline]
+        silent = [each for each in attacks if not each.answered]
+        limits = limits_of(attacks, silent) if silent or any(it.counts for it in attacks) else []
+        return [*sentences, *limits, NOT_SAFE]
+
+    @cached_property
+    def attacks(self) -> list[str]:
+        """The titles of all attacks in all runs."""
+        return list(dict.fromkeys(title for run in self.runs for title in run.attacks))
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """What became of every attack on the updates of all runs, by title."""
+        of = lambda title: [run.answers[title] for run in self.runs if title in run.answers]
+        return {title: _together(of(title)) for title in self.attacks}
 
     @property
     def final_accuracy(self) -> tuple[float, tuple[float, float] | None] | None:
@@ -141,20 +158,13 @@ class Repeats(RunData):
         alike = [curve for curve in curves if curve.metric == curves[0].metric]
         skills = [curve.skills for curve in alike if curve.skills]
         names = set.intersection(*(set(curve.means) for curve in alike))
-        answers = [curve.answers for curve in alike]
-        total = lambda name: sum(getattr(each, name) for each in answers)
         return replace(
             alike[0],
             main=_mean([curve.main for curve in alike]),
             skills=_mean(skills) if skills else None,
             means={name: float(np.mean([c.means[name] for c in alike])) for name in sorted(names)},
             milliseconds=float(np.mean([curve.milliseconds for curve in alike])),
-            answers=replace(
-                answers[0],
-                updates=total("updates"),
-                failed=total("failed"),
-                refused=total("refused"),
-            ),
+            answers=self.answers[alike[0].title],
             gap=None,
         )
 
@@ -181,6 +191,15 @@ def over_seeds(runs: Sequence[RunData]) -> list[RunData]:
             of[0].label = label
         settings.append(of[0] if len(of) == 1 else Repeats(of, label))
     return settings
+
+
+def _together(answers: Sequence[Answers]) -> Answers:
+    """Return what became of one attack in several runs."""
+    total = lambda name: sum(getattr(each, name) for each in answers)
+    without = max(answers, key=lambda each: each.failed + each.refused)
+    return replace(
+        without, updates=total("updates"), failed=total("failed"), refused=total("refused")
+    )
 
 
 def _mean(series: Sequence[Series]) -> Series:

@@ -123,7 +123,7 @@ def verdict(run: RunData) -> Verdict:
         unanswered=unanswered,
         attacks=len(attacks),
         opening=_opening(run, findings, len(attacks), graded=not (ungraded or run.not_finite)),
-        limits=[*_limits(attacks, unanswered), *_ungraded(ungraded), *_not_finite(run)],
+        limits=[*limits_of(attacks, unanswered), *_ungraded(ungraded), *_not_finite(run)],
     )
 
 
@@ -272,7 +272,7 @@ def _peak(it: Finding) -> list[str]:
     return [f"{who} is farthest above blind for {where} ({value}, blind {blind})."]
 
 
-def _limits(attacks: Sequence[Answers], unanswered: Sequence[Answers]) -> list[str]:
+def limits_of(attacks: Sequence[Answers], unanswered: Sequence[Answers]) -> list[str]:
     """Say how many attacks gave no answer, and to how many updates others gave none."""
     if not attacks:
         return []

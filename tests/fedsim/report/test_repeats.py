@@ -5,9 +5,12 @@ import pytest
 from scipy import stats
 
 from fedsim import api
+from fedsim.core.types import Leak
 from fedsim.report.data import RunData
 from fedsim.report.intervals import mean_interval
 from fedsim.report.repeats import Repeats, over_seeds
+from fedsim.run.ledger import leakage_table, titled
+from fedsim.run.outcomes import NOT_SAFE
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 from tests.fedsim.report.test_run import Reader
@@ -28,6 +31,30 @@ def test_an_interval_is_students():
     assert mean_interval(values, -9.0, 9.0) == pytest.approx(expected)
     assert mean_interval(values, 0.4, 0.8) == (0.4, 0.8)
     assert mean_interval(values[:1], 0.0, 1.0) is None
+    low, high = mean_interval(np.full(2, 0.9), 0.0, 1.0) or (0.0, 0.0)  # never of width 0
+    assert (low, high) == pytest.approx((0.9 * 0.025**0.5, 1 - 0.1 * 0.025**0.5))
+    assert mean_interval(np.full(2, 9.0), -np.inf, np.inf) is None
+
+
+def test_an_attack_that_failed_in_another_seed_is_named(folders, tmp_path):
+    runs = data_of(folders)
+    rows = runs[1].ledger.drop_columns("title").to_pylist()
+    broken = {"value": None, "outcome": "failed", "reason": "no pivot"}
+    runs[1].ledger = titled(
+        leakage_table(
+            Leak(**{**row, **broken}) if row["attack"] == "llg" else Leak(**row) for row in rows
+        )
+    )
+    [together] = over_seeds(runs)
+    assert isinstance(together, Repeats)
+    answers = together.answers["llg"]
+    assert answers.updates == 3 * answers.failed > 0
+    [row] = [row for row in together.rows if row.curve.title == "llg"]
+    assert (row.seeds, row.curve.answers) == (2, answers)
+    assert f"llg failed on {answers.failed} of {answers.updates} updates" in " ".join(
+        together.verdict
+    )
+    assert together.verdict[-1] == NOT_SAFE
 
 
 def test_runs_of_one_setting_are_taken_together(folders, recordings):
