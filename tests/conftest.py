@@ -26,6 +26,9 @@ with suppress(ImportError):
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Tests read lines for the user's shell; those are others under `uv run pytest`.
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
+
 # Ray's workers run at nice 15, and starve beside a test worker on each core.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

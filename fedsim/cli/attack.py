@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedsim.cli.assumptions import print_assumptions
-from fedsim.cli.console import err, out, print_line, print_report, quoted
+from fedsim.cli.console import err, out, print_next, print_report, quoted
 from fedsim.cli.explain import parse_shape
 from fedsim.cli.options import Allow, Json, Strict
 from fedsim.cli.tables import print_attacks
@@ -187,7 +187,7 @@ def _print_end(recording: Path) -> None:
         print_assumptions(api.Run(recording).config(), out)
         print_report(recording / REPORT)
     else:
-        print_line("Next", f"fedsim report {quoted(recording)}")
+        print_next(f"fedsim report {quoted(recording)}")
 
 
 def _names(recording: Path, app: "App", text: str) -> list[str]:

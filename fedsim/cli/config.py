@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.console import out, print_line
+from fedsim.cli.console import out, print_next
 from fedsim.cli.options import ConfigFile, Json, Set
 from fedsim.core.errors import ConfigError
 
@@ -62,4 +62,4 @@ def _print_keys(words: str, *, as_json: bool) -> None:
         out.print(f"{key.path} ({key.type}{rule}; default: {key.default})", soft_wrap=True)
         out.print(f"    {key.description}", soft_wrap=True)
     out.print()
-    print_line("Next", f"fedsim run --set {shlex.quote(matching[0].example)}")
+    print_next(f"fedsim run --set {shlex.quote(matching[0].example)}")

@@ -1,5 +1,6 @@
 """Where commands print: results to standard output, progress and errors to standard error."""
 
+import os
 import re
 import shlex
 import sys
@@ -59,10 +60,24 @@ def print_line(head: str, text: object, style: str | None = None) -> None:
     out.print(f"{head:<8} {text}", style=style, soft_wrap=True)
 
 
+def print_next(command: str) -> None:
+    """Print the command that goes on, as the user's shell finds it."""
+    print_line("Next", typed(command))
+
+
+def typed(command: str) -> str:
+    """Return a command of fedsim with `uv run` before it if this one was started so.
+
+    Outside `uv run` the shell has no `fedsim`, unless an environment is active.
+    """
+    under_uv = "UV_RUN_RECURSION_DEPTH" in os.environ  # `uv run` sets it
+    return f"uv run {command}" if under_uv and command.startswith("fedsim ") else command
+
+
 def print_report(report: Path) -> None:
     """Print where a report is, and how to see it."""
     print_line("Report", report)
-    print_line("Next", f"{OPENERS.get(sys.platform, 'xdg-open')} {quoted(report)}")
+    print_next(f"{OPENERS.get(sys.platform, 'xdg-open')} {quoted(report)}")
 
 
 def quoted(path: object) -> str:

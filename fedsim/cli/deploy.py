@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fedsim.cli.commands import Command
-from fedsim.cli.console import attack_line, out, print_line, quoted
+from fedsim.cli.console import attack_line, out, print_line, print_next, quoted
 from fedsim.cli.options import Json, Set
 from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import RunStopped
@@ -52,7 +52,7 @@ def init(
     print_line("Written", f"{folder}: superlink/, {', '.join(made.nodes)}")
     print_line("Listens", f"{made.address}, on {where}")
     print_line("Secret", "ca.key, superlink/server.key, and node.key of each node")
-    print_line("Next", f"fedsim deploy check {quoted(folder)}")
+    print_next(f"fedsim deploy check {quoted(folder)}")
 
 
 @app.command(cls=Command)
@@ -79,7 +79,7 @@ def check(
         out.print_json(data={"folder": str(folder), "good": done})
         return
     start = checks.next_start(made, folder)
-    print_line("Next", start)
+    print_next(start)
 
 
 @app.command(cls=Command)
@@ -164,7 +164,7 @@ def run(
     print_unanswered(answers)
     print_line("Report", fetched / "report.html")
     attacks = (part.name for part in RunFolder(fetched).config.attack)
-    print_line("Next", attack_line(fetched, attacks))
+    print_next(attack_line(fetched, attacks))
 
 
 def _facts(run_folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.console import out, print_line
+from fedsim.cli.console import out, print_line, print_next
 from fedsim.cli.options import Allow, Json
 
 
@@ -55,4 +55,4 @@ def evidence(
     print_line("Evidence", out_ / "evidence.md")
     if with_pictures or with_truth or with_uploads:
         print_line("Note", "The folder holds personal data if the run's data are.", "yellow")
-    print_line("Next", f"cd {shlex.quote(str(out_))} && sha256sum -c {SUMS}")
+    print_next(f"cd {shlex.quote(str(out_))} && sha256sum -c {SUMS}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim.cli.console import err, out, print_line, print_report
+from fedsim.cli.console import err, out, print_next, print_report
 from fedsim.cli.options import Json
 from fedsim.core.errors import ConfigError
 
@@ -111,7 +111,7 @@ def explain(
     if out_ is not None:
         print_report(out_)
         return
-    print_line("Next", again)
+    print_next(again)
 
 
 def parse_shape(text: str, flag: str = "--input") -> tuple[int, ...]:

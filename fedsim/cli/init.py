@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.console import out, print_line
+from fedsim.cli.console import out, print_line, print_next, typed
 from fedsim.cli.options import Json
 from fedsim.core.errors import ConfigError, nearest
 
@@ -43,10 +43,10 @@ def init(
     _write_new(path, text_of(question))
     command = f"fedsim {COMMANDS.get(question, 'run')} {shlex.quote(str(path))}"
     if as_json:
-        out.print_json(data={"config": str(path), "next": command})
+        out.print_json(data={"config": str(path), "next": typed(command)})
         return
     print_line("Config", path)
-    print_line("Next", command)
+    print_next(command)
 
 
 def asks() -> bool:
@@ -71,7 +71,7 @@ def _list_questions(*, as_json: bool) -> None:
     for name in QUESTIONS:
         out.print(f"{name:<12} {_asked(name)}", soft_wrap=True)
     out.print()
-    print_line("Next", f"fedsim init {QUESTIONS[0]}")
+    print_next(f"fedsim init {QUESTIONS[0]}")
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from fedsim.cli.cards import (
     of_part,
     of_strategy,
 )
-from fedsim.cli.console import out, print_line
+from fedsim.cli.console import out, print_next
 from fedsim.cli.options import Json
 from fedsim.core.catalog import Entry, entries, options_of, with_extensions
 from fedsim.core.errors import ConfigError, nearest
@@ -34,6 +34,16 @@ NEXT = {
     "models": "fedsim run --set model={name}",
     "strategies": "fedsim run --set federation.strategy={name}",
 }
+KINDS = {
+    "attacks": "what the adversary does with an upload",
+    "audits": "how an audit bounds ε from canaries: its methods",
+    "datasets": "what clients train on",
+    "defenses": "what a client does to its update before the upload",
+    "engines": "where clients run",
+    "games": "inference games: a secret, trials, and adversaries that guess it",
+    "models": "what clients train",
+    "strategies": "how the server aggregates",
+}
 OPTIONS = {"datasets": "data", "models": "model", "strategies": "federation.options"}  # sections
 ENGINES = {
     "batched": "clients run in this process, engine.batch at a time trained together",
@@ -45,13 +55,13 @@ WIDTH, MARGIN = 100, 20  # characters of a card at most, and of its heads
 
 def list_(
     kind: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="KIND",
             help="attacks, audits (methods), datasets, defenses, engines, games, models or "
-            "strategies.",
+            "strategies (lists them if omitted).",
         ),
-    ],
+    ] = None,
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="One of them, to see all that is said of it."),
@@ -60,6 +70,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the parts that a config can name, or show one with its source and options."""
+    if kind is None:
+        _print_kinds(as_json=as_json)
+        return
     if kind not in NEXT:
         raise ConfigError(f"list: must be a kind, got '{kind}'; {nearest(kind, NEXT)}")
     if name is None:
@@ -72,7 +85,7 @@ def list_(
     width = min(WIDTH, out.width)
     out.print("\n".join(_card_lines(shown, width)), soft_wrap=True)
     out.print()
-    print_line("Next", usage(kind, shown))
+    print_next(usage(kind, shown))
 
 
 def card(kind: str, name: str) -> Card:
@@ -95,6 +108,16 @@ def describe(kind: str) -> dict[str, str]:
     return {name: line(part) for name, part in _parts(kind).items()}
 
 
+def _print_kinds(*, as_json: bool) -> None:
+    if as_json:
+        out.print_json(data=KINDS)
+        return
+    for kind, line in KINDS.items():
+        out.print(f"{kind:<12} {line}", soft_wrap=True)
+    out.print()
+    print_next("fedsim list attacks")
+
+
 def _print_lines(kind: str, *, as_json: bool) -> None:
     from rich.table import Table
 
@@ -107,7 +130,7 @@ def _print_lines(kind: str, *, as_json: bool) -> None:
         table.add_row(name, line)
     out.print(table)
     out.print()
-    print_line("Next", f"fedsim list {kind} {next(iter(lines))}")
+    print_next(f"fedsim list {kind} {next(iter(lines))}")
 
 
 def usage(kind: str, shown: Card) -> str:

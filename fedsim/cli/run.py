@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim.cli.console import Interrupted, attack_line, out, print_line, quoted, say
+from fedsim.cli.console import Interrupted, attack_line, out, print_line, print_next, quoted, say
 from fedsim.cli.options import Allow, ConfigFile, Json, Set, Strict
 from fedsim.cli.tables import Rounds, audit_line
 from fedsim.cli.unanswered import print_unanswered
@@ -95,7 +95,7 @@ def _print_end(finished: "Run", answers: "Sequence[Answers]") -> None:
     print_unanswered(answers)
     print_line("Report", finished.report)
     attacks = (part.name for part in finished.config().attack)
-    print_line("Next", attack_line(finished.path, attacks))
+    print_next(attack_line(finished.path, attacks))
 
 
 def _execute(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim.cli.console import out, print_line, say
+from fedsim.cli.console import out, print_next, say
 from fedsim.cli.options import Json
 from fedsim.core.errors import ConfigError
 
@@ -45,11 +45,11 @@ def runs(
         return
     if not listing:
         out.print(f"No runs in {', '.join(map(str, places))}.", soft_wrap=True)
-        print_line("Next", "fedsim run")
+        print_next("fedsim run")
         return
     _print(listing)
     out.print()
-    print_line("Next", f"fedsim view {shlex.quote(str(places[0]))}")
+    print_next(f"fedsim view {shlex.quote(str(places[0]))}")
 
 
 def as_data(each: "Glance") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedsim.cli.assumptions import SGD
-from fedsim.cli.console import out, print_line
+from fedsim.cli.console import out, print_line, print_next
 from fedsim.cli.options import Json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def watch(
     print_line("Add", place_of(seen))
     for line in () if seen.recorded else lines:
         out.print(f"           {line}", soft_wrap=True)
-    print_line("Next", command)
+    print_next(command)
 
 
 def place_of(seen: "Look") -> str:

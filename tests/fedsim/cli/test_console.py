@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from adversary.attacks import ATTACKS
-from fedsim.cli.console import FURTHER, _Plain, attack_line, err, out, print_report
+from fedsim.cli.console import FURTHER, _Plain, attack_line, err, out, print_next, print_report
 
 STEERING = "a\x1b]0;b\x07\x1b[31mc\x9b1md\u202ee\x7f\r\u2028f"
 
@@ -46,3 +46,12 @@ def test_a_report_can_be_opened_by_the_line_that_is_printed(capsys, monkeypatch)
     monkeypatch.setattr("sys.platform", "darwin")
     print_report(Path("a.html"))
     assert capsys.readouterr().out.endswith("Next     open a.html\n")
+
+
+def test_the_next_command_is_found_by_the_shell_that_started_this_one(capsys, monkeypatch):
+    print_next("fedsim view")
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    print_next("fedsim view")
+    print_next("open a.html")
+    lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["fedsim view", "uv run fedsim view", "open a.html"]

@@ -37,6 +37,13 @@ def test_lists_show_every_name_summary_and_option(kind, capsys):
     assert f"Next     fedsim list {kind} {next(iter(lines))}" in shown
 
 
+def test_without_a_kind_the_kinds_are_listed(capsys):
+    code, out, _ = fedsim(capsys, "list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[:-2]] == list(listing.NEXT)
+    assert list(json.loads(fedsim(capsys, "list", "--json")[1])) == list(listing.NEXT)
+
+
 @pytest.mark.parametrize(("kind", "name"), CARDS)
 def test_every_part_has_a_card_and_a_command_that_uses_it(kind, name):
     card = listing.card(kind, name)
