@@ -66,7 +66,7 @@ class Ledger:
             graded = graded.slice(0, 0)
         refusals = [each for each in answers_of(rows) if each.refused and not each.failed]
         notes = [f"{each.title} {each.sentence}" for each in refusals]
-        notes += self._not_attacked(rows)
+        notes += self.in_part(rows)
         return Evidence(_values(rule, graded, confidence), problems, notes)
 
     def _of(self, rule: Rule) -> pa.Table:
@@ -101,8 +101,8 @@ class Ledger:
             if missing := sorted(due - set(of["round"].unique().to_pylist())):
                 yield f"{title} was not run on {len(missing)} recorded rounds, from {missing[0]} on"
 
-    def _not_attacked(self, rows: pa.Table) -> Iterator[str]:
-        """Yield a sentence per attack that was run on a part of the recorded uploads alone."""
+    def in_part(self, rows: pa.Table) -> Iterator[str]:
+        """Yield a sentence per attack in `rows` that was run on a part of the recorded uploads."""
         for title in rows["title"].unique().to_pylist():
             of = _where(rows, "title", title)
             single = of.filter(_valid(of, "client"))

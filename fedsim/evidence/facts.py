@@ -16,6 +16,7 @@ from adversary.grading.families import FAMILIES
 from defenses import Promise
 from fedsim.audit import table as audits
 from fedsim.check.gate import Gate, check
+from fedsim.check.of_attacks import Ledger
 from fedsim.config import Config, Part
 from fedsim.core.catalog import nothing_imported
 from fedsim.core.errors import ConfigError
@@ -23,10 +24,10 @@ from fedsim.core.tables import frame
 from fedsim.games import table as games
 from fedsim.report.data import Curve, RunData
 from fedsim.report.select import numbers, select
-from fedsim.report.verdict import Finding, verdict
+from fedsim.report.verdict import Finding, Verdict, verdict
 from fedsim.run.outcomes import Answers
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import recorded_rounds
+from strategies.tape import recorded_clients, recorded_rounds
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,14 @@ class Facts:
         return RunData(self.folder)
 
     @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict on the run."""
+        return verdict(self.run)
+
+    @cached_property
     def findings(self) -> Mapping[str, Finding]:
         """Family → the attack that is most clearly above its blind guess."""
-        return {finding.family: finding for finding in verdict(self.run).findings}
+        return {finding.family: finding for finding in self.verdict.findings}
 
     @cached_property
     def answers(self) -> Sequence[Answers]:
@@ -90,6 +96,21 @@ class Facts:
         return recorded_rounds(self.folder.path)
 
     @property
+    def in_part(self) -> list[str]:
+        """Which attacks were run on a part of the recorded uploads alone."""
+        uploads = sum(len(recorded_clients(self.folder.path, number)) for number in self.recorded)
+        ledger = Ledger(self.folder.ledger(), self.config.attack, self.recorded, uploads)
+        return list(ledger.in_part(ledger.rows))
+
+    @property
+    def never_attacked(self) -> int:
+        """How many clients of the federation no attack saw an upload of; 0 of another app."""
+        sums = self.config.federation.secure_aggregation
+        if self.config.foreign or sums or not self.answers:
+            return 0
+        return max(0, self.config.federation.clients - len(self.run.clients))
+
+    @property
     def unfinished(self) -> str | None:
         """Why the run is not whole; None if it is."""
         if self.config.foreign:
@@ -107,15 +128,25 @@ class Facts:
         return _promise(self.config.defense) if self.config.defense else None
 
     @cached_property
-    def epsilon(self) -> float | None:
-        """The largest client's ε after the last round; None if none was worked out."""
-        values = numbers(select(frame(self.run.metrics), metric="epsilon"), "value")
-        return float(np.nanmax(values)) if np.isfinite(values).any() else None
+    def epsilon(self) -> tuple[float, int] | None:
+        """The largest client's ε, and the round after which it is; None if there is none for all.
+
+        It is worked out in rounds that are evaluated and in the last one: a stopped run may have
+        gone on beyond.
+        """
+        rows = select(frame(self.run.metrics), metric="epsilon")
+        rounds, values = numbers(rows, "round"), numbers(rows, "value")
+        last = rounds.max(initial=0)
+        values = values[rounds == last]
+        if not len(values) or not np.isfinite(values).all():
+            return None
+        return float(values.max()), int(last)
 
     @property
     def audited(self) -> bool:
         """Whether canaries in the run gave a number, or there is an audit beside it."""
-        return bool(self.run.audits.num_rows) or self.audit_folder is not None
+        canaries = self.run.audits["value"]
+        return canaries.null_count < len(canaries) or self.audit_folder is not None
 
     @property
     def audit_folder(self) -> Path | None:

@@ -209,12 +209,15 @@ def _private(facts: Facts) -> tuple[Status, str, str]:
             "the defenses are heuristics, or ε does not cover all: none is claimed",
             "",
         )
+    epsilon, round_ = facts.epsilon
     text = (
-        f"ε ≤ {facts.epsilon:.3g} at δ = {promise.delta:g} for the most exposed client after the "
-        f"last round; neighbours: {promise.relation}; {promise.mechanism}"
+        f"ε ≤ {epsilon:.3g} at δ = {promise.delta:g} for the most exposed client after round "
+        f"{round_}; neighbours: {promise.relation}; {promise.mechanism}"
     )
     audited = "audited, see the audit" if facts.audited else "not audited"
-    return "shown", f"{text}; {audited}", "metrics.csv"
+    beyond = max(facts.folder.finished_rounds, default=0) > round_
+    status = "shown in part" if beyond or facts.unfinished else "shown"
+    return status, f"{text}; {audited}", "metrics.csv"
 
 
 def _gated(facts: Facts) -> tuple[Status, str, str]:

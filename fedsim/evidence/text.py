@@ -73,6 +73,12 @@ def not_tested(facts: Facts) -> list[str]:
     if silent:
         sentences.append(f"Attacks that gave no answer: {', '.join(silent)}. What they would "
                          "recover is not measured.")  # fmt: skip
+    sentences += [f"Other uploads than these: {it}." for it in facts.in_part]
+    if facts.never_attacked:
+        sentences.append(
+            f"Clients of which no upload was attacked: {facts.never_attacked} of "
+            f"{config.federation.clients}."
+        )
     if config.defense and not config.auxiliary.knows_defense:
         sentences.append("An adversary that knows the clients' defenses.")
     if config.record.every > 1 or config.record.clients is not None:
@@ -106,6 +112,8 @@ def _findings(facts: Facts) -> Iterator[str]:
         yield f"- {'No attack was graded.' if facts.answers else 'No attack was run.'}"
     for finding in facts.findings.values():
         yield f"- {cell(' '.join(finding.sentences))}"
+    for sentence in facts.verdict.limits if facts.answers else ():
+        yield f"- {cell(sentence)}"
 
 
 def _attacks(facts: Facts) -> Iterator[str]:
@@ -145,9 +153,10 @@ def _defenses(facts: Facts) -> Iterator[str]:
     elif facts.epsilon is None:
         yield "Together: no ε was worked out, because it would not cover all that clients upload."
     else:
+        epsilon, round_ = facts.epsilon
         yield (
-            f"Together: ε ≤ {facts.epsilon:.4g} at δ = {whole.delta:g} of the most exposed client "
-            f"after the last round; neighbours: {whole.relation}; {whole.mechanism}."
+            f"Together: ε ≤ {epsilon:.4g} at δ = {whole.delta:g} of the most exposed client "
+            f"after round {round_}; neighbours: {whole.relation}; {whole.mechanism}."
         )
 
 

@@ -16,6 +16,7 @@ ENTRIES = (
     "guesses",
     "state",
     "audit",
+    "game",
     "leakage.parquet",
     "metrics.parquet",
     "report.html",

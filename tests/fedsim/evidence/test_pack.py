@@ -1,8 +1,11 @@
 import csv
+import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import pyarrow.compute as pc
 import pytest
 
 from fedsim.cli import main as cli
@@ -11,7 +14,7 @@ from fedsim.core.types import Leak
 from fedsim.evidence.facts import Facts
 from fedsim.evidence.mapping import SOURCES, mapping
 from fedsim.evidence.pack import write_pack
-from fedsim.evidence.text import cell, not_tested
+from fedsim.evidence.text import cell, not_tested, text
 from fedsim.evidence.threat import threat_model
 from fedsim.run.ledger import leakage_table
 from fedsim.run.run_folder import RunFolder
@@ -159,6 +162,52 @@ def test_a_failed_attack_is_no_evidence(recordings, tmp_path):
     assert "failed on 1 of 1 update" in row.figure
     assert any("cosine-mia" in it and "not measured" in it for it in not_tested(facts))
     assert cell(failed.reason) == r"a \| &lt;b&gt;broken&lt;/b&gt; \[link\](x)"
+
+
+def test_what_was_run_on_a_part_of_the_uploads_is_named(recordings):
+    facts = facts_of(recordings, attack=[{"name": "llg", "every": 2, "clients": ["0"]}])
+    sentences = not_tested(facts)
+    uploads = sum(
+        len(list((facts.folder.path / "rounds").glob(f"{r:04d}/[0-9]*"))) for r in (1, 2, 3)
+    )
+    assert f"Other uploads than these: llg was run on 2 of {uploads} recorded uploads." in sentences
+    assert "Clients of which no upload was attacked: 3 of 4." in sentences
+    assert "no upload was attacked" not in " ".join(not_tested(facts_of(recordings)))
+
+
+def test_answers_without_a_grade_and_values_that_are_not_finite_are_named(recordings, tmp_path):
+    path = recordings.copy(small_config(attack=["llg"]), tmp_path / "run").path
+    folder = RunFolder(path)
+    rows = [Leak(**row) for row in folder.ledger().to_pylist()]
+    open_ = [replace(row, attack="idlg", value=None, outcome="no truth") for row in rows]
+    folder._tables.write(
+        leakage_table([replace(rows[0], value=math.nan), *rows[1:], *open_]), folder.metrics()
+    )
+    words = text(Facts(RunFolder(path)), files=[], pictures=False, created="today")
+    assert "No answer was graded of idlg. What they recovered is not measured." in words
+    assert "Values that are not finite are left out: 1 of llg." in words
+
+
+def test_an_epsilon_of_an_earlier_round_is_not_that_of_the_last(recordings, tmp_path):
+    defense = [{"name": "clip"}, {"name": "gaussian", "std": 2.0}]
+    path = recordings.copy(small_config(defense=defense, attack=["llg"]), tmp_path / "run").path
+    folder = RunFolder(path)
+    table = folder.metrics()
+    kept = pc.or_(pc.not_equal(table["metric"], "epsilon"), pc.less(table["round"], 3))
+    folder._tables.write(folder.ledger(), table.filter(kept))
+    facts = Facts(RunFolder(path))
+    row = next(row for row in mapping(facts) if row.id == "11.2.4")
+    assert row.status == "shown in part"
+    assert "client after round 2;" in row.figure
+
+
+def test_a_link_among_the_games_is_refused(recordings, tmp_path):
+    path = recordings.copy(CONFIG, tmp_path / "run").path
+    (path / "game").mkdir()
+    (tmp_path / "secret").write_text("mine")
+    (path / "game" / "report.html").symlink_to(tmp_path / "secret")
+    with pytest.raises(BadRecording, match="without links"):
+        write_pack(RunFolder(path), tmp_path / "pack")
 
 
 def test_the_threat_model_follows_the_config(recordings):
