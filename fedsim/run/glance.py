@@ -22,6 +22,7 @@ from strategies.tape import recorded_rounds
 
 State = Literal["running", "finished", "stopped", "failed", "recorded", "unreadable"]
 OTHERS = ("mlartifacts", "mlruns")  # folders that MLflow makes beside runs
+RESULTS = ("audit.parquet", "games.parquet", "evidence.md")  # of an audit, games, a pack of a run
 DEEPEST = 3  # folders below the one that is named: a sweep's runs in a folder of sweeps
 
 
@@ -85,6 +86,7 @@ def runs_in(folder: Path) -> list[Path]:
     """Return a folder itself if it is a run, or else the runs in it.
 
     A folder directly in it that holds no run is returned, too: somebody may look for a run there.
+    Audits, games and packs of evidence are left out.
     """
     if is_run(folder):
         return [folder]
@@ -95,8 +97,10 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder looks like a run."""
-    return (folder / "config.toml").exists() or (folder / "rounds").exists()
+    """Return whether a folder looks like a run; a pack of evidence has a config, but no rounds."""
+    if (folder / "rounds").exists():
+        return True
+    return (folder / "config.toml").exists() and not _is_result(folder)
 
 
 def glance(path: Path) -> Glance:
@@ -249,6 +253,12 @@ def _is_folder(path: Path) -> bool:
             and path.name not in OTHERS
             and path.is_dir()
             and not path.is_symlink()
+            and (is_run(path) or not _is_result(path))
         )
     except OSError:
         return False
+
+
+def _is_result(folder: Path) -> bool:
+    """Return whether a folder holds another result than a run."""
+    return any((folder / name).exists() for name in RESULTS)

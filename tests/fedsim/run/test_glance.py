@@ -92,6 +92,22 @@ def test_folders_that_are_no_runs_are_a_line_each(run):
     assert [each.path for each in glances([run, run])] == [run]
 
 
+def test_audits_games_and_evidence_beside_runs_are_none(run):
+    runs = run.parent
+    for folder, *files in (
+        ("audit", "audit.parquet", "audit.html"),
+        ("game", "games.parquet", "report.html"),
+        ("pack", "evidence.md", "config.toml", "leakage.parquet"),
+    ):
+        (runs / folder).mkdir()
+        for name in files:
+            (runs / folder / name).touch()
+    (run / "audit").mkdir()
+    (run / "audit" / "audit.parquet").touch()
+    assert [each.path for each in glances([runs])] == [run]
+    assert glances([runs / "pack"]) == []
+
+
 def test_the_oldest_is_the_first(run):
     newer = run.with_name("another")
     shutil.copytree(run, newer)
