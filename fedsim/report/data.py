@@ -213,6 +213,12 @@ class RunData:
         failed = lambda row: (note := note_of(row)) is not None and note.kind != "note"
         return [row for row in rows if row["metric"] == "failed" or failed(row)]
 
+    def gap(self, curve: Curve, metric: str) -> Gap | None:
+        """Return how far each update of one attack is above blind by any of its metrics."""
+        rows = self.ledger.filter(pc.equal(self.ledger["title"], curve.title))
+        rows = _graded(rows.filter(pc.equal(rows["metric"], metric)))
+        return gap_of(rows, bounded=metric not in DECIBELS)
+
     @cached_property
     def not_finite(self) -> dict[str, int]:
         """How many values (or blind guesses) of each attack are NaN or infinite, by title."""
@@ -253,7 +259,7 @@ class RunData:
 
 def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
     """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
-    graded = over_clients(rows.filter(pc.fill_null(pc.is_finite(rows["value"]), fill_value=False)))
+    graded = _graded(rows)
     metrics = graded["metric"].unique().to_pylist()
     if not metrics:
         return None
@@ -274,6 +280,11 @@ def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
         order=order,
         gap=gap_of(parts[main], bounded=main not in DECIBELS),
     )
+
+
+def _graded(rows: pa.Table) -> pa.Table:
+    """Return the rows with a finite value that means are taken of."""
+    return over_clients(rows.filter(pc.fill_null(pc.is_finite(rows["value"]), fill_value=False)))
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -12,7 +12,8 @@ from fedsim.core.units import DECIBELS, name_of, written
 from fedsim.report.data import Curve, RunData, Series
 from fedsim.report.differences import labels_of
 from fedsim.report.intervals import LEVEL, mean_interval
-from fedsim.report.verdict import UNITS, limits_of, points
+from fedsim.report.unmeasured import limits_of
+from fedsim.report.verdict import UNITS, points
 from fedsim.run.outcomes import NOT_SAFE, Answers
 
 

@@ -1,7 +1,7 @@
 """The verdict on a run in short sentences: what leaked, how far above blind, how sure that is."""
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -9,13 +9,14 @@ import numpy as np
 from fedsim.core.units import DECIBELS, name_of, written
 from fedsim.report.data import Curve, RunData, listed, spans
 from fedsim.report.intervals import LEVEL, Gap
+from fedsim.report.unmeasured import NAMED, limits_of, more, not_finite_of, ungraded_of
 from fedsim.run.outcomes import NOT_SAFE, Answers
 from fedsim.run.run_folder import RunFolder
 
 State = Literal["above", "in part", "unsure", "not above"]
+OF_SINGLE_EXAMPLES = ("best_psnr", "match_rate")  # where the main metric is a mean over examples
 STATES: tuple[State, ...] = ("above", "in part", "unsure", "not above")
 UNITS = {**dict.fromkeys(DECIBELS, " dB"), "skill": "", "ssim": ""}  # all others are shares
-NAMED = 4  # attacks without an answer, rounds and clients that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Finding:
         sure_rounds: The rounds that are above blind by an interval of their own.
         sure_clients: The clients that are.
         top: The attack of the family that is farthest above blind for a single update.
+        kind: What is compared: attacks by their main metric, or by each metric.
     """
 
     curve: Curve
@@ -46,6 +48,7 @@ class Finding:
     sure_rounds: Sequence[int]
     sure_clients: Sequence[str]
     top: Curve
+    kind: Literal["attacks", "comparisons"] = "attacks"
 
     @property
     def family(self) -> str:
@@ -112,7 +115,7 @@ def verdict(run: RunData) -> Verdict:
     families: dict[str, list[tuple[Curve, Gap]]] = {}
     for curve, gap in gaps:
         families.setdefault(curve.family, []).append((curve, gap))
-    findings = [_best(of, len(gaps)) for of in families.values()]
+    findings = [_best(run, of, len(gaps)) for of in families.values()]
     findings.sort(key=lambda it: STATES.index(it.state))
     attacks = [each for each in run.answers.values() if not each.baseline]
     unanswered = [each for each in attacks if not each.answered]
@@ -123,12 +126,36 @@ def verdict(run: RunData) -> Verdict:
         unanswered=unanswered,
         attacks=len(attacks),
         opening=_opening(run, findings, len(attacks), graded=not (ungraded or run.not_finite)),
-        limits=[*limits_of(attacks, unanswered), *_ungraded(ungraded), *_not_finite(run)],
+        limits=[
+            *limits_of(attacks, unanswered),
+            *ungraded_of(ungraded),
+            *not_finite_of(run.not_finite),
+        ],
     )
 
 
-def _best(attacks: Sequence[tuple[Curve, Gap]], compared: int) -> Finding:
-    """Return what the attacks of one family show."""
+def _best(run: RunData, attacks: Sequence[tuple[Curve, Gap]], compared: int) -> Finding:
+    """Return what the attacks of one family show.
+
+    By their main metric, or by one of single examples if only that is above blind: a mean over
+    examples may be below blind where one of them is recovered as it is.
+    """
+    best = _most_clearly(attacks, compared)
+    if best.state != "not above":
+        return best
+    others = [
+        (replace(curve, metric=metric, gap=gap), gap)
+        for curve, _ in attacks
+        for metric in OF_SINGLE_EXAMPLES
+        if metric in curve.means and (gap := run.gap(curve, metric)) is not None
+    ]
+    if not others:
+        return best
+    other = _most_clearly(others, compared * (1 + len(others)))
+    return replace(other, kind="comparisons") if other.state in ("above", "in part") else best
+
+
+def _most_clearly(attacks: Sequence[tuple[Curve, Gap]], compared: int) -> Finding:
     top, _ = max(attacks, key=lambda pair: pair[1].values.max())
     findings = [_finding(curve, gap, compared, top) for curve, gap in attacks]
     return min(findings, key=lambda it: (STATES.index(it.state), -it.gap.mean))
@@ -191,23 +218,6 @@ def _opening(run: RunData, findings: Sequence[Finding], attacks: int, *, graded:
     return [f"Nothing above blind was recovered by {those}. {NOT_SAFE}"]
 
 
-def _ungraded(attacks: Sequence[Answers]) -> list[str]:
-    """Say which attacks answered and have no value: what they recovered is open."""
-    if not attacks:
-        return []
-    named = listed([*(each.title for each in attacks[:NAMED]), *_more(len(attacks) - NAMED)])
-    return [f"No answer was graded of {named}. What they recovered is not measured."]
-
-
-def _not_finite(run: RunData) -> list[str]:
-    """Say which attacks have values that are no numbers: no mean has them in it."""
-    if not run.not_finite:
-        return []
-    texts = [f"{count} of {title}" for title, count in run.not_finite.items()]
-    named = listed([*texts[:NAMED], *_more(len(texts) - NAMED)])
-    return [f"Values that are not finite are left out: {named}. What they stand for is open."]
-
-
 def _how_far(it: Finding) -> list[str]:
     """Say who recovered what, how far from blind, and how sure that is."""
     metric, curve, gap = it.curve.metric, it.curve, it.gap
@@ -229,7 +239,7 @@ def _how_sure(it: Finding) -> list[str]:
     """Say what the interval is, what it is over, and where it leaves doubt."""
     if it.interval is None:
         return ["There are too few updates for an interval: chance is not excluded."]
-    together = f", for all {it.compared} attacks together" if it.compared > 1 else ""
+    together = f", for all {it.compared} {it.kind} together" if it.compared > 1 else ""
     low, high = (points(it.curve.metric, end, unit=False) for end in it.interval)
     unit = UNITS.get(it.curve.metric, " points")
     text = f"The {100 * LEVEL:.0f} % interval over {it.gap.over} is {low} to {high}{unit}{together}"
@@ -251,7 +261,7 @@ def _when(it: Finding) -> list[str]:
     sentences = [f"Its mean is above blind {where}."] if where else []
     if it.state == "in part":
         parts = [f"rounds {_some_rounds(it.sure_rounds)}"] if it.sure_rounds else []
-        names = listed([*it.sure_clients[:NAMED], *_more(len(it.sure_clients) - NAMED)])
+        names = listed([*it.sure_clients[:NAMED], *more(len(it.sure_clients) - NAMED)])
         parts += [f"clients {names}"] if it.sure_clients else []
         sentences.append(f"Alone, it is above blind beyond chance for {' and for '.join(parts)}.")
     return [*sentences, *_peak(it)]
@@ -272,30 +282,6 @@ def _peak(it: Finding) -> list[str]:
     return [f"{who} is farthest above blind for {where} ({value}, blind {blind})."]
 
 
-def limits_of(attacks: Sequence[Answers], unanswered: Sequence[Answers]) -> list[str]:
-    """Say how many attacks gave no answer, and to how many updates others gave none."""
-    if not attacks:
-        return []
-    partly = [each for each in attacks if each.counts and each.answered]
-    count = len(attacks)
-    if not unanswered and not partly:
-        answered = f"All {count} attacks" if count > 1 else "The attack"
-        return [f"{answered} answered every update."]
-    sentences = []
-    if unanswered:
-        texts = [f"{each.title} ({each.sentence})" for each in unanswered[:NAMED]]
-        named = listed([*texts, *_more(len(unanswered) - NAMED)])
-        sentences.append(
-            f"{len(unanswered)} of {count} attacks gave no answer: {named}. What they would "
-            "recover is not measured."
-        )
-    if partly:
-        texts = [f"{each.title} {each.counts}" for each in partly[:NAMED]]
-        named = listed([*texts, *_more(len(partly) - NAMED)])
-        sentences.append(f"{len(partly)} of {count} attacks did not answer every update: {named}.")
-    return sentences
-
-
 def points(metric: str, gap: float, *, unit: bool = True) -> str:
     """Return a distance on a metric's scale: `47.2 points` between shares, `3.1 dB`."""
     shares = metric not in UNITS
@@ -309,7 +295,3 @@ def _some_rounds(rounds: Sequence[int]) -> str:
     return (
         text if text.count(",") < 2 * NAMED else f"the first is {rounds[0]}, the last {rounds[-1]}"
     )
-
-
-def _more(count: int) -> list[str]:
-    return [f"{count} more"] if count > 0 else []

@@ -137,6 +137,21 @@ def test_one_update_that_leaks_is_named_where_the_mean_is_below_blind(recordings
     assert "a is farthest above blind for client 2 in round 2 (100.0 %, blind 50.0 %)." in text
 
 
+def test_one_example_that_is_recovered_is_not_hidden_by_a_mean_over_examples(recordings, tmp_path):
+    of = lambda metric, values, blind: [
+        {**row, "family": "reconstruction", "metric": metric} for row in graded(values, blind)
+    ]
+    mean = of("psnr", np.full((6, 6), 9.0), 11.0)
+    it = verdict_on(recordings, tmp_path, [*mean, *of("match_rate", np.full((6, 6), 0.125), 0.0)])
+    assert it.leaks
+    assert it.headline.startswith(
+        "reconstruction: a reaches match rate 12.5 %, 12.5 points above blind (0.0 %)"
+    )
+    assert "for all 2 comparisons together" in it.paragraphs[0]
+    it = verdict_on(recordings, tmp_path / "none", [*mean, *of("match_rate", np.zeros((6, 6)), 0)])
+    assert it.headline == f"{NOTHING} {NOT_SAFE}"
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("value", np.nan), ("value", np.inf), ("blind", np.nan)]
 )
