@@ -45,11 +45,14 @@ def game(
 
     build = five_defenses if defenses else configs.cells
     cells = build(config, set_ or (), overs)
-    if not as_json:
-        out.print(HEADER, style="bold", soft_wrap=True)
+    headed = False
 
     def show(rows: Any) -> None:
+        nonlocal headed
         if not as_json:
+            if not headed:
+                out.print(HEADER, style="bold", soft_wrap=True)
+                headed = True
             for line in wide([vars(row) for row in rows]):
                 out.print(_line(line, several=len(cells) > 1), soft_wrap=True)
 

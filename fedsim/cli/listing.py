@@ -45,6 +45,8 @@ KINDS = {
     "strategies": "how the server aggregates",
 }
 OPTIONS = {"datasets": "data", "models": "model", "strategies": "federation.options"}  # sections
+COLUMN = " --set data=adult --set game.column=sex --set game.value=Female"
+USERS = " --set data=heart-disease --set game.column=hospital --set game.users=4"
 ENGINES = {
     "batched": "clients run in this process, engine.batch at a time trained together",
     "inline": "all clients run in this process, one after the other",
@@ -143,10 +145,19 @@ def usage(kind: str, shown: Card) -> str:
         "defense": shlex.quote(f'defense=[{{name="{shown.name}"{inner}}}]'),
         "game": shlex.quote(f'game.play=["{shown.name}"]'),
     }
-    option = ""
+    option = _column_for(shown.name) if kind == "games" else ""
     if first and kind in OPTIONS:
         option = f" --set {shlex.quote(f'{OPTIONS[kind]}.{first.name}={first.default}')}"
     return NEXT[kind].format_map(named) + option
+
+
+def _column_for(game: str) -> str:
+    """Return settings that give a game its secret column, where it has one."""
+    from adversary.games import GAMES
+
+    if not GAMES[game].has_column:
+        return ""
+    return USERS if game == "user" else COLUMN
 
 
 def _card_lines(shown: Card, width: int) -> Iterator[str]:

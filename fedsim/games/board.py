@@ -270,7 +270,11 @@ def check(section: Section) -> None:
     """
     of_column = [game.name for game in played_of(section) if game.has_column]
     if of_column and section.column is None:
-        raise ConfigError(f"game.column: must name the secret column of {of_column[0]}, got none")
+        without = next(game.name for game in GAMES.values() if not game.has_column)
+        raise ConfigError(
+            f"game.column: must name the secret column of {of_column[0]}, got none; "
+            f"--set game.play={without} needs none"
+        )
     if "user" in section.play and len(section.play) > 1:
         raise ConfigError("game.play: 'user' must be played alone, its secret is the column")
     if "property" in section.play and section.count > min(section.batch_size):

@@ -38,7 +38,7 @@ class Exposed:
 
     Attributes:
         curve: The attack.
-        of: How many clients were attacked.
+        of: How many clients the attack was graded on.
         rows: Client, round, value and blind there, mean, mean of blind, number of rounds.
     """
 
@@ -58,7 +58,8 @@ def exposed(run: RunData) -> list[Exposed]:
         it = peaks(curve.gap, names)
         columns = (it.rounds, it.values, it.blinds, it.means, it.mean_blinds, it.counts)
         rows = zip(names, *(column.tolist() for column in columns), strict=True)
-        tables.append(Exposed(curve=curve, of=len(run.clients), rows=[r for r in rows if r[-1]]))
+        graded = len(np.unique(curve.gap.clients[curve.gap.clients >= 0]))
+        tables.append(Exposed(curve=curve, of=graded, rows=[r for r in rows if r[-1]]))
     return tables
 
 

@@ -3,16 +3,20 @@
 import inspect
 import json
 import re
+import shlex
 
 import pytest
 import typer
 from click import Context
 
 from adversary.attacks import ATTACKS
+from adversary.games import GAMES
+from fedsim import config
 from fedsim.cli import docstrings, listing
 from fedsim.cli.cards import Card, Option, options, type_text
 from fedsim.cli.main import app
 from fedsim.core.errors import ConfigError
+from fedsim.games import board
 from tests.fedsim.cli.test_main import fedsim
 
 CARDS = [(kind, name) for kind in listing.NEXT for name in listing.describe(kind)]
@@ -56,6 +60,13 @@ def test_every_part_has_a_card_and_a_command_that_uses_it(kind, name):
     assert all(flat(fact) in text for fact in card.facts.values())
     assert json.dumps(card.as_json())
     assert name in listing.usage(kind, card) or kind == "audits"
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_the_command_of_a_game_gives_it_its_column(name):
+    words = shlex.split(listing.usage("games", listing.card("games", name)))
+    settings = [word for word, before in zip(words[1:], words, strict=False) if before == "--set"]
+    board.check(config.read(None, settings).game)
 
 
 def test_every_option_of_an_attack_is_explained():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +116,10 @@ def test_of_many_clients_the_most_exposed_are_shown(recordings, tmp_path, monkey
     assert names == sorted(means.index[:3])
     page = api.report([tmp_path / "run"]).read_text()
     assert "3 most exposed of 9 clients are listed" in " ".join(page.split())
+    silent = replace(data.curves[0].gap, clients=np.minimum(data.curves[0].gap.clients, 1) - 1)
+    few = replace(data.curves[0], gap=silent)  # an attack that answered on one client of nine
+    monkeypatch.setattr(data, "leaders", lambda _: [few])
+    assert [(table.of, len(table.rows)) for table in exposed(data)] == [(1, 1)]
 
 
 @pytest.mark.slow
