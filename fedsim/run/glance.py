@@ -139,7 +139,8 @@ def in_words(ledger: pa.Table, best: Strongest | None) -> str:
         value, blind = written(best.metric, best.value), written(best.metric, best.blind)
         text = f"{best.attack} {value} (blind {blind})"
     elif "graded" in every:
-        text = "none above blind"
+        some = any(not _is_baseline(each.attack) for each in by_skill(ledger))
+        text = "none above blind on average" if some else "not graded: no finite value"
     elif "no truth" in every:
         text = "not graded: no truth"
     else:

@@ -1,5 +1,6 @@
 """The suite finds what is wrong with an attack, and nothing with one that keeps the contract."""
 
+import math
 import sys
 from dataclasses import replace
 
@@ -88,6 +89,18 @@ def test_a_changed_view_is_seen():
     outcomes = {it.name: it for it in suite.conform(attack_with(in_place))}
     assert outcomes[NAMES["view"]].state == "fail"
     assert "changed the update" in outcomes[NAMES["view"]].reason
+
+
+def test_what_is_no_number_on_noise_alone_does_not_pass_as_chance():
+    of = ATTACKS["cosine-mia"]
+
+    def nan_on_noise(view, auxiliary, generator):
+        scores = of.infer(view, auxiliary, generator)
+        return scores if float(scores.abs().max()) > 0.3 else scores * math.nan
+
+    outcomes = {it.name: it for it in suite.conform(replace(of, infer=nan_on_noise))}
+    assert outcomes[NAMES["noise"]].state == "fail"
+    assert "must answer with numbers, got NaN" in outcomes[NAMES["noise"]].reason
 
 
 def test_who_knows_the_labels_beforehand_is_found_out():

@@ -1,5 +1,6 @@
 """Runs in a list: how they stand, what tells them apart, and folders that are none."""
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -144,7 +145,8 @@ def test_where_nothing_is_above_blind_it_is_said_why():
 
     failed = replace(_leak("llg", None, None), outcome="failed")
     words = lambda table: in_words(table, strongest(table))
-    assert words(rows(("llg", 0.5, 0.5))) == "none above blind"
+    assert words(rows(("llg", 0.5, 0.5))) == "none above blind on average"
+    assert words(rows(("llg", math.nan, 0.5))) == "not graded: no finite value"
     assert words(rows()) == words(rows(("random", 1.0, 0.5))) == "–"
     assert words(leakage_table([failed])) == "no attack answered"
     truthless = replace(failed, attack="idlg", outcome="no truth")
