@@ -131,12 +131,23 @@ def _guess(
         names = ("infer", attack.title, latest.client, latest.round, "model")
         with _remarks() as remarks, global_stream(seed, *names):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
-            guess = family.check(answer, auxiliary)
+            guess = _numbers(family.check(answer, auxiliary))
     except PASSING:  # also that the recording itself is damaged
         raise
     except BaseException as error:  # this update defeats this attack; the others go on
         return _Result(None, explained(error), refused=isinstance(error, NotApplicable))
     return _Result(guess, remark="; ".join(remarks) or None)
+
+
+def _numbers(guess: Tensor) -> Tensor:
+    """Return the guess.
+
+    Raises:
+        ValueError: It has NaN in it, whose rank is arbitrary, and so is its grade.
+    """
+    if isinstance(guess, Tensor) and (count := int(guess.isnan().sum())):
+        raise ValueError(f"guess: must be numbers, got {count} NaN of {guess.numel()} values")
+    return guess
 
 
 @contextmanager

@@ -67,6 +67,18 @@ def test_an_attack_that_fails_is_a_row_with_its_reason_and_the_others_go_on():
     assert second.guess is not None
 
 
+def test_an_answer_that_is_no_number_is_a_failure():
+    def half(view, auxiliary, generator):
+        return torch.tensor([0.5, math.nan], dtype=torch.float64)
+
+    [answer] = answers.attack_view(
+        VIEW, [Attack(name="half", family="membership", infer=half)], AUXILIARY, seed=0
+    )
+    assert answer.guess is None
+    assert not answer.refused
+    assert "guess: must be numbers, got 1 NaN of 2 values" in (answer.reason or "")
+
+
 def test_an_attack_that_does_not_apply_refuses_and_has_not_failed():
     def other_models(view, auxiliary, generator):
         raise NotApplicable("model: must be a transformer, got an MLP")
