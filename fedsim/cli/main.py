@@ -77,9 +77,21 @@ def version() -> None:
     out.print(f"fedsim {__version__}")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     *,
+    version_: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of a failure; stands anywhere.")
     ] = False,
@@ -151,6 +163,9 @@ def _ended(error: BaseException) -> int:
         return 130
     if isinstance(error, FedsimError):
         return _fail(str(error), error.code)
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # of click 8.2
+        out.print(str(error), soft_wrap=True)
+        return 0
     if isinstance(error, click.ClickException):
         return _fail(hints.sentence(error), error.exit_code)
     if isinstance(error, OSError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import api
+from fedsim import __version__, api
 from fedsim.cli import main as cli
 from fedsim.cli.tables import best_of, columns_that_fit
 from fedsim.config import dump
@@ -329,6 +329,18 @@ def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
     code, _, err = fedsim(capsys, "run", "run.toml", "--out", "there")
     assert code == 130
     assert "continue with: fedsim run --resume --out there" in err
+
+
+@pytest.mark.parametrize("words", [(), ("deploy",)])
+def test_without_a_command_the_help_is_printed(words, capsys):
+    code, out, err = fedsim(capsys, *words)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: {' '.join(('fedsim', *words))} [OPTIONS] COMMAND")
+
+
+def test_the_version_is_an_option_and_a_command(capsys):
+    said = (0, f"fedsim {__version__}\n", "")
+    assert fedsim(capsys, "--version") == fedsim(capsys, "version") == said
 
 
 def test_help_answers_in_less_than_07_seconds_of_cpu():
