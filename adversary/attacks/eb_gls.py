@@ -37,8 +37,9 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.labels import dropped
 from adversary.labels.draws import weighted_overlap_counts
-from adversary.labels.gls import Fit, fit_counts, most_likely_noise
+from adversary.labels.gls import Fit, fit_counts
 from adversary.labels.head import (
     HeadGradient,
     auxiliary_forward,
@@ -59,8 +60,6 @@ from fedsim.core.types import Auxiliary, Observation, View
 
 Refine = Literal["", "search", "gibbs"]
 ROUNDS = 3  # of tracing and solving
-SIZES = 256  # of entries, at most, where they were rounded to eight bits or fewer
-LEVELS = tuple(4.0**-k for k in range(8))  # shares of a pruned update's mean square that is noise
 
 
 def eb_gls(
@@ -110,7 +109,7 @@ class Problem:
         sketch: The head's gradient per use.
         moments: Of one example, in the same sketch.
         lower: Counts that are certain.
-        noise: Variance of each coordinate that is no example's.
+        noise: Covariance of what is no example's.
         total: Number of examples.
         uses: Epochs.
         basis: What made the sketch of a linear head; None for one of all that was uploaded.
@@ -121,7 +120,7 @@ class Problem:
     sketch: Float[Tensor, " kept"]
     moments: Moments
     lower: Float[Tensor, " classes"]
-    noise: Float[Tensor, " kept"]
+    noise: Float[Tensor, "kept kept"]
     total: int
     uses: int
     basis: Sketch | None
@@ -180,18 +179,20 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     if head is None:
         return pose_projected(observation, work)
     local, uses = observation.local, observation.local.epochs
-    mask = uploaded(head)
+    mask, outputs = dropped.uploaded(head), work.part(auxiliary_forward)
     if mask is None:
         basis, moments = work.part(start_moments)
     else:
-        outputs, bias = work.part(auxiliary_forward), head.bias is not None
+        bias = head.bias is not None
         basis, moments = fit(auxiliary, outputs, local.label_smoothing, bias=bias, mask=mask)
     sketch, unit = basis.of_gradient(head) / uses, basis.noise(auxiliary.num_classes) / uses**2
     if mask is None:
         noise = noise_variance(head)
     else:
-        levels = (0.0, *(float(head.weight[mask[0]].square().mean()) * level for level in LEVELS))
-        noise = most_likely_noise(sketch, moments, head.total // uses, unit, levels)
+        square = float(head.weight[mask[0]].square().mean())
+        entries = dropped.share_left(head, mask[0], outputs), square
+        scale, noise = dropped.left(sketch, moments, head.total // uses, unit, entries)
+        sketch = sketch * scale
     return Problem(
         sketch=sketch,
         moments=moments,
@@ -216,28 +217,12 @@ def pose_projected(observation: Observation, work: Workspace) -> Problem:
         sketch=projected.sketch,
         moments=projected.moments,
         lower=torch.zeros(work.auxiliary.num_classes, dtype=torch.float64),
-        noise=projected.noise,
+        noise=torch.diag(projected.noise),
         total=num_labels(observation) // uses,
         uses=uses,
         basis=None,
         start=projected.moments,
     )
-
-
-def uploaded(head: HeadGradient) -> tuple[Tensor, Tensor | None] | None:
-    """Return which entries a pruning client left; None where it seems to have pruned nothing.
-
-    A feature that no example has makes a whole column zero; only zeros elsewhere are pruned. Where
-    entries have few sizes, they were rounded, and zero is one of the sizes.
-    """
-    zero = head.observed == 0
-    alive = ~zero.all(dim=0)
-    if not alive.any() or float(zero[:, alive].double().mean()) < 0.01:
-        return None
-    sizes = head.observed[~zero].abs().unique()
-    if len(sizes) <= SIZES and len(sizes) < 0.1 * int((~zero).sum()):
-        return None
-    return ~zero, None if head.observed_bias is None else head.observed_bias != 0
 
 
 def noise_variance(head: HeadGradient) -> float:

@@ -42,7 +42,7 @@ def fit_counts(
     lower: Float[Tensor, " classes"],
     total: int,
     *,
-    noise: Float[Tensor, " kept"] | None = None,
+    noise: Float[Tensor, "kept kept"] | None = None,
     rounds: int = 3,
     start: Float[Tensor, " classes"] | None = None,
 ) -> Fit:
@@ -58,7 +58,7 @@ def fit_counts(
         moments: Of one example per class, in the same sketch.
         lower: Counts that are certain.
         total: How many examples there are.
-        noise: Variance of known noise on each coordinate.
+        noise: Covariance of known noise on the coordinates.
         rounds: Fits; the ridge is chosen in the first.
         start: Counts that the first covariance is taken at; even without.
     """
@@ -81,16 +81,18 @@ def most_likely_noise(
     sketch: Float[Tensor, " kept"],
     moments: Moments,
     total: int,
-    noise: Float[Tensor, " kept"],
+    noise: Float[Tensor, "kept kept"],
     variances: Sequence[float],
-) -> float:
-    """Return the variance of noise under which a sketch is most likely; of equals the first.
+) -> tuple[float, float]:
+    """Return the variance of noise under which a sketch is most likely, and that log likelihood.
+
+    Of equal ones the first.
 
     Args:
         sketch: What was observed.
         moments: Of one example per class, in the same sketch.
         total: How many examples there are.
-        noise: Variance of each coordinate under noise of variance 1 on every entry.
+        noise: Covariance of the coordinates under noise of variance 1 on every entry.
         variances: Among which to choose.
     """
     classes = len(moments.counts)
@@ -100,7 +102,9 @@ def most_likely_noise(
     def likelihood(variance: float) -> float:
         return _Weighing(sketch, moments, weights, variance * noise, even).best().likelihood
 
-    return max(variances, key=likelihood)
+    likelihoods = [likelihood(variance) for variance in variances]
+    best = max(likelihoods)
+    return variances[likelihoods.index(best)], best
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,11 @@ class _Whitened:
 
     @classmethod
     def of(cls, covariance: Tensor, means: Tensor, ridge: float, noise: Tensor | None) -> Self:
-        """Return it; `noise` is variance that is added to the diagonal."""
+        """Return it; `noise` is a covariance that is added."""
         total = covariance.clone()
         total.diagonal().mul_(1 + ridge)
         if noise is not None:
-            total.diagonal().add_(noise)
+            total.add_(noise)
         total.diagonal().add_(1e-12 * total.diagonal().mean().clamp(min=1e-300))
         factor = torch.linalg.cholesky(total)
         design = torch.linalg.solve_triangular(factor, means, upper=False)
@@ -209,7 +213,7 @@ class _Weighing:
         if self.noise is None:
             return True
         unit = self.moments.covariance(torch.ones_like(self.weights) / len(self.weights))
-        return float(self.noise.max()) <= NEGLIGIBLE * RIDGES[0] * total * float(
+        return float(self.noise.diagonal().max()) <= NEGLIGIBLE * RIDGES[0] * total * float(
             unit.diagonal().min()
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from adversary.labels.covariances import Covariances, Mixture, class_means, within_classes
 from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, find_head
@@ -74,12 +75,18 @@ class Sketch:
             rows = torch.cat([rows, (a * self.bias).unsqueeze(2)], dim=2)
         return rows.flatten(1)
 
-    def noise(self, classes: int) -> Float[Tensor, " varying"]:
-        """Return the variance of each coordinate under noise of variance 1 on every entry."""
-        squares = self.directions.square().sum(dim=1).expand(classes, -1)
+    def noise(self, classes: int) -> Float[Tensor, "varying varying"]:
+        """Return the covariance of the coordinates under noise of variance 1 on every entry.
+
+        Coordinates of one row share its entries: where a mask leaves few, they are nearly the same.
+        """
+        rows = self.directions.mT @ self.directions
+        blocks = rows.expand(classes, -1, -1)
         if self.bias is not None:
-            squares = torch.cat([squares, self.bias.unsqueeze(1)], dim=1)
-        return squares.flatten()[self.varying] / self.scale.square()
+            blocks = functional.pad(blocks, (0, 1, 0, 1))
+            blocks[:, -1, -1] = self.bias
+        whole = torch.block_diag(*blocks)[self.varying][:, self.varying]
+        return whole / self.scale / self.scale.unsqueeze(1)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from adversary.attacks.eb_gls import (
     noise_variance,
     pose,
     solve,
-    uploaded,
 )
 from adversary.labels import trajectory
+from adversary.labels.dropped import uploaded
 from adversary.labels.head import HeadGradient, read_head
 from adversary.labels.reading import end_forward
 from adversary.labels.trace import Trace

@@ -6,6 +6,8 @@ import torch
 
 from adversary.attacks.eb_gls import eb_gls
 from adversary.labels.draws import CLIENTS, prior_draws, weighted_overlap_counts
+from adversary.labels.dropped import share_left
+from adversary.labels.head import Forward, HeadGradient
 from adversary.labels.posterior import Evidence
 from defenses.quantise import quantise
 from defenses.sparsify import sparsify
@@ -127,3 +129,28 @@ def test_a_pruned_update_without_noise_is_taken_as_it_is():
     pruned = observe(prune(view.latest.update.delta, 0.5), 20, sent=view.latest.sent)
     answers = (eb_gls(pruned, auxiliary, generator(0), refine=r) for r in ("", "search"))
     assert torch.equal(*answers)
+
+
+def test_entries_that_were_dropped_at_random_are_taken_back_to_their_size():
+    truth, named, seeds = torch.tensor([14, 4, 1, 1]), 0, 6
+    for seed in range(seeds):
+        view, auxiliary = noisy_view(0.0, seed)
+        delta = view.latest.update.delta
+        defense = sparsify(rate=0.5)
+        left = defense.apply(delta, defense.init(delta), generator(seed, "left"))[0]
+        guess = eb_gls(observe(left, 20, sent=view.latest.sent), auxiliary, generator(0))
+        named += int(torch.minimum(guess, truth).sum())
+    assert named / seeds > 17  # of 20; all of class 0 names 14
+
+
+def test_the_share_left_is_that_of_features_that_live():
+    stream = generator(0, "share")
+    weight = torch.randn(10, 50, generator=stream).double()
+    features = torch.rand(5, 50, generator=stream)
+    features[:, 40:] = 0.0
+    outputs = Forward(features, torch.zeros(5, 10))
+    random = (torch.rand(10, 50, generator=stream) < 0.3) & (torch.arange(50) < 40)
+    large = weight.abs() > weight.abs().quantile(0.7)
+    of = lambda mask: share_left(HeadGradient(weight * mask, None, 1.0, 1, 1), mask, outputs)
+    assert of(random) == pytest.approx(int(random.sum()) / 400)
+    assert of(large) == 1.0  # pruned by size: none is small

@@ -126,9 +126,9 @@ def test_evidence_is_least_squares(known, noisy, monkeypatch):
     monkeypatch.setattr(gls, "RIDGES", (0.1,))
     moments = classes(1, known=known)
     sketch = drawn(moments, [9, 2, 4, 5], 1)
-    noise = torch.linspace(0, 9, KEPT).double() if noisy else None
+    noise = torch.diag(torch.linspace(0, 9, KEPT).double()) if noisy else None
     evidence = fit_counts(sketch, moments, ZERO, 20, rounds=1, noise=noise).evidence
-    whole = covariance(moments, 0.1) + (torch.diag(noise) if noisy else 0)
+    whole = covariance(moments, 0.1) + (noise if noisy else 0)
     both = moments.means.T @ torch.linalg.inv(whole)
     torch.testing.assert_close(evidence.quadratic, both @ moments.means)
     torch.testing.assert_close(evidence.linear, both @ sketch)
@@ -161,7 +161,7 @@ def test_what_all_classes_share_is_factored_once(spread, monkeypatch):
     pooled = Matrices(each(moments).mean(dim=0, keepdim=True))
     shared = Moments(moments.means, pooled, moments.counts)
     apart = Moments(moments.means, Matrices(pooled.each.expand(CLASSES, -1, -1)), moments.counts)
-    noise = None if spread is None else torch.full((KEPT,), spread).double()
+    noise = None if spread is None else spread * torch.eye(KEPT).double()
     for counts in ([9, 2, 4, 5], [20, 0, 0, 0]):
         sketch = drawn(moments, counts, 0)
         once, again = (fit_counts(sketch, m, ZERO, 20, noise=noise) for m in (shared, apart))
