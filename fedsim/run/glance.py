@@ -160,9 +160,9 @@ def by_skill(ledger: pa.Table) -> list[Strongest]:
     """Return the graded attacks, the most skilful first."""
     import pyarrow.compute as pc
 
-    graded = over_clients(attacks_of(ledger))
+    graded = attacks_of(ledger)
     finite = lambda name: pc.fill_null(pc.is_finite(graded[name]), fill_value=False)
-    graded = graded.filter(pc.and_(finite("value"), finite("blind")))
+    graded = over_clients(graded.filter(pc.and_(finite("value"), finite("blind"))))
     keys = ["attack", "adaptive", "family", "metric"]
     sums = [("value", "mean"), ("blind", "mean")]
     attacks: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}

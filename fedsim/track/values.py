@@ -1,11 +1,15 @@
 """What a tracker is given of a round: one number by name."""
 
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
 from collections import defaultdict
 
 import pyarrow as pa
 
 from fedsim.core.units import title_of
 from fedsim.run.ledger import LEAKAGE, METRICS, over_clients, read_rows
+from fedsim.run.outcomes import answers_of
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.tables import LEDGER, MEASURES
 
@@ -17,6 +21,7 @@ def values_of(folder: RunFolder, round_: int) -> dict[str, float]:
     """Return the metrics of a finished round.
 
     `ATTACK/METRIC` and `ATTACK/METRIC.blind` are means over the clients that were graded;
+    `ATTACK/unanswered` is on how many updates it failed or which it refused, if there are any;
     `SPLIT/METRIC` is a measure, such as `test/accuracy`; `client/METRIC` is a mean over clients,
     and `client/failed` their number.
     """
@@ -26,13 +31,19 @@ def values_of(folder: RunFolder, round_: int) -> dict[str, float]:
 
 
 def _leakage(ledger: pa.Table) -> dict[str, float]:
+    import pyarrow.compute as pc
+
     sums: dict[str, list[float]] = defaultdict(list)
-    for row in over_clients(ledger).to_pylist():
+    for row in over_clients(ledger.filter(pc.is_valid(ledger["value"]))).to_pylist():
         name = f"{title_of(row['attack'], adaptive=row['adaptive'])}/{row['metric']}"
-        if row["value"] is not None:
-            sums[name].append(row["value"])
-            sums[f"{name}.blind"] += [] if row["blind"] is None else [row["blind"]]
-    return {name: sum(of) / len(of) for name, of in sums.items() if of}
+        sums[name].append(row["value"])
+        sums[f"{name}.blind"] += [] if row["blind"] is None else [row["blind"]]
+    unanswered = {
+        f"{each.title}/unanswered": float(each.failed + each.refused)
+        for each in answers_of(ledger)
+        if each.counts
+    }
+    return {name: sum(of) / len(of) for name, of in sums.items() if of} | unanswered
 
 
 def _measures(metrics: pa.Table) -> dict[str, float]:

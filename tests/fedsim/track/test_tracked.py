@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -233,6 +234,12 @@ def test_what_a_tracker_is_given():
     ]  # fmt: skip
     assert _leakage(leakage_table(rows)) == {
         "llg/asr": 0.75, "llg/asr.blind": 0.5, "llg (adaptive)/asr": 0.125,
+        "llg/unanswered": 1.0, "idlg/unanswered": 1.0,
+    }  # fmt: skip
+    undefined = replace(leak("0", None, 0.5, attack="idlg"), outcome="undefined")
+    pooled = leak(None, 0.75, 0.5, attack="idlg")
+    assert _leakage(leakage_table([undefined, pooled])) == {
+        "idlg/asr": 0.75, "idlg/asr.blind": 0.5,
     }  # fmt: skip
     measures = [
         Measure(1, "test", "accuracy", 0.5), Measure(1, "client", "update_norm", 1.0, "0"),
