@@ -16,7 +16,7 @@ NOISE = [{"name": "clip", "bound": 0.001}, {"name": "gaussian", "std": 0.01}]
 def odd_config(name, **tables):
     sections = {
         "model": {"name": f"tests.odd_models:{name}"},
-        "data": {"name": "tests.builders:toy_dataset"},
+        "data": {"name": "tests.builders:toy_dataset", "alpha": 0.5},
         "federation": {"rounds": 2, "clients": 3},
         "local": {"epochs": 1, "batch_size": 8},
         "attack": [],
