@@ -75,6 +75,7 @@ def audit(
     from fedsim.audit.recorded import recorded
     from fedsim.config import Engine
     from fedsim.report.audits import write_audit_report
+    from fedsim.run.setting import listed
 
     engine = None if workers is None else Engine(name="ray", workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -103,9 +104,7 @@ def audit(
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command continues the audit") from None
     report = folder / audits.REPORT
-    write_audit_report(
-        settings, report, configs=(folder / audits.CONFIGS).read_text(encoding="utf-8")
-    )
+    write_audit_report(settings, report, configs=listed(cells))
     if as_json:
         data = summary(settings, folder / audits.TABLE, report)
         out.print_json(data=data | {"recorded": None if in_run is None else vars(in_run)})

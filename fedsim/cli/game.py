@@ -42,6 +42,7 @@ def game(
     from fedsim.games import table as games
     from fedsim.games.five_defenses import five_defenses
     from fedsim.report.games import wide, write_games_report
+    from fedsim.run.setting import listed
 
     build = five_defenses if defenses else configs.cells
     cells = build(config, set_ or (), overs)
@@ -62,7 +63,7 @@ def game(
         raise Interrupted("stopped; the same command continues the games") from None
     rows = table.to_pylist()
     path, report = out_ / games.TABLE, out_ / games.REPORT
-    write_games_report(rows, report, configs=(out_ / games.CONFIGS).read_text(encoding="utf-8"))
+    write_games_report(rows, report, configs=listed(cells))
     if as_json:
         out.print_json(data={"games": rows, "table": str(path), "report": str(report)})
         return

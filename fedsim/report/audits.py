@@ -29,7 +29,7 @@ def write_audit_report(audits: "Sequence[AuditResult]", out: Path, *, configs: s
     Args:
         audits: The settings.
         out: The file.
-        configs: Their text.
+        configs: What is not the default in theirs, as text.
 
     Raises:
         OSError: The file cannot be written.

@@ -31,7 +31,7 @@ def write_games_report(rows: Sequence[Row], out: Path, *, configs: str) -> None:
     Args:
         rows: The rows of `games.parquet`.
         out: The file.
-        configs: The text of the configs, as played.
+        configs: What is not the default in them, as text.
 
     Raises:
         OSError: The file cannot be written.

@@ -1,9 +1,9 @@
 """A run's setting as flat keys, and what of it tells runs apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedsim.config import Config, Part
+from fedsim.config import Cell, Config, Part
 
 LONGEST = 60  # characters of one value
 DEFAULTS = "defaults"
@@ -50,6 +50,15 @@ def apart(configs: Sequence[Config]) -> list[dict[str, Any]]:
 def words(setting: Mapping[str, Any]) -> str:
     """Return a setting in one line: `local.lr 0.05, defense clip(max_norm=1.0)`."""
     return ", ".join(f"{key} {_short(value)}" for key, value in setting.items()) or DEFAULTS
+
+
+def listed(cells: Iterable[Cell]) -> str:
+    """Return what is not the default in each cell of a grid, a key per line under its name."""
+    texts = []
+    for cell in cells:
+        lines = [f"  {key} = {value}" for key, value in changed(cell.config).items()]
+        texts.append("\n".join([cell.name, *(lines or [f"  {DEFAULTS}"])]))
+    return "\n\n".join(texts)
 
 
 def _unlike(setting: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ TEMPLATE = """\
 <p class="quiet">{{ it.caption }}</p></section>
 {% endmacro %}
 {% macro configs(text) %}
-<section><h2>Configs</h2><pre>{{ text }}</pre></section>
+<section><h2>Settings</h2><pre>{{ text }}</pre>
+<p class="quiet">What is not the default. configs.txt beside this page has all.</p></section>
 {% endmacro %}
 """

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pytest
 
 from fedsim import api
+from fedsim.config import Cell, Config
 from fedsim.core.errors import RunStopped
 from fedsim.core.types import Leak
 from fedsim.run import marks
 from fedsim.run.glance import glance, glances, in_words, line_of, strongest
 from fedsim.run.ledger import leakage_table
 from fedsim.run.marks import locked
-from fedsim.run.setting import apart, changed, words
+from fedsim.run.setting import apart, changed, listed, words
 from tests.builders import small_config
 
 
@@ -177,3 +178,8 @@ def test_runs_are_told_apart_by_what_differs():
     long = small_config(attack=[{"name": "llg"}, {"name": "idlg"}, {"name": "x:" + "y" * 99}])
     assert "…" in words(changed(long))
     assert words({}) == "defaults"
+
+
+def test_a_grid_lists_what_is_not_the_default_of_each_cell():
+    cells = [Cell("run", Config()), Cell("b", Config.model_validate({"local": {"lr": 0.5}}))]
+    assert listed(cells) == "run\n  defaults\n\nb\n  local.lr = 0.5"
