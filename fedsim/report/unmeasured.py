@@ -1,6 +1,6 @@
 """What a run's attacks left open, in sentences: no answer, no grade, no number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fedsim.report.data import listed
 from fedsim.run.outcomes import Answers
@@ -52,3 +52,12 @@ def not_finite_of(values: Mapping[str, int]) -> list[str]:
 def more(count: int) -> list[str]:
     """Return how many others there are, in words."""
     return [f"{count} more"] if count > 0 else []
+
+
+def never_run_of(chosen: Iterable[str], run: Collection[str]) -> list[str]:
+    """Say which attacks of the config have no row: no client or round was theirs."""
+    names = [name for name in chosen if name not in run]
+    if not names:
+        return []
+    named = listed([*names[:NAMED], *more(len(names) - NAMED)])
+    return [f"Never run, though in the config: {named}."]

@@ -9,7 +9,14 @@ import numpy as np
 from fedsim.core.units import DECIBELS, name_of, written
 from fedsim.report.data import Curve, RunData, listed, spans
 from fedsim.report.intervals import LEVEL, Gap
-from fedsim.report.unmeasured import NAMED, limits_of, more, not_finite_of, ungraded_of
+from fedsim.report.unmeasured import (
+    NAMED,
+    limits_of,
+    more,
+    never_run_of,
+    not_finite_of,
+    ungraded_of,
+)
 from fedsim.run.outcomes import NOT_SAFE, Answers
 from fedsim.run.run_folder import RunFolder
 
@@ -121,6 +128,8 @@ def verdict(run: RunData) -> Verdict:
     unanswered = [each for each in attacks if not each.answered]
     graded = {curve.title for curve, _ in gaps}
     ungraded = [each for each in attacks if each.answered and each.title not in graded]
+    chosen = (part.name for part in run.folder.config.attack)
+    never = never_run_of(chosen, {each.attack for each in run.answers.values()})
     return Verdict(
         findings=findings,
         unanswered=unanswered,
@@ -130,6 +139,7 @@ def verdict(run: RunData) -> Verdict:
             *limits_of(attacks, unanswered),
             *ungraded_of(ungraded),
             *not_finite_of(run.not_finite),
+            *never,
         ],
     )
 

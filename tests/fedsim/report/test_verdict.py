@@ -110,7 +110,7 @@ def test_what_is_below_blind_is_not_called_leakage(recordings, tmp_path):
     assert not it.leaks
     assert it.headline == f"{NOTHING} {NOT_SAFE}"
     assert "label: the best attack, a, reaches ASR 40.0 %, 10.0 points below" in it.paragraphs[1]
-    assert "All 2 attacks answered every update." in it.paragraphs
+    assert it.limits[0] == "All 2 attacks answered every update."
     page = Reader(api.report([tmp_path / "changed"]).read_text())
     assert page.text.count("not above blind") == 2
     assert NOTHING in page.text
@@ -166,6 +166,16 @@ def test_what_is_no_number_hides_no_leak_and_is_named(recordings, tmp_path, colu
     it = verdict_on(recordings, tmp_path / "alone", alone)
     assert not it.findings
     assert "What they stand for is open." in " ".join(it.paragraphs)
+
+
+def test_an_attack_that_was_due_on_no_upload_is_named(recordings, tmp_path):
+    run = recordings.copy(small_config(attack=["llg", "idlg"]), tmp_path / "run")
+    folder = RunFolder(run.path)
+    assert "Never run" not in " ".join(verdict_of(folder).limits)
+    rows = [row for row in folder.ledger().to_pylist() if row["attack"] == "llg"]
+    folder._tables.write(leakage(rows), folder.metrics())
+    it = verdict_of(RunFolder(run.path))
+    assert it.limits[-1] == "Never run, though in the config: idlg."
 
 
 def test_chance_is_not_called_leakage(recordings, tmp_path):
