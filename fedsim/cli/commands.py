@@ -22,6 +22,10 @@ class Command(TyperCommand):
             if parameter.param_type_name == "argument" and parameter.name in meanings:
                 setattr(parameter, "help", meanings[parameter.name])  # noqa: B010
 
+    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002
+        """Return the first sentence of the help, whole."""
+        return super().get_short_help_str(limit=10**6)
+
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write nothing: arguments stand beside the options."""
 

@@ -105,11 +105,21 @@ def _write(
 
 
 def _notices(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return warnings and remarks: a style class, and runs' names with a sentence each."""
-    return [
-        (style, [(run.label, sentence) for run in runs for sentence in sentences(run)])
-        for style, sentences in (("warning", warnings), ("warning note", remarks))
-    ]
+    """Return warnings and remarks: a style class, and each sentence once, with its runs' names."""
+    notices = []
+    for style, sentences in (("warning", warnings), ("warning note", remarks)):
+        said: dict[str, list[str]] = {}
+        for run in runs:
+            for sentence in sentences(run):
+                said.setdefault(sentence, []).append(run.label)
+        notices.append(
+            (style, [(_names(labels, runs), sentence) for sentence, labels in said.items()])
+        )
+    return notices
+
+
+def _names(labels: Sequence[str], runs: Sequence[RunData]) -> str:
+    return "All runs" if len(labels) == len(runs) else ", ".join(labels)
 
 
 def _of_several(runs: Sequence[RunData]) -> list[Picture]:

@@ -1,5 +1,7 @@
 """MLflow: a run on a server, or in `mlflow.db` beside the run folder."""
 
+# The package is an extra.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 import itertools
 import os
 import re

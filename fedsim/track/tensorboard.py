@@ -1,5 +1,7 @@
 """TensorBoard: event files in the run folder, written by its own writer, without TensorFlow."""
 
+# The package is an extra.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # Its protocol buffers make their classes at import:
 # pyright: reportAttributeAccessIssue=false
 

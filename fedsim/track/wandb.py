@@ -1,5 +1,7 @@
 """Weights & Biases: a run in the run folder, or on its server where the config says `online`."""
 
+# The package is an extra.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 import os
 import secrets
 from collections.abc import Mapping

@@ -123,4 +123,7 @@ DARK_PICTURES = """\
 @media screen and (prefers-color-scheme: dark) {
   :root:not([data-theme=light]) .picture svg { filter: invert(.88) hue-rotate(180deg) } }
 @media screen { :root[data-theme=dark] .picture svg { filter: invert(.88) hue-rotate(180deg) } }
+@media screen and (prefers-color-scheme: dark) {
+  :root:not([data-theme=light]) .picture svg image { filter: hue-rotate(180deg) invert(1) } }
+@media screen { :root[data-theme=dark] .picture svg image { filter: hue-rotate(180deg) invert(1) } }
 """

@@ -338,6 +338,13 @@ def test_without_a_command_the_help_is_printed(words, capsys):
     assert out.startswith(f"Usage: {' '.join(('fedsim', *words))} [OPTIONS] COMMAND")
 
 
+def test_summaries_of_commands_are_whole(capsys):
+    _, out, _ = fedsim(capsys, "--help")
+    commands = out.split("Commands:")[1]
+    assert "print the two lines" in " ".join(commands.split())
+    assert "..." not in commands
+
+
 def test_the_version_is_an_option_and_a_command(capsys):
     said = (0, f"fedsim {__version__}\n", "")
     assert fedsim(capsys, "--version") == fedsim(capsys, "version") == said

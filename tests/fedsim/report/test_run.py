@@ -1,3 +1,4 @@
+import html
 import re
 import shutil
 from collections import Counter
@@ -279,6 +280,15 @@ def test_runs_are_compared_side_by_side(runs, tmp_path):
     assert "Runs compared" in text
     assert "clip (bound = 0.1)" in text
     assert "&lt;clipped&gt;" in page  # names are escaped
+
+
+def test_what_is_said_of_several_runs_stands_once(runs, tmp_path, monkeypatch):
+    own = lambda run: ["<b>of each</b>", f"of {run.folder.path.name}"]
+    monkeypatch.setattr("fedsim.report.run.warnings", own)
+    page = api.report([run.path for run in runs], tmp_path / "both.html").read_text()
+    assert page.count("<b>All runs:</b> &lt;b&gt;of each&lt;/b&gt;") == 1
+    for run in runs:
+        assert page.count(f"</b> of {html.escape(run.path.name)}<") == 1
 
 
 def test_the_same_run_gives_the_same_page(runs, tmp_path):

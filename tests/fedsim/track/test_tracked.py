@@ -1,5 +1,7 @@
 """A tracked run: every point once, whatever becomes of a tracker; read back by its own reader."""
 
+# The package is an extra.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 import json
 import struct
 import sys
