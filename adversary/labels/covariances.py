@@ -1,7 +1,7 @@
 """Sums of covariances, one of each class, under weights that change from fit to fit."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ FEW = 25  # at most so many a class
 NONE = 1e-12  # a variance that is rounding
 
 
+@runtime_checkable  # types are checked in tests
 class Covariances(Protocol):
     """A covariance within each class."""
 

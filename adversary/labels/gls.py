@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -126,7 +125,9 @@ class _Whitened:
     axes: Tensor
 
     @classmethod
-    def of(cls, covariance: Tensor, means: Tensor, ridge: float, noise: Tensor | None) -> Self:
+    def of(
+        cls, covariance: Tensor, means: Tensor, ridge: float, noise: Tensor | None
+    ) -> "_Whitened":
         """Return it; `noise` is a covariance that is added."""
         total = covariance.clone()
         total.diagonal().mul_(1 + ridge)

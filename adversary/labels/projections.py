@@ -88,7 +88,7 @@ class Projections:
     groups: Groups
     masks: Masks
     directions: Directions
-    turns: tuple[Float[Tensor, "directions dims"], ...]
+    turns: tuple[Float[Tensor, "_ _"], ...]
 
     def coordinates(self, products: Products) -> Float[Tensor, "n coordinates"]:
         """Return coordinates, from products."""
