@@ -41,7 +41,7 @@ from fedsim.core.types import Auxiliary, View
 
 def linkage(
     describe: Describe, compare: Compare = cosines, *, over_rounds: bool = False
-) -> Callable[[View, Auxiliary, Generator], Float[Tensor, "latest+1 uploads"]]:
+) -> Callable[[View, Auxiliary, Generator], Float[Tensor, "rows uploads"]]:
     """Return an attack on rounds without names, as `fedsim.run.unnamed` shows them.
 
     Its guess is as `adversary.linkage.guess` packs it, and draws nothing at random. It raises a
@@ -57,7 +57,7 @@ def linkage(
         view: View,
         auxiliary: Auxiliary,
         generator: Generator,  # noqa: ARG001
-    ) -> Float[Tensor, "latest+1 uploads"]:
+    ) -> Float[Tensor, "rows uploads"]:
         return linked(view, auxiliary, describe=describe, compare=compare, over_rounds=over_rounds)
 
     return infer

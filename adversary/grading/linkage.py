@@ -17,14 +17,14 @@ def blind(
     view: View,
     auxiliary: Auxiliary,  # noqa: ARG001
     generator: Generator,  # noqa: ARG001
-) -> Float[Tensor, "latest+1 uploads"]:
+) -> Float[Tensor, "rows uploads"]:
     """Score all pairs alike, and put all uploads into one sequence."""
     latest, uploads = len(view.cohort), sum(map(len, view.cohorts))
     scores = torch.zeros(latest, uploads - latest)
     return packed(scores, torch.zeros(uploads, dtype=torch.int64))
 
 
-def grade(guess: Float[Tensor, "latest+1 uploads"], truth: Truth) -> dict[str, float]:
+def grade(guess: Float[Tensor, "rows uploads"], truth: Truth) -> dict[str, float]:
     """Grade scores of pairs, and sequences.
 
     Args:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 def packed(
     scores: Float[Tensor, "latest earlier"], sequences: Int[Tensor, " uploads"]
-) -> Float[Tensor, "latest+1 uploads"]:
+) -> Float[Tensor, "rows uploads"]:
     """Return both as one matrix.
 
     Args:
@@ -25,7 +25,7 @@ def packed(
 
 
 def unpacked(
-    guess: Float[Tensor, "latest+1 uploads"],
+    guess: Float[Tensor, "rows uploads"],
 ) -> tuple[Float[Tensor, "latest earlier"], Int[Tensor, " uploads"]]:
     """Return scores and sequences of a guess."""
     latest = len(guess) - 1

@@ -29,7 +29,7 @@ def linked(
     describe: Describe,
     compare: Compare,
     over_rounds: bool = False,
-) -> Float[Tensor, "latest+1 uploads"]:
+) -> Float[Tensor, "rows uploads"]:
     """Return a guess, as `adversary.linkage.guess` packs it.
 
     Args:
