@@ -88,7 +88,7 @@ def test_an_honest_mechanism_passes_and_its_claim_is_of_the_same_neighbours(
         assert (row.joint is None) == (row.method == "bayes")
         if row.most is not None and row.assumes is None:
             assert row.epsilon <= row.most
-    assert by["average", "mu-gdp"].apart <= by["natural", "mu-gdp"].apart
+    assert by["average", "mu-gdp"].apart <= by["natural", "mu-gdp"].apart * (1 + 1e-6)
     if not options.get("canary", FEW):
         assert {row.canary for row in told.rows} == {*FEW, "in-domain", "free"}
         assert by["natural", "mu-gdp"].apart <= by["in-domain", "mu-gdp"].apart * (1 + 1e-6)
