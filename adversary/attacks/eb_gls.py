@@ -185,19 +185,19 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     else:
         bias = head.bias is not None
         basis, moments = fit(auxiliary, outputs, local.label_smoothing, bias=bias, mask=mask)
-    sketch, unit = basis.of_gradient(head) / uses, basis.noise(auxiliary.num_classes) / uses**2
+    sketch = basis.of_gradient(head) / uses
     if mask is None:
-        noise = noise_variance(head)
+        noise = noise_variance(head) / uses**2
     else:
-        square = float(head.weight[mask[0]].square().mean())
+        square = float(head.weight[mask[0]].square().mean()) / uses**2
         entries = dropped.share_left(head, mask[0], outputs), square
-        scale, noise = dropped.left(sketch, moments, head.total // uses, unit, entries)
+        scale, noise = dropped.left(sketch, moments, head.total // uses, basis.noise, entries)
         sketch = sketch * scale
     return Problem(
         sketch=sketch,
         moments=moments,
         lower=certain(observation, work, head) if mask is None else _zeros(head),
-        noise=unit * noise,
+        noise=basis.noise * noise,
         total=head.total // uses,
         uses=uses,
         basis=basis,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -199,24 +200,25 @@ class _Weighing:
 
         Where all classes share one covariance, it is factored once for all clients.
         """
-        means, ridge, total = self.moments.means, RIDGES[place], float(self.weights.sum())
-        if not self.moments.covariances.pooled or not self._quiet(total):
+        means, ridge = self.moments.means, RIDGES[place]
+        if not self._shared:
             covariance = self.moments.covariance(self.weights)
             return _Whitened.of(covariance, means, ridge, self.noise), 1.0
-        kept = self.moments.kept
+        kept, total = self.moments.kept, float(self.weights.sum())
         if ridge not in kept:
             covariance = self.moments.covariance(self.weights / total)
             kept[ridge] = _Whitened.of(covariance, means, ridge, None)
         return kept[ridge], total
 
-    def _quiet(self, total: float) -> bool:
-        """Return whether what the least ridge adds drowns the noise."""
+    @cached_property
+    def _shared(self) -> bool:
+        """Whether all classes share one covariance, and what the least ridge adds drowns noise."""
+        if not self.moments.covariances.pooled:
+            return False
         if self.noise is None:
             return True
-        unit = self.moments.covariance(torch.ones_like(self.weights) / len(self.weights))
-        return float(self.noise.diagonal().max()) <= NEGLIGIBLE * RIDGES[0] * total * float(
-            unit.diagonal().min()
-        )
+        least = RIDGES[0] * float(self.moments.covariance(self.weights).diagonal().min())
+        return float(self.noise.diagonal().max()) <= NEGLIGIBLE * least
 
 
 def best_spread(evidence: Evidence) -> float:

@@ -6,6 +6,7 @@ projections on the features' principal directions.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -75,18 +76,19 @@ class Sketch:
             rows = torch.cat([rows, (a * self.bias).unsqueeze(2)], dim=2)
         return rows.flatten(1)
 
-    def noise(self, classes: int) -> Float[Tensor, "varying varying"]:
-        """Return the covariance of the coordinates under noise of variance 1 on every entry.
+    @cached_property
+    def noise(self) -> Float[Tensor, "varying varying"]:
+        """The covariance of the coordinates under noise of variance 1 on every entry.
 
         Coordinates of one row share its entries: where a mask leaves few, they are nearly the same.
         """
         rows = self.directions.mT @ self.directions
-        blocks = rows.expand(classes, -1, -1)
+        width = self.directions.shape[2] + (self.bias is not None)
+        blocks = rows.expand(len(self.varying) // width, -1, -1)
         if self.bias is not None:
             blocks = functional.pad(blocks, (0, 1, 0, 1))
             blocks[:, -1, -1] = self.bias
-        whole = torch.block_diag(*blocks)[self.varying][:, self.varying]
-        return whole / self.scale / self.scale.unsqueeze(1)
+        return self.scaled(self.scaled(torch.block_diag(*blocks)).T)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_noise_goes_through_the_sketch(bias, smoothing, masked):
     _, sketch, _, _ = fitted(bias, smoothing, mask)
     units = torch.eye(CLASSES * (FEATURES + bias)).double().unflatten(1, (CLASSES, -1))
     linear = torch.stack([sketch.of_gradient(head_of(u, bias=bias, mask=mask)) for u in units])
-    torch.testing.assert_close(sketch.noise(CLASSES), linear.T @ linear)
+    torch.testing.assert_close(sketch.noise, linear.T @ linear)
 
 
 def test_coordinates_are_in_the_size_of_their_spread():
