@@ -1,6 +1,5 @@
 import json
 import math
-import sys
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -12,13 +11,13 @@ from fedsim.check import gate as gates
 from fedsim.check.evidence import half_width
 from fedsim.check.of_attacks import Ledger
 from fedsim.check.output import as_json, write_junit
-from fedsim.cli import main as cli
 from fedsim.config import Part, parse_rule
 from fedsim.core.errors import ConfigError
 from fedsim.core.types import Leak, Measure
 from fedsim.run.ledger import leakage_table, metrics_table
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
+from tests.command import fedsim
 from tests.recordings import forge_config
 
 LEAK = Leak(
@@ -136,14 +135,6 @@ def test_margins_are_students_and_clients_are_clusters():
 @pytest.fixture(scope="module")
 def finished(recordings, tmp_path_factory):
     return recordings.copy(small_config(), tmp_path_factory.mktemp("gate") / "run").path
-
-
-def fedsim(capsys, *arguments):
-    sys.argv = ["fedsim", *map(str, arguments)]
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    printed = capsys.readouterr()
-    return exit_.value.code, printed.out, printed.err
 
 
 def test_the_exit_code_and_a_line_per_rule(finished, capsys, tmp_path):

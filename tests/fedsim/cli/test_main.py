@@ -14,15 +14,7 @@ from fedsim.config import dump
 from fedsim.federation.progress import Round
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
-
-
-def fedsim(capsys, *arguments):
-    """Run the command line in this process; return exit code, standard output and error."""
-    sys.argv = ["fedsim", *map(str, arguments)]
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    said = capsys.readouterr()
-    return exit_.value.code, said.out, said.err
+from tests.command import fedsim
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The suite finds what is wrong with an attack, and nothing with one that keeps the contract."""
 
 import math
-import sys
 from dataclasses import replace
 
 import pytest
@@ -10,9 +9,9 @@ import torch
 from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.steps import num_labels
-from fedsim.cli import main as cli
 from fedsim.conformance import suite
 from fedsim.core.errors import ConfigError, ContractBroken
+from tests.command import fedsim
 
 NAMES = {
     "form": "answers have the family's shape and type",
@@ -156,9 +155,6 @@ def test_the_command_exits_with_3_where_a_property_is_broken(tmp_path, monkeypat
     )
     monkeypatch.chdir(tmp_path)
     for name, code in (("their_attack:attack", 3), ("idlg", 0)):
-        monkeypatch.setattr(sys, "argv", ["fedsim", "conformance", name])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        printed = capsys.readouterr()
-        assert exit_.value.code == code, printed.out + printed.err
-    assert printed.out.count("Pass ") == 7
+        ended, out, err = fedsim(capsys, "conformance", name)
+        assert ended == code, out + err
+    assert out.count("Pass ") == 7

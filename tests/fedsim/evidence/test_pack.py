@@ -2,13 +2,11 @@ import csv
 import math
 import re
 import subprocess
-import sys
 from dataclasses import replace
 
 import pyarrow.compute as pc
 import pytest
 
-from fedsim.cli import main as cli
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.types import Leak
 from fedsim.evidence.facts import Facts
@@ -19,6 +17,7 @@ from fedsim.evidence.threat import threat_model
 from fedsim.run.ledger import leakage_table
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
+from tests.command import fedsim
 
 PROMISES = re.compile(r"\b(safe|secure|guaranteed|compliant|anonymous|harmless)\b", re.IGNORECASE)
 ADDRESS = "github.com/cosai-oasis/secure-ai-tooling"
@@ -228,10 +227,8 @@ def test_the_threat_model_follows_the_config(recordings):
     assert any("knows the clients' defenses" in it for it in not_tested(blind))
 
 
-def test_the_command(pack, tmp_path, capsys, monkeypatch):
+def test_the_command(pack, tmp_path, capsys):
     run, _ = pack
-    monkeypatch.setattr(sys, "argv", ["fedsim", "evidence", str(run), "--out", f"{tmp_path}/e"])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    assert exit_.value.code == 0
-    assert "sha256sum -c SHA256SUMS" in capsys.readouterr().out
+    code, out, _ = fedsim(capsys, "evidence", run, "--out", tmp_path / "e")
+    assert code == 0
+    assert "sha256sum -c SHA256SUMS" in out

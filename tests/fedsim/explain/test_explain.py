@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import sys
 
 import pytest
 import torch
@@ -15,12 +14,12 @@ from adversary.inversion.joint import gauss_newton, of_gradient
 from adversary.inversion.obstacles import obstacles
 from adversary.inversion.precision import gradients
 from fedsim.cli import explain as cli_explain
-from fedsim.cli import main as cli
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
 from fedsim.explain import explain
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
+from tests.command import fedsim
 
 HERE = "tests.fedsim.explain.test_explain"
 
@@ -66,14 +65,6 @@ def deep(input_shape, num_classes):
 
 def told(name, *, shape=SHAPE, local=ONE, **options):
     return explain(small_config(model=name), shape, 4, local, **options)
-
-
-def fedsim(capsys, *arguments):
-    sys.argv = ["fedsim", *map(str, arguments)]
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    said = capsys.readouterr()
-    return exit_.value.code, said.out, said.err
 
 
 @pytest.mark.parametrize(
