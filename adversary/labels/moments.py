@@ -52,14 +52,8 @@ class Sketch:
             rows = torch.cat([rows, (head.bias * self.bias).unsqueeze(1)], dim=1)
         return rows.flatten()[self.varying] / self.scale
 
-    def of_examples(
-        self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
-    ) -> Float[Tensor, "n varying"]:
-        """Sketch the share of every example."""
-        return self.scaled(self.raw(outputs, labels, smoothing))
-
     def scaled(self, raw: Float[Tensor, "n coordinates"]) -> Float[Tensor, "n varying"]:
-        """Choose and scale coordinates of raw sketches."""
+        """Return sketches of coordinates that vary, scaled, from raw ones."""
         return (raw if bool(self.varying.all()) else raw[:, self.varying]) / self.scale
 
     def raw(

@@ -80,7 +80,7 @@ def test_the_sketch_of_a_sum_is_the_sum_of_the_sketched_shares(bias, smoothing, 
     auxiliary, sketch, _, _ = fitted(bias, smoothing, mask)
     rows = gradients(auxiliary.model, THEIRS, THEIR_LABELS, smoothing)
     there = forward(work_at(auxiliary, {}), auxiliary.model.state_dict(), THEIRS)
-    shares = sketch.of_examples(there, THEIR_LABELS, smoothing)
+    shares = sketch.scaled(sketch.raw(there, THEIR_LABELS, smoothing))
     for share, row in zip(shares, rows, strict=True):
         torch.testing.assert_close(share, sketch.of_gradient(head_of(row, bias=bias, mask=mask)))
     whole = sketch.of_gradient(head_of(torch.stack(rows).sum(0), bias=bias, mask=mask))
@@ -127,7 +127,7 @@ def test_row_sums_and_bias_are_always_in_the_sketch(monkeypatch):
 
 def test_where_there_are_too_many_classes_covariances_are_pooled(monkeypatch):
     _, sketch, apart, there = fitted(True, 0.0)
-    shares = sketch.of_examples(there, LABELS, 0.0)
+    shares = sketch.scaled(sketch.raw(there, LABELS, 0.0))
     monkeypatch.setattr(covariances, "POOLED", 0)
     pooled = measure(shares, LABELS, CLASSES)
     torch.testing.assert_close(pooled.means, apart.means)
@@ -140,7 +140,7 @@ def test_where_there_are_too_many_classes_covariances_are_pooled(monkeypatch):
 
 def test_covariances_of_few_examples_need_no_matrix_per_class(monkeypatch):
     _, sketch, written, there = fitted(True, 0.0)
-    shares = sketch.of_examples(there, LABELS, 0.0)
+    shares = sketch.scaled(sketch.raw(there, LABELS, 0.0))
     shares[:, 1] = LABELS.double()  # varies within no class
     written = measure(shares, LABELS, CLASSES)
     monkeypatch.setattr(covariances, "WRITTEN", 0)
@@ -155,7 +155,7 @@ def test_covariances_of_few_examples_need_no_matrix_per_class(monkeypatch):
 
 def test_the_middle_of_two_models():
     _, sketch, first, there = fitted(True, 0.0)
-    second = measure(2 * sketch.of_examples(there, LABELS, 0.0), LABELS, CLASSES)
+    second = measure(2 * sketch.scaled(sketch.raw(there, LABELS, 0.0)), LABELS, CLASSES)
     middle = first.middle(second)
     torch.testing.assert_close(middle.means, 1.5 * first.means)
     torch.testing.assert_close(each(middle), 2.5 * each(first))
