@@ -44,3 +44,8 @@ MODULES = (
 )
 
 ATTACKS: dict[str, Attack] = collect("adversary.attacks", MODULES, "ATTACK")
+
+
+def is_baseline(name: str) -> bool:
+    """Return whether the attack of a name looks at no update; one that is not built in does."""
+    return name in ATTACKS and ATTACKS[name].baseline

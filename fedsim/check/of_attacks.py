@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from adversary.attacks import ATTACKS
+from adversary.attacks import ATTACKS, is_baseline
 from adversary.grading.families import FAMILIES
 from fedsim.check.evidence import Evidence, Value, half_width
 from fedsim.config import Part, Rule
@@ -86,12 +86,12 @@ class Ledger:
     def _not_run(self, rule: Rule, rows: pa.Table) -> Iterator[str]:
         """Yield a sentence per attack that the config names and that has no rows where due."""
         options = {part.name: part.options for part in self.parts}
-        for part in self.parts:
-            of_family = part.name in ATTACKS and ATTACKS[part.name].family == rule.family
-            chosen = rule.attack == part.name or (rule.attack is None and of_family)
-            baseline = part.name in ATTACKS and ATTACKS[part.name].baseline
-            if chosen and not baseline and part.name not in rows["attack"].unique().to_pylist():
-                yield f"{part.name}: is in the config and has no rows"
+        run = set(rows["attack"].unique().to_pylist())
+        for name in options:
+            of_family = name in ATTACKS and ATTACKS[name].family == rule.family
+            chosen = rule.attack == name or (rule.attack is None and of_family)
+            if chosen and not is_baseline(name) and name not in run:
+                yield f"{name}: is in the config and has no rows"
         of_round = rule.family in FAMILIES and FAMILIES[rule.family].of_round
         rounds = self.rounds[1:] if of_round else self.rounds  # which compares with earlier ones
         for title in rows["title"].unique().to_pylist():

@@ -181,9 +181,9 @@ def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
 
 def best_of(values: Mapping[str, float]) -> str | None:
     """Return the attack with the largest value; a baseline only where there is nothing else."""
-    from adversary.attacks import ATTACKS
+    from adversary.attacks import is_baseline
 
-    real = [name for name in values if name not in ATTACKS or not ATTACKS[name].baseline]
+    real = [name for name in values if not is_baseline(name)]
     return max(real or values, key=lambda name: values[name], default=None)
 
 

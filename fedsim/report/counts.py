@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from adversary.attacks import ATTACKS
+from adversary.attacks import is_baseline
 from fedsim.core.errors import ConfigError
 from fedsim.report.data import Curve, RunData, listed
 from fedsim.report.figures import WIDTH, Picture, picture
@@ -87,7 +87,7 @@ def _best_attacks(run: RunData) -> list[str]:
         skilful = [curve.title for curve in graded if curve.skill > 0][:SHOWN_ATTACKS]
         return skilful or [graded[0].title]
     names = run.attacks_of(FAMILY)
-    looking = [name for name in names if name not in ATTACKS or not ATTACKS[name].baseline]
+    looking = [name for name in names if not is_baseline(name)]
     return (looking or names)[:SHOWN_ATTACKS]
 
 

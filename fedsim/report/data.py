@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from adversary.attacks import ATTACKS
+from adversary.attacks import is_baseline
 from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
@@ -87,7 +87,7 @@ class Curve:
     @property
     def baseline(self) -> bool:
         """Whether it looks at no update."""
-        return self.attack in ATTACKS and ATTACKS[self.attack].baseline
+        return is_baseline(self.attack)
 
     @property
     def title(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from adversary.attacks import ATTACKS
+from adversary.attacks import is_baseline
 from adversary.grading.families import FAMILIES
 from fedsim.config import Config
 from fedsim.core.errors import FedsimError, one_line, plain
@@ -131,7 +131,7 @@ def in_words(ledger: pa.Table, best: Strongest | None) -> str:
     keys = ["attack", "adaptive", "outcome"]
     outcomes: dict[str, set[str]] = {}
     for row in attacks_of(ledger).group_by(keys, use_threads=False).aggregate([]).to_pylist():
-        if not _is_baseline(row["attack"]):
+        if not is_baseline(row["attack"]):
             title = title_of(row["attack"], adaptive=row["adaptive"])
             outcomes.setdefault(title, set()).add(row["outcome"])
     every = set().union(*outcomes.values())
@@ -139,7 +139,7 @@ def in_words(ledger: pa.Table, best: Strongest | None) -> str:
         value, blind = written(best.metric, best.value), written(best.metric, best.blind)
         text = f"{best.attack} {value} (blind {blind})"
     elif "graded" in every:
-        some = any(not _is_baseline(each.attack) for each in by_skill(ledger))
+        some = any(not is_baseline(each.attack) for each in by_skill(ledger))
         text = "none above blind on average" if some else "not graded: no finite value"
     elif "no truth" in every:
         text = "not graded: no truth"
@@ -152,7 +152,7 @@ def in_words(ledger: pa.Table, best: Strongest | None) -> str:
 
 def strongest(ledger: pa.Table) -> Strongest | None:
     """Return the attack with the highest skill above 0; baselines are none."""
-    best = next((each for each in by_skill(ledger) if not _is_baseline(each.attack)), None)
+    best = next((each for each in by_skill(ledger) if not is_baseline(each.attack)), None)
     return best if best and best.skill > 0 else None
 
 
@@ -180,10 +180,6 @@ def _of(title: str, family: str, metrics: dict[str, tuple[float, float]]) -> Str
     value, blind = metrics[main]
     skill = metrics["skill"][0] if "skill" in metrics else beyond_blind(main, value, blind)
     return Strongest(title, main, value, blind, skill)
-
-
-def _is_baseline(attack: str) -> bool:
-    return attack in ATTACKS and ATTACKS[attack].baseline
 
 
 def _glance(path: Path) -> Glance:

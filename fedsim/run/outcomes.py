@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from adversary.attacks import ATTACKS
+from adversary.attacks import is_baseline
 from fedsim.core.errors import NoAnswer
 from fedsim.core.units import title_of
 from fedsim.run.ledger import attacks_of, over_clients
@@ -57,7 +57,7 @@ class Answers:
     @property
     def baseline(self) -> bool:
         """Whether it looks at no update."""
-        return self.attack in ATTACKS and ATTACKS[self.attack].baseline
+        return is_baseline(self.attack)
 
     @property
     def word(self) -> str:
