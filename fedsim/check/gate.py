@@ -23,8 +23,9 @@ from fedsim.check.of_tables import (
 from fedsim.config import Check, Rule, parse
 from fedsim.core.errors import ConfigError, GateNotMet, shortened
 from fedsim.games import table as games
+from fedsim.run.outcomes import num_uploads
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import recorded_clients, recorded_rounds
+from strategies.tape import recorded_rounds
 
 Word = Literal["pass", "fail", "open"]
 
@@ -164,8 +165,7 @@ class _Source:
         if self.run is None or self.ledger is None:
             return None
         rounds = recorded_rounds(self.run.path)
-        uploads = sum(len(recorded_clients(self.run.path, number)) for number in rounds)
-        return Ledger(self.ledger, self.run.config.attack, rounds, uploads)
+        return Ledger(self.ledger, self.run.config.attack, rounds, num_uploads(self.run.path))
 
     @property
     def names(self) -> Names:

@@ -16,7 +16,7 @@ from adversary.grading.families import FAMILIES
 from fedsim.check.evidence import Evidence, Value, half_width
 from fedsim.config import Part, Rule
 from fedsim.run.ledger import attacks_of, over_clients, titled
-from fedsim.run.outcomes import Answers, answers_of
+from fedsim.run.outcomes import Answers, answers_of, in_part
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Ledger:
             graded = graded.slice(0, 0)
         refusals = [each for each in answers_of(rows) if each.refused and not each.failed]
         notes = [f"{each.title} {each.sentence}" for each in refusals]
-        notes += self.in_part(rows)
+        notes += in_part(rows, self.uploads)
         return Evidence(_values(rule, graded, confidence), problems, notes)
 
     def _of(self, rule: Rule) -> pa.Table:
@@ -100,17 +100,6 @@ class Ledger:
             due = {number for number in rounds if (number - 1) % every == 0}
             if missing := sorted(due - set(of["round"].unique().to_pylist())):
                 yield f"{title} was not run on {len(missing)} recorded rounds, from {missing[0]} on"
-
-    def in_part(self, rows: pa.Table) -> Iterator[str]:
-        """Yield a sentence per attack in `rows` that was run on a part of the recorded uploads."""
-        for title in rows["title"].unique().to_pylist():
-            of = _where(rows, "title", title)
-            single = of.filter(_valid(of, "client"))
-            if not single.num_rows:
-                continue
-            pairs = single.group_by(["round", "client"], use_threads=False).aggregate([])
-            if pairs.num_rows < self.uploads:
-                yield f"{title} was run on {pairs.num_rows} of {self.uploads} recorded uploads"
 
     def _ungraded(self, rule: Rule, rows: pa.Table, metric: pa.Table) -> Iterator[str]:
         """Yield a sentence per attack whose answers have no value."""

@@ -16,7 +16,6 @@ from adversary.grading.families import FAMILIES
 from defenses import Promise
 from fedsim.audit import table as audits
 from fedsim.check.gate import Gate, check
-from fedsim.check.of_attacks import Ledger
 from fedsim.config import Config, Part
 from fedsim.core.catalog import nothing_imported
 from fedsim.core.errors import ConfigError
@@ -25,9 +24,9 @@ from fedsim.games import table as games
 from fedsim.report.data import Curve, RunData
 from fedsim.report.select import numbers, select
 from fedsim.report.verdict import Finding, Verdict, verdict
-from fedsim.run.outcomes import Answers
+from fedsim.run.outcomes import Answers, in_part, num_uploads
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import recorded_clients, recorded_rounds
+from strategies.tape import recorded_rounds
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,7 @@ class Facts:
     @property
     def in_part(self) -> list[str]:
         """Which attacks were run on a part of the recorded uploads alone."""
-        uploads = sum(len(recorded_clients(self.folder.path, number)) for number in self.recorded)
-        ledger = Ledger(self.folder.ledger(), self.config.attack, self.recorded, uploads)
-        return list(ledger.in_part(ledger.rows))
+        return list(in_part(self.run.ledger, num_uploads(self.folder.path)))
 
     @property
     def never_attacked(self) -> int:

@@ -32,6 +32,17 @@ def limits_of(attacks: Sequence[Answers], unanswered: Sequence[Answers]) -> list
     return sentences
 
 
+def in_part_of(attacks: Sequence[str]) -> list[str]:
+    """Say which attacks were run on a part of the uploads: the others may give away more."""
+    if not attacks:
+        return []
+    named = listed([*attacks[:NAMED], *more(len(attacks) - NAMED)])
+    return [
+        f"Not every upload was attacked: {named}. What they would recover from the others is not "
+        "measured."
+    ]
+
+
 def ungraded_of(attacks: Sequence[Answers]) -> list[str]:
     """Say which attacks answered and have no value: what they recovered is open."""
     if not attacks:

@@ -11,13 +11,14 @@ from fedsim.report.data import Curve, RunData, listed, spans
 from fedsim.report.intervals import LEVEL, Gap
 from fedsim.report.unmeasured import (
     NAMED,
+    in_part_of,
     limits_of,
     more,
     never_run_of,
     not_finite_of,
     ungraded_of,
 )
-from fedsim.run.outcomes import NOT_SAFE, Answers
+from fedsim.run.outcomes import NOT_SAFE, Answers, in_part, num_uploads
 from fedsim.run.run_folder import RunFolder
 
 State = Literal["above", "in part", "unsure", "not above"]
@@ -137,6 +138,7 @@ def verdict(run: RunData) -> Verdict:
         opening=_opening(run, findings, len(attacks), graded=not (ungraded or run.not_finite)),
         limits=[
             *limits_of(attacks, unanswered),
+            *in_part_of(list(in_part(run.ledger, num_uploads(run.folder.path)))),
             *ungraded_of(ungraded),
             *not_finite_of(run.not_finite),
             *never,

@@ -3,18 +3,24 @@
 An update is one client (or cohort) in one round.
 """
 
+# pyarrow.compute makes its functions at import:
+# pyright: reportAttributeAccessIssue=false
+
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from adversary.attacks import is_baseline
 from fedsim.core.errors import NoAnswer
 from fedsim.core.units import title_of
 from fedsim.run.ledger import attacks_of, over_clients
+from strategies.tape import recorded_clients, recorded_rounds
 
 KEYS = ("attack", "adaptive", "family", "round", "client", "outcome", "reason")
 NOT_SAFE = "This does not show that the updates are safe."
@@ -96,6 +102,28 @@ def answers_of(ledger: pa.Table) -> list[Answers]:
 def unanswered(answers: Iterable[Answers]) -> list[Answers]:
     """Return the attacks that did not answer every update."""
     return [each for each in answers if each.counts]
+
+
+def num_uploads(tape: Path) -> int:
+    """Return how many uploads of clients (or cohorts) stand on a tape, over all rounds."""
+    return sum(len(recorded_clients(tape, round_)) for round_ in recorded_rounds(tape))
+
+
+def in_part(rows: pa.Table, uploads: int) -> Iterator[str]:
+    """Yield a sentence per attack that was run on a part of the uploads: the rest is open.
+
+    Args:
+        rows: Of a ledger, with the titles of attacks; a baseline's too.
+        uploads: How many uploads there were, such as those on tape.
+    """
+    single = rows.filter(pc.is_valid(rows["client"]))
+    keys = ["title", "attack", "round", "client"]
+    updates = single.group_by(keys, use_threads=False).aggregate([])
+    counts = updates.group_by(["title", "attack"], use_threads=False).aggregate([([], "count_all")])
+    for row in counts.to_pylist():
+        count = row["count_all"]
+        if count < uploads and not is_baseline(row["attack"]):
+            yield f"{row['title']} was run on {count} of {uploads} recorded uploads"
 
 
 def silent(answers: Iterable[Answers]) -> dict[str, list[Answers]]:

@@ -10,7 +10,7 @@ from fedsim.report.intervals import gap_of
 from fedsim.report.verdict import verdict, verdict_of
 from fedsim.run.glance import strongest
 from fedsim.run.ledger import LEAKAGE
-from fedsim.run.outcomes import NOT_SAFE
+from fedsim.run.outcomes import NOT_SAFE, num_uploads
 from fedsim.run.run_folder import RunFolder
 from tests import unanswering as un
 from tests.builders import small_config
@@ -220,3 +220,17 @@ def test_attacks_without_an_answer_are_counted_and_named(recordings):
     assert f"{un.PARTLY} failed on 4 of 6 updates" in mixed.paragraphs[-1]
     nothing = verdict_of(RunFolder(recordings.of(small_config(attack=[])).path))
     assert nothing.headline == "No attack was run. What the updates give away is not measured."
+
+
+def test_a_verdict_says_which_attacks_saw_a_part_of_the_uploads(recordings, tmp_path):
+    run = recordings.copy(small_config(attack=["llg"]), tmp_path / "run")
+    uploads = num_uploads(run.path)
+    whole = verdict(RunData(RunFolder(run.path))).limits
+    assert "Not every upload was attacked" not in " ".join(whole)
+    rows = [row for row in run.ledger().to_pylist() if row["attack"] == "llg"]
+    kept = [row for row in rows if (row["round"], row["client"]) == (1, rows[0]["client"])]
+    changed(run, tmp_path / "changed", [{**row, "attack": "idlg"} for row in kept])
+    limits = verdict_of(RunFolder(tmp_path / "changed")).limits
+    assert f"Not every upload was attacked: idlg was run on 1 of {uploads} recorded uploads." in (
+        " ".join(limits)
+    )
