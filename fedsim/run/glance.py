@@ -22,7 +22,8 @@ from strategies.tape import recorded_rounds
 
 State = Literal["running", "finished", "stopped", "failed", "recorded", "unreadable"]
 OTHERS = ("mlartifacts", "mlruns")  # folders that MLflow makes beside runs
-RESULTS = ("audit.parquet", "games.parquet", "evidence.md")  # of an audit, games, a pack of a run
+REPORTS = {"audit.parquet": "audit.html", "games.parquet": "report.html"}  # of audits and games
+RESULTS = (*REPORTS, "evidence.md")  # the last of a pack of a run
 DEEPEST = 3  # folders below the one that is named: a sweep's runs in a folder of sweeps
 
 
@@ -94,6 +95,11 @@ def runs_in(folder: Path) -> list[Path]:
     for inner in _folders(folder):
         paths += list(_below(inner, DEEPEST - 1)) or [inner]
     return paths
+
+
+def reports_in(folder: Path) -> list[Path]:
+    """Return the reports of audits and games in a folder: the folder's own, or those below it."""
+    return list(_reports(folder, DEEPEST + 1))
 
 
 def is_run(folder: Path) -> bool:
@@ -234,24 +240,33 @@ def _below(folder: Path, deeper: int) -> Iterator[Path]:
             yield from _below(inner, deeper - 1)
 
 
+def _reports(folder: Path, deeper: int) -> Iterator[Path]:
+    """Yield the reports of audits and games in a folder."""
+    for table, report in REPORTS.items():
+        if (folder / table).is_file() and (folder / report).is_file():
+            yield folder / report
+    if deeper > 0:
+        for inner in _inner(folder):
+            yield from _reports(inner, deeper - 1)
+
+
 def _folders(folder: Path) -> list[Path]:
+    """Return the folders in one that are runs, or may hold some."""
+    return [path for path in _inner(folder) if is_run(path) or not _is_result(path)]
+
+
+def _inner(folder: Path) -> list[Path]:
     """Return the folders in one, without hidden ones and links; none of one that cannot be read."""
     try:
-        entries = sorted(folder.iterdir())
+        return [path for path in sorted(folder.iterdir()) if _is_folder(path)]
     except OSError:
         return []
-    return [path for path in entries if _is_folder(path)]
 
 
 def _is_folder(path: Path) -> bool:
     try:
-        return (
-            not path.name.startswith(".")
-            and path.name not in OTHERS
-            and path.is_dir()
-            and not path.is_symlink()
-            and (is_run(path) or not _is_result(path))
-        )
+        named = not path.name.startswith(".") and path.name not in OTHERS
+        return named and path.is_dir() and not path.is_symlink()
     except OSError:
         return False
 

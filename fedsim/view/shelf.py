@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsim.core.errors import BadRecording
 from fedsim.run import marks
-from fedsim.run.glance import Glance, glance, is_run, runs_in
+from fedsim.run.glance import Glance, glance, is_run, reports_in, runs_in
 from fedsim.run.run_folder import REPORT
 
 LOOKED_AT = ("config.toml", "state", "rounds", "leakage.parquet", "metrics.parquet", REPORT)
@@ -53,11 +53,12 @@ class Shelf:
         return {self._key(path): path for path in runs_in(self.root)}
 
     def groups(self) -> dict[str, Path]:
-        """Return the folders of runs that have a report over them, such as a sweep's."""
+        """Return the reports that are of no single run, by folder: of sweeps, audits and games."""
         folders = {self.root} if not is_run(self.root) else set()
         folders |= {it for path in self.paths().values() for it in path.parents if self._holds(it)}
         reports = {folder: folder / REPORT for folder in sorted(folders)}
-        return {self._key(it): file for it, file in reports.items() if file.is_file()}
+        over_runs = {self._key(it): file for it, file in reports.items() if file.is_file()}
+        return over_runs | {self._key(file.parent): file for file in reports_in(self.root)}
 
     def glances(self) -> dict[str, Glance]:
         """Return what there is to say of each run, the newest first."""

@@ -73,7 +73,7 @@ INDEX = """\
 {% block body %}<h1>Runs in {{ root }}</h1>{% endblock %}
 """
 ROWS = """\
-{% if groups %}<p class="quiet">Reports over several runs:
+{% if groups %}<p class="quiet">Reports of sweeps, audits and games:
 {% for group in groups %}<a href="/group/{{ group | path }}">{{ group }}</a>
 {% endfor %}</p>{% endif %}
 {% if not runs %}<p>No runs yet. <code>fedsim run</code> makes one.</p>{% else %}

@@ -156,6 +156,26 @@ def test_no_path_leads_out_of_the_folder(runs):
         assert get(server, "/")[0] == 200
 
 
+def test_audits_and_games_open_from_the_index(runs):
+    for folder, table, report in (
+        (runs / "games", "games.parquet", "report.html"),
+        (runs / NAME / "audit", "audit.parquet", "audit.html"),
+        (runs / "unfinished", "audit.parquet", None),
+    ):
+        folder.mkdir()
+        (folder / table).write_bytes(b"")
+        if report:
+            (folder / report).write_text(f"of {folder.name}")
+    with serving(runs) as server:
+        body = get(server, "/")[2]
+        assert get(server, "/group/games")[2] == "of games"
+        assert f'href="/group/{quote(NAME)}/audit"' in body
+        assert get(server, f"/group/{quote(NAME)}/audit")[2] == "of audit"
+        assert "unfinished" not in body
+    with serving(runs / "games") as server:
+        assert get(server, "/group/games")[2] == "of games"
+
+
 def test_a_report_over_runs_and_broken_folders_are_in_the_index(runs):
     (runs / "report.html").write_text("several")
     (runs / "sweep").mkdir()
