@@ -13,6 +13,8 @@ def sentence(error: click.ClickException) -> str:
     """Return what is wrong with a command line as `thing: rule, got value; hint`."""
     if isinstance(error, click.NoSuchOption):
         return _no_option(error)
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return _missing(error.param)
     context: Any = getattr(error, "ctx", None)
     commands = getattr(context.command, "commands", {}) if context else {}
     if error.message.startswith("No such command") and commands:
@@ -20,6 +22,14 @@ def sentence(error: click.ClickException) -> str:
         hint = nearest(name, commands)
         return f"command: must be one of {context.command_path}, got '{name}'; {hint}"
     return error.format_message()
+
+
+def _missing(parameter: click.Parameter) -> str:
+    """Return the sentence of an option or argument that was left out, with what it stands for."""
+    names = [name for name in parameter.opts if name.startswith("-")]
+    name = names[0] if names else parameter.human_readable_name
+    meaning = (getattr(parameter, "help", None) or "").rstrip(".")
+    return f"{name}: must be given{f' ({meaning})' if meaning else ''}, got none"
 
 
 def _no_option(error: click.NoSuchOption) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from adversary.attacks import is_baseline
 from fedsim.core.errors import NoAnswer
@@ -116,6 +115,8 @@ def in_part(rows: pa.Table, uploads: int) -> Iterator[str]:
         rows: Of a ledger, with the titles of attacks; a baseline's too.
         uploads: How many uploads there were, such as those on tape.
     """
+    import pyarrow.compute as pc
+
     single = rows.filter(pc.is_valid(rows["client"]))
     keys = ["title", "attack", "round", "client"]
     updates = single.group_by(keys, use_threads=False).aggregate([])

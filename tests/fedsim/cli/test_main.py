@@ -141,6 +141,8 @@ def test_a_report_draws_the_client_asked_for(finished, here, capsys):
         (["run", "--model"], 2, "fedsim run; did you mean --set model.name=STRING?"),
         (["run", "--sett", "seed=1"], 2, "fedsim run; did you mean '--set'?"),
         (["--lr", "1"], 2, "--lr: must be an option of fedsim; did you mean --set local.lr=1?"),
+        (["evidence", "x"], 2, "--out: must be given (New folder of the pack), got none"),
+        (["export"], 2, "RUN: must be given (Run folder), got none"),
         (["report", "x", "--rounds", "5"], 2, "--rounds: must be an option of fedsim report; one"),
         (["rnu"], 2, "command: must be one of fedsim, got 'rnu'; did you mean 'run'?"),
         (["deploy", "innit"], 2, "one of fedsim deploy, got 'innit'; did you mean 'init'?"),
