@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Generator
 
+from fedsim.core.form import Kind
 from fedsim.core.types import Auxiliary, View
 from fedsim.core.units import title_of
 
@@ -35,6 +36,7 @@ class Attack:
             latest round.
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
         clients: The clients it attacks; None for all.
+        kinds: The kinds of models it works on; None for those of its family.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Attack:
     over_rounds: bool = False
     every: int = 1
     clients: tuple[str, ...] | None = None
+    kinds: tuple[Kind, ...] | None = None
 
     @property
     def title(self) -> str:

@@ -130,7 +130,7 @@ def trained_together(
         states = train_together(
             copied(site.model),  # nothing that it keeps is for the next clients
             [client.task.sent for client in clients],
-            *(dataset.inputs, dataset.labels),
+            *(dataset.inputs, dataset.y),
             rows,
             local,
             mixes=mixes,

@@ -190,13 +190,7 @@ def _site(
     config = run.model_copy(update=changes)
     federated = data.alone(config.data, config.seed) if own_data else data.federate(config)
     dataset = federated.dataset
-    model = models.build(
-        config.model,
-        dataset.input_shape,
-        dataset.num_classes,
-        seed=config.seed,
-        dtype=dataset.inputs.dtype,
-    )
+    model = models.build(config.model, dataset.form, seed=config.seed)
     built = defenses.build(config.defense)
     moved = models.moved_state(model, dataset.form) if built.promise.formal else ()
     if insisted:  # what the run lists was checked by its server

@@ -17,6 +17,7 @@ from clients.train import train
 from defenses import Defense, defend
 from defenses.promise import Relation
 from fedsim.core.errors import one_line
+from fedsim.core.form import IGNORED
 from fedsim.core.params import cast_like, mismatch, subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining, Params
@@ -212,10 +213,14 @@ def _defended(
 
 
 def _truth(task: Task, examples: Examples, used: Tensor) -> dict[str, Tensor]:
-    """Return the labels and rows used; rows of a folder of the client's own mean nothing here."""
+    """Return the labels (of a language model, the target tokens) and rows used.
+
+    Rows of a folder of the client's own mean nothing here.
+    """
     places = used.new_zeros(0) if task.site.own_data else used
     rows = examples.rows[places[places < len(examples.rows)]]
-    return {"labels": examples.labels[used], "indices": rows}
+    labels = examples.labels[used]
+    return {"labels": labels if labels.ndim == 1 else labels[labels != IGNORED], "indices": rows}
 
 
 def _cost(

@@ -90,8 +90,8 @@ class Examples:
 
     @cached_property
     def labels(self) -> Tensor:
-        """The label of each."""
-        labels = self.dataset.labels[self.rows]
+        """What the loss takes of each: its label, or its targets."""
+        labels = self.dataset.y[self.rows]
         return torch.cat([labels, self.canaries[1]]) if self.canaries else labels
 
     @cached_property

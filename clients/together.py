@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fedsim import models
+from fedsim.core.form import IGNORED
 from fedsim.core.sgd import Descent, gradients
 from fedsim.core.types import LocalTraining, Params
 
@@ -27,7 +28,7 @@ def train_together(
     model: nn.Module,
     sent: Sequence[Params],
     inputs: Num[Tensor, "n *shape"],
-    labels: Int[Tensor, " n"],
+    labels: Int[Tensor, "n *target"],
     steps: Sequence[Sequence[Int[Tensor, " b"]]],
     local: LocalTraining,
     *,
@@ -39,7 +40,7 @@ def train_together(
         model: The architecture; its weights are not used.
         sent: The state that each was sent, buffers included.
         inputs: The examples of all.
-        labels: Their labels.
+        labels: Their labels, or their targets at each position.
         steps: For each client the rows of the examples of each of its steps, none empty.
         local: Learning rate, momentum, FedProx's pull, what to upload.
         mixes: As in `Batching`.
@@ -177,4 +178,7 @@ class _Losses:
         losses = functional.cross_entropy(
             logits, labels, label_smoothing=smoothing, reduction="none"
         )
-        return (losses * shares.to(losses.dtype)).sum()
+        if losses.ndim == 1:
+            return (losses * shares.to(losses.dtype)).sum()
+        counted = (labels != IGNORED) & (shares > 0).unsqueeze(1)  # a mean over targets
+        return (losses * counted).sum() / counted.sum()

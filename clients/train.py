@@ -15,7 +15,7 @@ def train(
     model: nn.Module,
     sent: Params,
     inputs: Num[Tensor, "n *shape"],
-    labels: Int[Tensor, " n"],
+    labels: Int[Tensor, "n *target"],
     local: LocalTraining,
     *,
     generator: Generator,
@@ -28,7 +28,7 @@ def train(
         model: Work space; its weights are overwritten.
         sent: The state the server sent, buffers included.
         inputs: The client's examples.
-        labels: Their labels.
+        labels: Their labels, or their targets at each position.
         local: Learning rate, momentum, batch size, epochs, what to upload.
         generator: Order of the examples, and the coins of `gradient`.
         gradient: Replaces `mean_gradient` where a defense lives inside training.

@@ -10,6 +10,7 @@ from clients.train import train
 from fedsim import api, models
 from fedsim.config import parse
 from fedsim.core.errors import ConfigError, FedsimError
+from fedsim.core.form import Form
 from fedsim.core.params import alike
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
@@ -47,7 +48,7 @@ def one_line(error):
 def built(number):
     """Return the model, or None where it is refused in a sentence."""
     try:
-        return models.build(config_of(number).model, (4,), 3, seed=0)
+        return models.build(config_of(number).model, Form((4,), 3), seed=0)
     except ConfigError as error:
         one_line(error)
         return None

@@ -19,6 +19,7 @@ from adversary.members.scores import within_classes
 from adversary.secrets import SECRETS
 from adversary.steps import num_labels
 from adversary.workspace import workspace
+from fedsim.core.form import Kind
 from fedsim.core.types import Auxiliary, Truth, View
 
 
@@ -45,6 +46,7 @@ class Family:
         alone: What can be done to the update of a single client only, and not to a sum.
         of_round: Whether it asks about all uploads of a round together: there is one answer for a
             round, and attacks are shown rounds in which clients have no names.
+        kinds: The kinds of models in whose updates the secret stands.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Family:
     check: Callable[[Any, Auxiliary], Any] = lambda guess, _: guess
     alone: str | None = None
     of_round: bool = False
+    kinds: tuple[Kind, ...] = ("values", "tokens")
 
 
 def per_mille(view: View) -> View:
@@ -219,6 +222,7 @@ FAMILIES: dict[str, Family] = {
             blind=blind_members,
             grade=grade_members,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
+            kinds=("values", "tokens", "language"),
         ),
         Family(
             name="range",
@@ -226,6 +230,7 @@ FAMILIES: dict[str, Family] = {
             blind=blind_ranges,
             grade=grade_ranges,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
+            kinds=("values",),
         ),
         Family(
             name="usage",
@@ -291,6 +296,7 @@ FAMILIES: dict[str, Family] = {
             ceiling=reconstructions.ceiling,
             check=reconstructions.checked,
             alone="reconstruct examples",
+            kinds=("values",),
         ),
     )
 }

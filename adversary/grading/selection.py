@@ -14,6 +14,7 @@ from adversary.schedule import scheduled
 from fedsim.config import Part
 from fedsim.core.catalog import check_options, find, with_extensions
 from fedsim.core.errors import ConfigError
+from fedsim.core.form import KINDS
 from fedsim.core.types import Auxiliary
 
 
@@ -75,7 +76,13 @@ def _with_options(part: Part, plain: Attack, auxiliary: Auxiliary) -> Attack:
     for field in plain.needs:
         if getattr(auxiliary, field) is None:
             raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
-    find(f"attack.{part.name}.family", plain.family, FAMILIES)
+    family = find(f"attack.{part.name}.family", plain.family, FAMILIES)
+    kinds = family.kinds if plain.kinds is None else plain.kinds
+    if auxiliary.kind not in kinds:
+        able = " or ".join(KINDS[kind] for kind in kinds)
+        raise ConfigError(
+            f"attack.{part.name}: must attack a model of {able}, got one of {KINDS[auxiliary.kind]}"
+        )
     planned, unchecked = scheduled(f"attack.{part.name}", plain, part.options)
     options = check_options(f"attack.{part.name}", plain.infer, unchecked)
     # In the ledger it goes by the name that the config knows it by.

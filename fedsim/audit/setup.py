@@ -80,13 +80,7 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     """
     audit, federated = config.audit, _federated(config)
     dataset = federated.dataset
-    model = models.build(
-        config.model,
-        dataset.input_shape,
-        dataset.num_classes,
-        seed=config.seed,
-        dtype=dataset.inputs.dtype,
-    )
+    model = models.build(config.model, dataset.form, seed=config.seed)
     made = _mechanism(config)
     pool, others = _pools(config, federated)
     checks.check_model(model, dataset)

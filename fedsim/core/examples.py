@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping, ValuesView
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
@@ -21,18 +21,20 @@ def flat_rows(gradients: Tensor) -> Float[Tensor, "batch n"]:
 def example_gradients(
     model: nn.Module,
     parameters: Params,
-    inputs: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"],
+    inputs: Num[Tensor, "batch *shape"],
+    labels: Int[Tensor, "batch *target"],
     *,
     label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return each example's gradient of its cross-entropy, per parameter, shape (batch, *shape).
 
+    That of a text is the mean over its targets.
+
     Args:
         model: Runs on one example at a time; must not mix examples. Dropout draws for each.
         parameters: Those to take gradients of.
         inputs: At least one example.
-        labels: Theirs.
+        labels: Theirs, or their targets at each position.
         label_smoothing: Of the loss.
 
     Raises:

@@ -7,9 +7,11 @@ from typing import Literal, Protocol
 
 from torch import Generator, Tensor, nn
 
+from fedsim.core.form import Kind, kind_of
 from fedsim.core.local_training import LocalTraining, Upload  # noqa: F401 (others take it here)
 from fedsim.core.memory import Memory
 from fedsim.core.secrets import Encoding, Rules
+from fedsim.core.vocabulary import Vocabulary
 
 Params = Mapping[str, Tensor]
 """Name → tensor in `state_dict` order; may read its tensors from a file when asked for them."""
@@ -82,7 +84,7 @@ class Candidates:
 
     Attributes:
         inputs: Shape (m, *input_shape).
-        labels: Shape (m,).
+        labels: What the loss takes, shape (m,); of a language model its targets, shape (m, t).
     """
 
     inputs: Tensor
@@ -165,7 +167,8 @@ class Auxiliary:
         model: The architecture; its current weights mean nothing.
         num_classes: Number of labels.
         inputs: Auxiliary examples, disjoint from all clients' data; None without any.
-        labels: Their labels.
+        labels: What the loss on them takes: their labels, shape (n,), or the targets of a language
+            model, shape (n, t), −100 where there is none.
         defense: The clients' defenses; given to an adaptive adversary only.
         input_shape: Shape of one example, as the architecture takes it; that of `inputs` without.
         candidates: Records whose membership is in question; None where no attack asks.
@@ -176,6 +179,8 @@ class Auxiliary:
             property, or which user's it is, −1 for nobody's; None where no attack asks.
         rules: What those secrets leave open.
         encoding: How the attribute stands in the inputs; None where it does not.
+        vocabulary: What token ids stand for; None where inputs are no tokens.
+        per_token: Whether there is a target at each position, the next token.
     """
 
     model: nn.Module
@@ -191,6 +196,13 @@ class Auxiliary:
     marks: Mapping[str, Tensor] | None = None
     rules: Rules | None = None
     encoding: Encoding | None = None
+    vocabulary: Vocabulary | None = None
+    per_token: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What the model takes and gives in one word."""
+        return kind_of(self.vocabulary, per_token=self.per_token)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -219,8 +231,9 @@ class Truth:
     """Ground truth of one client in one round; only the grader reads it.
 
     Attributes:
-        labels: Labels of every example used, one entry per use, shape (N,).
-        indices: Rows of the training set the labels belong to, shape (N,).
+        labels: Labels of every example used, one entry per use, shape (N,); of a language model
+            the target tokens of every text used, one entry per use.
+        indices: Rows of the training set that were used, one entry per use.
         members: Whether each candidate is among the examples used, shape (m,); None without any.
         classes: Labels of the candidates, shape (m,).
         users: How many of the round's clients used each candidate, shape (m,).

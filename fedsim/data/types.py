@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.form import Form
+from fedsim.core.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,28 @@ class Attribute:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Examples and labels; images are (channels, height, width) in [0, 1].
+    """Examples and labels; images are (channels, height, width) in [0, 1], texts are token ids.
 
     Attributes:
         columns: A value per *training* row, by name; a partition by user takes its ids here.
         attributes: The categorical columns among the inputs, by name.
+        vocabulary: What token ids stand for; None where inputs are no tokens.
+        targets: The next token at each position, −100 where there is none; None where the target
+            of training is the label. `num_classes` is then the size of the vocabulary, and labels
+            decide only how rows are dealt to clients.
+        test_targets: Those of the test rows.
     """
 
-    inputs: Float[Tensor, "n *shape"]
+    inputs: Num[Tensor, "n *shape"]
     labels: Int[Tensor, " n"]
-    test_inputs: Float[Tensor, "m *shape"]
+    test_inputs: Num[Tensor, "m *shape"]
     test_labels: Int[Tensor, " m"]
     num_classes: int
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+    targets: Int[Tensor, "n t"] | None = None
+    test_targets: Int[Tensor, "m t"] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -53,4 +62,20 @@ class Dataset:
     @property
     def form(self) -> Form:
         """What a model must take and give."""
-        return Form(self.input_shape, self.num_classes, self.inputs.dtype)
+        return Form(
+            self.input_shape,
+            self.num_classes,
+            self.inputs.dtype,
+            None if self.vocabulary is None else len(self.vocabulary),
+            self.targets is not None,
+        )
+
+    @property
+    def y(self) -> Int[Tensor, "n *t"]:
+        """What the loss of training takes: targets if there are any, else labels."""
+        return self.labels if self.targets is None else self.targets
+
+    @property
+    def test_y(self) -> Int[Tensor, "m *t"]:
+        """What the loss on the test rows takes."""
+        return self.test_labels if self.test_targets is None else self.test_targets

@@ -12,6 +12,7 @@ from fedsim import models
 from fedsim.config import Config
 from fedsim.core.attention import plain_attention
 from fedsim.core.boundary import PASSING, raised
+from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import LocalTraining
 from fedsim.explain.explanation import Explanation, Shape
@@ -55,7 +56,7 @@ def explain(
         global_stream(config.seed, "explain"),
         plain_attention(),
     ):
-        model = models.build(config.model, shape, num_classes, seed=config.seed)
+        model = models.build(config.model, Form(shape, num_classes), seed=config.seed)
         at = torch.rand(shape, generator=generator(config.seed, "explain", "input"))
         start = time.perf_counter()
         systems, stop, chained = systems_of(model, at)

@@ -80,13 +80,7 @@ def prepare(config: Config) -> Board:
     check(config.game)
     federated = _federated(config)
     dataset = federated.dataset
-    model = models.build(
-        config.model,
-        dataset.input_shape,
-        dataset.num_classes,
-        seed=config.seed,
-        dtype=dataset.inputs.dtype,
-    )
+    model = models.build(config.model, dataset.form, seed=config.seed)
     private, auxiliary = _pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
     built = build_defenses(config.defense)

@@ -60,24 +60,29 @@ def check_module(name: str, built: object) -> nn.Module:
 
 
 def check_logits(name: str, model: nn.Module, form: Form) -> None:
-    """Let the model see two examples of zeros, and refuse what is no row of logits for each.
+    """Let the model see two examples, and refuse what is no row of logits for each.
+
+    They are zeros, or texts where the model takes token ids.
 
     Raises:
         ConfigError: It cannot take them, or gives something else.
     """
     training = model.training
     shape = (EXAMPLES, *form.shape)
+    inputs = torch.zeros(shape, dtype=form.dtype) if form.kind == "values" else batch(form)[0]
     try:
         with torch.no_grad(), boundary(INPUT.field, f"{INPUT.rule}, '{name}' those of {shape}"):
-            logits = model.eval()(torch.zeros(shape, dtype=form.dtype))
+            logits = model.eval()(inputs)
     finally:
         model.train(training)
     if not isinstance(logits, Tensor):
         raise _refusal(LOGITS, name, type(logits).__name__)
-    if tuple(logits.shape) != (EXAMPLES, form.num_classes) or not logits.is_floating_point():
-        got = f"shape {tuple(logits.shape)} of {logits.dtype}"
+    if tuple(logits.shape) != form.logits(EXAMPLES) or not logits.is_floating_point():
+        got, where = f"shape {tuple(logits.shape)} of {logits.dtype}", ""
+        if form.per_token:
+            where = f" at each of {form.shape[0]} tokens, which come second"
         raise _refusal(
-            LOGITS, name, f"{got} for {EXAMPLES} examples and {form.num_classes} classes"
+            LOGITS, name, f"{got} for {EXAMPLES} examples and {form.num_classes} classes{where}"
         )
 
 
@@ -200,7 +205,7 @@ def check_sizes(model: nn.Module, form: Form, train: set[int], test: set[int]) -
             except BaseException as error:  # foreign code may want to end the process
                 reason = raised(error)
             else:
-                if shape == (size, form.num_classes):
+                if shape == form.logits(size):
                     continue
                 reason = f"logits of shape {shape}"
             when = "while training" if training else "in evaluation"

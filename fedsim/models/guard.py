@@ -7,33 +7,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.errors import NotApplicable
 
-def guarded(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+
+def guarded(
+    model: nn.Module, dtype: torch.dtype, *, ids: bool = False, per_token: bool = False
+) -> nn.Module:
     """Return the model, which from now on is called on copies and gives logits.
 
-    Inputs are of the data's type: of token ids, attacks try numbers between two of them, too.
+    Inputs are of the data's type: of whole numbers, attacks try numbers between two of them, too.
+    A model of tokens takes ids alone.
 
     A forward that writes into its input would change the data that all later rounds share. The
     hooks stay with deep copies of the model.
 
     Logits are taken from a tensor, from `logits` of a mapping or an object (as in transformers and
     torchvision), or from a tuple's only or first tensor. Logits of one example may come without
-    the dimension of the batch.
+    the dimension of the batch. Those of a language model come as (examples, tokens, classes), as in
+    transformers, and go out with the classes second, as PyTorch's losses take them.
     """
-    model.register_forward_pre_hook(
-        partial(_copied, whole=not dtype.is_floating_point), prepend=True
-    )
+    whole = not dtype.is_floating_point
+    model.register_forward_pre_hook(partial(_copied, whole=whole, ids=ids), prepend=True)
     model.register_forward_hook(_logits)
+    if per_token:
+        model.register_forward_hook(_classes_second)
     return model
 
 
-def _copied(_: nn.Module, arguments: tuple[Any, ...], *, whole: bool) -> tuple[Any, ...]:
+def _copied(_: nn.Module, arguments: tuple[Any, ...], *, whole: bool, ids: bool) -> tuple[Any, ...]:
     def copied(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
+        if ids and value.is_floating_point():
+            raise NotApplicable(f"inputs: must be token ids, got numbers of {value.dtype}")
         return value.long().clone() if whole else value.clone()
 
     return tuple(map(copied, arguments))
+
+
+def _classes_second(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+    return output.transpose(1, 2) if isinstance(output, Tensor) and output.dim() == 3 else output
 
 
 def _logits(_: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from fedsim.config import Model
@@ -25,7 +24,6 @@ from fedsim.models.check import (
     check_trains,
 )
 from fedsim.models.guard import guarded
-from fedsim.models.layers import Shape
 
 MODULES = (
     "mlp",
@@ -34,22 +32,17 @@ MODULES = (
     "lenet5",
     "rgap_cnn6",
     "resnet18",
+    "gpt",
+    "bert",
 )
 MODELS: dict[str, Entry] = collect("fedsim.models", MODULES, "MODEL")
 
 
-def build(
-    model: Model,
-    input_shape: Shape,
-    num_classes: int,
-    *,
-    seed: int,
-    dtype: torch.dtype = torch.float32,
-) -> nn.Module:
+def build(model: Model, form: Form, *, seed: int) -> nn.Module:
     """Build the model that a config chooses, with initial weights that depend on the seed alone.
 
-    A user's `package.module:function` (or class) is given `input_shape` and `num_classes` where
-    it has parameters of these names.
+    A user's `package.module:function` (or class) is given `input_shape`, `num_classes` and
+    `vocabulary`, the number of token ids, where it has parameters of these names.
 
     Raises:
         ConfigError: The name or an option is unknown, or the model cannot take the data.
@@ -57,11 +50,11 @@ def build(
     with settings_kept(SETTINGS, threads=False):  # a module may set them for its own main
         make = find_entry("model.name", model.name, MODELS, "models").make
     options = check_options("model", make, model.options)
-    data: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
+    data: dict[str, Any] = {"input_shape": form.shape, "num_classes": form.num_classes}
+    if form.vocabulary is not None:
+        data["vocabulary"] = form.vocabulary
     parameters = inspect.signature(make).parameters
     options |= {name: value for name, value in data.items() if name in parameters}
-
-    form = Form(input_shape, num_classes, dtype)
 
     def built() -> nn.Module:
         with global_stream(seed, "model"):
@@ -78,14 +71,15 @@ def build(
 
 
 def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
-    """Build a model, and let it see zeros once, so that layers made lazily are made now.
+    """Build a model, and let it see two examples once, so that layers made lazily are made now.
 
     Raises:
         ConfigError: It cannot be built, or does not fit the data.
     """
     with boundary("model.name", f"'{name}' must be built"):
         built = make()
-    module = guarded(check_module(name, built), form.dtype)
+    ids, per_token = form.vocabulary is not None, form.per_token
+    module = guarded(check_module(name, built), form.dtype, ids=ids, per_token=per_token)
     check_logits(name, module, form)
     check_state(name, module)
     return module

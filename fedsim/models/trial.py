@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.form import Form
+from fedsim.core.form import IGNORED, PAD, Form
 from fedsim.core.params import alike
 from fedsim.core.rng import generator, global_state, global_stream
 from fedsim.core.sgd import gradients
@@ -22,7 +22,9 @@ EARLIER = 6  # batches before the one that must not depend on them
 
 
 def batch(form: Form, count: int = EXAMPLES, number: int = 0) -> tuple[Tensor, Tensor]:
-    """Return random examples in [0, 1] with labels: the same for everybody who asks.
+    """Return random examples with labels: the same for everybody who asks.
+
+    Examples are numbers in [0, 1], or texts of different lengths with their targets.
 
     Args:
         form: Of the data.
@@ -30,10 +32,26 @@ def batch(form: Form, count: int = EXAMPLES, number: int = 0) -> tuple[Tensor, T
         number: Another number, other examples.
     """
     stream = generator(0, "trial", number)
+    if form.vocabulary is not None:
+        return _texts(form, form.vocabulary, count, stream)
     inputs = torch.rand(count, *form.shape, generator=stream)
     if not form.dtype.is_floating_point:
         inputs = inputs.round()
     return inputs.to(form.dtype), torch.randint(form.num_classes, (count,), generator=stream)
+
+
+def _texts(
+    form: Form, vocabulary: int, count: int, stream: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return random texts and their targets; pads are on the right."""
+    (length,) = form.shape
+    drawn = torch.randint(PAD + 1, vocabulary, (count, length + 1), generator=stream)
+    sizes = torch.randint(length // 2, length, (count, 1), generator=stream) + 1
+    used = torch.arange(length) < sizes
+    inputs = drawn[:, :-1].where(used, PAD)
+    if form.per_token:
+        return inputs, drawn[:, 1:].where(used, IGNORED)
+    return inputs, torch.randint(form.num_classes, (count,), generator=stream)
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:

@@ -89,13 +89,7 @@ def prepare(config: Config) -> Plan:
     check_sums(config.federation, max(sizes))
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     dataset = federated.dataset
-    model = models.build(
-        config.model,
-        dataset.input_shape,
-        dataset.num_classes,
-        seed=config.seed,
-        dtype=dataset.inputs.dtype,
-    )
+    model = models.build(config.model, dataset.form, seed=config.seed)
     _check_counters(config.federation, model)
     defense, moved = _checked_defense(config, model, dataset, sizes)
     check_audit(config, defense, moved, sizes)
@@ -174,7 +168,7 @@ def draw_candidates(federated: data.Federated, count: int, seed: int) -> tuple[T
     tests = order[: count - count // 2]
     return torch.cat([members, torch.full_like(tests, -1)]), Candidates(
         torch.cat([dataset.inputs[members], dataset.test_inputs[tests]]),
-        torch.cat([dataset.labels[members], dataset.test_labels[tests]]),
+        torch.cat([dataset.y[members], dataset.test_y[tests]]),
     )
 
 
@@ -259,9 +253,11 @@ def _auxiliary(
         model=model,
         num_classes=dataset.num_classes,
         inputs=dataset.inputs[held_out] if len(held_out) else None,
-        labels=dataset.labels[held_out] if len(held_out) else None,
+        labels=dataset.y[held_out] if len(held_out) else None,
         defense=defense if config.defense and config.auxiliary.knows_defense else None,
         input_shape=dataset.input_shape,
+        vocabulary=dataset.vocabulary,
+        per_token=dataset.targets is not None,
         candidates=candidates,
         marks={family: of[held_out] for family, of in marked.items()} if marked else None,
         encoding=encoding(game, dataset) if "attribute" in marked else None,

@@ -26,6 +26,7 @@ from adversary.inversion.precision import gradients
 from fedsim import config as configs
 from fedsim import explain, models
 from fedsim.core.doubled import doubled
+from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, LocalTraining, Params
 from fedsim.explain import Explanation
@@ -127,7 +128,7 @@ def _attacked(name: str) -> tuple[nn.Module, Tensor]:
     _, shape = ARCHITECTURES[name]
     config = _config(name)
     with global_stream(config.seed, "benchmark"):
-        model = models.build(config.model, shape, CLASSES, seed=config.seed).eval()
+        model = models.build(config.model, Form(shape, CLASSES), seed=config.seed).eval()
     return model, torch.rand(1, *shape, generator=generator(config.seed, "benchmark"))
 
 

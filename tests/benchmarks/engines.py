@@ -23,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from fedsim.core.form import Form
 from tests.benchmarks.record import record
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def bare(config, on_round) -> None:
     torch.set_num_threads(1)
     federated = data.federate(config)
     dataset = federated.dataset
-    model = models.build(config.model, dataset.input_shape, dataset.num_classes, seed=config.seed)
+    model = models.build(config.model, dataset.form, seed=config.seed)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     parameters = list(model.parameters())
     total = sum(len(rows) for rows in federated.clients)
@@ -109,7 +110,7 @@ def written(folder: Path, model: str, *, repeats: int = 51) -> dict[str, float]:
     from fedsim.core.files import save_tensors
 
     torch.set_num_threads(1)
-    state = models.build(Model(name=model), (1, 28, 28), 10, seed=0).state_dict()
+    state = models.build(Model(name=model), Form((1, 28, 28), 10), seed=0).state_dict()
     arrays = {name: value.numpy() for name, value in state.items()}
     metadata = {"round": "1", "client": "3", "num_examples": "60", "upload": "weights"}
     ways = {

@@ -19,6 +19,7 @@ from adversary.grading.families import FAMILIES
 from clients.train import train
 from fedsim import models
 from fedsim.config import Model
+from fedsim.core.form import Form
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from tests.benchmarks.record import record
@@ -146,7 +147,7 @@ def global_model(cell: Cell, seed: int) -> tuple[nn.Module, dict[str, Tensor], A
     name, _, activation = cell.model.partition("-")
     options = {"name": name, **({"activation": activation} if activation else {})}
     shape = tuple(source.inputs.shape[1:])
-    model = models.build(Model(**options), shape, source.num_classes, seed=seed)
+    model = models.build(Model(**options), Form(shape, source.num_classes), seed=seed)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     if cell.steps:
         rows = torch.randint(len(source.labels), (cell.steps * cell.batch,),

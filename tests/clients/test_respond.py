@@ -19,9 +19,7 @@ NOISE = [{"name": "clip", "bound": 0.125}, {"name": "gaussian", "std": 0.01}]
 def task_of(config=None, *, client=0, **given):
     config = config or small_config()
     federated = federate(config)
-    model = models.build(
-        config.model, federated.dataset.input_shape, federated.dataset.num_classes, seed=config.seed
-    )
+    model = models.build(config.model, federated.dataset.form, seed=config.seed)
     node = operator({"partition-id": client}, simulated=True)
     sent = {name: value.clone() for name, value in model.state_dict().items()}
     return Task(site=site(to_json(config), node), operator=node, sent=sent, **{"round": 1, **given})

@@ -13,6 +13,7 @@ from defenses.promise import Relation, gaussian_epsilon
 from fedsim import api, models
 from fedsim.config import Model
 from fedsim.core.errors import RunStopped
+from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
 from tests.builders import bilinear, plain_gradient, small_config
@@ -44,7 +45,7 @@ def naive(model, inputs, labels, bound, smoothing=0.0):
 
 def image_model(name):
     with global_stream(0, "image"):
-        return models.build(Model(name=name), (1, 28, 28), 10, seed=0)
+        return models.build(Model(name=name), Form((1, 28, 28), 10), seed=0)
 
 
 @pytest.mark.parametrize("bound", [0.01, 0.5, 1e9])

@@ -17,6 +17,7 @@ from adversary.labels.head import Forward, HeadGradient, forward, read_head
 from adversary.workspace import workspace
 from fedsim import models
 from fedsim.config import Model
+from fedsim.core.form import Form
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from fedsim.data.digits import digits
@@ -214,7 +215,7 @@ def test_sign_and_scale_of_the_upload_do_not_matter(name):  # T9
 def digits_without_pattern(seed: int) -> tuple[View, Auxiliary, Tensor]:
     """Return a client whose images carry labels that have nothing to do with them."""
     dataset, stream = digits(Path()), generator(seed, "no pattern")
-    model = models.build(Model(name="mlp", hidden=64), (1, 8, 8), 10, seed=seed)
+    model = models.build(Model(name="mlp", hidden=64), Form((1, 8, 8), 10), seed=seed)
     rows = torch.randperm(len(dataset.labels), generator=stream)[:32]
     labels = torch.randint(10, (32,), generator=stream)
     local = LocalTraining(0.1, 32, upload="gradient")
@@ -249,7 +250,7 @@ def test_a_sum_over_clients_gives_the_sum_of_their_counts(name, upload):  # T12
 
 @pytest.mark.parametrize("rate", [0.2, 0.8, 0.99])
 def test_pruning_leaves_its_share_of_every_tensor(rate):  # T13
-    model = models.build(Model(name="lenet5"), (1, 28, 28), 10, seed=0)
+    model = models.build(Model(name="lenet5"), Form((1, 28, 28), 10), seed=0)
     update = {name: value.clone() for name, value in model.state_dict().items()}
     for name, value in prune(update, rate).items():
         left = value != 0

@@ -10,6 +10,7 @@ from fedsim.config import Config
 from fedsim.core.catalog import find_entry
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile
+from fedsim.core.form import Form
 from fedsim.core.local_training import Upload
 from fedsim.core.params import mismatch
 from fedsim.core.types import Params
@@ -199,7 +200,7 @@ def _shape(config: Config) -> tuple[int, ...]:
     reasons = []
     for shape in ((c, size, size) for c in (1, 3) for size in SIZES):
         try:
-            models.build(config.model, shape, classes, seed=config.seed)
+            models.build(config.model, Form(shape, classes), seed=config.seed)
             fitting.append(shape)
         except ConfigError as error:
             reasons.append(str(error))

@@ -8,6 +8,7 @@ from fedsim import data, models
 from fedsim.config import Config
 from fedsim.config import Data as DataSection
 from fedsim.core.errors import ConfigError
+from fedsim.core.form import Form
 from fedsim.data import Dataset
 from fedsim.federation.foreign.twin import without_counters
 
@@ -25,7 +26,7 @@ def model_of(config: Config) -> nn.Module:
         bias = torch.zeros(classes) if "bias" in foreign.arrays else None
         return HeadAlone(torch.zeros(classes, *shape), bias)
     try:
-        model = models.build(config.model, shape, classes, seed=config.seed)
+        model = models.build(config.model, Form(shape, classes), seed=config.seed)
     except ConfigError as error:
         # Of a model that takes a dict, token ids, or anything else than one tensor of numbers.
         raise ConfigError(

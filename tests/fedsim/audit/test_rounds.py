@@ -53,9 +53,7 @@ def reply_of(config, client=0, round_=1, **node):
     """Return what a client answers to a train message, its context, and what was sent."""
     grid_of(1, lambda client: None)  # Flower's messages want a run
     federated = federate(config)
-    model = models.build(
-        config.model, federated.dataset.input_shape, federated.dataset.num_classes, seed=config.seed
-    )
+    model = models.build(config.model, federated.dataset.form, seed=config.seed)
     content = RecordDict({
         ARRAYS: to_record(model.state_dict()),
         CONFIG: ConfigRecord({FEDSIM: to_json(config), "server-round": round_}),

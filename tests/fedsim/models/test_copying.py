@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from fedsim import models
 from fedsim.config import Model
+from fedsim.core.form import Form
 from fedsim.models import copying
 from fedsim.models.copying import copied
 
 SHAPE = (1, 28, 28)
+IDS = Form((5,), 9, torch.int64, 9, per_token=True)
 
 
 class Tied(nn.Module):
@@ -70,8 +72,10 @@ def with_a_gradient():
 
 
 PLAIN = {
-    **{name: partial(models.build, Model(name=name), SHAPE, 10, seed=0)
+    **{name: partial(models.build, Model(name=name), Form(SHAPE, 10), seed=0)
        for name in ("cnn", "mlp", "lenet5", "lenet")},
+    **{f"gpt {it}": partial(models.build, Model(name="gpt", positions=it), IDS, seed=0)
+       for it in ("learned", "rotary")},
     "batch norm": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)),
     "recurrent": lambda: nn.Sequential(nn.Embedding(3, 4)),
     "tied": Tied,

@@ -11,7 +11,7 @@ from tests.builders import small_config
 
 def odd(name, shape=(4,), **options):
     model = small_config(model={"name": f"tests.odd_models:{name}", **options}).model
-    return models.build(model, shape, 3, seed=0)
+    return models.build(model, Form(shape, 3), seed=0)
 
 
 @pytest.mark.parametrize("kind", ["dict", "tuple", "object"])

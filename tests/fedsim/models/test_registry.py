@@ -3,11 +3,12 @@ import torch
 
 from fedsim import models
 from fedsim.core.errors import ConfigError
+from fedsim.core.form import Form
 from tests.builders import small_config
 
 
 def build(model, shape, classes, seed=0):
-    return models.build(small_config(model=model).model, shape, classes, seed=seed)
+    return models.build(small_config(model=model).model, Form(shape, classes), seed=seed)
 
 
 def size(model):

@@ -6,12 +6,13 @@ import torch
 
 from fedsim import models
 from fedsim.core.errors import ConfigError
+from fedsim.core.form import Form
 from tests.builders import same_params, small_config
 
 
 def odd(name, shape=(4,), classes=3, seed=0):
     return models.build(
-        small_config(model=f"tests.odd_models:{name}").model, shape, classes, seed=seed
+        small_config(model=f"tests.odd_models:{name}").model, Form(shape, classes), seed=seed
     )
 
 
