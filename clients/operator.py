@@ -126,6 +126,7 @@ class Site:
     Attributes:
         config: The run's, with the operator's data and defenses.
         moved: Names in the model's state that training moves by itself, so that no ε covers it.
+        base: Hash of the model's frozen parameters; empty where it has none.
     """
 
     config: Config
@@ -135,6 +136,7 @@ class Site:
     defense: Defense
     moved: tuple[str, ...] = ()
     own_data: bool = False
+    base: str = ""
 
     def rows(self, client: str) -> Tensor:
         """Return the rows of the training set that are a client's."""
@@ -207,6 +209,7 @@ def _site(
         defense=built,
         moved=moved,
         own_data=own_data,
+        base=models.digest_of_base(model),
     )
 
 

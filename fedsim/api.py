@@ -32,6 +32,7 @@ from fedsim.run.ledger import AUDIT
 from fedsim.run.marks import failing
 from fedsim.run.outcomes import Answers, answers_of, means_of
 from fedsim.run.prepare import Plan, prepare, with_versions
+from fedsim.run.public_base import load_base
 from fedsim.run.run_folder import REPORT, RunFolder
 from fedsim.track.installed import check_installed
 from fedsim.track.tracked import tracked
@@ -194,6 +195,7 @@ def attack(
         config = folder.config.model_copy(update={"attack": tuple(attacks)})
         folder.check_trusted(allow, given=[part.name for part in attacks], config=config)
         plan = prepare(config)
+    load_base(folder.path, plan.model)
     rounds = recorded_rounds(folder.path)
     if folder.finished_rounds:  # the round in which a run was killed is not whole
         rounds = [number for number in rounds if number <= folder.finished_rounds[-1]]

@@ -34,7 +34,7 @@ def epsilons(run):
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(("name", "count"), [("Plain", 6), ("Witness", 0), ("FrozenWitness", 0)])
+@pytest.mark.parametrize(("name", "count"), [("Plain", 6), ("Witness", 0)])
 def test_no_epsilon_is_written_where_state_moves_by_itself(name, count, tmp_path):
     run = api.run(odd_config(name, defense=NOISE), tmp_path / "run")
     assert len(epsilons(run)) == count

@@ -8,6 +8,7 @@ from adversary.auditing.finding import METRICS, Guarantee
 from fedsim.audit.rounds import audit_round, is_due
 from fedsim.core.types import Leak
 from fedsim.run.prepare import prepare
+from fedsim.run.public_base import load_base
 from fedsim.run.run_folder import RunFolder
 
 
@@ -56,6 +57,7 @@ def recorded(run: Path, allow: Iterable[str] = ()) -> Recorded | None:
     folder.check_trusted(allow)
     folder.check_files()
     plan = prepare(folder.config)
+    load_base(run, plan.model)
     due = [number for number in folder.finished_rounds if number and is_due(plan, number)]
     if not due:
         return None
@@ -66,6 +68,7 @@ def recorded(run: Path, allow: Iterable[str] = ()) -> Recorded | None:
     level = 1 - (1 - audit.confidence) / len(bounds)
     surer = audit.model_copy(update={"confidence": level})
     again = prepare(plan.config.model_copy(update={"audit": surer}))
+    load_base(run, again.model)
     joint = _bounds(audit_round(again, folder, due[-1]).leaks)
     value = lambda rows: {row.attack: float(row.value or 0.0) for row in rows}
     return Recorded(

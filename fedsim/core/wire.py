@@ -15,6 +15,7 @@ from fedsim.core.types import Params
 ARRAYS = "arrays"  # the ArrayRecord of a train message and of its reply
 CONFIG = "config"  # the ConfigRecord of a train message
 FEDSIM = "fedsim"  # in it: fedsim's whole config, as JSON
+BASE = "base"  # in it: a hash of the model's frozen parameters, where it has any
 METRICS = "metrics"  # the MetricRecord of a reply
 NUM_EXAMPLES = "num-examples"
 

@@ -23,6 +23,7 @@ from fedsim.evidence.facts import Facts
 from fedsim.evidence.mapping import mapping
 from fedsim.evidence.text import text
 from fedsim.report.run import write_report
+from fedsim.run.public_base import BASE
 from fedsim.run.run_folder import RunFolder
 
 SUMS, RECORDING = "SHA256SUMS", "recording.sha256"
@@ -34,6 +35,7 @@ HOLDS = {
     "leakage.parquet": "the ledger: a row per attack, client, round and metric; leakage.csv too",
     "metrics.parquet": "accuracy, norms, ε, every failure with its reason; metrics.csv too",
     "config.toml": "everything resolved; may name folders of the machine that ran it",
+    BASE: "the model's parameters that never train; no upload holds them",
     "versions.json": "of the packages that ran it and of those that made this pack, with its date",
     "attacks.csv": "what became of each attack",
     "mapping.csv": "requirements and questions, with what the run shows of each",
@@ -115,6 +117,8 @@ def _fill(part: Path, facts: Facts, *, pictures: bool, truth: bool, uploads: boo
     for name, copied, source in wanted:
         if copied and source.is_dir():
             shutil.copytree(source, part / name)
+    if uploads and (run / BASE).exists():
+        shutil.copyfile(run / BASE, part / BASE)
     write_report([facts.folder], part / "report.html", with_pictures=pictures)
     names = {path.name for path in part.iterdir()} | {SUMS}
     files = [f"{name}: {holds}" for name, holds in HOLDS.items() if name in names]

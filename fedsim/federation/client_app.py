@@ -14,7 +14,16 @@ from clients.respond import COINS, respond
 from clients.task import Response, Task
 from fedsim.core.errors import one_line
 from fedsim.core.files import save_tensors
-from fedsim.core.wire import ARRAYS, CONFIG, FEDSIM, METRICS, NUM_EXAMPLES, from_record, to_record
+from fedsim.core.wire import (
+    ARRAYS,
+    BASE,
+    CONFIG,
+    FEDSIM,
+    METRICS,
+    NUM_EXAMPLES,
+    from_record,
+    to_record,
+)
 from strategies.secure import masked_reply
 
 app = ClientApp()
@@ -74,6 +83,8 @@ def task_of(message: Message, context: Context, node: Operator, sent: dict[str, 
     """
     instructions = message.content.config_records[CONFIG]
     run = site(str(instructions[FEDSIM]), node)
+    if str(instructions.get(BASE, "")) != run.base:
+        raise Refused("model: must have the frozen parameters that the server's has, got others")
     threads = run.config.engine.threads
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)  # sums depend on it: one value everywhere

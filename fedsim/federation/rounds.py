@@ -12,6 +12,7 @@ from torch import Tensor
 
 import strategies
 from fedsim import config as configs
+from fedsim import models
 from fedsim.core.errors import (
     BadRecording,
     ConfigError,
@@ -21,13 +22,14 @@ from fedsim.core.errors import (
 )
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
-from fedsim.core.wire import FEDSIM, from_record, to_record
+from fedsim.core.wire import BASE, FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, one_by_one, summary
 from fedsim.federation.training_grid import OnClient, TrainingGrid
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.epsilon_and_fidelity import epsilon_and_fidelity
 from fedsim.run.prepare import Plan
+from fedsim.run.public_base import check_base, write_base
 from fedsim.run.run_folder import RunFolder
 from strategies import Fence, Recording, Tape, state
 from strategies.fence import name_of
@@ -85,7 +87,11 @@ def federate(
         rounds_of=Counter() if start is None else _rounds_of(folder),
     )
     try:
-        first = _begin(plan, folder, on_round) if start is None else _restored(plan, start)
+        if start is None:
+            first = _begin(plan, folder, on_round)
+        else:
+            check_base(folder.path, plan.model)
+            first = _restored(plan, start)
         with attackers(plan, folder) as attack:
             _rounds(loop, first, attack, on_round)
     except OSError as error:
@@ -225,6 +231,7 @@ def _begin(plan: Plan, folder: RunFolder, on_round: OnRound) -> Checkpoint:
     begun = time.perf_counter()
     params = {name: value.clone() for name, value in plan.model.state_dict().items()}
     measures = evaluate(plan, 0, params)
+    write_base(folder.path, plan.model)
     checkpoint = Checkpoint(0, params, state.capture(plan.strategy))
     folder.commit(checkpoint, [], measures, {})
     on_round(summary(0, measures, [], [], time.perf_counter() - begun))
@@ -239,6 +246,8 @@ def _train_round(loop: _Loop, round_: int, params: Params) -> dict[str, Tensor]:
     """
     config = loop.plan.config
     instructions = ConfigRecord({FEDSIM: loop.grid.settings})
+    if base := models.digest_of_base(loop.plan.model):
+        instructions[BASE] = base
     loop.grid.begin(round_)
     with strategies.sampling(config.seed, round_):
         messages = loop.fence.configure_train(round_, to_record(params), instructions, loop.grid)

@@ -7,6 +7,7 @@ In: the config's `model`, the shape of an example, the number of classes. Out: a
 from fedsim.models.bottleneck import Bottleneck
 from fedsim.models.check import CHECKS, check_sizes
 from fedsim.models.registry import MODELS, build
+from fedsim.models.travels import base_of, digest_of_base
 from fedsim.models.trial import (
     batch,
     changed,
@@ -21,10 +22,12 @@ __all__ = [
     "CHECKS",
     "MODELS",
     "Bottleneck",
+    "base_of",
     "batch",
     "build",
     "changed",
     "check_sizes",
+    "digest_of_base",
     "draws",
     "mixing_layer",
     "moved_state",

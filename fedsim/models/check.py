@@ -12,14 +12,15 @@ from fedsim.core.errors import ConfigError, plain
 from fedsim.core.form import Form
 from fedsim.core.params import alike, mismatch
 from fedsim.core.rng import global_stream
+from fedsim.models.travels import base_of
 from fedsim.models.trial import EXAMPLES, batch, parameters_of, step
 
 BUILT = Rule("model", "model.name", "must build a torch module")
 EAGER = Rule("model", "model.name", "must build a plain module, not a scripted one")
-ONCE = Rule("model", "model.name", "must hold each parameter under one name")
 STATE = Rule("model", "model.name", "must hold dense real tensors on the CPU in its state")
 NAMES = Rule("model", "model.name", "must have names in its state that a file can hold")
 KEPT = Rule("model", "model.name", "must keep the names and shapes of its state while it trains")
+STILL = Rule("model", "model.name", "must leave frozen parameters as they are while it trains")
 LOADED = Rule("model", "model.name", "must hold in its state what is loaded into it")
 COPIED = Rule("model", "model.name", "must allow copy.deepcopy, with a copy that shares nothing")
 SETTINGS = Rule("model", "model.name", "must leave torch's settings as they are")
@@ -41,7 +42,7 @@ SIZES = Rule(
 )
 
 CHECKS = (
-    *(BUILT, EAGER, ONCE, STATE, NAMES, KEPT, LOADED, COPIED, SETTINGS),
+    *(BUILT, EAGER, STATE, NAMES, KEPT, STILL, LOADED, COPIED, SETTINGS),
     *(INPUT, LOGITS, TRAINED, STEP, REPEATED, SIZES),
 )
 
@@ -90,16 +91,13 @@ def check_state(name: str, model: nn.Module) -> None:
     """Refuse a state that cannot be sent.
 
     Raises:
-        ConfigError: A parameter has two names, or something in it is no plain tensor.
+        ConfigError: A parameter is not in it, or something in it is no plain tensor.
     """
-    names = [n for n, _ in model.named_parameters(remove_duplicate=False)]
-    if tied := sorted(set(names) - {n for n, _ in model.named_parameters()}):
-        raise _refusal(ONCE, name, f"{tied[0]} twice")
     with boundary(STATE.field, STATE.rule):
         state = model.state_dict()
     if odd := [n for n in state if n == "__metadata__" or "\0" in n or plain(n) != n]:
         raise _refusal(NAMES, name, repr(odd[0]))
-    if lost := [n for n in names if n not in state]:
+    if lost := [n for n, _ in model.named_parameters() if n not in state]:
         raise _refusal(STATE, name, f"none for {lost[0]}")
     for key, value in state.items():
         if not isinstance(value, Tensor):
@@ -139,6 +137,8 @@ def check_trains(name: str, model: nn.Module, form: Form) -> None:
         raise _refusal(TRAINED, name, f"a loss that depends on none of {len(trained)}")
     if odd := mismatch(copied.state_dict(), model.state_dict()):
         raise _refusal(KEPT, name, odd)
+    if odd := _difference(base_of(copied), base_of(model)):
+        raise _refusal(STILL, name, f"other values of {odd}")
 
 
 def check_loads(name: str, model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from fedsim.models.check import (
     check_trains,
 )
 from fedsim.models.guard import guarded
+from fedsim.models.travels import travelling
 
 MODULES = (
     "mlp",
@@ -82,4 +83,4 @@ def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
     module = guarded(check_module(name, built), form.dtype, ids=ids, per_token=per_token)
     check_logits(name, module, form)
     check_state(name, module)
-    return module
+    return travelling(module)

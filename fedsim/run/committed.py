@@ -8,6 +8,7 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.listing import FILE, compare, files_below, read_list, write_list
 from fedsim.core.seals import digits_in
 from fedsim.run.links import ENTRIES
+from fedsim.run.public_base import BASE
 from strategies.tape import numbered, recorded_rounds
 
 CONFIG = "config.toml"
@@ -121,7 +122,8 @@ def _check_recorder(run: Path) -> None:
 def _beside(run: Path, round_: int) -> dict[str, str]:
     """Return the files of a round outside `state/`, and the config."""
     folders = [f"{name}/{name_of(round_)}" for name in ("rounds", "truth")]
-    return {CONFIG: digits_in(run / CONFIG), **files_below(run, folders)}
+    whole = {name: digits_in(run / name) for name in (CONFIG, BASE) if (run / name).exists()}
+    return {**whole, **files_below(run, folders)}
 
 
 def _late(name: str, listed: Mapping[str, str]) -> bool:

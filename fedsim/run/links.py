@@ -11,6 +11,7 @@ LINK = Rule("recording", "files and folders", "must be its own, without links or
 CHECKS = (LINK,)
 ENTRIES = (
     "config.toml",
+    "base.safetensors",
     "rounds",
     "truth",
     "guesses",

@@ -1,6 +1,7 @@
 """The run folder: what a run leaves behind, and where it goes on after it was killed.
 
 config.toml                     everything resolved
+base.safetensors                the parameters that never train, if the model has any
 rounds/ truth/                  the tape and the ground truth, a folder per round
 guesses/0001.safetensors        what each attack answered for each client
 leakage.parquet metrics.parquet the two tables, whole once the run has ended
@@ -28,6 +29,7 @@ from fedsim.run import committed, marks, trust
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, metrics_table
 from fedsim.run.links import ENTRIES, refuse_links
+from fedsim.run.public_base import BASE
 from fedsim.run.rows import without, without_attacks
 from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
@@ -235,7 +237,8 @@ class RunFolder:
             return
         for name in ("state", "rounds", "truth", "guesses", "track"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (LEDGER, MEASURES, WRITTEN, REPORT, marks.LOCK, marks.FAILED, "config.toml"):
+        marked = (marks.LOCK, marks.FAILED)
+        for name in (LEDGER, MEASURES, WRITTEN, REPORT, *marked, BASE, "config.toml"):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # there is something else in it
             self.path.rmdir()

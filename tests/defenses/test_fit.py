@@ -29,7 +29,6 @@ def fit(defense, model):
         ("Plain", ()),
         ("Dice", ()),
         ("Witness", ("seen",)),
-        ("FrozenWitness", ("seen",)),
         ("SumWitness", ("count",)),
     ],
 )

@@ -30,6 +30,7 @@ def test_logits_are_taken_out_of_what_a_model_returns(kind):
         ("Raising", {}, r"must take inputs .* got SystemExit: 3 \(tests/odd_models.py:\d+\)"),
         ("Complex", {}, "must hold dense real tensors on the CPU .* phase of torch.complex64"),
         ("Frozen", {}, "must have a trainable parameter .* with none that is trainable"),
+        ("FrozenWitness", {}, "must leave frozen parameters as they are .* other values of seen"),
         ("Growing", {}, "must keep the names and shapes .* with unknown late.bias, late.weight"),
         ("Aliased", {}, "must hold in its state what is loaded .* with another left than"),
         ("Alone", {}, "must allow copy.deepcopy, .* with body.weight shared with the copy"),
