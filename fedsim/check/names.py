@@ -12,7 +12,7 @@ from adversary.grading.selection import available
 from fedsim.check.of_tables import BOUND
 from fedsim.config import Rule
 from fedsim.core.errors import ConfigError, nearest
-from fedsim.core.units import DECIBELS
+from fedsim.core.units import scale_of
 
 AUDIT, GAME, TEST = "audit", "game", "test"
 PARTS = {AUDIT: "method or canary", GAME: "game"}
@@ -24,8 +24,6 @@ OVERS = {
 GAME_METRICS = (
     "accuracy", "auroc", "advantage", "tpr_1", "tpr_01", "information", "cross_entropy",
 )  # fmt: skip
-
-UNBOUNDED = (*DECIBELS, "bits", "information", "cross_entropy", "loss")  # all others are at most 1
 
 Names = Mapping[str, Iterable[str]]
 """Family → names of attacks, audits' canaries or games that a run holds."""
@@ -69,8 +67,8 @@ def _check_limit(key: str, rule: Rule) -> None:
             f"{key}: must have a number as its limit, {rule.family} has no blind guess, "
             f"got '{rule.text}'"
         )
-    bounded = rule.family != AUDIT and rule.metric in set(_metrics(rule.family)) - {*UNBOUNDED}
-    if bounded and rule.number > 1:
+    measured = rule.family != AUDIT and rule.metric in _metrics(rule.family)
+    if measured and rule.number > scale_of(rule.metric).high == 1:
         raise ConfigError(
             f"{key}: must have a limit of at most 1, because {rule.metric} is no percentage and at "
             f"most 1, got '{rule.text}'"

@@ -17,7 +17,7 @@ from adversary.attacks import is_baseline
 from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
-from fedsim.core.units import DECIBELS, beyond_blind, title_of
+from fedsim.core.units import beyond_blind, scale_of, title_of
 from fedsim.report.facts import facts_of
 from fedsim.report.intervals import Gap, gap_of
 from fedsim.report.select import records, select
@@ -217,7 +217,7 @@ class RunData:
         """Return how far each update of one attack is above blind by any of its metrics."""
         rows = self.ledger.filter(pc.equal(self.ledger["title"], curve.title))
         rows = _graded(rows.filter(pc.equal(rows["metric"], metric)))
-        return gap_of(rows, bounded=metric not in DECIBELS)
+        return gap_of(rows, scale_of(metric))
 
     @cached_property
     def not_finite(self) -> dict[str, int]:
@@ -278,7 +278,7 @@ def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
         milliseconds=1000 * float(np.mean(parts[main]["seconds"].to_numpy())),
         answers=answers_of(rows)[0],
         order=order,
-        gap=gap_of(parts[main], bounded=main not in DECIBELS),
+        gap=gap_of(parts[main], scale_of(main)),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.core.units import DECIBELS
+from fedsim.core.units import scale_of
 from fedsim.report.data import Curve, RunData
 from fedsim.report.exposed import means_at, most_exposed, peaks, rows_of
 from fedsim.report.figures import metric_name
@@ -108,7 +108,7 @@ def _curve(curve: Curve, bins: Bins) -> dict[str, Any]:
         "title": _short(curve.title),
         "family": _short(curve.family),
         "name": metric_name(curve.metric),
-        "unit": _unit(curve.metric),
+        "unit": scale_of(curve.metric).unit,
         "adaptive": curve.adaptive,
         "baseline": curve.baseline,
         "answered": [curve.answers.answered, curve.answers.updates],
@@ -119,12 +119,6 @@ def _curve(curve: Curve, bins: Bins) -> dict[str, Any]:
             for name, values in lines.items()
         },
     }
-
-
-def _unit(metric: str) -> str:
-    if metric in DECIBELS:
-        return "dB"
-    return "" if metric == "ssim" else "%"
 
 
 def _range(lines: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

@@ -2,12 +2,12 @@
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedsim.core.units import DECIBELS, name_of
+from fedsim.core.units import name_of, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,13 +100,13 @@ def panels_of(count: int) -> "tuple[Figure, list[Axes]]":
 
 
 def fit(axis: "Axes", metric: str) -> None:
-    """Let a panel reach as far as what is drawn in it, where its metric is in decibels."""
+    """Let a panel reach as far as what is drawn in it, where its metric has no ends."""
     low, high = axis.dataLim.intervaly
-    if metric in DECIBELS and np.isfinite([low, high]).all():
+    if not scale_of(metric).ends and np.isfinite([low, high]).all():
         low, high = min(0.0, low), max(0.0, high)
         room = 0.08 * (high - low or 1.0)
         axis.set_ylim(low - room * (low < 0), high + room)
-        axis.yaxis.set_major_formatter(decibels)
+    axis.yaxis.set_major_formatter(ticks_of(metric))
 
 
 def metric_name(metric: str) -> str:
@@ -119,6 +119,7 @@ def percent(value: float, _: Any = None) -> str:
     return f"{100 * value:.0f} %"
 
 
-def decibels(value: float, _: Any = None) -> str:
-    """Return a ratio as a tick's text."""
-    return f"{value:g} dB"
+def ticks_of(metric: str) -> Callable[[float, Any], str]:
+    """Return what writes a tick's text on the scale of a metric."""
+    unit = scale_of(metric).unit
+    return percent if unit == "%" else lambda value, _: f"{value:g} {unit}".rstrip()

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fedsim.core.units import Scale
+
 LEVEL = 0.95
 FEW = 5  # with fewer clients (or rounds), these are taken as fixed: nothing is said of others
 
@@ -137,27 +139,26 @@ def _clustered(rest: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
     return count / (count - 1) * float((sums**2).sum()) / len(rest) ** 2
 
 
-def gap_of(rows: pa.Table, *, bounded: bool) -> Gap | None:
+def gap_of(rows: pa.Table, scale: Scale) -> Gap | None:
     """Return how far graded rows of one metric are above blind; None without any blind guess.
 
     Args:
         rows: Ledger rows (round, client, value, blind) of one attack and metric.
-        bounded: Whether the metric lies in [0, 1].
+        scale: Of the metric.
     """
     rows = rows.filter(pc.fill_null(pc.is_finite(rows["blind"]), fill_value=False))
     if not rows.num_rows:
         return None
     values, blinds = rows["value"].to_numpy(), rows["blind"].to_numpy()
     coded = rows["client"].combine_chunks().dictionary_encode()
-    end = 0.0 if bounded else np.inf
     return Gap(
         values=values - blinds,
         blinds=blinds,
         rounds=rows["round"].to_numpy().astype(np.int64),
         clients=coded.indices.fill_null(-1).to_numpy().astype(np.int64),
         names=tuple(coded.dictionary.to_pylist()),
-        least=min(-end - float(blinds.max()), float((values - blinds).min())),
-        most=max(1 + end - float(blinds.min()), float((values - blinds).max())),
+        least=min(scale.low - float(blinds.max()), float((values - blinds).min())),
+        most=max(scale.high - float(blinds.min()), float((values - blinds).max())),
     )
 
 

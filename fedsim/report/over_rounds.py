@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.core.units import DECIBELS
+from fedsim.core.units import scale_of
 from fedsim.report.data import Curve, RunData, Series
 from fedsim.report.figures import (
     WIDTH,
     Picture,
-    decibels,
     fit,
     metric_name,
     panels,
-    percent,
     picture,
+    ticks_of,
 )
 from fedsim.report.select import records
 
@@ -85,8 +84,8 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     rounds, grid, missing = _grid(run, curve)
     fig = Figure(figsize=(WIDTH, min(8.0, 1.3 + 0.22 * len(grid))), layout="constrained")
     axis = fig.subplots()
-    ratio = curve.metric in DECIBELS
-    limits = (np.nanmin(grid), np.nanmax(grid)) if ratio else (0, 1)
+    scale = scale_of(curve.metric)
+    limits = (scale.low, scale.high) if scale.ends else (np.nanmin(grid), np.nanmax(grid))
     image = axis.imshow(
         grid, aspect="auto", vmin=limits[0], vmax=limits[1], cmap="viridis", interpolation="nearest"
     )
@@ -98,7 +97,7 @@ def heat_map(run: RunData, curve: Curve) -> Picture:
     axis.plot(x, y, "x", color="#888888", markersize=4, scalex=False, scaley=False)
     axis.set(xlabel="round", ylabel="client")
     axis.grid(visible=False)
-    fig.colorbar(image, format=decibels if ratio else percent)
+    fig.colorbar(image, format=ticks_of(curve.metric))
     caption = (
         f"Each cell shows {metric_name(curve.metric)} by {curve.title}, the attack with the "
         "highest skill in this run. Each row is a client, each column is a round. A white cell was "

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.core.units import DECIBELS, name_of, written
+from fedsim.core.units import name_of, scale_of, written
 from fedsim.report.data import Curve, RunData, Series
 from fedsim.report.differences import labels_of
 from fedsim.report.intervals import LEVEL, mean_interval
 from fedsim.report.unmeasured import limits_of
-from fedsim.report.verdict import UNITS, points
+from fedsim.report.verdict import points, unit_after
 from fedsim.run.outcomes import NOT_SAFE, Answers
 
 
@@ -41,7 +41,7 @@ class Row:
         if self.excess is None:
             return value, "–"
         low, high = (points(metric, end, unit=False) for end in self.excess)
-        return value, f"{low} to {high}{UNITS.get(metric, ' points')}"
+        return value, f"{low} to {high}{unit_after(metric)}"
 
     @property
     def above(self) -> bool:
@@ -75,15 +75,14 @@ class Repeats(RunData):
             of = self._groups[curve.title]
             values = np.array([each.main.value for each in of])
             blinds = np.array([each.main.blind_value for each in of])
-            decibels = curve.metric in DECIBELS
-            ends = (-np.inf, np.inf) if decibels else (0.0, 1.0)
-            most = np.inf if decibels else 1.0  # of a distance between shares
-            excess = mean_interval(values - blinds, -most, most)
+            scale = scale_of(curve.metric)
+            farthest = scale.high - scale.low
+            excess = mean_interval(values - blinds, -farthest, farthest)
             rows.append(
                 Row(
                     curve=curve,
                     seeds=len(of),
-                    value=mean_interval(values, *ends),
+                    value=mean_interval(values, scale.low, scale.high),
                     excess=excess,
                 )
             )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedsim.core.units import DECIBELS, name_of, written
+from fedsim.core.units import name_of, scale_of, written
 from fedsim.report.data import Curve, RunData, listed, spans
 from fedsim.report.intervals import LEVEL, Gap
 from fedsim.report.unmeasured import (
@@ -24,7 +24,6 @@ from fedsim.run.run_folder import RunFolder
 State = Literal["above", "in part", "unsure", "not above"]
 OF_SINGLE_EXAMPLES = ("best_psnr", "match_rate")  # where the main metric is a mean over examples
 STATES: tuple[State, ...] = ("above", "in part", "unsure", "not above")
-UNITS = {**dict.fromkeys(DECIBELS, " dB"), "skill": "", "ssim": ""}  # all others are shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +252,7 @@ def _how_sure(it: Finding) -> list[str]:
         return ["There are too few updates for an interval: chance is not excluded."]
     together = f", for all {it.compared} {it.kind} together" if it.compared > 1 else ""
     low, high = (points(it.curve.metric, end, unit=False) for end in it.interval)
-    unit = UNITS.get(it.curve.metric, " points")
+    unit = unit_after(it.curve.metric)
     text = f"The {100 * LEVEL:.0f} % interval over {it.gap.over} is {low} to {high}{unit}{together}"
     if it.state == "unsure":
         return [f"{text}. It includes blind: chance is not excluded."]
@@ -296,9 +295,15 @@ def _peak(it: Finding) -> list[str]:
 
 def points(metric: str, gap: float, *, unit: bool = True) -> str:
     """Return a distance on a metric's scale: `47.2 points` between shares, `3.1 dB`."""
-    shares = metric not in UNITS
-    text = f"{100 * gap:.1f}" if shares else f"{gap:.2f}" if UNITS[metric] == "" else f"{gap:.1f}"
-    return text + (UNITS.get(metric, " points") if unit else "")
+    digits = {"%": f"{100 * gap:.1f}", "dB": f"{gap:.1f}"}
+    text = digits.get(scale_of(metric).unit, f"{gap:.2f}")
+    return text + (unit_after(metric) if unit else "")
+
+
+def unit_after(metric: str) -> str:
+    """Return the unit of distances on a metric's scale, as it follows a number."""
+    unit = scale_of(metric).unit
+    return " points" if unit == "%" else f" {unit}".rstrip()
 
 
 def _some_rounds(rounds: Sequence[int]) -> str:

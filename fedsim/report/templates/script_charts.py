@@ -21,7 +21,7 @@ const unpack = (text, low, high) => {
 };
 const write = (value, unit) => value == null ? "–"
   : unit === "%" ? (100 * value).toFixed(1) + " %"
-  : unit === "dB" ? value.toFixed(1) + " dB" : value.toFixed(2);
+  : unit === "dB" ? value.toFixed(1) + " dB" : value.toFixed(2) + (unit && " " + unit);
 const centre = ([first, last]) => (first + last) / 2;
 const rounds = ([first, last]) => first === last ? `${first}` : `${first}–${last}`;
 const theme = () => getComputedStyle(root);

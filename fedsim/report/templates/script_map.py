@@ -10,8 +10,9 @@ function shade(share) {  // viridis, read at five points
 function drawMap() {
   const it = DATA.map.cells[choice.map], curve = DATA.curves[it.curve], ends = DATA.map.x;
   const names = DATA.map.clients, n = ends.length, cells = unpack(it.values, it.low, it.high);
-  const blind = unpack(it.blind, it.low, it.high), most = curve.unit === "dB" ? it.high : 1;
-  const least = curve.unit === "dB" ? it.low : Math.min(0, it.low), host = $("map");
+  const blind = unpack(it.blind, it.low, it.high), whole = ["%", ""].includes(curve.unit);
+  const most = whole ? 1 : it.high;
+  const least = whole ? Math.min(0, it.low) : it.low, host = $("map");
   const tell = (column, row) => {
     const name = names[row], value = cells[row * n + column];
     $("map-cell").textContent = name === undefined || !ends[column] ? " "

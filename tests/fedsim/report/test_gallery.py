@@ -286,6 +286,8 @@ def test_values_are_written_in_their_own_units():
     assert beyond_blind("psnr", 20.0, 10.0) == pytest.approx(0.9)  # a tenth of the error is left
     assert beyond_blind("psnr", 12.0, 12.0) == 0.0
     assert beyond_blind("auroc", 0.75, 0.5) == 0.5
+    assert beyond_blind("bits", 3.0, 1.0) == 0.75  # a quarter of the values is left
+    assert written("bits", 3.0) == "3.00 bits"
     assert beyond_blind("accuracy", 1.0, 1.0) == 0.0
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from fedsim import api
+from fedsim.core.units import scale_of
 from fedsim.report.data import RunData
 from fedsim.report.intervals import gap_of
 from fedsim.report.verdict import verdict, verdict_of
@@ -32,8 +33,8 @@ def graded(values, blind=0.5):
     ]  # fmt: skip
 
 
-def gap(values, blind=0.5, *, bounded=True):
-    return gap_of(pa.Table.from_pylist(graded(values, blind), schema=LEAKAGE), bounded=bounded)
+def gap(values, blind=0.5, *, metric="asr"):
+    return gap_of(pa.Table.from_pylist(graded(values, blind), schema=LEAKAGE), scale_of(metric))
 
 
 def leakage(rows):
@@ -44,6 +45,14 @@ def interval_of(it):
     interval = it.interval()
     assert interval is not None
     return interval
+
+
+@pytest.mark.worked
+def test_bits_have_no_end_at_one():
+    low, high = interval_of(gap(3 + np.tile(np.arange(6.0)[:, None], 6), metric="bits"))
+    assert low < 5.5 - 0.5 < high  # the mean of 3 to 8 less blind .5
+    assert high > 5
+    assert interval_of(gap(np.full((6, 6), 0.9)))[1] == pytest.approx(0.5 - 0.1 * 0.5, abs=0.1)
 
 
 def verdict_on(recordings, path, *leaks):
@@ -68,7 +77,7 @@ def test_equal_values_have_an_exact_interval_and_one_update_has_none():
     assert low == pytest.approx(0.9 * 0.025 ** (1 / 8) - 0.5)
     assert high == pytest.approx(1 - 0.1 * 0.025 ** (1 / 8) - 0.5)
     assert gap([[0.9]]).interval() is None
-    assert gap(np.full((1, 8), 9.0), bounded=False).interval() is None
+    assert gap(np.full((1, 8), 9.0), metric="psnr").interval() is None
     assert gap([[0.9]]).over == ""
     assert gap(np.zeros((3, 8))).over == "8 clients"
     assert gap(np.zeros((6, 8))).over == "8 clients and 6 rounds"
@@ -81,7 +90,7 @@ def test_an_interval_covers_a_mean_over_clients_and_rounds():
     for _ in range(400):
         effects = stream.normal(size=(12, 1)) + stream.normal(size=10)
         values = effects + stream.normal(size=(12, 10))
-        low, high = interval_of(gap(values, 0.0, bounded=False))
+        low, high = interval_of(gap(values, 0.0, metric="psnr"))
         covered += low <= 0 <= high
     assert covered >= 0.92 * 400
 
