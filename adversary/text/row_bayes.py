@@ -1,0 +1,246 @@
+"""How often each token is a target, row by row of the head's gradient.
+
+The head's gradient of token v is G_v = (1/N)·[Σ (p_v − 1)h over targets v + Σ p_v h over others].
+Given how many of N targets are v, a row is taken to be normal, with moments from auxiliary text;
+rows are independent given the counts, so that the cost grows with V·d and not with (V·d)².
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SHRINKAGE = 3.0  # auxiliary targets that the mean over all tokens counts for
+PSEUDO = 0.3  # auxiliary targets of each token, besides those counted
+RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
+FLAT = 1e-9  # share of the largest variance below which a direction holds rounding
+SPARE = 64  # rows that are looked at besides
+CHUNK = 1 << 21  # probabilities at a time
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What auxiliary text says of one target's share of the head's gradient, whitened.
+
+    Attributes:
+        whiten: From features to whitened coordinates, shape (width, coordinates).
+        own: Mean share of a target in its own row, shape (V, coordinates).
+        other: Mean share of a target in another token's row.
+        spread: Variance of the features along each coordinate, shape (coordinates,).
+        squares: Mean squared probability of each token where it is not the target, shape (V,).
+        rates: Share of each token among targets, shape (V,).
+        errors: Variance of each coordinate of `own`, shape (V,).
+    """
+
+    whiten: Float[Tensor, "width coordinates"]
+    own: Float[Tensor, "vocabulary coordinates"]
+    other: Float[Tensor, "vocabulary coordinates"]
+    spread: Float[Tensor, " coordinates"]
+    squares: Float[Tensor, " vocabulary"]
+    rates: Float[Tensor, " vocabulary"]
+    errors: Float[Tensor, " vocabulary"]
+
+
+def moments(
+    features: Float[Tensor, "n width"],
+    weight: Float[Tensor, "vocabulary width"],
+    targets: Int[Tensor, " n"],
+    bias: Float[Tensor, " vocabulary"] | None = None,
+) -> Moments:
+    """Return the moments of a model sent, from auxiliary targets.
+
+    Args:
+        features: The head's input at each target.
+        weight: The head's weight.
+        targets: Token ids.
+        bias: The head's bias, if it has one.
+
+    Raises:
+        ValueError: There are fewer than two targets.
+    """
+    if len(targets) < 2:
+        raise ValueError(f"auxiliary text: must have at least 2 targets, got {len(targets)}")
+    h = features.double()
+    size, count = len(weight), torch.bincount(targets, minlength=len(weight)).double()
+    weight = weight.double()
+    sums = torch.zeros_like(weight)  # Σ p_v h over targets other than v
+    squares = torch.zeros(size, dtype=torch.float64)
+    shares = []  # (p_y − 1)h
+    for rows in torch.arange(len(h)).split(max(1, CHUNK // size)):
+        logits = h[rows] @ weight.T
+        p = (logits if bias is None else logits + bias.double()).softmax(dim=1)
+        place = torch.arange(len(rows)), targets[rows]
+        shares.append((p[place] - 1).unsqueeze(1) * h[rows])
+        p[place] = 0.0
+        sums += p.T @ h[rows]
+        squares += p.square().sum(dim=0)
+    share = torch.cat(shares)
+    others = (len(h) - count).clamp(min=1)
+    mean = share.mean(dim=0)
+    total = torch.zeros_like(weight).index_add_(0, targets, share)
+    own = (total + SHRINKAGE * mean) / (count + SHRINKAGE).unsqueeze(1)
+    within = share - (total / count.clamp(min=1).unsqueeze(1))[targets]
+    freedom = max(1, len(h) - int((count > 0).sum()))
+    whiten, spread = _whitening(within.T @ within / freedom, h.T @ h / len(h))
+    return Moments(
+        whiten,
+        own @ whiten,
+        (sums / others.unsqueeze(1)) @ whiten,
+        spread,
+        squares / others,
+        (count + PSEUDO) / (len(h) + PSEUDO * size),
+        1 / (count + SHRINKAGE),
+    )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one update says of tokens.
+
+    Attributes:
+        gradient: Of the head's weight, of the mean loss over targets, shape (V, width), float64.
+        present: Tokens that are targets; None where that is not known.
+        outside: Expected count of each token that is not present, shape (V,): the ends of texts,
+            and last tokens of texts that were cut. None without `present`.
+        noise: Variance of the noise on each entry of the gradient.
+    """
+
+    gradient: Float[Tensor, "vocabulary width"]
+    present: Bool[Tensor, " vocabulary"] | None = None
+    outside: Float[Tensor, " vocabulary"] | None = None
+    noise: float = 0.0
+
+
+def noise_variance(gradient: Float[Tensor, "vocabulary width"]) -> float:
+    """Return the variance of the noise on each entry of a head's gradient.
+
+    Σ_v (p_v − y_v) = 0 for every target, so that the columns add up to zero without noise.
+    """
+    return float(gradient.double().sum(dim=0).square().mean()) / len(gradient)
+
+
+def counts(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " vocabulary"]:
+    """Return how often each token is a target.
+
+    Of all (token, one more of it), those `total` with the largest gain in log-posterior are taken.
+
+    Args:
+        moments: Of the model sent.
+        evidence: Of the update.
+        total: Number of targets N, at least 0.
+    """
+    rows = _candidates(moments, evidence, total)
+    rates = total * moments.rates[rows]
+    present = None if evidence.present is None else evidence.present[rows]
+    if present is not None and evidence.outside is not None:
+        rates = torch.where(present, rates, evidence.outside[rows])
+    most = min(total, int(4 + 6 * total * float(moments.rates.max())))
+    gains = _likelihoods(moments, evidence, total, rows, most).diff(dim=1)
+    gains += torch.log(rates.unsqueeze(1) / torch.arange(1, most + 1))
+    if present is not None and most:
+        gains[present, 0] = math.inf
+    gains = gains.cummin(dim=1).values.flatten()
+    chosen = gains.topk(min(total, len(gains))).indices // max(1, most)
+    return torch.bincount(rows[chosen], minlength=len(moments.rates))
+
+
+def _likelihoods(
+    moments: Moments, evidence: Evidence, total: int, rows: Int[Tensor, " rows"], most: int
+) -> Float[Tensor, "rows counts"]:
+    """Return the log-likelihood of each row for 0 to `most` targets, but for a constant."""
+    observed = total * (evidence.gradient[rows] @ moments.whiten - moments.other[rows])
+    each = moments.own[rows] - moments.other[rows]
+    noise = evidence.noise * total**2 * moments.whiten.square().sum(dim=0)
+    rest = total * moments.squares[rows].unsqueeze(1) * moments.spread + noise + RIDGE
+    columns = []
+    for count in range(most + 1):
+        variance = rest + count
+        distance = (observed - count * each).square() / variance
+        columns.append(-0.5 * (distance + variance.log()).sum(dim=1))
+    return torch.stack(columns, dim=1)
+
+
+def _candidates(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " rows"]:
+    """Return the rows that are looked at: those present, and those that look most like a target."""
+    size, few = len(moments.rates), 2 * total + SPARE
+    if evidence.present is None:
+        return _likeliest(moments, evidence, few) if few < size else torch.arange(size)
+    inside = evidence.present.nonzero().squeeze(1)
+    if evidence.outside is None or not evidence.outside.any():
+        return inside
+    others = _likeliest(moments, evidence, min(size, len(inside) + SPARE))
+    others = others[evidence.outside[others] > 0]
+    return torch.cat([inside, others]).unique()
+
+
+def _likeliest(moments: Moments, evidence: Evidence, few: int) -> Int[Tensor, " rows"]:
+    """Return the rows with the largest estimated share of the targets."""
+    return shares(moments, evidence).topk(few).indices
+
+
+def likeliest_total(moments: Moments, evidence: Evidence, expected: float, deviation: float) -> int:
+    """Return the number of targets N under which rows look most like whole numbers of targets.
+
+    N is not uploaded. Each row's estimated share of the targets times N is a whole number k but for
+    noise, whose prior is Poisson; a normal prior of N comes from the lengths of auxiliary texts.
+
+    Args:
+        moments: Of the model sent.
+        evidence: Of the update.
+        expected: Mean of N before the update is looked at.
+        deviation: Its standard deviation.
+    """
+    rows = _candidates(moments, evidence, math.ceil(expected))
+    each = (moments.own - moments.other)[rows]
+    squared, errors = each.square(), moments.errors[rows]
+    lengths = squared.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    # Noise of the mean share lengthens it, and the estimated shares are too small by that.
+    counted = errors * (1 - SHRINKAGE * errors)
+    reliable = (1 - each.shape[1] * counted / lengths).clamp(min=0.3)
+    share = shares(moments, evidence)[rows] / reliable
+    own = 1 / lengths  # variance of N·share for each target
+    other = moments.squares[rows] * (squared @ moments.spread) / lengths.square()
+    noise = evidence.noise * (squared @ moments.whiten.square().sum(dim=0)) / lengths.square()
+    present = None if evidence.present is None else evidence.present[rows]
+
+    def score(total: float) -> float:
+        rate = (total * moments.rates[rows]).unsqueeze(1)
+        k = torch.arange(int(4 + 6 * total * float(moments.rates.max())) + 1, dtype=torch.float64)
+        variance = (k + RIDGE) * own.unsqueeze(1) + (k.square() * (errors * own).unsqueeze(1))
+        variance = variance + (total * other + total**2 * noise).unsqueeze(1)
+        distance = (total * share.unsqueeze(1) - k).square() / variance
+        log = k * rate.log() - rate - torch.lgamma(k + 1) - 0.5 * (distance + variance.log())
+        if present is not None:
+            log[present, 0] = -math.inf
+        prior = -0.5 * ((total - expected) / deviation) ** 2
+        return float(log.logsumexp(dim=1).sum()) + len(rows) * math.log(total) + prior
+
+    low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
+    step = max(1.0, (high - low) / 48)
+    best = max((low + step * place for place in range(49)), key=score)
+    near = range(max(1, math.floor(best - step)), math.ceil(best + step) + 1)
+    return max(near, key=score)
+
+
+def shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " vocabulary"]:
+    """Return the least-squares estimate of each token's share k/N of the targets."""
+    each = moments.own - moments.other
+    lengths = each.square().sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    along = (evidence.gradient * (each @ moments.whiten.T)).sum(dim=1)
+    return (along - (moments.other * each).sum(dim=1)) / lengths
+
+
+def _whitening(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W and λ with WᵀS_in W = I and WᵀS_out W = diag(λ), in the directions that vary.
+
+    Behind a LayerNorm features lie in a hyperplane, so that one direction shows rounding alone.
+    """
+    values, vectors = torch.linalg.eigh(outer)
+    basis = vectors[:, values > FLAT * values[-1]]
+    inside = basis.T @ inner @ basis
+    inside += torch.eye(len(inside), dtype=inside.dtype) * 1e-3 * inside.diagonal().mean()
+    root = torch.linalg.inv(torch.linalg.cholesky(inside)).T
+    spread, turn = torch.linalg.eigh(root.T @ (basis.T @ outer @ basis) @ root)
+    return basis @ root @ turn, spread.clamp(min=0)

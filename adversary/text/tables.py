@@ -1,0 +1,157 @@
+"""The tables of a model of tokens: token embedding, position embedding and head, found by tracing.
+
+No name counts: the model is run once, forwards and backwards, on random weights and random ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from adversary.labels.head import input_shape
+from adversary.workspace import Workspace, working_copy
+from fedsim.core.errors import NotApplicable
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, Params
+
+EXACT = 1e-4  # relative difference of two sums of the same terms
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Names of parameters; None for what the model does not have.
+
+    Attributes:
+        tokens: Row v is added for each token v, shape (V, width).
+        positions: Row i is added to the token at position i, shape (at least T, width).
+        head: The weight whose product with the last features is the logits of tokens, shape
+            (V, width); None where the model gives no logits of tokens.
+        bias: The head's bias.
+        tied: Whether the head's weight is the token table.
+    """
+
+    tokens: str
+    positions: str | None
+    head: str | None
+    bias: str | None
+    tied: bool
+
+
+def find_tables(work: Workspace) -> Tables:
+    """Return the tables of the adversary's model.
+
+    Raises:
+        NotApplicable: It embeds no token ids.
+    """
+    return work.lasting(_traced)
+
+
+def table(params: Params, name: str | None, what: str) -> Tensor:
+    """Return one table of an update or of the weights sent, as rows.
+
+    Args:
+        params: By name.
+        name: The table's; None where the model has none.
+        what: What it is, for the message.
+
+    Raises:
+        NotApplicable: It is not there, or not finite.
+    """
+    if name is None:
+        raise NotApplicable(f"model: must have a {what}, got none")
+    if name not in set(params):
+        raise NotApplicable(f"update: must hold the {what}, got none: it was frozen")
+    values = params[name]
+    if not torch.isfinite(values).all():
+        raise ValueError(f"update: the {what} must be finite, got NaN or infinity")
+    return values.reshape(-1, values.shape[-1])
+
+
+class _Calls(TorchFunctionMode):
+    """Keeps the arguments of every embedding, and of every linear map with its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings: list[tuple[Tensor, Tensor]] = []
+        self.linears: list[tuple[tuple[Any, ...], Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is functional.embedding:
+            given = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
+            self.embeddings.append((given["input"], given["weight"]))
+        if func is functional.linear:
+            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
+            call = tuple(given.get(name) for name in ("input", "weight", "bias"))
+            self.linears.append((call, output))
+        return output
+
+
+def _traced(auxiliary: Auxiliary) -> Tables:
+    model, ids = _random_model(auxiliary), _random_ids(auxiliary)
+    names = {id(value): name for name, value in model.named_parameters()}
+    with global_stream(0, "tables"), torch.enable_grad(), _Calls() as calls:
+        logits = model(ids)
+    weights = [weight for used, weight in calls.embeddings if torch.equal(used, ids)]
+    tokens = next((names[id(weight)] for weight in weights if id(weight) in names), None)
+    if tokens is None:
+        raise NotApplicable("model: must look its inputs up in a table of tokens, got none")
+    head, bias = _head(calls, logits, names)
+    draw = torch.randn(logits.shape, generator=generator(0, "tables", "loss"))
+    (logits * draw.to(logits)).sum().backward()
+    positions = None if head == tokens else _positions(model, names, tokens, ids)
+    return Tables(tokens, positions, head, bias, tied=head == tokens)
+
+
+def _random_model(auxiliary: Auxiliary) -> nn.Module:
+    """Return a copy with random weights in float64, every one of which gets a gradient."""
+    model = working_copy(auxiliary).double().requires_grad_(requires_grad=True)
+    stream = generator(0, "tables", "weights")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            size = max(1, parameter[:1].numel()) if parameter.ndim > 1 else 1
+            draw = torch.randn(parameter.shape, generator=stream, dtype=torch.float64)
+            parameter.copy_(draw / size**0.5)
+    return model
+
+
+def _random_ids(auxiliary: Auxiliary) -> Tensor:
+    """Return one text of two tokens in turn, without special ids if there are others."""
+    assert auxiliary.vocabulary is not None
+    size, length = len(auxiliary.vocabulary), input_shape(auxiliary)[0]
+    first, second = max(size - 1, 0), max(size - 2, 0)
+    return torch.tensor([[first, second] * length])[:, :length]
+
+
+def _head(calls: _Calls, logits: Tensor, names: dict[int, str]) -> tuple[str | None, str | None]:
+    """Return the names of the weight and bias whose product is the logits of tokens."""
+    for (_, weight, bias), output in reversed(calls.linears):
+        if output.ndim == 3 and torch.equal(output.transpose(1, 2), logits):
+            return names.get(id(weight)), names.get(id(bias))
+    return None, None
+
+
+def _positions(model: nn.Module, names: dict[int, str], tokens: str, ids: Tensor) -> str | None:
+    """Return the table whose rows' gradients add up to those of the token table: p_i, T_v."""
+    parameters = dict(model.named_parameters())
+    rows = parameters[tokens].grad
+    assert rows is not None
+    length = ids.shape[1]
+    for name in names.values():
+        gradient = parameters[name].grad
+        if name == tokens or gradient is None or gradient.shape[-1] != rows.shape[1]:
+            continue
+        places = gradient.reshape(-1, gradient.shape[-1])
+        places = places[places.any(dim=1)]
+        if len(places) != length:
+            continue
+        sums = torch.zeros_like(rows).index_add_(0, ids[0], places)
+        if (sums - rows).norm() <= EXACT * rows.norm() and bool(rows.any()):
+            return name
+    return None

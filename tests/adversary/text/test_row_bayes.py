@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from adversary.text.row_bayes import Evidence, counts, likeliest_total, moments, noise_variance
+from tests.adversary.text.small import BOS, EOS, Small, gradient, texts
+
+SIZE = 256
+
+
+def setting(count, *, seed=0, dtype=torch.float64):
+    """A model, its moments from 300 texts, and the targets and head gradient of other texts."""
+    model = Small(seed=seed).to(dtype)
+    inputs, targets = texts(300 + count, seed=7)
+    with torch.no_grad():
+        features = model.features(inputs[:300])
+    real = targets[:300] >= 0
+    made = moments(features[real], model.head.weight.detach(), targets[:300][real])
+    mine = inputs[300:], targets[300:]
+    all_ = gradient(model, *mine)
+    labels = mine[1][mine[1] >= 0]
+    return made, labels, all_["head.weight"].double(), all_["tokens.weight"].any(dim=1)
+
+
+def shared(guess, labels):
+    return float(torch.minimum(guess, torch.bincount(labels, minlength=SIZE)).sum()) / len(labels)
+
+
+@pytest.mark.theorem
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_counts_of_a_fresh_model_are_nearly_exact_where_tokens_say_nothing_of_the_next(count):
+    made, labels, head, _ = setting(count)
+    guess = counts(made, Evidence(head), len(labels))
+    assert int(guess.sum()) == len(labels)
+    assert shared(guess, labels) >= 0.9
+
+
+@pytest.mark.theorem
+def test_the_columns_of_a_head_gradient_add_up_to_nothing():
+    *_, head, _ = setting(4, dtype=torch.float32)
+    assert float(head.sum(dim=0).abs().max()) < 1e-6 * float(head.abs().max()) * SIZE
+    noise = 1e-3 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0))
+    assert noise_variance(head + noise) == pytest.approx(1e-6, rel=0.5)
+
+
+@pytest.mark.theorem
+def test_the_set_of_tokens_keeps_counts_under_noise():
+    made, labels, head, rows = setting(8)
+    noise = 3e-3 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)).double()
+    noisy = head + noise
+    rows[BOS] = False
+    outside = torch.zeros(SIZE, dtype=torch.float64)
+    outside[EOS] = 8
+    variance = noise_variance(noisy)
+    alone = shared(counts(made, Evidence(noisy, noise=variance), len(labels)), labels)
+    both = Evidence(noisy, rows, outside, variance)
+    guess = counts(made, both, len(labels))
+    assert bool((guess[rows] > 0).all())
+    assert shared(guess, labels) > max(0.9, alone)
+
+
+@pytest.mark.theorem
+def test_the_number_of_targets_is_read_off_the_gradient():
+    for count in (2, 8, 16):
+        made, labels, head, rows = setting(count)
+        rows[BOS] = False
+        outside = torch.zeros(SIZE, dtype=torch.float64)
+        outside[EOS] = count
+        total = likeliest_total(made, Evidence(head, rows, outside), 9.0 * count, 3.0 * count**0.5)
+        assert total == pytest.approx(len(labels), rel=0.1)
+
+
+@pytest.mark.theorem
+def test_few_rows_are_looked_at_and_the_answer_stays():
+    """With a large vocabulary only the likeliest rows are weighed."""
+    made, labels, head, _ = setting(2)
+    assert 2 * len(labels) + 64 < SIZE
+    everything = Evidence(head, torch.ones(SIZE, dtype=torch.bool) & False, torch.ones(SIZE))
+    few = counts(made, Evidence(head), len(labels))
+    assert shared(few, labels) > 0.95
+    assert int(counts(made, everything, 0).sum()) == 0
+
+
+def test_no_targets_give_no_counts_and_one_auxiliary_target_is_refused():
+    made, _, head, _ = setting(1)
+    assert int(counts(made, Evidence(head), 0).sum()) == 0
+    with pytest.raises(ValueError, match="at least 2 targets, got 1"):
+        moments(torch.ones(1, 4), torch.ones(9, 4), torch.tensor([3]))
