@@ -56,9 +56,9 @@ def ilrg(
     """
     latest, work = view.latest, workspace(view, auxiliary)
     head, sums, hit = read_bias(latest, work, "ilrg")
-    state, names = end_state(latest) or latest.sent, find_head(work)
-    assert names.bias is not None
-    p = embedded(head, state[names.weight], state[names.bias])
+    weight, bias = find_head(work).rows(end_state(latest) or latest.sent)
+    assert bias is not None
+    p = embedded(head, weight, bias)
     check_finite(p.sum())
     return round_counts(solve_counts(p, sums, head.total, hit), head.total)
 

@@ -1,17 +1,13 @@
 """The linear classification head, where labels leak: found in the model, read from an update."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from adversary.labels.linear_calls import run
 from adversary.steps import num_labels, num_steps, to_sum
 from adversary.workspace import Workspace, loaded, working_copy
 from fedsim.core.errors import NotApplicable
@@ -25,11 +21,32 @@ class Head:
 
     Attributes:
         tied: Whether the model uses the weight elsewhere too, as an embedding or a decoder.
+        binary: Whether the layer has one output z, and the model gives the logits (0, z).
     """
 
     weight: str
     bias: str | None
     tied: bool = False
+    binary: bool = False
+
+    def rows(self, tensors: Params) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias out of weights sent, with a row per class: (0, w) if binary."""
+        weight, bias = tensors[self.weight], None if self.bias is None else tensors[self.bias]
+        if not self.binary:
+            return weight, bias
+        both = None if bias is None else torch.cat([torch.zeros_like(bias), bias])
+        return torch.cat([torch.zeros_like(weight), weight]), both
+
+    def slopes(self, tensors: Params) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias out of an update, with a row per class.
+
+        A binary head's one row is Σ (p₁ − y)·[hᵀ, 1], and p₀ − (1 − y) is its negative.
+        """
+        weight, bias = tensors[self.weight], None if self.bias is None else tensors[self.bias]
+        if not self.binary:
+            return weight, bias
+        both = None if bias is None else torch.cat([-bias, bias])
+        return torch.cat([-weight, weight]), both
 
 
 class HeadAlone(nn.Module):
@@ -119,8 +136,7 @@ def read_head(observation: Observation, work: Workspace) -> HeadGradient:
     head, delta = find_head(work), observation.update.delta
     if not _is_uploaded(head, delta):
         raise NoHead("update: must hold the head's gradient, got none")
-    weight = delta[head.weight]
-    bias = None if head.bias is None else delta[head.bias]
+    weight, bias = head.slopes(delta)
     still = not bool(weight.any()) and (bias is None or not bool(bias.any()))
     if still and any(bool(delta[name].any()) for name in delta):
         raise NoHead("update: must move the head, got zeros in the head alone")
@@ -134,13 +150,14 @@ def read_head(observation: Observation, work: Workspace) -> HeadGradient:
 def has_head(observation: Observation, work: Workspace) -> bool:
     """Return whether an update holds a linear head's gradient, and nothing else in its place.
 
-    Not where the head's weight is also another layer's, or where no head was trained.
+    Not where the head's weight is also another layer's, where no head was trained, or where it is
+    binary, so that no sum over classes shows the noise.
     """
     try:
         head = find_head(work)
     except NoHead:
         return False
-    return not head.tied and _is_uploaded(head, observation.update.delta)
+    return not (head.tied or head.binary) and _is_uploaded(head, observation.update.delta)
 
 
 def own_head(observation: Observation, work: Workspace) -> HeadGradient | None:
@@ -195,7 +212,7 @@ def forward(work: Workspace, state: Params, inputs: Tensor, batch_size: int = 50
     model = loaded(work.lasting(working_copy), state)
     inputs = inputs.to(_dtype(model))
     with global_stream(0, "forward"):  # dropout draws the same mask every time
-        parts = [_run(model, batch)[0] for batch in inputs.split(batch_size)]
+        parts = [run(model, batch)[:2] for batch in inputs.split(batch_size)]
     return Forward(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
@@ -231,49 +248,6 @@ def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
     return tuple(auxiliary.inputs.shape[1:])
 
 
-class _LinearCalls(TorchFunctionMode):
-    """Keeps (input, weight, bias) and the output of every linear map computed inside.
-
-    Also how often each parameter was used in any computation.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[tuple[Any, ...], Tensor]] = []
-        self.uses: Counter[int] = Counter()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if isinstance(output, Tensor):
-            values = (*args, *(kwargs or {}).values())
-            self.uses.update(id(value) for value in values if isinstance(value, nn.Parameter))
-        if func is functional.linear:
-            inputs = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
-            call = tuple(inputs.get(name) for name in ("input", "weight", "bias"))
-            self.calls.append((call, output))
-        return output
-
-
-def _run(
-    model: nn.Module, inputs: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Any, Any, bool] | None]:
-    """Return (features, logits) of the head, and its weight, bias, and whether it is tied.
-
-    None in place of these where there is no head.
-    """
-    with torch.no_grad(), _LinearCalls() as linear:
-        result = model(inputs)
-        for (features, weight, bias), output in reversed(linear.calls):
-            if output.shape != result.shape:
-                continue
-            same = torch.equal(output, result)
-            if same or torch.allclose(output.log_softmax(dim=-1), result, atol=1e-5):
-                return (features, output), (weight, bias, linear.uses[id(weight)] > 1)
-    return (result, result), None
-
-
 def _dtype(model: nn.Module) -> torch.dtype:
     return next(model.parameters()).dtype
 
@@ -291,16 +265,16 @@ def _trace(auxiliary: Auxiliary) -> Head:
             parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
     inputs = torch.rand(2, *input_shape(auxiliary), generator=stream).to(_dtype(model))
     with global_stream(0, "trace"):
-        (_, logits), layer = _run(model, inputs)
+        _, logits, layer = run(model, inputs)
     classes = auxiliary.num_classes
     if layer is None or logits.shape != (2, classes):
         raise NoHead(
             f"model: must end in a linear layer of {classes} outputs that are its logits, got none"
         )
     names = {id(value): name for name, value in model.named_parameters()}
-    weight, bias = (names.get(id(value)) for value in layer[:2])
+    weight, bias = (names.get(id(value)) for value in (layer.weight, layer.bias))
     if weight is None:
         raise NoHead("model: the last layer's weight must be a parameter, got a computed one")
-    if not layer[0].requires_grad:
+    if not layer.weight.requires_grad:
         raise NoHead("model: the last layer must be trained, got a frozen one")
-    return Head(weight, bias, layer[2])
+    return Head(weight, bias, layer.tied, layer.binary)

@@ -47,6 +47,11 @@ class Form:
         """What it takes and gives in one word."""
         return kind_of(self.vocabulary, per_token=self.per_token)
 
+    @property
+    def binary(self) -> bool:
+        """Whether a model may give the second class's logit alone."""
+        return self.num_classes == 2 and not self.per_token
+
     def logits(self, count: int) -> tuple[int, ...]:
         """Return the shape of the logits of so many examples; the classes are its second axis."""
         return (count, self.num_classes, *(self.shape if self.per_token else ()))

@@ -1,10 +1,12 @@
 """Checks of a model where it comes in: it is a module that can be trained, copied and repeated."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fedsim.core.accepts import Rule
 from fedsim.core.boundary import PASSING, boundary, raised
@@ -30,7 +32,8 @@ INPUT = Rule(
 LOGITS = Rule(
     "model",
     "model.name",
-    "must give a logit per class for each example, as a tensor, or as `logits` in what it returns",
+    "must give a logit per class for each example, or of two classes the second's alone, as a "
+    "tensor, or as `logits` in what it returns",
 )
 TRAINED = Rule("model", "model.name", "must have a trainable parameter that the loss depends on")
 STEP = Rule("model", "model.name", "must give a gradient of the cross-entropy of its logits")
@@ -45,6 +48,9 @@ CHECKS = (
     *(BUILT, EAGER, STATE, NAMES, KEPT, STILL, LOADED, COPIED, SETTINGS),
     *(INPUT, LOGITS, TRAINED, STEP, REPEATED, SIZES),
 )
+
+
+SIGMOIDS = (torch.sigmoid, torch.special.expit, Tensor.sigmoid, Tensor.sigmoid_)
 
 
 def check_module(name: str, built: object) -> nn.Module:
@@ -72,7 +78,11 @@ def check_logits(name: str, model: nn.Module, form: Form) -> None:
     shape = (EXAMPLES, *form.shape)
     inputs = torch.zeros(shape, dtype=form.dtype) if form.kind == "values" else batch(form)[0]
     try:
-        with torch.no_grad(), boundary(INPUT.field, f"{INPUT.rule}, '{name}' those of {shape}"):
+        with (
+            torch.no_grad(),
+            boundary(INPUT.field, f"{INPUT.rule}, '{name}' those of {shape}"),
+            _Sigmoids() as sigmoids,
+        ):
             logits = model.eval()(inputs)
     finally:
         model.train(training)
@@ -85,6 +95,29 @@ def check_logits(name: str, model: nn.Module, form: Form) -> None:
         raise _refusal(
             LOGITS, name, f"{got} for {EXAMPLES} examples and {form.num_classes} classes{where}"
         )
+    if form.binary and sigmoids.gave(logits[:, 1]):
+        raise _refusal(LOGITS, name, "a sigmoid's output; return what goes into it")
+
+
+class _Sigmoids(TorchFunctionMode):
+    """Keeps the output of every sigmoid computed inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in SIGMOIDS:
+            self.outputs.append(output)
+        return output
+
+    def gave(self, values: Tensor) -> bool:
+        """Return whether one of them was these values, in whatever shape."""
+        flat = values.flatten()
+        return any(torch.equal(output.flatten(), flat) for output in self.outputs)
 
 
 def check_state(name: str, model: nn.Module) -> None:

@@ -11,7 +11,12 @@ from fedsim.core.errors import NotApplicable
 
 
 def guarded(
-    model: nn.Module, dtype: torch.dtype, *, ids: bool = False, per_token: bool = False
+    model: nn.Module,
+    dtype: torch.dtype,
+    *,
+    ids: bool = False,
+    per_token: bool = False,
+    binary: bool = False,
 ) -> nn.Module:
     """Return the model, which from now on is called on copies and gives logits.
 
@@ -24,11 +29,13 @@ def guarded(
     Logits are taken from a tensor, from `logits` of a mapping or an object (as in transformers and
     torchvision), or from a tuple's only or first tensor. Logits of one example may come without
     the dimension of the batch. Those of a language model come as (examples, tokens, classes), as in
-    transformers, and go out with the classes second, as PyTorch's losses take them.
+    transformers, and go out with the classes second, as PyTorch's losses take them. A binary model
+    may give the second class's logit z alone, as shape (n, 1) or (n,): it becomes (0, z), whose
+    cross-entropy is the binary cross-entropy of z.
     """
     whole = not dtype.is_floating_point
     model.register_forward_pre_hook(partial(_copied, whole=whole, ids=ids), prepend=True)
-    model.register_forward_hook(_logits)
+    model.register_forward_hook(partial(_logits, binary=binary))
     if per_token:
         model.register_forward_hook(_classes_second)
     return model
@@ -49,10 +56,21 @@ def _classes_second(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
     return output.transpose(1, 2) if isinstance(output, Tensor) and output.dim() == 3 else output
 
 
-def _logits(_: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+def _logits(_: nn.Module, arguments: tuple[Any, ...], output: Any, *, binary: bool) -> Any:
+    output = _taken_out(output)
+    if not isinstance(output, Tensor):
+        return output
+    count = len(arguments[0])
+    if binary and output.shape in ((count, 1), (count,), ()) and output.numel() == count:
+        logit = output.reshape(count, 1)
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+    return output.unsqueeze(0) if output.dim() == 1 and count == 1 else output
+
+
+def _taken_out(output: Any) -> Any:
+    """Return the tensor of logits in what a model returns."""
     if isinstance(output, Tensor):
-        squeezed = output.dim() == 1 and len(arguments[0]) == 1
-        return output.unsqueeze(0) if squeezed else output
+        return output
     if isinstance(output, Mapping):
         return output.get("logits", output)
     if hasattr(output, "logits"):

@@ -79,8 +79,13 @@ def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
     """
     with boundary("model.name", f"'{name}' must be built"):
         built = make()
-    ids, per_token = form.vocabulary is not None, form.per_token
-    module = guarded(check_module(name, built), form.dtype, ids=ids, per_token=per_token)
+    module = guarded(
+        check_module(name, built),
+        form.dtype,
+        ids=form.vocabulary is not None,
+        per_token=form.per_token,
+        binary=form.binary,
+    )
     check_logits(name, module, form)
     check_state(name, module)
     return travelling(module)
