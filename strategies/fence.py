@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Error,
@@ -24,7 +23,7 @@ from fedsim.core.boundary import PASSING, raised
 from fedsim.core.errors import RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, to_record
+from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record
 from strategies.around import AroundStrategy, check_strategy
 from strategies.secure import SecureAggregation
 from strategies.senders import Senders, reason_of
@@ -33,6 +32,7 @@ from strategies.uploads import (
     FORMS,
     SENT,
     WEIGHT,
+    Passed,
     Refused,
     decoded,
     model_of,
@@ -202,8 +202,8 @@ class Fence(AroundStrategy):
             raise Refused(FORMS[0], f"content: must be readable ({error})") from None
         return RecordDict({key: arrays, METRICS: metrics})
 
-    def _arrays(self, record: ArrayRecord, sent: Params) -> ArrayRecord:
-        upload = decoded(record, sent)
+    def _arrays(self, record: ArrayRecord, sent: Params) -> Passed:
+        upload, length = decoded(record, sent, self.upload)
         dtypes = _empty(sent) | {name: self._dtypes[name] for name in sent if name in self._dtypes}
         changed = [name for name in upload if upload[name].dtype != dtypes[name].dtype]
         if changed:
@@ -211,14 +211,13 @@ class Fence(AroundStrategy):
                 raise Refused(DTYPE, reason)
             self._say_cast(changed[0], upload, dtypes)
             upload = cast_like(upload, dtypes)
-        length, largest = update_norm(upload, sent, self.upload), _largest(sent)
+            length = update_norm(upload, sent, self.upload)
+        largest = _largest(sent)
         if not length <= largest:
             raise Refused(
                 NORM, f"update: must have a norm of at most {largest:.0e}, got {length:g}"
             )
-        if list(record) == list(sent) and all(_as_stated(record[n], upload[n]) for n in upload):
-            return record
-        return to_record({name: upload[name] for name in sent})
+        return Passed({name: upload[name] for name in sent}, self.upload, length)
 
     def _metrics(self, reply: Message) -> MetricRecord:
         key = self.weighted_by_key
@@ -264,12 +263,6 @@ def _weighted_by(strategy: Strategy) -> str:
     while not hasattr(inner, "weighted_by_key") and hasattr(inner, "strategy"):
         inner = inner.strategy
     return str(getattr(inner, "weighted_by_key", NUM_EXAMPLES))
-
-
-def _as_stated(array: Array, value: Tensor) -> bool:
-    """Return whether an array says of itself what it holds, and is nobody's subclass."""
-    dtype = str(value.dtype).removeprefix("torch.")
-    return (type(array), array.dtype, array.shape) == (Array, dtype, tuple(value.shape))
 
 
 def _empty(params: Params) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from strategies.uploads import (
     ONCE,
     SENT,
     WEIGHT,
+    Passed,
     Refused,
     decoded,
     model_of,
@@ -193,14 +194,17 @@ class Recording(AroundStrategy):
             if client in self.norms:
                 raise Refused(ONCE, f"message: {ONCE.rule}")
             _, record = model_of(reply, self._sent.keys[place])
-            upload = decoded(record, sent)
+            if type(record) is Passed and record.kind == self.upload:
+                upload, length = record.upload, record.norm
+            else:
+                upload, length = decoded(record, sent, self.upload)
         except Refused as refused:
             self._leave_out(round_, client, refused)
             return 0
         except Exception as error:  # arrays with any object in their fields
             self._leave_out(round_, client, Refused(DECODED, f"arrays: {DECODED.rule} ({error})"))
             return 0
-        self.norms[client] = update_norm(upload, sent, self.upload)
+        self.norms[client] = length
         path = self._write(round_, place, client, reply, upload)
         size = sum(value.nbytes for value in upload.values())
         if held + size > self.memory:

@@ -11,7 +11,7 @@ from fedsim.core.accepts import Rule
 from fedsim.core.errors import FedsimError, plain
 from fedsim.core.params import difference, mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import from_record, oversized
+from fedsim.core.wire import from_record, held_record, oversized
 
 UPLOAD = "upload of a client"
 OFF = "not on tape, logged once; behind a Fence an error of the client"
@@ -43,6 +43,21 @@ class Refused(FedsimError):
         self.rule = rule
 
 
+class Passed(ArrayRecord):
+    """The arrays of an upload that a fence has checked.
+
+    Args:
+        upload: The tensors; they must not change afterwards.
+        kind: Weights or a gradient.
+        norm: Of the update.
+    """
+
+    def __init__(self, upload: Params, kind: Upload, norm: float) -> None:
+        super().__init__()
+        vars(self).update(vars(held_record(upload)))
+        self.upload, self.kind, self.norm = upload, kind, norm
+
+
 def model_of(reply: Message, key: str | None) -> tuple[str, ArrayRecord]:
     """Return the ArrayRecord of a reply that answers the model sent under `key`, and its own key.
 
@@ -57,8 +72,8 @@ def model_of(reply: Message, key: str | None) -> tuple[str, ArrayRecord]:
     raise Refused(RECORD, f"content: must hold one ArrayRecord, got {len(records)}")
 
 
-def decoded(record: ArrayRecord, sent: Params) -> dict[str, Tensor]:
-    """Return the tensors of a record that is of the form of what was sent.
+def decoded(record: ArrayRecord, sent: Params, kind: Upload) -> tuple[Params, float]:
+    """Return the tensors of a record that is of the form of what was sent, and the update's norm.
 
     Raises:
         Refused: It is not, or entries are NaN or infinite where those sent are not.
@@ -74,9 +89,11 @@ def decoded(record: ArrayRecord, sent: Params) -> dict[str, Tensor]:
     for name, value in upload.items():
         if value.is_complex():
             raise Refused(DECODED, f"{name}: must be real, got {value.dtype}")
-    if reason := not_finite(upload, sent):
+    length = update_norm(upload, sent, kind)
+    # A norm is finite only if all entries are, but for squares that overflow.
+    if not math.isfinite(length) and (reason := not_finite(upload, sent)):
         raise Refused(FINITE, reason)
-    return upload
+    return upload, length
 
 
 def num_examples_of(reply: Message, key: str) -> int | float:

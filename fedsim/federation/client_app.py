@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients.operator import SIMULATED, Operator, Refused, Site, operator, site
+from clients.operator import SIMULATED, Operator, Refused, operator, site
 from clients.respond import COINS, respond
 from clients.task import Response, Task
 from fedsim.core.errors import one_line
@@ -22,6 +22,7 @@ from fedsim.core.wire import (
     METRICS,
     NUM_EXAMPLES,
     from_record,
+    held_record,
     to_record,
 )
 from strategies.secure import masked_reply
@@ -110,7 +111,7 @@ def reply_of(message: Message, context: Context, task: Task, response: Response)
         metadata = {"round": task.round, "client": task.client, **response.fidelity}
         path = folder / f"{task.round:04d}" / f"{task.client}.safetensors"
         save_tensors(path, response.truth, metadata)
-    return Message(_content(message, context, response, task.site), reply_to=message)
+    return Message(_content(message, context, response, task), reply_to=message)
 
 
 def _remember(context: Context, response: Response, node: Operator) -> None:
@@ -121,14 +122,16 @@ def _remember(context: Context, response: Response, node: Operator) -> None:
         context.state[CANARY] = to_record({COINS: response.coins.to(torch.uint8)})
 
 
-def _content(message: Message, context: Context, response: Response, run: Site) -> RecordDict:
+def _content(message: Message, context: Context, response: Response, task: Task) -> RecordDict:
     """Return what is uploaded, masked under secure aggregation."""
+    run = task.site
     if run.config.federation.secure_aggregation:
         return masked_reply(
             message, response.upload, response.num_examples, context.node_id, run.config.seed
         )
     metrics = MetricRecord({NUM_EXAMPLES: response.num_examples})
-    return RecordDict({ARRAYS: to_record(response.upload), METRICS: metrics})
+    encode = held_record if task.operator.simulated else to_record
+    return RecordDict({ARRAYS: encode(response.upload), METRICS: metrics})
 
 
 def _truth_folder(context: Context) -> Path | None:
