@@ -118,7 +118,8 @@ def run(
     path = Path(out) if out else new_folder(plan.config)
     _rehearse(plan)
     with _started(plan.config.engine) as engine:
-        return _go(plan, RunFolder.create(path, plan.config), engine, on_round, on_client)
+        folder = RunFolder.create(path, plan.config, plan.federated.tokeniser)
+        return _go(plan, folder, engine, on_round, on_client)
 
 
 def resume(

@@ -98,7 +98,7 @@ def _attacks(family: str) -> set[str]:
 def _metrics(family: str) -> set[str]:
     if family in FAMILIES:
         return {*FAMILIES[family].metrics, *FAMILIES[family].pooled}
-    others = {AUDIT: METRICS.values(), GAME: GAME_METRICS, TEST: ("accuracy", "loss")}
+    others = {AUDIT: METRICS.values(), GAME: GAME_METRICS, TEST: ("accuracy", "loss", "perplexity")}
     return set(others.get(family, ()))
 
 

@@ -10,6 +10,7 @@ SIGNS = (":", "/", "\\", "~")  # of a module's function, a path or an address
 ON_TAPE = "foreign.arrays."  # names of arrays, in which any sign may stand
 # A bare word in these is a path or an address, too.
 PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth", "engine.address", "track.uri"}
+WORDS_OR_PATHS = {"data.users", "data.tokeniser"}  # a path where there is such a file
 ONLINE = "track.online"
 
 
@@ -19,7 +20,7 @@ def names_outside(config: Config) -> Iterator[tuple[str, str]]:
     for key, text in _texts("", tables):
         if key.startswith(ON_TAPE):
             continue
-        is_path = key in PATHS or (key == "data.users" and _exists(text))  # and is no column
+        is_path = key in PATHS or (key in WORDS_OR_PATHS and _exists(text))
         if is_path or any(sign in text for sign in SIGNS) or ".." in text:
             yield key, text
     if config.track and config.track.online:  # to the server of this user's own account

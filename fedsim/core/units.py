@@ -49,6 +49,7 @@ SCALES = {
     "ari": Scale("", -1.0, 1.0),
     "skill": Scale("", -math.inf, 1.0),
     "loss": Scale("", 0.0, math.inf),
+    "perplexity": Scale("", 1.0, math.inf),
 }
 
 

@@ -17,6 +17,7 @@ from fedsim.core.accepts import Rule
 from fedsim.core.boundary import boundary, in_one_line, is_sentence
 from fedsim.core.errors import ConfigError
 from fedsim.core.params import all_finite
+from fedsim.data.check_texts import check_ids
 from fedsim.data.types import Attribute, Dataset
 
 PART = "data set"
@@ -67,6 +68,7 @@ def _checked(dataset: Dataset) -> Dataset:
     test_inputs, test_labels = _half("test_", dataset.test_inputs, dataset.test_labels, num_classes)
     if (inputs.shape[1:], inputs.dtype) != (test_inputs.shape[1:], test_inputs.dtype):
         raise ValueError(ALIKE.message(f"{_described(test_inputs)} beside {_described(inputs)}"))
+    check_ids(dataset, inputs, test_inputs, num_classes)
     return replace(
         dataset,
         inputs=inputs,

@@ -13,17 +13,24 @@ from fedsim.config import Config, Data
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.data import partition
+from fedsim.data.coding import coded, tokeniser_for
 from fedsim.data.load import load
-from fedsim.data.types import Dataset
+from fedsim.data.tokeniser import Tokeniser
+from fedsim.data.types import Dataset, Texts
 
 
 @dataclass(frozen=True)
 class Federated:
-    """A data set dealt out: rows of the training set for each client and the adversary."""
+    """A data set dealt out: rows of the training set for each client and the adversary.
+
+    Attributes:
+        tokeniser: What made token ids of texts; None where the data are no texts.
+    """
 
     dataset: Dataset
     clients: tuple[Int[Tensor, " _"], ...]
     auxiliary: Int[Tensor, " _"]
+    tokeniser: Tokeniser | None = None
 
 
 def federate(config: Config) -> Federated:
@@ -44,16 +51,17 @@ def alone(data: Data, seed: int) -> Federated:
     Raises:
         ConfigError: The data cannot be read.
     """
-    dataset = load(data, seed)
-    rows = torch.arange(len(dataset.labels))
-    return Federated(dataset, (rows,), rows[:0])
+    loaded = load(data, seed)
+    rows = torch.arange(len(loaded.labels))
+    dataset, tokeniser = _coded(loaded, rows[:0])
+    return Federated(dataset, (rows,), rows[:0], tokeniser)
 
 
 @lru_cache(maxsize=1)
 def _federate(text: str, share: float, num_clients: int, seed: int) -> Federated:
     data = Data.model_validate_json(text)
-    dataset = load(data, seed)
-    order = torch.randperm(len(dataset.labels), generator=generator(seed, "auxiliary"))
+    loaded = load(data, seed)
+    order = torch.randperm(len(loaded.labels), generator=generator(seed, "auxiliary"))
     held_out = round(share * len(order))
     auxiliary, private = order[:held_out].sort().values, order[held_out:].sort().values
     if num_clients > len(private):
@@ -61,9 +69,19 @@ def _federate(text: str, share: float, num_clients: int, seed: int) -> Federated
             f"federation.clients: must be at most the {len(private)} private examples, "
             f"got {num_clients}"
         )
+    dataset, tokeniser = _coded(loaded, auxiliary)
     rows = private.numpy()
     parts = _parts(data, dataset, rows, num_clients, seed)
-    return Federated(dataset, tuple(torch.from_numpy(rows[part]) for part in parts), auxiliary)
+    clients = tuple(torch.from_numpy(rows[part]) for part in parts)
+    return Federated(dataset, clients, auxiliary, tokeniser)
+
+
+def _coded(loaded: Dataset | Texts, public: Int[Tensor, " _"]) -> tuple[Dataset, Tokeniser | None]:
+    """Return texts as token ids, by a tokeniser that has seen public rows alone."""
+    if isinstance(loaded, Dataset):
+        return loaded, None
+    tokeniser = tokeniser_for(loaded, public)
+    return coded(loaded, tokeniser), tokeniser
 
 
 def _parts(

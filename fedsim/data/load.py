@@ -15,14 +15,17 @@ from fedsim.core.errors import ConfigError, nearest, one_line
 from fedsim.core.paths import user_path
 from fedsim.core.rng import generator
 from fedsim.data.check import checked
+from fedsim.data.check_texts import checked_texts
 from fedsim.data.ids import checked_ids, read_ids
 from fedsim.data.places import root_of, wanted
 from fedsim.data.registry import DATASETS
-from fedsim.data.types import Dataset
+from fedsim.data.types import Dataset, Texts
 
 
-def load(data: Data, seed: int) -> Dataset:
+def load(data: Data, seed: int) -> Dataset | Texts:
     """Load the data set that a config names, cut to `limit` rows drawn at random.
+
+    Texts are not token ids yet: their tokeniser is learned from the adversary's share.
 
     Raises:
         ConfigError: The name or an option is unknown, the data cannot be read, or they break a
@@ -35,7 +38,11 @@ def load(data: Data, seed: int) -> Dataset:
         dataset = _published(make, data.name, root, options)
     else:
         dataset = _foreign(make, data.name, root, options)
-    dataset = checked(data.name, dataset)
+    dataset = (
+        checked_texts(data.name, dataset)
+        if isinstance(dataset, Texts)
+        else checked(data.name, dataset)
+    )
     if data.users is not None:
         dataset = _with_ids(dataset, data.users)
     if data.limit is None or data.limit >= len(dataset.labels):
@@ -43,7 +50,9 @@ def load(data: Data, seed: int) -> Dataset:
     return _limited(dataset, data.limit, seed)
 
 
-def _published(make: Callable[..., Dataset], name: str, root: Path, options: Any) -> Dataset:
+def _published(
+    make: Callable[..., Dataset | Texts], name: str, root: Path, options: Any
+) -> Dataset | Texts:
     """Return what one of fedsim's own loaders reads in its folder."""
     try:
         return make(root, **options)
@@ -56,7 +65,7 @@ def _published(make: Callable[..., Dataset], name: str, root: Path, options: Any
         ) from error
 
 
-def _foreign(make: Callable[..., Any], name: str, root: Path, options: Any) -> Dataset:
+def _foreign(make: Callable[..., Any], name: str, root: Path, options: Any) -> Dataset | Texts:
     """Return what a user's own function returns; what it raises is shown as its own."""
     try:
         inspect.signature(make).bind(root, **options)
@@ -66,12 +75,13 @@ def _foreign(make: Callable[..., Any], name: str, root: Path, options: Any) -> D
         ) from None
     with boundary("data.name", f"'{name}' must return a Dataset"):
         dataset = make(root, **options)
-    if not isinstance(dataset, Dataset):
-        raise ConfigError(f"data.name: must return a Dataset, got {type(dataset).__name__}")
+    if not isinstance(dataset, Dataset | Texts):
+        got = type(dataset).__name__
+        raise ConfigError(f"data.name: must return a Dataset or Texts, got {got}")
     return dataset
 
 
-def _with_ids(dataset: Dataset, users: str) -> Dataset:
+def _with_ids(dataset: Dataset | Texts, users: str) -> Dataset | Texts:
     """Return the data set with ids of users that can be told apart, from a column or a file."""
     if users in dataset.columns:
         ids = checked_ids(dataset.columns[users], users)
@@ -86,12 +96,14 @@ def _with_ids(dataset: Dataset, users: str) -> Dataset:
     return replace(dataset, columns={**dataset.columns, users: ids})
 
 
-def _limited(dataset: Dataset, limit: int, seed: int) -> Dataset:
+def _limited(dataset: Dataset | Texts, limit: int, seed: int) -> Dataset | Texts:
     """Return a data set with so many training rows, drawn at random."""
     rows = torch.randperm(len(dataset.labels), generator=generator(seed, "limit"))[:limit]
-    return replace(
-        dataset,
-        inputs=dataset.inputs[rows],
-        labels=dataset.labels[rows],
-        columns={key: column[rows] for key, column in dataset.columns.items()},
-    )
+    labels = dataset.labels[rows]
+    columns = {key: column[rows] for key, column in dataset.columns.items()}
+    if isinstance(dataset, Texts):
+        texts = [dataset.texts[row] for row in rows.tolist()]
+        return replace(dataset, texts=texts, labels=labels, columns=columns)
+    targets = None if dataset.targets is None else dataset.targets[rows]
+    inputs = dataset.inputs[rows]
+    return replace(dataset, inputs=inputs, labels=labels, targets=targets, columns=columns)

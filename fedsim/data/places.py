@@ -7,7 +7,14 @@ from fedsim.core.paths import user_path
 
 VARIABLE = "FEDSIM_DATA"
 ROOT = Path(__file__).parents[2]  # of the project, in a clone
-FOLDERS = {"cifar10": "cifar-10", "cifar100": "cifar-100", "pneumonia-mnist": "medmnist"}
+FOLDERS = {
+    "cifar10": "cifar-10",
+    "cifar100": "cifar-100",
+    "pneumonia-mnist": "medmnist",
+    "sms-spam": "text",
+    "banking77": "text",
+    "paint-girl": "text",
+}
 FILES = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte.gz and its three siblings",
     "fashion-mnist": "FashionMNIST/raw/train-images-idx3-ubyte.gz and its three siblings",
@@ -19,6 +26,9 @@ FILES = {
     "adult": "adult.data and adult.test",
     "heart-disease": "processed.cleveland.data and those of the three other hospitals",
     "uci-har": "uci_har_train_21subjects.npz and its sibling",
+    "sms-spam": "sms_spam.tsv",
+    "banking77": "banking77.tsv",
+    "paint-girl": "paint_girl.tsv",
 }
 
 

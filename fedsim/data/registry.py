@@ -13,5 +13,9 @@ MODULES = (
     "adult",
     "heart_disease",
     "uci_har",
+    "messages",
+    "sms_spam",
+    "banking77",
+    "paint_girl",
 )
 DATASETS: dict[str, Entry] = collect("fedsim.data", MODULES, "DATASET")

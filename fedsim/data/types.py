@@ -1,8 +1,8 @@
 """What a data set is: examples, labels, and what is known of each example."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float, Int, Num
 from numpy.typing import NDArray
@@ -27,6 +27,38 @@ class Attribute:
     columns: tuple[int, ...]
     values: tuple[str, ...]
     codes: Float[Tensor, "values columns"]
+
+
+Task = Literal["next", "label"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Examples that are texts; a tokeniser of the adversary's share makes token ids of them.
+
+    Attributes:
+        texts: Of the training rows.
+        labels: The class of each; 0 for all where there are no classes.
+        test_texts: Of the test rows.
+        test_labels: Their classes.
+        num_classes: How many classes.
+        columns: As in `Dataset`.
+        length: The most tokens of an input; longer texts are cut.
+        vocabulary: The most token ids.
+        tokeniser: "bpe" (byte pairs), "bytes", "words", or the `tokeniser.json` of a run.
+        task: What is learned: the "next" token, or the "label".
+    """
+
+    texts: Sequence[str]
+    labels: Int[Tensor, " n"]
+    test_texts: Sequence[str]
+    test_labels: Int[Tensor, " m"]
+    num_classes: int
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    length: int = 32
+    vocabulary: int = 1024
+    tokeniser: str = "bpe"
+    task: Task = "next"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What there is to say of a finished round: its measures, and one line for the eyes."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,14 +11,17 @@ from torch.nn import functional
 from clients.train import load
 from fedsim.core.boundary import boundary
 from fedsim.core.errors import RunStopped
+from fedsim.core.form import IGNORED
 from fedsim.core.rng import global_stream
 from fedsim.core.types import Leak, Measure, Params
 from fedsim.core.units import title_of
+from fedsim.run.batches import evaluated
 from fedsim.run.ledger import leakage_table
 from fedsim.run.outcomes import Answers, answers_of
-from fedsim.run.prepare import EVALUATED, Plan
+from fedsim.run.prepare import Plan
 from strategies import Recording
 
+LARGEST = 700.0  # loss whose exponential is still a number
 ALONE = "trained_alone"  # the metric
 Failures = Sequence[tuple[str, str]]
 """Client and reason."""
@@ -83,23 +87,28 @@ def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
     dataset, model = plan.federated.dataset, copy.deepcopy(plan.model)
     load(model, params)
     model.eval()
-    right, loss = 0, 0.0
+    right, loss, count = 0, 0.0, 0
     with (
         boundary(f"round {round_}", "the model must run on the test set", error=RunStopped),
         torch.no_grad(),
         global_stream(plan.config.seed, "evaluate", round_),
     ):
-        parts = (each.split(EVALUATED) for each in (dataset.test_inputs, dataset.test_labels))
+        size = evaluated(dataset.form)
+        parts = (each.split(size) for each in (dataset.test_inputs, dataset.test_y))
         batches = zip(*parts, strict=True)
         for inputs, labels in batches:
             logits = model(inputs)
             right += int((logits.argmax(dim=1) == labels).sum())
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    count = len(dataset.test_labels)
-    return [
+            count += int((labels != IGNORED).sum())
+    measures = [
         Measure(round_, "test", "accuracy", right / count),
         Measure(round_, "test", "loss", loss / count),
     ]
+    if dataset.targets is not None:
+        perplexity = math.exp(min(loss / count, LARGEST))
+        measures.append(Measure(round_, "test", "perplexity", perplexity))
+    return measures
 
 
 def costs(round_: int, recording: Recording, train_seconds: float) -> list[Measure]:

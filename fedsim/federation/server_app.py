@@ -85,7 +85,7 @@ def _opened(settings: Mapping[str, Any]) -> tuple[RunFolder, Plan]:
     _check_engine(config)
     check_installed(config.track)
     plan = prepare(with_versions(config))
-    return RunFolder.create(out, plan.config), plan
+    return RunFolder.create(out, plan.config, plan.federated.tokeniser), plan
 
 
 def _check_engine(config: Config) -> None:

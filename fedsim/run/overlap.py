@@ -72,6 +72,9 @@ def check(federated: Federated, *, allowed: float, seed: int) -> None:
     rows = federated.auxiliary
     if not len(rows):
         return
+    if federated.dataset.vocabulary is not None:
+        _check_texts(federated, allowed)
+        return
     order = torch.randperm(len(rows), generator=generator(seed, "overlap"))
     if not measure(federated, rows[order[:DRAWN]]).exceeds(allowed):
         return
@@ -82,6 +85,23 @@ def check(federated: Federated, *, allowed: float, seed: int) -> None:
             f"{copies.total} rows that repeat one of theirs up to scale, shift and "
             f"{copies.distance:.1%} noise; take repeated rows out of the data, or allow more with "
             f"auxiliary.overlap, now {allowed}"
+        )
+
+
+def _check_texts(federated: Federated, allowed: float) -> None:
+    """Refuse auxiliary texts that clients have, too, as far as the model reads them.
+
+    Raises:
+        ConfigError: Their share is above what is allowed.
+    """
+    inputs, rows = federated.dataset.inputs, federated.auxiliary
+    private = {tuple(row) for row in inputs[torch.cat(federated.clients)].tolist()}
+    copies = sum(tuple(row) in private for row in inputs[rows].tolist())
+    if copies > max(1, allowed * len(rows)):
+        raise ConfigError(
+            f"auxiliary: must hold other texts than the clients, got {copies} of {len(rows)} that "
+            "are token for token one of theirs; take repeated texts out of the data, or allow more "
+            f"with auxiliary.overlap, now {allowed}"
         )
 
 

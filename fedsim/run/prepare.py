@@ -24,13 +24,12 @@ from fedsim.core.rng import generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
+from fedsim.run.batches import check_batches
 from fedsim.run.claims import check_audit
 from fedsim.run.ranges import AskedRanges, draw_ranges
 from fedsim.run.secret_columns import encoding, marks
 from fedsim.run.usage_sets import AskedSets, draw_sets
 from strategies.masking import Protocol
-
-EVALUATED = 500  # test examples at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,35 +183,6 @@ def _check_counters(federation: Federation, model: nn.Module) -> None:
             "federation.secure_aggregation: must go with a model without counters, such as batch "
             f"normalisation's, which no clip bounds, got {whole[0]}"
         )
-
-
-def check_batches(
-    config: Config,
-    defense: Defense,
-    model: nn.Module,
-    dataset: data.Dataset,
-    sizes: Iterable[int],
-) -> None:
-    """Refuse clients one of whose batches is of a size that the model cannot take.
-
-    Args:
-        config: Of the run.
-        defense: Where it draws batches by chance, it has a check of its own.
-        model: Left as it is.
-        dataset: Its test set is evaluated in batches, too.
-        sizes: Every client's number of examples.
-
-    Raises:
-        ConfigError: There is such a size.
-    """
-    local, count = config.local_training(), len(dataset.test_labels)
-    train: set[int] = set()
-    for size in sizes if defense.batches is None else ():
-        largest = min(size, local.batch_size)
-        rest = size % local.batch_size if local.upload == "weights" else 0
-        train |= {largest, rest} - {0}
-    test = {min(count, EVALUATED), count % EVALUATED} - {0}
-    models.check_sizes(model, dataset.form, train, test)
 
 
 def _checked_defense(

@@ -2,6 +2,7 @@
 
 config.toml                     everything resolved
 base.safetensors                the parameters that never train, if the model has any
+tokeniser.json                  of a run on texts: what made token ids of them
 rounds/ truth/                  the tape and the ground truth, a folder per round
 guesses/0001.safetensors        what each attack answered for each client
 leakage.parquet metrics.parquet the two tables, whole once the run has ended
@@ -25,6 +26,9 @@ from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors, write_whole
 from fedsim.core.tables import write_table
 from fedsim.core.types import Leak, Measure
+from fedsim.data.tokeniser import FILE as TOKENISER
+from fedsim.data.tokeniser import Tokeniser
+from fedsim.data.tokeniser import write as write_tokeniser
 from fedsim.run import committed, marks, trust
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, metrics_table
@@ -56,8 +60,8 @@ class RunFolder:
         refuse_links(path, ENTRIES)
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> "RunFolder":
-        """Make a new run folder.
+    def create(cls, path: Path, config: Config, tokeniser: Tokeniser | None = None) -> "RunFolder":
+        """Make a new run folder, with the tokeniser of a run on texts.
 
         Raises:
             ConfigError: There is something in `path` already.
@@ -69,6 +73,8 @@ class RunFolder:
                 f"--out: must be a new folder, got {path}; --resume goes on with the run in it"
             )
         write_config(path, config)
+        if tokeniser is not None:
+            write_tokeniser(tokeniser, path / TOKENISER)
         return cls(path)
 
     @contextmanager

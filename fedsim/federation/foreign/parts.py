@@ -43,7 +43,7 @@ def loaded(config: Config) -> Dataset | None:
     section = DataSection(
         name=foreign.auxiliary, root=foreign.auxiliary_root, limit=foreign.auxiliary_limit
     )
-    return data.load(section, config.seed)
+    return data.alone(section, config.seed).dataset
 
 
 def examples_of(config: Config) -> Dataset | None:
