@@ -16,7 +16,9 @@ batch size and epochs; with `confidence="auxiliary"` the weights sent and labell
 closed form; the most negative classes come first where there are more of them than labels. The
 offset N/C, the same for all, changes no answer and is left out, as in the code. A class of
 confidence 1, which could take any number of labels, counts as one of 0.999. Label smoothing, not
-treated there, is taken out.
+treated there, is taken out. A head without a bias, not treated there, is read by the sums of its
+rows, weighted by the mean features of auxiliary inputs, or of noise (`read_residuals`): the model
+is run for these.
 """
 
 from typing import Literal
@@ -27,7 +29,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.head import auxiliary_forward
-from adversary.labels.reading import read_bias
+from adversary.labels.reading import read_residuals
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
@@ -52,21 +54,22 @@ def llbg(
             class's mean over auxiliary data.
 
     Raises:
-        ValueError: The head has no bias or its gradient is not finite, or auxiliary data are
-            asked for and not there.
+        ValueError: The model has no linear head, its gradient is not finite, or auxiliary data
+            are asked for and not there.
     """
     work = workspace(view, auxiliary)
-    head, level, hit = read_bias(view.latest, work, "llbg")
-    rise = torch.full_like(level, hit)
+    residuals = read_residuals(view.latest, work)
+    level, total = residuals.sums, residuals.head.total
+    rise = torch.full_like(level, residuals.hit)
     if confidence == "auxiliary":
         if auxiliary.inputs is None or auxiliary.labels is None:
             raise NotApplicable("llbg.confidence: auxiliary needs inputs and labels, got none")
         rise -= work.part(_confidence)
     rise = rise.clamp(min=1e-3)
-    first = level.sort(stable=True).indices[: head.total]
+    first = level.sort(stable=True).indices[:total]
     present = torch.zeros_like(level, dtype=torch.long)
     present[first] = (level[first] < 0).long()
-    return present + fill(level + present * rise, rise, head.total - int(present.sum()))
+    return present + fill(level + present * rise, rise, total - int(present.sum()))
 
 
 def fill(
@@ -101,7 +104,7 @@ ATTACKS = (
         name="llbg",
         family="label",
         infer=llbg,
-        reads="bias",
+        reads="head",
         summary="LLG on the bias gradient",
     ),
 )

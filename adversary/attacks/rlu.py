@@ -19,8 +19,11 @@ added in proportion to the steps taken, where the paper's code moves labels betw
 both agree; simulation alone has 12 to 30 points less ASR on unbalanced clients. E is averaged
 over at most `points` of the steps, all of the same weight; momentum and FedProx enter the
 simulation only. SCAFFOLD and FedDyn are not treated; label smoothing, which the paper leaves out,
-is.
+is. So is a head without a bias: in place of the bias stand the sums of rows, weighted by the mean
+features of auxiliary inputs (`read_residuals`), and E has each example times its weight.
 """
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +31,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.counts import round_counts
-from adversary.labels.reading import end_forward, read_bias, steps_per_client
+from adversary.labels.head import auxiliary_forward
+from adversary.labels.reading import end_forward, read_residuals, steps_per_client
 from adversary.labels.trajectory import followed, path, simulate, start_of
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
@@ -53,31 +57,35 @@ def rlu(
         rounds: How often several local steps are simulated.
 
     Raises:
-        ValueError: The model has no linear head, the head has no bias, gradient or uploaded model
-            are not finite, or `points` is not positive.
+        ValueError: The model has no linear head, gradient or uploaded model are not finite, or
+            `points` is not positive.
     """
     if points < 1:
         raise NotApplicable(f"rlu: points must be at least 1, got {points}")
     latest, work = view.latest, workspace(view, auxiliary)
-    head, sums, hit = read_bias(latest, work, "rlu")
-    start, steps = work.part(start_of), steps_per_client(latest)
-    counts = solve_counts(start.confidence, sums, head.total, hit)
-    rows = followed(start.labels, counts / head.total)
+    residuals = read_residuals(latest, work)
+    sums, hit, total = residuals.sums, residuals.hit, residuals.head.total
+    weights = residuals.weights(work.part(auxiliary_forward).features)
+    start, steps = replace(work.part(start_of), weights=weights), steps_per_client(latest)
+    confidence = start.confidence_at(torch.zeros_like(sums))
+    counts = solve_counts(confidence, sums, total, hit)
+    rows = followed(start.labels, counts / total)
     end = end_forward(latest, work, auxiliary.inputs, rows)
     for turn in range(rounds if end is not None else 0):
-        share = counts / head.total
+        share = counts / total
         if turn and rows is not None:
             rows = followed(start.labels, share)
             end = end_forward(latest, work, auxiliary.inputs, rows)
         assert end is not None
         some = start.of(rows)
-        rest = start.confidence - some.confidence  # what those followed lack of all
+        # What those followed lack of all.
+        rest = confidence - some.confidence_at(torch.zeros_like(sums))
         shifts = simulate(start, share, latest.local, steps)
         ways = path(shifts, end.logits.double() - some.logits, points)
         along = [some.confidence_at(shift) for _, shift in ways]
         mean = torch.stack(along).mean(dim=0) + rest
-        counts = solve_counts(mean, sums, head.total, hit)
-    return round_counts(counts, head.total)
+        counts = solve_counts(mean, sums, total, hit)
+    return round_counts(counts, total)
 
 
 def solve_counts(
@@ -86,11 +94,18 @@ def solve_counts(
     total: int,
     hit: float,
 ) -> Float[Tensor, " classes"]:
-    """Return the n ≥ 0 of least squares in Σ_j n_j·e_jn − hit·n_n = sums_n, with Σ n = total."""
+    """Return the n ≥ 0 of least squares in Σ_j n_j·e_jn − hit·w_n·n_n = sums_n, with Σ n = total.
+
+    Args:
+        e: Row j is what an example of class j adds on average, besides its label.
+        sums: As `Residuals.sums`.
+        total: How many labels there are.
+        hit: What a label takes of an example of weight 1. Row j of `e` adds up to the weight w_j.
+    """
     from scipy.optimize import nnls
 
     classes, heavy = len(e), 1e3  # the sum is kept to one in a million
-    left = e.T - hit * torch.eye(classes, dtype=torch.float64)
+    left = e.T - hit * torch.diag(e.sum(dim=1))
     equations = torch.cat([left, torch.full((1, classes), heavy, dtype=torch.float64)])
     right = torch.cat([sums, torch.tensor([heavy * total], dtype=torch.float64)])
     return torch.from_numpy(nnls(equations.numpy(), right.numpy(), maxiter=30 * classes)[0])
@@ -102,7 +117,7 @@ ATTACKS = (
         family="label",
         infer=rlu,
         needs=("inputs", "labels"),
-        reads="bias",
+        reads="head",
         summary="counts by least squares, simulating several local steps",
     ),
 )

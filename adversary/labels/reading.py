@@ -1,34 +1,83 @@
 """What several attacks read out of an observation besides the head's gradient."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adversary.labels.head import Forward, HeadGradient, forward, read_head
+from adversary.labels.head import (
+    Forward,
+    HeadGradient,
+    auxiliary_forward,
+    forward,
+    noise_forward,
+    read_head,
+)
 from adversary.steps import num_steps
 from adversary.workspace import Workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Params
 
 
-def read_bias(
-    observation: Observation, work: Workspace, attack: str
-) -> tuple[HeadGradient, Float[Tensor, " classes"], float]:
-    """Return the head's gradient, Σ over labels of p − t·e_y, and t.
+@dataclass(frozen=True)
+class Residuals:
+    """What an update says of p − target, summed over labels.
+
+    Attributes:
+        head: The head's gradient.
+        sums: Σ over labels of p − t·e_y, each times its weight.
+        hit: t, the part of a label's target that is on its own class.
+        direction: What rows of the weight are projected on in place of a bias; None with a bias.
+    """
+
+    head: HeadGradient
+    sums: Float[Tensor, " classes"]
+    hit: float
+    direction: Float[Tensor, " features"] | None
+
+    def weights(self, features: Float[Tensor, "n features"]) -> Float[Tensor, " n"] | None:
+        """Return how much examples weigh in the sums, about 1; None where all weigh 1."""
+        return None if self.direction is None else features.double() @ self.direction
+
+
+def read_residuals(observation: Observation, work: Workspace) -> Residuals:
+    """Read the head's bias gradient; of a head without, rows summed with weights.
 
     Label smoothing ε leaves t = 1 − ε on the label and spreads ε over all classes, label or not;
     that known share, ε·N/C a class, is taken out here. Without smoothing t = 1 and the sums are
     the bias gradient itself.
 
+    A row of the weight's gradient is Σ (p_i − target_i)·h. Its product with h̄/‖h̄‖², where h̄ is
+    the mean of h, is the bias entry in which each example weighs h·h̄/‖h̄‖², which is 1 on average.
+    The row sum of the LLG paper has all ones in place of h̄, and vanishes behind a LayerNorm.
+
     Raises:
-        ValueError: The head has no bias, or there is no head to read.
+        ValueError: There is no head to read, or it has no bias and features are 0 on average.
     """
-    head = read_head(observation, work)
-    if head.bias is None:
-        raise NotApplicable(f"{attack}: the head must have a bias, got none")
-    smoothing = observation.local.label_smoothing
-    spread = smoothing * head.total / work.auxiliary.num_classes
-    return head, head.bias + spread, 1 - smoothing
+    head, local = read_head(observation, work), observation.local
+    direction = None if head.bias is not None else work.part(mean_direction)
+    sums = head.bias if direction is None else head.weight @ direction
+    assert sums is not None
+    spread = local.label_smoothing * head.total / work.auxiliary.num_classes
+    return Residuals(head, sums + spread, 1 - local.label_smoothing, direction)
+
+
+def mean_direction(work: Workspace) -> Float[Tensor, " features"]:
+    """Return h̄/‖h̄‖² of auxiliary inputs, of noise without any: a part of the workspace.
+
+    Raises:
+        NotApplicable: h̄ is 0.
+    """
+    noise = work.auxiliary.inputs is None
+    mean = work.part(noise_forward if noise else auxiliary_forward).features.double().mean(dim=0)
+    square = float(mean.square().sum())
+    if not 0 < square < float("inf"):
+        raise NotApplicable(
+            "features: must have a mean other than 0 where the head has no bias, "
+            f"got one of norm {square**0.5:g}"
+        )
+    return mean / square
 
 
 def steps_per_client(observation: Observation) -> int:

@@ -24,26 +24,32 @@ class Start:
         logits: Of every example.
         labels: The true classes.
         reach: ‖h‖² + 1, how far a gradient of 1 at the logits moves them; the mean.
+        weights: How much each example weighs in the sums that are read; None where all weigh 1.
     """
 
     logits: Float[Tensor, "n classes"]
     labels: Int[Tensor, " n"]
     reach: float
+    weights: Float[Tensor, " n"] | None = None
 
     def of(self, rows: Int[Tensor, " rows"] | None) -> "Start":
         """Return what the model makes of some of the examples; of all where None are named."""
         if rows is None:
             return self
-        return Start(self.logits[rows], self.labels[rows], self.reach)
+        weights = None if self.weights is None else self.weights[rows]
+        return Start(self.logits[rows], self.labels[rows], self.reach, weights)
 
     @cached_property
     def confidence(self) -> Float[Tensor, "classes classes"]:
         """E, row j the mean probabilities of class j; of a class without examples, of all."""
-        return self.confidence_at(torch.zeros_like(self.logits[0]))
+        return self._means(self.logits.softmax(dim=1))
 
     def confidence_at(self, shift: Float[Tensor, "*n classes"]) -> Float[Tensor, "classes classes"]:
-        """Return E with the logits moved by `shift`."""
+        """Return E with the logits moved by `shift`, of examples that weigh as in the sums."""
         p = (self.logits + shift).softmax(dim=1)
+        return self._means(p if self.weights is None else p * self.weights.unsqueeze(1))
+
+    def _means(self, p: Float[Tensor, "n classes"]) -> Float[Tensor, "classes classes"]:
         classes = p.shape[1]
         sums = torch.zeros(classes, classes, dtype=p.dtype).index_add_(0, self.labels, p)
         counts = torch.bincount(self.labels, minlength=classes).unsqueeze(1)

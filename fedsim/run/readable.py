@@ -17,8 +17,6 @@ def unreadable(plan: Plan) -> Mapping[str, tuple[str, ...]]:
     for attack in reading:
         if isinstance(head, str):
             reasons.setdefault(head, []).append(attack.title)
-        elif attack.reads == "bias" and head is not None and head.bias is None:
-            reasons.setdefault("the head must have a bias, got none", []).append(attack.title)
     for attack in plan.attacks:
         if reason := without_gradient(attack, plan.auxiliary):
             reasons.setdefault(reason, []).append(attack.title)

@@ -42,12 +42,17 @@ def hand(case: str, *, bias: bool = True) -> tuple[View, Auxiliary]:
 
 
 def untrained(
-    counts: list[int], activation: type[nn.Module] = nn.ReLU, *, seed: int = 0, **local
+    counts: list[int],
+    activation: type[nn.Module] = nn.ReLU,
+    *,
+    seed: int = 0,
+    bias: bool = True,
+    **local,
 ) -> tuple[View, Auxiliary]:
     """Return a view of a client with these label counts, whose model has an untrained head."""
     stream, classes = generator(seed, "untrained"), len(counts)
     with global_stream(seed, "untrained"):
-        model = nn.Sequential(nn.Linear(4, 6), activation(), zero_head(6, classes))
+        model = nn.Sequential(nn.Linear(4, 6), activation(), zero_head(6, classes, bias=bias))
     labels = torch.repeat_interleave(torch.arange(classes), torch.tensor(counts))
     inputs = torch.randn(len(labels), 4, generator=stream)
     told = {"lr": 0.1, "batch_size": len(labels), "upload": "gradient"} | local

@@ -3,15 +3,18 @@ import copy
 import pytest
 import torch
 
+from adversary.attacks import ATTACKS
 from adversary.attacks.dimitrov import dimitrov
 from adversary.attacks.geng import zlg, zlg_plus
 from adversary.attacks.ilrg import ilrg
 from adversary.attacks.rlu import rlu
-from adversary.labels.reading import end_forward, end_state, read_bias, steps_per_client
+from adversary.labels.reading import end_forward, end_state, read_residuals, steps_per_client
 from adversary.workspace import workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
-from fedsim.core.types import LocalTraining, Observation, Update
-from tests.adversary.label_cases import untrained
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update
+from tests.adversary.label_cases import asr, client, untrained, zero_head
+from tests.builders import observe, plain_gradient
 
 
 def test_the_end_state_of_a_client_and_of_a_cohort():
@@ -63,6 +66,38 @@ def test_steps_are_those_of_one_client(clients, steps):
 def test_smoothing_is_taken_out_of_the_bias(smoothing):
     counts = torch.tensor([4.0, 0.0, 5.0]).double()
     view, auxiliary = untrained([4, 0, 5], label_smoothing=smoothing)
-    head, sums, hit = read_bias(view.latest, workspace(view, auxiliary), "an attack")
-    assert (head.total, hit) == (9, 1 - smoothing)
-    torch.testing.assert_close(sums, 9 / 3 - hit * counts, rtol=0, atol=1e-5)
+    read = read_residuals(view.latest, workspace(view, auxiliary))
+    assert (read.head.total, read.hit, read.direction) == (9, 1 - smoothing, None)
+    torch.testing.assert_close(read.sums, 9 / 3 - read.hit * counts, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_weighted_row_sums_stand_for_the_bias_of_a_head_without(smoothing):
+    # All examples have the same features, so that each weighs 1.
+    head = zero_head(2, 3, bias=False)
+    inputs, labels = torch.ones(4, 2), torch.tensor([0, 0, 1, 2])
+    local = LocalTraining(lr=0.1, batch_size=4, upload="gradient", label_smoothing=smoothing)
+    auxiliary = Auxiliary(head, 3, inputs=inputs, labels=labels)
+    view = client(head, inputs, labels, local)
+    read = read_residuals(view.latest, workspace(view, auxiliary))
+    expected = 4 / 3 - read.hit * torch.tensor([2.0, 1.0, 1.0]).double()
+    torch.testing.assert_close(read.sums, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(read.weights(inputs), torch.ones(4).double())
+
+
+def test_features_without_a_mean_stand_for_no_bias():
+    head = zero_head(2, 3, bias=False)
+    inputs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    auxiliary = Auxiliary(head, 3, inputs=inputs, labels=torch.tensor([0, 1]))
+    view = observe(plain_gradient(head, inputs, torch.tensor([0, 1])), 2, sent=head)
+    with pytest.raises(NotApplicable, match="features: must have a mean other than 0 .* norm 0"):
+        read_residuals(view.latest, workspace(view, auxiliary))
+
+
+@pytest.mark.parametrize("name", ["llbg", "ilrg", "rlu"])
+def test_attacks_on_the_bias_read_a_head_without(name):
+    counts = torch.tensor([20, 9, 3, 0])
+    view, auxiliary = untrained(counts.tolist(), bias=False)
+    guess = ATTACKS[name].infer(view, auxiliary, generator(0))
+    uniform = asr(torch.full((4,), 8), counts)
+    assert asr(guess, counts) > (1 + uniform) / 2
