@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,13 @@ def pytest_runtest_call(item: pytest.Item):
     result = yield
     judge(item, pace.cpu_seconds() - begun)
     return result
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose packages are not installed."""
+    names = [name for mark in item.iter_markers("extra") for name in mark.args]
+    if absent := [name for name in names if find_spec(name) is None]:
+        pytest.skip(f"{absent[0]} is not installed (uv sync --group frameworks)")
 
 
 def judge(item: pytest.Item, spent: float) -> None:

@@ -20,7 +20,7 @@ from fedsim.config.root import Config
 from fedsim.config.rules import Rule, parse_rule
 from fedsim.config.search import named, nearest_key, search
 from fedsim.config.track import Track
-from fedsim.config.training import Data, Local, Model
+from fedsim.config.training import Data, Local, Lora, Model
 
 __all__ = [
     "Audit",
@@ -34,6 +34,7 @@ __all__ = [
     "Game",
     "Knowledge",
     "Local",
+    "Lora",
     "Model",
     "Part",
     "Record",

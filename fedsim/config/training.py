@@ -1,10 +1,10 @@
 """The sections of the config on what clients train: data, architecture, local training."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from fedsim.config.fields import Count, Part, Positive, Rate, Section
+from fedsim.config.fields import Count, Names, Part, Positive, Rate, Section
 from fedsim.core.local_training import Upload
 
 
@@ -41,6 +41,21 @@ class Data(Part):
         return self
 
 
+class Lora(Section):
+    """LoRA: the model is frozen, and low-rank adapters beside some layers train."""
+
+    rank: Count = 8
+    """Rank of each adapter."""
+    alpha: Positive = 16.0
+    """Scale of the adapters: alpha / rank times their product."""
+    targets: Annotated[Names, Field(min_length=1)]
+    """Layers that get an adapter: names, or ends of names."""
+    train: Names = ()
+    """Layers that train as they are, such as a classifier's head: names, or ends of names."""
+    dropout: Rate = 0.0
+    """Share of an adapter's inputs that is dropped while training."""
+
+
 class Model(Part):
     """The architecture.
 
@@ -49,6 +64,8 @@ class Model(Part):
 
     name: str = "mlp"
     """Architecture, or `package.module:function`; see `fedsim list models`."""
+    lora: Lora | None = None
+    """Adapters in place of the whole model; needs peft."""
 
 
 class Local(Section):

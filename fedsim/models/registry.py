@@ -24,6 +24,7 @@ from fedsim.models.check import (
     check_trains,
 )
 from fedsim.models.guard import guarded
+from fedsim.models.lora import adapted, check_installed
 from fedsim.models.travels import travelling
 
 MODULES = (
@@ -48,6 +49,8 @@ def build(model: Model, form: Form, *, seed: int) -> nn.Module:
     Raises:
         ConfigError: The name or an option is unknown, or the model cannot take the data.
     """
+    if model.lora:
+        check_installed()
     with settings_kept(SETTINGS, threads=False):  # a module may set them for its own main
         make = find_entry("model.name", model.name, MODELS, "models").make
     options = check_options("model", make, model.options)
@@ -59,11 +62,11 @@ def build(model: Model, form: Form, *, seed: int) -> nn.Module:
 
     def built() -> nn.Module:
         with global_stream(seed, "model"):
-            return _made(model.name, partial(make, **options), form)
+            return _made(model, partial(make, **options), form)
 
     with settings_kept(SETTINGS):
         module = built()
-        if model.name not in MODELS:
+        if model.name not in MODELS or model.lora:
             check_copies(model.name, module)
             check_trains(model.name, module, form)
             check_repeats(model.name, module, built, form)
@@ -71,12 +74,13 @@ def build(model: Model, form: Form, *, seed: int) -> nn.Module:
     return module
 
 
-def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
+def _made(model: Model, make: Callable[[], object], form: Form) -> nn.Module:
     """Build a model, and let it see two examples once, so that layers made lazily are made now.
 
     Raises:
         ConfigError: It cannot be built, or does not fit the data.
     """
+    name = model.name
     with boundary("model.name", f"'{name}' must be built"):
         built = make()
     module = guarded(
@@ -87,5 +91,9 @@ def _made(name: str, make: Callable[[], object], form: Form) -> nn.Module:
         binary=form.binary,
     )
     check_logits(name, module, form)
+    if model.lora:
+        with boundary("model.lora", f"'{name}' must take adapters"):
+            adapted(module, model.lora)
+        check_logits(name, module, form)
     check_state(name, module)
     return travelling(module)

@@ -277,6 +277,8 @@ def test_a_run_starts_without_what_only_audits_and_reports_need():
         "pandas",
         "sklearn",
         "torchvision",
+        "peft",
+        "transformers",
     )
     code = f"import sys; from fedsim import api; print([m for m in {late} if m in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
