@@ -105,7 +105,8 @@ def within_classes(
 ) -> tuple[Float[Tensor, "classes dims"], Covariances]:
     """Return the mean of every class and the covariances within them.
 
-    A coordinate that varies within no class gets a variance of 1.
+    A coordinate that varies within no class gets a variance of 1. Where each class has a matrix of
+    its own, a class of one example gets the covariance of all classes together.
     """
     means = class_means(shares, labels, classes)
     rest, size = shares - means[labels], shares.shape[1]
@@ -121,6 +122,8 @@ def within_classes(
     else:
         parts = rest[labels.argsort(stable=True)].split(counts.tolist())
         each = torch.stack([part.T @ part for part in parts]) / freedom.view(-1, 1, 1)
+        if bool((counts == 1).any()):  # nothing varies within these classes alone
+            each[counts == 1] = rest.T @ rest / max(1, len(rest) - int((counts > 0).sum()))
     spread = each.diagonal(dim1=1, dim2=2)
     spread.add_((spread.mean(dim=0) < NONE).double())
     return means, Matrices(each)

@@ -153,6 +153,14 @@ def test_covariances_of_few_examples_need_no_matrix_per_class(monkeypatch):
     assert float(each(summed)[0, 1, 1]) == pytest.approx(1)
 
 
+def test_a_class_of_one_example_varies_as_all_do():
+    shares = torch.randn(7, 2, generator=generator(0, "one example")).double()
+    labels = torch.tensor([0, 1, 1, 1, 2, 2, 2])
+    measured = measure(shares, labels, 3).covariances.each
+    pooled = (2 * measured[1] + 2 * measured[2]) / 4
+    torch.testing.assert_close(measured[0], pooled)
+
+
 def test_the_middle_of_two_models():
     _, sketch, first, there = fitted(True, 0.0)
     second = measure(2 * sketch.scaled(sketch.raw(there, LABELS, 0.0)), LABELS, CLASSES)
