@@ -272,6 +272,7 @@ ATTACKS = (
         family="label",
         infer=eb_gls,
         needs=("inputs", "labels"),
+        reads="update",
         summary="moments of each class, least squares, empirical-Bayes prior",
     ),
     Attack(
@@ -279,6 +280,7 @@ ATTACKS = (
         family="label",
         infer=partial(eb_gls, refine="gibbs"),
         needs=("inputs", "labels"),
+        reads="update",
         summary="EB-GLS, answering with the largest expected overlap",
     ),
 )

@@ -212,6 +212,7 @@ ATTACKS = (
         family="label",
         infer=eb_gls_rounds,
         needs=("inputs", "labels"),
+        reads="update",
         summary="EB-GLS on all of a client's updates so far",
         has_twin=False,
     ),

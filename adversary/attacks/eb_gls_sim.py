@@ -111,6 +111,7 @@ ATTACKS = (
         family="label",
         infer=eb_gls_sim,
         needs=("inputs", "labels"),
+        reads="update",
         summary="EB-GLS, corrected by rehearsing the local training",
         has_twin=False,
     ),

@@ -16,6 +16,7 @@ from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import LocalTraining
 from fedsim.explain.explanation import Explanation, Shape
+from fedsim.explain.labels import readers_of
 from fedsim.explain.layers import others_of, systems_of
 from fedsim.explain.looks import look_around
 from fedsim.explain.unseen import unseen
@@ -76,6 +77,7 @@ def explain(
                     on_chunk=on_chunk,
                 )
             )
+        labels, odd = _attempted(lambda: readers_of(model, shape, num_classes, local))
         named, alone = _attempted(lambda: list(unseen(model, at, num_classes)))
     spectrum = looks and looks.best
     return Explanation(
@@ -99,6 +101,7 @@ def explain(
             failure=failure,
             first_rank=looks and looks.first_rank,
         ),
+        labels=labels or [f"labels: not looked at, because training fails ({odd})"],
         seconds=closed,
     )
 

@@ -28,6 +28,7 @@ class Explanation:
         psnr: What one upload of one example allows at best, in dB; None if not computed.
         obstacles: What makes a reconstruction fail under the protocol.
         verdict: What is recoverable, and why.
+        labels: Which attacks read labels of which part of an update, a sentence each.
         seconds: Time of the closed forms.
     """
 
@@ -42,6 +43,7 @@ class Explanation:
     psnr: float | None
     obstacles: Sequence[Obstacle]
     verdict: Verdict
+    labels: Sequence[str]
     seconds: float
 
     def summary(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class Explanation:
             "reasons": list(self.verdict.reasons),
             "c": self.metric,
             "stops_at": self.stop,
+            "labels": list(self.labels),
             "layers": [{**vars(it), "deficiency": it.deficiency} for it in self.systems],
             "no_closed_form": list(self.others),
             "jacobian": None if self.spectrum is None else _jacobian(self.spectrum),

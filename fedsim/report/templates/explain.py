@@ -21,6 +21,7 @@ Nothing here is a promise: a joint attack may recover what recursion cannot.</p>
 {% for model in models %}
 <section><h2>{{ model.name }}: {{ model.verdict.text }}</h2>
 {% for reason in model.verdict.reasons %}<p>{{ reason }}.</p>{% endfor %}
+{% for sentence in model.labels %}<p>Labels: {{ sentence }}.</p>{% endfor %}
 <div class="scroll" role="region" aria-label="Layers"><table class="data">
 <tr><th>layer</th><th>equations</th><th>unknowns</th><th>rank</th><th>open</th>
 <th>under no window</th></tr>

@@ -16,7 +16,7 @@ from tests.builders import small_config
 SHAPE = (8,)
 GRADIENT = LocalTraining(lr=0.1, batch_size=64, upload="gradient")
 EPOCH = LocalTraining(lr=0.1, batch_size=16)
-READING = [name for name, a in ATTACKS.items() if a.family == "label" and a.reads]
+READING = [name for name, a in ATTACKS.items() if a.family == "label" and a.reads == "head"]
 
 
 def binary(name, *, classes=2, **options):

@@ -1,5 +1,6 @@
 from math import prod
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,7 @@ from fedsim.run.readable import unreadable
 from tests.builders import small_config
 
 MODULE = "tests.fedsim.run.test_readable:"
+WITHHELD = "update: must move the head, got zeros in the head alone"
 
 
 class Scaled(nn.Module):
@@ -79,3 +81,32 @@ def test_what_cannot_be_read_is_named_before_training():
     assert not rest
     assert said_of(MODULE + "without_bias") == {}
     assert said_of("mlp") == {}
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedsgd"])
+def test_a_head_that_a_defense_withholds_is_named_before_training(strategy, tmp_path, undrawn):
+    config = small_config(
+        model={"name": "mlp", "hidden": 16}, federation={"strategy": strategy, "rounds": 1},
+        attack=["llg", "rlu", "eb-gls"], defense=[{"name": "freeze", "layers": ["head"]}],
+    )  # fmt: skip
+    titles = ("llg", "llg (adaptive)", "rlu", "rlu (adaptive)")
+    assert unreadable(prepare(config)) == {WITHHELD: titles}
+    rows = api.run(config, tmp_path / "run").ledger().to_pylist()
+    refused = {r["attack"]: r["reason"] for r in rows if r["outcome"] == "refused" and r["client"]}
+    assert refused == {"llg": WITHHELD, "rlu": WITHHELD}
+
+
+def test_what_moves_no_parameter_is_read_by_none():
+    config = small_config(
+        model={"name": "mlp", "hidden": 16}, attack=["llg", "eb-gls", "uniform"],
+        defense=[{"name": "freeze", "layers": ["1", "head"]}],
+    )  # fmt: skip
+    reasons = unreadable(prepare(config))
+    assert "eb-gls" in reasons["update: must move a trained parameter, got none that it moves"]
+
+
+def test_a_head_that_noise_or_pruning_only_hides_is_still_read():
+    noise = {"name": "gaussian", "std": 1.0}
+    for defense in ([noise], [{"name": "prune", "rate": 0.9}], [{"name": "sign"}]):
+        config = small_config(model={"name": "mlp"}, attack=["llg", "eb-gls"], defense=defense)
+        assert unreadable(prepare(config)) == {}

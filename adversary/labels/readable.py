@@ -1,0 +1,55 @@
+"""What attacks will not be able to read of a model's updates, from updates of random examples."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from adversary.attack import Attack
+from adversary.labels.head import read_head
+from adversary.labels.projections import moved_tensors
+from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
+from fedsim.core.memory import Memory
+from fedsim.core.types import Auxiliary, Observation, View
+
+READERS: Mapping[str, Callable[[Observation, Workspace], Any]] = {
+    "head": read_head,
+    "update": moved_tensors,
+}
+
+
+def unread(
+    attacks: Iterable[Attack],
+    auxiliary: Auxiliary,
+    trials: Iterable[Observation],
+    memory: Memory,
+) -> Mapping[str, tuple[str, ...]]:
+    """Return why attacks will refuse every update: reason → their titles.
+
+    Args:
+        attacks: Those that read nothing in particular are left out.
+        auxiliary: What the adversary knows; its model decides.
+        trials: Updates of this model. What one of them lets an attack read is read; the second is
+            made only where the first refuses an attack.
+        memory: Keeps what is found of the model.
+    """
+    attacks, reasons = [attack for attack in attacks if attack.reads], dict[str, str]()
+    left = {attack.reads for attack in attacks}
+    for observation in trials if attacks else ():
+        work = workspace(View([observation], memory=memory), auxiliary)
+        reasons = {name: reason for name in left if (reason := _refused(observation, work, name))}
+        left = set(reasons)
+        if not left:
+            break
+    found: dict[str, list[str]] = {}
+    for attack in attacks:
+        if attack.reads in reasons:
+            found.setdefault(reasons[attack.reads], []).append(attack.title)
+    return {reason: tuple(titles) for reason, titles in found.items()}
+
+
+def _refused(observation: Observation, work: Workspace, name: str) -> str | None:
+    try:
+        READERS[name](observation, work)
+    except NotApplicable as error:
+        return str(error)
+    return None
