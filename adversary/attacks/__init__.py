@@ -40,6 +40,9 @@ MODULES = (
     "spear",
     "r_gap",
     "joint",
+    "token_rows",
+    "positions",
+    "row_bayes",
     "baselines",
 )
 

@@ -6,18 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.grading import linkage, reconstructions, usage
+from adversary.grading import counts, linkage, reconstructions, texts, tokens, usage
 from adversary.grading.secrets import Secrets, grade_attributes
 from adversary.grading.sources import blind_sources, pool_sources
-from adversary.labels.counts import expected_overlap, largest_remainder
 from adversary.linkage.guess import checked
 from adversary.members.imputation import imputed
 from adversary.members.scores import within_classes
 from adversary.secrets import SECRETS
-from adversary.steps import num_labels
 from adversary.workspace import workspace
 from fedsim.core.form import Kind
 from fedsim.core.types import Auxiliary, Truth, View
@@ -63,78 +61,6 @@ class Family:
     alone: str | None = None
     of_round: bool = False
     kinds: tuple[Kind, ...] = ("values", "tokens")
-
-
-def per_mille(view: View) -> View:
-    """Let a client that told no number of examples have 1,000: its counts are then per mille.
-
-    A gradient is a mean over its batch, whose size does not matter. Uploaded weights are left
-    alone: without the number of local steps their scale is not known, and attacks say so.
-    """
-    latest = view.latest
-    if latest.update.num_examples is not None or latest.local.upload == "weights":
-        return view
-    counted = replace(latest, update=replace(latest.update, num_examples=1000))
-    return View([counted], memory=view.memory)
-
-
-def remark_counts(view: View, truth: Truth | None) -> str | None:
-    """Say where counts are proportions."""
-    if view.latest.update.num_examples is None:
-        return "num_examples: not told, so the answer is proportions (per mille)"
-    count = num_labels(view.latest)
-    if truth is not None and count != len(truth.labels):
-        used = len(truth.labels)
-        return f"num_examples: told {count} labels but used {used}, so graded as proportions"
-    return None
-
-
-def blind_counts(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:
-    """Spread the known number of labels like the auxiliary labels, or evenly without any."""
-    classes = auxiliary.num_classes
-    if auxiliary.labels is None:
-        share = torch.full((classes,), 1 / classes, dtype=torch.float64)
-    else:
-        share = torch.bincount(auxiliary.labels, minlength=classes).double()
-        share /= share.sum()
-    order = torch.randperm(classes, generator=generator)
-    counted = view.latest.update.num_examples is not None
-    return largest_remainder(share, num_labels(view.latest) if counted else 1000, order)
-
-
-def grade_counts(guess: Tensor, truth: Truth) -> dict[str, float]:
-    """Grade label counts, or proportions where the number of labels was not known.
-
-    Args:
-        guess: Shape (classes,), not negative. Where it does not add up to the true number of
-            labels N, both are compared as proportions, so that naming more labels buys nothing.
-        truth: The labels used.
-
-    Returns:
-        `asr`: attack success rate of the label papers, Σ_i min(n̂_i, n_i) / N, order ignored. It
-        equals 1 − Σ_i |n̂_i − n_i| / 2N, so that error has no column of its own.
-        `skill`: (asr − chance) / (1 − chance), where chance is the expected ASR of labels drawn
-        evenly at random; 0 where chance is 1.
-        `exact`: 1 where all counts are right.
-        `precision`, `recall`: of the classes named present.
-    """
-    true = torch.bincount(truth.labels, minlength=len(guess))
-    total = len(truth.labels)
-    comparable = not guess.is_floating_point() and int(guess.sum()) == total
-    share = guess.double() / guess.sum()
-    asr = float(torch.minimum(share, true / total).sum())
-    if comparable:  # in whole numbers, so that 1 is 1
-        asr = float(torch.minimum(guess, true).sum()) / total
-    chance = float(expected_overlap(total, len(guess))[true].sum()) / total
-    named, present = guess > 0, true > 0
-    correct = float((named & present).sum())
-    return {
-        "asr": asr,
-        "skill": (asr - chance) / (1 - chance) if chance < 1 else 0.0,
-        "exact": float(comparable and torch.equal(guess, true)),
-        "precision": correct / float(named.sum()),
-        "recall": correct / float(present.sum()),
-    }
 
 
 def blind_members(
@@ -209,12 +135,12 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family(
             name="label",
-            metrics=("asr", "skill", "exact", "precision", "recall"),
-            blind=blind_counts,
-            grade=grade_counts,
-            prepare=per_mille,
-            remark=remark_counts,
-            ceiling=lambda _: dict.fromkeys(("asr", "skill", "exact", "precision", "recall"), 1.0),
+            metrics=counts.METRICS,
+            blind=counts.blind,
+            grade=counts.grade,
+            prepare=counts.per_mille,
+            remark=counts.remark,
+            ceiling=lambda _: dict.fromkeys(counts.METRICS, 1.0),
         ),
         Family(
             name="membership",
@@ -247,7 +173,7 @@ FAMILIES: dict[str, Family] = {
             metrics=("auroc",),
             blind=blind_sources,
             grade=grade_sources,
-            prepare=per_mille,
+            prepare=counts.per_mille,
             pool=pool_sources,
             pooled=("accuracy", "label_accuracy"),
             ceiling=lambda _: {"auroc": 1.0, "accuracy": 1.0},
@@ -297,6 +223,25 @@ FAMILIES: dict[str, Family] = {
             check=reconstructions.checked,
             alone="reconstruct examples",
             kinds=("values",),
+        ),
+        Family(
+            name="text",
+            metrics=texts.METRICS,
+            blind=texts.blind,
+            grade=texts.grade,
+            ceiling=lambda _: dict.fromkeys(texts.METRICS, 1.0),
+            check=texts.checked,
+            alone="recover texts",
+            kinds=("tokens", "language"),
+        ),
+        Family(
+            name="tokens",
+            metrics=tokens.METRICS,
+            blind=tokens.blind,
+            grade=tokens.grade,
+            ceiling=lambda _: dict.fromkeys(tokens.METRICS, 1.0),
+            check=tokens.checked,
+            kinds=("tokens", "language"),
         ),
     )
 }

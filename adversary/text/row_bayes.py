@@ -16,6 +16,7 @@ SHRINKAGE = 3.0  # auxiliary targets that the mean over all tokens counts for
 PSEUDO = 0.3  # auxiliary targets of each token, besides those counted
 RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
 FLAT = 1e-9  # share of the largest variance below which a direction holds rounding
+GROWTH = 1.15  # from one count to the next, where counts are large
 SPARE = 64  # rows that are looked at besides
 CHUNK = 1 << 21  # probabilities at a time
 
@@ -121,7 +122,21 @@ def noise_variance(gradient: Float[Tensor, "vocabulary width"]) -> float:
     return float(gradient.double().sum(dim=0).square().mean()) / len(gradient)
 
 
-def counts(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " vocabulary"]:
+@dataclass(frozen=True)
+class Counts:
+    """How often each token is a target.
+
+    Attributes:
+        each: Shape (V,); adds up to the total, but where fewer rows are possible.
+        misfit: Mean squared distance of rows to their best count in standard deviations: about 1
+            where the moments are those of the model trained, never below.
+    """
+
+    each: Int[Tensor, " vocabulary"]
+    misfit: float
+
+
+def counts(moments: Moments, evidence: Evidence, total: int) -> Counts:
     """Return how often each token is a target.
 
     Of all (token, one more of it), those `total` with the largest gain in log-posterior are taken.
@@ -136,30 +151,63 @@ def counts(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " vo
     present = None if evidence.present is None else evidence.present[rows]
     if present is not None and evidence.outside is not None:
         rates = torch.where(present, rates, evidence.outside[rows])
-    most = min(total, int(4 + 6 * total * float(moments.rates.max())))
-    gains = _likelihoods(moments, evidence, total, rows, most).diff(dim=1)
-    gains += torch.log(rates.unsqueeze(1) / torch.arange(1, most + 1))
-    if present is not None and most:
+    grid = _grid(min(total, int(4 + 6 * total * float(moments.rates.max()))))
+    fits, misfit = _likelihoods(moments, evidence, total, rows, grid)
+    prior = grid * rates.unsqueeze(1).log() - torch.lgamma(grid + 1)
+    widths = grid.diff()
+    gains = (fits / misfit + prior).diff(dim=1) / widths
+    if present is not None and len(widths):
         gains[present, 0] = math.inf
-    gains = gains.cummin(dim=1).values.flatten()
-    chosen = gains.topk(min(total, len(gains))).indices // max(1, most)
-    return torch.bincount(rows[chosen], minlength=len(moments.rates))
+    gains = gains.cummin(dim=1).values
+    return Counts(_taken(gains, widths.long(), rows, total, len(moments.rates)), misfit)
+
+
+def _grid(most: int) -> Float[Tensor, " counts"]:
+    """Return the counts that rows are weighed at: all small ones, and ever fewer large ones."""
+    counts = [0]
+    while counts[-1] < most:
+        counts.append(min(most, max(counts[-1] + 1, round(counts[-1] * GROWTH))))
+    return torch.tensor(counts, dtype=torch.float64)
+
+
+def _taken(
+    gains: Float[Tensor, "rows steps"],
+    widths: Int[Tensor, " steps"],
+    rows: Int[Tensor, " rows"],
+    total: int,
+    size: int,
+) -> Int[Tensor, " vocabulary"]:
+    """Return the counts of the `total` largest gains, of which a step has as many as it is wide."""
+    order = gains.flatten().argsort(descending=True, stable=True)
+    each = widths.repeat(len(rows))[order]
+    before = each.cumsum(0) - each
+    units = (total - before).clamp(min=0).minimum(each)
+    owners = rows[order // max(1, len(widths))]
+    return torch.zeros(size, dtype=torch.int64).index_add_(0, owners, units)
 
 
 def _likelihoods(
-    moments: Moments, evidence: Evidence, total: int, rows: Int[Tensor, " rows"], most: int
-) -> Float[Tensor, "rows counts"]:
-    """Return the log-likelihood of each row for 0 to `most` targets, but for a constant."""
+    moments: Moments,
+    evidence: Evidence,
+    total: int,
+    rows: Int[Tensor, " rows"],
+    grid: Float[Tensor, " counts"],
+) -> tuple[Float[Tensor, "rows counts"], float]:
+    """Return each row's log-likelihood at each count, and the misfit of `Counts`."""
     observed = total * (evidence.gradient[rows] @ moments.whiten - moments.other[rows])
     each = moments.own[rows] - moments.other[rows]
     noise = evidence.noise * total**2 * moments.whiten.square().sum(dim=0)
     rest = total * moments.squares[rows].unsqueeze(1) * moments.spread + noise + RIDGE
-    columns = []
-    for count in range(most + 1):
+    fits, distances = [], []
+    for count in grid.tolist():
         variance = rest + count
-        distance = (observed - count * each).square() / variance
-        columns.append(-0.5 * (distance + variance.log()).sum(dim=1))
-    return torch.stack(columns, dim=1)
+        distances.append(((observed - count * each).square() / variance).sum(dim=1))
+        fits.append(-0.5 * (distances[-1] + variance.log().sum(dim=1)))
+    fit, distance = torch.stack(fits, dim=1), torch.stack(distances, dim=1)
+    best = fit.argmax(dim=1)
+    nearest = distance.gather(1, best.unsqueeze(1)).squeeze(1)[best > 0]
+    misfit = float(nearest.mean()) / each.shape[1] if len(nearest) else 1.0
+    return fit, max(1.0, misfit)
 
 
 def _candidates(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " rows"]:
@@ -207,11 +255,12 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
 
     def score(total: float) -> float:
         rate = (total * moments.rates[rows]).unsqueeze(1)
-        k = torch.arange(int(4 + 6 * total * float(moments.rates.max())) + 1, dtype=torch.float64)
+        k = _grid(int(4 + 6 * total * float(moments.rates.max())))
         variance = (k + RIDGE) * own.unsqueeze(1) + (k.square() * (errors * own).unsqueeze(1))
         variance = variance + (total * other + total**2 * noise).unsqueeze(1)
         distance = (total * share.unsqueeze(1) - k).square() / variance
         log = k * rate.log() - rate - torch.lgamma(k + 1) - 0.5 * (distance + variance.log())
+        log[:, :-1] += k.diff().log()  # a count of the grid stands for those up to the next
         if present is not None:
             log[present, 0] = -math.inf
         prior = -0.5 * ((total - expected) / deviation) ** 2

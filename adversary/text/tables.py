@@ -71,7 +71,7 @@ def table(params: Params, name: str | None, what: str) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
-class _Calls(TorchFunctionMode):
+class Calls(TorchFunctionMode):
     """Keeps the arguments of every embedding, and of every linear map with its output."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class _Calls(TorchFunctionMode):
 def _traced(auxiliary: Auxiliary) -> Tables:
     model, ids = _random_model(auxiliary), _random_ids(auxiliary)
     names = {id(value): name for name, value in model.named_parameters()}
-    with global_stream(0, "tables"), torch.enable_grad(), _Calls() as calls:
+    with global_stream(0, "tables"), torch.enable_grad(), Calls() as calls:
         logits = model(ids)
     weights = [weight for used, weight in calls.embeddings if torch.equal(used, ids)]
     tokens = next((names[id(weight)] for weight in weights if id(weight) in names), None)
@@ -129,7 +129,7 @@ def _random_ids(auxiliary: Auxiliary) -> Tensor:
     return torch.tensor([[first, second] * length])[:, :length]
 
 
-def _head(calls: _Calls, logits: Tensor, names: dict[int, str]) -> tuple[str | None, str | None]:
+def _head(calls: Calls, logits: Tensor, names: dict[int, str]) -> tuple[str | None, str | None]:
     """Return the names of the weight and bias whose product is the logits of tokens."""
     for (_, weight, bias), output in reversed(calls.linears):
         if output.ndim == 3 and torch.equal(output.transpose(1, 2), logits):

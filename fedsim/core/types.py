@@ -226,6 +226,23 @@ class Lineup:
     memory: Memory = field(default_factory=Memory, repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """The distinct texts that a client used, and what of their tokens and words is public.
+
+    Attributes:
+        ids: As the model takes them, special tokens included, shape (n, t).
+        vocabulary: What ids stand for.
+        tokens: The ids that auxiliary texts hold.
+        common: The words that auxiliary texts hold (`adversary.grading.texts.words`).
+    """
+
+    ids: Tensor
+    vocabulary: Vocabulary
+    tokens: frozenset[int]
+    common: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Truth:
     """Ground truth of one client in one round; only the grader reads it.
@@ -244,6 +261,7 @@ class Truth:
         attributes: Whether each candidate has the attribute in question, shape (m,).
         inputs: The distinct examples used, shape (n, *input_shape); None where none is asked for.
         lineup: What reconstructions of them are graded with.
+        texts: The distinct texts used; None where none is asked for.
         uploaders: In place of all of this, for rounds without names: which client, by number, each
             upload is of, in the order of the view, shape (uploads,).
     """
@@ -260,6 +278,7 @@ class Truth:
     attributes: Tensor | None = None
     inputs: Tensor | None = None
     lineup: Lineup | None = None
+    texts: Texts | None = None
     uploaders: Tensor | None = None
 
 

@@ -23,6 +23,7 @@ from strategies.tape import cohort, recorded_rounds, views
 
 TruthOf = Callable[[answers.Answer], Truth | None]
 PICTURES = "reconstruction"
+TEXTS = ("text", "tokens")
 UNNAMED = "unnamed"  # in place of a client, in a guess about a round without names
 
 
@@ -155,6 +156,8 @@ def _truth_of(
     def truth_of(answer: answers.Answer) -> Truth | None:
         client = answer.view.latest.update.client
         truth = (so_far if answer.attack.over_rounds else latest)[client]
+        if answer.attack.family in TEXTS:
+            return originals.texts_of(truth)
         if answer.attack.family != PICTURES:
             return truth
         compute = lambda: originals.of(truth, round_=round_, client=client, memory=memory)

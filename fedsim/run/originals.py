@@ -1,4 +1,4 @@
-"""The examples a client used, and what reconstructions of them are graded with."""
+"""The examples a client used, and what reconstructions and texts are graded with."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -7,10 +7,11 @@ import torch
 from torch import Generator, Tensor
 
 from adversary.grading.reconstructions import blank, bounds
+from adversary.grading.texts import words
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Lineup, Truth
+from fedsim.core.types import Lineup, Texts, Truth
 from fedsim.data import Federated
 
 OTHERS = 99  # for each example of the client, as far as there are as many
@@ -47,12 +48,7 @@ class Originals:
         """
         if truth is None or not len(truth.indices):
             return None
-        examples, used = self.federated.dataset.inputs, truth.indices.unique()
-        first, last = int(used[0]), int(used[-1])
-        if first < 0 or last >= len(examples):
-            raise BadRecording(
-                f"truth: must name rows below {len(examples)}, got {first} to {last}"
-            )
+        examples, used = self.federated.dataset.inputs, self._used(truth)
         picture, low, high = self._scale
         lineup = Lineup(
             examples=examples,
@@ -63,6 +59,42 @@ class Originals:
             memory=Memory() if memory is None else memory,
         )
         return replace(truth, inputs=examples[used], lineup=lineup)
+
+    def texts_of(self, truth: Truth | None) -> Truth | None:
+        """Return a client's truth with its distinct texts; None where its rows are not known.
+
+        Args:
+            truth: With the rows of the training set that it used.
+
+        Raises:
+            BadRecording: A row is none of the training set.
+        """
+        dataset = self.federated.dataset
+        if truth is None or not len(truth.indices) or dataset.vocabulary is None:
+            return None
+        ids = dataset.inputs[self._used(truth)].unique(dim=0)
+        return replace(truth, texts=Texts(ids, dataset.vocabulary, *self._public))
+
+    def _used(self, truth: Truth) -> Tensor:
+        """Return the distinct rows that a client used.
+
+        Raises:
+            BadRecording: One is none of the training set.
+        """
+        count, used = len(self.federated.dataset.inputs), truth.indices.unique()
+        first, last = int(used[0]), int(used[-1])
+        if first < 0 or last >= count:
+            raise BadRecording(f"truth: must name rows below {count}, got {first} to {last}")
+        return used
+
+    @cached_property
+    def _public(self) -> tuple[frozenset[int], frozenset[str]]:
+        """The tokens and the words that auxiliary texts hold."""
+        vocabulary = self.federated.dataset.vocabulary
+        assert vocabulary is not None
+        rows = self.federated.dataset.inputs[self.federated.auxiliary]
+        common = (words(vocabulary.text(row)) for row in rows.tolist())
+        return frozenset(rows.unique().tolist()), frozenset().union(*common)
 
     def _others(self, used: Tensor, stream: Generator) -> Tensor:
         """Draw rows that a client did not use."""

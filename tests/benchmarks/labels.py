@@ -27,7 +27,9 @@ from tests.builders import observe, prune
 from tests.real_data import cifar_part, mnist
 
 AUXILIARY_PER_CLASS = 100
-LABEL = [name for name, attack in ATTACKS.items() if attack.family == "label"]
+LABEL = [
+    name for name, attack in ATTACKS.items() if attack.family == "label" and attack.kinds is None
+]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adversary.attacks import ATTACKS
-from adversary.grading.families import grade_counts
+from adversary.grading.counts import grade as grade_counts
 from adversary.labels.counts import round_counts
 from defenses import Defense
 from defenses.chain import chain

@@ -23,9 +23,11 @@ def attacks(*families):
     """Run a test once per attack, of some families or of all but reconstruction.
 
     An attack that is averaged over rounds is the same function as on one round. What reconstructs
-    wants a picture, and takes its time. What is shown rounds without names has tests of its own.
+    wants a picture, and takes its time. What is shown rounds without names, and what reads models
+    of tokens alone, has tests of its own.
     """
     own = {name: a for name, a in ATTACKS.items() if not (a.over_rounds and a.family in ONCE)}
+    own = {name: a for name, a in own.items() if "values" in (a.kinds or FAMILIES[a.family].kinds)}
     asked = families or set(FAMILIES) - {"reconstruction", "linkage"}
     names = [name for name, attack in own.items() if attack.family in asked]
     return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)

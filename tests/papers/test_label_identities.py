@@ -165,6 +165,7 @@ DETERMINISTIC = [
     name
     for name, attack in ATTACKS.items()
     if attack.family == "label"
+    and attack.kinds is None
     and not attack.baseline
     and name not in ("eb-gls-gibbs", "eb-gls-sim")
 ]

@@ -3,7 +3,7 @@ import torch
 
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.eb_gls_rounds import agree, eb_gls_rounds, evidence, with_history
-from adversary.grading.families import grade_counts
+from adversary.grading.counts import grade as grade_counts
 from adversary.labels.posterior import Evidence
 from adversary.over_rounds import same_data
 from adversary.workspace import workspace

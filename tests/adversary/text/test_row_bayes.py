@@ -29,7 +29,7 @@ def shared(guess, labels):
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_counts_of_a_fresh_model_are_nearly_exact_where_tokens_say_nothing_of_the_next(count):
     made, labels, head, _ = setting(count)
-    guess = counts(made, Evidence(head), len(labels))
+    guess = counts(made, Evidence(head), len(labels)).each
     assert int(guess.sum()) == len(labels)
     assert shared(guess, labels) >= 0.9
 
@@ -51,9 +51,9 @@ def test_the_set_of_tokens_keeps_counts_under_noise():
     outside = torch.zeros(SIZE, dtype=torch.float64)
     outside[EOS] = 8
     variance = noise_variance(noisy)
-    alone = shared(counts(made, Evidence(noisy, noise=variance), len(labels)), labels)
+    alone = shared(counts(made, Evidence(noisy, noise=variance), len(labels)).each, labels)
     both = Evidence(noisy, rows, outside, variance)
-    guess = counts(made, both, len(labels))
+    guess = counts(made, both, len(labels)).each
     assert bool((guess[rows] > 0).all())
     assert shared(guess, labels) > max(0.9, alone)
 
@@ -75,13 +75,13 @@ def test_few_rows_are_looked_at_and_the_answer_stays():
     made, labels, head, _ = setting(2)
     assert 2 * len(labels) + 64 < SIZE
     everything = Evidence(head, torch.ones(SIZE, dtype=torch.bool) & False, torch.ones(SIZE))
-    few = counts(made, Evidence(head), len(labels))
+    few = counts(made, Evidence(head), len(labels)).each
     assert shared(few, labels) > 0.95
-    assert int(counts(made, everything, 0).sum()) == 0
+    assert int(counts(made, everything, 0).each.sum()) == 0
 
 
 def test_no_targets_give_no_counts_and_one_auxiliary_target_is_refused():
     made, _, head, _ = setting(1)
-    assert int(counts(made, Evidence(head), 0).sum()) == 0
+    assert int(counts(made, Evidence(head), 0).each.sum()) == 0
     with pytest.raises(ValueError, match="at least 2 targets, got 1"):
         moments(torch.ones(1, 4), torch.ones(9, 4), torch.tensor([3]))

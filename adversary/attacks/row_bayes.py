@@ -1,0 +1,133 @@
+"""Row-Bayes: how often each token of the vocabulary is a target, row by row of the head.
+
+fedsim's own, after EB-GLS, whose one covariance over all classes does not fit a vocabulary.
+
+Idea: given how often a token is a target, its row of the head's gradient is normal, with moments
+from auxiliary text; counts are added one by one where they gain most. Tokens outside of the set of
+`token-rows` are ruled out, but for the ends of texts. The number of targets is not uploaded: it is
+the one under which rows look most like whole numbers of targets. The noise of a defense is read off
+the column sums, which are zero without it. Where rows are far from the moments of the model sent,
+after many local steps, those of the model half-way to the one uploaded are tried; where they are
+far from both, half of the answer is the set by auxiliary frequency.
+*Server must know*: the model, auxiliary text, and the number of texts.
+*Exact when*: never for sure.
+*Differs from the paper*: there is none.
+"""
+
+import dataclasses
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.attack import Attack
+from adversary.labels.counts import largest_remainder, round_counts
+from adversary.steps import num_labels, num_steps
+from adversary.text.reading import (
+    HEAD,
+    auxiliary_texts,
+    evidence,
+    halfway_moments,
+    target_moments,
+    token_set,
+    vocabulary_of,
+)
+from adversary.text.row_bayes import Counts, Evidence, Moments, counts, likeliest_total
+from adversary.text.signs import only_signs
+from adversary.text.tables import find_tables, table
+from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import NotApplicable
+from fedsim.core.form import IGNORED
+from fedsim.core.types import Auxiliary, Observation, View
+
+MISFIT = 10.0  # beyond it the moments are of another model: half of the answer is by frequency
+FAR = 2.0  # times the size of a mean over targets, or one part in so many: scaled
+
+
+def row_bayes(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Int[Tensor, " vocabulary"]:
+    """Return how often each token is a target, over all local epochs.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: With texts; the model's current weights mean nothing.
+        generator: Not used.
+
+    Raises:
+        ValueError: The head was frozen or is tied, or the client told no number of texts.
+    """
+    latest, work = view.latest, workspace(view, auxiliary)
+    epochs = latest.local.epochs
+    expected, deviation = expected_total(latest, auxiliary)
+    if only_signs(table(latest.update.delta, find_tables(work).head, HEAD)):
+        return epochs * _by_frequency(latest, work, round(expected))
+    observed = evidence(latest, work)
+
+    def guess(moments: Moments) -> Counts:
+        scaled = unscaled(moments, observed)
+        return counts(moments, scaled, likeliest_total(moments, scaled, expected, deviation))
+
+    best = guess(work.part(target_moments))
+    if best.misfit > MISFIT and num_steps(latest) > 1:
+        best = min(best, guess(halfway_moments(latest, work)), key=lambda each: each.misfit)
+    if best.misfit <= MISFIT and best.each.any():
+        return epochs * best.each
+    total = max(int(best.each.sum()), 1)
+    frequent = _by_frequency(latest, work, total)
+    return epochs * round_counts((best.each + frequent) / 2, total)
+
+
+def expected_total(observation: Observation, auxiliary: Auxiliary) -> tuple[float, float]:
+    """Return mean and standard deviation of the number of targets of so many texts."""
+    texts = num_labels(observation) / observation.local.epochs
+    lengths = (auxiliary_texts(auxiliary)[1] != IGNORED).sum(dim=1).double()
+    return texts * float(lengths.mean()), max(1.0, texts**0.5 * float(lengths.std(correction=0)))
+
+
+def unscaled(moments: Moments, observed: Evidence) -> Evidence:
+    """Return what an update says, brought back to the size of a mean over targets.
+
+    Rows of tokens that are no target are known but for the scale of the update. A clip, or another
+    scale, shows as a slope far from 1.
+    """
+    if observed.present is None or observed.present.all():
+        return observed
+    absent = ~observed.present
+    mean = moments.other[absent] @ torch.linalg.pinv(moments.whiten)
+    slope = float((observed.gradient[absent] * mean).sum() / mean.square().sum())
+    if slope <= 0 or 1 / FAR <= slope <= FAR:
+        return observed
+    return dataclasses.replace(
+        observed, gradient=observed.gradient / slope, noise=observed.noise / slope**2
+    )
+
+
+def _by_frequency(
+    observation: Observation, work: Workspace, total: int
+) -> Int[Tensor, " vocabulary"]:
+    """Return each token of the set once, and the rest by their auxiliary frequency."""
+    try:
+        present = token_set(observation, work)
+    except NotApplicable:  # the token table is frozen
+        present = torch.ones(len(vocabulary_of(work.auxiliary)), dtype=torch.bool)
+    present[vocabulary_of(work.auxiliary).eos] = True
+    rest = total - int(present.sum())
+    share = work.part(target_moments).rates * present
+    if rest < 0:  # every token is named
+        return round_counts(share, total)
+    order = share.argsort(descending=True, stable=True)
+    return present.long() + largest_remainder(share / share.sum(), rest, order)
+
+
+ATTACK = Attack(
+    name="row-bayes",
+    family="label",
+    infer=row_bayes,
+    needs=("vocabulary", "inputs", "labels"),
+    summary="how often each token is a target, row by row of the head",
+    kinds=("language",),
+    has_twin=False,
+)

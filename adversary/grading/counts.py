@@ -1,0 +1,97 @@
+"""Counts of labels: the blind counts, and how counts are graded.
+
+The labels of a language model are the targets of all positions.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from adversary.labels.counts import expected_overlap, largest_remainder
+from adversary.steps import num_labels
+from fedsim.core.form import IGNORED
+from fedsim.core.types import Auxiliary, Truth, View
+
+METRICS = ("asr", "skill", "exact", "precision", "recall")
+
+
+def per_mille(view: View) -> View:
+    """Let a client that told no number of examples have 1,000: its counts are then per mille.
+
+    A gradient is a mean over its batch, whose size does not matter. Uploaded weights are left
+    alone: without the number of local steps their scale is not known, and attacks say so.
+    """
+    latest = view.latest
+    if latest.update.num_examples is not None or latest.local.upload == "weights":
+        return view
+    counted = replace(latest, update=replace(latest.update, num_examples=1000))
+    return View([counted], memory=view.memory)
+
+
+def remark(view: View, truth: Truth | None) -> str | None:
+    """Say where counts are proportions."""
+    if view.latest.update.num_examples is None:
+        return "num_examples: not told, so the answer is proportions (per mille)"
+    if truth is not None and len(truth.labels) != len(truth.indices) > 0:
+        return None  # targets of texts: their number is never uploaded
+    count = num_labels(view.latest)
+    if truth is not None and count != len(truth.labels):
+        used = len(truth.labels)
+        return f"num_examples: told {count} labels but used {used}, so graded as proportions"
+    return None
+
+
+def blind(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, " classes"]:
+    """Spread the known number of labels like the auxiliary labels, or evenly without any.
+
+    Texts have as many targets as auxiliary texts on average.
+    """
+    classes, each = auxiliary.num_classes, 1.0
+    if auxiliary.labels is None:
+        share = torch.full((classes,), 1 / classes, dtype=torch.float64)
+    else:
+        labels = auxiliary.labels[auxiliary.labels != IGNORED]
+        each = len(labels) / max(1, len(auxiliary.labels))
+        share = torch.bincount(labels, minlength=classes).double()
+        share /= share.sum()
+    order = torch.randperm(classes, generator=generator)
+    counted = view.latest.update.num_examples is not None
+    total = round(each * num_labels(view.latest)) if counted else 1000
+    return largest_remainder(share, total, order)
+
+
+def grade(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """Grade label counts, or proportions where the number of labels was not known.
+
+    Args:
+        guess: Shape (classes,), not negative. Where it does not add up to the true number of
+            labels N, both are compared as proportions, so that naming more labels buys nothing.
+        truth: The labels used.
+
+    Returns:
+        `asr`: attack success rate of the label papers, Σ_i min(n̂_i, n_i) / N, order ignored. It
+        equals 1 − Σ_i |n̂_i − n_i| / 2N, so that error has no column of its own.
+        `skill`: (asr − chance) / (1 − chance), where chance is the expected ASR of labels drawn
+        evenly at random; 0 where chance is 1.
+        `exact`: 1 where all counts are right.
+        `precision`, `recall`: of the classes named present.
+    """
+    true = torch.bincount(truth.labels, minlength=len(guess))
+    total = len(truth.labels)
+    comparable = not guess.is_floating_point() and int(guess.sum()) == total
+    share = guess.double() / guess.sum()
+    asr = float(torch.minimum(share, true / total).sum())
+    if comparable:  # in whole numbers, so that 1 is 1
+        asr = float(torch.minimum(guess, true).sum()) / total
+    chance = float(expected_overlap(total, len(guess))[true].sum()) / total
+    named, present = guess > 0, true > 0
+    correct = float((named & present).sum())
+    return {
+        "asr": asr,
+        "skill": (asr - chance) / (1 - chance) if chance < 1 else 0.0,
+        "exact": float(comparable and torch.equal(guess, true)),
+        "precision": correct / float(named.sum()),
+        "recall": correct / float(present.sum()),
+    }

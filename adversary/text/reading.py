@@ -1,0 +1,161 @@
+"""What an update says of a language model's tokens, as attacks read it."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from adversary.steps import num_labels, to_sum
+from adversary.text.row_bayes import Evidence, Moments, moments, noise_variance
+from adversary.text.rows import Moved, moved
+from adversary.text.signs import only_signs, present
+from adversary.text.tables import Calls, find_tables, table
+from adversary.workspace import Workspace, evaluating
+from fedsim.core.errors import NotApplicable
+from fedsim.core.form import IGNORED
+from fedsim.core.types import Auxiliary, Observation, Params
+from fedsim.core.vocabulary import Vocabulary
+
+TARGETS = 4096  # auxiliary targets that moments are of, at most
+ENTRIES = 1 << 24  # probabilities of them, at most
+BATCH = 64  # texts at a time
+TOKEN_TABLE, HEAD = "table of tokens", "head of tokens"
+
+
+def vocabulary_of(auxiliary: Auxiliary) -> Vocabulary:
+    """Return the vocabulary.
+
+    Raises:
+        NotApplicable: The model takes no tokens.
+    """
+    if auxiliary.vocabulary is None:
+        raise NotApplicable("model: must take tokens, got one of numbers")
+    return auxiliary.vocabulary
+
+
+def moved_rows(observation: Observation, work: Workspace) -> Moved:
+    """Return how far each row of the token table moved.
+
+    Raises:
+        NotApplicable: There is no such table in the update, or it is the head, too.
+    """
+    tables = find_tables(work)
+    if tables.tied:
+        raise NotApplicable("model: must have a head of its own: a tied head moves every row")
+    delta = table(observation.update.delta, tables.tokens, TOKEN_TABLE)
+    return moved(delta, table(observation.sent, tables.tokens, TOKEN_TABLE))
+
+
+def token_set(observation: Observation, work: Workspace) -> Bool[Tensor, " vocabulary"]:
+    """Return the tokens that stand in the client's texts, without special ones.
+
+    By the rows of the token table that moved; where all entries are of one size, by the signs of
+    the head's rows.
+
+    Raises:
+        NotApplicable: As `moved_rows`, or signs are to be read without auxiliary text.
+    """
+    tables, delta = find_tables(work), observation.update.delta
+    rows = moved_rows(observation, work)
+    named = rows.rows
+    if only_signs(table(delta, tables.tokens, TOKEN_TABLE)):
+        head = table(delta, tables.head, HEAD)
+        named = present(head * direction(observation), work.part(target_moments))
+    vocabulary = vocabulary_of(work.auxiliary)
+    named = named.clone()
+    named[[vocabulary.pad, vocabulary.bos, vocabulary.eos]] = False
+    return named
+
+
+def direction(observation: Observation) -> float:
+    """Return 1 for a gradient, and −1 for weights, which move against it."""
+    return 1.0 if observation.local.upload == "gradient" else -1.0
+
+
+def evidence(observation: Observation, work: Workspace) -> Evidence:
+    """Return what an update says of how often each token is a target.
+
+    Args:
+        observation: The update.
+        work: Of the model sent.
+
+    Raises:
+        NotApplicable: There is no head of tokens in the update.
+    """
+    tables = find_tables(work)
+    if tables.tied:
+        raise NotApplicable("model: must have a head of its own, got one tied to the token table")
+    delta = table(observation.update.delta, tables.head, HEAD).double()
+    try:
+        rows = moved_rows(observation, work)
+    except NotApplicable:  # the token table is frozen, or not of this client alone
+        rows = None
+    if rows is not None and rows.shrink:
+        delta = delta - rows.shrink * table(observation.sent, tables.head, HEAD).double()
+    gradient = delta * (to_sum(observation) / num_labels(observation))
+    noise = noise_variance(gradient)
+    if rows is None:
+        return Evidence(gradient, noise=noise)
+    texts = num_labels(observation) // observation.local.epochs
+    outside = texts * expected_outside(work)
+    return Evidence(gradient, token_set(observation, work), outside, noise)
+
+
+def expected_outside(work: Workspace) -> Float[Tensor, " vocabulary"]:
+    """Return the targets of one text that are no inputs of it, by token: expected numbers.
+
+    These are the end of a text, and the last token of a text that was cut.
+    """
+    vocabulary, (_, targets) = vocabulary_of(work.auxiliary), auxiliary_texts(work.auxiliary)
+    last = targets[:, -1]
+    cut = float(((last != IGNORED) & (last != vocabulary.eos)).double().mean())
+    outside = cut * work.part(target_moments).rates
+    outside[[vocabulary.pad, vocabulary.bos]] = 0.0
+    outside[vocabulary.eos] = 1 - cut
+    return outside
+
+
+def auxiliary_texts(auxiliary: Auxiliary) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
+    """Return auxiliary inputs and targets.
+
+    Raises:
+        NotApplicable: There are none.
+    """
+    if auxiliary.inputs is None or auxiliary.labels is None or not len(auxiliary.inputs):
+        raise NotApplicable("auxiliary.inputs: must hold texts for this attack, got none")
+    return auxiliary.inputs, auxiliary.labels
+
+
+def halfway_moments(observation: Observation, work: Workspace) -> Moments:
+    """Return the moments of the model half-way between the one sent and the one uploaded."""
+    delta, sent = observation.update.delta, observation.sent
+    names = set(delta)
+    return _moments(work, {n: v + delta[n] / 2 if n in names else v for n, v in sent.items()})
+
+
+def target_moments(work: Workspace) -> Moments:
+    """Return the moments of the model sent, from as many auxiliary texts as are needed."""
+    return _moments(work, work.sent)
+
+
+def _moments(work: Workspace, state: Params) -> Moments:
+    tables = find_tables(work)
+    weight = table(state, tables.head, HEAD)
+    inputs, targets = auxiliary_texts(work.auxiliary)
+    most = min(TARGETS, max(2, ENTRIES // len(weight)))
+    needed = int(((targets != IGNORED).sum(dim=1).cumsum(0) < most).sum()) + 1
+    features, labels = [], []
+    with evaluating(work, state) as model, torch.no_grad():
+        for rows in torch.arange(min(needed, len(inputs))).split(BATCH):
+            real = targets[rows] != IGNORED
+            features.append(_features(model, inputs[rows], str(tables.head))[real])
+            labels.append(targets[rows][real])
+    bias = None if tables.bias is None else state[tables.bias]
+    return moments(torch.cat(features), weight, torch.cat(labels), bias)
+
+
+def _features(model: nn.Module, inputs: Tensor, head: str) -> Float[Tensor, "b t width"]:
+    """Return the head's input at each position."""
+    weight = model.get_parameter(head)
+    with Calls() as calls:
+        model(inputs)
+    return next(call[0] for call, _ in reversed(calls.linears) if call[1] is weight)
