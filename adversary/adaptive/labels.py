@@ -142,6 +142,6 @@ TWINS = {
     "membership": adaptive_members.infer,
     "source": adaptive_members.infer,
     **dict.fromkeys(
-        ("attribute", "linkage", "range", "reconstruction", "usage", *SECRETS), _knowing
+        ("attribute", "linkage", "range", "reconstruction", "text", "usage", *SECRETS), _knowing
     ),
 }

@@ -21,6 +21,7 @@ MODULES = (
     "eb_gls_rounds",
     "cosine_mia",
     "gradient_difference_mia",
+    "tokens_moved",
     "whitened_mia",
     "fedmia",
     "update_lira",
@@ -43,6 +44,8 @@ MODULES = (
     "token_rows",
     "positions",
     "row_bayes",
+    "dager",
+    "span_pursuit",
     "baselines",
 )
 

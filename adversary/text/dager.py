@@ -10,8 +10,9 @@ from torch import Tensor
 from adversary.text.dictionary import Dictionary
 from adversary.text.spans import residuals
 
-PREFIXES = 8  # times the width: more open prefixes than the span can tell apart end a search
-HALVINGS = 12  # of the interval of the tolerance's logarithm
+PREFIXES = 2  # times as many as the span has dimensions end a search
+ROWS = 2**12  # prefixes that one step may try
+HALVINGS = 9  # of the interval of the tolerance's logarithm
 LOOSEST = 0.3  # residual of a vector that a search can take for one in the span
 TIGHTEST = 1e-8
 
@@ -68,7 +69,7 @@ def grow(
     extended: set[tuple[int, ...]] = set()
     worst = 0.0
     for tokens in choices:
-        if len(front) * len(tokens) > PREFIXES * basis.shape[1] ** 2:
+        if len(front) * len(tokens) > ROWS:
             return None
         longer = [(*prefix, token) for prefix in front for token in tokens.tolist()]
         if not longer:
@@ -80,7 +81,7 @@ def grow(
         front = [it for it, keep in zip(longer, inside.tolist(), strict=True) if keep]
         extended |= {it[:-1] for it in front}
         everything += front
-        if len(everything) > PREFIXES * basis.shape[1]:
+        if len(everything) > PREFIXES * len(basis):
             return None
     return Tree(everything, [it for it in everything if it not in extended], worst)
 

@@ -24,25 +24,14 @@ class Picks:
 
     Attributes:
         atoms: Rows of the dictionary, in the order in which they were picked.
-        explained: Whether what they leave of the measurements is no more than noise.
+        explained: Whether they leave no more than noise of the measurements, in all or in each
+            direction.
+        rank: Number of measured directions that noise does not make.
     """
 
     atoms: Int[Tensor, " picks"]
     explained: bool
-
-
-def strong_directions(rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rank width"]:
-    """Return the right singular vectors that noise does not make, times their singular values.
-
-    The edge is the largest singular value of a matrix of standard normal entries, √rows + √width.
-
-    Args:
-        rows: Measurements in units of their noise: of standard deviation 1 per entry.
-    """
-    _, singular, basis = torch.linalg.svd(rows.double(), full_matrices=False)
-    edge = rows.shape[0] ** 0.5 + rows.shape[1] ** 0.5
-    kept = singular > edge
-    return singular[kept, None] * basis[kept]
+    rank: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,32 +52,55 @@ class Rules:
 
 
 def pursue(
-    directions: Float[Tensor, "rank width"],
+    rows: Float[Tensor, "rows width"],
     atoms: Float[Tensor, "atoms width"],
     rules: Rules = Rules(),
 ) -> Picks:
-    """Return the atoms that explain measured directions.
+    """Return the atoms that explain measurements.
 
     Args:
-        directions: Orthogonal rows in units of their noise (`strong_directions`).
+        rows: In units of their noise: of standard deviation 1 per entry.
         atoms: The dictionary.
         rules: What is known of it.
     """
     atoms = atoms.double() / atoms.double().norm(dim=1, keepdim=True)
-    picked, left = _greedy(directions, atoms, rules)
-    explained = _is_noise(left, len(picked), directions.shape)
-    if explained:
-        picked = _needed(directions, atoms, picked)
-    return Picks(torch.tensor(picked, dtype=torch.long), explained)
+    count, reduced = len(rows), rows.double()
+    if count > rows.shape[1]:  # the same lengths and angles in fewer rows
+        reduced = torch.linalg.qr(reduced, mode="r")[1]
+    rank = len(strong_directions(reduced, count, rows.shape[1])) if count else 0
+    picked, left = _greedy(reduced, count, atoms, rules)
+    quiet = _is_noise(left, count, len(picked))
+    if quiet:
+        picked = _needed(reduced, count, atoms, picked)
+    open_ = strong_directions(left, count, rows.shape[1] - len(picked))
+    explained = quiet or not len(open_)
+    return Picks(torch.tensor(picked, dtype=torch.long), explained, rank)
 
 
-def _greedy(directions: Tensor, atoms: Tensor, rules: Rules) -> tuple[list[int], Tensor]:
-    width, left = directions.shape[1], directions
+def strong_directions(
+    rows: Float[Tensor, "rows width"], count: int, free: int
+) -> Float[Tensor, "rank width"]:
+    """Return an orthonormal basis of the directions that noise does not make.
+
+    The edge is the largest singular value of a matrix of standard normal entries, √rows + √columns.
+
+    Args:
+        rows: Measurements in units of their noise.
+        count: How many rows of noise there are in them.
+        free: How many dimensions of noise.
+    """
+    _, singular, basis = torch.linalg.svd(rows, full_matrices=False)
+    return basis[singular > count**0.5 + free**0.5]
+
+
+def _greedy(rows: Tensor, count: int, atoms: Tensor, rules: Rules) -> tuple[list[int], Tensor]:
+    width, left = rows.shape[1], rows
     most = min(width - 1, len(atoms), width if rules.most is None else rules.most)
     lengths = torch.ones(len(atoms), dtype=atoms.dtype)  # ‖P⊥a‖²
-    basis, picked = directions.new_zeros(0, width), []
-    while len(picked) < most and not _is_noise(left, len(picked), directions.shape):
-        choice = _best(_orthonormal(left), atoms, lengths, rules)
+    basis, picked = rows.new_zeros(0, width), []
+    while len(picked) < most and not _is_noise(left, count, len(picked)):
+        open_ = strong_directions(left, count, width - len(picked))
+        choice = _best(open_, atoms, lengths, rules)
         if choice is None:
             break
         rest = atoms[choice] - (atoms[choice] @ basis.T) @ basis
@@ -97,7 +109,7 @@ def _greedy(directions: Tensor, atoms: Tensor, rules: Rules) -> tuple[list[int],
         basis = torch.cat([basis, rest[None]])
         lengths = lengths - (atoms @ rest).square()
         lengths[choice] = 0.0
-        left = _left(directions, basis)
+        left = _left(rows, basis)
         picked.append(choice)
         if rules.groups is not None and rules.limit is not None:
             same = rules.groups == rules.groups[choice]
@@ -123,44 +135,36 @@ def _best(open_: Tensor, atoms: Tensor, lengths: Tensor, rules: Rules) -> int | 
     return int(value.masked_fill(~usable, -torch.inf).argmax())
 
 
-def _orthonormal(left: Float[Tensor, "rank width"]) -> Float[Tensor, "kept width"]:
-    """Return a basis of what the picks leave, without directions that they leave by rounding."""
-    _, singular, basis = torch.linalg.svd(left, full_matrices=False)
-    return basis[singular > max(1.0, 1e-9 * float(singular[0]))]
+def _left(rows: Tensor, basis: Tensor) -> Tensor:
+    return rows - (rows @ basis.T) @ basis
 
 
-def _left(directions: Tensor, basis: Tensor) -> Tensor:
-    return directions - (directions @ basis.T) @ basis
-
-
-def _is_noise(left: Tensor, picks: int, shape: tuple[int, ...] | torch.Size) -> bool:
+def _is_noise(left: Tensor, count: int, picks: int) -> bool:
     """Return whether the squared sum is that of noise in as many entries as the picks leave free.
 
-    A χ² of rank · (width − picks) degrees of freedom.
+    A χ² of count · (width − picks) degrees of freedom.
     """
-    freedom = shape[0] * (shape[1] - picks)
-    edge = freedom + SIGMAS * (2 * freedom) ** 0.5
-    return float(left.square().sum()) <= edge
+    freedom = count * (left.shape[1] - picks)
+    return float(left.square().sum()) <= freedom + SIGMAS * (2 * freedom) ** 0.5
 
 
-def _needed(directions: Tensor, atoms: Tensor, picked: list[int]) -> list[int]:
+def _needed(rows: Tensor, count: int, atoms: Tensor, picked: list[int]) -> list[int]:
     """Return the picks without those that the others can do without, the least needed first."""
     while len(picked) > 1:
-        costs = _costs(directions, atoms[picked])
-        worst = int(costs.argmin())
+        worst = int(_costs(rows, atoms[picked]).argmin())
         rest = picked[:worst] + picked[worst + 1 :]
         basis = torch.linalg.qr(atoms[rest].T)[0].T
-        if not _is_noise(_left(directions, basis), len(rest), directions.shape):
+        if not _is_noise(_left(rows, basis), count, len(rest)):
             break
         picked = rest
     return picked
 
 
-def _costs(directions: Tensor, chosen: Float[Tensor, "picks width"]) -> Float[Tensor, " picks"]:
+def _costs(rows: Tensor, chosen: Float[Tensor, "picks width"]) -> Float[Tensor, " picks"]:
     """Return by how much what is left grows without each pick.
 
     Of least squares, coefficient² / (inverse Gram matrix)ₖₖ.
     """
     inverse = torch.linalg.pinv(chosen @ chosen.T, hermitian=True)
-    coefficients = directions @ chosen.T @ inverse
+    coefficients = rows @ chosen.T @ inverse
     return coefficients.square().sum(dim=0) / inverse.diagonal().clamp_min(1e-300)

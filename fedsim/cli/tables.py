@@ -45,16 +45,11 @@ class Rounds:
         self.bar.stop()
 
     def warn(self, plan: Any) -> None:
-        """Say before a long run what attacks cannot read, and why reconstruction will be hard.
-
-        Before that, what became of a user's data.
-        """
+        """Say before a long run what attacks cannot read, and why reconstruction will be hard."""
         if self.quiet:
             return
         from fedsim.run.readable import unreadable
 
-        for remark in plan.federated.dataset.remarks:
-            self.console.print(remark, style="yellow", markup=False)
         for reason, titles in unreadable(plan).items():
             text = f"{', '.join(titles)} will refuse every update: {reason}"
             self.console.print(text, style="yellow", markup=False)
