@@ -20,7 +20,6 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.text.positions import order
 from adversary.text.reading import moved_rows
-from adversary.text.rows import moved
 from adversary.text.tables import find_tables, table
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
@@ -55,7 +54,7 @@ def positions(
     rows, tables = moved_rows(latest, work), find_tables(work)
     delta = latest.update.delta
     places = table(delta, tables.positions, POSITION_TABLE)
-    used = moved(places, table(latest.sent, tables.positions, POSITION_TABLE)).rows
+    used = rows.rows_of(places, table(latest.sent, tables.positions, POSITION_TABLE))
     ids = rows.rows.nonzero().squeeze(1)
     if not len(ids) or not used.any():
         return []

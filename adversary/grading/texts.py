@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.grading.rouge import f_value, rouge_l, rouge_n
+from fedsim.core.form import PAD
 from fedsim.core.types import Auxiliary, Texts, Truth, View
 from fedsim.core.vocabulary import Vocabulary
 
@@ -27,14 +28,17 @@ Ids = list[int]
 
 def blind(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor, "n length"]:
     """Return random auxiliary texts, one for each that the client told of."""
-    inputs, count = auxiliary.inputs, view.latest.update.num_examples
-    if inputs is None or not len(inputs):
+    count = view.latest.update.num_examples
+    if auxiliary.inputs is None or not len(auxiliary.inputs):
         return torch.full((0, 0), FILL)
-    count = 1 if count is None else count
+    return drawn(auxiliary.inputs, 1 if count is None else count, generator)
+
+
+def drawn(inputs: Int[Tensor, "m length"], count: int, generator: Generator) -> Tensor:
+    """Return random texts of some, each once before any comes twice, shape (count, length)."""
     order = torch.randperm(len(inputs), generator=generator)
     picked = inputs[order.repeat(-(-count // len(order)))[:count]]
-    pad = 0 if auxiliary.vocabulary is None else auxiliary.vocabulary.pad
-    return picked.masked_fill(picked == pad, FILL)
+    return picked.masked_fill(picked == PAD, FILL)
 
 
 def checked(guess: object, auxiliary: Auxiliary) -> Int[Tensor, "n length"]:

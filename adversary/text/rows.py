@@ -24,16 +24,27 @@ class Moved:
         sizes: Norm of each row of the update without the common shrink, shape (V,), float64.
         threshold: Size above which a row has moved by more than noise.
         shrink: The factor by which untouched rows changed, 0 without weight decay.
+        relative: Whether sizes are in units of the norm of the row that was sent.
     """
 
     sizes: Float[Tensor, " vocabulary"]
     threshold: float
-    shrink: float
+    shrink: float = 0.0
+    relative: bool = False
 
     @property
     def rows(self) -> Bool[Tensor, " vocabulary"]:
         """The rows that have moved."""
         return self.sizes > self.threshold
+
+    def rows_of(
+        self, delta: Float[Tensor, "rows width"], sent: Float[Tensor, "rows width"]
+    ) -> Bool[Tensor, " rows"]:
+        """Return the rows of another table of this width that have moved, by the same rule.
+
+        Of that table all rows may be used, so that none shows the noise.
+        """
+        return _sizes(delta, sent, self.shrink, relative=self.relative) > self.threshold
 
 
 def moved(
@@ -54,17 +65,25 @@ def moved(
     sizes, lengths = delta.norm(dim=1), sent.norm(dim=1)
     still = (sizes == 0) & (lengths > 0)
     if bool(still.any()) or not bool(sizes.any()):
-        return Moved(sizes, 0.0, 0.0)
+        return Moved(sizes, 0.0)
     along = (delta * sent).sum(dim=1)
     factors = along / lengths.square().clamp(min=torch.finfo(torch.float64).tiny)
     shrunk = along.abs() > PARALLEL * sizes * lengths
     untouched = shrunk if int(shrunk.sum()) > 1 else torch.ones_like(shrunk)
     shrink = float(factors[untouched].median())
-    sizes = (delta - shrink * sent).norm(dim=1)
-    # What remains of a shrunk row is the rounding of its entries, which grows with them.
-    if int(shrunk.sum()) > 1:
-        sizes = sizes / lengths.where(lengths > 0, 1.0)
-    return Moved(sizes, _threshold(sizes[untouched]), shrink)
+    relative = int(shrunk.sum()) > 1
+    sizes = _sizes(delta, sent, shrink, relative=relative)
+    return Moved(sizes, _threshold(sizes[untouched]), shrink, relative)
+
+
+def _sizes(delta: Tensor, sent: Tensor, shrink: float, *, relative: bool) -> Tensor:
+    """Return the norm of each row without the shrink.
+
+    What remains of a shrunk row is the rounding of its entries, which grows with them.
+    """
+    delta, sent = delta.double(), sent.double()
+    sizes, lengths = (delta - shrink * sent).norm(dim=1), sent.norm(dim=1)
+    return sizes / lengths.where(lengths > 0, 1.0) if relative else sizes
 
 
 def _threshold(sizes: Float[Tensor, " rows"]) -> float:

@@ -13,6 +13,13 @@ NAMES = {
     "best_psnr": "best PSNR",
     "ssim": "SSIM",
     "match_rate": "match rate",
+    "f1": "F1",
+    "token_f1": "token F1",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rare_words": "rare words",
+    "rare_recall": "recall of rare tokens",
 }
 
 

@@ -130,7 +130,7 @@ def galleries(run: RunData) -> list[Gallery]:
 
 
 def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str | None) -> Gallery:
-    values = _values(run, attack)
+    values = mean_values(run, attack, METRICS)
     rows = _answered(run, attack)
     if not rows:
         return _without_pictures(attack, values, _why_none(run, attack))
@@ -198,11 +198,11 @@ def _without_pictures(
     )
 
 
-def _values(run: RunData, attack: str) -> list[tuple[str, str, str]]:
+def mean_values(run: RunData, attack: str, metrics: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return the mean of each metric and of its blind value, over clients and rounds."""
     graded = select(frame(run.ledger), title=attack).dropna(subset=["client", "value"])
     values = []
-    for metric in METRICS:
+    for metric in metrics:
         rows = select(graded, metric=metric)
         value, blind = (_mean(rows[column].dropna().to_numpy()) for column in ("value", "blind"))
         if value is not None:

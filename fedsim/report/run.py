@@ -20,6 +20,7 @@ from fedsim.report.page import write_page
 from fedsim.report.papers import NARROWEST, PAGE, WIDEST, write_figures
 from fedsim.report.repeats import Repeats, over_seeds
 from fedsim.report.settings import against_settings
+from fedsim.report.text_gallery import text_galleries
 from fedsim.report.verdict import verdict
 from fedsim.report.warnings import groups, remarks, warnings
 from fedsim.run.run_folder import RunFolder
@@ -98,6 +99,7 @@ def _write(
         groups=groups,
         defended=[Defended(run) for run in runs if not single or run.folder.config.defense],
         galleries=galleries(runs[0]) if single and with_pictures else [],
+        text_galleries=text_galleries(runs[0]) if single and with_pictures else [],
         audits=[(run, section) for run, section in sections if section],
     )
     audited = [section.picture for _, section in sections if section and section.picture]

@@ -23,6 +23,7 @@ from fedsim.report.templates import (
     script_tables,
     style,
     tables,
+    text_gallery,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ TEMPLATES = {
     "run": run.TEMPLATE,
     "tables": tables.TEMPLATE,
     "gallery": gallery.TEMPLATE,
+    "text_gallery": text_gallery.TEMPLATE,
     "games": games.TEMPLATE,
     "audit": audit.TEMPLATE,
     "explain": explain.TEMPLATE,

@@ -70,6 +70,7 @@ round by round.</p>
 {{ tables.over_seeds(repeats) }}
 {{ tables.audits_over_rounds(audits, several) }}
 {% include "gallery" %}
+{% include "text_gallery" %}
 {% if defended %}{{ tables.defenses(defended, several) }}{% endif %}
 {{ tables.attacks(runs, several) }}
 {% for run in runs if run.failures %}

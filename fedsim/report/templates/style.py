@@ -103,10 +103,20 @@ p.verdict { margin: .5rem 0 0; padding-left: .8rem; overflow-wrap: anywhere }
 .small i { height: 60px }
 .small img { filter: blur(15px) }
 .reveal:checked ~ .gallery img { filter: none }
+.texts article { border-top: 1px solid var(--line); margin-top: .7rem; padding-top: .5rem;
+  display: grid; gap: .2rem 1.2rem; grid-template-columns: repeat(3, minmax(0, 1fr)) }
+.texts article > p { grid-column: 1 / -1; margin: 0; font-size: .87rem }
+.texts small { color: var(--quiet) }
+.said { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; filter: blur(6px) }
+.reveal:checked ~ .texts .said { filter: none }
+.hit { background: color-mix(in srgb, var(--accent) 24%, transparent); border-radius: 3px }
+.miss { color: var(--quiet); text-decoration: line-through }
+.rare { border-bottom: 2px dotted var(--bad) }
 
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--code); padding: .8rem;
   font-size: .8rem }
-@media (max-width: 600px) { main { padding: 1rem .6rem 3rem } section { padding: .8rem .7rem } }
+@media (max-width: 600px) { main { padding: 1rem .6rem 3rem } section { padding: .8rem .7rem }
+  .texts article { grid-template-columns: minmax(0, 1fr) } }
 @media print { .controls select { min-width: 0; flex: 0 1 auto }
 .tall { max-height: 30rem; overflow: auto }
 .tall th { position: sticky; top: 0; background: var(--card); z-index: 1 }

@@ -112,6 +112,19 @@ def test_local_steps_leave_the_set_and_the_order_of_one_text(momentum):
     assert answer.remark is None
 
 
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+def test_a_text_that_fills_all_positions_is_read(decay):
+    """Then no row of the position table shows what an untouched one looks like."""
+    model, row = language(), int((INPUTS[:100] != PAD).sum(dim=1).argmax())
+    rows = torch.tensor([row])
+    assert bool((INPUTS[row] != PAD).all())
+    step = lambda *values: sgd(*values, decay=decay)
+    delta = trained(model, INPUTS[rows], TARGETS[rows], step, steps=2, batch=1)
+    local = LocalTraining(lr=0.1, batch_size=1, epochs=2)
+    view, truth = seen(model, rows, delta=delta, local=local)
+    assert graded(POSITIONS, view, truth, auxiliary_of(model))[0]["exact"] == 1
+
+
 def test_the_order_of_several_texts_is_refused_and_a_wrong_count_is_not_certified():
     model = language()
     view, _ = seen(model, torch.arange(3))
