@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, TypeVarTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.core.memory import Memory
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
@@ -93,6 +93,12 @@ def loaded(model: nn.Module, state: Params) -> nn.Module:
         for name, value in model.state_dict().items():
             value.copy_(state[name])
     return model
+
+
+def as_inputs(inputs: Tensor, model: nn.Module) -> Tensor:
+    """Return inputs in the model's precision; whole numbers, such as token ids, as they are."""
+    dtype = next(model.parameters()).dtype
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Num
 from torch import Generator, Tensor
 
 from defenses import links
@@ -23,10 +23,12 @@ from defenses.defense import Batches, Defense
 from defenses.promise import Promise, Relation
 from fedsim.config import Config
 from fedsim.config.audit import Audit
+from fedsim.core.form import Form
 from fedsim.core.params import add, random_direction
 from fedsim.core.rng import generator
 from fedsim.core.sgd import shuffled
 from fedsim.core.types import LocalTraining, Params
+from fedsim.core.vocabulary import BOS, EOS
 
 UPDATE = Relation.REPLACE_CLIENT
 RECORD = Relation.ADD_OR_REMOVE_EXAMPLE
@@ -87,19 +89,25 @@ def turn(round_: int) -> int:
 
 
 def records(
-    shape: Sequence[int], num_classes: int, count: int, seed: int, client: str
-) -> tuple[Float[Tensor, "m *shape"], Int[Tensor, " m"]]:
+    form: Form, count: int, seed: int, client: str
+) -> tuple[Num[Tensor, "m *shape"], Int[Tensor, "m *target"]]:
     """Return a client's public canary records: normal noise, for images sparse, and random labels.
 
     Of two images a tenth of whose values are 1 hardly any is 1 in both, so that their gradients
-    point apart; those of grey noise are all alike.
+    point apart; those of grey noise are all alike. Texts are tokens drawn evenly.
     """
-    stream = generator(seed, "canary", client)
-    if len(shape) == 3:
+    stream, shape = generator(seed, "canary", client), form.shape
+    if form.vocabulary is not None:
+        ids = torch.randint(EOS + 1, form.vocabulary, (count, shape[0] + 1), generator=stream)
+        ids[:, 0] = BOS
+        if form.per_token:
+            return ids[:, :-1], ids[:, 1:]
+        inputs = ids[:, :-1]
+    elif len(shape) == 3:
         inputs = (torch.rand(count, *shape, generator=stream) < LIT).float()
     else:
         inputs = torch.randn(count, *shape, generator=stream)
-    return inputs, torch.randint(num_classes, (count,), generator=stream)
+    return inputs, torch.randint(form.num_classes, (count,), generator=stream)
 
 
 def without_absent(batches: Batches | None, present: Bool[Tensor, " n"]) -> Batches:

@@ -118,7 +118,7 @@ def _examples(task: Task, relation: Relation | None, coins: Tensor) -> Examples:
     canaries, batches = None, task.site.defense.batches
     if relation is carried.RECORD:
         form, seed = dataset.form, task.site.config.seed
-        canaries = carried.records(form.shape, form.num_classes, len(coins), seed, task.client)
+        canaries = carried.records(form, len(coins), seed, task.client)
         batches = carried.without_absent(batches, torch.cat([coins.new_ones(len(rows)), coins]))
     return Examples(dataset=dataset, rows=rows, canaries=canaries, batches=batches)
 

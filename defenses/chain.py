@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from defenses.defense import Defense, Marked, State, spends_nothing
 from defenses.promise import Promise, gaussian_mechanism
+from fedsim.core.form import KINDS
 from fedsim.core.types import LocalTraining, Params
 
 
@@ -36,6 +37,7 @@ def chain(*defenses: Defense) -> Defense:
         batches=hooks[0].batches if hooks else None,
         check=links.check,
         apart=any(defense.apart for defense in defenses),
+        kinds=tuple(kind for kind in KINDS if all(kind in it.kinds for it in defenses)),
         against=links.against if looks else None,
         spend=links.spend if counts else spends_nothing,
         promise=_promise(defenses),

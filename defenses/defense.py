@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Generator, Tensor, nn
 
 from defenses.promise import HEURISTIC, Promise
+from fedsim.core.form import KINDS, Kind
 from fedsim.core.params import add, mismatch, not_finite, subtract
 from fedsim.core.types import LocalTraining, Params, Upload
 
@@ -92,6 +93,7 @@ class Defense:
             at secrets.
         noise: Standard deviation of Gaussian noise that it adds to every entry; 0 without.
         delta: δ at which an ε that follows from `noise` is stated.
+        kinds: The kinds of models it works on.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Defense:
     against: "Callable[[Marked], Defense] | None" = None
     noise: float = 0.0
     delta: float = 1e-5
+    kinds: tuple[Kind, ...] = tuple(KINDS)
 
 
 class Defended(NamedTuple):

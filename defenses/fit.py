@@ -10,7 +10,7 @@ from defenses.defense import Defense
 from fedsim import models
 from fedsim.core.accepts import Rule
 from fedsim.core.boundary import raised
-from fedsim.core.form import Form
+from fedsim.core.form import KINDS, Form
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
 from fedsim.models.trial import batch, parameters_of
@@ -21,10 +21,11 @@ APART = Rule(
 STILL = Rule("model", "model", "must have no state that training moves by itself under dp-sgd")
 FORGETS = Rule("model", "model", "must not remember earlier batches under dp-sgd")
 PRECISE = Rule("model", "model", "must have parameters of float32 or finer where an ε is claimed")
+KIND = Rule("model", "model", "must be of a kind that the defense works on")
 TRAINS = Rule("model", "model", "must train under the defense")
 
 FINE = 1e-6  # relative rounding error
-CHECKS = (APART, STILL, FORGETS, PRECISE, TRAINS)
+CHECKS = (KIND, APART, STILL, FORGETS, PRECISE, TRAINS)
 
 
 def check_fit(
@@ -50,6 +51,9 @@ def check_fit(
     Raises:
         ValueError: In one sentence.
     """
+    if form.kind not in defense.kinds:
+        able = " or ".join(KINDS[kind] for kind in defense.kinds)
+        raise ValueError(f"{defense.name}: {KIND.message(f'{KINDS[form.kind]}, not {able}')}")
     defense.check(model, local, sizes)
     if defense.apart and (layer := models.mixing_layer(model, form)):
         raise ValueError(f"{defense.name}: {APART.message(layer)}; use GroupNorm")

@@ -51,7 +51,8 @@ def mixup(*, alpha: float = 0.2) -> Defense:
         return gradients(loss, parameters)
 
     statement = "blurs single examples; labels and class means stay"
-    return Defense(name="mixup", gradient=gradient, promise=Promise(statement=statement))
+    promise = Promise(statement=statement)
+    return Defense(name="mixup", gradient=gradient, promise=promise, kinds=("values",))
 
 
 def mixing_share(alpha: float, generator: Generator) -> float:

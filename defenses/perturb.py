@@ -65,6 +65,7 @@ def perturb(*, strength: float = 0.1, shadows: int = 64, records: int = 256) -> 
         name="perturb",
         gradient=partial(moved_gradient, strength=strength, shadows=shadows),
         apart=True,
+        kinds=("values",),
         promise=Promise(
             statement="misleads one linear surrogate; another attacker may not follow it"
         ),

@@ -43,6 +43,7 @@ def soteria(*, layer: str = "head", rate: float = 0.5) -> Defense:
         name="soteria",
         gradient=partial(masked_gradient, layer=layer, rate=rate),
         check=partial(_check, layer),
+        kinds=("values",),
         apart=True,  # a batch's slopes would cancel to rounding errors
         promise=Promise(
             statement="hides part of one layer from reconstruction; everything else is exact"

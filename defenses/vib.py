@@ -49,7 +49,7 @@ def priced_gradient(
     model: nn.Module,
     parameters: Params,
     inputs: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"],
+    labels: Int[Tensor, "batch *target"],
     local: LocalTraining,
     generator: Generator,  # noqa: ARG001
     *,

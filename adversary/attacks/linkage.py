@@ -171,6 +171,7 @@ ATTACKS = (
     Attack(
         name="linkage-head",
         family="linkage",
+        kinds=("values", "tokens"),
         infer=linkage(head_deviations),
         summary="linkage-whitened of the linear head alone",
         has_twin=False,
@@ -179,6 +180,7 @@ ATTACKS = (
     Attack(
         name="linkage-labels",
         family="linkage",
+        kinds=("values", "tokens"),
         infer=linkage(label_shares, evidence),
         summary="likelihood that the label counts read from two uploads are of one client",
         rehearses=True,
@@ -187,6 +189,7 @@ ATTACKS = (
     Attack(
         name="linkage-labels-rounds",
         family="linkage",
+        kinds=("values", "tokens"),
         infer=linkage(label_shares, evidence, over_rounds=True),
         summary="linkage-labels, of an upload with all earlier ones of a sequence",
         rehearses=True,

@@ -142,7 +142,7 @@ def _auxiliary_impact(work: Workspace) -> tuple[float, Tensor]:
 
 def _dummy_impact(work: Workspace, dummy: Dummy) -> tuple[float, Tensor]:
     classes = work.auxiliary.num_classes
-    if dummy == "noise":
+    if dummy == "noise" or work.auxiliary.vocabulary is not None:  # no text is all zeros or ones
         outputs = work.part(noise_forward)
     else:
         fill = torch.zeros if dummy == "zeros" else torch.ones

@@ -26,6 +26,7 @@ from adversary.adaptive.readings import asking_as, cosine_reading
 from adversary.attack import Attack
 from adversary.members.candidates import asking_of_auxiliary, cosines, gradient_norms, losses_before
 from adversary.members.references import read
+from adversary.members.scores import QUARTILES, groups_of
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
@@ -88,7 +89,9 @@ def _features(work: Workspace) -> Float[Tensor, "m d"]:
     candidates = work.auxiliary.candidates
     assert candidates is not None
     loss, norms = losses_before(work), work.part(gradient_norms)
-    classes = torch.nn.functional.one_hot(candidates.labels, work.auxiliary.num_classes).double()
+    labels = candidates.labels
+    count = work.auxiliary.num_classes if labels.ndim == 1 else len(QUARTILES) + 1
+    classes = torch.nn.functional.one_hot(groups_of(labels), count).double()
     tall = torch.stack([loss, (norms + 1e-12).log()], dim=1)
     return torch.cat([classes, tall], dim=1)
 

@@ -32,7 +32,7 @@ from adversary.adaptive.pulled_back import pulled_back
 from adversary.attack import Attack
 from adversary.members.candidates import cosines, trained_names
 from adversary.members.in_training import takes_part
-from adversary.members.scores import moments
+from adversary.members.scores import groups_of, moments
 from adversary.members.shadows import Shadows, shadow_size, shadows, shown
 from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.types import Auxiliary, Observation, View
@@ -106,7 +106,7 @@ def _scores(
     out = torch.stack([cosines(observation, work) for observation in uploads])
     pool = torch.stack([cosines(observation, asking) for observation in uploads])
     members = torch.stack([shadow.members for shadow in rehearsed.clients])
-    gain = _gain(pool, members, others.labels)
+    gain = _gain(pool, members, groups_of(others.labels))
     return _Scores(*moments(out, torch.ones_like(out, dtype=torch.bool)), gain, correct, work)
 
 

@@ -276,6 +276,7 @@ def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float)
         logit = 2 * strength * along * inputs.flatten(1)[:, 0]
         return torch.stack([logit, torch.zeros_like(logit)], dim=1)
 
+    double._forward_pre_hooks.clear()  # it takes numbers, whatever the model takes
     double.forward = types.MethodType(forward, double)
     return double
 

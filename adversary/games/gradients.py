@@ -47,7 +47,8 @@ def batch_gradients(
     trained = {n: v for n, v in working.named_parameters() if v.requires_grad}
     size = sum(value.numel() for value in trained.values())
     chunk = max(1, min(RECORDS // max(1, inputs.shape[1]), PARAMETERS // max(1, size)))
-    inputs = inputs.to(next(iter(trained.values())).dtype)
+    if inputs.is_floating_point():
+        inputs = inputs.to(next(iter(trained.values())).dtype)
     take = _by_layer if _layers(working, trained) is not None else _by_batch
     features = torch.empty(len(labels), size if reduce is None else reduce.cells)
     parts = zip(features.split(chunk), inputs.split(chunk), labels.split(chunk), strict=True)

@@ -188,6 +188,7 @@ FAMILIES: dict[str, Family] = {
             check=lambda guess, _: checked(guess),
             alone="tell whose upload it is",
             of_round=True,
+            kinds=("values", "tokens", "language"),
         ),
         Family(
             name="attribute",

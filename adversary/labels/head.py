@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Num
+from torch import Generator, Tensor, nn
 
 from adversary.labels.linear_calls import run
 from adversary.steps import num_labels, num_steps, to_sum
-from adversary.workspace import Workspace, loaded, working_copy
+from adversary.workspace import Workspace, as_inputs, loaded, working_copy
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Observation, Params
@@ -210,7 +210,7 @@ def forward(work: Workspace, state: Params, inputs: Tensor, batch_size: int = 50
         batch_size: Matters to models with batch statistics only; a client's own is best there.
     """
     model = loaded(work.lasting(working_copy), state)
-    inputs = inputs.to(_dtype(model))
+    inputs = as_inputs(inputs, model)
     with global_stream(0, "forward"):  # dropout draws the same mask every time
         parts = [run(model, batch)[:2] for batch in inputs.split(batch_size)]
     return Forward(*(torch.cat(values) for values in zip(*parts, strict=True)))
@@ -227,10 +227,16 @@ def noise_forward(work: Workspace) -> Forward:
     return forward(work, work.sent, work.lasting(noise_inputs))
 
 
-def noise_inputs(auxiliary: Auxiliary) -> Float[Tensor, "500 *shape"]:
-    """Return 500 inputs of uniform noise in [0, 1]."""
-    stream = generator(0, "noise inputs")
-    return torch.rand(500, *input_shape(auxiliary), generator=stream)
+def noise_inputs(auxiliary: Auxiliary) -> Num[Tensor, "500 *shape"]:
+    """Return 500 inputs of uniform noise: numbers in [0, 1], or tokens."""
+    return _random_inputs(auxiliary, 500, generator(0, "noise inputs"))
+
+
+def _random_inputs(auxiliary: Auxiliary, count: int, stream: Generator) -> Num[Tensor, "_ *shape"]:
+    shape, vocabulary = (count, *input_shape(auxiliary)), auxiliary.vocabulary
+    if vocabulary is None:
+        return torch.rand(*shape, generator=stream)
+    return torch.randint(vocabulary.pad + 1, len(vocabulary), shape, generator=stream)
 
 
 def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
@@ -248,10 +254,6 @@ def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
     return tuple(auxiliary.inputs.shape[1:])
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
-
-
 def _trace(auxiliary: Auxiliary) -> Head:
     """Find the head by running the model."""
     if isinstance(alone := auxiliary.model, HeadAlone):
@@ -263,7 +265,7 @@ def _trace(auxiliary: Auxiliary) -> Head:
             # As layers are initialised, so that nothing saturates and no two outputs agree.
             size = max(1, parameter[:1].numel()) if parameter.ndim > 1 else 1
             parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
-    inputs = torch.rand(2, *input_shape(auxiliary), generator=stream).to(_dtype(model))
+    inputs = as_inputs(_random_inputs(auxiliary, 2, stream), model)
     with global_stream(0, "trace"):
         _, logits, layer = run(model, inputs)
     classes = auxiliary.num_classes

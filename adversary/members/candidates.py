@@ -20,7 +20,7 @@ from torch.nn import functional
 from adversary.labels.reading import check_finite
 from adversary.members import in_training
 from adversary.steps import mean_weight, num_steps
-from adversary.workspace import Workspace, loaded
+from adversary.workspace import Workspace, as_inputs, loaded
 from fedsim.core import sgd
 from fedsim.core.attention import plain_attention
 from fedsim.core.params import norm, not_finite
@@ -190,7 +190,7 @@ def _losses(
     inputs, labels = _records(auxiliary)
     for x, y in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
         logits = functional_call(model, dict(values), (x,))
-        yield functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
+        yield sgd.example_losses(logits, y, label_smoothing=smoothing)
 
 
 def _sent_model(work: Workspace) -> nn.Module:
@@ -206,5 +206,4 @@ def _records(auxiliary: Auxiliary) -> tuple[Tensor, Tensor]:
     """Return inputs, in the model's precision, and labels of the candidates."""
     candidates = auxiliary.candidates
     assert candidates is not None
-    dtype = next(auxiliary.model.parameters()).dtype
-    return candidates.inputs.to(dtype), candidates.labels
+    return as_inputs(candidates.inputs, auxiliary.model), candidates.labels

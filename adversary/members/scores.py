@@ -3,9 +3,12 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fedsim.core.form import IGNORED
+
+QUARTILES = torch.tensor([0.25, 0.5, 0.75])
 SHRINK = 0.1  # share of the mean variance that is added to each record's
 
 
@@ -21,7 +24,8 @@ def within_classes(guess: Tensor, members: Tensor, classes: Tensor) -> dict[str,
     Args:
         guess: A real score per candidate, higher for a member, shape (m,).
         members: Whether each candidate is one, shape (m,).
-        classes: Its label, shape (m,).
+        classes: Its label, shape (m,); or the targets of its text, shape (m, t): texts are compared
+            with those of about their length then, which alone tells much of a loss.
 
     Returns:
         `auroc`: the mean rank of members. It is the mean over classes of the AUROC in a class,
@@ -31,6 +35,7 @@ def within_classes(guess: Tensor, members: Tensor, classes: Tensor) -> dict[str,
         members are few among many non-members.
         Classes without both are left out; both values are NaN where no class has both.
     """
+    classes = groups_of(classes)
     rank, others = _ranks(guess, members, classes)
     count = torch.bincount(classes[members], minlength=len(others))
     graded = ((count > 0) & (others > 0))[classes]
@@ -46,6 +51,14 @@ def within_classes(guess: Tensor, members: Tensor, classes: Tensor) -> dict[str,
         "auroc": float(rank[inside].mean()),
         "advantage": max([0.0, *rates[:-1].tolist()]),  # the last names all: TPR = FPR
     }
+
+
+def groups_of(labels: Int[Tensor, "m *t"]) -> Int[Tensor, " m"]:
+    """Return the labels; of texts, whose labels are their targets, the quartile of their length."""
+    if labels.ndim == 1:
+        return labels
+    lengths = (labels != IGNORED).sum(dim=1).double()
+    return torch.bucketize(lengths, lengths.quantile(QUARTILES.double()))
 
 
 def _ranks(guess: Tensor, members: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from adversary.members.scores import groups_of
 from adversary.rehearsal import defended, rehearse_with
 from adversary.workspace import Workspace, undefended, working_copy
 from fedsim.core.errors import NotApplicable
@@ -107,6 +108,7 @@ def shown(shadow: Shadow, work: Workspace) -> Observation:
 
 
 def _draw(labels: Tensor, count: int, generator: Generator) -> Tensor:
-    """Return rows of a client, without repetition; few classes have most of them."""
-    share = torch.rand(int(labels.max()) + 1, generator=generator).pow(4) + 1e-3
-    return torch.multinomial(share[labels], count, generator=generator)
+    """Return rows of a client, without repetition; few classes (of texts, lengths) have most."""
+    groups = groups_of(labels)
+    share = torch.rand(int(groups.max()) + 1, generator=generator).pow(4) + 1e-3
+    return torch.multinomial(share[groups], count, generator=generator)

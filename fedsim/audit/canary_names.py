@@ -7,6 +7,7 @@ from fedsim import data
 from fedsim.config.audit import Audit
 
 RECORDS = ("average", "natural", "in-domain", "free", "canife")
+CRAFTED = ("in-domain", "free", "canife")  # of them, those found by changing numbers
 CHOSEN = ("gradient", "opposite", "microbatch")  # canaries whose gradient is chosen itself
 
 
@@ -25,6 +26,7 @@ def canary_names(
         return audit.canary
     domain = ("in-domain",) if dataset.attributes and dataset.inputs.ndim == 2 else ()
     crafted = (*domain, "free") if audit.column else ("canife",)
+    crafted = () if dataset.vocabulary else crafted  # none lies between two tokens
     apart = audit.rounds > 1 and audit.view == "rounds"
     shifts = audit.batch_size > 1 and not relation.replaces
     chosen = ["gradient"]

@@ -7,7 +7,7 @@ from adversary.auditing.rates import trials_for
 from defenses import check_fit
 from defenses.promise import Relation
 from fedsim import data, models
-from fedsim.audit.canary_names import CHOSEN, RECORDS, canary_names
+from fedsim.audit.canary_names import CHOSEN, CRAFTED, RECORDS, canary_names
 from fedsim.audit.mechanism import Mechanism
 from fedsim.config.audit import Audit
 from fedsim.core.errors import ConfigError, nearest
@@ -91,6 +91,11 @@ def check_canaries(
         if name not in (*RECORDS, *CHOSEN):
             hint = nearest(name, (*RECORDS, *CHOSEN))
             raise ConfigError(f"audit.canary: must be a known name, got '{name}'; {hint}")
+        if name in CRAFTED and dataset.vocabulary is not None:
+            raise ConfigError(
+                f"audit.canary: '{name}' must go with records of numbers, got texts; 'natural' "
+                "looks for one"
+            )
         if name == "opposite" and audit.rounds < 2:
             raise ConfigError("audit.canary: 'opposite' must have rounds ≥ 2, got rounds = 1")
         if name == "opposite" and audit.view == "last":

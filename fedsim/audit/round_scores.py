@@ -68,9 +68,7 @@ def _scores_of(plan: Plan, client: str) -> uploads.UpdateScores | uploads.Record
     if carried.relation_of(audit, plan.defense, client) is carried.UPDATE:
         return _of_update(plan, client)
     dataset, seed = plan.federated.dataset, plan.config.seed
-    canaries = carried.records(
-        dataset.input_shape, dataset.num_classes, audit.records, seed, client
-    )
+    canaries = carried.records(dataset.form, audit.records, seed, client)
     plan.model.eval()
     num_examples = len(plan.federated.clients[int(client)]) + audit.records
     return uploads.RecordScores(plan.model, *canaries, _clip(defense), num_examples)

@@ -80,6 +80,10 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     """
     audit, federated = config.audit, _federated(config)
     dataset = federated.dataset
+    if dataset.targets is not None:
+        raise ConfigError(
+            "data.task: must be 'label' in an audit, whose records have a class each, got 'next'"
+        )
     model = models.build(config.model, dataset.form, seed=config.seed)
     made = _mechanism(config)
     pool, others = _pools(config, federated)

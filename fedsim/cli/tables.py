@@ -46,6 +46,8 @@ class Rounds:
 
     def warn(self, plan: Any) -> None:
         """Say before a long run what attacks cannot read, and why reconstruction will be hard."""
+        self.attacks = [attack.name for attack in plan.attacks if not attack.adaptive]
+        self.shown = columns_that_fit(self.attacks, self.console.width)
         if self.quiet:
             return
         from fedsim.run.readable import unreadable

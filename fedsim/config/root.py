@@ -40,7 +40,8 @@ class Config(Section):
         Part(name="fedmia-rounds"),
         Part.model_validate({"name": "analytic", "every": 3}),
     )
-    """Attacks on every round: names or tables; see `fedsim list attacks`."""
+    """Attacks on every round: names or tables; see `fedsim list attacks`. If omitted: attacks of
+    the model's kind, which the default names for models of numbers."""
     auxiliary: Knowledge = Knowledge()
     """What the adversary knows before round 1."""
     record: Record = Record()

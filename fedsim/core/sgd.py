@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from fedsim.core.form import IGNORED
 from fedsim.core.types import LocalTraining, Params
 
 ALL = slice(None)
@@ -80,6 +82,22 @@ def mean_gradient(
     """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
     loss = functional.cross_entropy(model(inputs), labels, label_smoothing=local.label_smoothing)
     return gradients(loss, parameters)
+
+
+def example_losses(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+) -> Float[Tensor, " batch"]:
+    """Return the cross-entropy of each example; of a text, the mean over its targets.
+
+    Args:
+        logits: Shape (batch, classes), or (batch, classes, tokens).
+        labels: Shape (batch,), or (batch, tokens) with −100 where there is no target.
+        label_smoothing: Of the loss.
+    """
+    losses = functional.cross_entropy(
+        logits, labels, label_smoothing=label_smoothing, reduction="none"
+    )
+    return losses if labels.ndim == 1 else losses.sum(dim=1) / (labels != IGNORED).sum(dim=1)
 
 
 def gradients(loss: Tensor, parameters: Params, *, keep: bool = False) -> tuple[Tensor, ...]:

@@ -80,6 +80,10 @@ def prepare(config: Config) -> Board:
     check(config.game)
     federated = _federated(config)
     dataset = federated.dataset
+    if dataset.targets is not None:
+        raise ConfigError(
+            "data.task: must be 'label' in a game, whose records have a class each, got 'next'"
+        )
     model = models.build(config.model, dataset.form, seed=config.seed)
     private, auxiliary = _pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
@@ -97,14 +101,14 @@ def prepare(config: Config) -> Board:
             for theirs, pool in _defenders(config, auxiliary, len(marked.marks))
         ]
     states = _states(config, model, private, defense)
+    public = Auxiliary(model, dataset.num_classes, vocabulary=dataset.vocabulary)
     return Board(
         config=config,
         private=private,
         auxiliary=auxiliary,
-        learner=Learner(Auxiliary(model, dataset.num_classes, defense=defense), local),
+        learner=Learner(replace(public, defense=defense), local),
         stand_ins=tuple(
-            StandIn(Learner(Auxiliary(model, dataset.num_classes, defense=each), local), pool)
-            for each, pool in rehearsed
+            StandIn(Learner(replace(public, defense=each), local), pool) for each, pool in rehearsed
         ),
         states=states,
         defense=defense,

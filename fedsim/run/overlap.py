@@ -97,7 +97,7 @@ def _check_texts(federated: Federated, allowed: float) -> None:
     inputs, rows = federated.dataset.inputs, federated.auxiliary
     private = {tuple(row) for row in inputs[torch.cat(federated.clients)].tolist()}
     copies = sum(tuple(row) in private for row in inputs[rows].tolist())
-    if copies > max(1, allowed * len(rows)):
+    if Overlap(copies, len(rows), 0.0, copies, 0).exceeds(allowed):
         raise ConfigError(
             f"auxiliary: must hold other texts than the clients, got {copies} of {len(rows)} that "
             "are token for token one of theirs; take repeated texts out of the data, or allow more "

@@ -26,6 +26,7 @@ from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
 from fedsim.run.batches import check_batches
 from fedsim.run.claims import check_audit
+from fedsim.run.default_attacks import with_attacks
 from fedsim.run.ranges import AskedRanges, draw_ranges
 from fedsim.run.secret_columns import encoding, marks
 from fedsim.run.usage_sets import AskedSets, draw_sets
@@ -88,6 +89,7 @@ def prepare(config: Config) -> Plan:
     check_sums(config.federation, max(sizes))
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     dataset = federated.dataset
+    config = with_attacks(config, dataset.form.kind)
     model = models.build(config.model, dataset.form, seed=config.seed)
     _check_counters(config.federation, model)
     defense, moved = _checked_defense(config, model, dataset, sizes)

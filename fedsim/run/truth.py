@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from adversary.grading.truth import joined, read_coins, read_truth
+from adversary.members.scores import groups_of
 from adversary.secrets import SECRETS, secret_of
 from clients import carried
 from fedsim.core.types import Truth
@@ -91,7 +92,7 @@ def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
     if truth is None or plan.candidates is None or candidates is None or not len(truth.indices):
         return truth
     members = torch.isin(plan.candidates, truth.indices)
-    return replace(truth, members=members, classes=candidates.labels)
+    return replace(truth, members=members, classes=groups_of(candidates.labels))
 
 
 def with_ranges(plan: Plan, truth: Truth | None) -> Truth | None:

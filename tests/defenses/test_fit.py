@@ -12,7 +12,7 @@ NOISE = chain(clip(bound=0.001), gaussian(std=0.01))
 
 
 def odd(name):
-    return build(small_config(model=f"tests.odd_models:{name}").model, (4,), 3, seed=0)
+    return build(small_config(model=f"tests.odd_models:{name}").model, Form((4,), 3), seed=0)
 
 
 def normed(layer):
