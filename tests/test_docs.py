@@ -18,6 +18,7 @@ from fedsim.cli.main import app
 from fedsim.core.rng import generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
+from fedsim.data.check import checked
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fedsim", "strategies", "clients", "adversary", "defenses")
@@ -91,11 +92,18 @@ def test_the_parts_that_pages_show_are_parts():
     assert draws.inputs.shape == (2, 4, 20)
 
 
-def _shown(page):
-    """Return the names that the first Python block of a how-to page defines."""
+def test_the_images_of_a_data_set_of_ones_own_become_pixels():
+    dataset = checked("pictures", _shown("data", 1)["pictures"](None))
+    assert dataset.input_shape == (1, 8, 8)
+    assert 0.8 < float(dataset.inputs.max()) <= 1
+    assert len(dataset.remarks) == 1
+
+
+def _shown(page, place=0):
+    """Return the names that a Python block of a how-to page defines, the first one if not said."""
     blocks = FENCE.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text())
     names: dict[str, Any] = {}
-    exec(next(text for language, text in blocks if language == "python"), names)
+    exec([text for language, text in blocks if language == "python"][place], names)
     return names
 
 

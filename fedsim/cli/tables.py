@@ -45,13 +45,18 @@ class Rounds:
         self.bar.stop()
 
     def warn(self, plan: Any) -> None:
-        """Say before a long run what attacks cannot read, and why reconstruction will be hard."""
+        """Say before a long run what attacks cannot read, and why reconstruction will be hard.
+
+        Before that, what became of a user's data.
+        """
         self.attacks = [attack.name for attack in plan.attacks if not attack.adaptive]
         self.shown = columns_that_fit(self.attacks, self.console.width)
         if self.quiet:
             return
         from fedsim.run.readable import unreadable
 
+        for remark in plan.federated.dataset.remarks:
+            self.console.print(remark, style="yellow", markup=False)
         for reason, titles in unreadable(plan).items():
             text = f"{', '.join(titles)} will refuse every update: {reason}"
             self.console.print(text, style="yellow", markup=False)

@@ -1,6 +1,7 @@
 """The door of data sets: what a loader returns comes in, what all rooms can trust goes out.
 
-NumPy arrays, pandas objects and nested lists become tensors; values are never scaled or mapped.
+NumPy arrays, pandas objects and nested lists become tensors. Images of unsigned bytes become pixels
+in [0, 1]; no other values are scaled or mapped.
 """
 
 import operator
@@ -17,6 +18,7 @@ from fedsim.core.accepts import Rule
 from fedsim.core.boundary import boundary, in_one_line, is_sentence
 from fedsim.core.errors import ConfigError
 from fedsim.core.params import all_finite
+from fedsim.data.check_images import check_image, is_bytes, is_image, remark_on
 from fedsim.data.check_texts import check_ids
 from fedsim.data.types import Attribute, Dataset
 
@@ -24,8 +26,6 @@ PART = "data set"
 NUMBERS = Rule(PART, "inputs", "must be real numbers in a tensor, array, table or nested list")
 SHAPED = Rule(PART, "inputs", "must have a row per example and at least one feature")
 FINITE = Rule(PART, "inputs", "must be finite numbers in float32")
-SCALED = Rule(PART, "inputs", "must be pixels in [0, 1] where they are images")
-CHANNELS = Rule(PART, "inputs", "must be images of (channels, height, width)")
 ALIKE = Rule(PART, "test_inputs", "must have the shape and kind of number of inputs")
 WHOLE = Rule(PART, "labels", "must be whole numbers, one per example")
 COUNTED = Rule(PART, "labels", "must be as many as inputs, and at least one")
@@ -36,10 +36,9 @@ ATTRIBUTES = Rule(
     PART, "attributes", "must map names to an Attribute: features, words, a row of codes per word"
 )
 CHECKS = (
-    *(NUMBERS, SHAPED, FINITE, SCALED, CHANNELS, ALIKE),
+    *(NUMBERS, SHAPED, FINITE, ALIKE),
     *(WHOLE, COUNTED, CLASSES, RANGE, COLUMNS, ATTRIBUTES),
 )
-IMAGE_CHANNELS = (1, 3, 4)
 
 
 @in_one_line()
@@ -77,6 +76,7 @@ def _checked(dataset: Dataset) -> Dataset:
         test_labels=test_labels,
         num_classes=num_classes,
         columns=_columns(dataset.columns, len(labels)),
+        remarks=(*dataset.remarks, *remark_on(dataset.inputs, dataset.test_inputs, inputs)),
         attributes=_attributes(dataset.attributes, tuple(inputs.shape[1:])),
     )
 
@@ -96,8 +96,10 @@ def _inputs(field: str, given: object) -> Tensor:
     values = _tensor(field, given, NUMBERS)
     if values.ndim < 2 or 0 in values.shape:
         raise _refused(SHAPED, field, f"shape {tuple(values.shape)}")
+    if is_bytes(given) and is_image(values):
+        return values.float() / (255 if int(values.max()) > 1 else 1)
     if values.ndim == 4:
-        _check_image(field, values)
+        check_image(field, values)
     if values.dtype == torch.bool:
         return values.float()
     if not values.is_floating_point():
@@ -111,37 +113,35 @@ def _inputs(field: str, given: object) -> Tensor:
     return single.contiguous()
 
 
-def _check_image(field: str, images: Tensor) -> None:
-    """Refuse images with the channels last, or with bytes for pixels."""
-    _, first, height, last = images.shape
-    if last in IMAGE_CHANNELS and first not in IMAGE_CHANNELS and min(first, height) > 4:
-        raise _refused(
-            CHANNELS, field, f"shape {tuple(images.shape)}; move the channels to the front"
-        )
-    if first not in IMAGE_CHANNELS:
-        return
-    low, high = float(images.min()), float(images.max())
-    if low >= 0 and 1 < high <= 255 and bool((images == images.round()).all()):
-        raise _refused(SCALED, field, f"{low:g} to {high:g} ({_kind(images)}); divide by 255")
-
-
 def _labels(field: str, given: object, num_classes: int) -> Tensor:
     values = _tensor(field, given, WHOLE)
     if values.ndim != 1:
-        hint = "; take the argmax of each row" if values.shape[1:] == (num_classes,) else ""
-        raise _refused(WHOLE, field, f"shape {tuple(values.shape)}{hint}")
+        raise _refused(WHOLE, field, f"shape {tuple(values.shape)}{_instead(values, num_classes)}")
     if not len(values):
         raise _refused(COUNTED, field, "none")
     if values.is_floating_point():
         wrong = values[~(values == values.round()) | (values.abs() > 2**53)]
         if len(wrong):
-            raise _refused(WHOLE, field, str(float(wrong[0])))
+            whole = "" if bool(wrong[0].isnan()) else "; regression is not supported"
+            raise _refused(WHOLE, field, f"{float(wrong[0])}{whole}")
     numbers = values.long()
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high >= num_classes:
         hint = "; subtract 1 from each" if (low >= 1 and high == num_classes) else ""
         raise _refused(RANGE, field, f"{low} to {high} with num_classes = {num_classes}{hint}")
     return numbers.contiguous()
+
+
+def _instead(labels: Tensor, num_classes: int) -> str:
+    """Return what to do with labels that are no vector."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "; take the only column"
+    if labels.shape[1:] != (num_classes,):
+        return ""
+    hot = bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(dim=1) != 1).any())
+    return (
+        "; several labels per example are not supported" if hot else "; take the argmax of each row"
+    )
 
 
 def _num_classes(given: object) -> int:
@@ -154,7 +154,8 @@ def _num_classes(given: object) -> int:
     except TypeError:
         raise ValueError(CLASSES.message(repr(given))) from None
     if count < 2:
-        raise ValueError(CLASSES.message(count))
+        hint = "; regression is not supported" if count == 1 else ""
+        raise ValueError(CLASSES.message(f"{count}{hint}"))
     return count
 
 

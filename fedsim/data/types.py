@@ -73,6 +73,7 @@ class Dataset:
             of training is the label. `num_classes` is then the size of the vocabulary, and labels
             decide only how rows are dealt to clients.
         test_targets: Those of the test rows.
+        remarks: What a user should be told of them, a sentence each.
     """
 
     inputs: Num[Tensor, "n *shape"]
@@ -85,6 +86,7 @@ class Dataset:
     vocabulary: Vocabulary | None = None
     targets: Int[Tensor, "n t"] | None = None
     test_targets: Int[Tensor, "m t"] | None = None
+    remarks: Sequence[str] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

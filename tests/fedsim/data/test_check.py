@@ -120,18 +120,21 @@ def nan_at(row: int) -> torch.Tensor:
         ({"inputs": torch.zeros(60, 5)}, r"test_inputs: must have the shape.*\(4,\).*\(5,\)"),
         ({"inputs": torch.zeros(60, 4, dtype=torch.int64)}, "test_inputs: must have the shape and"),
         ({"inputs": IMAGES.permute(0, 2, 3, 1)}, "inputs: must be images of .channels.*front"),
-        ({"inputs": (IMAGES * 255).byte()}, r"inputs: must be pixels.* got 0 to 25\d.*divide"),
+        ({"inputs": (IMAGES * 255).long()}, r"inputs: must be pixels.* got 0 to 25\d.*divide"),
         ({"inputs": (IMAGES * 255).round()}, "inputs: must be pixels in .*divide by 255"),
         ({"labels": TOY.labels[:59]}, "labels: must be as many as inputs.*59 labels for 60 ex"),
         ({"labels": TOY.labels + 1}, "labels: .*got 1 to 3 with num_classes = 3; subtract 1"),
         ({"labels": TOY.labels - 1}, "labels: must lie from 0 to num_classes − 1, got -1 to 1"),
         ({"test_labels": TOY.labels + 10**9}, "test_labels: must lie from 0 .* got 1000000000"),
-        ({"labels": TOY.labels + 0.5}, "labels: must be whole numbers, one per example, got 0.5"),
+        ({"labels": TOY.labels + 0.5}, "labels: must be whole .*, got 0.5; regression is not"),
         ({"labels": torch.full((60,), float("nan"))}, "labels: must be whole numbers.* got nan"),
         ({"labels": ["cat"] * 60}, "labels: must be whole numbers.* got text"),
         ({"labels": torch.eye(3).repeat(20, 1)}, r"labels: .*got shape \(60, 3\); take the argmax"),
+        ({"labels": torch.ones(60, 3)}, r"labels: .*\(60, 3\); several labels per example are not"),
+        ({"labels": TOY.labels[:, None]}, r"labels: .*got shape \(60, 1\); take the only column"),
+        ({"labels": torch.rand(60, 2)}, r"labels: .*got shape \(60, 2\)$"),
         ({"labels": np.full(60, 2**63, np.uint64)}, "labels: must be whole .* 9223372036854775808"),
-        ({"num_classes": 1}, "num_classes: must be a whole number from 2, got 1"),
+        ({"num_classes": 1}, "num_classes: must be .* from 2, got 1; regression is not supported"),
         ({"num_classes": 3.0}, "num_classes: must be a whole number from 2, got 3.0"),
         ({"num_classes": True}, "num_classes: must be a whole number"),
         ({"num_classes": "3"}, "num_classes: must be a whole number"),
@@ -186,3 +189,28 @@ def test_what_a_loader_raises_is_shown_as_its_own_with_file_and_line(loader, sen
     assert refused.match(rf"'{__name__}:{loader}' must return a Dataset, got {sentence}")
     assert refused.match(rf"\(.*{Path(__file__).name}:\d+\)$")
     assert refused.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.byte, lambda images: images.byte().numpy()])
+def test_images_of_bytes_become_pixels_and_that_is_said(kind):
+    given = (IMAGES * 255).round()
+    dataset = checked("mine", replace(TOY, inputs=kind(given), test_inputs=kind(given)))
+    assert dataset.inputs.dtype == torch.float32
+    assert torch.equal(dataset.inputs, given / 255)
+    assert torch.equal(dataset.test_inputs, dataset.inputs)
+    (remark,) = dataset.remarks
+    assert remark.startswith("inputs and test_inputs: unsigned bytes became pixels in [0, 1]")
+    assert checked("mine", dataset).remarks == (remark,)  # nothing is left to convert
+
+
+def test_bytes_that_are_no_images_stay_whole_numbers():
+    table = np.arange(240, dtype=np.uint8).reshape(60, 4)
+    dataset = checked("mine", replace(TOY, inputs=table, test_inputs=table))
+    assert torch.equal(dataset.inputs, torch.from_numpy(table).long())
+    assert dataset.remarks == ()
+
+
+def test_images_of_two_values_are_not_divided():
+    given = (IMAGES > 0.5).byte()
+    dataset = checked("mine", replace(TOY, inputs=given, test_inputs=given))
+    assert torch.equal(dataset.inputs, given.float())
