@@ -21,6 +21,7 @@ MODULES = (
     "eb_gls_rounds",
     "cosine_mia",
     "gradient_difference_mia",
+    "loss_drop",
     "tokens_moved",
     "whitened_mia",
     "fedmia",
