@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import ConfigError
 from fedsim.core.files import TensorFile
+from fedsim.core.group_writer import Written
 from fedsim.core.params import mismatch
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import NUM_EXAMPLES, LazyArray
@@ -113,11 +114,13 @@ class Recording(AroundStrategy):
         """Write down every model that a recorded client is sent, each once."""
         if not self.tape.keeps(round_):
             return
+        clients = [self.client_of(message.metadata.dst_node_id) for message in self._messages]
+        self.tape.begin(round_, sum(self.tape.keeps(round_, client) for client in clients))
         if self._sent.shared is not None:
             self.tape.write_sent(round_, self._sent.shared)
         written: set[str] = set()
-        for place, message in enumerate(self._messages):
-            name, client = self._sent.name(place), self.client_of(message.metadata.dst_node_id)
+        for place, client in enumerate(clients):
+            name = self._sent.name(place)
             if name is None or name in written or not self.tape.keeps(round_, client):
                 continue
             if (sent := self._sent.params(place)) is not None:
@@ -205,21 +208,21 @@ class Recording(AroundStrategy):
             self._leave_out(round_, client, Refused(DECODED, f"arrays: {DECODED.rule} ({error})"))
             return 0
         self.norms[client] = length
-        path = self._write(round_, place, client, reply, upload)
+        written = self._write(round_, place, client, reply, upload)
         size = sum(value.nbytes for value in upload.values())
         if held + size > self.memory:
-            if path is None:
-                _put_off(record, _Spooled(self.tape.spool(round_, client, upload)))
-            else:
-                _put_off(record, partial(_from_file, path))
+            if written is None:
+                written = _Spooled(self.tape.spool(round_, client, upload))
+            _put_off(record, written)
             return 0
-        _put_off(record, partial(_from_memory, upload))
+        if type(record) is not Passed:  # which holds them as they are
+            _put_off(record, partial(_from_memory, upload))
         return size
 
     def _write(
         self, round_: int, place: int, client: str, reply: Message, upload: Params
-    ) -> Path | None:
-        """Put an upload on tape, and return where; None where it is not to be there."""
+    ) -> Written | None:
+        """Put an upload on tape; return what reads it again, None where it is not to be there."""
         if not self.tape.keeps(round_, client):
             return None
         num_examples = None

@@ -163,6 +163,7 @@ class SecAggPlusRecording(AroundGrid):
             logging.getLogger("flwr").warning("round %d: not on tape (%s)", round_, one_line(error))
             return
         members = in_order(self.client_of(node) for node in passed.uploaded)
+        self.tape.begin(round_)
         self.tape.write_sent(round_, self._named(passed.sent))
         self.tape.write_upload(
             round_, cohort_name(members), self._named(mean), num_examples, "weights", members

@@ -3,11 +3,12 @@
     rounds/0001/sent.safetensors     the weights sent in round 1; where not all clients were sent
                                      the same, those that most of them were sent
     rounds/0001/sent/….safetensors   other weights, sent to some clients, under a hash of them
-    rounds/0001/CLIENT.safetensors   what that client uploaded, verbatim; its metadata say what,
-                                     and name the weights sent where they are not the first file
+    rounds/0001/uploads.safetensors  what each client uploaded, verbatim, as a group of arrays; with
+                                     it what it is, and the name of the weights sent where they are
+                                     not the first file
 
-    rounds/0001/cohort-….safetensors under secure aggregation: the weighted mean of some clients'
-                                     uploads, and who they are
+Under secure aggregation the one group is a cohort: the weighted mean of some clients' uploads, and
+who they are.
 
 An upload is kept as it came (weights or gradient): the delta is taken on reading, in the
 client's precision, exactly as a real server would see it. A cohort's is its mean's delta times the
@@ -29,13 +30,15 @@ from fedsim.config import Record
 from fedsim.config.foreign import Source
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors
+from fedsim.core.group_writer import GroupWriter, Written
+from fedsim.core.groups import Group, groups_in
 from fedsim.core.listing import FILE, files_below, write_list
 from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
 from strategies.deltas import Delta, Renamed, Times
 from strategies.tape_files import check_upload, members_in
 
-SENT = "sent"
+SENT, UPLOADS = "sent", "uploads"
 SENT_NAME = re.compile("[0-9a-f]{32}")
 ROUND = re.compile("[0-9]{4,9}")
 Item = TypeVar("Item")
@@ -66,11 +69,24 @@ class Tape:
         self.record = Record(every=every, clients=None if clients is None else tuple(clients))
         if not append and recorded_rounds(self.folder):
             raise ConfigError(f"tape: must be a folder without rounds, got {self.folder}")
+        self._round, self._uploads = 0, None
         shutil.rmtree(self._spool, ignore_errors=True)  # of a process that was killed
 
     def keeps(self, round_: int, client: str | None = None) -> bool:
         """Return whether a round (and in it a client) is recorded."""
         return self.record.keeps(round_, client)
+
+    def begin(self, round_: int, uploads: int = 1) -> None:
+        """Begin a round, and leave nothing of one that was not finished.
+
+        Args:
+            round_: Its number.
+            uploads: How many are expected; more cost a copy of their file.
+        """
+        if self._uploads is not None:
+            self._uploads.discard()
+        path = _path(self.folder, round_, UPLOADS)
+        self._round, self._uploads = round_, GroupWriter(path, {"round": round_}, uploads)
 
     def write_sent(self, round_: int, sent: Params, name: str | None = None) -> None:
         """Write the weights that a round starts from; with a name, those of some clients only."""
@@ -86,24 +102,23 @@ class Tape:
         members: Sequence[str] = (),
         *,
         sent: str | None = None,
-    ) -> Path:
-        """Write what one client uploaded, or the mean over `members` by their examples; say where.
+    ) -> Written:
+        """Write what one client uploaded, or the mean over `members` by their examples.
 
-        `sent` names the weights that the client was sent, where they have a name. Without
-        `num_examples` none are recorded.
+        It is there to be read by others once the round is finished. `sent` names the weights that
+        the client was sent, where they have a name. Without `num_examples` none are recorded.
         """
-        path = _path(self.folder, round_, client)
+        if self._uploads is None or self._round != round_:
+            self.begin(round_)
+        assert self._uploads is not None
         facts = {
-            "round": round_,
-            "client": client,
             "num_examples": num_examples,
             "upload": kind,
             "members": json.dumps(list(members)) if members else None,
             "sent": sent,
         }
-        metadata = {key: value for key, value in facts.items() if value is not None}
-        save_tensors(path, upload, metadata)
-        return path
+        known = {key: value for key, value in facts.items() if value is not None}
+        return self._uploads.add(client, upload, known)
 
     def spool(self, round_: int, client: str, upload: Params) -> Path:
         """Write an upload that is not recorded but too large to hold; its reader deletes it."""
@@ -112,7 +127,10 @@ class Tape:
         return path
 
     def finish(self, round_: int) -> None:
-        """List the files of a round with their checksums; a round without any has no list."""
+        """Finish a round: its uploads, and the list of its files with their checksums, if any."""
+        if self._uploads is not None and self._round == round_:
+            self._uploads.close()
+            self._uploads = None
         folder = _path(self.folder, round_, SENT).parent
         if folder.exists():
             write_list(folder / FILE, files_below(folder, ["."]))
@@ -142,13 +160,12 @@ def numbered(folder: Path) -> list[int]:
 
 def recorded_clients(folder: Path, round_: int) -> list[str]:
     """Return the clients on a tape in one round, numbers in numerical order."""
-    names = [path.stem for path in _path(folder, round_, SENT).parent.glob("[!.]*.safetensors")]
-    return list(in_order(name for name in names if name != SENT))
+    return list(in_order(_uploads(folder, round_)))
 
 
 def is_recorded(folder: Path, round_: int, client: str) -> bool:
     """Return whether a client is on a tape in one round."""
-    return client != SENT and _path(folder, round_, client).exists()
+    return client in _uploads(folder, round_)
 
 
 def in_order(clients: Iterable[str]) -> tuple[str, ...]:
@@ -168,7 +185,7 @@ def members_of(folder: Path, round_: int, client: str) -> tuple[str, ...]:
     Raises:
         BadRecording: The file is damaged.
     """
-    return members_in(TensorFile(_path(folder, round_, client)), client)
+    return members_in(_upload(folder, round_, client), client)
 
 
 def upload_kind(folder: Path, round_: int, client: str) -> Upload:
@@ -177,7 +194,7 @@ def upload_kind(folder: Path, round_: int, client: str) -> Upload:
     Raises:
         BadRecording: The file is damaged, or was not written by a recorder.
     """
-    upload = TensorFile(_path(folder, round_, client))
+    upload = _upload(folder, round_, client)
     stated = upload.metadata.get("upload")
     for kind in get_args(Upload):
         if stated == kind:
@@ -248,11 +265,16 @@ class _Cohort(Sequence[Observation]):
         self._sent: dict[str | None, tuple[TensorFile, Params]] = {}
 
     @cached_property
+    def uploads(self) -> Mapping[str, Group]:
+        """What was recorded."""
+        return _uploads(self.folder, self.round)
+
+    @cached_property
     def clients(self) -> list[str]:
         """Their names."""
-        return recorded_clients(self.folder, self.round)
+        return list(in_order(self.uploads))
 
-    def sent(self, upload: TensorFile) -> tuple[TensorFile, Params]:
+    def sent(self, upload: Group) -> tuple[TensorFile, Params]:
         """Return the weights sent to the client of an upload, also by the model's names.
 
         One object for equal ones.
@@ -282,7 +304,7 @@ class _Cohort(Sequence[Observation]):
 
     def open(self, client: str) -> Observation:
         """Return one client's observation, and do not keep it."""
-        upload = TensorFile(_path(self.folder, self.round, client))
+        upload = _upload_in(self.uploads, self.folder, self.round, client)
         sent, start = self.sent(upload)
         num_examples = check_upload(upload, sent, self.round, client, self.local)
         delta: Params = upload if self.local.upload == "gradient" else Delta(upload, sent)
@@ -335,8 +357,8 @@ class _OverRounds(Sequence[Item], Generic[Item]):
 
     @cached_property
     def _rounds(self) -> list[int]:
-        folder, rounds = self.cohorts.folder, self.cohorts.rounds
-        return [number for number in rounds if is_recorded(folder, number, self.client)]
+        of = self.cohorts.of
+        return [number for number in self.cohorts.rounds if self.client in of(number).uploads]
 
     def __bool__(self) -> bool:
         return True
@@ -374,6 +396,28 @@ class _OfClient(_OverRounds[Observation]):
         if round_ not in self._earlier:
             self._earlier[round_] = self.cohorts.of(round_).open(self.client)
         return self._earlier[round_]
+
+
+def _uploads(folder: Path, round_: int) -> Mapping[str, Group]:
+    """Return the uploads of a round; none where none are recorded."""
+    path = _path(folder, round_, UPLOADS)
+    return groups_in(path) if path.exists() else {}
+
+
+def _upload(folder: Path, round_: int, client: str) -> Group:
+    """Return what was recorded of a client.
+
+    Raises:
+        BadRecording: Nothing was.
+    """
+    return _upload_in(_uploads(folder, round_), folder, round_, client)
+
+
+def _upload_in(uploads: Mapping[str, Group], folder: Path, round_: int, client: str) -> Group:
+    if client not in uploads:
+        path = _path(folder, round_, UPLOADS)
+        raise BadRecording(f"{path}: must hold the upload of client {client}, got none")
+    return uploads[client]
 
 
 def _path(folder: Path, round_: int, name: str) -> Path:

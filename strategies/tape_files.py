@@ -5,6 +5,7 @@ import json
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
+from fedsim.core.groups import Group
 from fedsim.core.types import LocalTraining
 
 MOST_EXAMPLES = 10**9
@@ -14,7 +15,7 @@ CHECKS = (EXAMPLES, NAMES)
 
 
 def check_upload(
-    upload: TensorFile, sent: TensorFile, round_: int, client: str, local: LocalTraining
+    upload: Group, sent: TensorFile, round_: int, client: str, local: LocalTraining
 ) -> int | None:
     """Return the number of examples that an upload says it has.
 
@@ -25,15 +26,15 @@ def check_upload(
     try:
         stated = facts.get("num_examples")  # somebody else's clients may not say
         num_examples = None if stated is None else int(float(stated))
-        kind, recorded_round, recorded_client = facts["upload"], facts["round"], facts["client"]
+        kind, recorded_round = facts["upload"], facts["round"]
     except (KeyError, ValueError, OverflowError) as error:
         raise BadRecording(
-            f"{upload.path}: must hold upload, round and client, and num_examples ({error})"
+            f"{upload.path}: must hold upload and round, and num_examples ({error})"
         ) from None
-    if (kind, recorded_round, recorded_client) != (local.upload, str(round_), client):
+    if (kind, recorded_round) != (local.upload, str(round_)):
         raise BadRecording(
             f"{upload.path}: must be the {local.upload} of client {client} in round {round_}, "
-            f"got the {kind} of client {recorded_client} in round {recorded_round}"
+            f"got the {kind} of round {recorded_round}"
         )
     if num_examples is not None and not 1 <= num_examples <= MOST_EXAMPLES:
         raise BadRecording(f"{upload.path}: num_examples {EXAMPLES.rule}, got {num_examples}")
@@ -46,7 +47,7 @@ def check_upload(
     return num_examples
 
 
-def members_in(upload: TensorFile, client: str) -> tuple[str, ...]:
+def members_in(upload: Group, client: str) -> tuple[str, ...]:
     """Return the clients whose uploads are in a file: its own, or those of its cohort.
 
     Raises:

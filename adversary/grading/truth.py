@@ -10,6 +10,8 @@ from torch import Tensor
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
+from fedsim.core.groups import Group, groups_in
+from fedsim.core.truths import own_path, shared_path
 from fedsim.core.types import Truth
 
 LABELS = Rule("recording", "labels of the truth", "must be numbers below the number of classes")
@@ -74,21 +76,24 @@ def read_coins(folder: Path, round_: int, client: str) -> Bool[Tensor, " m"] | N
     return coins.bool()
 
 
-def _file(folder: Path, round_: int, client: str) -> TensorFile | None:
-    """Return the file of a client's truth, or None.
+def _file(folder: Path, round_: int, client: str) -> TensorFile | Group | None:
+    """Return a client's truth, or None: in a file of its own, or with others of a simulation.
 
     Raises:
         BadRecording: It is another round's or client's, or the client's name is a path.
     """
     if Path(client).name != client or not 0 < len(client.encode("utf-8", "replace")) <= 200:
         raise BadRecording(f"{folder}: {NAME.field} {NAME.rule}, got {client!r}")
-    path = Path(folder, f"{round_:04d}", f"{client}.safetensors")
-    if not path.exists():
+    path = own_path(folder, round_, client)
+    if path.exists():
+        file = TensorFile(path)
+    elif (path := shared_path(folder, round_)).exists() and client in groups_in(path):
+        file = groups_in(path)[client]
+    else:
         return None
-    file = TensorFile(path)
     for key, value in (("round", str(round_)), ("client", client)):
         if (got := file.metadata.get(key, value)) != value:
-            raise BadRecording(f"{path}: {OWNER.field} {OWNER.rule}, got {key} {got}")
+            raise BadRecording(f"{file.path}: {OWNER.field} {OWNER.rule}, got {key} {got}")
     return file
 
 

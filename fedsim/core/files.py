@@ -19,11 +19,11 @@ from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.types import Params
 
-MOST_HEAD = 2**24  # bytes of a file's names, shapes and metadata
+MOST_HEAD = 2**26  # bytes of a file's names, shapes and metadata
 MOST_BUFFERS = os.sysconf("SC_IOV_MAX")  # of one call
-HEAD = Rule("recording", "header of a safetensors file", "must have at most 16 MiB")
+HEAD = Rule("recording", "header of a safetensors file", "must have at most 64 MiB")
 CHECKS = (HEAD,)
-_KINDS = {
+KINDS = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -81,11 +81,11 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    contiguous = {name: _dense(value.detach()) for name, value in tensors.items()}
+    contiguous = {name: dense(value.detach()) for name, value in tensors.items()}
     # Wide types first, so that all values are aligned.
     names = sorted(contiguous, key=lambda name: -contiguous[name].element_size())
     head = _head(contiguous, names, metadata)
-    parts = [_bytes(contiguous[name]) for name in names]
+    parts = [memory_of(contiguous[name]) for name in names]
     checksum = zlib.crc32(head)
     for part in parts:
         checksum = zlib.crc32(part, checksum)
@@ -93,12 +93,12 @@ def save_tensors(path: Path, tensors: Params, metadata: Mapping[str, object]) ->
 
     def write(temporary: Path) -> None:
         with temporary.open("wb", buffering=0) as file:
-            _write_all(file.fileno(), [memoryview(head), *parts])
+            write_all(file.fileno(), [memoryview(head), *parts])
 
     write_whole(path, write)
 
 
-def _write_all(descriptor: int, buffers: Iterable[memoryview]) -> None:
+def write_all(descriptor: int, buffers: Iterable[memoryview]) -> None:
     """Write buffers one after the other; a call may take some of them, or a part of one."""
     waiting = deque(buffer for buffer in buffers if buffer.nbytes)
     while waiting:
@@ -109,7 +109,7 @@ def _write_all(descriptor: int, buffers: Iterable[memoryview]) -> None:
             waiting[0] = waiting[0][written:]
 
 
-def _bytes(value: Tensor) -> memoryview:
+def memory_of(value: Tensor) -> memoryview:
     """Return the memory of a contiguous tensor; on a big-endian machine a copy, little-endian."""
     values = value.reshape(-1).view(torch.uint8)
     if sys.byteorder == "big":
@@ -118,7 +118,7 @@ def _bytes(value: Tensor) -> memoryview:
     return values.numpy().data
 
 
-def _dense(value: Tensor) -> Tensor:
+def dense(value: Tensor) -> Tensor:
     """Return values one after the other; a single one may have any stride and be contiguous."""
     return value.contiguous() if value.numel() > 1 else value.new_empty(value.shape).copy_(value)
 
@@ -132,7 +132,7 @@ def _head(tensors: Params, names: Sequence[str], metadata: Mapping[str, object])
     for name in names:
         begin, end = end, end + tensors[name].nbytes
         shape = list(tensors[name].shape)
-        kind = _KINDS[tensors[name].dtype]
+        kind = KINDS[tensors[name].dtype]
         fields[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
     data = json.dumps(fields, separators=(",", ":")).encode()
     data += b" " * (-len(data) % 8)
@@ -168,13 +168,12 @@ class TensorFile(Mapping[str, Tensor]):
             return tuple(stored)
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.names:
+        if name not in self._stored:
             raise KeyError(name)
         try:
             return torch.from_numpy(self._file.get_tensor(name))
         except TypeError:  # a dtype that NumPy does not have
-            with safetensors.safe_open(self.path, framework="pt") as file:
-                return file.get_tensor(name)
+            return self._opened("pt").get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -185,11 +184,18 @@ class TensorFile(Mapping[str, Tensor]):
     @cached_property
     def _file(self) -> safetensors.safe_open:
         seals.check(self.path)
+        return self._opened("np")  # three times faster
+
+    @cached_property
+    def _stored(self) -> frozenset[str]:
+        return frozenset(self._file.keys())
+
+    def _opened(self, framework: str) -> safetensors.safe_open:
         try:
             with self.path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
             if size > MOST_HEAD:
                 raise BadRecording(f"{self.path}: {HEAD.field} {HEAD.rule}, got {size} bytes")
-            return safetensors.safe_open(self.path, framework="np")  # three times faster
+            return safetensors.safe_open(self.path, framework=framework)
         except (safetensors.SafetensorError, OSError) as error:
             raise BadRecording(f"{self.path}: not a safetensors file ({error})") from None

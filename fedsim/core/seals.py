@@ -10,6 +10,7 @@ hold, which come after the checksum.
 """
 
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 from fedsim.core.accepts import Rule
@@ -23,6 +24,7 @@ UNSEALED = "fedsim-crc32:00000000"  # to be written where the digits shall stand
 _ZEROS, _PARQUET = b"00000000", b"PAR1"
 _HEAD, _TAIL = 256, 65536  # bytes in which the mark is looked for; a parquet file has it at its end
 _BLOCK, _MOST = 2**20, 2**26
+_POLYNOMIAL, _ONE = 0xEDB88320, 2**31
 
 
 def sealed(data: bytes) -> bytes:
@@ -35,6 +37,44 @@ def sealed(data: bytes) -> bytes:
 def digits_of(checksum: int) -> bytes:
     """Return a checksum as it stands in a file."""
     return f"{checksum:08x}".encode()
+
+
+def combined(first: int, second: int, length: int) -> int:
+    """Return the CRC-32 of two parts one after the other, from those of the parts.
+
+    Source: zlib's `crc32_combine`: appending n zero bytes multiplies by x^(8n) modulo CRC-32's
+    polynomial; polynomials are 32 bits, the highest for x⁰.
+
+    Args:
+        first: Of the first part.
+        second: Of the second part.
+        length: Bytes of the second part.
+    """
+    power, factor = _powers(), _ONE
+    for place in range(length.bit_length()):
+        if length >> place & 1:
+            factor = _times(power[(place + 3) % 31], factor)
+    return _times(factor, first) ^ second
+
+
+@lru_cache(maxsize=1)
+def _powers() -> list[int]:
+    """Return x^(2^k) for k from 0 to 30; from there on they repeat."""
+    powers = [_ONE >> 1]
+    while len(powers) < 31:
+        powers.append(_times(powers[-1], powers[-1]))
+    return powers
+
+
+def _times(left: int, right: int) -> int:
+    """Return the product of two polynomials modulo CRC-32's."""
+    product, bit = 0, _ONE
+    while bit:
+        if left & bit:
+            product ^= right
+        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
+        bit >>= 1
+    return product
 
 
 def digits_in(path: Path) -> str:

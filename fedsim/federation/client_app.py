@@ -13,7 +13,7 @@ from clients.operator import SIMULATED, Operator, Refused, operator, site
 from clients.respond import COINS, respond
 from clients.task import Response, Task
 from fedsim.core.errors import one_line
-from fedsim.core.files import save_tensors
+from fedsim.core.truths import save_own
 from fedsim.core.wire import (
     ARRAYS,
     BASE,
@@ -29,7 +29,9 @@ from strategies.secure import masked_reply
 
 app = ClientApp()
 
-TRUTH = "truth"  # in the node's own config: the folder for its ground truth
+TRUTH = "truth"  # in the node's own config: the folder for its ground truth; in its state: that
+FACTS = "truth-facts"  # in its state: the round of the truth, and what its defenses cost
+COLLECTED = "truth-collected"  # in its config: that somebody takes its truth from its state
 DEFENSE = "defense"  # in the node's own state: what its defenses remember
 CANARY = "canary"  # there too: its canaries' coins, if no seed gives them again
 WITHHELD = 450  # the Error's code: nothing is uploaded
@@ -99,19 +101,26 @@ def task_of(message: Message, context: Context, node: Operator, sent: dict[str, 
         proximal_mu=float(str(instructions.get("proximal-mu", 0.0))),
         memory=None if memory is None else from_record(memory),
         coins=None if coins is None else from_record(coins)[COINS],
-        with_truth=bool(_truth_folder(context)) and run.config.record.keeps(round_, node.client),
+        with_truth=_keeps_truth(context) and run.config.record.keeps(round_, node.client),
     )
 
 
 def reply_of(message: Message, context: Context, task: Task, response: Response) -> Message:
     """Return the reply to a train message, and keep what the client remembers and its truth."""
     _remember(context, response, task.operator)
-    folder = _truth_folder(context)
-    if folder is not None and task.with_truth:
-        metadata = {"round": task.round, "client": task.client, **response.fidelity}
-        path = folder / f"{task.round:04d}" / f"{task.client}.safetensors"
-        save_tensors(path, response.truth, metadata)
+    if task.with_truth:
+        _keep_truth(context, task, response)
     return Message(_content(message, context, response, task), reply_to=message)
+
+
+def _keep_truth(context: Context, task: Task, response: Response) -> None:
+    """Put the truth beside the run, never into the reply."""
+    folder = _truth_folder(context)
+    if folder is not None:
+        save_own(folder, task.round, task.client, response.truth, response.fidelity)
+        return
+    context.state[TRUTH] = held_record(response.truth)
+    context.state[FACTS] = ConfigRecord({"round": task.round, **response.fidelity})
 
 
 def _remember(context: Context, response: Response, node: Operator) -> None:
@@ -135,16 +144,20 @@ def _content(message: Message, context: Context, response: Response, task: Task)
 
 
 def _truth_folder(context: Context) -> Path | None:
-    """Return where the ground truth goes: beside the run, never into the reply.
+    """Return where the client writes its ground truth by itself.
 
-    In fedsim's engines the node's own config names the folder. Under `flwr run` nodes cannot be
-    given one, so a client inside Flower's simulation (a Ray worker) takes the run's folder. A
-    deployed client is no Ray worker and writes only where its operator says.
+    A deployed node's own config names the folder. Under `flwr run` nodes cannot be given one, so
+    a client inside Flower's simulation (a Ray worker) takes the run's folder. A deployed client is
+    no Ray worker and writes only where its operator says.
     """
     folder = str(context.node_config.get(TRUTH, ""))
     if not folder and _simulated_by_flower() and context.run_config.get("out"):
         return Path(str(context.run_config["out"])) / "truth"
     return Path(folder) if folder else None
+
+
+def _keeps_truth(context: Context) -> bool:
+    return bool(context.node_config.get(COLLECTED)) or _truth_folder(context) is not None
 
 
 def _simulated_by_flower() -> bool:

@@ -10,9 +10,11 @@ from flwr.serverapp import Grid
 
 from clients.operator import SIMULATED
 from fedsim.core.errors import plain
+from fedsim.core.group_writer import Facts
+from fedsim.core.truths import save_shared
 from fedsim.core.types import Params
 from fedsim.core.wire import from_record, to_record
-from fedsim.federation.client_app import TRUTH
+from fedsim.federation.client_app import COLLECTED, FACTS, TRUTH
 from fedsim.federation.flower_private import enter_run, set_message_id
 
 Job = tuple[Message, Context]
@@ -37,7 +39,7 @@ class SimulationGrid(Grid):
     Args:
         num_clients: How many there are.
         execute: The engine.
-        truth: Where clients write their ground truth.
+        truth: Where the clients' ground truth goes.
         states: What clients remember from an earlier part of the run.
     """
 
@@ -91,10 +93,16 @@ class SimulationGrid(Grid):
             set_message_id(message, str(next(self._ids)))
         jobs = ((message, self._context(message.metadata.dst_node_id)) for message in messages)
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+        truths: dict[int, dict[str, tuple[Params, Facts]]] = {}
         for reply, context in self.execute(jobs, timeout):
             # A client may write another's id into its context.
-            self._contexts[nodes[reply.metadata.reply_to_message_id]] = context
+            node = nodes[reply.metadata.reply_to_message_id]
+            self._contexts[node] = context
+            if (truth := _taken(context)) is not None:
+                truths.setdefault(truth[0], {})[self.client_of(node)] = truth[1:]
             yield reply
+        for round_, of_clients in truths.items():
+            save_shared(self.truth, round_, of_clients)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Not offered: nothing runs in the background of a simulation."""
@@ -121,8 +129,18 @@ class SimulationGrid(Grid):
             node_config = {
                 "partition-id": node_id - _FIRST,
                 "num-partitions": self.num_clients,
-                TRUTH: str(self.truth),
+                COLLECTED: True,
                 SIMULATED: True,
             }
             self._contexts[node_id] = Context(1, node_id, node_config, RecordDict(), {})
         return self._contexts[node_id]
+
+
+def _taken(context: Context) -> tuple[int, Params, Facts] | None:
+    """Take a client's ground truth out of its state: the round, the truth, and facts about it."""
+    if TRUTH not in context.state:
+        return None
+    truth, facts = context.state.array_records[TRUTH], context.state.config_records[FACTS]
+    del context.state[TRUTH], context.state[FACTS]
+    costs = {name: float(str(value)) for name, value in facts.items() if name != "round"}
+    return int(str(facts["round"])), from_record(truth), costs

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from defenses.defense import Defense, defend, spends_nothing
 from fedsim.core.errors import one_line
-from fedsim.core.files import save_tensors
 from fedsim.core.rng import generator, secret_generator
+from fedsim.core.truths import save_own
 from fedsim.core.types import Upload
 from fedsim.core.wire import from_record, to_record
 
@@ -98,9 +98,7 @@ def keep_truth(
     if (round_ := _round(message)) is None:
         raise ValueError("message: must hold its server-round, got none")
     client = str(context.node_id)
-    path = Path(folder, f"{int(round_):04d}", f"{client}.safetensors")
-    save_tensors(path, {"labels": labels.cpu()}, {"round": round_, "client": client})
-    return path
+    return save_own(Path(folder), int(round_), client, {"labels": labels.cpu()}, {})
 
 
 def _check_on_update(defense: Defense) -> None:

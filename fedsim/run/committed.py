@@ -9,7 +9,7 @@ from fedsim.core.listing import FILE, compare, files_below, read_list, write_lis
 from fedsim.core.seals import digits_in
 from fedsim.run.links import ENTRIES
 from fedsim.run.public_base import BASE
-from strategies.tape import numbered, recorded_rounds
+from strategies.tape import is_recorded, numbered, recorded_rounds
 
 CONFIG = "config.toml"
 TABLES = ("leakage.parquet", "metrics.parquet")
@@ -44,7 +44,9 @@ def check(run: Path) -> None:
         listed = read_list(path)
         without = () if round_ == finished[-1] else MOMENT  # a killed process may have left these
         present = files_below(run, [f"state/{name_of(round_)}"], without) | _beside(run, round_)
-        present = {k: v for k, v in present.items() if k in listed or not _late(k, listed)}
+        present = {
+            k: v for k, v in present.items() if k in listed or not _late(run, round_, k, listed)
+        }
         if not any(k.startswith("truth/") for k in present):  # given away without it
             listed = {k: v for k, v in listed.items() if not k.startswith("truth/")}
         if round_ != finished[-1]:
@@ -126,7 +128,7 @@ def _beside(run: Path, round_: int) -> dict[str, str]:
     return {**whole, **files_below(run, folders)}
 
 
-def _late(name: str, listed: Mapping[str, str]) -> bool:
+def _late(run: Path, round_: int, name: str, listed: Mapping[str, str]) -> bool:
     """Return whether a file is truth that came after the commit.
 
     From a client that was too slow, or where all owners bring their truth later.
@@ -134,4 +136,4 @@ def _late(name: str, listed: Mapping[str, str]) -> bool:
     if not name.startswith("truth/"):
         return False
     without = not any(other.startswith("truth/") for other in listed)
-    return without or name.replace("truth/", "rounds/", 1) not in listed
+    return without or not is_recorded(run, round_, Path(name).stem)

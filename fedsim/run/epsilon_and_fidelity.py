@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from clients import carried
-from fedsim.core.files import TensorFile
+from fedsim.core.truths import facts_of
 from fedsim.core.types import Measure
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
@@ -39,11 +39,11 @@ def epsilon_and_fidelity(
 
 def _fidelity(folder: RunFolder, round_: int) -> Iterator[Measure]:
     """Return how far each upload is from the undefended one, as its client wrote it."""
-    for path in sorted((folder.truth / f"{round_:04d}").glob("*.safetensors")):
-        metadata = TensorFile(path).metadata
+    costs = facts_of(folder.truth, round_)
+    for client in sorted(costs):
         for name in FIDELITY:
-            if name in metadata:
-                yield Measure(round_, "defense", name, float(metadata[name]), path.stem)
+            if name in costs[client]:
+                yield Measure(round_, "defense", name, float(costs[client][name]), client)
 
 
 def _epsilons(

@@ -125,7 +125,7 @@ def test_the_tape_has_the_mean_that_the_protocol_reveals_and_no_client(tmp_path,
     assert recorded_clients(tmp_path, 2) == [name]
     assert members_of(tmp_path, 1, name) == tuple(map(str, there))
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert files == [f"{name}.safetensors"] * 2 + ["files.json"] * 2 + ["sent.safetensors"] * 2
+    assert files == ["files.json"] * 2 + ["sent.safetensors"] * 2 + ["uploads.safetensors"] * 2
     [view] = views(tmp_path, 2, LOCAL)
     first, second = view.observations
     for place, key in enumerate(NAMES):

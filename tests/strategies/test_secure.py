@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from adversary.labels.head import read_head
 from adversary.workspace import workspace
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
-from fedsim.core.files import save_tensors
+from fedsim.core.group_writer import save_groups
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import from_record, to_record
@@ -135,7 +135,7 @@ def test_the_tape_has_one_cohort_and_no_client(tmp_path, upload):
         assert recorded_clients(tmp_path, round_) == [name]
         assert members_of(tmp_path, round_, name) == ("0", "1", "2")
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert files == [f"{name}.safetensors"] * 2 + ["files.json"] * 2 + ["sent.safetensors"] * 2
+    assert files == ["files.json"] * 2 + ["sent.safetensors"] * 2 + ["uploads.safetensors"] * 2
     assert recording.failures == [("3", "no reply in time")]
     assert recording.members == ("0", "1", "2")
     local = LocalTraining(lr=0.1, batch_size=4, upload=upload)
@@ -240,9 +240,10 @@ def test_a_tape_of_some_clients_is_refused(tmp_path):
 def test_foreign_members_are_named_as_damaged(tmp_path, members):
     tape = Tape(tmp_path)
     tape.write_sent(1, SENT)
-    facts = {"round": 1, "client": "c", "num_examples": 3, "upload": "weights", "members": members}
-    save_tensors(tmp_path / "rounds" / "0001" / "c.safetensors", SENT, facts)
-    with pytest.raises(BadRecording, match=r"c\.safetensors: members must be "):
+    facts = {"num_examples": 3, "upload": "weights", "members": members}
+    path = tmp_path / "rounds" / "0001" / "uploads.safetensors"
+    save_groups(path, {"c": (SENT, facts)}, {"round": 1})
+    with pytest.raises(BadRecording, match=r"uploads\.safetensors, c: members must be "):
         next(views(tmp_path, 1, LOCAL)).latest  # noqa: B018
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import BadRecording
-from fedsim.core.files import save_tensors
+from fedsim.core.group_writer import save_groups
 from fedsim.core.types import LocalTraining
 from strategies import Tape
 from strategies.tape import views
@@ -11,14 +11,17 @@ LOCAL = LocalTraining(lr=0.1, batch_size=4)
 STATE = {"w": torch.ones(3)}
 
 
-def damaged(tmp_path, metadata=None, upload=None, raw=None):
+def uploads_of(folder, round_):
+    return folder / "rounds" / f"{round_:04d}" / "uploads.safetensors"
+
+
+def damaged(tmp_path, metadata=None, upload=None, round_=1):
     tape = Tape(tmp_path)
     tape.write_sent(1, STATE)
-    path = tape.write_upload(1, "0", upload or STATE, 5, "weights")
+    tape.write_upload(1, "0", upload or STATE, 5, "weights")
+    tape.finish(1)
     if metadata is not None:
-        save_tensors(path, STATE, metadata)
-    if raw is not None:
-        path.write_bytes(raw)
+        save_groups(uploads_of(tmp_path, 1), {"0": (STATE, metadata)}, {"round": round_})
     [view] = views(tmp_path, 1, LOCAL)
     return view
 
@@ -26,26 +29,25 @@ def damaged(tmp_path, metadata=None, upload=None, raw=None):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"raw": b"x" * 40}, "must be as it was written"),
-        ({"metadata": {}}, "must hold upload, round and client"),
+        ({"metadata": {}}, "must hold upload and round"),
         (
-            {"metadata": {"num_examples": 5, "upload": "gradient", "round": 1, "client": "0"}},
+            {"metadata": {"num_examples": 5, "upload": "gradient"}},
             "must be the weights of client 0 in round 1, got the gradient",
         ),
         (
-            {"metadata": {"num_examples": 5, "upload": "weights", "round": 2, "client": "7"}},
-            "got the weights of client 7 in round 2",
+            {"metadata": {"num_examples": 5, "upload": "weights"}, "round_": 2},
+            "got the weights of round 2",
         ),
         (
-            {"metadata": {"num_examples": "many", "upload": "weights", "round": 1, "client": "0"}},
-            "must hold upload, round and client, and num_examples",
+            {"metadata": {"num_examples": "many", "upload": "weights"}},
+            "must hold upload and round, and num_examples",
         ),
         ({"upload": {"v": torch.ones(3)}}, "must have the names of sent.safetensors"),
     ],
 )
 def test_a_damaged_or_foreign_recording_is_named(tmp_path, change, reason):
     view = damaged(tmp_path, **change)
-    with pytest.raises(BadRecording, match=r"0\.safetensors: .*" + reason):
+    with pytest.raises(BadRecording, match=r"uploads\.safetensors, 0: .*" + reason):
         view.latest.update  # noqa: B018
 
 
@@ -58,6 +60,7 @@ def test_the_delta_is_taken_in_the_uploads_precision(tmp_path):
     upload = {"w": torch.full((3,), 1 / 3), "n": torch.tensor(3)}
     tape.write_sent(1, sent)
     tape.write_upload(1, "0", upload, 5, "weights")
+    tape.finish(1)
     [view] = views(tmp_path, 1, LOCAL)
     delta = view.latest.update.delta
     assert delta["w"].dtype == torch.float32
@@ -71,7 +74,8 @@ def test_a_view_opens_only_what_is_asked_for(tmp_path):
     for round_ in (1, 2):
         tape.write_sent(round_, STATE)
         tape.write_upload(round_, "0", STATE, 5, "weights")
-    (tmp_path / "rounds" / "0001" / "0.safetensors").write_bytes(b"broken")
+        tape.finish(round_)
+    uploads_of(tmp_path, 1).write_bytes(b"broken")
     [view] = views(tmp_path, 2, LOCAL)
     assert view.latest.update.round == 2
     with pytest.raises(BadRecording):
@@ -82,9 +86,8 @@ def test_a_view_opens_only_what_is_asked_for(tmp_path):
 def test_a_client_that_told_no_number_of_examples_is_seen_without_one(tmp_path, upload):
     tape, local = Tape(tmp_path), LocalTraining(lr=0.1, batch_size=4, upload=upload)
     tape.write_sent(1, STATE)
-    path = tape.write_upload(1, "0", STATE, 5, upload)
-    facts = {"upload": upload, "round": 1, "client": "0"}
-    save_tensors(path, {"w": torch.full((3,), 3.0)}, facts)
+    tape.write_upload(1, "0", {"w": torch.full((3,), 3.0)}, None, upload)
+    tape.finish(1)
     [view] = views(tmp_path, 1, local)
     assert view.latest.update.num_examples is None
     assert view.latest.update.delta["w"].tolist() == [3.0 if upload == "gradient" else 2.0] * 3
@@ -97,6 +100,7 @@ def three_clients(tmp_path):
         for client in ("0", "1", "2")[: 1 + round_]:
             upload = {"w": STATE["w"] + round_ + float(client)}
             tape.write_upload(round_, client, upload, 5, "weights")
+        tape.finish(round_)
     return list(views(tmp_path, 2, LOCAL))
 
 
@@ -111,14 +115,40 @@ def test_all_views_of_a_round_share_one_cohort_of_their_latest_observations(tmp_
     assert seen[2].cohort[1].update.delta["w"].tolist() == [3.0] * 3
 
 
-def test_a_cohort_opens_only_what_is_asked_for_and_holds_no_tensors(tmp_path):
+def test_a_cohort_holds_no_tensors(tmp_path):
     first, *_ = three_clients(tmp_path)
-    (tmp_path / "rounds" / "0002" / "1.safetensors").write_bytes(b"broken")
     assert first.cohort[2].update.client == "2"
     delta = first.cohort[0].update.delta
     assert delta["w"].data_ptr() != delta["w"].data_ptr()  # read anew each time
-    with pytest.raises(BadRecording):
-        first.cohort[1]
+
+
+def test_a_damaged_file_of_uploads_is_named(tmp_path):
+    three_clients(tmp_path)
+    uploads_of(tmp_path, 2).write_bytes(b"x" * 40)
+    with pytest.raises(BadRecording, match=r"uploads\.safetensors: must be as it was written"):
+        list(views(tmp_path, 2, LOCAL))
+
+
+def test_a_round_that_was_not_finished_is_not_there_and_the_next_leaves_nothing_of_it(tmp_path):
+    tape = Tape(tmp_path)
+    tape.begin(1, 2)
+    tape.write_upload(1, "0", STATE, 5, "weights")
+    assert list(views(tmp_path, 1, LOCAL)) == []
+    tape.begin(2, 1)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("client", ["a/b", "../x", "sent", "", "__metadata__", "é" * 99, "%2F"])
+def test_a_clients_name_is_no_path(tmp_path, client):
+    tape = Tape(tmp_path)
+    tape.write_sent(1, STATE)
+    for name in (client, "0"):
+        tape.write_upload(1, name, STATE, 5, "weights")  # one more than was expected
+    tape.finish(1)
+    assert {view.latest.update.client for view in views(tmp_path, 1, LOCAL)} == {client, "0"}
+    assert {path.name for path in (tmp_path / "rounds" / "0001").iterdir()} == {
+        "files.json", "sent.safetensors", "uploads.safetensors"
+    }  # fmt: skip
 
 
 def test_a_round_that_is_not_recorded_has_no_views(tmp_path):
@@ -132,6 +162,7 @@ def test_the_latest_round_is_read_without_looking_at_those_before_it(tmp_path, m
         tape.write_sent(number, STATE)
         for client in ("0", "1")[: 1 if number == 2 else 2]:
             tape.write_upload(number, client, {"w": torch.full((3,), 1.0 + number)}, 5, "weights")
+        tape.finish(number)
     with monkeypatch.context() as change:
         change.setattr("strategies.tape.recorded_rounds", None)
         first, second = views(tmp_path, 3, LOCAL)

@@ -303,10 +303,10 @@ def test_a_deleted_working_directory_and_a_locale_of_ascii_are_one_sentence(tmp_
 
 def test_a_damaged_recording_is_named(finished, here, capsys):
     shutil.copytree(finished, "copy")
-    Path("copy/rounds/0002/1.safetensors").write_bytes(b"no")
+    Path("copy/rounds/0002/uploads.safetensors").write_bytes(b"no")
     code, _, err = fedsim(capsys, "attack", "copy", "--with", "llg")
     assert code == 1
-    assert "copy/rounds/0002/1.safetensors: must be as it was written" in err
+    assert "copy/rounds/0002/uploads.safetensors: must be as it was written" in err
     shutil.rmtree("copy")
     shutil.copytree(finished, "copy")
     Path("copy/leakage.parquet").write_bytes(b"no")

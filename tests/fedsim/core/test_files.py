@@ -81,7 +81,7 @@ def test_tensors_come_back_in_order_and_one_by_one(tmp_path):
 def every_kind():
     """Return tensors of every dtype that a file may hold, of several shapes and strides."""
     tensors = {}
-    for dtype in files._KINDS:
+    for dtype in files.KINDS:
         values = torch.arange(-6, 6).to(torch.float32).to(dtype)
         tensors[f"{dtype}"] = values
         tensors[f"{dtype} by columns"] = values.reshape(3, 4).T

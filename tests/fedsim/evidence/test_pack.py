@@ -16,6 +16,7 @@ from fedsim.evidence.text import cell, not_tested, text
 from fedsim.evidence.threat import threat_model
 from fedsim.run.ledger import leakage_table
 from fedsim.run.run_folder import RunFolder
+from strategies.tape import recorded_clients
 from tests.builders import small_config
 from tests.command import fedsim
 
@@ -63,8 +64,8 @@ def test_truth_uploads_and_pictures_come_only_by_request(pack, tmp_path):
     assert not (out / "truth").exists()
     assert not (out / "rounds").exists()
     write_pack(RunFolder(run), tmp_path / "all", truth=True, uploads=True, pictures=True)
-    assert (tmp_path / "all" / "truth" / "0001" / "0.safetensors").exists()
-    assert (tmp_path / "all" / "rounds" / "0001" / "0.safetensors").exists()
+    assert (tmp_path / "all" / "truth" / "0001" / "clients.safetensors").exists()
+    assert (tmp_path / "all" / "rounds" / "0001" / "uploads.safetensors").exists()
     text = (tmp_path / "all" / "evidence.md").read_text()
     assert "personal data" in text
     assert "without pictures" in (out / "evidence.md").read_text()
@@ -115,7 +116,7 @@ def test_a_tape_that_was_never_attacked_is_refused(tmp_path):
 
 def test_a_damaged_run_gives_no_pack(recordings, tmp_path):
     path = recordings.copy(CONFIG, tmp_path / "run").path
-    victim = path / "rounds" / "0002" / "1.safetensors"
+    victim = path / "rounds" / "0002" / "uploads.safetensors"
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     with pytest.raises(BadRecording):
         write_pack(RunFolder(path), tmp_path / "pack")
@@ -166,9 +167,7 @@ def test_a_failed_attack_is_no_evidence(recordings, tmp_path):
 def test_what_was_run_on_a_part_of_the_uploads_is_named(recordings):
     facts = facts_of(recordings, attack=[{"name": "llg", "every": 2, "clients": ["0"]}])
     sentences = not_tested(facts)
-    uploads = sum(
-        len(list((facts.folder.path / "rounds").glob(f"{r:04d}/[0-9]*"))) for r in (1, 2, 3)
-    )
+    uploads = sum(len(recorded_clients(facts.folder.path, r)) for r in (1, 2, 3))
     assert f"Other uploads than these: llg was run on 2 of {uploads} recorded uploads." in sentences
     assert "Clients of which no upload was attacked: 3 of 4." in sentences
     assert "no upload was attacked" not in " ".join(not_tested(facts_of(recordings)))

@@ -23,10 +23,11 @@ def alone(run):
 
 def uploads(run):
     """Return every recorded upload, by round and client."""
-    from fedsim.core.files import TensorFile
+    from fedsim.core.groups import groups_in
 
-    files = (run.path / "rounds").glob("*/[0-9]*.safetensors")
-    return {(file.parent.name, file.stem): dict(TensorFile(file)) for file in files}
+    files = sorted((run.path / "rounds").glob("*/uploads.safetensors"))
+    groups = {path.parent.name: groups_in(path) for path in files}
+    return {(r, client): dict(it[client]) for r, it in groups.items() for client in it}
 
 
 def assert_alike(one, other):

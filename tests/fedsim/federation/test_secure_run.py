@@ -11,6 +11,8 @@ from adversary.attacks import ATTACKS
 from fedsim import api
 from fedsim.config import Part, dump, parse, read
 from fedsim.core.errors import ConfigError, RunStopped
+from fedsim.core.groups import groups_in
+from fedsim.core.truths import save_shared, shared_path
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import truth_of
@@ -42,7 +44,7 @@ def test_the_tape_holds_one_cohort_a_round_and_no_clients_upload(runs):
         [name] = recorded_clients(runs / "secure", round_)
         assert members_of(runs / "secure", round_, name) == ("0", "1", "2", "3")
         names = {path.name for path in (runs / "secure" / "rounds" / f"{round_:04d}").iterdir()}
-        assert names == {"files.json", "sent.safetensors", f"{name}.safetensors"}
+        assert names == {"files.json", "sent.safetensors", "uploads.safetensors"}
     assert len(recorded_clients(runs / "clear", 1)) == 4
 
 
@@ -81,10 +83,9 @@ def test_a_cohort_lacking_one_clients_truth_is_attacked_and_not_graded(runs, tmp
     shutil.copytree(runs / "secure" / "rounds", target / "rounds")
     (target / "config.toml").write_text((runs / "secure" / "config.toml").read_text())
     for round_ in (1, 2, 3):
-        (target / "truth" / f"{round_:04d}").mkdir(parents=True)
-        for client in (0, 1, 2) if round_ == 2 else (0, 1, 2, 3):
-            there = f"truth/{round_:04d}/{client}.safetensors"
-            shutil.copy(runs / "secure" / there, target / there)
+        truths = groups_in(shared_path(runs / "secure" / "truth", round_))
+        kept = [client for client in truths if (round_, client) != (2, "3")]
+        save_shared(target / "truth", round_, {it: (dict(truths[it]), {}) for it in kept})
     table = api.attack(target, [Part(name="llbg")]).to_pylist()
     graded = {row["round"]: row["value"] is not None for row in table if row["metric"] == "asr"}
     assert graded == {1: True, 2: False, 3: True}

@@ -28,8 +28,8 @@ LINKED = (
     "report.html",
     ".lock",
     "rounds/0001/sent.safetensors",
-    "rounds/0001/0.safetensors",
-    "truth/0001/0.safetensors",
+    "rounds/0001/uploads.safetensors",
+    "truth/0001/clients.safetensors",
     "guesses/0001.safetensors",
     "state/0003/params.safetensors",
 )

@@ -9,6 +9,7 @@ from fedsim import api, models
 from fedsim.config import Part, parse
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile, save_tensors
+from fedsim.core.groups import groups_in
 from fedsim.federation.progress import ALONE
 from fedsim.run.prepare import prepare
 from fedsim.run.public_base import BASE, check_base, load_base, write_base
@@ -17,6 +18,7 @@ from tests.builders import rows_without_seconds, same_params
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 TRAVELS = ["head.weight", "head.bias", "beside.weight"]
+UPLOADS = "rounds/*/uploads.safetensors"
 FROZEN = ["body.weight", "body.bias"]
 DEFENSE = [{"name": "clip", "bound": 1.0}, {"name": "gaussian", "std": 0.01}]
 
@@ -46,9 +48,11 @@ def run(tmp_path_factory):
 
 @pytest.mark.e2e
 def test_only_what_trains_is_sent_uploaded_and_kept_and_the_base_once(run):
-    files = [*run.path.glob("rounds/*/*.safetensors"), *run.path.glob("state/*/params.safetensors")]
-    assert len(files) == 2 * 4 + 1
-    assert all(list(TensorFile(path)) == TRAVELS for path in files)
+    sent, state = "rounds/*/sent.safetensors", "state/*/params.safetensors"
+    files = [TensorFile(path) for name in (sent, state) for path in run.path.glob(name)]
+    uploads = [it for path in run.path.glob(UPLOADS) for it in groups_in(path).values()]
+    assert (len(files), len(uploads)) == (2 + 1, 2 * 3)
+    assert all(list(each) == TRAVELS for each in [*files, *uploads])
     assert [path.name for path in run.path.rglob(BASE)] == [BASE]
     assert list(TensorFile(run.path / BASE)) == FROZEN
     values = [row["value"] for row in run.ledger().to_pylist() if row["attack"] == "llg"]
@@ -93,8 +97,7 @@ def test_a_stopped_run_ends_with_the_same_bits(run, tmp_path):
 def test_noise_lies_on_what_travels_alone(tmp_path):
     noisy = config(defense=[{"name": "dp-sgd", "clip": 1.0, "noise": 1.0}], attack=[])
     run = api.run(noisy, tmp_path / "noisy")
-    path = next(run.path.glob("rounds/0001/[0-9].safetensors"))
-    assert list(TensorFile(path)) == TRAVELS
+    assert all(list(it) == TRAVELS for it in groups_in(next(run.path.glob(UPLOADS))).values())
     assert "epsilon" in run.metrics()["metric"].to_pylist()
 
 

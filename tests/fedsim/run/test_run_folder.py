@@ -89,8 +89,8 @@ def test_what_a_killed_commit_left_is_removed(tmp_path):
         "state/.0003.part/leakage.parquet",
         "guesses/.0003.safetensors.77.part",
         "guesses/0003.safetensors",
-        "truth/0002/.1.safetensors.78.part",
-        "rounds/0002/.1.safetensors.79.part",
+        "truth/0002/.clients.safetensors.78.part",
+        "rounds/0002/.uploads.safetensors.79.part",
         "state/0001/params.safetensors",  # killed between its rename and forgetting the older
         ".leakage.parquet.80.part",
     ):

@@ -142,7 +142,7 @@ def test_no_path_leads_out_of_the_folder(runs):
     paths = [
         "/../secret", "/run/../secret", "/run/%2e%2e/outside", "/run/../outside", "/run//etc",
         "/report/../outside", "/run/link", "/report/link", "/group/runs", "/group/..",
-        f"/run/{name}", f"/report/{name}", f"/run/{name}/truth/0001/0.safetensors",
+        f"/run/{name}", f"/report/{name}", f"/run/{name}/truth/0001/clients.safetensors",
         f"/run/{name}/config.toml", f"/run/{name}/leakage.parquet", "/run/", "/run", "/nothing",
         "/run/%00", "/%ff", "/run/%ed%b3%bf", "//run", "/rows/../outside",
     ]  # fmt: skip

@@ -290,6 +290,7 @@ def test_a_gradients_recording_needs_no_learning_rate_and_has_one_epoch(tmp_path
     tape = Tape(tmp_path)
     tape.write_sent(1, sent)
     tape.write_upload(1, "7", {k: torch.randn_like(v) for k, v in sent.items()}, 8, "gradient")
+    tape.finish(1)
     app = App(model="tests.quickstart.task:Net", num_classes=10)
     assert api.attack(tmp_path, [Part(name="llg")], app=app).num_rows == 5
     assert RunFolder(tmp_path).config.local_training().upload == "gradient"
@@ -306,6 +307,7 @@ def test_reconstructions_are_kept_and_not_graded_where_only_labels_are_known(tmp
     tape.write_sent(1, sent)
     gradient = {name: value.grad for name, value in net.named_parameters()}
     tape.write_upload(1, "7", gradient, 1, "gradient")
+    tape.finish(1)
     save_tensors(tmp_path / "truth" / "0001" / "7.safetensors", {"labels": label}, {})
     app = App(model="tests.quickstart.task:Net", num_classes=10, truth=str(tmp_path / "truth"))
     attacks = [Part(name="dlg", iterations=2), Part(name="idlg")]

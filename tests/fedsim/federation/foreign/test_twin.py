@@ -80,6 +80,7 @@ def write(folder, layout):
     tape.write_sent(1, layout(sent))
     for client, state in trained.items():
         tape.write_upload(1, client, layout(state), len(LABELS), "weights")
+    tape.finish(1)
     return folder
 
 
@@ -260,6 +261,7 @@ def test_a_counter_that_only_torch_has_need_not_be_on_tape(tmp_path):
     arrays = {str(i): value.T if value.ndim > 1 else value for i, value in enumerate(values)}
     tape.write_sent(1, arrays)
     tape.write_upload(1, "7", {n: v + 0.01 for n, v in arrays.items()}, 8, "weights")
+    tape.finish(1)
     app = App(
         model="tests.fedsim.federation.foreign.test_twin:Normed",
         num_classes=3,
@@ -275,6 +277,7 @@ def test_a_recording_of_trees_says_that_no_attack_reads_them(tmp_path):
     tape = Tape(tmp_path)
     tape.write_sent(1, {"0": torch.zeros(0, dtype=torch.uint8)})
     tape.write_upload(1, "7", {"0": torch.ones(90, dtype=torch.uint8)}, 8, "weights")
+    tape.finish(1)
     with pytest.raises(BadRecording, match="must hold real numbers, got uint8; a model of trees"):
         api.attack(tmp_path, [Part(name="llg")], app=App(**TRAINING))
 

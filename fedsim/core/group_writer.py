@@ -1,0 +1,203 @@
+"""Writes groups of tensors into one file, as `fedsim.core.groups` reads them."""
+
+import json
+import os
+import weakref
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsim.core import seals
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import KINDS, dense, memory_of, write_all
+from fedsim.core.types import Params
+
+Facts = Mapping[str, str | int | float]
+_ALIGNED = 8  # bytes
+_ROOM = 24  # for the name of a group: a number of 64 bits has 20 digits
+_OFFSETS = 30  # digits of a begin and an end
+_BLOCK = 2**20
+
+
+class GroupWriter:
+    """Writes groups of tensors into one file, which is there, whole, once it is closed.
+
+    Equal groups in one order give equal bytes.
+
+    Args:
+        path: The file.
+        metadata: Text about all groups.
+        expected: How many will come. With more, or with long names, closing copies the file.
+    """
+
+    def __init__(self, path: Path, metadata: Facts, expected: int = 1) -> None:
+        self.path, self.metadata, self.expected = path, metadata, expected
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._groups: dict[str, tuple[int, dict[str, str]]] = {}
+        self._names: dict[tuple[str, ...], int] = {}
+        self._fields: list[str] = []
+        self._file, self._start, self._size, self._checksum = -1, 0, 0, 0
+
+    def add(self, name: str, tensors: Params, facts: Facts) -> "Written":
+        """Write a group.
+
+        Args:
+            name: Any text; no other group's.
+            tensors: Of any strides, on the CPU.
+            facts: About the group; written as text.
+
+        Returns:
+            What reads its arrays again.
+
+        Raises:
+            OSError: The disk is full or the folder cannot be written; nothing is left behind.
+        """
+        arrays = {key: dense(value.detach()) for key, value in tensors.items()}
+        said = {key: str(value) for key, value in facts.items()}
+        if self._file < 0:
+            self._open(self._room(arrays, said))
+        written, parts, prefix = Written(self, {}), [], quote(name, safe="")
+        # Wide types first, so that all values are aligned.
+        for key in sorted(arrays, key=lambda key: -arrays[key].element_size()):
+            value, part = arrays[key], memory_of(arrays[key])
+            written.places[key] = self._size, value.dtype, tuple(value.shape)
+            self._field(f"{prefix}/{key}", KINDS[value.dtype], list(value.shape), part.nbytes)
+            parts.append(part)
+        if lack := -self._size % _ALIGNED:
+            self._field(str(len(self._groups)), "U8", [lack], lack)
+            parts.append(memoryview(bytes(lack)))
+        try:
+            write_all(self._file, parts)
+        except BaseException:
+            self.discard()
+            raise
+        for part in parts:
+            self._checksum = zlib.crc32(part, self._checksum)
+        number = self._names.setdefault(tuple(tensors), len(self._names))
+        self._groups[name] = number, said
+        return written
+
+    def close(self) -> None:
+        """Fill in the head, and give the file its name; without groups there is none.
+
+        Raises:
+            OSError: The disk is full or the folder cannot be written; nothing is left behind.
+        """
+        if self._file < 0:
+            return
+        try:
+            head = self._head()
+            if len(head) > self._start:
+                self._move(len(head))
+            size = self._start - 8
+            head = size.to_bytes(8, "little") + head[8:].ljust(size)
+            checksum = seals.combined(zlib.crc32(head), self._checksum, self._size)
+            head = head.replace(seals.UNSEALED.encode(), seals.MARK + seals.digits_of(checksum), 1)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            write_all(self._file, [memoryview(head)])
+            self._part.replace(self.path)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Leave nothing behind of a file that is not closed."""
+        self._part.unlink(missing_ok=True)
+
+    def read(self, begin: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """Return an array that was written, also before the file is closed.
+
+        Raises:
+            BadRecording: Somebody has cut the file.
+        """
+        data = torch.empty(shape, dtype=dtype)
+        memory, place = memory_of(data), self._start + begin
+        while memory.nbytes:
+            count = os.preadv(self._file, [memory], place)
+            if not count:
+                raise BadRecording(f"{self.path}: must have {place} bytes, got fewer")
+            memory, place = memory[count:], place + count
+        return data
+
+    def _open(self, room: int) -> None:
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        self._part.unlink(missing_ok=True)  # a link of that name would be written through
+        self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        weakref.finalize(self, os.close, self._file)
+        self._start = os.lseek(self._file, room, os.SEEK_SET)
+
+    def _room(self, arrays: Params, facts: Mapping[str, str]) -> int:
+        """Return bytes for the head, by the first group."""
+        names = [len(json.dumps(key)) for key in arrays]
+        fields = sum(
+            length + _ROOM + _OFFSETS + len(_field("", "F8_E4M3", list(value.shape), 0, 0))
+            for length, value in zip(names, arrays.values(), strict=True)
+        )
+        facts_of = _ROOM + len(json.dumps(json.dumps([0, facts])))
+        room = 512 + len(json.dumps(self.metadata)) + 2 * sum(names)
+        return room + self.expected * (fields + facts_of) + -room % _ALIGNED
+
+    def _field(self, key: str, kind: str, shape: list[int], size: int) -> None:
+        self._fields.append(_field(key, kind, shape, self._size, self._size + size))
+        self._size += size
+
+    def _head(self) -> bytes:
+        text = {
+            "checksum": seals.UNSEALED,
+            **{key: str(value) for key, value in self.metadata.items()},
+            "names": json.dumps(list(self._names)),
+            "groups": json.dumps(self._groups),
+        }
+        fields = (f'"__metadata__":{json.dumps(text)}', *self._fields)
+        data = f"{{{','.join(fields)}}}".encode()
+        return bytes(8) + data + b" " * (-len(data) % _ALIGNED)
+
+    def _move(self, start: int) -> None:
+        """Write the groups again behind a longer head."""
+        before, self._start = self._start, start
+        for begin in range(before + self._size - 1, before - 1, -_BLOCK):  # from the end
+            first = max(before, begin + 1 - _BLOCK)
+            block = os.pread(self._file, begin + 1 - first, first)
+            os.lseek(self._file, first + start - before, os.SEEK_SET)
+            write_all(self._file, [memoryview(block)])
+
+
+@dataclass(frozen=True)
+class Written:
+    """A group that was written: its arrays, each read when it is asked for.
+
+    Attributes:
+        writer: Of the file.
+        places: Array → where it begins behind the head, its type, its shape.
+    """
+
+    writer: GroupWriter
+    places: dict[str, tuple[int, torch.dtype, tuple[int, ...]]]
+
+    def __call__(self, name: str) -> NDArray:
+        """Return an array."""
+        return self.writer.read(*self.places[name]).numpy()
+
+
+def save_groups(path: Path, groups: Mapping[str, tuple[Params, Facts]], metadata: Facts) -> None:
+    """Write groups of tensors, each with facts about it, as one file, whole or not at all.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    writer = GroupWriter(path, metadata, len(groups))
+    for name, (tensors, facts) in groups.items():
+        writer.add(name, tensors, facts)
+    writer.close()
+
+
+def _field(key: str, kind: str, shape: list[int], begin: int, end: int) -> str:
+    """Return what the head says of an array."""
+    key = json.dumps(key)
+    return f'{key}:{{"dtype":"{kind}","shape":{shape},"data_offsets":[{begin},{end}]}}'

@@ -1,0 +1,139 @@
+"""Many sets of tensors in one file, such as the uploads of a round: a group for each client.
+
+The file is a sealed safetensors file with arrays `GROUP/NAME`. A group's name is percent-encoded
+there, so that the first slash ends it; an array without a slash fills a group up to eight bytes.
+The metadata hold, as JSON, `names`: lists of arrays in their order, and `groups`: for each group,
+which of these lists is its, and facts about it. Groups are written one after the other as they
+come, and are never in memory together; the head in front of them is filled in at the end.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from urllib.parse import quote
+
+from torch import Tensor
+
+from fedsim.core.accepts import Rule
+from fedsim.core.errors import BadRecording
+from fedsim.core.files import TensorFile
+
+GROUPS = Rule(
+    "recording", "metadata of a file of groups", "must hold groups, and names of their arrays"
+)
+CHECKS = (GROUPS,)
+_OPEN = 64  # files, at most
+
+
+class GroupFile(Mapping[str, "Group"]):
+    """The groups of one file, in the order in which they were written.
+
+    The file is opened at the first use, and all of it is checked then.
+
+    Raises:
+        BadRecording: The file is missing, not as it was written, or holds no groups.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, TensorFile(path)
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The text about all groups."""
+        own = ("names", "groups")
+        return {key: value for key, value in self.file.metadata.items() if key not in own}
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
+        """Group → its arrays, and facts about it."""
+        try:
+            names = [_texts(each) for each in json.loads(self.file.metadata["names"])]
+            groups = json.loads(self.file.metadata["groups"])
+            return {k: (names[n], dict(_pairs(facts))) for k, (n, facts) in groups.items()}
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError):
+            raise BadRecording(f"{self.path}: {GROUPS.field} {GROUPS.rule}") from None
+
+    def __getitem__(self, name: str) -> "Group":
+        return Group(self, name, *self._groups[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._groups
+
+
+class Group(Mapping[str, Tensor]):
+    """The tensors of one group, each read when it is asked for, and no other.
+
+    Args:
+        file: In which it is.
+        name: Its own.
+        names: Its arrays, in the order in which they were saved.
+        facts: What is said about it.
+
+    Raises:
+        BadRecording: An array is missing.
+    """
+
+    def __init__(self, file: GroupFile, name: str, names: tuple[str, ...], facts: dict[str, str]):
+        self.file, self.name, self.names, self.facts = file, name, names, facts
+
+    @property
+    def path(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.file.path}, {self.name}"
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """What is said about it, and about all groups of the file."""
+        return {**self.file.metadata, **self.facts}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        try:
+            return self.file.file[f"{quote(self.name, safe='')}/{name}"]
+        except KeyError:
+            raise BadRecording(f"{self.path}: must hold {name}, got none") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def groups_in(path: Path) -> GroupFile:
+    """Return the groups of a file; of one that has not changed since, without reading it again.
+
+    Raises:
+        BadRecording: The file is missing.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        raise BadRecording(f"{path}: the file is missing") from None
+    return _groups_in(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=_OPEN)
+def _groups_in(path: Path, *_: int) -> GroupFile:
+    return GroupFile(path)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    texts = tuple(values)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    return texts
+
+
+def _pairs(facts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for pair in facts.items():
+        _texts(pair)
+        yield pair
