@@ -53,6 +53,7 @@ class Rounds:
         self.shown = columns_that_fit(self.attacks, self.console.width)
         if self.quiet:
             return
+        from fedsim.run.costs import expected_costs, remarks
         from fedsim.run.readable import unreadable
 
         for remark in plan.federated.dataset.remarks:
@@ -60,6 +61,9 @@ class Rounds:
         for reason, titles in unreadable(plan).items():
             text = f"{', '.join(titles)} will refuse every update: {reason}"
             self.console.print(text, style="yellow", markup=False)
+        if costs := expected_costs(plan):
+            for sentence in remarks(plan, costs):
+                self.console.print(sentence, style="yellow", markup=False)
         if all(attack.family != "reconstruction" for attack in plan.attacks):
             return
         from statistics import median

@@ -1,0 +1,196 @@
+"""What a plan's attacks will cost beside its training, from rehearsing two of its clients.
+
+Two clients are trained and attacked in a round, and one again in the next. What the first answer
+costs beyond the second is spent once a round, and what it costs beyond the third once a run.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from adversary.attack import Attack
+from adversary.grading.answers import attack_view
+from adversary.grading.families import FAMILIES
+from clients.train import train
+from fedsim.core.boundary import PASSING
+from fedsim.core.memory import Memory
+from fedsim.core.params import subtract
+from fedsim.core.rng import generator, global_stream, threads
+from fedsim.core.types import Observation, Params, Update, View
+from fedsim.run.prepare import Plan
+
+FEWEST = 60  # answers of one attack in a run: the rehearsal of three costs a twentieth of them
+SHARE = 0.1  # of the training's seconds is worth a word,
+LEAST = 10.0  # and so many seconds are
+PARTS = {2: "a half", 5: "a fifth", 10: "a tenth"}
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """CPU-seconds of a run.
+
+    Attributes:
+        training: Of all clients, one after another.
+        attacks: Of each attack that is rehearsed.
+    """
+
+    training: float
+    attacks: Mapping[Attack, float]
+
+    @property
+    def total(self) -> float:
+        """Of all together."""
+        return self.training + sum(self.attacks.values())
+
+
+def expected_costs(plan: Plan, clock: Clock = time.process_time) -> Costs | None:
+    """Return what a run will cost; None where no attack gives enough answers to rehearse it.
+
+    An attack on whole rounds is not rehearsed, nor is what audits and evaluation cost. What grows
+    with the rounds that an attack looks back at is not seen.
+
+    Args:
+        plan: Nothing of it is changed.
+        clock: CPU-seconds.
+    """
+    attacks = [attack for attack in plan.attacks if _is_rehearsed(plan, attack)]
+    if not attacks:
+        return None
+    sent = {name: value.clone() for name, value in plan.model.state_dict().items()}
+    with threads(plan.config.engine.threads), Memory() as run:
+        try:
+            first, second, seconds = _cohorts(plan, sent, clock)
+        except PASSING:
+            raise
+        except Exception:  # the round will say which client fails, and why
+            return None
+        attack_costs = {
+            attack: _cost(plan, attack, first, second, run, clock) for attack in attacks
+        }
+    sizes = [len(rows) for rows in plan.federated.clients]
+    federation = plan.config.federation
+    examples = federation.rounds * federation.sampled * sum(sizes) / len(sizes)
+    return Costs(seconds * examples, attack_costs)
+
+
+def remarks(plan: Plan, costs: Costs) -> list[str]:
+    """Return a sentence for each attack that costs much beside the training."""
+    sentences = []
+    for attack, seconds in costs.attacks.items():
+        if seconds < LEAST or seconds < SHARE * costs.training:
+            continue
+        wanted = seconds / max(SHARE * costs.training, 1e-9)
+        fitting = [n for n in PARTS if n <= rounds_of(plan, attack)]
+        every = next((n for n in fitting if n >= wanted), max(fitting, default=0))
+        hint = f"; every = {every * attack.every} makes it {PARTS[every]}" if every else ""
+        about = f"about {_duration(seconds)} of the run's {_duration(costs.total)} of CPU time"
+        sentences.append(f"attack.{attack.title}: {about}{hint}")
+    return sentences
+
+
+def rounds_of(plan: Plan, attack: Attack) -> int:
+    """Return on how many rounds of a plan an attack is run."""
+    last = plan.config.federation.rounds
+    return sum(plan.config.record.keeps(r) and attack.is_due(r) for r in range(1, last + 1))
+
+
+def _is_rehearsed(plan: Plan, attack: Attack) -> bool:
+    answers = rounds_of(plan, attack) * _clients_of(plan, attack)
+    return answers >= FEWEST and not attack.baseline and not FAMILIES[attack.family].of_round
+
+
+def _clients_of(plan: Plan, attack: Attack) -> float:
+    """Return how many clients of a round an attack answers on, on average."""
+    federation, record = plan.config.federation, plan.config.record
+    if federation.secure_aggregation:
+        return 1
+    names = map(str, range(federation.clients))
+    kept = sum(record.keeps(1, name) and attack.is_due(1, name) for name in names)
+    return federation.sampled * kept / federation.clients
+
+
+def _cohorts(
+    plan: Plan, sent: Params, clock: Clock
+) -> tuple[Sequence[Observation], Sequence[Observation], float]:
+    """Return a round's uploads, those of the next, and the CPU-seconds of training an example.
+
+    Two clients of about the mean size are trained; the others upload the same.
+    """
+    sizes = [len(rows) for rows in plan.federated.clients]
+    mean = sum(sizes) / len(sizes)
+    near = sorted(range(len(sizes)), key=lambda client: abs(sizes[client] - mean))
+    some, seconds = [], 0.0
+    for client in (near[0], near[-1] if len(near) == 1 else near[1]):
+        begun = clock()
+        some.append(_upload(plan, client, sent))
+        seconds = (clock() - begun) / sizes[client]
+    clients = plan.config.federation.sampled
+    together = clients if plan.config.federation.secure_aggregation else 1
+
+    def cohort(state: Params, round_: int) -> Sequence[Observation]:
+        updates = (
+            Update(round_, str(k), delta, count * together, together)
+            for k in range(clients // together)
+            for delta, count in (some[k % len(some)],)
+        )
+        return [Observation(state, update, plan.local) for update in updates]
+
+    moved = {n: v + 0.1 * some[0][0][n] if n in some[0][0] else v for n, v in sent.items()}
+    moved = {name: value.to(sent[name].dtype) for name, value in moved.items()}
+    return cohort(sent, 1), cohort(moved, 2), seconds
+
+
+def _upload(plan: Plan, client: int, sent: Params) -> tuple[dict[str, Tensor], int]:
+    """Return what a client uploads, and its number of examples."""
+    dataset, rows = plan.federated.dataset, plan.federated.clients[client]
+    coins, defense, local = generator(0, "costs", client), plan.defense, plan.local
+    model = copy.deepcopy(plan.model)
+    with global_stream(0, "costs", client):
+        state, _ = train(
+            model, sent, dataset.inputs[rows], dataset.y[rows], local,
+            generator=coins, gradient=defense.gradient, batches=defense.batches,
+        )  # fmt: skip
+    delta = state if local.upload == "gradient" else subtract(state, sent)
+    trained = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
+    return {**delta, **defense.apply(trained, defense.init(trained), coins)[0]}, len(rows)
+
+
+def _cost(
+    plan: Plan,
+    attack: Attack,
+    first: Sequence[Observation],
+    second: Sequence[Observation],
+    run: Memory,
+    clock: Clock,
+) -> float:
+    """Return the CPU-seconds of an attack in a whole run."""
+    always = replace(attack, every=1, clients=None)
+
+    def answer(view: View) -> float:
+        begun = clock()
+        attack_view(view, [always], plan.auxiliary, plan.config.seed)
+        return clock() - begun
+
+    rounds, clients = rounds_of(plan, attack), _clients_of(plan, attack)
+    with Memory(run) as memory:
+        cold = answer(View([first[0]], [first], memory))
+        other = first[min(1, len(first) - 1)]
+        warm = min(cold, answer(View([other], [first], memory))) if clients > 1 else cold
+    later = cold
+    if rounds > 1 and (clients <= 1 or cold > 1.2 * warm):
+        with Memory(run) as memory:
+            view = View([first[0], second[0]], [first, second], memory)
+            later = min(cold, answer(view))
+    return cold + (rounds - 1) * later + rounds * max(0.0, clients - 1) * warm
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

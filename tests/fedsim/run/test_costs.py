@@ -1,0 +1,94 @@
+import torch
+
+from adversary.attack import Attack
+from fedsim.run.costs import Costs, expected_costs, remarks
+from fedsim.run.prepare import prepare
+from tests.builders import small_config
+
+MODULE = "tests.fedsim.run.test_costs:"
+
+
+class Clock:
+    """CPU-seconds that pass where a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+def spend(seconds):
+    CLOCK.now += seconds
+    return seconds
+
+
+def staged(view, auxiliary, generator):
+    """Costs 7 s once a run, 2 s once a round, and 1 s."""
+    view.memory.run.get(staged, "run", lambda: spend(7))
+    view.memory.get(staged, "round", lambda: spend(2))
+    spend(1)
+    counts = torch.zeros(auxiliary.num_classes, dtype=torch.long)
+    counts[0] = view.latest.update.num_examples
+    return counts
+
+
+STAGED = Attack(name="staged", family="label", infer=staged)
+
+
+def planned(*, attack=MODULE + "STAGED", **federation):
+    return prepare(small_config(attack=[attack], federation={"rounds": 20, **federation}))
+
+
+def test_what_is_spent_once_a_round_and_once_a_run_is_counted_as_often():
+    (seconds,) = expected_costs(planned(), CLOCK).attacks.values()
+    assert seconds == 7 + 20 * (2 + 4 * 1)
+
+
+def test_an_attack_on_every_other_round_and_some_clients_costs_less():
+    every = {"name": MODULE + "STAGED", "every": 2}
+    (seconds,) = expected_costs(planned(attack=every, rounds=40), CLOCK).attacks.values()
+    assert seconds == 7 + 20 * (2 + 4 * 1)
+    some = {"name": MODULE + "STAGED", "clients": ["0", "3"]}
+    (seconds,) = expected_costs(planned(attack=some, rounds=40), CLOCK).attacks.values()
+    assert seconds == 7 + 40 * (2 + 2 * 1)
+
+
+def test_a_sum_of_all_clients_is_one_answer_a_round():
+    plan = planned(rounds=60, secure_aggregation={})
+    (seconds,) = expected_costs(plan, CLOCK).attacks.values()
+    assert seconds == 7 + 60 * (2 + 1)
+
+
+def test_few_answers_are_not_rehearsed():
+    assert expected_costs(planned(rounds=14), CLOCK) is None
+    assert expected_costs(planned(attack="uniform"), CLOCK) is None
+
+
+def test_a_rehearsal_changes_nothing_of_the_plan():
+    plan = planned(attack="eb-gls")
+    before = {name: value.clone() for name, value in plan.model.state_dict().items()}
+    stream = torch.get_rng_state()
+    assert min(expected_costs(plan).attacks.values()) > 0
+    assert all(torch.equal(value, before[n]) for n, value in plan.model.state_dict().items())
+    assert torch.equal(stream, torch.get_rng_state())
+
+
+def test_an_attack_is_named_that_costs_more_than_a_tenth_of_the_training():
+    plan = planned()
+    (attack,) = plan.attacks
+
+    def said(training, seconds):
+        return remarks(plan, Costs(training, {attack: seconds}))
+
+    title = f"attack.{attack.title}: about"
+    assert said(20.0, 40.0) == [
+        f"{title} 40 s of the run's 60 s of CPU time; every = 10 makes it a tenth"
+    ]
+    assert said(100.0, 40.0) == [
+        f"{title} 40 s of the run's 2 min of CPU time; every = 5 makes it a fifth"
+    ]
+    assert said(500.0, 40.0) == []  # less than a tenth
+    assert said(1.0, 9.0) == []  # nobody waits for it
