@@ -41,6 +41,7 @@ from fedsim.core.form import IGNORED
 from fedsim.core.types import Auxiliary, Observation, View
 
 MISFIT = 10.0  # beyond it the moments are of another model: half of the answer is by frequency
+SURE = 6.0  # standard errors of a slope that is more than noise
 FAR = 2.0  # times the size of a mean over targets, or one part in so many: scaled
 
 
@@ -97,8 +98,10 @@ def unscaled(moments: Moments, observed: Evidence) -> Evidence:
         return observed
     absent = ~observed.present
     mean = moments.other[absent] @ torch.linalg.pinv(moments.whiten)
-    slope = float((observed.gradient[absent] * mean).sum() / mean.square().sum())
-    if slope <= 0 or 1 / FAR <= slope <= FAR:
+    squared = float(mean.square().sum())
+    slope = float((observed.gradient[absent] * mean).sum()) / squared
+    error = (observed.noise / squared) ** 0.5
+    if slope <= SURE * error or 1 / FAR <= slope <= FAR:
         return observed
     return dataclasses.replace(
         observed, gradient=observed.gradient / slope, noise=observed.noise / slope**2

@@ -41,8 +41,20 @@ def moved_rows(observation: Observation, work: Workspace) -> Moved:
     tables = find_tables(work)
     if tables.tied:
         raise NotApplicable("model: must have a head of its own: a tied head moves every row")
-    delta = table(observation.update.delta, tables.tokens, TOKEN_TABLE)
+    delta = uploaded(observation, tables.tokens, TOKEN_TABLE)
     return moved(delta, table(observation.sent, tables.tokens, TOKEN_TABLE))
+
+
+def uploaded(observation: Observation, name: str | None, what: str) -> Tensor:
+    """Return a table of an update.
+
+    Raises:
+        NotApplicable: As `table`, or a defense froze it: it has not moved at all.
+    """
+    values = table(observation.update.delta, name, what)
+    if not values.any():
+        raise NotApplicable(f"update: must move the {what}, got zeros alone: it was frozen")
+    return values
 
 
 def token_set(observation: Observation, work: Workspace) -> Bool[Tensor, " vocabulary"]:
@@ -84,7 +96,7 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
     tables = find_tables(work)
     if tables.tied:
         raise NotApplicable("model: must have a head of its own, got one tied to the token table")
-    delta = table(observation.update.delta, tables.head, HEAD).double()
+    delta = uploaded(observation, tables.head, HEAD).double()
     try:
         rows = moved_rows(observation, work)
     except NotApplicable:  # the token table is frozen, or not of this client alone
@@ -96,19 +108,24 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
     if rows is None:
         return Evidence(gradient, noise=noise)
     texts = num_labels(observation) // observation.local.epochs
-    outside = texts * expected_outside(work)
+    outside = texts * expected_outside(work, hidden=rows.threshold > 0 and not rows.relative)
     return Evidence(gradient, token_set(observation, work), outside, noise)
 
 
-def expected_outside(work: Workspace) -> Float[Tensor, " vocabulary"]:
-    """Return the targets of one text that are no inputs of it, by token: expected numbers.
+def expected_outside(work: Workspace, *, hidden: bool) -> Float[Tensor, " vocabulary"]:
+    """Return the targets of one text that are not in the set of tokens: expected numbers.
 
     These are the end of a text, and the last token of a text that was cut.
+
+    Args:
+        work: Of the model sent.
+        hidden: Whether noise may hide any token from the set.
     """
     vocabulary, (_, targets) = vocabulary_of(work.auxiliary), auxiliary_texts(work.auxiliary)
     last = targets[:, -1]
     cut = float(((last != IGNORED) & (last != vocabulary.eos)).double().mean())
-    outside = cut * work.part(target_moments).rates
+    length = float((targets != IGNORED).sum(dim=1).double().mean())
+    outside = (length if hidden else cut) * work.part(target_moments).rates
     outside[[vocabulary.pad, vocabulary.bos]] = 0.0
     outside[vocabulary.eos] = 1 - cut
     return outside

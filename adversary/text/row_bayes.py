@@ -218,9 +218,9 @@ def _candidates(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor,
     inside = evidence.present.nonzero().squeeze(1)
     if evidence.outside is None or not evidence.outside.any():
         return inside
-    others = _likeliest(moments, evidence, min(size, len(inside) + SPARE))
-    others = others[evidence.outside[others] > 0]
-    return torch.cat([inside, others]).unique()
+    few = min(size, max(len(inside), total) + SPARE)
+    others = torch.cat([_likeliest(moments, evidence, few), evidence.outside.topk(few).indices])
+    return torch.cat([inside, others[evidence.outside[others] > 0]]).unique()
 
 
 def _likeliest(moments: Moments, evidence: Evidence, few: int) -> Int[Tensor, " rows"]:

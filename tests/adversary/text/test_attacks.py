@@ -168,6 +168,18 @@ def test_a_scaled_gradient_gives_nearly_the_same_counts(scale):
 
 
 @pytest.mark.theorem
+@pytest.mark.parametrize("std", [1e-4, 1e-3, 1e-2, 1.0])
+def test_noise_leaves_no_less_than_the_blind_counts(std):
+    model = language()
+    view, _ = seen(model, torch.arange(16))
+    delta = defended(view.latest.update.delta, "gaussian", std=std)
+    view, truth = seen(model, torch.arange(16), delta=delta)
+    got, blind, _ = graded(ROW_BAYES, view, truth, auxiliary_of(model))
+    assert got["asr"] > blind["asr"] - 0.1
+    assert got["asr"] > 0.9 or std > 1e-3
+
+
+@pytest.mark.theorem
 def test_signs_alone_still_tell_most_tokens():
     model = language()
     view, _ = seen(model, torch.arange(4))
@@ -231,8 +243,12 @@ def test_a_frozen_embedding_leaves_the_counts():
     model = language()
     view, _ = seen(model, torch.arange(4))
     delta = {n: v for n, v in view.latest.update.delta.items() if n != "tokens.weight"}
-    view, truth = seen(model, torch.arange(4), delta=delta)
-    assert graded(ROW_BAYES, view, truth, auxiliary_of(model))[0]["asr"] > 0.8
+    zeros = {"tokens.weight": torch.zeros_like(model.tokens.weight)}  # `freeze`
+    for frozen in (delta, zeros | delta):
+        view, truth = seen(model, torch.arange(4), delta=frozen)
+        assert graded(ROW_BAYES, view, truth, auxiliary_of(model))[0]["asr"] > 0.8
+        (answer,) = attack_view(view, [TOKEN_ROWS], auxiliary_of(model), seed=0)
+        assert answer.refused
 
 
 def test_a_classifier_of_texts_gives_away_its_tokens_and_one_text():
