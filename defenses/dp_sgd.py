@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 from torch import Generator, Tensor, nn
 
 from defenses.accounting import Accounting, Sampling, num_steps
@@ -69,7 +69,7 @@ def dp_sgd(
 def noised_mean(
     model: nn.Module,
     parameters: Params,
-    inputs: Float[Tensor, "batch *shape"],
+    inputs: Num[Tensor, "batch *shape"],
     labels: Int[Tensor, "batch *target"],
     local: LocalTraining,
     generator: Generator,
@@ -97,7 +97,7 @@ def noised_mean(
 def clipped_sum(
     model: nn.Module,
     parameters: Params,
-    inputs: Float[Tensor, "batch *shape"],
+    inputs: Num[Tensor, "batch *shape"],
     labels: Int[Tensor, "batch *target"],
     *,
     clip: float,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
@@ -48,7 +48,7 @@ def vib(*, beta: float = 1e-3) -> Defense:
 def priced_gradient(
     model: nn.Module,
     parameters: Params,
-    inputs: Float[Tensor, "batch *shape"],
+    inputs: Num[Tensor, "batch *shape"],
     labels: Int[Tensor, "batch *target"],
     local: LocalTraining,
     generator: Generator,  # noqa: ARG001

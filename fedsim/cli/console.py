@@ -18,6 +18,7 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 
 OPENERS = {"darwin": "open", "win32": "start"}  # what shows a file; elsewhere xdg-open
+OF_TEXTS = ("token-rows", "tokens-moved", "positions")
 FURTHER = ("eb-gls-rounds", "llg-plus", "rlu")  # attacks on any upload, the strongest first
 
 
@@ -88,5 +89,6 @@ def quoted(path: object) -> str:
 def attack_line(run: Path, attacks: Iterable[str]) -> str:
     """Return the command that goes on with a run: an attack that it does not have yet."""
     had = set(attacks)
-    other = next((name for name in FURTHER if name not in had), None)
+    further = OF_TEXTS if had & set(OF_TEXTS) else FURTHER
+    other = next((name for name in further if name not in had), None)
     return f"fedsim attack {quoted(run)} --with {other}" if other else f"fedsim view {quoted(run)}"

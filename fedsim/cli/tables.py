@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedsim.run.outcomes import Answers
 
 ROUND, SECONDS, COLUMN = "round  accuracy", "   seconds", 12
+PERPLEXED = "round  perplexity"  # of a language model
 
 
 class Rounds:
@@ -31,7 +32,7 @@ class Rounds:
     def __init__(self, config: Any, target: Path, console: "Console", *, quiet: bool) -> None:
         self.config, self.target, self.console, self.quiet = config, target, console, quiet
         self.attacks = [part.name for part in config.attack]
-        self.shown = columns_that_fit(self.attacks, console.width)
+        self.shown, self.head = columns_that_fit(self.attacks, console.width), ROUND
         self.eta = Eta(config.federation.rounds, console)
         self.bar = self.eta.bar(quiet=quiet)
         self.started = False
@@ -50,6 +51,7 @@ class Rounds:
         Before that, what became of a user's data.
         """
         self.attacks = [attack.name for attack in plan.attacks if not attack.adaptive]
+        self.head = ROUND if plan.federated.dataset.targets is None else PERPLEXED
         self.shown = columns_that_fit(self.attacks, self.console.width)
         if self.quiet:
             return
@@ -89,8 +91,11 @@ class Rounds:
         self._reached(done.number, done.number)
         self.eta.touch()
         cells = self._cells(done.leakage, {each.title: each for each in done.answers})
-        accuracy = percent(done.accuracy)
-        self.bar.console.print(f"{done.number:>5}{accuracy:>10}{cells}{done.seconds:>10.2f}")
+        utility = percent(done.accuracy)
+        if self.head is PERPLEXED:
+            utility = "–" if done.perplexity is None else f"{done.perplexity:.4g}"
+        utility = f"{utility:>{len(self.head) - 5}}"
+        self.bar.console.print(f"{done.number:>5}{utility}{cells}{done.seconds:>10.2f}")
         self._below(f"client {client} failed: {reason}" for client, reason in done.failures[:3])
         if len(done.failures) > 3:
             self._below([f"and {len(done.failures) - 3} more"])
@@ -139,7 +144,7 @@ class Rounds:
         if len(self.shown) < len(self.attacks):
             names += f"{'best ' + first:>{_best_width(self.attacks)}}"
         names += f"{'blind ' + first:>{COLUMN}}" if self.attacks else ""
-        self.console.print(f"{ROUND}{names}{SECONDS}", style="bold")
+        self.console.print(f"{self.head}{names}{SECONDS}", style="bold")
         self.task = self.bar.add_task("", total=federation.rounds, left="")
         self.bar.start()
 

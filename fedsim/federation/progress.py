@@ -37,6 +37,7 @@ class Round:
         answers: What became of each attack on the round's updates.
         alone: Why clients did not train together in the batched engine, with how many.
         attack_seconds: Of `seconds`, those of the attacks.
+        perplexity: Of a language model.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Round:
     answers: Sequence[Answers] = ()
     alone: Mapping[str, int] = field(default_factory=dict)
     attack_seconds: float = 0.0
+    perplexity: float | None = None
 
 
 def summary(
@@ -57,7 +59,10 @@ def summary(
     seconds: float,
 ) -> Round:
     """Sum a round up for the eyes."""
-    accuracy = next((m.value for m in measures if m.metric == "accuracy"), None)
+    accuracy, perplexity = (
+        next((m.value for m in measures if m.metric == metric and m.split == "test"), None)
+        for metric in ("accuracy", "perplexity")
+    )
     by_attack: dict[str, list[Leak]] = {}
     for leak in leaks:
         rows = by_attack.setdefault(title_of(leak.attack, adaptive=leak.adaptive), [])
@@ -73,7 +78,16 @@ def summary(
     }
     answers = tuple(answers_of(leakage_table(leaks)))
     alone = {m.reason or "": int(m.value or 0) for m in measures if m.metric == ALONE}
-    return Round(round_, accuracy, means, tuple(failures), seconds, answers, alone)
+    return Round(
+        round_,
+        accuracy,
+        means,
+        tuple(failures),
+        seconds,
+        answers,
+        alone,
+        perplexity=perplexity,
+    )
 
 
 def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:

@@ -207,6 +207,12 @@ class RunData:
         return rows["round"].to_numpy(), rows["value"].to_numpy()
 
     @cached_property
+    def perplexity(self) -> float | None:
+        """The model's last perplexity on the test set; None of no language model."""
+        rows = self.metrics.filter(pc.equal(self.metrics["metric"], "perplexity"))
+        return rows["value"][-1].as_py() if len(rows) else None
+
+    @cached_property
     def failures(self) -> list[dict]:
         """Metrics rows of clients that failed, and of attacks that failed or refused."""
         rows = records(select(frame(self.metrics), split=["client", "attack"]))

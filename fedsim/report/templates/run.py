@@ -35,6 +35,10 @@ round by round.</p>
   <div class="tile"><b>{{ run.accuracy[1][-1] | percent }}</b><span>test accuracy, round
   {{ run.accuracy[0][-1] }}</span></div>
 {% endif %}
+{% if run.perplexity is not none %}
+  <div class="tile"><b>{{ "%.4g" | format(run.perplexity) }}</b><span>perplexity of a test token,
+  round {{ run.accuracy[0][-1] }}</span></div>
+{% endif %}
 {% for curve in tiles %}
   {% set above = curve.main.value > curve.main.blind_value %}
   <div class="tile{% if not above %} below{% endif %}">

@@ -130,6 +130,7 @@ def test_the_gradient_of_a_text_is_that_of_the_mean_over_its_targets(name):
 
 
 @pytest.mark.twin
+@pytest.mark.untyped  # batches of several sizes
 @pytest.mark.parametrize("name", VARIANTS)
 def test_clients_that_train_together_take_the_mean_over_targets(name):
     model, form = build(name)

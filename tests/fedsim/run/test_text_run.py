@@ -3,10 +3,12 @@
 import math
 
 import pytest
+from typer.testing import CliRunner
 
+from adversary.grading.truth import read_truth
 from fedsim import api
+from fedsim.cli.main import app
 from fedsim.core.errors import ConfigError
-from fedsim.core.files import TensorFile
 from fedsim.data import federate, tokeniser
 from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params, small_config
@@ -41,13 +43,14 @@ def test_a_language_model_trains_and_its_truth_is_the_target_tokens(tmp_path):
     assert all(row["outcome"] == "graded" for row in run.ledger().to_pylist())
     dataset = federate(config).dataset
     for client in "012":
-        truth = TensorFile(run.path / "truth" / "0001" / f"{client}.safetensors")
-        targets = dataset.targets[truth["indices"]]
-        assert truth["labels"].tolist() == targets[targets != -100].tolist()
+        truth = read_truth(run.path / "truth", 1, client)
+        targets = dataset.targets[truth.indices]
+        assert truth.labels.tolist() == targets[targets != -100].tolist()
     kept = tokeniser.read(run.path / tokeniser.FILE)
     assert kept == federate(config).tokeniser
 
 
+@pytest.mark.untyped  # batches of several sizes
 @pytest.mark.parametrize("tables", [LANGUAGE, TOPICS], ids=["language", "topics"])
 def test_clients_trained_together_upload_the_same_but_for_rounding(tmp_path, tables):
     tables = {**tables, "attack": ["token-rows"]}
@@ -132,3 +135,19 @@ def test_ray_gives_the_bits_of_inline_on_texts(tmp_path):
     other = api.run(small_config(**tables, engine={"name": "ray"}), tmp_path / "ray")
     assert same_params(*(RunFolder(it.path).final_params() for it in (inline, other)))
     assert rows_without_seconds(inline.ledger()) == rows_without_seconds(other.ledger())
+
+
+def test_the_lines_of_a_run_show_perplexity_and_go_on_with_an_attack_on_texts(tmp_path):
+    settings = [
+        "data=messages",
+        "data.limit=120",
+        "model=gpt",
+        "model.width=8",
+        "federation.clients=3",
+        "federation.rounds=1",
+    ]
+    changes = [part for setting in settings for part in ("--set", setting)]
+    result = CliRunner().invoke(app, ["run", *changes, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert "round  perplexity" in result.output
+    assert "--with tokens-moved" in result.output
