@@ -18,7 +18,7 @@ which the server neither sees nor writes:
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from torch import Generator, Tensor, nn
@@ -137,6 +137,11 @@ class Site:
     moved: tuple[str, ...] = ()
     own_data: bool = False
     base: str = ""
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """The model's own state; it shares the model's memory."""
+        return self.model.state_dict()
 
     def rows(self, client: str) -> Tensor:
         """Return the rows of the training set that are a client's."""

@@ -51,7 +51,7 @@ def begin(task: Task) -> Ready:
     Raises:
         Refused: As `respond`.
     """
-    if reason := mismatch(task.sent, task.site.model.state_dict()):
+    if reason := mismatch(task.sent, task.site.state):
         raise Refused(f"weights sent: must be of the run's model, got {reason}")
     local = task.site.config.local_training(task.proximal_mu)
     relation, coins = _canary(task)

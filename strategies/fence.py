@@ -23,7 +23,7 @@ from fedsim.core.boundary import PASSING, raised
 from fedsim.core.errors import RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record
+from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, records_of
 from strategies.around import AroundStrategy, check_strategy
 from strategies.secure import SecureAggregation
 from strategies.senders import Senders, reason_of
@@ -224,7 +224,7 @@ class Fence(AroundStrategy):
         value = num_examples_of(reply, key)
         if value > self.max_examples:
             raise Refused(BOUND, f"{key}: must be at most {self.max_examples:,}, got {value:g}")
-        stated = next(iter(reply.content.metric_records.values()))
+        stated = next(iter(records_of(reply.content, MetricRecord).values()))
         for name in self.metrics:
             number = stated.get(name)
             if not isinstance(number, int | float) or not math.isfinite(number):

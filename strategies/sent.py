@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim.core.wire import ARRAYS, from_record
+from fedsim.core.wire import ARRAYS, from_record, records_of
 
 
 class Sent:
@@ -34,7 +34,7 @@ class Sent:
         self._records: dict[str, dict[str, Array]] = {}
         for message, name, digest in zip(messages, self.keys, self._digests, strict=True):
             if name is not None and digest is not None:
-                self._records.setdefault(digest, {**message.content.array_records[name]})
+                self._records.setdefault(digest, {**_arrays(message)[name]})
         self._decoded: dict[str, dict[str, Tensor]] = {}
         self.shared = None if self._shared is None else self._params(self._shared)
 
@@ -73,8 +73,12 @@ def key_of(strategy: Strategy) -> str:
     return str(getattr(inner, "arrayrecord_key", ARRAYS))
 
 
+def _arrays(message: Message) -> dict[str, ArrayRecord]:
+    return records_of(message.content, ArrayRecord)
+
+
 def _key_of_model(message: Message, key: str) -> str | None:
-    names = list(message.content.array_records)
+    names = list(_arrays(message))
     if len(names) == 1:
         return names[0]
     return key if key in names else None
@@ -83,7 +87,7 @@ def _key_of_model(message: Message, key: str) -> str | None:
 def _digests(messages: Sequence[Message], keys: Sequence[str | None]) -> list[str | None]:
     """Return a hash of each message's model; of a record that all hold, not of its content."""
     records = [
-        None if key is None else message.content.array_records[key]
+        None if key is None else _arrays(message)[key]
         for message, key in zip(messages, keys, strict=True)
     ]
     ids = {id(record): record for record in records if record is not None}

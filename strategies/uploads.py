@@ -4,14 +4,14 @@ import math
 from dataclasses import replace
 
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import FedsimError, plain
 from fedsim.core.params import difference, mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import from_record, held_record, oversized
+from fedsim.core.wire import from_record, held_record, oversized, records_of
 
 UPLOAD = "upload of a client"
 OFF = "not on tape, logged once; behind a Fence an error of the client"
@@ -64,7 +64,7 @@ def model_of(reply: Message, key: str | None) -> tuple[str, ArrayRecord]:
     Raises:
         Refused: There is none, or it cannot be told which.
     """
-    records = dict(reply.content.array_records)
+    records = records_of(reply.content, ArrayRecord)
     if len(records) == 1:
         return next(iter(records.items()))
     if key is not None and key in records:
@@ -102,7 +102,7 @@ def num_examples_of(reply: Message, key: str) -> int | float:
     Raises:
         Refused: It is missing, or no average could be taken with it.
     """
-    records = list(reply.content.metric_records.values())
+    records = list(records_of(reply.content, MetricRecord).values())
     if len(records) != 1:
         raise Refused(WEIGHT, f"content: must hold one MetricRecord, got {len(records)}")
     value = records[0].get(key)

@@ -84,11 +84,12 @@ def _file(folder: Path, round_: int, client: str) -> TensorFile | Group | None:
     """
     if Path(client).name != client or not 0 < len(client.encode("utf-8", "replace")) <= 200:
         raise BadRecording(f"{folder}: {NAME.field} {NAME.rule}, got {client!r}")
-    path = own_path(folder, round_, client)
-    if path.exists():
-        file = TensorFile(path)
-    elif (path := shared_path(folder, round_)).exists() and client in groups_in(path):
-        file = groups_in(path)[client]
+    shared, own = shared_path(folder, round_), own_path(folder, round_, client)
+    others = groups_in(shared) if shared.exists() else {}
+    if client in others:
+        file = others[client]
+    elif own.exists():
+        file = TensorFile(own)
     else:
         return None
     for key, value in (("round", str(round_)), ("client", client)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor
 
 from clients.batching import Batching, batching, refusal, trained_together
@@ -18,7 +18,7 @@ from clients.operator import Site, operator
 from clients.respond import begin, finish
 from clients.task import Ready, Response
 from fedsim.core.types import LocalTraining
-from fedsim.core.wire import ARRAYS, from_record
+from fedsim.core.wire import ARRAYS, from_record, records_of
 from fedsim.federation.client_app import reply_of, task_of
 from fedsim.federation.grid import Job
 from fedsim.federation.inline import answer, process_goes_on
@@ -135,7 +135,7 @@ def _ready(client: _Client, decoded: dict[int, dict[str, Tensor]]) -> Ready | No
         return None
     try:
         with process_goes_on():
-            record = content.array_records[ARRAYS]
+            record = records_of(content, ArrayRecord)[ARRAYS]
             if id(record) not in decoded:
                 decoded[id(record)] = from_record(record)
             node = operator(client.context.node_config)

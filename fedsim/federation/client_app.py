@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from fedsim.core.wire import (
     NUM_EXAMPLES,
     from_record,
     held_record,
+    records_of,
     to_record,
 )
 from strategies.secure import masked_reply
@@ -67,7 +68,9 @@ def query_client(message: Message, context: Context) -> Message:
 
 def _answer(message: Message, context: Context, node: Operator) -> Message:
     """Return the reply to a train message, and keep what the client remembers and its truth."""
-    task = task_of(message, context, node, from_record(message.content.array_records[ARRAYS]))
+    task = task_of(
+        message, context, node, from_record(records_of(message.content, ArrayRecord)[ARRAYS])
+    )
     return reply_of(message, context, task, respond(task))
 
 
@@ -84,7 +87,7 @@ def task_of(message: Message, context: Context, node: Operator, sent: dict[str, 
         Refused: The operator does not let the run have what it asks for.
         ConfigError: The config or the data are not what they must be.
     """
-    instructions = message.content.config_records[CONFIG]
+    instructions = records_of(message.content, ConfigRecord)[CONFIG]
     run = site(str(instructions[FEDSIM]), node)
     if str(instructions.get(BASE, "")) != run.base:
         raise Refused("model: must have the frozen parameters that the server's has, got others")
@@ -92,7 +95,8 @@ def task_of(message: Message, context: Context, node: Operator, sent: dict[str, 
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)  # sums depend on it: one value everywhere
     round_ = int(str(instructions["server-round"]))
-    memory, coins = (context.state.array_records.get(key) for key in (DEFENSE, CANARY))
+    state = records_of(context.state, ArrayRecord)
+    memory, coins = state.get(DEFENSE), state.get(CANARY)
     return Task(
         site=run,
         operator=node,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.operator import SIMULATED
@@ -13,7 +13,7 @@ from fedsim.core.errors import plain
 from fedsim.core.group_writer import Facts
 from fedsim.core.truths import save_shared
 from fedsim.core.types import Params
-from fedsim.core.wire import from_record, to_record
+from fedsim.core.wire import from_record, records_of, to_record
 from fedsim.federation.client_app import COLLECTED, FACTS, TRUTH
 from fedsim.federation.flower_private import enter_run, set_message_id
 
@@ -72,11 +72,11 @@ class SimulationGrid(Grid):
         return {
             self.client_of(node): {
                 f"{record}/{name}": value
-                for record, arrays in self._contexts[node].state.array_records.items()
+                for record, arrays in records_of(self._contexts[node].state, ArrayRecord).items()
                 for name, value in from_record(arrays).items()
             }
             for node in sorted(self._trained)
-            if self._contexts[node].state.array_records
+            if records_of(self._contexts[node].state, ArrayRecord)
         }
 
     def get_node_ids(self) -> Iterable[int]:
@@ -140,7 +140,8 @@ def _taken(context: Context) -> tuple[int, Params, Facts] | None:
     """Take a client's ground truth out of its state: the round, the truth, and facts about it."""
     if TRUTH not in context.state:
         return None
-    truth, facts = context.state.array_records[TRUTH], context.state.config_records[FACTS]
+    truth = records_of(context.state, ArrayRecord)[TRUTH]
+    facts = records_of(context.state, ConfigRecord)[FACTS]
     del context.state[TRUTH], context.state[FACTS]
     costs = {name: float(str(value)) for name, value in facts.items() if name != "round"}
     return int(str(facts["round"])), from_record(truth), costs

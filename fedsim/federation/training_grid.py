@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import RunStopped, plain
-from fedsim.core.wire import CONFIG, FEDSIM
+from fedsim.core.wire import CONFIG, FEDSIM, records_of
 from strategies.around import AroundGrid
 
 PART = "training message of a strategy"
@@ -100,7 +100,7 @@ class TrainingGrid(AroundGrid):
         if node in self._asked:
             raise self._refusal(ONCE, node, "a second one")
         self._asked.add(node)
-        config = message.content.config_records.get(CONFIG, ConfigRecord())
+        config = records_of(message.content, ConfigRecord).get(CONFIG, ConfigRecord())
         expected = {FEDSIM: self.settings, "server-round": self._round}
         for key, value in expected.items():
             if config.get(key) != value:

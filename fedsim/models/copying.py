@@ -46,7 +46,13 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     twin = memo[id(module)] = type(module).__new__(type(module))
     attributes = vars(twin)
     for name, value in vars(module).items():
-        attributes[name] = value if type(value) in ATOMS else _container(value, memo)
+        kind = type(value)
+        if kind in ATOMS:
+            attributes[name] = value
+        elif (kind is dict or kind is OrderedDict) and not value and id(value) not in memo:
+            memo[id(value)], attributes[name] = value, kind()  # most of what a module holds
+        else:
+            attributes[name] = _container(value, memo)
     return twin
 
 
@@ -61,7 +67,7 @@ def _container(value: Any, memo: dict[int, Any]) -> Any:
         raise _NotPlain
     memo[id(value)] = value
     if kind is dict or kind is OrderedDict:
-        if any(type(key) not in ATOMS for key in value):
+        if not ATOMS.issuperset(map(type, value)):
             raise _NotPlain
         return kind([(key, _value(it, memo)) for key, it in value.items()])
     if kind in (list, set) and all(type(it) in ATOMS for it in value):
