@@ -24,7 +24,8 @@ an example's share is its mean along the way from the model sent to the model up
 that uploads weights uses every example once an epoch, so its counts are multiples of the epochs;
 (6) where no linear head's gradient was uploaded, or the head's weight is another layer's too, an
 example's share is its gradient of all that was uploaded, by autodiff (`projections`); then (1) to
-(3) but the zeros of (3) do not apply, and (4) is the mean along the straight way.
+(3) but the zeros of (3) do not apply, and (4) is the mean along the straight way; (7) of several
+local steps, what this answer and five published ones were worth on rehearsed clients (`stacked`).
 *Differs from the paper*: there is none.
 """
 
@@ -37,6 +38,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.attacks.stacked import stacked
 from adversary.labels import dropped
 from adversary.labels.draws import weighted_overlap_counts
 from adversary.labels.gls import Fit, fit_counts
@@ -80,25 +82,33 @@ def eb_gls(
         refine: How real-valued counts become whole: the most likely ones ("search"), or those of
             largest expected overlap ("gibbs"), which costs tens of milliseconds and is better where
             the model is half trained and the batch small or unbalanced. If empty: the latter under
-            noise, else the former.
+            noise, else the former, and of several local steps what rehearsals make of them.
         chains: Of `refine = "gibbs"`, side by side.
         steps: Of each chain; 40 per class without, at least 400.
 
     Raises:
         ValueError: The update moves no trained parameter, or is not finite.
     """
-    problem, solution = solve(view.latest, workspace(view, auxiliary))
+    work = workspace(view, auxiliary)
+    problem, solution = solve(view.latest, work)
     if not refine and problem.noisy:
         weighted = weighted_overlap_counts(solution.evidence)
         if weighted is not None:
             return weighted * problem.uses
     counts = solution.posterior.whole(solution.counts)
+    if not refine and problem.whole and not problem.noisy:
+        counts = stacked(view.latest, work, counts, _plain)
     if refine == "gibbs" or (not refine and problem.noisy):
         steps = steps or max(400, 40 * auxiliary.num_classes)
         counts = solution.evidence.expected_overlap_counts(
             counts, generator, chains=chains, steps=steps
         )
     return counts * problem.uses
+
+
+def _plain(observation: Observation, work: Workspace) -> Int[Tensor, " classes"]:
+    """Return the most likely counts of a client's examples."""
+    return (fit := solve(observation, work)[1]).posterior.whole(fit.counts)
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,7 @@ class Problem:
         basis: What made the sketch of a linear head; None for one of all that was uploaded.
         start: Moments at the model sent, where `moments` may be of other models, too.
         noisy: Whether the update has noise beyond rounding.
+        whole: Whether all of a linear head's gradient came.
     """
 
     sketch: Float[Tensor, " kept"]
@@ -126,6 +137,7 @@ class Problem:
     basis: Sketch | None
     start: Moments
     noisy: bool = False
+    whole: bool = False
 
     def trace(
         self, observation: Observation, work: Workspace, counts: Float[Tensor, " classes"]
@@ -203,6 +215,7 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         basis=basis,
         start=moments,
         noisy=noise > 0 if mask is not None else not is_clean(head),
+        whole=mask is None,
     )
 
 

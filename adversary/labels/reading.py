@@ -108,10 +108,23 @@ def end_forward(
     Raises:
         ValueError: It computes NaN or infinity.
     """
-    end = end_state(observation)
-    if end is None or inputs is None:
+    if inputs is None or end_state(observation) is None:
         return None
-    outputs = forward(work, end, inputs if rows is None else inputs[rows])
+    if rows is None and inputs is work.auxiliary.inputs:
+        return work.part(_uploaded, observation, keep=2)  # several attacks ask for it
+    return _computed(work, observation, inputs if rows is None else inputs[rows])
+
+
+def _uploaded(work: Workspace, observation: Observation) -> Forward:
+    """Return what the uploaded model makes of all auxiliary inputs: a part of the workspace."""
+    assert work.auxiliary.inputs is not None
+    return _computed(work, observation, work.auxiliary.inputs)
+
+
+def _computed(work: Workspace, observation: Observation, inputs: Tensor) -> Forward:
+    end = end_state(observation)
+    assert end is not None
+    outputs = forward(work, end, inputs)
     check_finite(outputs.logits.sum() + outputs.features.sum())
     return outputs
 
