@@ -97,6 +97,17 @@ def attack(
             metavar="CxHxW",
         ),
     ] = None,
+    vocabulary: Annotated[
+        int | None, _about_app("--vocabulary", "Number of token ids, of a model of texts.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        _about_app(
+            "--task",
+            "What a model of texts learns: label, or next for the next token (label if omitted).",
+            metavar="TASK",
+        ),
+    ] = None,
     auxiliary: Annotated[
         str | None,
         _about_app(
@@ -137,6 +148,8 @@ def attack(
         head_bias=head_bias,
         arrays=arrays,
         input_shape=None if input_shape is None else parse_shape(input_shape, "--input-shape"),
+        vocabulary=vocabulary,
+        task=task,
         auxiliary=auxiliary,
         auxiliary_root=auxiliary_root,
         auxiliary_limit=auxiliary_limit,

@@ -25,6 +25,8 @@ class App:
         label_smoothing: Of the clients' loss.
         optimizer: Of the clients; attacks read weights as trained by SGD, whatever it is.
         input_shape: Shape of one example; found where a single usual size of image fits.
+        vocabulary: Number of token ids, of a model of texts; 0 pads, 1 begins a text, 2 ends it.
+        task: What a model of texts learns: "label", or "next" for the next token.
         arrays: Which array on tape is which of the model's: a TOML file, or "in-order" to take
             those of one shape as they stand. By default shapes and order must decide it.
         head_weight: Name on tape of the last layer's weight, in place of a model.
@@ -44,6 +46,8 @@ class App:
     label_smoothing: float | None = None
     optimizer: str | None = None
     input_shape: tuple[int, ...] | None = None
+    vocabulary: int | None = None
+    task: str | None = None
     arrays: str | None = None
     head_weight: str | None = None
     head_bias: str | None = None

@@ -19,6 +19,7 @@ from fedsim.federation.foreign.parts import loaded, model_of
 from fedsim.federation.foreign.twin import (
     IN_ORDER,
     Shapes,
+    by_name,
     check,
     head_sources,
     propose,
@@ -96,6 +97,8 @@ def _config(path: Path, app: App, tape: Shapes) -> Config:
         settings["attack"] = []
     settings.setdefault("local.epochs", earlier.local.epochs if earlier else 1)
     if "foreign.input_shape" not in settings and earlier is None:
+        if app.vocabulary is not None:
+            raise ConfigError("--input-shape: must be given with --vocabulary, got none")
         settings["foreign.input_shape"] = [1]  # until it is found
         settings["foreign.input_shape"] = _shape(_read(before, settings))
     return with_versions(_read(before, settings))
@@ -170,6 +173,8 @@ def _with_arrays(config: Config, app: App, tape: Params, path: Path) -> Config:
         sources = dict(foreign.arrays)
     elif mine == there:
         return config
+    elif (named := by_name(model, mine, there)) is not None:
+        sources = named
     elif len(mine) != len(there):
         reason = mismatch(tape, model.state_dict())
         raise ConfigError(

@@ -17,9 +17,9 @@ from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, View
 from fedsim.data import Federated
 from fedsim.federation.foreign.app import App
-from fedsim.federation.foreign.config import config_of
+from fedsim.federation.foreign.config import config_of, recorded_arrays
 from fedsim.federation.foreign.evidence import VIEWS, check_head
-from fedsim.federation.foreign.parts import examples_of, model_of, nothing
+from fedsim.federation.foreign.parts import examples_of, load_sent, model_of, nothing
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder, write_config
 from strategies import STRATEGIES
@@ -57,6 +57,7 @@ def tell(
     given = {*(part.name for part in attacks), *map(str, app.settings.values())}
     config = config_of(path, app, allow, given)
     plan = prepare(config.model_copy(update={"attack": tuple(attacks)}))
+    load_sent(plan.model, recorded_arrays(path))
     latest = lambda: views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources)
     if config.foreign and config.foreign.head_only:
         _check_heads_suffice(plan, next(latest()))
@@ -105,16 +106,17 @@ def prepare(config: Config) -> Plan:
         ConfigError: A name, an option or the data are not what they must be.
     """
     assert config.foreign is not None
-    shape, classes = config.foreign.input_shape, config.foreign.num_classes
     model = model_of(config)
-    dataset = examples_of(config) or nothing(shape, classes)
+    dataset = examples_of(config) or nothing(config.foreign)
     has_examples = len(dataset.labels) > 0
     auxiliary = Auxiliary(
         model=model,
-        num_classes=classes,
+        num_classes=config.foreign.num_classes,
         inputs=dataset.inputs if has_examples else None,
-        labels=dataset.labels if has_examples else None,
-        input_shape=shape,
+        labels=dataset.y if has_examples else None,
+        input_shape=config.foreign.input_shape,
+        vocabulary=dataset.vocabulary,
+        per_token=dataset.targets is not None,
     )
     attacks = selection.build(config.attack, auxiliary)
     federated = Federated(dataset, (), torch.arange(len(dataset.labels)))

@@ -62,6 +62,25 @@ def read_arrays(path: Path) -> dict[str, Source]:
         ) from None
 
 
+def by_name(model: nn.Module, twin: Shapes, tape: Shapes) -> dict[str, Source] | None:
+    """Return which array on tape is which of the twin's, where names say it; None elsewhere.
+
+    An app may send more than travels here: frozen parameters, and second names. Another may send
+    what `peft.get_peft_model_state_dict` gives, which leaves the adapter's name "default" out.
+    """
+    whole = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name_on_tape, more in ((str, whole), (_without_adapter, set[str]())):
+        sources = {name: Source(name=name_on_tape(name)) for name in twin}
+        fits = all(tape.get(it.name) == twin[name] for name, it in sources.items())
+        if fits and set(tape) <= {it.name for it in sources.values()} | more:
+            return sources
+    return None
+
+
+def _without_adapter(name: str) -> str:
+    return name.replace(".modules_to_save.default", "").replace(".default", "")
+
+
 def propose(twin: Shapes, tape: Shapes, *, in_order: bool = False) -> dict[str, Source]:
     """Return which array on tape is which of the twin's, as far as shapes decide it.
 
