@@ -31,7 +31,7 @@ from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion.affine import smoothest
-from adversary.inversion.chain import NotWalkableError, chain
+from adversary.inversion.chain import NotWalkableError, chain, check_trained
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
 from adversary.inversion.reading import (
     batch_gradient,
@@ -102,6 +102,7 @@ def _walked(
     if (size := batch_size(latest)) != 1:
         raise NotApplicable(f"num_examples: must be 1 to walk back layer by layer, got {size}")
     layers = chain(auxiliary.model, shape)
+    check_trained(auxiliary.model, layers)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
     model = precise(workspace(view, auxiliary))
     labels = batch_labels(view, auxiliary, generator)

@@ -74,6 +74,22 @@ def chain(model: nn.Module, shape: Shape) -> list[Layer]:
     return layers
 
 
+def check_trained(model: nn.Module, layers: list[Layer]) -> None:
+    """Refuse layers of a chain whose gradients are not all in the update, each by itself.
+
+    Raises:
+        NotWalkableError: A layer is frozen, or its weight is another one's too.
+    """
+    for layer in layers:
+        if layer.kind not in ("linear", "conv"):
+            continue
+        what = f"{layer.name} = {type(layer.module).__name__}"
+        if not trains_weight(layer.module):
+            raise NotWalkableError(f"{what}: must be trained as it is, got a frozen layer")
+        if shares_weight(model, layer.module):
+            raise NotWalkableError(f"{what}: must have a weight of its own, got a tied one")
+
+
 def passes(module: nn.Module) -> bool:
     """Return whether a layer returns its input: `Identity`, or dropout with p = 0."""
     dropout = isinstance(module, nn.modules.dropout._DropoutNd)
@@ -87,6 +103,12 @@ def drops_out(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase):
         return module.dropout > 0 and module.num_layers > 1
     return isinstance(module, nn.MultiheadAttention) and module.dropout > 0
+
+
+def shares_weight(model: nn.Module, module: nn.Module) -> bool:
+    """Return whether a layer's weight is another one's too, so that its gradient is a sum."""
+    every = model.named_parameters(remove_duplicate=False)
+    return sum(value is module.weight for _, value in every) > 1
 
 
 def trains_weight(module: nn.Module) -> bool:
@@ -187,6 +209,10 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
         raise NotApplicable(f"{name} = {type(module).__name__}: the first layer must be linear")
     if module.bias is None:
         raise NotApplicable(f"{name}: must have a bias")
+    if not trains_weight(module):
+        raise NotApplicable(f"{name}: must be trained as it is, got a frozen layer")
+    if shares_weight(model, module):
+        raise NotApplicable(f"{name}: must have a weight of its own, got a tied one")
     return name
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adversary.inversion.activations import ACTIVATIONS
-from adversary.inversion.chain import chain, trains_weight
+from adversary.inversion.chain import chain, shares_weight, trains_weight
 from adversary.inversion.identifiability import System, system, systems
 from fedsim.core.errors import one_line
 from fedsim.explain.explanation import Shape
@@ -21,11 +21,12 @@ def systems_of(model: nn.Module, at: Tensor) -> tuple[list[System], str | None, 
     except ValueError as error:
         return list(_called(model, at)), one_line(error), False
     weighted = [it for it in layers if it.kind in ("linear", "conv")]
-    fixed = [it for it in weighted if not trains_weight(it.module)]
+    own = lambda module: trains_weight(module) and not shares_weight(model, module)
+    fixed = [it for it in weighted if not own(it.module)]
     if fixed:
         what = f"{fixed[0].name} = {type(fixed[0].module).__name__}"
         kept = systems([it for it in layers if it not in fixed])
-        return kept, f"{what}: must have a weight that is trained as it is", False
+        return kept, f"{what}: must have a weight that is trained as it is, and its own", False
     activations = [it for it in layers if it.kind == "activation"]
     lost = [it for it in activations if ACTIVATIONS[type(it.module)].inverse is None]
     if not lost:

@@ -1,5 +1,6 @@
 """Around a user's model: it sees copies of inputs, and what it returns becomes logits."""
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
+from fedsim.core.form import PAD
 
 
 def guarded(
@@ -36,6 +38,8 @@ def guarded(
     whole = not dtype.is_floating_point
     model.register_forward_pre_hook(partial(_copied, whole=whole, ids=ids), prepend=True)
     model.register_forward_hook(partial(_logits, binary=binary))
+    if ids and "attention_mask" in inspect.signature(model.forward).parameters:
+        model.register_forward_pre_hook(partial(_masked, pairs=_prepared(model)), with_kwargs=True)
     if per_token:
         model.register_forward_hook(_classes_second)
     return model
@@ -50,6 +54,38 @@ def _copied(_: nn.Module, arguments: tuple[Any, ...], *, whole: bool, ids: bool)
         return value.long().clone() if whole else value.clone()
 
     return tuple(map(copied, arguments))
+
+
+def _prepared(model: nn.Module) -> bool:
+    """Let a model of transformers attend in a way that `vmap` takes; is its mask one of pairs?
+
+    Its fused attention, and the encoders' mask of tokens, branch on whether there are pads.
+    """
+    if not callable(prepare := getattr(model, "set_attn_implementation", None)):
+        return False
+    prepare("eager")
+    return not any(getattr(module, "is_causal", False) for module in model.modules())
+
+
+def _masked(
+    model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], *, pairs: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tell a model, in the manner of transformers, which tokens are no pads.
+
+    Args:
+        model: Whose weights say the type of a mask of pairs.
+        arguments: The token ids.
+        named: Other arguments.
+        pairs: Whether the mask is added to the scores of (query, key), shape (b, 1, t, t); else it
+            is 1 for each token that is none, shape (b, t).
+    """
+    present = arguments[0] != PAD
+    mask = present.long()
+    if pairs:
+        dtype = next(model.parameters()).dtype
+        scores = (~present[:, None, None, :]).to(dtype) * torch.finfo(dtype).min
+        mask = scores.expand(-1, -1, present.shape[1], -1)
+    return arguments, {"attention_mask": mask, **named}
 
 
 def _classes_second(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
