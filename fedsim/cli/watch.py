@@ -187,7 +187,8 @@ def _warnings_of_clients(seen: "Look") -> list[str]:
     if "peft" in seen.frameworks:
         texts.append(
             "Adapters of peft may be all that clients send. A label attack applies only if the "
-            "last layer is sent."
+            "last layer is sent. Texts are read off adapters by span-pursuit: give --model, "
+            "--vocabulary, --num-classes, --input-shape and --task next."
         )
     if seen.reason:
         texts.append(

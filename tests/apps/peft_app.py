@@ -57,9 +57,11 @@ def train(msg: Message, context: Context):
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     inputs, targets = text(int(context.node_config["partition-id"]))
     model.train()
+    losses = []
     for _ in range(EPOCHS):
         logits = model(input_ids=inputs).logits
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets)
+        losses.append(loss.item())
         slopes = torch.autograd.grad(loss, weights)
         with torch.no_grad():
             for weight, slope in zip(weights, slopes, strict=True):
@@ -67,7 +69,7 @@ def train(msg: Message, context: Context):
     content = RecordDict(
         {
             "arrays": ArrayRecord(get_peft_model_state_dict(model)),
-            "metrics": MetricRecord({"train_loss": loss.item(), "num-examples": 1}),
+            "metrics": MetricRecord({"train_loss": losses[-1], "num-examples": 1}),
         }
     )
     return Message(content, reply_to=msg)

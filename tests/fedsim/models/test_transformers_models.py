@@ -8,8 +8,8 @@ from adversary.inversion.chain import drops_out
 from fedsim import api, models
 from fedsim.config import Lora, Model, parse
 from fedsim.core.examples import example_gradients
-from fedsim.core.files import TensorFile
 from fedsim.core.form import IGNORED, Form
+from fedsim.core.groups import groups_in
 from fedsim.federation.progress import ALONE
 
 pytestmark = [pytest.mark.extra("transformers", "peft"), pytest.mark.usefixtures("undrawn")]
@@ -125,6 +125,7 @@ def test_a_run_fine_tunes_gpt2_by_adapters(tmp_path, engine):
         }
     )
     run = api.run(config, tmp_path / "run")
-    upload = TensorFile(run.path / "rounds" / "0001" / "0.safetensors")
-    assert all(".lora_" in name for name in upload)
+    uploads = groups_in(run.path / "rounds" / "0001" / "uploads.safetensors")
+    assert len(uploads) == 2
+    assert all(".lora_" in name for upload in uploads.values() for name in upload)
     assert ALONE not in run.metrics()["metric"].to_pylist()

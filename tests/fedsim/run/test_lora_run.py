@@ -6,11 +6,13 @@ import torch
 from fedsim import api
 from fedsim.config import parse
 from fedsim.core.files import TensorFile
+from fedsim.core.groups import groups_in
 from fedsim.federation.progress import ALONE
 from fedsim.run.run_folder import RunFolder
 from tests.builders import rows_without_seconds, same_params
 
 pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.extra("peft")]
+UPLOADS = "rounds/*/uploads.safetensors"
 TRAVELS = ["1.lora_A.default.weight", "1.lora_B.default.weight", "head.weight", "head.bias"]
 
 
@@ -39,9 +41,11 @@ def run(tmp_path_factory):
 
 @pytest.mark.e2e
 def test_adapters_and_head_are_all_that_is_recorded_and_attacks_answer(run):
-    files = [*run.path.glob("rounds/*/*.safetensors"), *run.path.glob("state/*/params.safetensors")]
-    assert len(files) == 2 * 4 + 1
-    assert all(list(TensorFile(path)) == TRAVELS for path in files)
+    sent, state = "rounds/*/sent.safetensors", "state/*/params.safetensors"
+    files = [TensorFile(path) for name in (sent, state) for path in run.path.glob(name)]
+    uploads = [it for path in run.path.glob(UPLOADS) for it in groups_in(path).values()]
+    assert (len(files), len(uploads)) == (2 + 1, 2 * 3)
+    assert all(list(each) == TRAVELS for each in [*files, *uploads])
     outcomes = {(row["attack"], row["outcome"]) for row in run.ledger().to_pylist()}
     assert {("llg", "graded"), ("update-lira", "graded")} <= outcomes
     assert not {it for it in outcomes if it[1] in ("failed", "refused")}
@@ -76,7 +80,7 @@ def test_defenses_and_epsilons_are_about_the_adapters(tmp_path, strategy):
     private = [{"name": "dp-sgd", "clip": 1.0, "noise": 1.0}]
     local = {"epochs": 1, "batch_size": 8, "lr": 0.05}
     run = api.run(config(federation=federation, defense=private, local=local), tmp_path / "private")
-    upload = TensorFile(run.path / "rounds" / "0001" / "0.safetensors")
-    assert list(upload) == TRAVELS
-    assert all(value.any() for value in upload.values())  # noise on A, too, whose gradient is 0
+    for upload in groups_in(run.path / "rounds" / "0001" / "uploads.safetensors").values():
+        assert list(upload) == TRAVELS
+        assert all(value.any() for value in upload.values())  # noise on A, too: its gradient is 0
     assert "epsilon" in run.metrics()["metric"].to_pylist()

@@ -17,6 +17,7 @@ from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.federation.foreign import App
+from fedsim.federation.foreign.config import recorded_arrays
 from fedsim.federation.grid import SimulationGrid
 from fedsim.run.run_folder import RunFolder
 from strategies import Recording
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 HEAD = ("llg", "llbg", "idlg", "ilrg")
 NEEDS = {
     "jax": ("jax", "flax", "optax"),
+    "peft": ("peft", "transformers"),
     "transformers": ("transformers",),
     "xgboost": ("xgboost",),
 }
@@ -164,6 +166,32 @@ def test_transformers_are_attacked_by_their_head_and_adamw_is_said_to_be_no_sgd(
         "--with", ",".join(HEAD),
     )  # fmt: skip
     assert "The clients ran adamw, whose steps are no gradients times lr." in out
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, which peft calls
+def test_texts_are_read_off_the_adapters_of_a_language_model(tmp_path, capsys):
+    app = layout("peft")
+    check_same(app, tmp_path)
+    assert all(".lora_" in name for name in recorded_arrays(tmp_path))
+    out = shown(
+        capsys, tmp_path, "--model", "tests.apps.peft_app:get_model",
+        "--vocabulary", app.VOCABULARY, "--num-classes", app.VOCABULARY, "--task", "next",
+        "--input-shape", app.LENGTH - 1, "--local-lr", app.LR, "--local-batch-size", app.BATCH,
+        "--local-epochs", app.EPOCHS, "--with", "span-pursuit,span-pursuit-rounds",
+    )  # fmt: skip
+    assert ".lora_A.default.weight = base_model.model.transformer.h.0.attn.c_attn.lora_A." in out
+    texts = [app.text(number)[0][0].tolist() for number in range(CLIENTS)]
+    for round_ in recorded_rounds(tmp_path):
+        guesses = RunFolder(tmp_path).guesses(round_)
+        answers = {"span-pursuit": [], "span-pursuit-rounds": []}
+        for name, guess in guesses.items():
+            answers[name.partition("/")[0]].append(guess[0].tolist())
+        assert len(answers["span-pursuit"]) == CLIENTS
+        assert sum(text in answers["span-pursuit"] for text in texts) >= CLIENTS - 1
+        assert sum(text in answers["span-pursuit-rounds"] for text in texts) >= CLIENTS - 1
+    whole = App(model="tests.apps.peft_app:get_model", num_classes=9, task="next")
+    with pytest.raises(ConfigError, match="vocabulary: must be num_classes where task = 'next'"):
+        api.attack(tmp_path, [Part(name="span-pursuit")], app=whole)
 
 
 def test_xgboost_runs_as_before_and_no_attack_reads_trees(tmp_path):
