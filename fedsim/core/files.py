@@ -158,6 +158,11 @@ class TensorFile(Mapping[str, Tensor]):
         return {key: value for key, value in text.items() if key != "checksum"}
 
     @cached_property
+    def unchecked(self) -> dict[str, str]:
+        """The text beside the tensors, of which nothing but the head of the file is read."""
+        return self._opened("np").metadata() or {}
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The tensors' names, in the order in which they were saved."""
         stored = self._file.keys()
@@ -195,7 +200,9 @@ class TensorFile(Mapping[str, Tensor]):
             with self.path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
             if size > MOST_HEAD:
+                seals.check(self.path)  # says more where it is damaged
                 raise BadRecording(f"{self.path}: {HEAD.field} {HEAD.rule}, got {size} bytes")
             return safetensors.safe_open(self.path, framework=framework)
         except (safetensors.SafetensorError, OSError) as error:
+            seals.check(self.path)
             raise BadRecording(f"{self.path}: not a safetensors file ({error})") from None

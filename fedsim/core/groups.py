@@ -29,7 +29,7 @@ _OPEN = 64  # files, at most
 class GroupFile(Mapping[str, "Group"]):
     """The groups of one file, in the order in which they were written.
 
-    The file is opened at the first use, and all of it is checked then.
+    Their names are read without the groups. All of the file is checked before any of them is used.
 
     Raises:
         BadRecording: The file is missing, not as it was written, or holds no groups.
@@ -48,8 +48,8 @@ class GroupFile(Mapping[str, "Group"]):
     def _groups(self) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
         """Group → its arrays, and facts about it."""
         try:
-            names = [_texts(each) for each in json.loads(self.file.metadata["names"])]
-            groups = json.loads(self.file.metadata["groups"])
+            names = [_texts(each) for each in json.loads(self.file.unchecked["names"])]
+            groups = json.loads(self.file.unchecked["groups"])
             return {k: (names[n], dict(_pairs(facts))) for k, (n, facts) in groups.items()}
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError):
             raise BadRecording(f"{self.path}: {GROUPS.field} {GROUPS.rule}") from None
@@ -76,22 +76,21 @@ class Group(Mapping[str, Tensor]):
         names: Its arrays, in the order in which they were saved.
         facts: What is said about it.
 
+    Attributes:
+        metadata: The facts, and what is said about all groups of the file.
+
     Raises:
-        BadRecording: An array is missing.
+        BadRecording: The file is not as it was written, or an array is missing.
     """
 
     def __init__(self, file: GroupFile, name: str, names: tuple[str, ...], facts: dict[str, str]):
         self.file, self.name, self.names, self.facts = file, name, names, facts
+        self.metadata = {**file.metadata, **facts}  # after a check of the whole file
 
     @property
     def path(self) -> str:
         """Where it is, for messages."""
         return f"{self.file.path}, {self.name}"
-
-    @cached_property
-    def metadata(self) -> dict[str, str]:
-        """What is said about it, and about all groups of the file."""
-        return {**self.file.metadata, **self.facts}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:

@@ -95,3 +95,15 @@ def test_truths_of_one_round_that_come_in_two_parts_are_kept_together(tmp_path):
     assert {client: truth.facts for client, truth in truths.items()} == {
         "0": {"update_cosine": "0.5"}, "1": {}
     }  # fmt: skip
+
+
+def test_names_are_read_without_the_groups_which_are_checked_before_they_are_used(tmp_path):
+    save_groups(tmp_path / "x", {"a": (ODD, {}), "b": (ODD, {})}, {})
+    data = bytearray((tmp_path / "x").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "x").write_bytes(data)
+    groups = groups_in(tmp_path / "x")
+    assert (list(groups), "b" in groups, "c" in groups, len(groups)) == (["a", "b"], True, False, 2)
+    for use in (lambda: groups["a"], lambda: dict(groups)):
+        with pytest.raises(BadRecording, match="x: must be as it was written, .* other bytes"):
+            use()
