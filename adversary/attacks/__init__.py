@@ -45,6 +45,7 @@ MODULES = (
     "token_rows",
     "positions",
     "row_bayes",
+    "exposure",
     "dager",
     "span_pursuit",
     "baselines",

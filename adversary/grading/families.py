@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from adversary.grading import counts, linkage, reconstructions, texts, tokens, usage
+from adversary.grading import (
+    counts,
+    exposures,
+    linkage,
+    reconstructions,
+    texts,
+    tokens,
+    usage,
+)
 from adversary.grading.secrets import Secrets, grade_attributes
 from adversary.grading.sources import blind_sources, pool_sources
 from adversary.linkage.guess import checked
@@ -243,6 +251,15 @@ FAMILIES: dict[str, Family] = {
             ceiling=lambda _: dict.fromkeys(tokens.METRICS, 1.0),
             check=tokens.checked,
             kinds=("tokens", "language"),
+        ),
+        Family(
+            name="exposure",
+            metrics=exposures.METRICS,
+            blind=exposures.blind,
+            grade=exposures.grade,
+            ceiling=exposures.ceiling,
+            alone="tell whose canary it is",
+            kinds=("language",),
         ),
     )
 }

@@ -8,6 +8,13 @@ of the canary's rank among all candidates R by log-perplexity.
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
+
+from adversary.workspace import Workspace, evaluating
+from fedsim.core.form import IGNORED
+from fedsim.core.types import Params
+
+BATCH = 128  # texts at a time
 
 
 def exposure(scores: Float[Tensor, " candidates"], true: int) -> float:
@@ -26,3 +33,22 @@ def exposure(scores: Float[Tensor, " candidates"], true: int) -> float:
     alike = float((scores == value).sum()) - 1
     rank = torch.tensor(1 + above + alike / 2, dtype=torch.float64)
     return float(torch.tensor(float(len(scores)), dtype=torch.float64).log2() - rank.log2())
+
+
+def log_likelihoods(work: Workspace, state: Params) -> Float[Tensor, " candidates"]:
+    """Return the log-likelihood of each canary under a model.
+
+    Args:
+        work: Of an adversary with canaries.
+        state: All parameters and buffers of the model.
+    """
+    canaries = work.auxiliary.canaries
+    assert canaries is not None
+    used = int((canaries.labels != IGNORED).any(dim=0).sum())  # positions that some text has
+    scores = []
+    with evaluating(work, state) as model, torch.no_grad():
+        for rows in torch.arange(len(canaries.inputs)).split(BATCH):
+            inputs, targets = canaries.inputs[rows, :used], canaries.labels[rows, :used]
+            losses = functional.cross_entropy(model(inputs), targets, reduction="none")
+            scores.append(-losses.double().sum(dim=1))
+    return torch.cat(scores)

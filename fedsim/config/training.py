@@ -30,6 +30,9 @@ class Data(Part):
     """For `user`: column, or file with one id per training row, that says whose row it is."""
     limit: Count | None = None
     """Number of training rows, drawn at random; all if omitted."""
+    canary: str = ""
+    """Text with a # for each random digit. It takes the place of a text of client 0, and attacks of
+    the family `exposure` ask for the digits; none if empty."""
 
     @model_validator(mode="after")
     def _user_ids(self) -> "Data":

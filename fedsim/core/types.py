@@ -180,6 +180,8 @@ class Auxiliary:
         rules: What those secrets leave open.
         encoding: How the attribute stands in the inputs; None where it does not.
         vocabulary: What token ids stand for; None where inputs are no tokens.
+        canaries: Texts one of which a client may hold, with their targets; None where no attack
+            asks.
         per_token: Whether there is a target at each position, the next token.
     """
 
@@ -197,6 +199,7 @@ class Auxiliary:
     rules: Rules | None = None
     encoding: Encoding | None = None
     vocabulary: Vocabulary | None = None
+    canaries: Candidates | None = None
     per_token: bool = False
 
     @property
@@ -262,6 +265,8 @@ class Truth:
         inputs: The distinct examples used, shape (n, *input_shape); None where none is asked for.
         lineup: What reconstructions of them are graded with.
         texts: The distinct texts used; None where none is asked for.
+        canary: Which canary is among the texts used; None where none is.
+        canaries: How many there are.
         uploaders: In place of all of this, for rounds without names: which client, by number, each
             upload is of, in the order of the view, shape (uploads,).
     """
@@ -279,6 +284,8 @@ class Truth:
     inputs: Tensor | None = None
     lineup: Lineup | None = None
     texts: Texts | None = None
+    canary: int | None = None
+    canaries: int = 0
     uploaders: Tensor | None = None
 
 

@@ -19,6 +19,7 @@ NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rare_words": "rare words",
+    "exposure": "exposure",
     "rare_recall": "recall of rare tokens",
 }
 
@@ -51,6 +52,7 @@ SCALES = {
     "best_psnr": DECIBELS,
     "bits": BITS,
     "information": BITS,
+    "exposure": Scale("bits", 0.0, math.inf),
     "cross_entropy": BITS,
     "ssim": Scale("", -1.0, 1.0),
     "ari": Scale("", -1.0, 1.0),

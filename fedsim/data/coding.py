@@ -42,8 +42,8 @@ def coded(texts: Texts, tokeniser: Tokeniser) -> Dataset:
         raise ConfigError(f"data.length: must be at least {SHORTEST} tokens, got {texts.length}")
     if texts.task == "label" and texts.num_classes < 2:
         raise ConfigError("data.task: must be 'next' for texts without classes, got 'label'")
-    inputs, targets = _rows(texts.texts, tokeniser, texts.length)
-    test_inputs, test_targets = _rows(texts.test_texts, tokeniser, texts.length)
+    inputs, targets = rows_of(texts.texts, tokeniser, texts.length)
+    test_inputs, test_targets = rows_of(texts.test_texts, tokeniser, texts.length)
     language = texts.task == "next"
     return Dataset(
         inputs=inputs,
@@ -58,7 +58,7 @@ def coded(texts: Texts, tokeniser: Tokeniser) -> Dataset:
     )
 
 
-def _rows(
+def rows_of(
     texts: Sequence[str], tokeniser: Tokeniser, length: int
 ) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
     """Return inputs and targets."""

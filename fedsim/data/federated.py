@@ -13,6 +13,7 @@ from fedsim.config import Config, Data
 from fedsim.core.errors import ConfigError
 from fedsim.core.rng import generator
 from fedsim.data import partition
+from fedsim.data.canary import Canary, with_canary
 from fedsim.data.coding import coded, tokeniser_for
 from fedsim.data.load import load
 from fedsim.data.tokeniser import Tokeniser
@@ -25,12 +26,14 @@ class Federated:
 
     Attributes:
         tokeniser: What made token ids of texts; None where the data are no texts.
+        canary: A text with random digits among those of client 0; None without.
     """
 
     dataset: Dataset
     clients: tuple[Int[Tensor, " _"], ...]
     auxiliary: Int[Tensor, " _"]
     tokeniser: Tokeniser | None = None
+    canary: Canary | None = None
 
 
 def federate(config: Config) -> Federated:
@@ -73,7 +76,10 @@ def _federate(text: str, share: float, num_clients: int, seed: int) -> Federated
     rows = private.numpy()
     parts = _parts(data, dataset, rows, num_clients, seed)
     clients = tuple(torch.from_numpy(rows[part]) for part in parts)
-    return Federated(dataset, clients, auxiliary, tokeniser)
+    canary = None
+    if data.canary:
+        dataset, canary = with_canary(data.canary, dataset, tokeniser, int(clients[0][0]), seed)
+    return Federated(dataset, clients, auxiliary, tokeniser, canary)
 
 
 def _coded(loaded: Dataset | Texts, public: Int[Tensor, " _"]) -> tuple[Dataset, Tokeniser | None]:

@@ -230,6 +230,9 @@ def _auxiliary(
         input_shape=dataset.input_shape,
         vocabulary=dataset.vocabulary,
         per_token=dataset.targets is not None,
+        canaries=None
+        if federated.canary is None
+        else Candidates(federated.canary.inputs, federated.canary.targets),
         candidates=candidates,
         marks={family: of[held_out] for family, of in marked.items()} if marked else None,
         encoding=encoding(game, dataset) if "attribute" in marked else None,

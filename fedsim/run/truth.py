@@ -72,7 +72,7 @@ def truths_of(
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])
-        whole = with_ranges(plan, with_members(plan, whole))
+        whole = with_canary(plan, with_ranges(plan, with_members(plan, whole)))
         truths[client] = with_secrets(plan, with_usage(plan, client, whole))
     return _with_users(truths)
 
@@ -101,6 +101,14 @@ def with_ranges(plan: Plan, truth: Truth | None) -> Truth | None:
         return truth
     hit = plan.ranges.hit_by(truth.indices)
     return replace(truth, ranges=hit, range_classes=plan.ranges.ranges.labels)
+
+
+def with_canary(plan: Plan, truth: Truth | None) -> Truth | None:
+    """Return a client's truth with the canary that it used, if it did."""
+    canary = plan.federated.canary
+    if truth is None or canary is None or canary.row not in truth.indices:
+        return truth
+    return replace(truth, canary=canary.place, canaries=len(canary.inputs))
 
 
 def with_usage(plan: Plan, client: str, truth: Truth | None) -> Truth | None:
