@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-SCORES = 600  # gradients of candidate batches that a refinement computes, at most
+SCORES = 1200  # gradients of texts that a refinement computes, at most
+MANY = 8  # texts from which on it computes none: too few exchanges could be tried
 AGAIN = 4.0  # nats that a token costs which another text at this position uses already
 
 
@@ -73,18 +74,20 @@ def refined(
         texts: Token ids.
         score: Of all texts together.
     """
-    best, value, spent = [tuple(it) for it in texts], score(texts), 1
-    better = True
+    best, spent = [tuple(it) for it in texts], len(texts)
+    if not 1 < len(best) < MANY:
+        return best
+    value, better = score(best), True
     while better:
         better = False
         for one, other in itertools.combinations(range(len(best)), 2):
             for place, whole in itertools.product(range(1, len(max(best, key=len))), (True, False)):
                 swapped = _exchanged(best[one], best[other], place, whole=whole)
-                if swapped is None or spent >= SCORES:
+                if swapped is None or spent > SCORES:
                     continue
                 changed = list(best)
                 changed[one], changed[other] = swapped
-                spent += 1
+                spent += len(best)
                 if (reached := score(changed)) > value:
                     best, value, better = changed, reached, True
     return best

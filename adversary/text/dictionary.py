@@ -7,8 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adversary.text.sites import Site, inputs_at
+from fedsim.core.errors import NotApplicable
 
 CHUNK = 65536  # vectors that are computed together
+MOST = 2**27  # entries: 1 GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,15 @@ def dictionary(
         site: One whose input depends on the token and the position alone.
         tokens: Ids.
         length: Number of positions.
+
+    Raises:
+        NotApplicable: It would not fit into memory.
     """
+    if (entries := len(tokens) * length * site.width) > MOST:
+        raise NotApplicable(
+            f"dictionary: must have at most {MOST} entries of tokens × positions × width, "
+            f"got {entries}"
+        )
     rows = max(1, CHUNK // length)
     parts = [
         inputs_at(model, site, part[:, None].expand(-1, length).contiguous())

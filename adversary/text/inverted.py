@@ -63,7 +63,7 @@ def inverted(observation: Observation, work: Workspace) -> Inverted:
     tables, layers = find_tables(work), work.part(layers_of)
     case = _Case(observation, work, layers, tables, tokens_of(observation, work, tables))
     site = layers.first_in(observation.update.delta)
-    words = work.part(words_of, site, tuple(case.tokens.tolist()))
+    words = work.part(words_of, site, tuple(case.tokens.tolist()), keep=2)
     span = span_of(site.rows(observation.update.delta))
     rank, _ = widest_gap(span)
     if not rank:

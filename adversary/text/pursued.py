@@ -68,7 +68,9 @@ def pursued(observations: Sequence[Observation], work: Workspace, *, texts: int 
     )
     if not len(rows):
         return Pursued(torch.zeros(0, 2, dtype=torch.long), placed=True, explained=True, rank=0)
-    words = work.part(words_of, site, tuple(candidates(observations[-1], work, tables).tolist()))
+    words = work.part(
+        words_of, site, tuple(candidates(observations[-1], work, tables).tolist()), keep=2
+    )
     picks = _picks(rows, words, work.auxiliary, texts, layers)
     placed = words.positions > 1
     return Pursued(words.pairs(picks.atoms), placed, picks.explained, picks.rank)

@@ -5,6 +5,7 @@ import torch
 
 from adversary.text.dictionary import dictionary
 from adversary.text.sites import inputs_at, is_causal, sites_of
+from fedsim.core.errors import NotApplicable
 from tests.adversary.text.language import language, texts
 
 IDS = torch.tensor([[1, 5, 6, 7]])
@@ -67,3 +68,11 @@ def test_a_first_layer_without_positions_has_one_vector_a_token():
     words = dictionary(model, sites_of(model, IDS)[0], torch.tensor([3, 9]), 8)
     assert words.vectors.shape == (2, 1, 32)
     assert words.pairs(torch.tensor([1])).tolist() == [[9, 0]]
+
+
+@pytest.mark.worked
+def test_a_dictionary_that_does_not_fit_is_refused():
+    model = language(1)
+    first = sites_of(model, IDS)[0]
+    with pytest.raises(NotApplicable, match="dictionary: must have at most"):
+        dictionary(model, first, torch.arange(64), 10**6)
