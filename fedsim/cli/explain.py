@@ -33,6 +33,13 @@ def explain(
         str, typer.Option("--input", metavar="CxHxW", help="Shape of one example.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option(help="Number of labels.")] = 10,
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            help="Number of token ids; explains language models, of texts of --input tokens.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,6 +85,11 @@ def explain(
 
     local = LocalTraining(lr, batch_size, epochs, "weights" if upload == "weights" else "gradient")
     count, explained = examples or batch_size, []
+    if vocabulary is not None:
+        from fedsim.cli.explain_texts import print_texts
+
+        print_texts(models, (shape, vocabulary), local, count, settings=set_ or (), as_json=as_json)
+        return
     with Progress(console=err, transient=True, disable=as_json) as bar:
         for name in models:
             task = bar.add_task(escape(name), total=None)

@@ -6,6 +6,15 @@ In: an architecture, how clients train. Out: an `Explanation`; for a run, what h
 from fedsim.explain.architecture import explain
 from fedsim.explain.explanation import Explanation
 from fedsim.explain.hindrances import hindered, hindrances
+from fedsim.explain.of_texts import TextExplanation, explain_texts
 from fedsim.explain.undetermined import undetermined
 
-__all__ = ["Explanation", "explain", "hindered", "hindrances", "undetermined"]
+__all__ = [
+    "Explanation",
+    "TextExplanation",
+    "explain",
+    "explain_texts",
+    "hindered",
+    "hindrances",
+    "undetermined",
+]
