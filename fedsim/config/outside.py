@@ -9,7 +9,14 @@ from fedsim.config.root import Config
 SIGNS = (":", "/", "\\", "~")  # of a module's function, a path or an address
 ON_TAPE = "foreign.arrays."  # names of arrays, in which any sign may stand
 # A bare word in these is a path or an address, too.
-PATHS = {"data.root", "foreign.auxiliary_root", "foreign.truth", "engine.address", "track.uri"}
+PATHS = {
+    "data.root",
+    "model.base",
+    "foreign.auxiliary_root",
+    "foreign.truth",
+    "engine.address",
+    "track.uri",
+}
 WORDS_OR_PATHS = {"data.users", "data.tokeniser"}  # a path where there is such a file
 ONLINE = "track.online"
 

@@ -67,6 +67,9 @@ class Model(Part):
 
     name: str = "mlp"
     """Architecture, or `package.module:function`; see `fedsim list models`."""
+    base: str | None = None
+    """Safetensors file of the frozen parameters, such as `base.safetensors` of a run; built from
+    the seed if omitted."""
     lora: Lora | None = None
     """Adapters in place of the whole model; needs peft."""
 

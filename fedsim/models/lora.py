@@ -63,11 +63,6 @@ def adapted(model: nn.Module, lora: Lora) -> nn.Module:
     return model
 
 
-def has_adapters(model: nn.Module) -> bool:
-    """Return whether a model has LoRA adapters."""
-    return any(".lora_" in name for name, _ in model.named_parameters())
-
-
 def _takes_adapter(module: nn.Module) -> bool:
     return type(module) in KINDS or type(module).__name__ == FUSED
 

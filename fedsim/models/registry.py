@@ -11,6 +11,7 @@ from fedsim.config import Model
 from fedsim.core.boundary import boundary
 from fedsim.core.catalog import Entry, check_options, collect, find_entry
 from fedsim.core.form import Form
+from fedsim.core.paths import user_path
 from fedsim.core.rng import global_stream
 from fedsim.core.torch_settings import settings_kept
 from fedsim.models.check import (
@@ -25,7 +26,8 @@ from fedsim.models.check import (
 )
 from fedsim.models.guard import guarded
 from fedsim.models.lora import adapted, check_installed
-from fedsim.models.travels import travelling
+from fedsim.models.offline import offline
+from fedsim.models.travels import load_base, travelling
 
 MODULES = (
     "mlp",
@@ -81,7 +83,7 @@ def _made(model: Model, make: Callable[[], object], form: Form) -> nn.Module:
         ConfigError: It cannot be built, or does not fit the data.
     """
     name = model.name
-    with boundary("model.name", f"'{name}' must be built"):
+    with boundary("model.name", f"'{name}' must be built"), offline(name):
         built = make()
     module = guarded(
         check_module(name, built),
@@ -96,4 +98,7 @@ def _made(model: Model, make: Callable[[], object], form: Form) -> nn.Module:
             adapted(module, model.lora)
         check_logits(name, module, form)
     check_state(name, module)
-    return travelling(module)
+    travelling(module)
+    if model.base is not None:
+        load_base(module, user_path("model.base", model.base))
+    return module

@@ -7,10 +7,16 @@ parameter under several names stands in the state under its first.
 import hashlib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from fedsim.core.errors import ConfigError
+from fedsim.core.params import mismatch
 
 
 def travelling(model: nn.Module) -> nn.Module:
@@ -37,6 +43,24 @@ def base_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters that do not travel, by name; they share the model's memory."""
     state = model.state_dict()
     return {n: value.detach() for n, value in model.named_parameters() if n not in state}
+
+
+def load_base(model: nn.Module, path: Path) -> None:
+    """Put the frozen parameters in a safetensors file, such as a run's base, into a model.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not of this model's frozen parameters.
+    """
+    base = base_of(model)
+    try:
+        values = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"model.base: must be a safetensors file, got {path} ({error})") from None
+    if reason := mismatch(values, base):
+        raise ConfigError(f"model.base: must hold the model's frozen parameters, got {reason}")
+    with torch.no_grad():
+        for name, value in base.items():
+            value.copy_(values[name])
 
 
 def digest_of_base(model: nn.Module) -> str:

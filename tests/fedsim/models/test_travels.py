@@ -1,21 +1,27 @@
 """What of a model travels: no frozen parameter, and each parameter once."""
 
 import copy
+import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from clients.train import train
 from fedsim import models
+from fedsim.core.errors import ConfigError
 from fedsim.core.examples import example_gradients
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
 from fedsim.models.copying import copied
-from fedsim.models.travels import travelling
+from fedsim.models.offline import CONSTANTS, SWITCH, offline
+from fedsim.models.travels import load_base, travelling
 
 LOCAL = LocalTraining(lr=0.1, batch_size=2, epochs=2, momentum=0.5)
 
@@ -116,3 +122,40 @@ def test_training_and_gradients_are_those_of_the_bare_module(tied, frozen):
         slopes = torch.autograd.grad(loss, [bare.get_parameter(name) for name in names])
         for name, slope in zip(names, slopes, strict=True):
             assert torch.allclose(each[name][place], slope, atol=1e-6)
+
+
+@pytest.mark.worked
+def test_frozen_parameters_come_from_a_file_that_holds_them_all(tmp_path):
+    model = travelling(TwoNames(frozen="middle"))
+    path, base = tmp_path / "base.safetensors", models.base_of(model)
+    save_file({name: value + 1 for name, value in base.items()}, path)
+    expected = {name: value + 1 for name, value in base.items()}
+    load_base(model, path)
+    assert all(torch.equal(models.base_of(model)[name], expected[name]) for name in expected)
+    save_file({"middle.weight": expected["middle.weight"]}, path)
+    with pytest.raises(ConfigError, match=r"model\.base: must hold .* got missing middle\.bias"):
+        load_base(model, path)
+    path.write_bytes(b"none")
+    for odd in (path, tmp_path / "absent.safetensors"):
+        with pytest.raises(ConfigError, match=r"model\.base: must be a safetensors file, got"):
+            load_base(model, odd)
+
+
+def fetched():
+    raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
+
+
+@pytest.mark.worked
+def test_nothing_is_fetched_while_a_model_is_built(monkeypatch):
+    monkeypatch.delenv(SWITCH, raising=False)
+    hub = SimpleNamespace(HF_HUB_OFFLINE=False)
+    monkeypatch.setitem(sys.modules, CONSTANTS, hub)
+    with offline("mine:gpt"):
+        assert (os.environ[SWITCH], hub.HF_HUB_OFFLINE) == ("1", True)
+    assert (SWITCH in os.environ, hub.HF_HUB_OFFLINE) == (False, False)
+    at_hand = "'mine:gpt' must be built from files that are at hand"
+    with pytest.raises(ConfigError, match=at_hand), offline("mine:gpt"):
+        fetched()
+    with pytest.raises(OSError, match="full"), offline("mine:gpt"):
+        raise OSError("the disk is full")
+    assert (SWITCH in os.environ, hub.HF_HUB_OFFLINE) == (False, False)

@@ -11,7 +11,16 @@ from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.types import LocalTraining, Observation, Update
 from fedsim.federation.foreign import App
 from fedsim.federation.foreign.evidence import check_head
-from fedsim.federation.foreign.twin import check, head_sources, propose, read_arrays
+from fedsim.federation.foreign.parts import load_sent
+from fedsim.federation.foreign.twin import (
+    by_name,
+    check,
+    head_sources,
+    propose,
+    read_arrays,
+    shapes_of,
+)
+from fedsim.models.travels import travelling
 from fedsim.run.run_folder import RunFolder
 from strategies import Tape
 from strategies.tape import recorded_clients
@@ -362,3 +371,37 @@ def test_a_tied_head_is_refused():
     tied = Observation(sent, Update(1, "1", delta, 8), latest.local)
     with pytest.raises(ConfigError, match="--head-weight: .*tied.*, got 'fc2.weight', which is eq"):
         check_head([tied], "fc2.weight", 0, option="--head-weight")
+
+
+class Adapted(nn.Module):
+    """A frozen layer, and a weight under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+        self.body.requires_grad_(requires_grad=False)
+        self.last.weight = self.first.weight
+
+
+@pytest.mark.worked
+def test_an_app_may_send_what_does_not_travel_here_and_no_more():
+    whole = shapes_of(Adapted().state_dict())
+    model = travelling(Adapted())
+    mine = shapes_of(model.state_dict())
+    assert {name: it.name for name, it in by_name(model, mine, whole).items()} == {
+        name: name for name in ("first.weight", "first.bias", "last.bias")
+    }
+    assert by_name(model, mine, {**whole, "more.weight": (3, 3)}) is None
+    assert by_name(model, mine, {**whole, "first.bias": (4,)}) is None
+    tape = Adapted().state_dict()
+    load_sent(model, tape)
+    assert torch.equal(model.body.weight, tape["body.weight"])
+
+
+@pytest.mark.worked
+def test_names_of_peft_are_found_without_the_adapters_name():
+    twin = {"q.lora_A.default.weight": (2, 3), "head.modules_to_save.default.weight": (4, 3)}
+    tape = {"head.weight": (4, 3), "q.lora_A.weight": (2, 3)}
+    names = {name: it.name for name, it in by_name(nn.Module(), twin, tape).items()}
+    assert names == dict(zip(twin, ("q.lora_A.weight", "head.weight"), strict=True))
+    assert by_name(nn.Module(), twin, {**tape, "k.lora_A.weight": (2, 3)}) is None
