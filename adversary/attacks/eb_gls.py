@@ -55,6 +55,7 @@ from adversary.labels.moments import (
     with_every_class,
 )
 from adversary.labels.projections import project
+from adversary.labels.reading import bias_is_withheld
 from adversary.labels.trace import Trace, trace_of
 from adversary.steps import num_labels
 from adversary.workspace import Workspace, workspace
@@ -192,6 +193,8 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         return pose_projected(observation, work)
     local, uses = observation.local, observation.local.epochs
     mask, outputs = dropped.uploaded(head), work.part(auxiliary_forward)
+    if bias_is_withheld(head, work):
+        mask = dropped.all_but_the_bias(head)
     if mask is None:
         basis, moments = work.part(start_moments)
     else:

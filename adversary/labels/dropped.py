@@ -32,6 +32,12 @@ def uploaded(head: HeadGradient) -> tuple[Tensor, Tensor | None] | None:
     return ~zero, None if head.observed_bias is None else head.observed_bias != 0
 
 
+def all_but_the_bias(head: HeadGradient) -> tuple[Tensor, Tensor]:
+    """Return the mask of a client that withholds the head's bias alone."""
+    weight = torch.ones_like(head.observed, dtype=torch.bool)
+    return weight, torch.zeros(len(weight), dtype=torch.bool)
+
+
 def share_left(head: HeadGradient, mask: Tensor, outputs: Forward) -> float:
     """Return the share of entries that were left at random; 1 where the small ones were dropped.
 

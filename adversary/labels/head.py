@@ -17,7 +17,7 @@ from fedsim.core.types import Auxiliary, Observation, Params
 
 @dataclass(frozen=True)
 class Head:
-    """Names of the last linear layer's parameters; `bias` is None for a layer without.
+    """Names of the last linear layer's parameters; `bias` is None where none is trained.
 
     Attributes:
         tied: Whether the model uses the weight elsewhere too, as an embedding or a decoder.
@@ -279,4 +279,5 @@ def _trace(auxiliary: Auxiliary) -> Head:
         raise NoHead("model: the last layer's weight must be a parameter, got a computed one")
     if not layer.weight.requires_grad:
         raise NoHead("model: the last layer must be trained, got a frozen one")
-    return Head(weight, bias, layer.tied, layer.binary)
+    frozen = layer.bias is not None and not layer.bias.requires_grad
+    return Head(weight, None if frozen else bias, layer.tied, layer.binary)

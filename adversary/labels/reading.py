@@ -56,11 +56,26 @@ def read_residuals(observation: Observation, work: Workspace) -> Residuals:
         ValueError: There is no head to read, or it has no bias and features are 0 on average.
     """
     head, local = read_head(observation, work), observation.local
-    direction = None if head.bias is not None else work.part(mean_direction)
+    rows = head.bias is None or bias_is_withheld(head, work)
+    direction = work.part(mean_direction) if rows else None
     sums = head.bias if direction is None else head.weight @ direction
     assert sums is not None
     spread = local.label_smoothing * head.total / work.auxiliary.num_classes
     return Residuals(head, sums + spread, 1 - local.label_smoothing, direction)
+
+
+def bias_is_withheld(head: HeadGradient, work: Workspace) -> bool:
+    """Return whether a bias of zeros contradicts the rows, which it may not where classes balance.
+
+    Rows of a bias of zeros are what examples' weights differ from 1 by.
+    """
+    if head.bias is None or bool(head.bias.any()) or not bool(head.observed.any()):
+        return False
+    direction = work.part(mean_direction)
+    noise = work.auxiliary.inputs is None
+    features = work.part(noise_forward if noise else auxiliary_forward).features
+    spread = float((features.double() @ direction).std())
+    return float((head.weight @ direction).abs().max()) > 3 * spread * head.total**0.5
 
 
 def mean_direction(work: Workspace) -> Float[Tensor, " features"]:

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from adversary.labels.reading import end_forward, end_state, read_residuals, ste
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.adversary.label_cases import asr, client, untrained, zero_head
 from tests.builders import observe, plain_gradient
 
@@ -101,3 +102,17 @@ def test_attacks_on_the_bias_read_a_head_without(name):
     guess = ATTACKS[name].infer(view, auxiliary, generator(0))
     uniform = asr(torch.full((4,), 8), counts)
     assert asr(guess, counts) > (1 + uniform) / 2
+
+
+@pytest.mark.parametrize("name", ["llbg", "ilrg", "rlu", "eb-gls"])
+def test_a_bias_that_is_withheld_does_not_count_as_balance(name):
+    counts = torch.tensor([20, 9, 3, 0])
+    view, auxiliary = untrained(counts.tolist())
+    latest = view.latest
+    for bias in ("withheld", "frozen"):
+        model = copy.deepcopy(auxiliary.model)
+        model[2].bias.requires_grad_(bias == "withheld")
+        delta = {n: v * (n != "2.bias") for n, v in latest.update.delta.items()}
+        shown = View([replace(latest, update=replace(latest.update, delta=delta))])
+        guess = ATTACKS[name].infer(shown, replace(auxiliary, model=model), generator(0))
+        assert asr(guess, counts) > 0.8
