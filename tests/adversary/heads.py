@@ -112,4 +112,19 @@ class NoBias(Headed):
         self.head = nn.Linear(features, classes, bias=False)
 
 
+class FrozenBias(Headed):
+    """A linear layer whose bias is not trained."""
+
+    def end(self, features, inputs, classes):
+        self.head = nn.Linear(features, classes)
+        self.head.bias.requires_grad_(False)
+
+
+class OneLogit(Headed):
+    """One logit for two classes."""
+
+    def end(self, features, inputs, classes):
+        self.head = nn.Linear(features, 1)
+
+
 NOT_LINEAR = (Scaled, Product, Convolution, Cosine, Sum, Normed, Frozen, Tied)
