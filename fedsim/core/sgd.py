@@ -80,7 +80,10 @@ def mean_gradient(
     generator: Generator,  # noqa: ARG001
 ) -> tuple[Tensor, ...]:
     """Return the gradient of the mean cross-entropy over a batch, per trainable parameter."""
-    loss = functional.cross_entropy(model(inputs), labels, label_smoothing=local.label_smoothing)
+    logits = model(inputs)
+    if labels.ndim > 1:  # a row per token: with the classes last the loss is twice as fast
+        logits, labels = logits.transpose(1, 2).flatten(0, 1), labels.flatten()
+    loss = functional.cross_entropy(logits, labels, label_smoothing=local.label_smoothing)
     return gradients(loss, parameters)
 
 

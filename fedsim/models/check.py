@@ -75,12 +75,12 @@ def check_logits(name: str, model: nn.Module, form: Form) -> None:
         ConfigError: It cannot take them, or gives something else.
     """
     training = model.training
-    shape = (EXAMPLES, *form.shape)
-    inputs = torch.zeros(shape, dtype=form.dtype) if form.kind == "values" else batch(form)[0]
+    zeros = torch.zeros((EXAMPLES, *form.shape), dtype=form.dtype)
+    inputs = zeros if form.kind == "values" else batch(form)[0]
     try:
         with (
             torch.no_grad(),
-            boundary(INPUT.field, f"{INPUT.rule}, '{name}' those of {shape}"),
+            boundary(INPUT.field, _taken(name, form)),
             _Sigmoids() as sigmoids,
         ):
             logits = model.eval()(inputs)
@@ -118,6 +118,13 @@ class _Sigmoids(TorchFunctionMode):
         """Return whether one of them was these values, in whatever shape."""
         flat = values.flatten()
         return any(torch.equal(output.flatten(), flat) for output in self.outputs)
+
+
+def _taken(name: str, form: Form) -> str:
+    """Return what a model must take."""
+    if form.kind == "values":
+        return f"{INPUT.rule}, '{name}' those of {(EXAMPLES, *form.shape)}"
+    return f"must take token ids of texts, as gpt and bert do, '{name}' {form.shape[0]} in each"
 
 
 def check_state(name: str, model: nn.Module) -> None:

@@ -115,7 +115,10 @@ def test_records_of_an_audited_run_are_texts(tmp_path):
         ({"defense": [{"name": "soteria"}]}, "defense.soteria: model: must be of a kind"),
         ({"defense": ["perturb"]}, "defense.perturb: model: must be of a kind"),
         ({"model": {"name": "bert", **SMALL}}, "at each of 12 tokens"),
-        ({"model": {"name": "mlp"}}, "model.name: must take inputs of the data's shape"),
+        (
+            {"model": {"name": "mlp"}},
+            "model.name: must take token ids of texts, as gpt and bert do",
+        ),
         ({"auxiliary": {"share": 0.0}}, "data.tokeniser: must be 'bytes' or a file where there"),
         ({"data": {"name": "digits"}}, "inputs: must be token ids of texts, got numbers of shape"),
     ],
