@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.counts import largest_remainder, round_counts
 from adversary.steps import num_labels, num_steps
+from adversary.text.moments import Moments
 from adversary.text.reading import (
     HEAD,
     auxiliary_texts,
@@ -32,7 +33,7 @@ from adversary.text.reading import (
     token_set,
     vocabulary_of,
 )
-from adversary.text.row_bayes import Counts, Evidence, Moments, counts, likeliest_total
+from adversary.text.row_bayes import Counts, Evidence, counts, likeliest_total
 from adversary.text.signs import only_signs
 from adversary.text.tables import find_tables, table
 from adversary.workspace import Workspace, workspace

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from adversary.steps import num_labels, to_sum
-from adversary.text.row_bayes import Evidence, Moments, moments, noise_variance
+from adversary.text.moments import Moments, moments
+from adversary.text.row_bayes import Evidence, noise_variance
 from adversary.text.rows import Moved, moved
 from adversary.text.signs import only_signs, present
 from adversary.text.tables import Calls, find_tables, table

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from adversary.text.row_bayes import Moments
+from adversary.text.moments import Moments
 
 ALIKE = 1e-3  # relative spread of sizes that are one size and the rounding of uploaded weights
 TURNS = 64  # of the two means, at most

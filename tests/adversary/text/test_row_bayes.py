@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from adversary.text.row_bayes import Evidence, counts, likeliest_total, moments, noise_variance
+from adversary.text.moments import moments
+from adversary.text.row_bayes import Evidence, counts, likeliest_total, noise_variance
 from tests.adversary.text.small import BOS, EOS, Small, gradient, texts
 
 SIZE = 256

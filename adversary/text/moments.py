@@ -1,0 +1,122 @@
+"""What auxiliary text says of the rows of a language model's head: their moments."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+SHRINKAGE = 3.0  # auxiliary targets that the mean over all tokens counts for
+PSEUDO = 0.3  # auxiliary targets of each token, besides those counted
+FLAT = 1e-9  # share of the largest variance below which a direction holds rounding
+CHUNK = 1 << 21  # probabilities at a time
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What auxiliary text says of one target's share of the head's gradient, whitened.
+
+    Attributes:
+        whiten: From features to whitened coordinates, shape (width, coordinates).
+        own: Mean share of a target in its own row, shape (V, coordinates).
+        other: Mean share of a target in another token's row.
+        spread: Variance of the features along each coordinate, shape (coordinates,).
+        squares: Mean squared probability of each token where it is not the target, shape (V,).
+        rates: Share of each token among targets, shape (V,).
+        errors: Variance of each coordinate of `own`, shape (V,).
+    """
+
+    whiten: Float[Tensor, "width coordinates"]
+    own: Float[Tensor, "vocabulary coordinates"]
+    other: Float[Tensor, "vocabulary coordinates"]
+    spread: Float[Tensor, " coordinates"]
+    squares: Float[Tensor, " vocabulary"]
+    rates: Float[Tensor, " vocabulary"]
+    errors: Float[Tensor, " vocabulary"]
+
+    @cached_property
+    def between(self) -> Float[Tensor, "vocabulary coordinates"]:
+        """What one more target adds to the mean of its row."""
+        return self.own - self.other
+
+    @cached_property
+    def lengths(self) -> Float[Tensor, " vocabulary"]:
+        """Squared norm of each row of `between`."""
+        return self.between.square().sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+
+    @cached_property
+    def along(self) -> Float[Tensor, "vocabulary width"]:
+        """What a row of a gradient is multiplied by to give the share of its token, and more."""
+        return self.between @ self.whiten.T / self.lengths.unsqueeze(1)
+
+    @cached_property
+    def offset(self) -> Float[Tensor, " vocabulary"]:
+        """What is more: the share that a row shows of a token that is no target."""
+        return (self.other * self.between).sum(dim=1) / self.lengths
+
+
+def moments(
+    features: Float[Tensor, "n width"],
+    weight: Float[Tensor, "vocabulary width"],
+    targets: Int[Tensor, " n"],
+    bias: Float[Tensor, " vocabulary"] | None = None,
+) -> Moments:
+    """Return the moments of a model sent, from auxiliary targets.
+
+    Args:
+        features: The head's input at each target.
+        weight: The head's weight.
+        targets: Token ids.
+        bias: The head's bias, if it has one.
+
+    Raises:
+        ValueError: There are fewer than two targets.
+    """
+    if len(targets) < 2:
+        raise ValueError(f"auxiliary text: must have at least 2 targets, got {len(targets)}")
+    h = features.double()
+    size, count = len(weight), torch.bincount(targets, minlength=len(weight)).double()
+    weight = weight.double()
+    sums = torch.zeros_like(weight)  # Σ p_v h over targets other than v
+    squares = torch.zeros(size, dtype=torch.float64)
+    shares = []  # (p_y − 1)h
+    for rows in torch.arange(len(h)).split(max(1, CHUNK // size)):
+        logits = h[rows] @ weight.T
+        p = (logits if bias is None else logits + bias.double()).softmax(dim=1)
+        place = torch.arange(len(rows)), targets[rows]
+        shares.append((p[place] - 1).unsqueeze(1) * h[rows])
+        p[place] = 0.0
+        sums += p.T @ h[rows]
+        squares += p.square().sum(dim=0)
+    share = torch.cat(shares)
+    others = (len(h) - count).clamp(min=1)
+    mean = share.mean(dim=0)
+    total = torch.zeros_like(weight).index_add_(0, targets, share)
+    own = (total + SHRINKAGE * mean) / (count + SHRINKAGE).unsqueeze(1)
+    within = share - (total / count.clamp(min=1).unsqueeze(1))[targets]
+    freedom = max(1, len(h) - int((count > 0).sum()))
+    whiten, spread = _whitening(within.T @ within / freedom, h.T @ h / len(h))
+    return Moments(
+        whiten,
+        own @ whiten,
+        (sums / others.unsqueeze(1)) @ whiten,
+        spread,
+        squares / others,
+        (count + PSEUDO) / (len(h) + PSEUDO * size),
+        1 / (count + SHRINKAGE),
+    )
+
+
+def _whitening(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W and λ with WᵀS_in W = I and WᵀS_out W = diag(λ), in the directions that vary.
+
+    Behind a LayerNorm features lie in a hyperplane, so that one direction shows rounding alone.
+    """
+    values, vectors = torch.linalg.eigh(outer)
+    basis = vectors[:, values > FLAT * values[-1]]
+    inside = basis.T @ inner @ basis
+    inside += torch.eye(len(inside), dtype=inside.dtype) * 1e-3 * inside.diagonal().mean()
+    root = torch.linalg.inv(torch.linalg.cholesky(inside)).T
+    spread, turn = torch.linalg.eigh(root.T @ (basis.T @ outer @ basis) @ root)
+    return basis @ root @ turn, spread.clamp(min=0)
