@@ -53,15 +53,15 @@ def combined(first: int, second: int, length: int) -> int:
     power, factor = _powers(), _ONE
     for place in range(length.bit_length()):
         if length >> place & 1:
-            factor = _times(power[(place + 3) % 31], factor)
+            factor = _times(power[(place + 3) % 32], factor)
     return _times(factor, first) ^ second
 
 
 @lru_cache(maxsize=1)
 def _powers() -> list[int]:
-    """Return x^(2^k) for k from 0 to 30; from there on they repeat."""
+    """Return x^(2^k) for k from 0 to 31; from there on they repeat."""
     powers = [_ONE >> 1]
-    while len(powers) < 31:
+    while len(powers) < 32:
         powers.append(_times(powers[-1], powers[-1]))
     return powers
 

@@ -141,3 +141,11 @@ def test_a_checksum_of_two_parts_is_that_of_the_whole(length):
     first, second = b"head", random.Random(length).randbytes(length)
     whole = seals.combined(zlib.crc32(first), zlib.crc32(second), length)
     assert whole == zlib.crc32(first + second)
+
+
+def test_a_checksum_of_two_parts_is_that_of_the_whole_where_the_second_is_long():
+    block, count, first = bytes(2**20), 2**9 + 2**8, zlib.crc32(b"head")
+    second, whole = 0, first
+    for _ in range(count):  # 768 MiB
+        second, whole = zlib.crc32(block, second), zlib.crc32(block, whole)
+    assert seals.combined(first, second, count * 2**20) == whole
