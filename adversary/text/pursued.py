@@ -20,6 +20,7 @@ from adversary.workspace import Workspace, evaluating
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation
 
+DOUBT = 2.0  # standard errors by which a measured standard deviation may be too small
 PSEUDO = 0.3  # count of a token that the auxiliary texts do not hold
 
 
@@ -107,7 +108,8 @@ def noise_of(observation: Observation, work: Workspace, site: Site, tables: Tabl
         )
     if tables.head is None or tables.tied or tables.head not in delta:
         return 0.0
-    return noise_variance(delta[tables.head]) ** 0.5
+    head = delta[tables.head]
+    return noise_variance(head) ** 0.5 * (1 + DOUBT / (2 * head.shape[1]) ** 0.5)
 
 
 def is_frozen(observation: Observation, tables: Tables) -> bool:
