@@ -104,7 +104,7 @@ def refusal(error: BaseException) -> str:
 
 def trained_together(
     clients: Sequence[Ready], *, mixes: bool
-) -> list[tuple[dict[str, Tensor], Int[Tensor, " uses"]]]:
+) -> list[tuple[dict[str, Tensor], Int[Tensor, " _"]]]:
     """Train clients of one site, with one protocol.
 
     Args:

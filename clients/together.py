@@ -29,7 +29,7 @@ def train_together(
     sent: Sequence[Params],
     inputs: Num[Tensor, "n *shape"],
     labels: Int[Tensor, "n *target"],
-    steps: Sequence[Sequence[Int[Tensor, " b"]]],
+    steps: Sequence[Sequence[Int[Tensor, " _"]]],
     local: LocalTraining,
     *,
     mixes: bool,
@@ -106,7 +106,7 @@ class _Group:
     shares: Float[Tensor, "k b"]
 
 
-def _groups(batches: Sequence[Int[Tensor, " b"]], *, mixes: bool) -> Iterator[_Group]:
+def _groups(batches: Sequence[Int[Tensor, " _"]], *, mixes: bool) -> Iterator[_Group]:
     """Put batches of one size together, or of sizes up to the same power of two, filled up."""
     by_size: dict[int, list[int]] = {}
     for place, batch in enumerate(batches):
