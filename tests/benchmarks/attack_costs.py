@@ -20,9 +20,9 @@ from fedsim.run.prepare import prepare
 from tests.benchmarks.record import record
 from tests.real_data import SHARED, unpacked
 
-EIGHT = ("federation.clients=8", "federation.rounds=8")
+EIGHT = ("federation.clients=8", "federation.rounds=25")
 SETTINGS = {
-    "first run": (),
+    "first run, 25 rounds": ("federation.rounds=25",),
     "MLP, an epoch": (*EIGHT, "attack=eb-gls,rlu,ilrg"),
     "MLP, two epochs": (*EIGHT, "local.epochs=2", "attack=eb-gls-sim,eb-gls-rounds,eb-gls-gibbs"),
     "MLP, one gradient": (
@@ -30,7 +30,7 @@ SETTINGS = {
     ),
     "MLP, noise": (*EIGHT, "defense=gaussian", "defense.gaussian.std=0.01", "attack=eb-gls,llg"),
     "MLP, 5 of 20 clients": (
-        "federation.clients=20", "federation.per_round=5", "federation.rounds=15",
+        "federation.clients=20", "federation.per_round=5", "federation.rounds=40",
         "attack=eb-gls,eb-gls-rounds,cosine-mia",
     ),
     "CNN, three epochs": (

@@ -39,31 +39,31 @@ STAGED = Attack(name="staged", family="label", infer=staged)
 
 
 def planned(*, attack=MODULE + "STAGED", **federation):
-    return prepare(small_config(attack=[attack], federation={"rounds": 20, **federation}))
+    return prepare(small_config(attack=[attack], federation={"rounds": 50, **federation}))
 
 
 def test_what_is_spent_once_a_round_and_once_a_run_is_counted_as_often():
     (seconds,) = expected_costs(planned(), CLOCK).attacks.values()
-    assert seconds == 7 + 20 * (2 + 4 * 1)
+    assert seconds == 7 + 50 * (2 + 4 * 1)
 
 
 def test_an_attack_on_every_other_round_and_some_clients_costs_less():
     every = {"name": MODULE + "STAGED", "every": 2}
-    (seconds,) = expected_costs(planned(attack=every, rounds=40), CLOCK).attacks.values()
-    assert seconds == 7 + 20 * (2 + 4 * 1)
+    (seconds,) = expected_costs(planned(attack=every, rounds=100), CLOCK).attacks.values()
+    assert seconds == 7 + 50 * (2 + 4 * 1)
     some = {"name": MODULE + "STAGED", "clients": ["0", "3"]}
-    (seconds,) = expected_costs(planned(attack=some, rounds=40), CLOCK).attacks.values()
-    assert seconds == 7 + 40 * (2 + 2 * 1)
+    (seconds,) = expected_costs(planned(attack=some, rounds=100), CLOCK).attacks.values()
+    assert seconds == 7 + 100 * (2 + 2 * 1)
 
 
 def test_a_sum_of_all_clients_is_one_answer_a_round():
-    plan = planned(rounds=60, secure_aggregation={})
+    plan = planned(rounds=200, secure_aggregation={})
     (seconds,) = expected_costs(plan, CLOCK).attacks.values()
-    assert seconds == 7 + 60 * (2 + 1)
+    assert seconds == 7 + 200 * (2 + 1)
 
 
 def test_few_answers_are_not_rehearsed():
-    assert expected_costs(planned(rounds=14), CLOCK) is None
+    assert expected_costs(planned(rounds=49), CLOCK) is None
     assert expected_costs(planned(attack="uniform"), CLOCK) is None
 
 
