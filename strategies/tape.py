@@ -122,7 +122,8 @@ class Tape:
 
     def spool(self, round_: int, client: str, upload: Params) -> Path:
         """Write an upload that is not recorded but too large to hold; its reader deletes it."""
-        path = self._spool / f"{round_:04d}-{client}.safetensors"
+        name = hashlib.blake2b(client.encode(), digest_size=16).hexdigest()  # maybe not a file's
+        path = self._spool / f"{_name(round_)}-{name}.safetensors"
         save_tensors(path, upload, {})
         return path
 

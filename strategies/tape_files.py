@@ -58,6 +58,7 @@ def members_in(upload: Group, client: str) -> tuple[str, ...]:
         return (client,)
     try:
         members = json.loads(stated)
+        json.dumps(members, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         members = None
     if not isinstance(members, list) or not all(isinstance(name, str) for name in members):

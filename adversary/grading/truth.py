@@ -20,8 +20,8 @@ INDICES = Rule(
 )
 COINS = Rule("recording", "coins of the truth", "must be one list of zeros and ones")
 OWNER = Rule("recording", "metadata of the truth", "must name no other round or client")
-NAME = Rule("recording", "name of a client", "must be a file's name of at most 200 bytes")
-CHECKS = (LABELS, INDICES, COINS, OWNER, NAME)
+CHECKS = (LABELS, INDICES, COINS, OWNER)
+LONGEST = 200  # bytes of a client's name that a file may have
 MOST_CLASSES = 10**6  # where the number of classes is not at hand
 MOST_ROWS = 2**40
 
@@ -79,16 +79,16 @@ def read_coins(folder: Path, round_: int, client: str) -> Bool[Tensor, " m"] | N
 def _file(folder: Path, round_: int, client: str) -> TensorFile | Group | None:
     """Return a client's truth, or None: in a file of its own, or with others of a simulation.
 
+    A client whose name no file can have, such as a path's, has no file of its own.
+
     Raises:
-        BadRecording: It is another round's or client's, or the client's name is a path.
+        BadRecording: It is another round's or client's.
     """
-    if Path(client).name != client or not 0 < len(client.encode("utf-8", "replace")) <= 200:
-        raise BadRecording(f"{folder}: {NAME.field} {NAME.rule}, got {client!r}")
-    shared, own = shared_path(folder, round_), own_path(folder, round_, client)
+    shared = shared_path(folder, round_)
     others = groups_in(shared) if shared.exists() else {}
     if client in others:
         file = others[client]
-    elif own.exists():
+    elif _is_file_name(client) and (own := own_path(folder, round_, client)).exists():
         file = TensorFile(own)
     else:
         return None
@@ -96,6 +96,10 @@ def _file(folder: Path, round_: int, client: str) -> TensorFile | Group | None:
         if (got := file.metadata.get(key, value)) != value:
             raise BadRecording(f"{file.path}: {OWNER.field} {OWNER.rule}, got {key} {got}")
     return file
+
+
+def _is_file_name(client: str) -> bool:
+    return Path(client).name == client and 0 < len(client.encode("utf-8", "replace")) <= LONGEST
 
 
 def _are_whole(values: Tensor, below: int) -> bool:

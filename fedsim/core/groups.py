@@ -50,6 +50,7 @@ class GroupFile(Mapping[str, "Group"]):
         try:
             names = [_texts(each) for each in json.loads(self.file.unchecked["names"])]
             groups = json.loads(self.file.unchecked["groups"])
+            _texts(groups)
             return {k: (names[n], dict(_pairs(facts))) for k, (n, facts) in groups.items()}
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError):
             raise BadRecording(f"{self.path}: {GROUPS.field} {GROUPS.rule}") from None
@@ -129,6 +130,7 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     texts = tuple(values)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError
+    "".join(texts).encode()  # half a surrogate pair is no text
     return texts
 
 

@@ -83,7 +83,7 @@ def digits_in(path: Path) -> str:
     Raises:
         BadRecording: There are none.
     """
-    if not path.exists():
+    if not path.is_file():
         raise BadRecording(f"{path}: the file is missing")
     with path.open("rb") as file:
         data = file.read(_HEAD)
@@ -105,7 +105,7 @@ def read(path: Path, most: int = _MOST) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise BadRecording(f"{path}: the file is missing") from None
     if len(data) > most:
         raise BadRecording(f"{path}: must have at most {most} bytes, got more")
@@ -133,7 +133,7 @@ def check(path: Path) -> None:
             checksum = zlib.crc32(head[:place] + _ZEROS + head[place + 8 :])
             while block := file.read(_BLOCK):
                 checksum = zlib.crc32(block, checksum)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise BadRecording(f"{path}: the file is missing") from None
     if digits_of(checksum) != head[place : place + 8]:
         raise BadRecording(f"{path}: {SEAL.rule}, got other bytes")

@@ -70,7 +70,8 @@ def test_what_is_recorded_can_be_chosen(tmp_path):
     assert [o.update.round for o in views_of_0.observations] == [1, 3]
 
 
-def test_large_rounds_are_spooled_to_disk_and_leave_nothing_behind(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "a/../b/", "c" * 300])
+def test_large_rounds_are_spooled_to_disk_and_leave_nothing_behind(tmp_path, prefix):
     seen = {}
 
     class Looking(FedAvg):
@@ -83,14 +84,14 @@ def test_large_rounds_are_spooled_to_disk_and_leave_nothing_behind(tmp_path):
                 )
             return super().aggregate_train(server_round, replies)
 
-    tape = Tape(tmp_path, clients=["0"])
-    recording = Recording(Looking(), tape, client_of=lambda node: str(node - 2), memory=20)
+    tape = Tape(tmp_path, clients=[f"{prefix}0"])
+    recording = Recording(Looking(), tape, client_of=lambda node: f"{prefix}{node - 2}", memory=20)
     arrays, _ = one_round(recording, grid_of(3, upload))
     assert list(seen.values()).count("_from_memory") == 1  # one of 16 bytes fits
     assert set(seen.values()) <= {"_from_memory", "Written", "_Spooled"}
     assert arrays["w"].numpy() == pytest.approx(np.full(3, 8 / 6))
-    assert not (tmp_path / "rounds" / ".spool").exists()
-    assert recorded_clients(tmp_path, 1) == ["0"]
+    assert [path.name for path in (tmp_path / "rounds").iterdir()] == ["0001"]
+    assert recorded_clients(tmp_path, 1) == [f"{prefix}0"]
 
 
 def test_a_path_with_rounds_is_not_overwritten(tmp_path):

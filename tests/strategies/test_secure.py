@@ -236,7 +236,7 @@ def test_a_tape_of_some_clients_is_refused(tmp_path):
         Recording(secure, Tape(tmp_path, clients=["0"]))
 
 
-@pytest.mark.parametrize("members", ['{"a": 1}', "[1]", "[", "[]", '["a", "a"]'])
+@pytest.mark.parametrize("members", ['{"a": 1}', "[1]", "[", "[]", '["a", "a"]', r'["\ud800"]'])
 def test_foreign_members_are_named_as_damaged(tmp_path, members):
     tape = Tape(tmp_path)
     tape.write_sent(1, SENT)

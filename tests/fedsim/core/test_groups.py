@@ -68,6 +68,9 @@ def test_without_groups_there_is_no_file_and_a_discarded_one_leaves_nothing(tmp_
         {"names": '[["w"]]', "groups": "[]"}, {"names": "[[1]]", "groups": '{"a": [0, {}]}'},
         {"names": '[["w"]]', "groups": '{"a": [0, {"x": 1}]}'},
         {"names": '[["w"]]', "groups": '{"a": 0}'}, {"names": "{}", "groups": "[" * 5000},
+        {"names": '[["\\ud800"]]', "groups": "{}"},
+        {"names": "[[]]", "groups": '{"\\ud800": [0, {}]}'},
+        {"names": "[[]]", "groups": '{"a": [0, {"x": "\\udfff"}]}'},
     ],
 )  # fmt: skip
 def test_a_file_of_no_groups_is_refused(tmp_path, metadata):

@@ -64,6 +64,9 @@ def test_every_flipped_bit_and_every_cut_is_noticed(name, tmp_path):
     path.unlink()
     with pytest.raises(BadRecording, match="the file is missing"):
         read(path)
+    path.mkdir()
+    with pytest.raises(BadRecording, match="the file is missing"):
+        read(path)
 
 
 @pytest.mark.parametrize("name", FILES)
