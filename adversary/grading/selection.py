@@ -14,7 +14,7 @@ from adversary.schedule import scheduled
 from fedsim.config import Part
 from fedsim.core.catalog import check_options, find, with_extensions
 from fedsim.core.errors import ConfigError
-from fedsim.core.form import KINDS
+from fedsim.core.form import KINDS, Kind
 from fedsim.core.types import Auxiliary
 
 
@@ -62,6 +62,11 @@ def build(parts: Iterable[Part], auxiliary: Auxiliary) -> list[Attack]:
     return attacks
 
 
+def kinds_of(attack: Attack) -> tuple[Kind, ...]:
+    """Return the kinds of models that an attack works on: its own, or its family's."""
+    return FAMILIES[attack.family].kinds if attack.kinds is None else attack.kinds
+
+
 def _by_name(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
     attacks = available()
     for part in parts:
@@ -76,8 +81,8 @@ def _with_options(part: Part, plain: Attack, auxiliary: Auxiliary) -> Attack:
     for field in plain.needs:
         if getattr(auxiliary, field) is None:
             raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
-    family = find(f"attack.{part.name}.family", plain.family, FAMILIES)
-    kinds = family.kinds if plain.kinds is None else plain.kinds
+    find(f"attack.{part.name}.family", plain.family, FAMILIES)
+    kinds = kinds_of(plain)
     if auxiliary.kind not in kinds:
         able = " or ".join(KINDS[kind] for kind in kinds)
         raise ConfigError(

@@ -5,6 +5,7 @@ import torch
 
 from adversary.attacks import ATTACKS
 from adversary.grading.families import FAMILIES
+from adversary.grading.selection import kinds_of
 from adversary.over_rounds import SCORES
 from fedsim.conformance import board, properties
 from fedsim.conformance.sequential import has_advantage
@@ -27,7 +28,7 @@ def attacks(*families):
     of tokens alone, has tests of its own.
     """
     own = {name: a for name, a in ATTACKS.items() if not (a.over_rounds and a.family in ONCE)}
-    own = {name: a for name, a in own.items() if "values" in (a.kinds or FAMILIES[a.family].kinds)}
+    own = {name: a for name, a in own.items() if "values" in kinds_of(a)}
     asked = families or set(FAMILIES) - {"reconstruction", "linkage"}
     names = [name for name, attack in own.items() if attack.family in asked]
     return pytest.mark.parametrize("attack", [ATTACKS[name] for name in names], ids=names)
