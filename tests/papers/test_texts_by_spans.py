@@ -23,7 +23,6 @@ def test_batches_below_the_cliff_are_exact_and_certified(steps):
     below = [it for prefixes, it in answers if prefixes <= limit]
     assert mean(it.metrics["exact"] for it in below) >= 0.95
     assert mean(it.certified for it in below) >= 0.95
-    assert max(it.seconds for it in below) < 3
     assert not any(it.certified and it.metrics["exact"] < 1 for _, it in answers)
 
 
