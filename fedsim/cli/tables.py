@@ -140,10 +140,10 @@ class Rounds:
             soft_wrap=True,
         )
         names = "".join(f"{_head(name):>{_width(name)}}" for name in self.shown)
-        first = _metric(self.attacks[0]).upper() if self.attacks else ""
+        first = name_of(_metric(self.attacks[0])) if self.attacks else ""
         if len(self.shown) < len(self.attacks):
             names += f"{'best ' + first:>{_best_width(self.attacks)}}"
-        names += f"{'blind ' + first:>{COLUMN}}" if self.attacks else ""
+        names += f"  {'blind ' + first:>{COLUMN - 2}}" if self.attacks else ""
         self.console.print(f"{self.head}{names}{SECONDS}", style="bold")
         self.task = self.bar.add_task("", total=federation.rounds, left="")
         self.bar.start()
@@ -167,7 +167,8 @@ class Rounds:
             text = f"{best} {texts[best]}" if best else none
             cells += f"{text:>{_best_width(self.attacks)}}"
         blind = next((leakage[name][1] for name in alike), None)
-        return cells + (f"{written(first, blind):>{COLUMN}}" if first else "")
+        width = max(COLUMN, len(f"  blind {name_of(first)}"))
+        return cells + (f"{written(first, blind):>{width}}" if first else "")
 
 
 def _text(name: str, value: float | None, answers: "Answers | None") -> str:
@@ -289,7 +290,7 @@ def _metric(attack: str) -> str:
 
 
 def _head(attack: str) -> str:
-    return f"{attack} {_metric(attack).upper()}"
+    return f"{attack} {name_of(_metric(attack))}"
 
 
 def _width(attack: str) -> int:

@@ -17,7 +17,7 @@ from adversary.attacks import is_baseline
 from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
-from fedsim.core.units import beyond_blind, scale_of, title_of
+from fedsim.core.units import beyond_blind, name_of, scale_of, title_of
 from fedsim.report.facts import facts_of
 from fedsim.report.intervals import Gap, gap_of
 from fedsim.report.select import records, select
@@ -93,6 +93,11 @@ class Curve:
     def title(self) -> str:
         """What it is called in tables and pictures."""
         return title_of(self.attack, adaptive=self.adaptive)
+
+    @property
+    def metric_name(self) -> str:
+        """What its metric is called in a sentence and a table's head."""
+        return name_of(self.metric)
 
     @property
     def l1(self) -> float | None:

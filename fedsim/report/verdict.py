@@ -9,6 +9,7 @@ import numpy as np
 from fedsim.core.units import name_of, scale_of, written
 from fedsim.report.data import Curve, RunData, listed, spans
 from fedsim.report.intervals import LEVEL, Gap
+from fedsim.report.single import TEXT, single_gaps
 from fedsim.report.unmeasured import (
     NAMED,
     in_part_of,
@@ -22,7 +23,6 @@ from fedsim.run.outcomes import NOT_SAFE, Answers, in_part, num_uploads
 from fedsim.run.run_folder import RunFolder
 
 State = Literal["above", "in part", "unsure", "not above"]
-OF_SINGLE_EXAMPLES = ("best_psnr", "match_rate")  # where the main metric is a mean over examples
 STATES: tuple[State, ...] = ("above", "in part", "unsure", "not above")
 
 
@@ -148,22 +148,24 @@ def verdict(run: RunData) -> Verdict:
 def _best(run: RunData, attacks: Sequence[tuple[Curve, Gap]], compared: int) -> Finding:
     """Return what the attacks of one family show.
 
-    By their main metric, or by one of single examples if only that is above blind: a mean over
-    examples may be below blind where one of them is recovered as it is.
+    By their main metric, or by one of single examples if only that is surely above blind: a mean
+    over examples may be near or below blind where one of them is recovered as it is.
     """
     best = _most_clearly(attacks, compared)
-    if best.state != "not above":
+    if best.state in ("above", "in part"):
         return best
     others = [
         (replace(curve, metric=metric, gap=gap), gap)
         for curve, _ in attacks
-        for metric in OF_SINGLE_EXAMPLES
-        if metric in curve.means and (gap := run.gap(curve, metric)) is not None
+        for metric, gap in single_gaps(run, curve)
     ]
     if not others:
         return best
     other = _most_clearly(others, compared * (1 + len(others)))
-    return replace(other, kind="comparisons") if other.state in ("above", "in part") else best
+    better = ["above", "in part"]
+    if other.family == TEXT and best.state == "not above":
+        better.append("unsure")  # nobody guesses a whole text by chance
+    return replace(other, kind="comparisons") if other.state in better else best
 
 
 def _most_clearly(attacks: Sequence[tuple[Curve, Gap]], compared: int) -> Finding:

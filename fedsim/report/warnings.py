@@ -11,6 +11,7 @@ from fedsim.core.tables import frame
 from fedsim.core.units import title_of, written
 from fedsim.report.data import RunData, listed, spans
 from fedsim.report.select import records, select
+from fedsim.report.single import TEXT, single_gaps
 from fedsim.run.notes import note_of
 from fedsim.run.outcomes import NOT_SAFE, Answers, pattern_of
 
@@ -147,9 +148,9 @@ def _chance(run: RunData) -> list[str]:
     sentences = []
     for family in run.families:
         best = run.leaders(family)[0]
-        if best.baseline:
+        if best.baseline or (family == TEXT and _whole_texts(run)):
             continue
-        name, value, blind = best.metric.upper(), best.main.value, best.main.blind_value
+        name, value, blind = best.metric_name, best.main.value, best.main.blind_value
         who = f"No {family} attack{_where_answered(run, family)}"
         if best.skill < LITTLE_SKILL:
             sentences.append(
@@ -163,6 +164,12 @@ def _chance(run: RunData) -> list[str]:
                 f"{written(best.metric, blind)}. {ABOUT_THESE}"
             )
     return sentences
+
+
+def _whole_texts(run: RunData) -> bool:
+    """Whether whole texts are recovered above blind, which a mean over tokens may hide."""
+    gaps = (gap for it in run.leaders(TEXT) for _, gap in single_gaps(run, it))
+    return any(gap.mean > 0 for gap in gaps)
 
 
 def _where_answered(run: RunData, family: str) -> str:

@@ -44,7 +44,7 @@ round by round.</p>
   <div class="tile{% if not above %} below{% endif %}">
   <b>{{ curve.main.value | of(curve.metric) }}</b><span>{% if not above %}<i>not above blind</i>
   {% endif %}{{ curve.title }}, mean
-  {{ curve.metric | upper }}
+  {{ curve.metric_name }}
   {%- if curve.answers.counts %} over {{ curve.answers.answered }} of {{ curve.answers.updates }}
   updates{% endif %};
   <span class="nowrap">blind {{ curve.main.blind_value | of(curve.metric) }}</span></span></div>

@@ -38,7 +38,7 @@ few uploads.</p>
 {% for it in tables %}
 <section class="still"><h2>In which round each client leaked most: {{ it.curve.title }}</h2>
 <div class="scroll tall" role="region" aria-label="Clients"><table class="data">
-<tr><th>client</th><th>leaked most<br>in round</th><th>{{ it.curve.metric | upper }}<br>there</th>
+<tr><th>client</th><th>leaked most<br>in round</th><th>{{ it.curve.metric_name }}<br>there</th>
 <th>blind<br>there</th><th>mean</th><th>blind</th><th>rounds</th></tr>
 {% for row in it.rows %}
 <tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td>
@@ -175,7 +175,8 @@ are values of the metric. <i>Blind</i> is the same metric for the best guess wit
 labels, <i>skill</i> = (ASR − chance) / (1 − chance), where chance is the expected ASR of labels
 drawn evenly at random. For other families, blind takes the place of chance; for a metric in dB,
 skill is the share of the blind guess’s squared error that is gone. <i>Exact</i> is the share of
-clients and rounds with every count right. <i>Precision</i> and <i>recall</i> are those of the
+clients and rounds with every count right; of texts, the share that is recovered token for token.
+<i>Precision</i> and <i>recall</i> are those of the
 classes named present. <i>L1/2N</i> = 1 − ASR is the error in papers on labels: less is more
 leakage. <i>Ms</i> is the time of one attack on one client. All values are means over clients and
 rounds. A <i>baseline</i> uses no update. An attack <i>failed</i> on an update if it raised an

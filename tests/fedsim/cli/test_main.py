@@ -67,7 +67,7 @@ def test_a_round_names_each_attacks_own_metric(here, capsys):
     )
     assert code == 0
     head, _, line, *_ = out.splitlines()[2:]
-    assert "  cosine-mia AUROC     llg ASR blind AUROC   seconds" in head
+    assert "  cosine-mia AUROC     llg ASR  blind AUROC   seconds" in head
     assert "      50.0 %" in line
     assert len(line) == len(head)
 

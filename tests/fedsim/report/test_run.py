@@ -161,6 +161,19 @@ def test_twenty_attacks_stay_readable(runs, tmp_path):
     assert "the 6 attacks with the highest mean skill" in Reader(both).text
 
 
+def test_whole_texts_are_not_called_chance_for_their_tokens(runs, tmp_path):
+    text = [
+        {**row, "family": "text", "metric": name, "value": value, "blind": blind}
+        for row in leaks_of("one", 0.4, 0.0)
+        if row["metric"] == "asr"
+        for name, value, blind in (("token_f1", 0.3, 0.6), ("exact", 0.25, 0.0))
+    ]
+    run = changed(runs[0], tmp_path / "run", text, [], drop=(*METRICS, "validity"))
+    assert not warnings(RunData(RunFolder(run.path)))
+    page = Reader(api.report([run.path]).read_text())
+    assert "one, mean token F1" in page.text
+
+
 @pytest.mark.parametrize(
     ("grades", "validity", "expected"),
     [

@@ -161,6 +161,32 @@ def test_one_example_that_is_recovered_is_not_hidden_by_a_mean_over_examples(rec
     assert it.headline == f"{NOTHING} {NOT_SAFE}"
 
 
+@pytest.mark.parametrize("mean", [0.5, 0.61])
+def test_whole_texts_are_not_hidden_by_a_mean_over_their_tokens(recordings, tmp_path, mean):
+    of = lambda metric, values, blind: [
+        {**row, "family": "text", "metric": metric} for row in graded(values, blind)
+    ]
+    tokens = np.full((6, 6), mean) + np.where(np.arange(6) < 3, 0.4, -0.4)[:, None]
+    rows = [*of("token_f1", tokens, 0.6), *of("exact", np.full((6, 6), 0.25), 0.0)]
+    it = verdict_on(recordings, tmp_path, rows)
+    assert it.leaks
+    assert it.headline.startswith("text: a reaches exact 25.0 %, 25.0 points above blind (0.0 %)")
+
+
+def test_one_whole_text_of_a_single_update_is_no_chance(recordings, tmp_path):
+    of = lambda metric, value, blind: {
+        **graded(np.full((6, 6), value), blind)[0],
+        "family": "text",
+        "metric": metric,
+    }
+    it = verdict_on(recordings, tmp_path, [of("token_f1", 0.3, 0.6)], [of("exact", 0.25, 0.0)])
+    assert it.headline.startswith("text: a reaches exact 25.0 %, 25.0 points above blind (0.0 %)")
+    it = verdict_on(
+        recordings, tmp_path / "none", [of("token_f1", 0.3, 0.6), of("exact", 0.0, 0.0)]
+    )
+    assert it.headline == f"{NOTHING} {NOT_SAFE}"
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("value", np.nan), ("value", np.inf), ("blind", np.nan)]
 )
