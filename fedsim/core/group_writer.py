@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core import seals
-from fedsim.core.errors import BadRecording
-from fedsim.core.files import KINDS, dense, memory_of, write_all
+from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.files import HEAD, KINDS, MOST_HEAD, dense, memory_of, write_all
 from fedsim.core.types import Params
 
 Facts = Mapping[str, str | int | float]
@@ -57,6 +57,7 @@ class GroupWriter:
 
         Raises:
             OSError: The disk is full or the folder cannot be written; nothing is left behind.
+            ConfigError: As many such groups as are expected make a head that nobody reads.
         """
         arrays = {key: dense(value.detach()) for key, value in tensors.items()}
         said = {key: str(value) for key, value in facts.items()}
@@ -69,6 +70,8 @@ class GroupWriter:
             written.places[key] = self._size, value.dtype, tuple(value.shape)
             self._field(f"{prefix}/{key}", KINDS[value.dtype], list(value.shape), part.nbytes)
             parts.append(part)
+        if not self._groups:
+            self._check_head(self.expected * sum(map(len, self._fields)))
         if lack := -self._size % _ALIGNED:
             self._field(str(len(self._groups)), "U8", [lack], lack)
             parts.append(memoryview(bytes(lack)))
@@ -88,11 +91,13 @@ class GroupWriter:
 
         Raises:
             OSError: The disk is full or the folder cannot be written; nothing is left behind.
+            ConfigError: There are more names and shapes than anybody reads.
         """
         if self._file < 0:
             return
         try:
             head = self._head()
+            self._check_head(len(head))
             if len(head) > self._start:
                 self._move(len(head))
             size = self._start - 8
@@ -141,7 +146,8 @@ class GroupWriter:
         )
         facts_of = _ROOM + len(json.dumps(json.dumps([0, facts])))
         room = 512 + len(json.dumps(self.metadata)) + 2 * sum(names)
-        return room + self.expected * (fields + facts_of) + -room % _ALIGNED
+        room += self.expected * (fields + facts_of)
+        return min(room + -room % _ALIGNED, MOST_HEAD)
 
     def _field(self, key: str, kind: str, shape: list[int], size: int) -> None:
         self._fields.append(_field(key, kind, shape, self._size, self._size + size))
@@ -157,6 +163,16 @@ class GroupWriter:
         fields = (f'"__metadata__":{json.dumps(text)}', *self._fields)
         data = f"{{{','.join(fields)}}}".encode()
         return bytes(8) + data + b" " * (-len(data) % _ALIGNED)
+
+    def _check_head(self, size: int) -> None:
+        if size <= MOST_HEAD:
+            return
+        self.discard()
+        groups = max(self.expected, len(self._groups))
+        raise ConfigError(
+            f"record.clients: the {HEAD.field} {HEAD.rule}, got {size >> 20} MiB of names and "
+            f"shapes for {groups} clients in {self.path.name}; name fewer of them"
+        )
 
     def _move(self, start: int) -> None:
         """Write the groups again behind a longer head."""

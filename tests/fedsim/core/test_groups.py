@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedsim.core import seals
-from fedsim.core.errors import BadRecording
+from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import save_tensors
 from fedsim.core.group_writer import GroupWriter, save_groups
 from fedsim.core.groups import groups_in
@@ -38,6 +38,7 @@ def test_groups_are_read_as_they_were_written_in_their_order(tmp_path, expected)
             for read in (group[key], late, early[key]):
                 assert (read.dtype, read.shape) == (value.dtype, value.shape)
                 assert torch.equal(read, value)
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0  # values are aligned
     assert len(load_file(path)) >= len(NAMES) * len(ODD)  # anybody reads it
     seals.check(path)
 
@@ -110,3 +111,21 @@ def test_names_are_read_without_the_groups_which_are_checked_before_they_are_use
     for use in (lambda: groups["a"], lambda: dict(groups)):
         with pytest.raises(BadRecording, match="x: must be as it was written, .* other bytes"):
             use()
+
+
+@pytest.mark.parametrize("expected", [3, 1])
+def test_a_head_that_nobody_would_read_is_refused_by_the_first_group_or_when_all_are_there(
+    tmp_path, expected, monkeypatch
+):
+    monkeypatch.setattr("fedsim.core.group_writer.MOST_HEAD", 2000)
+    writer, shapes = GroupWriter(tmp_path / "x", {}, expected), {"w" * 700: torch.ones(2)}
+
+    def write() -> None:
+        for name in "abc":
+            writer.add(name, shapes, {})
+        writer.close()
+
+    with pytest.raises(ConfigError, match="header of a safetensors .* for 3 clients in x; name"):
+        write()
+    assert len(writer._groups) == (0 if expected == 3 else 3)
+    assert not list(tmp_path.iterdir())
