@@ -19,6 +19,7 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 
 OPENERS = {"darwin": "open", "win32": "start"}  # what shows a file; elsewhere xdg-open
 OF_TEXTS = ("token-rows", "tokens-moved", "positions")
+OF_ADAPTERS = ("loss-drop", "cosine-mia")  # where no token table need travel, as under LoRA
 FURTHER = ("eb-gls-rounds", "llg-plus", "rlu")  # attacks on any upload, the strongest first
 
 
@@ -89,6 +90,20 @@ def quoted(path: object) -> str:
 def attack_line(run: Path, attacks: Iterable[str]) -> str:
     """Return the command that goes on with a run: an attack that it does not have yet."""
     had = set(attacks)
-    further = OF_TEXTS if had & set(OF_TEXTS) else FURTHER
+    further = FURTHER
+    if any(_only_texts(name) for name in had):
+        further = OF_TEXTS if had & set(OF_TEXTS) else OF_ADAPTERS
     other = next((name for name in further if name not in had), None)
     return f"fedsim attack {quoted(run)} --with {other}" if other else f"fedsim view {quoted(run)}"
+
+
+def _only_texts(attack: str) -> bool:
+    """Whether an attack works on models of texts alone."""
+    from adversary.attacks import ATTACKS
+    from adversary.grading.families import FAMILIES
+
+    if attack not in ATTACKS:
+        return False
+    record = ATTACKS[attack]
+    family = FAMILIES[getattr(record, "family", "label")]
+    return "values" not in (getattr(record, "kinds", None) or family.kinds)

@@ -143,7 +143,7 @@ class Rounds:
         first = name_of(_metric(self.attacks[0])) if self.attacks else ""
         if len(self.shown) < len(self.attacks):
             names += f"{'best ' + first:>{_best_width(self.attacks)}}"
-        names += f"  {'blind ' + first:>{COLUMN - 2}}" if self.attacks else ""
+        names += f"{'blind ' + first:>{_blind_width(self.attacks)}}" if self.attacks else ""
         self.console.print(f"{self.head}{names}{SECONDS}", style="bold")
         self.task = self.bar.add_task("", total=federation.rounds, left="")
         self.bar.start()
@@ -167,7 +167,7 @@ class Rounds:
             text = f"{best} {texts[best]}" if best else none
             cells += f"{text:>{_best_width(self.attacks)}}"
         blind = next((leakage[name][1] for name in alike), None)
-        width = max(COLUMN, len(f"  blind {name_of(first)}"))
+        width = _blind_width(self.attacks)
         return cells + (f"{written(first, blind):>{width}}" if first else "")
 
 
@@ -183,7 +183,7 @@ def _text(name: str, value: float | None, answers: "Answers | None") -> str:
 
 def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
     """Return the attacks, from the first, that have a column of their own in a terminal."""
-    room = width - len(ROUND) - len(SECONDS) - COLUMN
+    room = width - len(ROUND) - len(SECONDS) - _blind_width(attacks)
     if sum(map(_width, attacks)) <= room:
         return list(attacks)
     room -= _best_width(attacks)
@@ -299,3 +299,8 @@ def _width(attack: str) -> int:
 
 def _best_width(attacks: Sequence[str]) -> int:
     return max(map(len, attacks), default=0) + 10
+
+
+def _blind_width(attacks: Sequence[str]) -> int:
+    name = name_of(_metric(attacks[0])) if attacks else ""
+    return max(COLUMN, len(f"  blind {name}"))

@@ -5,6 +5,7 @@ import pytest
 
 from adversary.attacks import ATTACKS
 from fedsim.cli.console import FURTHER, _Plain, attack_line, err, out, print_next, print_report
+from fedsim.cli.tables import columns_that_fit
 
 STEERING = "a\x1b]0;b\x07\x1b[31mc\x9b1md\u202ee\x7f\r\u2028f"
 
@@ -38,6 +39,19 @@ def test_the_next_attack_is_one_that_the_run_has_not_and_paths_are_quoted():
     assert attack_line(path, FURTHER[:1]) == f"fedsim attack 'my runs/a' --with {FURTHER[1]}"
     assert attack_line(path, FURTHER) == "fedsim view 'my runs/a'"
     assert set(FURTHER) <= set(ATTACKS)
+
+
+def test_the_next_attack_on_a_language_model_is_one_that_takes_it():
+    path = Path("a")
+    assert attack_line(path, ["token-rows"]) == "fedsim attack a --with tokens-moved"
+    for name in ("span-pursuit", "dager", "row-bayes", "exposure"):
+        assert attack_line(path, [name, "loss-drop"]) == "fedsim attack a --with cosine-mia"
+
+
+def test_columns_leave_room_for_the_name_of_a_long_metric():
+    whole = 15 + 16 + 16 + 10  # round and perplexity, "dager token F1", "blind token F1", seconds
+    assert columns_that_fit(["dager"], whole) == ["dager"]
+    assert columns_that_fit(["dager"], whole - 1) == []
 
 
 def test_a_report_can_be_opened_by_the_line_that_is_printed(capsys, monkeypatch):
