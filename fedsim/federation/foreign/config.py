@@ -56,8 +56,17 @@ def config_of(path: Path, app: App, allow: Iterable[str] = (), given: Iterable[s
     return _with_arrays(config, app, tape, path)
 
 
+def last_round(path: Path) -> int:
+    """Return the last round with uploads; the last of all where none has any.
+
+    An app that was killed leaves a round without uploads behind.
+    """
+    rounds = recorded_rounds(path)
+    return next((each for each in reversed(rounds) if recorded_clients(path, each)), rounds[-1])
+
+
 def recorded_arrays(path: Path) -> Params:
-    """Return what the server sent in the last recorded round, by the names on tape.
+    """Return what the server sent in the last round with uploads, by the names on tape.
 
     Raises:
         BadRecording: Nothing is recorded, a file is damaged, or there are no real numbers in it.
@@ -65,7 +74,8 @@ def recorded_arrays(path: Path) -> Params:
     rounds = recorded_rounds(path)
     if not rounds:
         raise BadRecording(f"{path}: must hold recorded rounds, got none")
-    sent = TensorFile(path / "rounds" / f"{rounds[-1]:04d}" / "sent.safetensors")
+    last = last_round(path)
+    sent = TensorFile(path / "rounds" / f"{last:04d}" / "sent.safetensors")
     kinds = {value.dtype for value in sent.values()}
     if not any(kind.is_floating_point for kind in kinds):
         got = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds)) or "nothing"
@@ -73,8 +83,8 @@ def recorded_arrays(path: Path) -> Params:
             f"{path}: must hold real numbers, got {got}; a model of trees travels as bytes, and no "
             "attack reads trees yet"
         )
-    if not recorded_clients(path, rounds[-1]):
-        raise BadRecording(f"{path}: must hold recorded uploads in its last round, got none")
+    if not recorded_clients(path, last):
+        raise BadRecording(f"{path}: must hold recorded uploads, got none")
     return sent
 
 
@@ -85,7 +95,7 @@ def _config(path: Path, app: App, tape: Shapes) -> Config:
         ConfigError: Something lacks or is wrong.
     """
     before = path / "config.toml"
-    settings = {"local.upload": upload_of(path, recorded_rounds(path)[-1]), **app.settings}
+    settings = {"local.upload": upload_of(path, last_round(path)), **app.settings}
     earlier = RunFolder(path).config if before.exists() else None
     if app.head_weight is not None:
         settings |= _head(app, tape)
@@ -111,9 +121,8 @@ def lacking(path: Path, app: App) -> list[str]:
     """
     if (path / "config.toml").exists():
         return []
-    last = recorded_rounds(path)[-1]
     needed = [] if app.head_weight is not None else ["model", "num_classes"]
-    needed += ["lr", "batch_size"] * (upload_of(path, last) == "weights")
+    needed += ["lr", "batch_size"] * (upload_of(path, last_round(path)) == "weights")
     return [f"{flag_of(name)} {VALUES[name]}" for name in needed if getattr(app, name) is None]
 
 

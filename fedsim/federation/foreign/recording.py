@@ -17,7 +17,7 @@ from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, View
 from fedsim.data import Federated
 from fedsim.federation.foreign.app import App
-from fedsim.federation.foreign.config import config_of, recorded_arrays
+from fedsim.federation.foreign.config import config_of, last_round, recorded_arrays
 from fedsim.federation.foreign.evidence import VIEWS, check_head
 from fedsim.federation.foreign.parts import examples_of, load_sent, model_of, nothing
 from fedsim.run.prepare import Plan
@@ -58,7 +58,7 @@ def tell(
     config = config_of(path, app, allow, given)
     plan = prepare(config.model_copy(update={"attack": tuple(attacks)}))
     load_sent(plan.model, recorded_arrays(path))
-    latest = lambda: views(path, recorded_rounds(path)[-1], plan.local, sources=plan.sources)
+    latest = lambda: views(path, last_round(path), plan.local, sources=plan.sources)
     if config.foreign and config.foreign.head_only:
         _check_heads_suffice(plan, next(latest()))
     else:

@@ -168,6 +168,12 @@ def test_with_truth_answers_are_graded_and_an_attack_beats_the_blind_guess(tape,
     assert "True and inferred labels" in (tape / "report.html").read_text()
 
 
+def test_a_round_in_which_the_app_was_killed_keeps_nobody_from_attacking_those_before(tape):
+    Tape(tape, append=True).write_sent(ROUNDS + 1, {"w": torch.zeros(2)})
+    api.attack(tape, [Part(name="llg")], app=QUICKSTART)
+    assert [bool(RunFolder(tape).guesses(number)) for number in (1, 2, 3)] == [True, True, False]
+
+
 def test_auxiliary_examples_of_its_own_make_the_adversary_stronger(tape, recorded):
     app = App(
         **{**vars(QUICKSTART), "truth": str(recorded / "truth"),
@@ -264,7 +270,7 @@ def test_a_run_of_fedsims_own_has_its_config_and_an_empty_tape_nothing(tmp_path)
     with pytest.raises(ConfigError, match="--model: must go with another app's recording, got"):
         api.attack(own, [Part(name="llg")], app=QUICKSTART)
     Tape(tmp_path / "tape").write_sent(1, {"w": torch.zeros(2)})
-    with pytest.raises(BadRecording, match="must hold recorded uploads in its last"):
+    with pytest.raises(BadRecording, match="must hold recorded uploads, got none"):
         api.attack(tmp_path / "tape", [Part(name="llg")], app=QUICKSTART)
 
 
