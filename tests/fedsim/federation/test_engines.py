@@ -176,6 +176,10 @@ def test_without_truth_attacks_answer_and_values_are_null(tmp_path):
     from fedsim.config import Part
 
     run = api.run(small_config(attack="idlg"), tmp_path / "run")
+    [lost] = (run.path / "truth" / "0002").iterdir()
+    lost.rename(tmp_path / "lost")
+    with pytest.raises(BadRecording, match=r"truth/0002"):  # of one round: lost, not kept back
+        api.attack(run.path, [Part(name="llg")])
     shutil.rmtree(run.path / "truth")
     rows = api.attack(run.path, [Part(name="llg")]).to_pylist()
     assert rows
