@@ -5,6 +5,8 @@ from functools import lru_cache
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import LocalTraining, Observation
 
+MOST_STEPS = 100_000  # of a client in a round; attacks simulate each, and a tape may claim any
+
 
 def num_labels(observation: Observation) -> int:
     """Return how many labels went into the update, one per use of an example.
@@ -22,12 +24,21 @@ def num_steps(observation: Observation) -> int:
     """Return how many batch gradients were summed: over local steps, and over a cohort's clients.
 
     A cohort's clients are taken to have equally many examples.
+
+    Raises:
+        ValueError: There would be more steps than attacks simulate.
     """
     clients = observation.update.num_clients
     if observation.local.upload == "gradient":
         return clients
     per_client = -(-num_labels(observation) // (observation.local.epochs * clients))
-    return clients * observation.local.epochs * -(-per_client // observation.local.batch_size)
+    steps = observation.local.epochs * -(-per_client // observation.local.batch_size)
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"num_examples: must be few enough for {MOST_STEPS} local steps, got "
+            f"{observation.update.num_examples} for {steps}"
+        )
+    return clients * steps
 
 
 def to_sum(observation: Observation) -> float:

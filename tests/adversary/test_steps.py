@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adversary.steps import mean_weight, num_labels, num_steps
+from adversary.steps import MOST_STEPS, mean_weight, num_labels, num_steps
 from fedsim.core.sgd import descend
 from fedsim.core.types import LocalTraining, Observation, Update
 
@@ -90,3 +90,12 @@ def test_a_number_of_examples_must_be_told():
     for count in (num_labels, num_steps):
         with pytest.raises(ValueError, match="num_examples: must be told by the client, got none"):
             count(observation)
+
+
+def test_a_claim_of_more_steps_than_anybody_simulates_is_refused():
+    local = LocalTraining(0.1, 10)
+    assert num_steps(observed(local, 10 * MOST_STEPS)) == MOST_STEPS
+    with pytest.raises(ValueError, match=r"few enough for 100000 local steps, got 1000000000 for"):
+        num_steps(observed(local, 10**9))
+    gradient = LocalTraining(0.1, 10, upload="gradient")
+    assert num_steps(observed(gradient, 10**9)) == 1
