@@ -31,8 +31,10 @@ class LastLayer:
 
 def run(
     model: nn.Module, inputs: Tensor
-) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n classes"], LastLayer | None]:
+) -> tuple[Float[Tensor, "n *features"], Float[Tensor, "n *classes"], LastLayer | None]:
     """Run a model; return the last layer's inputs, the logits, and the layer.
+
+    Those of a language model have an axis for positions, too.
 
     Without such a layer the logits stand for its inputs, too. Log-softmax after it is allowed.
     """
