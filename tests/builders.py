@@ -21,12 +21,13 @@ from fedsim.conformance.views import (
     bilinear,  # noqa: F401  # tests take these four from here
     observe,  # noqa: F401
     plain_gradient,  # noqa: F401
-    same_params,  # noqa: F401
+    same_params,
 )
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update, View
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES
 from fedsim.data import Dataset
 from fedsim.federation.grid import SimulationGrid
+from fedsim.run.run_folder import RunFolder
 
 
 def small_config(**tables) -> Config:
@@ -139,6 +140,19 @@ def grid_of(
 ) -> SimulationGrid:
     """Return a grid whose clients answer as told."""
     return SimulationGrid(num_clients, answering(answer), Path("unused"))
+
+
+def outcome(path: Path) -> tuple[dict[str, Tensor], list[dict]]:
+    """Return what a run ends with: the model, and the ledger but for its seconds."""
+    folder = RunFolder(path)
+    return folder.final_params(), rows_without_seconds(folder.ledger())
+
+
+def assert_same_outcome(one: Path, other: Path) -> None:
+    """Check that two runs end with the same bits and the same rows."""
+    (params, rows), (others, other_rows) = outcome(one), outcome(other)
+    assert same_params(params, others)
+    assert rows == other_rows
 
 
 def rows_without_seconds(table) -> list[dict]:

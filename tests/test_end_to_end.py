@@ -12,7 +12,7 @@ from pathlib import Path
 from fedsim import api
 from fedsim.config import dump
 from fedsim.run.run_folder import RunFolder
-from tests.builders import rows_without_seconds, same_params, small_config
+from tests.builders import outcome, same_params, small_config
 
 FEDSIM = Path(sys.executable).parent / "fedsim"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -22,11 +22,6 @@ def fedsim(*arguments):
     return subprocess.run(
         [FEDSIM, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=True
     ).stdout
-
-
-def outcome(path):
-    folder = RunFolder(path)
-    return folder.final_params(), rows_without_seconds(folder.ledger())
 
 
 def test_a_run_killed_at_random_instants_ends_with_the_same_weights_and_ledger(tmp_path, undrawn):

@@ -5,22 +5,12 @@ from fedsim import api
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
 from fedsim.report.run import write_report
 from fedsim.run.run_folder import RunFolder
-from tests.builders import rows_without_seconds, same_params, small_config
+from tests.builders import assert_same_outcome, outcome, rows_without_seconds, small_config
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 RAY = {"name": "ray", "workers": 2, "attackers": 1}
 STATEFUL = ({"name": "tests.builders:sticky"}, {"name": "gaussian", "std": 0.001})
-
-
-def outcome(run):
-    folder = RunFolder(run.path)
-    return folder.final_params(), rows_without_seconds(run.ledger())
-
-
-def assert_same(one, other):
-    assert same_params(outcome(one)[0], outcome(other)[0])
-    assert outcome(one)[1] == outcome(other)[1]
 
 
 @pytest.mark.twin
@@ -33,8 +23,8 @@ def test_ray_gives_the_same_bits_as_inline(tmp_path, monkeypatch):
     }
     inline = api.run(small_config(**tables), tmp_path / "inline")
     ray = api.run(small_config(**tables, engine=RAY), tmp_path / "ray")
-    assert_same(inline, ray)
-    assert len(outcome(ray)[1]) == 3 * 3 * (2 + 2) * 5  # with and without knowing the defense
+    assert_same_outcome(inline.path, ray.path)
+    assert len(outcome(ray.path)[1]) == 3 * 3 * (2 + 2) * 5  # with and without knowing the defense
 
 
 @pytest.mark.twin
@@ -61,7 +51,7 @@ def test_a_run_stopped_after_any_round_ends_with_the_same_bits(tmp_path, strateg
         with pytest.raises(KeyboardInterrupt):
             api.run(config, path, on_round=interrupt)
         assert api.Run(path).metrics().num_rows > 0
-        assert_same(straight, api.resume(path))
+        assert_same_outcome(straight.path, api.resume(path).path)
 
 
 def test_a_failing_client_is_a_row_and_the_run_goes_on(tmp_path):
@@ -152,7 +142,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(tmp_path, monkeypat
     assert set(api.Run(tmp_path / "run").ledger()["round"].to_pylist()) == {1}
     monkeypatch.undo()
     straight = api.run(small_config(), tmp_path / "straight")
-    assert_same(straight, api.resume(tmp_path / "run"))
+    assert_same_outcome(straight.path, api.resume(tmp_path / "run").path)
 
 
 def test_a_recording_attacked_later_gives_the_same_rows(tmp_path):

@@ -8,8 +8,7 @@ from fedsim.config import parse
 from fedsim.core.files import TensorFile
 from fedsim.core.groups import groups_in
 from fedsim.federation.progress import ALONE
-from fedsim.run.run_folder import RunFolder
-from tests.builders import rows_without_seconds, same_params
+from tests.builders import assert_same_outcome, outcome
 
 pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.extra("peft")]
 UPLOADS = "rounds/*/uploads.safetensors"
@@ -27,11 +26,6 @@ def config(**tables):
         "auxiliary": {"share": 0.3, "candidates": 12},
     }
     return parse({**sections, **tables})
-
-
-def outcome(path):
-    folder = RunFolder(path)
-    return folder.final_params(), rows_without_seconds(folder.ledger())
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +54,7 @@ def test_a_stopped_run_ends_with_the_same_bits(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         api.run(config(), tmp_path / "stopped", on_round=interrupt)
     other = api.resume(tmp_path / "stopped")
-    assert same_params(outcome(run.path)[0], outcome(other.path)[0])
-    assert outcome(run.path)[1] == outcome(other.path)[1]
+    assert_same_outcome(run.path, other.path)
 
 
 @pytest.mark.untyped  # beartype draws random numbers, and so would the model

@@ -13,8 +13,7 @@ from fedsim.core.groups import groups_in
 from fedsim.federation.progress import ALONE
 from fedsim.run.prepare import prepare
 from fedsim.run.public_base import BASE, check_base, load_base, write_base
-from fedsim.run.run_folder import RunFolder
-from tests.builders import rows_without_seconds, same_params
+from tests.builders import assert_same_outcome, outcome, same_params
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 TRAVELS = ["head.weight", "head.bias", "beside.weight"]
@@ -34,11 +33,6 @@ def config(**tables):
         "defense": DEFENSE,
     }
     return parse({**sections, **tables})
-
-
-def outcome(path):
-    folder = RunFolder(path)
-    return folder.final_params(), rows_without_seconds(folder.ledger())
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +61,7 @@ def test_ray_gives_the_same_bits(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ".")  # for the workers: the model lives in the tests
     engine = {"name": "ray", "workers": 2, "attackers": 1}
     other = api.run(config(engine=engine), tmp_path / "ray")
-    assert same_params(outcome(run.path)[0], outcome(other.path)[0])
-    assert outcome(run.path)[1] == outcome(other.path)[1]
+    assert_same_outcome(run.path, other.path)
 
 
 @pytest.mark.twin
@@ -89,8 +82,7 @@ def test_a_stopped_run_ends_with_the_same_bits(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         api.run(config(), tmp_path / "stopped", on_round=interrupt)
     other = api.resume(tmp_path / "stopped")
-    assert same_params(outcome(run.path)[0], outcome(other.path)[0])
-    assert outcome(run.path)[1] == outcome(other.path)[1]
+    assert_same_outcome(run.path, other.path)
 
 
 @pytest.mark.e2e
