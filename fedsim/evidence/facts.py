@@ -24,7 +24,7 @@ from fedsim.games import table as games
 from fedsim.report.data import Curve, RunData
 from fedsim.report.select import numbers, select
 from fedsim.report.verdict import Finding, Verdict, verdict
-from fedsim.run.outcomes import Answers, in_part, num_uploads
+from fedsim.run.outcomes import Answers
 from fedsim.run.run_folder import RunFolder
 from strategies.tape import recorded_rounds
 
@@ -93,11 +93,6 @@ class Facts:
     def recorded(self) -> list[int]:
         """The rounds of which uploads were kept."""
         return recorded_rounds(self.folder.path)
-
-    @property
-    def in_part(self) -> list[str]:
-        """Which attacks were run on a part of the recorded uploads alone."""
-        return list(in_part(self.run.ledger, num_uploads(self.folder.path)))
 
     @property
     def never_attacked(self) -> int:

@@ -73,7 +73,7 @@ def not_tested(facts: Facts) -> list[str]:
     if silent:
         sentences.append(f"Attacks that gave no answer: {', '.join(silent)}. What they would "
                          "recover is not measured.")  # fmt: skip
-    sentences += [f"Other uploads than these: {it}." for it in facts.in_part]
+    sentences += [f"Other uploads than these: {it}." for it in facts.run.in_part]
     if facts.never_attacked:
         sentences.append(
             f"Clients of which no upload was attacked: {facts.never_attacked} of "

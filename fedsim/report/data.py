@@ -23,7 +23,7 @@ from fedsim.report.intervals import Gap, gap_of
 from fedsim.report.select import records, select
 from fedsim.run.ledger import AUDIT, attacks_of, over_clients, titled
 from fedsim.run.notes import note_of
-from fedsim.run.outcomes import NOT_SAFE, Answers, answers_of, silent
+from fedsim.run.outcomes import NOT_SAFE, Answers, answers_of, in_part, num_uploads, silent
 from fedsim.run.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -210,6 +210,11 @@ class RunData:
         """Rounds, and the model's test accuracy in them."""
         rows = self.metrics.filter(pc.equal(self.metrics["metric"], "accuracy"))
         return rows["round"].to_numpy(), rows["value"].to_numpy()
+
+    @cached_property
+    def in_part(self) -> list[str]:
+        """Which attacks were run on a part of the recorded uploads alone, a sentence each."""
+        return list(in_part(self.ledger, num_uploads(self.folder.path)))
 
     @cached_property
     def perplexity(self) -> float | None:

@@ -19,7 +19,7 @@ from fedsim.report.unmeasured import (
     not_finite_of,
     ungraded_of,
 )
-from fedsim.run.outcomes import NOT_SAFE, Answers, in_part, num_uploads
+from fedsim.run.outcomes import NOT_SAFE, Answers
 from fedsim.run.run_folder import RunFolder
 
 State = Literal["above", "in part", "unsure", "not above"]
@@ -137,7 +137,7 @@ def verdict(run: RunData) -> Verdict:
         opening=_opening(run, findings, len(attacks), graded=not (ungraded or run.not_finite)),
         limits=[
             *limits_of(attacks, unanswered),
-            *in_part_of(list(in_part(run.ledger, num_uploads(run.folder.path)))),
+            *in_part_of(run.in_part),
             *ungraded_of(ungraded),
             *not_finite_of(run.not_finite),
             *never,
