@@ -2,6 +2,8 @@
 
 from functools import lru_cache
 
+from torch import Tensor
+
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import LocalTraining, Observation
 
@@ -69,6 +71,17 @@ def mean_weight(local: LocalTraining, steps: int) -> float:
         total += moved
         velocity = local.momentum * velocity - local.proximal_mu * local.lr * moved
     return total / steps
+
+
+def trained_state(observation: Observation) -> dict[str, Tensor]:
+    """Return the client's model after its training; for a sum over several clients, their mean.
+
+    An uploaded gradient is followed by one step of the protocol's length.
+    """
+    local, update, sent = observation.local, observation.update, observation.sent
+    step = -local.lr if local.upload == "gradient" else 1.0
+    delta, clients = update.delta, update.num_clients
+    return {n: sent[n] + step * delta[n] / clients if n in delta else sent[n] for n in sent}
 
 
 def keeps_data(observation: Observation) -> bool:

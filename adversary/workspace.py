@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, TypeVarTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from fedsim.core.memory import Memory
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, View
@@ -93,6 +93,14 @@ def loaded(model: nn.Module, state: Params) -> nn.Module:
         for name, value in model.state_dict().items():
             value.copy_(state[name])
     return model
+
+
+def randomise(model: nn.Module, stream: Generator) -> None:
+    """Draw all weights anew, as layers are initialised: nothing saturates, no two outputs agree."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            size = max(1, parameter[:1].numel()) if parameter.ndim > 1 else 1
+            parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
 
 
 def as_inputs(inputs: Tensor, model: nn.Module) -> Tensor:

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.steps import trained_state
 from adversary.text.exposure import log_likelihoods
 from adversary.workspace import Workspace, workspace
-from fedsim.core.types import Auxiliary, Observation, Params, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 
 def exposure(
@@ -49,7 +50,7 @@ def exposure_upload(
         auxiliary: With canaries.
         generator: Not used.
     """
-    return log_likelihoods(workspace(view, auxiliary), _trained(view.latest))
+    return log_likelihoods(workspace(view, auxiliary), trained_state(view.latest))
 
 
 def exposure_model(
@@ -93,14 +94,7 @@ def _sent(work: Workspace) -> Float[Tensor, " r"]:
 
 
 def _uploaded(work: Workspace, observation: Observation) -> Float[Tensor, " r"]:
-    return log_likelihoods(work, _trained(observation))
-
-
-def _trained(observation: Observation) -> Params:
-    """Return the client's model; after a gradient, the model one step along it."""
-    sent, update, local = observation.sent, observation.update, observation.local
-    scale, names = (1.0 if local.upload == "weights" else -local.lr), set(update.delta)
-    return {n: v + scale * update.delta[n] if n in names else v for n, v in sent.items()}
+    return log_likelihoods(work, trained_state(observation))
 
 
 SUMMARIES = {

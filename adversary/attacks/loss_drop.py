@@ -42,12 +42,10 @@ def loss_drop(
     return work.part(losses_before) - losses_after(latest, auxiliary, smoothing=smoothing)
 
 
-ATTACKS = (
-    Attack(
-        name="loss-drop",
-        family="membership",
-        infer=loss_drop,
-        needs=("candidates",),
-        summary="how far the client's training lowered each candidate's loss",
-    ),
+ATTACK = Attack(
+    name="loss-drop",
+    family="membership",
+    infer=loss_drop,
+    needs=("candidates",),
+    summary="how far the client's training lowered each candidate's loss",
 )

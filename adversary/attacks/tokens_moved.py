@@ -42,17 +42,15 @@ def tokens_moved(
     held = torch.zeros(len(candidates.inputs), len(rows), dtype=torch.bool)
     held.scatter_(1, candidates.inputs.long(), value=True)
     if vocabulary is not None:
-        held[:, [vocabulary.pad, vocabulary.bos, vocabulary.eos]] = False
+        held[:, list(vocabulary.special)] = False
     return (held & rows).sum(dim=1).double() / held.sum(dim=1).clamp_min(1)
 
 
-ATTACKS = (
-    Attack(
-        name="tokens-moved",
-        family="membership",
-        infer=tokens_moved,
-        needs=("candidates",),
-        summary="share of each candidate text's tokens whose embeddings moved",
-        kinds=("tokens", "language"),
-    ),
+ATTACK = Attack(
+    name="tokens-moved",
+    family="membership",
+    infer=tokens_moved,
+    needs=("candidates",),
+    summary="share of each candidate text's tokens whose embeddings moved",
+    kinds=("tokens", "language"),
 )

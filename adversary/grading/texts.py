@@ -53,23 +53,32 @@ def checked(guess: object, auxiliary: Auxiliary) -> Int[Tensor, "n length"]:
     """
     if isinstance(guess, Tensor) or not isinstance(guess, Sequence):
         raise ValueError(f"guess: must be a list of tensors of ids, got {type(guess).__name__}")
-    size = len(auxiliary.vocabulary) if auxiliary.vocabulary is not None else 0
     for ids in guess:
         if not isinstance(ids, Tensor) or ids.dtype != torch.int64 or ids.ndim != 1:
             kind = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else ids
             raise ValueError(f"guess: must hold tensors of ids, one dimension each, got {kind}")
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-            rule = f"must hold ids from 0 to {size - 1}"
-            raise ValueError(f"guess: {rule}, got {int(ids.min())} to {int(ids.max())}")
+        check_ids(ids, auxiliary)
     packed = torch.full((len(guess), max(map(len, guess), default=0)), FILL)
     for row, ids in zip(packed, guess, strict=True):
         row[: len(ids)] = ids.cpu()
     return packed
 
 
+def check_ids(ids: Tensor, auxiliary: Auxiliary) -> None:
+    """Refuse token ids that are none of the vocabulary.
+
+    Raises:
+        ValueError: There is one.
+    """
+    size = len(auxiliary.vocabulary) if auxiliary.vocabulary is not None else 0
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+        rule = f"must hold ids from 0 to {size - 1}"
+        raise ValueError(f"guess: {rule}, got {int(ids.min())} to {int(ids.max())}")
+
+
 def plain(rows: Iterable[Sequence[int]], vocabulary: Vocabulary) -> list[Ids]:
     """Return each row of ids without special tokens and what fills it up."""
-    special = {vocabulary.pad, vocabulary.bos, vocabulary.eos, FILL}
+    special = {*vocabulary.special, FILL}
     return [[token for token in row if token not in special] for row in rows]
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.grading.rouge import f_value
-from adversary.grading.texts import plain
+from adversary.grading.texts import check_ids, plain
 from fedsim.core.types import Auxiliary, Truth, View
 
 METRICS = ("f1", "precision", "recall", "rare_recall")
@@ -25,7 +25,7 @@ def blind(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor,
     if inputs is None or vocabulary is None or not len(inputs):
         return torch.zeros(0, dtype=torch.int64)
     counts = torch.bincount(inputs.flatten(), minlength=len(vocabulary))
-    counts[[vocabulary.pad, vocabulary.bos, vocabulary.eos]] = 0
+    counts[list(vocabulary.special)] = 0
     draw = (DRAWS, 1 if count is None else count)
     rows = torch.randint(len(inputs), draw, generator=generator)
     sizes = [int((counts[inputs[each].unique()] > 0).sum()) for each in rows]
@@ -44,10 +44,7 @@ def checked(guess: object, auxiliary: Auxiliary) -> Int[Tensor, " named"]:
             f"{guess.dtype} of shape {tuple(guess.shape)}" if isinstance(guess, Tensor) else guess
         )
         raise ValueError(f"guess: must be a list of token ids, got {kind}")
-    size = len(auxiliary.vocabulary) if auxiliary.vocabulary is not None else 0
-    if len(guess) and not 0 <= int(guess.min()) <= int(guess.max()) < size:
-        rule = f"must hold ids from 0 to {size - 1}"
-        raise ValueError(f"guess: {rule}, got {int(guess.min())} to {int(guess.max())}")
+    check_ids(guess, auxiliary)
     return guess.cpu().unique()
 
 

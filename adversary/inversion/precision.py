@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedsim.core.doubled import doubled
+from fedsim.core.params import ulp
 from fedsim.core.types import Upload
 
 FLOOR = 1e-10  # of the gradient's size: no parameter is known better
@@ -72,9 +73,7 @@ def levels(
 
 def rounding(weight: Tensor, lr: float) -> float:
     """Return ulp(w)/(√12·lr), root mean square: the error of a gradient from float32 weights."""
-    size = weight.detach().float().abs()
-    ulp = torch.nextafter(size, torch.full_like(size, math.inf)) - size
-    return float(ulp.double().square().mean().sqrt()) / (math.sqrt(12) * lr)
+    return float(ulp(weight).square().mean().sqrt()) / (math.sqrt(12) * lr)
 
 
 def signal_to_noise(gradient_errors: Mapping[str, Tensor], gradient: Mapping[str, Tensor]) -> float:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from adversary.labels.linear_calls import run
 from adversary.steps import num_labels, num_steps, to_sum
-from adversary.workspace import Workspace, as_inputs, loaded, working_copy
+from adversary.workspace import Workspace, as_inputs, loaded, randomise, working_copy
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Observation, Params
@@ -260,11 +260,7 @@ def _trace(auxiliary: Auxiliary) -> Head:
         return Head("weight", None if alone.bias is None else "bias")
     model = working_copy(auxiliary)
     stream = generator(0, "trace")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # As layers are initialised, so that nothing saturates and no two outputs agree.
-            size = max(1, parameter[:1].numel()) if parameter.ndim > 1 else 1
-            parameter.copy_(torch.randn(parameter.shape, generator=stream) / size**0.5)
+    randomise(model, stream)
     inputs = as_inputs(_random_inputs(auxiliary, 2, stream), model)
     with global_stream(0, "trace"):
         _, logits, layer = run(model, inputs)

@@ -38,7 +38,7 @@ def run(
 
     Without such a layer the logits stand for its inputs, too. Log-softmax after it is allowed.
     """
-    with torch.no_grad(), _LinearCalls() as linear:
+    with torch.no_grad(), LinearCalls() as linear:
         result = model(inputs)
         for (features, weight, bias), output in reversed(linear.calls):
             binary = _is_second(output, result)
@@ -62,7 +62,7 @@ def _is_second(output: Tensor, result: Tensor) -> bool:
     return one and not bool(result[:, 0].any()) and torch.equal(output[:, 0], result[:, 1])
 
 
-class _LinearCalls(TorchFunctionMode):
+class LinearCalls(TorchFunctionMode):
     """Keeps (input, weight, bias) and the output of every linear map computed inside.
 
     Also how often each parameter was used in any computation.

@@ -14,7 +14,7 @@ from adversary.labels.head import (
     noise_forward,
     read_head,
 )
-from adversary.steps import num_steps
+from adversary.steps import num_steps, trained_state
 from adversary.workspace import Workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Params
@@ -107,9 +107,7 @@ def end_state(observation: Observation) -> Params | None:
     """
     if observation.local.upload == "gradient" or steps_per_client(observation) == 1:
         return None
-    delta, clients = observation.update.delta, observation.update.num_clients
-    sent = observation.sent
-    return {n: sent[n] + delta[n] / clients if n in delta else sent[n] for n in sent}
+    return trained_state(observation)
 
 
 def end_forward(

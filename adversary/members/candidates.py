@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from adversary.labels.reading import check_finite
 from adversary.members import in_training
-from adversary.steps import mean_weight, num_steps
+from adversary.steps import mean_weight, num_steps, trained_state
 from adversary.workspace import Workspace, as_inputs, loaded
 from fedsim.core import sgd
 from fedsim.core.attention import plain_attention
@@ -140,11 +140,7 @@ def losses_after(
     Raises:
         ValueError: The local model computes what is not finite.
     """
-    update, local, sent = observation.update, observation.local, observation.sent
-    step = -local.lr if local.upload == "gradient" else 1.0
-    delta, clients = update.delta, update.num_clients
-    state = {n: sent[n] + step * delta[n] / clients if n in delta else sent[n] for n in sent}
-    loss = losses(auxiliary, state, smoothing=smoothing)
+    loss = losses(auxiliary, trained_state(observation), smoothing=smoothing)
     check_finite(loss.sum())
     return loss
 

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adversary.text.sites import Site
+from fedsim.core.params import ulp
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Observation, Params
 
-EPSILON = 2.0**-23  # of float32
 ARITHMETIC = 8 * 2.0**-24  # rounding of a gradient's entries relative to their row's size
 
 
@@ -36,7 +36,7 @@ def whitened(
         }
         held = [it.name for it in site.weights if it.name in observation.update.delta]
         weights = site.rows({name: sent[name] for name in held}) + rows
-        variance = variance + steps * _ulp(weights).square().mean(dim=1) / 12
+        variance = variance + steps * ulp(weights).square().mean(dim=1) / 12
     moved = rows.any(dim=1)
     return rows[moved] / variance[moved, None].sqrt()
 
@@ -55,9 +55,3 @@ def added_noise(auxiliary: Auxiliary, delta: Params, names: Sequence[str]) -> fl
     noisy, _ = defense.apply(nothing, defense.init(nothing), generator(0, "text", "noise"))
     entries = torch.cat([noisy[name].double().flatten() for name in names])
     return float(entries.square().mean().sqrt())
-
-
-def _ulp(weights: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the distance of float32 numbers of this size."""
-    tiny = torch.finfo(torch.float32).tiny
-    return torch.exp2(weights.abs().clamp_min(tiny).log2().floor()) * EPSILON

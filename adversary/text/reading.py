@@ -75,7 +75,7 @@ def token_set(observation: Observation, work: Workspace) -> Bool[Tensor, " vocab
         named = present(head * direction(observation), work.part(target_moments))
     vocabulary = vocabulary_of(work.auxiliary)
     named = named.clone()
-    named[[vocabulary.pad, vocabulary.bos, vocabulary.eos]] = False
+    named[list(vocabulary.special)] = False
     return named
 
 
@@ -176,4 +176,4 @@ def _features(model: nn.Module, inputs: Tensor, head: str) -> Float[Tensor, "b t
     weight = model.get_parameter(head)
     with Calls() as calls:
         model(inputs)
-    return next(call[0] for call, _ in reversed(calls.linears) if call[1] is weight)
+    return next(call[0] for call, _ in reversed(calls.calls) if call[1] is weight)

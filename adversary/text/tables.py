@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from adversary.labels.head import input_shape
-from adversary.workspace import Workspace, working_copy
+from adversary.labels.linear_calls import LinearCalls
+from adversary.workspace import Workspace, randomise, working_copy
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Params
@@ -71,26 +71,20 @@ def table(params: Params, name: str | None, what: str) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
-class Calls(TorchFunctionMode):
-    """Keeps the arguments of every embedding, and of every linear map with its output."""
+class Calls(LinearCalls):
+    """Keeps the arguments of every embedding, too."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embeddings: list[tuple[Tensor, Tensor]] = []
-        self.linears: list[tuple[tuple[Any, ...], Tensor]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
         if func is functional.embedding:
             given = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
             self.embeddings.append((given["input"], given["weight"]))
-        if func is functional.linear:
-            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
-            call = tuple(given.get(name) for name in ("input", "weight", "bias"))
-            self.linears.append((call, output))
-        return output
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _traced(auxiliary: Auxiliary) -> Tables:
@@ -112,12 +106,7 @@ def _traced(auxiliary: Auxiliary) -> Tables:
 def _random_model(auxiliary: Auxiliary) -> nn.Module:
     """Return a copy with random weights in float64, every one of which gets a gradient."""
     model = working_copy(auxiliary).double().requires_grad_(requires_grad=True)
-    stream = generator(0, "tables", "weights")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            size = max(1, parameter[:1].numel()) if parameter.ndim > 1 else 1
-            draw = torch.randn(parameter.shape, generator=stream, dtype=torch.float64)
-            parameter.copy_(draw / size**0.5)
+    randomise(model, generator(0, "tables", "weights"))
     return model
 
 
@@ -131,7 +120,7 @@ def _random_ids(auxiliary: Auxiliary) -> Tensor:
 
 def _head(calls: Calls, logits: Tensor, names: dict[int, str]) -> tuple[str | None, str | None]:
     """Return the names of the weight and bias whose product is the logits of tokens."""
-    for (_, weight, bias), output in reversed(calls.linears):
+    for (_, weight, bias), output in reversed(calls.calls):
         if output.ndim == 3 and torch.equal(output.transpose(1, 2), logits):
             return names.get(id(weight)), names.get(id(bias))
     return None, None

@@ -100,10 +100,6 @@ def attack_line(run: Path, attacks: Iterable[str]) -> str:
 def _only_texts(attack: str) -> bool:
     """Whether an attack works on models of texts alone."""
     from adversary.attacks import ATTACKS
-    from adversary.grading.families import FAMILIES
+    from adversary.grading.selection import kinds_of
 
-    if attack not in ATTACKS:
-        return False
-    record = ATTACKS[attack]
-    family = FAMILIES[getattr(record, "family", "label")]
-    return "values" not in (getattr(record, "kinds", None) or family.kinds)
+    return attack in ATTACKS and "values" not in kinds_of(ATTACKS[attack])

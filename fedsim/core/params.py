@@ -1,5 +1,6 @@
 """Arithmetic on named tensors: pure functions, in the order of the first argument."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -114,3 +115,9 @@ def alike(left: Tensor, right: Tensor) -> bool:
 def _names(names: Iterable[str]) -> str:
     names = [name or "''" for name in sorted(names)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def ulp(weights: Tensor) -> Tensor:
+    """Return the distance of each weight, as float32, to the next larger size; float64."""
+    size = weights.detach().float().abs()
+    return (torch.nextafter(size, torch.full_like(size, math.inf)) - size).double()

@@ -26,6 +26,11 @@ class Vocabulary:
     eos: int = EOS
     unknown: int | None = None
 
+    @property
+    def special(self) -> tuple[int, ...]:
+        """The ids that stand for no word: pad, begin and end."""
+        return self.pad, self.bos, self.eos
+
     def __len__(self) -> int:
         """Return the number of ids, the special ones included."""
         return len(self.pieces)

@@ -30,7 +30,6 @@ from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Upd
 from fedsim.core.vocabulary import BOS, Vocabulary
 
 SPECIAL = 3  # ids that are no tokens: pad, begin, end
-ULP = 2.0**-23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,7 @@ def _obstacles(
         )
     if local.upload == "weights":
         state = {name: it.detach() for name, it in model.named_parameters() if name in update}
-        rounding = float(norm(state)) * ULP / 12**0.5
+        rounding = float(norm(state)) * torch.finfo(torch.float32).eps / 12**0.5
         part = rounding / max(local.lr * float(norm(update)), 1e-300)
         obstacles.append(
             Obstacle(

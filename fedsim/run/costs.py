@@ -23,9 +23,7 @@ from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import Observation, Params, Update, View
 from fedsim.run.prepare import Plan
 
-FEWEST = (
-    200  # answers of one attack in a run: three are rehearsed, two of them the first of a round
-)
+FEWEST = 200  # answers of one attack in a run; of these three are rehearsed
 SHARE = 0.1  # of the training's seconds is worth a word,
 LEAST = 10.0  # and so many seconds are
 PARTS = {2: "a half", 5: "a fifth", 10: "a tenth"}
