@@ -85,6 +85,7 @@ def federate(
         alone=alone,
         built=state.objects(plan.strategy),
         rounds_of=Counter() if start is None else _rounds_of(folder),
+        base=models.digest_of_base(plan.model),
     )
     try:
         if start is None:
@@ -114,6 +115,7 @@ class _Loop:
     Attributes:
         built: What of the strategy's memory cannot be kept, as it was built.
         rounds_of: Client → rounds so far in which its upload may have left it.
+        base: Hash of the model's frozen parameters; empty where it has none.
     """
 
     plan: Plan
@@ -125,6 +127,7 @@ class _Loop:
     alone: Callable[[], Mapping[str, int]]
     built: Mapping[str, str]
     rounds_of: Counter[str]
+    base: str
 
 
 @dataclass(frozen=True)
@@ -246,8 +249,8 @@ def _train_round(loop: _Loop, round_: int, params: Params) -> dict[str, Tensor]:
     """
     config = loop.plan.config
     instructions = ConfigRecord({FEDSIM: loop.grid.settings})
-    if base := models.digest_of_base(loop.plan.model):
-        instructions[BASE] = base
+    if loop.base:
+        instructions[BASE] = loop.base
     loop.grid.begin(round_)
     with strategies.sampling(config.seed, round_):
         messages = loop.fence.configure_train(round_, to_record(params), instructions, loop.grid)
