@@ -74,31 +74,21 @@ def bipartite_rank(pairs: Iterable[tuple[int, int]]) -> int:
     #tokens + #positions − #components of the graph whose edges are the pairs. With LayerNorm and
     its bias at 0 it is the rank of a layer's inputs, at most the width less one.
     """
-    return sum(len(tokens) + len(positions) - 1 for tokens, positions in _components(pairs))
+    return sum(len(tokens) + len(positions) - 1 for tokens, positions in components(pairs))
 
 
-def closure(pairs: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Return all (token, position) pairs whose vectors lie in the span of those of some pairs.
+def components(pairs: Iterable[tuple[int, int]]) -> list[tuple[set[int], set[int]]]:
+    """Return the tokens and the positions of each component of the graph of pairs.
 
-    Every token of a component at every position of it, whether it stood there or not.
+    The span holds each token of a component at each of its positions, also where it did not stand.
     """
-    return {
-        (token, position)
-        for tokens, positions in _components(pairs)
-        for token in tokens
-        for position in positions
-    }
-
-
-def _components(pairs: Iterable[tuple[int, int]]) -> list[tuple[set[int], set[int]]]:
-    """Return the tokens and the positions of each component of the graph of pairs."""
-    components: list[tuple[set[int], set[int]]] = []
+    graph: list[tuple[set[int], set[int]]] = []
     for token, position in pairs:
         joined, rest = ({token}, {position}), []
-        for tokens, positions in components:
+        for tokens, positions in graph:
             if token in tokens or position in positions:
                 joined = (joined[0] | tokens, joined[1] | positions)
             else:
                 rest.append((tokens, positions))
-        components = [*rest, joined]
-    return components
+        graph = [*rest, joined]
+    return graph

@@ -4,6 +4,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from adversary.text.spans import components
+
 PAD, BOS = 0, 1
 
 
@@ -109,3 +111,13 @@ def as_tuples(ids: Tensor) -> list[tuple[int, ...]]:
 def prefixes_of(ids: Tensor) -> set[tuple[int, ...]]:
     """Return the distinct prefixes of some texts."""
     return {text[: k + 1] for text in as_tuples(ids) for k in range(len(text))}
+
+
+def closure(pairs):
+    """Return all (token, position) pairs whose vectors lie in the span of those of some pairs."""
+    return {
+        (token, position)
+        for tokens, positions in components(pairs)
+        for token in tokens
+        for position in positions
+    }

@@ -10,12 +10,11 @@ from adversary.text.sites import is_causal, sites_of
 from adversary.text.spans import (
     above_rounding,
     bipartite_rank,
-    closure,
     residuals,
     span_of,
     widest_gap,
 )
-from tests.adversary.text.language import gradient, language, pairs_of, prefixes_of, texts
+from tests.adversary.text.language import closure, gradient, language, pairs_of, prefixes_of, texts
 
 SEEDS = st.integers(0, 2**16)
 
