@@ -14,6 +14,7 @@ from adversary.grading import (
     exposures,
     linkage,
     reconstructions,
+    records,
     texts,
     tokens,
     usage,
@@ -36,6 +37,8 @@ class Family:
     Attributes:
         name: As in the ledger.
         metrics: The metrics of `grade`, for rows where no truth is at hand.
+        optional: Further metrics of `grade` and `pool`, which some data alone define: there is no
+            row where they are not.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
         grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
         prepare: The view as the attacks of this family are shown it.
@@ -61,6 +64,7 @@ class Family:
     grade: Callable[[Any, Truth], dict[str, float]]
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
+    optional: tuple[str, ...] = ()
     pool: Callable[[Sequence[Any], Sequence[Truth]], dict[str, float]] | None = None
     pooled: tuple[str, ...] = ()
     ceiling: Callable[[Sequence[Truth]], Mapping[str, float]] = lambda _: {}
@@ -69,6 +73,11 @@ class Family:
     alone: str | None = None
     of_round: bool = False
     kinds: tuple[Kind, ...] = ("values", "tokens")
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """All metrics; the first of those that an attack was graded by is its headline."""
+        return tuple(dict.fromkeys((*self.optional, *self.metrics, *self.pooled)))
 
 
 def blind_members(
@@ -224,6 +233,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="reconstruction",
             metrics=reconstructions.METRICS,
+            optional=records.METRICS,
             blind=reconstructions.blind,
             grade=reconstructions.grade,
             pool=reconstructions.pool,

@@ -73,9 +73,10 @@ def _rows(
 ) -> list[Leak]:
     """Return a row per metric; empty where there is no truth."""
     first, attack = answers[0], answers[0].attack
+    family = FAMILIES[attack.family]
     values = _graded([answer.guess for answer in answers], truths, grade)
     blinds = _graded([answer.blind for answer in answers], truths, grade)
-    most = FAMILIES[attack.family].ceiling(truths) if truths else {}
+    most = family.ceiling(truths) if truths else {}
     outcome, reason = _outcome(answers, truths)
     return [
         Leak(
@@ -92,7 +93,7 @@ def _rows(
             seconds=first.seconds,
             ceiling=most.get(metric) if metric in blinds else None,
         )
-        for metric in metrics
+        for metric in (*metrics, *(name for name in family.optional if name in blinds))
     ]
 
 

@@ -10,6 +10,8 @@ examples by the Hungarian method on the mean squared error. That assignment know
 where there are hundreds of them, guesses that merely differ from each other beat the blind picture
 by half a decibel (13.1 against 12.5 dB with 400 images of CIFAR-10). `match_rate` cannot be had
 that way.
+
+Records whose columns the data set declares are graded cell by cell too (`records`).
 """
 
 import math
@@ -19,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from adversary.grading import records
 from adversary.grading.identification import cells, identified
 from adversary.grading.images import psnr, ssim
 from fedsim.core.types import Auxiliary, Lineup, Truth, View
@@ -149,7 +152,7 @@ def grade(guess: Float[Tensor, "k *shape"], truth: Truth) -> dict[str, float]:
         (`adversary.grading.identification`): picked from a pool of them and of others of the data
         set. That of a guess which knows nothing is the share of the pool that is theirs, about 1
         in 100 where there are others enough.
-        All are NaN without inputs.
+        All are NaN without inputs. Of records of declared columns also `records.METRICS`.
     """
     return pool([guess], [truth])
 
@@ -166,12 +169,13 @@ def pool(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]
         "best_psnr": float(ratios.max()),
         "ssim": float(alike.mean()),
         "match_rate": float(shares.nanmean()),
+        **records.pool(guesses, truths),
     }
 
 
-def ceiling(truths: Sequence[Truth]) -> dict[str, float]:  # noqa: ARG001
+def ceiling(truths: Sequence[Truth]) -> dict[str, float]:
     """Return the most that an attack can reach: of PSNR there is none."""
-    return {"ssim": 1.0, "match_rate": 1.0}
+    return {"ssim": 1.0, "match_rate": 1.0, **records.ceiling(truths)}
 
 
 def _examples(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,7 +97,7 @@ def _attacks(family: str) -> set[str]:
 
 def _metrics(family: str) -> set[str]:
     if family in FAMILIES:
-        return {*FAMILIES[family].metrics, *FAMILIES[family].pooled}
+        return {*FAMILIES[family].ranked}
     others = {AUDIT: METRICS.values(), GAME: GAME_METRICS, TEST: ("accuracy", "loss", "perplexity")}
     return set(others.get(family, ()))
 

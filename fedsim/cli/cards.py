@@ -65,7 +65,7 @@ def of_attack(name: str, attack: "Attack") -> Card:
     function: Any = docstrings.function_of(attack.infer)
     module = sys.modules[function.__module__].__doc__
     family = FAMILIES.get(attack.family)
-    metrics = dict.fromkeys((*family.metrics, *family.pooled)) if family else ()
+    metrics = family.ranked if family else ()
     marked = docstrings.marked(module)
     facts = {
         "What it does": attack.summary,

@@ -217,9 +217,11 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
         attacks.setdefault(title, {})[row["metric"]] = row
     tables: dict[tuple[str, ...], list[str]] = {}
     for name, rows in attacks.items():
-        families = FAMILIES.values()
-        known = (tuple(dict.fromkeys(family.metrics + family.pooled)) for family in families)
-        orders = (metrics for metrics in known if set(metrics) == {*rows})
+        orders = (
+            tuple(metric for metric in family.ranked if metric in rows)
+            for family in FAMILIES.values()
+            if {*family.metrics, *family.pooled} <= {*rows} <= {*family.ranked}
+        )
         tables.setdefault(next(orders, tuple(sorted(rows))), []).append(name)
     for metrics, names in tables.items():
         by = "skill" if "skill" in metrics else metrics[0]

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from fedsim.core.form import Kind, kind_of
 from fedsim.core.local_training import LocalTraining, Upload  # noqa: F401 (others take it here)
 from fedsim.core.memory import Memory
+from fedsim.core.schema import Schema
 from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.vocabulary import Vocabulary
 
@@ -179,6 +180,7 @@ class Auxiliary:
             property, or which user's it is, −1 for nobody's; None where no attack asks.
         rules: What those secrets leave open.
         encoding: How the attribute stands in the inputs; None where it does not.
+        schema: What each input of a record stands for; None where the data set does not declare it.
         vocabulary: What token ids stand for; None where inputs are no tokens.
         canaries: Texts one of which a client may hold, with their targets; None where no attack
             asks.
@@ -198,6 +200,7 @@ class Auxiliary:
     marks: Mapping[str, Tensor] | None = None
     rules: Rules | None = None
     encoding: Encoding | None = None
+    schema: Schema | None = None
     vocabulary: Vocabulary | None = None
     canaries: Candidates | None = None
     per_token: bool = False
@@ -206,6 +209,21 @@ class Auxiliary:
     def kind(self) -> Kind:
         """What the model takes and gives in one word."""
         return kind_of(self.vocabulary, per_token=self.per_token)
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """What reconstructed records of a table are compared by.
+
+    Attributes:
+        schema: What each input stands for.
+        tolerances: How far a number may lie from the true one, per column, in units of the inputs.
+        auxiliary: Rows of the training set that the adversary has, shape (a,).
+    """
+
+    schema: Schema
+    tolerances: Tensor
+    auxiliary: Tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -218,6 +236,7 @@ class Lineup:
         blank: What stands for an example without a reconstruction, shape (*input_shape).
         low: Smallest value of each input, shape (*input_shape).
         high: Largest value of each input.
+        records: Where examples are records of declared columns.
         memory: What grading computes once; line-ups that share it share its bounds.
     """
 
@@ -226,6 +245,7 @@ class Lineup:
     blank: Tensor
     low: Tensor
     high: Tensor
+    records: Records | None = None
     memory: Memory = field(default_factory=Memory, repr=False)
 
 

@@ -7,6 +7,16 @@ adversary (`Federated`). `registry.py` lists the modules; each set's own file ho
 from fedsim.data.federated import Federated, alone, federate
 from fedsim.data.load import load
 from fedsim.data.registry import DATASETS
-from fedsim.data.types import Attribute, Dataset, Texts
+from fedsim.data.types import Attribute, Dataset, Number, Texts
 
-__all__ = ["DATASETS", "Attribute", "Dataset", "Federated", "Texts", "alone", "federate", "load"]
+__all__ = [
+    "DATASETS",
+    "Attribute",
+    "Dataset",
+    "Federated",
+    "Number",
+    "Texts",
+    "alone",
+    "federate",
+    "load",
+]

@@ -66,6 +66,7 @@ def adult(root: Path, *, without: str = "") -> Dataset:
         num_classes=2,
         columns={name: train[name].to_numpy() for name in COLUMNS},
         attributes=encoded.attributes,
+        numbers=encoded.numbers,
     )
 
 

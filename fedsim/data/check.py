@@ -4,6 +4,7 @@ NumPy arrays, pandas objects and nested lists become tensors. Images of unsigned
 in [0, 1]; no other values are scaled or mapped.
 """
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from fedsim.core.errors import ConfigError
 from fedsim.core.params import all_finite
 from fedsim.data.check_images import check_image, is_bytes, is_image, remark_on
 from fedsim.data.check_texts import check_ids
-from fedsim.data.types import Attribute, Dataset
+from fedsim.data.types import Attribute, Dataset, Number
 
 PART = "data set"
 NUMBERS = Rule(PART, "inputs", "must be real numbers in a tensor, array, table or nested list")
@@ -35,9 +36,12 @@ COLUMNS = Rule(PART, "columns", "must map names to one value per training row")
 ATTRIBUTES = Rule(
     PART, "attributes", "must map names to an Attribute: features, words, a row of codes per word"
 )
+SCALED = Rule(
+    PART, "numbers", "must map names to a Number: one feature, a finite mean, a deviation from 0"
+)
 CHECKS = (
     *(NUMBERS, SHAPED, FINITE, ALIKE),
-    *(WHOLE, COUNTED, CLASSES, RANGE, COLUMNS, ATTRIBUTES),
+    *(WHOLE, COUNTED, CLASSES, RANGE, COLUMNS, ATTRIBUTES, SCALED),
 )
 
 
@@ -78,6 +82,7 @@ def _checked(dataset: Dataset) -> Dataset:
         columns=_columns(dataset.columns, len(labels)),
         remarks=(*dataset.remarks, *remark_on(dataset.inputs, dataset.test_inputs, inputs)),
         attributes=_attributes(dataset.attributes, tuple(inputs.shape[1:])),
+        numbers=_numbers(dataset.numbers, tuple(inputs.shape[1:])),
     )
 
 
@@ -264,6 +269,20 @@ def _attributes(given: object, shape: tuple[int, ...]) -> dict[str, Attribute]:
         whole = isinstance(attribute.codes, Tensor)
         attributes[name] = attribute if whole else replace(attribute, codes=codes)
     return attributes
+
+
+def _numbers(given: object, shape: tuple[int, ...]) -> dict[str, Number]:
+    if not isinstance(given, Mapping):
+        raise ValueError(SCALED.message(type(given).__name__))
+    for name, number in given.items():
+        if not isinstance(number, Number):
+            raise ValueError(SCALED.message(f"{type(number).__name__} for '{name}'"))
+        if not 0 <= number.feature < shape[0]:
+            raise ValueError(SCALED.message(f"feature {number.feature} of {shape[0]} in '{name}'"))
+        if not (math.isfinite(number.mean) and 0 <= number.deviation < math.inf):
+            got = f"{number.mean} and {number.deviation} in '{name}'"
+            raise ValueError(SCALED.message(got))
+    return dict(given)
 
 
 def _refused(rule: Rule, field: str, value: str) -> ValueError:

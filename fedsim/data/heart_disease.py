@@ -77,6 +77,7 @@ def heart_disease(root: Path) -> Dataset:
         num_classes=2,
         columns={name: train[name].to_numpy() for name in ["hospital", *COLUMNS]},
         attributes=encoded.attributes,
+        numbers=encoded.numbers,
     )
 
 

@@ -1,14 +1,14 @@
 """What tabular sets share: numbers standardised, categories one-hot, both by the training rows."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedsim.data.types import Attribute
+from fedsim.data.types import Attribute, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +22,13 @@ class Encoded:
         inputs: Of the training rows.
         test_inputs: Of the test rows.
         attributes: Where the inputs say which category.
+        numbers: Where they hold which number.
     """
 
     inputs: Float[Tensor, "n features"]
     test_inputs: Float[Tensor, "m features"]
     attributes: dict[str, Attribute]
+    numbers: dict[str, Number]
 
 
 def encode(
@@ -49,7 +51,18 @@ def encode(
             parts.append((position[:, None] == np.arange(len(index))).astype(np.float32))
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
-    return Encoded(inputs(train), inputs(test), _attributes(values, start=len(numbers)))
+    columns = {name: _number(place, train[name]) for place, name in enumerate(numbers)}
+    attributes = _attributes(values, start=len(numbers))
+    return Encoded(inputs(train), inputs(test), attributes, columns)
+
+
+def _number(place: int, column: Any) -> Number:
+    """Return how a column is standardised; one without a number has a mean and deviation of 0."""
+    numbers = column.dropna()
+    if not len(numbers):
+        return Number(place, deviation=0.0)
+    mean, deviation = float(numbers.mean()), float(numbers.std()) if len(numbers) > 1 else 0.0
+    return Number(place, mean, deviation, whole=bool((numbers % 1 == 0).all()))
 
 
 def _attributes(values: dict[str, "pd.Index"], *, start: int) -> dict[str, Attribute]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.form import Form
+from fedsim.core.schema import Column, Schema, schema_of
 from fedsim.core.vocabulary import Vocabulary
 
 
@@ -27,6 +28,23 @@ class Attribute:
     columns: tuple[int, ...]
     values: tuple[str, ...]
     codes: Float[Tensor, "values columns"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A numeric column that is an input; the number is mean + deviation · input.
+
+    Attributes:
+        feature: The input that holds it.
+        mean: What an input of 0 stands for.
+        deviation: What an input of 1 adds to it.
+        whole: Whether the column holds whole numbers only.
+    """
+
+    feature: int
+    mean: float = 0.0
+    deviation: float = 1.0
+    whole: bool = False
 
 
 Task = Literal["next", "label"]
@@ -68,6 +86,7 @@ class Dataset:
     Attributes:
         columns: A value per *training* row, by name; a partition by user takes its ids here.
         attributes: The categorical columns among the inputs, by name.
+        numbers: The numeric columns among the inputs, by name.
         vocabulary: What token ids stand for; None where inputs are no tokens.
         targets: The next token at each position, −100 where there is none; None where the target
             of training is the label. `num_classes` is then the size of the vocabulary, and labels
@@ -83,6 +102,7 @@ class Dataset:
     num_classes: int
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    numbers: Mapping[str, Number] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
     targets: Int[Tensor, "n t"] | None = None
     test_targets: Int[Tensor, "m t"] | None = None
@@ -103,6 +123,18 @@ class Dataset:
             None if self.vocabulary is None else len(self.vocabulary),
             self.targets is not None,
         )
+
+    @property
+    def schema(self) -> Schema | None:
+        """What each input stands for; None unless attributes and numbers take each input once."""
+        columns = [
+            *(Column(n, it.columns, it.values, it.codes) for n, it in self.attributes.items()),
+            *(
+                Column(n, (it.feature,), mean=it.mean, deviation=it.deviation, whole=it.whole)
+                for n, it in self.numbers.items()
+            ),
+        ]
+        return schema_of(columns, self.inputs.shape[1]) if self.inputs.ndim == 2 else None
 
     @property
     def y(self) -> Int[Tensor, "n *t"]:

@@ -57,7 +57,7 @@ class Curve:
     Attributes:
         attack: As the config calls it.
         adaptive: Whether the attacker knows the clients' defense.
-        metric: The first metric of its family that was graded; `main` is its series.
+        metric: The first of its family's metrics that was graded; `main` is its series.
         skills: The ledger's skill, where the family has it.
         means: Mean of every metric over all clients and rounds.
         answers: What became of it on all updates; means are over those that it answered.
@@ -280,7 +280,7 @@ def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
     if not metrics:
         return None
     family = graded["family"][0].as_py()
-    ranked = FAMILIES[family].metrics if family in FAMILIES else metrics
+    ranked = FAMILIES[family].ranked if family in FAMILIES else metrics
     main = next((metric for metric in ranked if metric in metrics), metrics[0])
     parts = {name: graded.filter(pc.equal(graded["metric"], name)) for name in metrics}
     return Curve(

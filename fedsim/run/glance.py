@@ -181,7 +181,7 @@ def by_skill(ledger: pa.Table) -> list[Strongest]:
 
 
 def _of(title: str, family: str, metrics: dict[str, tuple[float, float]]) -> Strongest:
-    ranked = FAMILIES[family].metrics if family in FAMILIES else tuple(metrics)
+    ranked = FAMILIES[family].ranked if family in FAMILIES else tuple(metrics)
     main = next((metric for metric in ranked if metric in metrics), next(iter(metrics)))
     value, blind = metrics[main]
     skill = metrics["skill"][0] if "skill" in metrics else beyond_blind(main, value, blind)

@@ -11,7 +11,7 @@ from adversary.grading.texts import words
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Lineup, Texts, Truth
+from fedsim.core.types import Lineup, Records, Texts, Truth
 from fedsim.data import Federated
 
 OTHERS = 99  # for each example of the client, as far as there are as many
@@ -56,6 +56,7 @@ class Originals:
             blank=picture,
             low=low,
             high=high,
+            records=self._records,
             memory=Memory() if memory is None else memory,
         )
         return replace(truth, inputs=examples[used], lineup=lineup)
@@ -104,6 +105,14 @@ class Originals:
         count = min(OTHERS * len(used), max(OTHERS, CELLS // len(used) - len(used)))
         order = torch.randperm(len(rows), generator=stream)
         return rows[order[:count]].sort().values
+
+    @cached_property
+    def _records(self) -> Records | None:
+        """What records are compared by; None where the data set declares no columns."""
+        schema, held_out = self.federated.dataset.schema, self.federated.auxiliary
+        if schema is None:
+            return None
+        return Records(schema, schema.tolerances(self.federated.dataset.inputs), held_out)
 
     @cached_property
     def _scale(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -228,6 +228,7 @@ def _auxiliary(
         labels=dataset.y[held_out] if len(held_out) else None,
         defense=defense if config.defense and config.auxiliary.knows_defense else None,
         input_shape=dataset.input_shape,
+        schema=dataset.schema,
         vocabulary=dataset.vocabulary,
         per_token=dataset.targets is not None,
         canaries=None

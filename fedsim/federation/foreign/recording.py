@@ -115,6 +115,7 @@ def prepare(config: Config) -> Plan:
         inputs=dataset.inputs if has_examples else None,
         labels=dataset.y if has_examples else None,
         input_shape=config.foreign.input_shape,
+        schema=dataset.schema,
         vocabulary=dataset.vocabulary,
         per_token=dataset.targets is not None,
     )

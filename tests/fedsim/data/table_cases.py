@@ -1,5 +1,6 @@
 """What the tests of tabular sets share."""
 
+import numpy as np
 import torch
 
 from fedsim.data import Dataset
@@ -15,3 +16,19 @@ def assert_attributes_say_the_columns(dataset: Dataset) -> None:
         assert torch.equal(dataset.inputs[:, list(attribute.columns)], attribute.codes[held])
         encoding += attribute.columns
     assert len(encoding) == len(set(encoding))
+
+
+def assert_the_schema_says_the_columns(dataset: Dataset, rows: int = 50) -> None:
+    """Assert that the words of the first rows' cells are those of the columns; NaN is any."""
+    schema = dataset.schema
+    assert schema is not None
+    assert schema.size == dataset.inputs.shape[1]
+    for column in schema.columns:
+        texts = column.texts(dataset.inputs[:rows])
+        values = dataset.columns[column.name][:rows]
+        if column.is_number:
+            numbers, held = (np.array(it, dtype=float) for it in (texts, values))
+            close = np.isclose(numbers, held, rtol=0.005)
+            assert (close | np.isnan(held)).all()
+        else:
+            assert texts == [str(value) for value in values]

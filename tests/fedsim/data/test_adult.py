@@ -8,7 +8,10 @@ from fedsim import data
 from fedsim.config import Data
 from fedsim.core.errors import ConfigError
 from fedsim.data.adult import COLUMNS, adult
-from tests.fedsim.data.table_cases import assert_attributes_say_the_columns
+from tests.fedsim.data.table_cases import (
+    assert_attributes_say_the_columns,
+    assert_the_schema_says_the_columns,
+)
 from tests.real_data import present
 
 PERSON = (
@@ -106,6 +109,7 @@ def test_adult_has_the_published_size_and_columns():
     assert len(dataset.attributes) == 8
     assert sum(len(attribute.values) for attribute in dataset.attributes.values()) == 98
     assert_attributes_say_the_columns(dataset)
+    assert_the_schema_says_the_columns(dataset)
 
 
 def test_adult_without_sex_has_two_inputs_less_and_survives_the_limit():

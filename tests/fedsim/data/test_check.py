@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from fedsim import data
 from fedsim.config import Data
 from fedsim.core.errors import ConfigError
-from fedsim.data import Attribute, Dataset
+from fedsim.data import Attribute, Dataset, Number
 from fedsim.data.check import checked
 from tests.builders import toy_dataset
 
@@ -150,6 +151,11 @@ def nan_at(row: int) -> torch.Tensor:
             {"attributes": {"sex": Attribute((1, 2), ("f",), torch.eye(2))}},
             "attributes: .* codes of shape",
         ),
+        ({"numbers": [1]}, "numbers: must map names .* got list"),
+        ({"numbers": {"age": 3}}, "numbers: must map names .* got int for 'age'"),
+        ({"numbers": {"age": Number(4)}}, "numbers: .* got feature 4 of 4 in 'age'"),
+        ({"numbers": {"age": Number(0, deviation=-1.0)}}, "numbers: .* got 0.0 and -1.0 in 'age'"),
+        ({"numbers": {"age": Number(0, mean=math.nan)}}, "numbers: .* got nan and 1.0 in 'age'"),
     ],
 )
 def test_what_breaks_a_rule_is_one_sentence_with_field_rule_and_value(changes, sentence):

@@ -9,7 +9,10 @@ from fedsim.config import Data
 from fedsim.core.errors import ConfigError
 from fedsim.data.heart_disease import HOSPITALS, heart_disease
 from tests.builders import small_config
-from tests.fedsim.data.table_cases import assert_attributes_say_the_columns
+from tests.fedsim.data.table_cases import (
+    assert_attributes_say_the_columns,
+    assert_the_schema_says_the_columns,
+)
 from tests.real_data import present
 
 
@@ -73,6 +76,7 @@ def test_heart_disease_has_the_published_size():
         *("fixed defect", "missing", "normal", "reversible defect"),
     )
     assert_attributes_say_the_columns(heart)
+    assert_the_schema_says_the_columns(heart)
 
 
 def test_each_client_of_heart_disease_is_a_hospital(tmp_path):
