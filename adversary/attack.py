@@ -7,10 +7,11 @@ from typing import Any, Literal
 from torch import Generator
 
 from fedsim.core.form import Kind
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from fedsim.core.units import title_of
 
 Infer = Callable[[View, Auxiliary, Generator], Any]
+Plan = Callable[[Auxiliary, LocalTraining, int], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Attack:
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
         clients: The clients it attacks; None for all.
         kinds: The kinds of models it works on; None for those of its family.
+        plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
+            words; None for an attack that does the same everywhere.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Attack:
     every: int = 1
     clients: tuple[str, ...] | None = None
     kinds: tuple[Kind, ...] | None = None
+    plan: Plan | None = None
 
     @property
     def title(self) -> str:

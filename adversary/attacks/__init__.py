@@ -42,6 +42,7 @@ MODULES = (
     "spear",
     "r_gap",
     "joint",
+    "auto_reconstruct",
     "token_rows",
     "positions",
     "row_bayes",

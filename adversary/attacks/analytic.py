@@ -6,11 +6,14 @@ NeurIPS 2020, proposition 3.1.
 
 Idea: a unit's weight gradient is its input times its bias gradient; their ratio is the input.
 
-*Server must know*: the gradient of one step, and how many examples it is of.
-*Exact when*: there is one example, or one example alone is active on a unit. Which units these are
-is told by others that give the same ratio; an example that is alone on a single unit may be missed.
+*Server must know*: the update, and how many examples it is of.
+*Exact when*: there is one example, or one example alone is active on a unit in a single step. Which
+units these are is told by others that give the same ratio; an example that is alone on a single
+unit may be missed.
 *Differs from the paper*: of one example the mean over all units, weighted as their errors demand,
-not the first unit's ratio: 10 to 20 dB better where gradients are rounded.
+not the first unit's ratio: 10 to 20 dB better where gradients are rounded. Of one example any
+number of local steps will do: each adds the same multiple of the same input to a unit's weights and
+of 1 to its bias, also with momentum and FedProx.
 """
 
 from jaxtyping import Float
@@ -18,8 +21,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.inversion.chain import first_linear
-from adversary.inversion.fully_connected import ratios
-from adversary.inversion.reading import batch_gradient, batch_size, input_shape
+from adversary.inversion.fully_connected import AgreedInputs, ratios
+from adversary.inversion.reading import batch_gradient, batch_size, input_shape, mean_gradient
 from fedsim.core.types import Auxiliary, View
 
 
@@ -36,13 +39,40 @@ def analytic(
         generator: Not used: the answer is deterministic.
 
     Raises:
-        ValueError: The first layer is not linear with a bias, or the client took several steps.
+        ValueError: The first layer is not linear with a bias, or the client took several steps on
+            several examples.
     """
-    latest, shape = view.latest, input_shape(auxiliary)
-    gradient = batch_gradient(latest, auxiliary)
-    layer = first_linear(auxiliary.model, shape)
-    recovered = ratios(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], batch_size(latest))
-    return recovered.inputs.view(-1, *shape).float()
+    return _ratios(view, auxiliary).inputs.view(-1, *input_shape(auxiliary)).float()
+
+
+def agreed(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,  # noqa: ARG001
+) -> Float[Tensor, "n *shape"]:
+    """Return those inputs of `analytic` that at least two units agree on: these are exact.
+
+    Args:
+        view: As for `analytic`.
+        auxiliary: The architecture.
+        generator: Not used.
+
+    Raises:
+        ValueError: As for `analytic`, or no two units agree.
+    """
+    recovered = _ratios(view, auxiliary)
+    inputs = recovered.inputs[recovered.units > 1]
+    if not len(inputs):
+        raise ValueError("units: two must agree on an example, got none")
+    return inputs.view(-1, *input_shape(auxiliary)).float()
+
+
+def _ratios(view: View, auxiliary: Auxiliary) -> AgreedInputs:
+    latest, count = view.latest, batch_size(view.latest)
+    reading = mean_gradient if count == 1 else batch_gradient  # of one the same in every step
+    gradient = reading(latest, auxiliary)
+    layer = first_linear(auxiliary.model, input_shape(auxiliary))
+    return ratios(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], count)
 
 
 ATTACKS = (

@@ -30,6 +30,17 @@ def cross_entropy(
     return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean(dim=-1)
 
 
+def still(model: nn.Module) -> nn.Module:
+    """Return a copy in training mode, whose dropout is off and which overwrites nothing."""
+    copied = copy.deepcopy(model).train().requires_grad_(requires_grad=False)
+    for module in copied.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+        if hasattr(module, "inplace"):  # would overwrite what gradients are taken at
+            module.inplace = False  # type: ignore[assignment]
+    return copied
+
+
 class Rows:
     """A model that takes gradients of the mean cross-entropy of many rows.
 
@@ -42,15 +53,10 @@ class Rows:
     """
 
     def __init__(self, model: nn.Module, state: Params, names: Sequence[str]) -> None:
-        self.model = copy.deepcopy(model).train().requires_grad_(requires_grad=False)
+        self.model = still(model)
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 value.copy_(state[name])
-        for module in self.model.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.eval()
-            if hasattr(module, "inplace"):  # would overwrite what gradients are taken at
-                module.inplace = False  # type: ignore[assignment]
         parameters = dict(self.model.named_parameters())
         self.weights = {name: parameters[name].detach() for name in names}
         self.dtype = next(iter(self.weights.values())).dtype

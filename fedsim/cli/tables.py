@@ -72,14 +72,24 @@ class Rounds:
 
         from fedsim.explain import hindrances
 
-        sizes = [len(rows) for rows in plan.federated.clients]
+        count = int(median(len(rows) for rows in plan.federated.clients))
+        self._plans(plan, count)
         shape = plan.federated.dataset.input_shape
         local, weights = plan.local, plan.model.state_dict()
-        several = hindrances(plan.model, weights, shape, local, int(median(sizes)))
+        several = hindrances(plan.model, weights, shape, local, count)
         if several:
             heads = "; ".join(f"{it.name} ({it.value})" for it in several)
             text = f"reconstruction will be hard: {heads}. The report explains each."
             self.console.print(text, style="yellow", markup=False)
+
+    def _plans(self, plan: Any, count: int) -> None:
+        """Say which attacks those that choose will choose, for a client of median size."""
+        local = plan.local
+        used = min(count, local.batch_size) if local.upload == "gradient" else count
+        for attack in plan.attacks:
+            if attack.plan is not None and not attack.adaptive:
+                text = f"{attack.title} {attack.plan(plan.auxiliary, local, used)}"
+                self.console.print(text, style="yellow", markup=False)
 
     def show(self, done: Any) -> None:
         """Print one finished round."""

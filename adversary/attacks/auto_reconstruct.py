@@ -1,0 +1,259 @@
+"""Auto-reconstruct: the strongest reconstruction that a model and a protocol allow, and why.
+
+fedsim's own. The attacks that it chooses from carry their papers.
+
+Idea: which attack is exact follows from the first layer, the chain of layers, the activations, the
+batch and the local steps. The attacks that fit (`adversary.attacks.reconstruction_rules`) run in
+order of exactness until an answer explains the upload to its rounding. Else the answer counts whose
+simulated upload is nearest to the client's.
+
+*Server must know*: the weights sent, the update, how many examples it is of, and the protocol.
+*Exact when*: one of the attacks is. What was chosen and why is said before training and with every
+answer.
+*Differs from the paper*: there is none.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Generator, Tensor
+
+from adversary.attack import Attack
+from adversary.attacks.batch_labels import batch_labels
+from adversary.attacks.reconstruction_rules import RULES, Rule
+from adversary.inversion.evidence import Evidence
+from adversary.inversion.reading import batch_size
+from adversary.inversion.setting import Setting, setting_of
+from adversary.workspace import Workspace, workspace
+from fedsim.core.boundary import PASSING, explained
+from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.types import Auxiliary, LocalTraining, View
+
+TERA = 1e12
+FEWEST = {"iterations": 30, "steps": 3}  # below which an attack is not begun
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """What an attack answered.
+
+    Attributes:
+        rule: Of the attack.
+        inputs: Its answer, shape (k, *shape), at most as many as examples.
+        misfit: Distance of its simulated upload from the client's; None where not computed.
+        remark: Its own; empty without.
+    """
+
+    rule: Rule
+    inputs: Tensor
+    misfit: float | None
+    remark: str = ""
+
+
+def planned(auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
+    """Return which attacks will be tried and why, or why none can be, in a sentence.
+
+    Args:
+        auxiliary: The architecture.
+        local: How clients train.
+        count: Examples of an update.
+    """
+    try:
+        setting = setting_of(auxiliary, local, count)
+        rules = _fitting(setting)
+    except NotApplicable as reason:
+        return f"will refuse every update: {reason}"
+    names = ", then ".join(f"{rule.name} ({rule.applies(setting)})" for rule in rules)
+    return f"tries {names}" + (", until one explains the upload" if len(rules) > 1 else "")
+
+
+def auto_reconstruct(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    *,
+    budget: float = 1.0,
+    iterations: int = 3000,
+    steps: int = 40,
+) -> Float[Tensor, "n *shape"]:
+    """Return the answer that explains the update best, of the attacks that fit.
+
+    Args:
+        view: One client's observations; the latest is attacked.
+        auxiliary: The architecture.
+        generator: Of the attacks, one after another.
+        budget: 10¹² floating-point operations for one client and round, as estimated from shapes;
+            > 0. 1 is about a minute of one core.
+        iterations: Of gradient matching, at most.
+        steps: Of the joint attack, at most.
+
+    Raises:
+        ValueError: No attack fits, or none has an answer; says why.
+    """
+    if not budget > 0:
+        raise NotApplicable(f"budget: must be above 0, got {budget}")
+    count = batch_size(view.latest)
+    setting = workspace(view, auxiliary).part(_setting, count)
+    rules = _fitting(setting)
+    evidence = _evidence(view, auxiliary, generator, setting)
+    most, left = {"iterations": iterations, "steps": steps}, budget * TERA
+    tried: list[Tried] = []
+    reasons: list[str] = []
+    for rule in rules:
+        try:
+            share = left if rule is rules[-1] else left / 2
+            options, spent = _afforded(rule, setting, share, most)
+            left -= spent
+            with _remarks() as remarks:
+                inputs = rule.infer(view, auxiliary, generator, **options)
+        except PASSING:
+            raise
+        except Exception as error:  # the next attack may have an answer
+            reasons.append(f"{rule.name}: {explained(error)}")
+            continue
+        misfit = None if evidence is None else evidence.misfit(inputs)
+        tried.append(Tried(rule, inputs, misfit, "; ".join(remarks)))
+        if _settles(tried[-1], evidence, count):
+            break
+    if not tried:
+        raise ValueError(f"auto-reconstruct: an attack must answer, got {'; '.join(reasons)}")
+    best = _best(tried, evidence, count)
+    warnings.warn(_sentence(best, tried, reasons, setting, evidence), Remark, stacklevel=2)
+    return best.inputs
+
+
+def _setting(work: Workspace, count: int) -> Setting:
+    return setting_of(work.auxiliary, work.local, count)
+
+
+def _fitting(setting: Setting) -> list[Rule]:
+    """Return the rules that apply.
+
+    Raises:
+        NotApplicable: None does.
+    """
+    rules = [rule for rule in RULES if rule.applies(setting) is not None]
+    if not rules:
+        raise NotApplicable(f"auto-reconstruct: an attack must fit, got none: {setting.flat}")
+    return rules
+
+
+def _evidence(
+    view: View, auxiliary: Auxiliary, generator: Generator, setting: Setting
+) -> Evidence | None:
+    """Return what answers are held to; None where it is not known in which step each was used."""
+    if not setting.ordered:
+        return None
+    try:
+        labels = batch_labels(view, auxiliary, generator)
+    except PASSING:
+        raise
+    except Exception:  # of one example all labels are tried
+        labels = None
+    return Evidence(view.latest, auxiliary, labels)
+
+
+def _afforded(
+    rule: Rule, setting: Setting, share: float, most: Mapping[str, int]
+) -> tuple[dict[str, int], float]:
+    """Return the options with which an attack keeps to its share, and the operations it takes.
+
+    Raises:
+        NotApplicable: It cannot.
+    """
+    option, unit = rule.work(setting)
+    if not option:
+        if unit > share:
+            raise NotApplicable(_beyond(unit, share))
+        return {}, unit
+    amount = min(most[option], int(share // max(unit, 1.0)))
+    if amount < min(FEWEST[option], most[option]):
+        raise NotApplicable(_beyond(FEWEST[option] * unit, share))
+    return {option: amount}, amount * unit
+
+
+def _beyond(needed: float, share: float) -> str:
+    return (
+        f"budget: must leave {needed / TERA:.2g} · 10¹² operations for this attack, got "
+        f"{share / TERA:.2g}"
+    )
+
+
+def _settles(last: Tried, evidence: Evidence | None, count: int) -> bool:
+    """Return whether nothing is to be gained from further attacks."""
+    if last.rule.certified:
+        return len(last.inputs) == count
+    return evidence is not None and last.misfit is not None and last.misfit <= evidence.enough
+
+
+def _best(tried: Sequence[Tried], evidence: Evidence | None, count: int) -> Tried:
+    """Return the answer of the least misfit; parts that are certain replace those of others."""
+    last = tried[-1]
+    if _settles(last, evidence, count):
+        return last
+    whole = [it for it in tried if len(it.inputs) == count]
+    parts = [it for it in tried if len(it.inputs) < count]
+    if not whole:
+        return max(parts, key=lambda it: len(it.inputs))
+    best = min(whole, key=lambda it: math.inf if it.misfit is None else it.misfit)
+    if not parts:
+        return best
+    certain = max(parts, key=lambda it: len(it.inputs))
+    apart = torch.cdist(certain.inputs.flatten(1).double(), best.inputs.flatten(1).double())
+    rows, places = linear_sum_assignment(apart.square().numpy())
+    inputs = best.inputs.clone()
+    inputs[torch.as_tensor(places)] = certain.inputs[torch.as_tensor(rows)].to(inputs.dtype)
+    misfit = None if evidence is None else evidence.misfit(inputs)
+    remark = f"{len(certain.inputs)} of {count} by {certain.rule.name}"
+    return Tried(best.rule, inputs, misfit, "; ".join(filter(None, (remark, best.remark))))
+
+
+def _sentence(
+    best: Tried,
+    tried: Sequence[Tried],
+    reasons: Sequence[str],
+    setting: Setting,
+    evidence: Evidence | None,
+) -> str:
+    """Return what was chosen and why, how well it explains the upload, and what else was tried."""
+    parts = [f"{best.rule.name}, because {best.rule.applies(setting)}", best.remark]
+    if best.misfit is not None and evidence is not None:
+        parts.append(f"its simulated upload differs by {best.misfit:.1g} of the client's, rounding "
+                     f"by {evidence.enough:.1g}")  # fmt: skip
+    others = [it for it in tried if it.rule is not best.rule]
+    parts += [
+        f"{it.rule.name} differs by {it.misfit:.1g}" for it in others if it.misfit is not None
+    ]
+    return "; ".join(filter(None, [*parts, *(f"not {reason}" for reason in reasons)]))
+
+
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """Collect the remarks of attacks inside the block; other warnings are passed on."""
+    remarks: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Remark)
+        yield remarks
+    for it in caught:
+        if issubclass(it.category, Remark):
+            remarks.append(str(it.message))
+        else:
+            warnings.warn_explicit(it.message, it.category, it.filename, it.lineno)
+
+
+ATTACKS = (
+    Attack(
+        name="auto-reconstruct",
+        family="reconstruction",
+        infer=auto_reconstruct,
+        summary="the strongest reconstruction that the model and protocol allow, and why",
+        plan=planned,
+        rehearses=True,
+    ),
+)

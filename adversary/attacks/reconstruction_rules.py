@@ -1,0 +1,116 @@
+"""Which reconstruction fits which model and protocol: a table of rules, the most exact first.
+
+To add an attack, put a rule at its place in `RULES`. `applies` says why it fits, or nothing; `work`
+says what it costs, so that a budget can be kept.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from adversary.attack import Infer
+from adversary.attacks.analytic import agreed, analytic
+from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.attacks.joint import joint
+from adversary.attacks.r_gap import hybrid
+from adversary.attacks.spear import spear
+from adversary.inversion.joint import DENSE, INNER
+from adversary.inversion.setting import Setting
+
+SECOND = 3.0  # gradients that a product with a second derivative takes
+LARGEST = 24  # examples of a batch that SPEAR takes apart
+
+Work = tuple[str, float]
+"""The option that says how long an attack works, and the operations that each unit of it takes; of
+an attack without one the empty text, and all of its operations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One attack that may be chosen.
+
+    Attributes:
+        name: As in `fedsim list attacks`.
+        infer: The attack.
+        applies: Why it fits a setting; None where it does not.
+        work: What it costs in a setting.
+        certified: Whether it returns nothing that fails a test of its own.
+    """
+
+    name: str
+    infer: Infer
+    applies: Callable[[Setting], str | None]
+    work: Callable[[Setting], Work] = lambda _: ("", 0.0)
+    certified: bool = False
+
+
+def _ratio(setting: Setting) -> str | None:
+    if setting.first is None or setting.count > 1:
+        return None
+    return f"the first layer {setting.first} is fully connected with a bias, of one example"
+
+
+def _zeros(setting: Setting) -> str | None:
+    fits = setting.first is not None and setting.after == "ReLU" and setting.steps == 1
+    if not fits or not 1 < setting.count <= LARGEST:
+        return None
+    return f"ReLU follows the fully connected {setting.first}, of {setting.count} examples"
+
+
+def _alone(setting: Setting) -> str | None:
+    if setting.first is None or setting.count == 1 or setting.steps > 1:
+        return None
+    return f"an example that is alone on a unit of {setting.first} stands in its gradient"
+
+
+def _walked(setting: Setting) -> str | None:
+    if setting.unwalkable is not None or setting.count > 1 or setting.steps > 1:
+        return None
+    return "every layer can be walked back through, of one example"
+
+
+def _solved(setting: Setting) -> str | None:
+    smooth = setting.kink is None and setting.flat is None and setting.mixing is None
+    if not smooth or not setting.ordered:
+        return None
+    return f"the model has no kinks, for Gauss-Newton steps{_simulated(setting)}"
+
+
+def _matched(setting: Setting) -> str | None:
+    if setting.flat is not None:
+        return None
+    return f"the gradient can be differentiated in the inputs{_simulated(setting)}"
+
+
+def _simulated(setting: Setting) -> str:
+    return f", and {setting.steps} local steps can be simulated" if setting.steps > 1 else ""
+
+
+def _systems(setting: Setting) -> Work:
+    return "", math.prod(setting.shape) ** 3 / 3
+
+
+def _per_step(setting: Setting) -> Work:
+    size = setting.count * math.prod(setting.shape)
+    products = size if size <= DENSE else 2 * INNER
+    return "steps", SECOND * setting.cost * setting.steps * (1 + products)
+
+
+def _per_iteration(setting: Setting) -> Work:
+    return "iterations", SECOND * setting.cost * setting.steps
+
+
+RULES = (
+    Rule(name="analytic", infer=analytic, applies=_ratio),
+    Rule(name="spear", infer=spear, applies=_zeros, certified=True),
+    Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
+    Rule(name="hybrid", infer=hybrid, applies=_walked, work=_systems),
+    Rule(name="joint", infer=joint, applies=_solved, work=_per_step),
+    Rule(
+        name="inverting-gradients",
+        infer=partial(inverting_gradients, restarts=1),
+        applies=_matched,
+        work=_per_iteration,
+    ),
+)

@@ -1,0 +1,195 @@
+"""What is chosen for ten architectures, what is said of it, and what it gives back."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from adversary.attacks.auto_reconstruct import auto_reconstruct, planned
+from adversary.inversion.setting import setting_of
+from clients.train import train
+from fedsim import models
+from fedsim.config import Model
+from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.form import Form
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining
+from tests.adversary.inversion.inversion_cases import psnr
+from tests.builders import observe, plain_gradient
+
+IMAGE, SEQUENCE, CLASSES = (3, 8, 8), (12, 8), 4
+ONE = LocalTraining(0.1, 1, upload="gradient")
+
+
+def resnet(input_shape, num_classes):
+    """A torchvision model, as users write it."""
+    from torchvision.models import ResNet
+    from torchvision.models.resnet import BasicBlock
+
+    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
+
+
+def convnet(input_shape, num_classes):
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(8 * 16, num_classes)),
+    )
+
+
+def strided(input_shape, num_classes):
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 4, stride=2, bias=False), nn.Tanh()),
+        *(nn.Flatten(), nn.Linear(6 * 9, num_classes)),
+    )
+
+
+SMALL = "tests.benchmarks.small_models:"
+HERE = "tests.adversary.attacks.test_auto_reconstruct:"
+ARCHITECTURES = {  # the attack that is tried first
+    "mlp": (IMAGE, "analytic"),
+    "lenet": ((3, 16, 16), "hybrid"),
+    "cnn": (IMAGE, "inverting-gradients"),
+    HERE + "strided": (IMAGE, "hybrid"),
+    HERE + "resnet": ((3, 40, 40), "inverting-gradients"),
+    HERE + "convnet": (IMAGE, "inverting-gradients"),
+    SMALL + "vit": (IMAGE, "inverting-gradients"),
+    SMALL + "lstm": (SEQUENCE, "joint"),
+    SMALL + "gru": (SEQUENCE, "joint"),
+    SMALL + "conv1d": (SEQUENCE, "inverting-gradients"),
+    "tests.odd_models:Plain": ((9,), "analytic"),
+    "tests.odd_models:Attending": ((9,), "inverting-gradients"),
+}
+
+
+def built(name, shape, **options):
+    with global_stream(0, name):
+        return models.build(Model(name=name, **options), Form(shape, CLASSES), seed=0)
+
+
+def attacked(model, inputs, labels, local=ONE, **options):
+    """Return the answer and the remark."""
+    view = observe(plain_gradient(model, inputs, labels), len(labels), sent=model, local=local)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=tuple(inputs.shape[1:]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Remark)
+        answer = auto_reconstruct(view, auxiliary, generator(0, "auto"), **options)
+    return answer, "; ".join(str(it.message) for it in caught if it.category is Remark)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_has_an_answer_and_a_reason(name):
+    shape, first = ARCHITECTURES[name]
+    model = built(name, shape)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=shape)
+    assert planned(auxiliary, ONE, 1).startswith(f"tries {first} (")
+    inputs = torch.rand(1, *shape, generator=generator(0, "inputs"))
+    answer, remark = attacked(model, inputs, torch.tensor([1]), iterations=2, steps=1)
+    assert answer.shape == inputs.shape
+    assert answer.isfinite().all()
+    assert ", because " in remark
+    assert "its simulated upload differs by" in remark
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_one_example_behind_a_linear_layer_is_exact_after_any_steps(epochs, momentum):
+    model = built("mlp", IMAGE, hidden=16)
+    local = LocalTraining(0.5, 1, epochs, momentum=momentum)
+    x, label = torch.rand(1, *IMAGE, generator=generator(0, "inputs")), torch.tensor([1])
+    sent = {name: value.clone() for name, value in model.state_dict().items()}
+    trained, _ = train(model, sent, x, label, local, generator=generator(0, "order"))
+    delta = {name: trained[name] - value for name, value in sent.items()}
+    view = observe(delta, 1, sent=sent, local=local)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=IMAGE)
+    with pytest.warns(Remark, match="analytic, because the first layer .* of one example"):
+        answer = auto_reconstruct(view, auxiliary, generator(0, "auto"))
+    assert psnr(answer, x) > 60
+
+
+def test_a_certificate_ends_the_search():
+    model = built("mlp", (40,), hidden=60)
+    x = torch.rand(2, 40, generator=generator(0, "inputs"))
+    answer, remark = attacked(model, x, torch.tensor([0, 1]))
+    assert remark.startswith("spear, because ReLU follows the fully connected")
+    assert torch.cdist(x, answer).amin(dim=1).max() < 1e-3
+
+
+def test_parts_that_are_certain_stand_in_the_answer():
+    model = built("mlp", (40,), hidden=60)
+    with torch.no_grad():  # on the first units the first example is alone
+        model[1].weight[:6] = 0.0
+        model[1].bias[:6] = -1.0
+        model[1].weight[:6, 0] = 4.0
+    x = torch.rand(30, 40, generator=generator(0, "inputs"))
+    x[:, 0] *= 0.2
+    x[0, 0] = 1.0
+    answer, remark = attacked(model, x, torch.arange(30) % CLASSES, iterations=2)
+    assert "of 30 by analytic" in remark
+    assert torch.cdist(x[:1], answer).min() < 0.01
+
+
+def test_what_exceeds_the_budget_is_left_out_in_a_sentence():
+    model = built("cnn", IMAGE)
+    x, label = torch.rand(1, *IMAGE), torch.tensor([1])
+    with pytest.raises(ValueError, match="inverting-gradients: budget: must leave .* operations"):
+        attacked(model, x, label, budget=1e-9)
+    with pytest.raises(NotApplicable, match="budget: must be above 0, got 0"):
+        attacked(model, x, label, budget=0)
+
+
+class Sign(nn.Module):
+    """Takes signs, of which nothing can be differentiated; 1, 2, … classes in a table."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(2, CLASSES)
+
+    def forward(self, x):
+        return self.table((x > 0.5).long().flatten(1)).sum(1)
+
+
+def test_a_model_without_a_derivative_is_refused_in_a_sentence():
+    model = Sign()
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(4,))
+    rule = "an attack must fit, got none: the gradient has no derivative in the inputs"
+    assert rule in planned(auxiliary, ONE, 1)
+    with pytest.raises(NotApplicable, match=rule):
+        attacked(model, torch.rand(1, 4), torch.tensor([1]))
+
+
+def test_a_batch_that_cannot_be_trained_on_is_refused_in_a_sentence():
+    model = built(HERE + "resnet", (3, 32, 32))  # batch norm of a single value
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(3, 32, 32))
+    rule = "a gradient of 1 random examples must be differentiable, got Expected more than 1 value"
+    assert rule in planned(auxiliary, ONE, 1)
+    assert planned(auxiliary, ONE, 2).startswith("tries inverting-gradients")
+
+
+def test_an_upload_of_zeros_is_refused():
+    model = built("cnn", IMAGE)
+    zeros = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    view = observe(zeros, 1, sent=model)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=IMAGE)
+    with pytest.raises(ValueError, match="update: must not be zero"):
+        auto_reconstruct(view, auxiliary, generator(0, "auto"))
+
+
+@pytest.mark.parametrize(("name", "kink"), [("vit", "relu"), ("lstm", None), ("conv1d", "relu")])
+def test_functions_with_kinks_are_seen_wherever_they_are_called(name, kink):
+    shape = ARCHITECTURES[SMALL + name][0]
+    auxiliary = Auxiliary(built(SMALL + name, shape), CLASSES, input_shape=shape)
+    setting = setting_of(auxiliary, ONE, 1)
+    assert setting.kink == kink
+    assert setting.flat is None
+
+
+def test_a_linear_layer_on_each_entry_by_itself_is_no_first_layer():
+    model = built("tests.odd_models:Attending", (9,))
+    assert setting_of(Auxiliary(model, CLASSES, input_shape=(9,)), ONE, 1).first is None
+
+
+def test_the_cost_grows_with_the_batch():
+    auxiliary = Auxiliary(built("cnn", IMAGE), CLASSES, input_shape=IMAGE)
+    one, eight = (setting_of(auxiliary, ONE, count).cost for count in (1, 8))
+    assert eight == pytest.approx(8 * one, rel=0.1)
