@@ -4,6 +4,7 @@ An attack that raises where it must answer breaks the property with what it rais
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -20,7 +21,7 @@ from fedsim.conformance.sequential import has_advantage, is_better
 from fedsim.conformance.views import observe
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.catalog import options_of
-from fedsim.core.errors import NotApplicable
+from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, View
 
@@ -182,7 +183,9 @@ def _answer(attack: Attack, view: View, auxiliary: Auxiliary, seed: int) -> Tens
     options: dict[str, Any] = {}
     if attack.family == PICTURE:
         options = {name: FEW[name] for name in set(FEW) & set(options_of(attack.infer))}
-    guess = attack.infer(view, auxiliary, generator(seed), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Remark)
+        guess = attack.infer(view, auxiliary, generator(seed), **options)
     return FAMILIES[attack.family].check(guess, auxiliary)
 
 
