@@ -191,8 +191,11 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             first = inputs[0] if inputs else None
-            whole = isinstance(first, Tensor) and first.shape[-1] == probe[0].numel()
-            whole = whole and torch.equal(first.flatten(1), probe.flatten(1))
+            whole = (
+                isinstance(first, Tensor)
+                and first.shape[-1] == probe[0].numel()  # not each entry by itself
+                and torch.equal(first.flatten(1), probe.flatten(1))
+            )
             calls.append((name, module, whole))
 
         return hook
