@@ -292,3 +292,20 @@ def sampled_once(*, clip: float = 1.0, noise: float = 1.0) -> Defense:
         return steps[:1] * len(steps)
 
     return replace(honest, name="sampled-once", batches=batches)
+
+
+def touched_rows(*, clip: float = 1.0, noise: float = 1.0) -> Defense:
+    """DP-SGD whose noise skips rows without a gradient, as of token tables kept sparse."""
+
+    def gradient(model, parameters, inputs, labels, local, generator) -> list[Tensor]:
+        total = clipped_sum(model, parameters, inputs, labels, clip=clip)
+        return [
+            (value + noise * clip * torch.randn(value.shape, generator=generator) * touched(value))
+            / local.batch_size
+            for value in total.values()
+        ]
+
+    def touched(value: Tensor) -> Tensor:
+        return (value != 0).any(dim=1, keepdim=True) if value.ndim > 1 else value != 0
+
+    return replace(dp_sgd(clip=clip, noise=noise), name="touched-rows", gradient=gradient)

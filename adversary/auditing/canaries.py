@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from adversary.auditing.sensitivity import Question
@@ -32,7 +32,7 @@ STEPS, RATE = 400, 0.05  # of Adam, over real-valued inputs
 OTHERS = 64  # records whose gradients a CANIFE sample stays clear of
 
 
-Move = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A record and its label → records that differ from it in one thing, and their labels."""
 
 
@@ -43,14 +43,14 @@ class Canary:
     Attributes:
         name: How it was found.
         inputs: One record, shape (*shape); the attribute in it means nothing.
-        label: Its label.
+        label: Its label, shape (); of a language model its next tokens, shape (T,).
         apart: Distance between the clipped gradients of its two values, or of none.
         mean: Of `apart` over all natural records that were looked at; None elsewhere.
     """
 
     name: str
     inputs: Tensor
-    label: int
+    label: Tensor
     apart: float
     mean: float | None = None
 
@@ -69,7 +69,7 @@ class Coordinate:
 
 
 def natural(
-    question: Question, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, " n"]
+    question: Question, inputs: Shaped[Tensor, "n *shape"], labels: Int[Tensor, "n *targets"]
 ) -> Canary:
     """Return the worst of real records."""
     apart = question.apart(inputs, labels)
@@ -77,14 +77,14 @@ def natural(
     return Canary(
         name="natural",
         inputs=inputs[place],
-        label=int(labels[place]),
+        label=labels[place],
         apart=float(apart[place]),
         mean=float(apart.mean()),
     )
 
 
 def average(
-    question: Question, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, " n"]
+    question: Question, inputs: Shaped[Tensor, "n *shape"], labels: Int[Tensor, "n *targets"]
 ) -> Canary:
     """Return the real record that moves an update as far as the mean of all does."""
     apart = question.apart(inputs, labels)
@@ -92,7 +92,7 @@ def average(
     return Canary(
         name="average",
         inputs=inputs[place],
-        label=int(labels[place]),
+        label=labels[place],
         apart=float(apart[place]),
     )
 
@@ -112,14 +112,14 @@ def in_domain(
     starts = apart.topk(min(STARTS, len(apart))).indices
     moves = list(_moves(coordinates, num_classes))
     ends = [
-        _climbed(question, moves, inputs[place], int(labels[place]), float(apart[place]))
+        _climbed(question, moves, inputs[place], labels[place], float(apart[place]))
         for place in starts.tolist()
     ]
     return max(ends, key=lambda canary: canary.apart)  # the first of equals
 
 
 def _climbed(
-    question: Question, moves: Sequence[Move], inputs: Tensor, label: int, apart: float
+    question: Question, moves: Sequence[Move], inputs: Tensor, label: Tensor, apart: float
 ) -> Canary:
     """Change one record by the best of each move until no single change helps."""
     x, y, value = inputs.clone(), label, apart
@@ -130,7 +130,7 @@ def _climbed(
             distances = question.apart(x_tried, y_tried)
             most = int(distances.argmax())
             if float(distances[most]) > value:
-                x, y, value = x_tried[most], int(y_tried[most]), float(distances[most])
+                x, y, value = x_tried[most], y_tried[most], float(distances[most])
         if value <= before * (1 + 1e-6):
             break
     return Canary(name="in-domain", inputs=x, label=y, apart=value)
@@ -139,13 +139,13 @@ def _climbed(
 def _moves(coordinates: Sequence[Coordinate], num_classes: int) -> Iterator[Move]:
     """Yield the ways to change a record: all its labels, then all values of each column."""
 
-    def labels(x: Tensor, y: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    def labels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
         return x.expand(num_classes, -1), torch.arange(num_classes)
 
-    def values(coordinate: Coordinate, x: Tensor, y: int) -> tuple[Tensor, Tensor]:
+    def values(coordinate: Coordinate, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         tried = x.expand(len(coordinate.choices), -1).clone()
         tried[:, coordinate.columns] = coordinate.choices.to(x.dtype)
-        return tried, torch.full((len(tried),), y)
+        return tried, y.expand(len(tried))
 
     yield labels
     for coordinate in coordinates:
@@ -249,7 +249,7 @@ def _ascended(
     place = int(descent.losses.argmin())
     x = descent.points[place].unflatten(0, tuple(shape)).detach()
     apart = float(question.apart(x[None], labels[place : place + 1])[0])
-    return Canary(name=name, inputs=x, label=int(labels[place]), apart=apart)
+    return Canary(name=name, inputs=x, label=labels[place], apart=apart)
 
 
 def stand_in(model: nn.Module, direction: Mapping[str, Tensor], strength: float) -> nn.Module:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn import functional
@@ -36,7 +36,7 @@ class Question:
     label_smoothing: float = 0.0
 
     def apart(
-        self, inputs: Float[Tensor, "n *shape"], labels: Int[Tensor, " n"]
+        self, inputs: Shaped[Tensor, "n *shape"], labels: Int[Tensor, "n *targets"]
     ) -> Float[Tensor, " n"]:
         """Return how far each record's two gradients are apart, at most 2·clip.
 

@@ -15,7 +15,7 @@ class Pool:
 
     Attributes:
         inputs: Shape (n, *shape).
-        labels: Shape (n,).
+        labels: Shape (n,); of a language model the next tokens, shape (n, T).
         marks: 1 for a record with the attribute or property; in the game of users, the user.
         encoding: How to set the attribute; None if it is no input.
         telling: Input features that say the mark, in places of a flat record.
@@ -23,7 +23,7 @@ class Pool:
     """
 
     inputs: Tensor
-    labels: Int[Tensor, " n"]
+    labels: Int[Tensor, "n *targets"]
     marks: Int[Tensor, " n"]
     encoding: Encoding | None = None
     weights: Tensor | None = None

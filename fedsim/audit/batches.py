@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: Shape (n, *shape).
-        labels: Shape (n,).
+        labels: Shape (n,); of a language model the next tokens, shape (n, T).
         present: Whether each record is in the data. One that is not takes part in sampling and is
             then left out, so that nothing but its gradient depends on it. Shape (n,).
     """

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from clients.train import load
 from defenses import Defense
@@ -29,6 +28,7 @@ from fedsim.audit.batches import Neighbours, trained_of
 from fedsim.audit.draws import mean_of_draws
 from fedsim.audit.mechanism import Mechanism, State
 from fedsim.audit.user_code import flattened
+from fedsim.core.sgd import example_losses
 from fedsim.core.types import Params
 
 
@@ -121,7 +121,7 @@ def canary_loss(neighbours: Neighbours) -> Callable[[Tensor], Tensor]:
     absent, present = (batches[0] for batches in neighbours.batches)
     inputs = torch.stack([present.inputs[0], absent.inputs[0]])
     labels = torch.stack([present.labels[0], absent.labels[0]])
-    same = torch.equal(inputs[0], inputs[1]) and bool(labels[0] == labels[1])
+    same = torch.equal(inputs[0], inputs[1]) and torch.equal(labels[0], labels[1])
 
     @torch.no_grad()
     def losses(moved: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def canary_loss(neighbours: Neighbours) -> Callable[[Tensor], Tensor]:
         for row in moved:
             load(model, _state(neighbours, start + row))
             model.eval()
-            each = functional.cross_entropy(model(inputs), labels, reduction="none")
+            each = example_losses(model(inputs), labels)
             values.append(each[0] if same else each[0] - each[1])
         return torch.stack(values).double()
 

@@ -65,7 +65,7 @@ def _batches(setup: Setup, canary: Canary) -> tuple[Batch, Batch]:
     size, shape = setup.config.audit.batch_size, setup.dataset.input_shape
     stream = generator(setup.config.seed, "audit", "others")
     rows = torch.randperm(len(setup.others.labels), generator=stream)[: size - 1]
-    labels = torch.cat([torch.tensor([canary.label]), setup.others.labels[rows]])
+    labels = torch.cat([canary.label[None], setup.others.labels[rows]])
 
     def batch(first: Tensor, present: Tensor) -> Batch:
         inputs = torch.cat([first.view(1, *shape), setup.others.inputs[rows]])

@@ -136,11 +136,16 @@ def _record(setup: Setup, setting: str, name: str, out: Path) -> Canary:
     path = out / "canaries" / f"{setting}-{name}.safetensors"
     if path.exists():
         file = TensorFile(path)
-        return Canary(name=name, inputs=file["inputs"], **json.loads(file.metadata["told"]))
+        return Canary(
+            name=name,
+            inputs=file["inputs"],
+            label=file["label"],
+            **json.loads(file.metadata["moves"]),
+        )
     canary = craft(setup, name)
-    description = {"label": canary.label, "apart": canary.apart, "mean": canary.mean}
-    metadata = {"told": json.dumps(description)}
-    save_tensors(path, {"inputs": canary.inputs.contiguous()}, metadata)
+    metadata = {"moves": json.dumps({"apart": canary.apart, "mean": canary.mean})}
+    tensors = {"inputs": canary.inputs.contiguous(), "label": canary.label.contiguous()}
+    save_tensors(path, tensors, metadata)
     return canary
 
 

@@ -80,10 +80,6 @@ def prepare(config: Config, run: Path | None = None) -> Setup:
     """
     audit, federated = config.audit, _federated(config)
     dataset = federated.dataset
-    if dataset.targets is not None:
-        raise ConfigError(
-            "data.task: must be 'label' in an audit, whose records have a class each, got 'next'"
-        )
     model = models.build(config.model, dataset.form, seed=config.seed)
     made = _mechanism(config)
     pool, others = _pools(config, federated)
@@ -155,7 +151,7 @@ def _pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
 
 
 def _pool(dataset: data.Dataset, rows: Tensor) -> Pool:
-    return Pool(dataset.inputs[rows], dataset.labels[rows], torch.zeros_like(rows))
+    return Pool(dataset.inputs[rows], dataset.y[rows], torch.zeros_like(rows))
 
 
 def _states(

@@ -1,12 +1,16 @@
-"""A small BERT: an encoder that classifies texts by their first token."""
+"""A small BERT: an encoder that classifies texts."""
 
-from jaxtyping import Float
+from typing import Literal
+
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fedsim.core.catalog import Entry
 from fedsim.core.form import PAD
 from fedsim.models.layers import Shape
 from fedsim.models.transformer import Body, Positions, check_sizes, initialise
+
+Pooling = Literal["mean", "first"]
 
 
 class BERT(Body):
@@ -21,6 +25,7 @@ class BERT(Body):
         heads: Of each block.
         positions: A learned vector a position, or rotary ones.
         dropout: Share of what is dropped while training.
+        pooling: What a text's class is read from: the mean over its tokens, or its first token.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class BERT(Body):
         heads: int,
         positions: Positions,
         dropout: float,
+        pooling: Pooling,
     ) -> None:
         super().__init__(
             length,
@@ -45,15 +51,22 @@ class BERT(Body):
             dropout=dropout,
             first=False,
         )
+        self.pooling = pooling
         self.pooler, self.head = nn.Linear(width, width), nn.Linear(width, num_classes)
 
     def forward(self, ids: Tensor) -> Float[Tensor, "b classes"]:
-        """Return the logits of each text's class, read at its first token."""
+        """Return the logits of each text's class."""
         x = self.dropout(self.norm(self.embedded(ids)))
         mask = (ids != PAD)[:, None, None, :]
         for block in self.blocks:
             x = block(x, mask)
-        return self.head(self.dropout(self.pooler(x[:, 0]).tanh()))
+        return self.head(self.dropout(self.pooler(self._pooled(x, ids != PAD)).tanh()))
+
+    def _pooled(self, x: Float[Tensor, "b t d"], full: Bool[Tensor, "b t"]) -> Tensor:
+        if self.pooling == "first":
+            return x[:, 0]
+        tokens = full.sum(dim=1, keepdim=True).clamp(min=1)  # a text may be pads alone
+        return (x * full[:, :, None]).sum(dim=1) / tokens
 
 
 def bert(
@@ -66,8 +79,12 @@ def bert(
     heads: int = 4,
     positions: Positions = "learned",
     dropout: float = 0.0,
+    pooling: Pooling = "mean",
 ) -> nn.Module:
     """BERT: an encoder with LayerNorm last, GELU, weights from N(0, 0.02²); for classes of texts.
+
+    The class is read from the mean over a text's tokens: from random weights, SGD then learns
+    within rounds. Read from the first token, as in the paper, it hardly learns without pretraining.
 
     Source: Devlin, Chang, Lee, Toutanova, "BERT", NAACL 2019.
     """
@@ -81,6 +98,7 @@ def bert(
         heads=heads,
         positions=positions,
         dropout=dropout,
+        pooling=pooling,
     )
     initialise(model)
     return model

@@ -121,7 +121,7 @@ def test_the_order_of_canaries():
     assert worst.apart <= anywhere.apart
     for one in (worst, domain, anywhere):
         assert one.apart <= 2 * CLIP * (1 + 1e-6)
-        again = asked.apart(one.inputs[None], torch.tensor([one.label]))
+        again = asked.apart(one.inputs[None], one.label[None])
         assert float(again) == pytest.approx(one.apart, rel=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_no_single_change_of_a_column_helps_any_more():
         for choice in coordinate.choices:
             x = one.inputs.clone()
             x[coordinate.columns] = choice
-            found = float(asked.apart(x[None], torch.tensor([one.label])))
+            found = float(asked.apart(x[None], one.label[None]))
             assert found <= one.apart * (1 + 1e-5)
 
 
@@ -177,7 +177,7 @@ def test_a_canife_sample_stands_clear_of_other_records():
     others = asked.gradients(data.inputs, data.labels)
 
     def overlap(canary):
-        own = asked.gradients(canary.inputs[None], torch.tensor([canary.label]))[0]
+        own = asked.gradients(canary.inputs[None], canary.label[None])[0]
         return float(functional.cosine_similarity(others, own[None]).square().mean())
 
     assert overlap(one) < overlap(worst) / 2
