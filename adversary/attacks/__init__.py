@@ -41,6 +41,7 @@ MODULES = (
     "analytic",
     "spear",
     "r_gap",
+    "april",
     "joint",
     "auto_reconstruct",
     "token_rows",

@@ -11,6 +11,7 @@ from functools import partial
 
 from adversary.attack import Infer
 from adversary.attacks.analytic import agreed, analytic
+from adversary.attacks.april import april
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.joint import joint
 from adversary.attacks.r_gap import hybrid
@@ -64,6 +65,12 @@ def _alone(setting: Setting) -> str | None:
     return f"an example that is alone on a unit of {setting.first} stands in its gradient"
 
 
+def _embedded(setting: Setting) -> str | None:
+    if setting.positions is None or setting.count > 1:
+        return None
+    return f"{setting.positions} has the slopes of the patches' embeddings, of one example"
+
+
 def _walked(setting: Setting) -> str | None:
     if setting.unwalkable is not None or setting.count > 1 or setting.steps > 1:
         return None
@@ -105,6 +112,7 @@ RULES = (
     Rule(name="analytic", infer=analytic, applies=_ratio),
     Rule(name="spear", infer=spear, applies=_zeros, certified=True),
     Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
+    Rule(name="april", infer=april, applies=_embedded),
     Rule(name="hybrid", infer=hybrid, applies=_walked, work=_systems),
     Rule(name="joint", infer=joint, applies=_solved, work=_per_step),
     Rule(

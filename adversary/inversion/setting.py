@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adversary.inversion.activations import ACTIVATIONS
 from adversary.inversion.chain import chain, check_trained, drops_out, first_linear, follows
+from adversary.inversion.patches import embedding_of
 from adversary.inversion.reading import input_shape
 from adversary.inversion.rows import still
 from adversary.members.candidates import trained_names
@@ -41,6 +42,8 @@ class Setting:
         steps: Local steps that it sums.
         first: The linear layer with a bias that takes the inputs themselves; None without.
         after: The type of the module after it; empty without.
+        positions: A trained position embedding that is added to patches that train, too; None
+            without.
         unwalkable: Why a recursion cannot walk back through the model; None if it can.
         mixing: The first layer that makes an example's gradient depend on more than the example
             (batch norm, dropout); None without.
@@ -55,6 +58,7 @@ class Setting:
     steps: int
     first: str | None
     after: str
+    positions: str | None
     unwalkable: str | None
     mixing: str | None
     kink: str | None
@@ -93,6 +97,7 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
         steps=steps,
         first=first,
         after=after,
+        positions=_positions(auxiliary, shape),
         unwalkable=_unwalkable(model, shape),
         mixing=_mixing(model),
         kink=min(kinks, default=None),
@@ -109,6 +114,15 @@ def _first(model: nn.Module, shape: tuple[int, ...]) -> tuple[str | None, str]:
         raise
     except Exception:  # it begins otherwise, or does not run on random inputs
         return None, ""
+
+
+def _positions(auxiliary: Auxiliary, shape: tuple[int, ...]) -> str | None:
+    try:
+        embedding = embedding_of(auxiliary.model, shape)
+    except NotApplicable:
+        return None
+    trained = embedding.weight in trained_names(auxiliary) or embedding.readers
+    return embedding.positions if trained else None
 
 
 def _unwalkable(model: nn.Module, shape: tuple[int, ...]) -> str | None:

@@ -4,6 +4,7 @@ Every family is asked about the same clients: four inputs, ten classes, one grad
 reconstruct get a picture and a wider model.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -54,6 +55,26 @@ FLAT_SENT = {name: value.clone() for name, value in FLAT.state_dict().items()}
 KNOWS = Auxiliary(FLAT, 5, inputs=PICTURES[10:], labels=torch.arange(30) % 5)
 
 
+class Patched(nn.Module):
+    """Patches of 2×2 pixels with learned positions, for attacks on nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 16, 2, stride=2)
+        self.positions = nn.Parameter(torch.zeros(1, 9, 16))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(144, 20), nn.Tanh(), nn.Linear(20, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        return self.head(tokens + tokens.mean(1, keepdim=True).tanh())
+
+
+with global_stream(0, "patched"):
+    PATCHED = Patched()
+PICTURED = (KNOWS, replace(KNOWS, model=PATCHED))  # what who attacks pictures may know
+
+
 def trial(seed: int, *, independent: bool = False, size: int = 1) -> tuple[View, Truth]:
     """Return one client's view and truth.
 
@@ -100,16 +121,21 @@ def gradient_of(rows: Tensor, noise: Generator | None = None) -> dict[str, Tenso
     return plain_gradient(MODEL, CANDIDATES.inputs[rows], CANDIDATES.labels[rows])
 
 
-def picture(place: int) -> View:
+def picture(place: int, knows: Auxiliary = KNOWS) -> View:
     """Return the view of a client with one picture."""
     label = torch.tensor([place % 5])
-    gradient = plain_gradient(FLAT, PICTURES[place : place + 1], label)
-    return observe(gradient, 1, sent=FLAT_SENT)
+    gradient = plain_gradient(knows.model, PICTURES[place : place + 1], label)
+    return observe(gradient, 1, sent=_sent(knows))
 
 
-def noise_picture(place: int) -> View:
+def noise_picture(place: int, knows: Auxiliary = KNOWS) -> View:
     """Return the view of a client whose upload is nothing but noise."""
-    stream = generator(place, "noise")
-    return observe(
-        {k: torch.randn(v.shape, generator=stream) for k, v in FLAT_SENT.items()}, 1, sent=FLAT_SENT
-    )
+    stream, sent = generator(place, "noise"), _sent(knows)
+    noise = {k: torch.randn(v.shape, generator=stream) for k, v in sent.items()}
+    return observe(noise, 1, sent=sent)
+
+
+def _sent(knows: Auxiliary) -> dict[str, Tensor]:
+    if knows is KNOWS:
+        return FLAT_SENT
+    return {name: value.clone() for name, value in knows.model.state_dict().items()}

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -56,7 +57,7 @@ class Property:
 def beats_blind(attack: Attack) -> Broken:
     """On a plain gradient it is better than the blind guess; a baseline is not."""
     if attack.family == PICTURE:
-        nearest = max(_nearer(attack, board.picture(place), place) for place in range(2))
+        nearest = max(_nearer(attack, place) for place in range(2))
         return _unless(nearest > NEARER, f"{nearest:.2f} times as near as the mean picture")
     if attack.baseline:
         return _unless(not has_advantage(gains(attack)), "a baseline that looks at the update")
@@ -100,7 +101,8 @@ def view_untouched(attack: Attack) -> Broken:
 def valid_answers(attack: Attack) -> Broken:
     """Answers have the shape and type of the family, for one example and for several."""
     if attack.family == PICTURE:
-        guess = _answer(attack, board.picture(1), board.KNOWS, 0)
+        view, auxiliary = _example(attack)
+        guess = _answer(attack, view, auxiliary, 0)
         whole = guess.shape == (1, *board.PIXELS) and guess.is_floating_point()
         return _unless(whole, f"{_shape(guess)} instead of one picture of {board.PIXELS}")
     for size in (1, 2, 17):
@@ -191,7 +193,7 @@ def _answer(attack: Attack, view: View, auxiliary: Auxiliary, seed: int) -> Tens
 
 def _example(attack: Attack) -> tuple[View, Auxiliary]:
     if attack.family == PICTURE:
-        return board.picture(1), board.KNOWS
+        return board.picture(1, _knows(attack)), _knows(attack)
     return board.trial(3, size=5)[0], board.AUXILIARY
 
 
@@ -227,15 +229,29 @@ def _invalid(family: str, guess: Tensor, size: int) -> Broken:
     return None
 
 
-def _nearer(attack: Attack, view: View, place: int) -> float:
-    guess = _answer(attack, view, board.KNOWS, place)
+@lru_cache
+def _knows(attack: Attack) -> Auxiliary:
+    """Return what an attack on pictures is given: the first model that it does not refuse."""
+    for knows in board.PICTURED[:-1]:
+        try:
+            _answer(attack, board.picture(1, knows), knows, 0)
+        except NotApplicable:
+            continue
+        return knows
+    return board.PICTURED[-1]
+
+
+def _nearer(attack: Attack, place: int) -> float:
+    knows = _knows(attack)
+    guess = _answer(attack, board.picture(place, knows), knows, place)
     mean, true = board.PICTURES[10:].mean(dim=0), board.PICTURES[place]
     return float((mean - true).norm() / (guess[0] - true).norm())
 
 
 def _nearer_on_noise(attack: Attack, place: int) -> float:
     try:
-        guess = _answer(attack, board.noise_picture(place), board.KNOWS, place)
+        knows = _knows(attack)
+        guess = _answer(attack, board.noise_picture(place, knows), knows, place)
     except (NotApplicable, ValueError):  # refuses what cannot be
         return 0.0
     mean, true = board.PICTURES[10:].mean(dim=0), board.PICTURES[place]

@@ -36,6 +36,7 @@ MODULES = (
     "lenet5",
     "rgap_cnn6",
     "resnet18",
+    "vit",
     "gpt",
     "bert",
 )

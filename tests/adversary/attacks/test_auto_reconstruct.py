@@ -53,7 +53,7 @@ ARCHITECTURES = {  # the attack that is tried first
     HERE + "strided": (IMAGE, "hybrid"),
     HERE + "resnet": ((3, 40, 40), "inverting-gradients"),
     HERE + "convnet": (IMAGE, "inverting-gradients"),
-    SMALL + "vit": (IMAGE, "inverting-gradients"),
+    SMALL + "vit": (IMAGE, "april"),
     SMALL + "lstm": (SEQUENCE, "joint"),
     SMALL + "gru": (SEQUENCE, "joint"),
     SMALL + "conv1d": (SEQUENCE, "inverting-gradients"),
