@@ -38,6 +38,7 @@ MODULES = (
     "dlg",
     "inverting_gradients",
     "see_through_gradients",
+    "tab_leak",
     "analytic",
     "spear",
     "r_gap",

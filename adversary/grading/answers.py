@@ -17,12 +17,15 @@ from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, Measure, View
+from fedsim.core.types import Auxiliary, Estimate, Measure, View
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """One attack's answer to one view; `guess` is None where it failed or refused, for `reason`.
+
+    `uncertainty` has a number from 0 for each of the guess, where the attack says how sure it is
+    (`fedsim.core.types.Estimate`).
 
     An attack that answers may have a remark to make of it (`fedsim.core.errors.Remark`). It refuses
     by `fedsim.core.errors.NotApplicable`; whatever else it raises is a failure.
@@ -36,6 +39,7 @@ class Answer:
     reason: str | None = None
     remark: str | None = None
     refused: bool = False
+    uncertainty: Tensor | None = None
 
 
 class _Result(NamedTuple):
@@ -45,6 +49,7 @@ class _Result(NamedTuple):
     reason: str | None = None
     remark: str | None = None
     refused: bool = False
+    uncertainty: Tensor | None = None
 
 
 def attack_view(
@@ -136,7 +141,8 @@ def _guess(
         raise
     except BaseException as error:  # this update defeats this attack; the others go on
         return _Result(None, explained(error), refused=isinstance(error, NotApplicable))
-    return _Result(guess, remark="; ".join(remarks) or None)
+    uncertainty = _uncertainty(answer, guess) if isinstance(answer, Estimate) else None
+    return _Result(guess, remark="; ".join(remarks) or None, uncertainty=uncertainty)
 
 
 def _numbers(guess: Tensor) -> Tensor:
@@ -148,6 +154,13 @@ def _numbers(guess: Tensor) -> Tensor:
     if isinstance(guess, Tensor) and (count := int(guess.isnan().sum())):
         raise ValueError(f"guess: must be numbers, got {count} NaN of {guess.numel()} values")
     return guess
+
+
+def _uncertainty(answer: Estimate, guess: Tensor) -> Tensor | None:
+    """Return how uncertain each number of a guess is; None where that is no such thing."""
+    given = answer.uncertainty.detach().cpu()
+    whole = given.shape == guess.shape and bool(given.isfinite().all()) and bool((given >= 0).all())
+    return given.float() if whole else None
 
 
 @contextmanager

@@ -43,6 +43,9 @@ class Family:
         grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
         prepare: The view as the attacks of this family are shown it.
         remark: (view, truth) → what a reader of the grades must know, or None.
+        grade_uncertainty: (guess, its uncertainty, truth) → value and chance per metric of
+            `of_uncertainty`, for attacks that say how sure they are.
+        of_uncertainty: The metrics of `grade_uncertainty`.
         pool: (guesses of a round's clients, their truths) → value per metric of `pooled`, for
             what only several clients together show.
         pooled: The metrics of `pool`.
@@ -65,6 +68,10 @@ class Family:
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
     optional: tuple[str, ...] = ()
+    grade_uncertainty: (
+        Callable[[Tensor, Tensor, Truth], Mapping[str, tuple[float, float]]] | None
+    ) = None
+    of_uncertainty: tuple[str, ...] = ()
     pool: Callable[[Sequence[Any], Sequence[Truth]], dict[str, float]] | None = None
     pooled: tuple[str, ...] = ()
     ceiling: Callable[[Sequence[Truth]], Mapping[str, float]] = lambda _: {}
@@ -77,7 +84,9 @@ class Family:
     @property
     def ranked(self) -> tuple[str, ...]:
         """All metrics; the first of those that an attack was graded by is its headline."""
-        return tuple(dict.fromkeys((*self.optional, *self.metrics, *self.pooled)))
+        return tuple(
+            dict.fromkeys((*self.optional, *self.metrics, *self.pooled, *self.of_uncertainty))
+        )
 
 
 def blind_members(
@@ -234,6 +243,8 @@ FAMILIES: dict[str, Family] = {
             name="reconstruction",
             metrics=reconstructions.METRICS,
             optional=records.METRICS,
+            grade_uncertainty=records.grade_confidence,
+            of_uncertainty=(records.CONFIDENCE,),
             blind=reconstructions.blind,
             grade=reconstructions.grade,
             pool=reconstructions.pool,

@@ -19,6 +19,7 @@ def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]
     alone = lambda guesses, truths: family.grade(guesses[0], truths[0])
     client = None if family.of_round else update.client
     leaks = _rows([answer], _usable([truth]), family.metrics, alone, client)
+    leaks += _of_uncertainty(answer, _usable([truth]), leaks[0])
     reason = answer.remark if answer.reason is None else answer.reason
     if reason is None and family.remark is not None:
         reason = family.remark(answer.view, truth)
@@ -54,6 +55,19 @@ def pool(answers: Sequence[Answer], truths: Sequence[Truth | None]) -> list[Leak
     return [
         replace(row, seconds=seconds, reason=part if row.outcome == "graded" else row.reason)
         for row in rows
+    ]
+
+
+def _of_uncertainty(answer: Answer, truths: Sequence[Truth], like: Leak) -> list[Leak]:
+    """Return rows on how well an answer says where it is right, where it says so at all."""
+    grade = FAMILIES[answer.attack.family].grade_uncertainty
+    if grade is None or answer.guess is None or answer.uncertainty is None or not truths:
+        return []
+    values = grade(answer.guess, answer.uncertainty, truths[0])
+    return [
+        replace(like, metric=metric, value=value, outcome="graded", blind=blind, ceiling=1.0)
+        for metric, (value, blind) in values.items()
+        if not math.isnan(value)
     ]
 
 

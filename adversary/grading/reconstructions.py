@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from adversary.grading import records
 from adversary.grading.identification import cells, identified
 from adversary.grading.images import psnr, ssim
-from fedsim.core.types import Auxiliary, Lineup, Truth, View
+from fedsim.core.types import Auxiliary, Estimate, Lineup, Truth, View
 
 METRICS = ("psnr", "best_psnr", "ssim", "match_rate")
 BLOCK = 1024  # examples at a time
@@ -74,6 +74,8 @@ def checked(guess: object, auxiliary: Auxiliary) -> Tensor:
         ValueError: It is no set of finite inputs of the model.
     """
     shape = _shape(auxiliary)
+    if isinstance(guess, Estimate):
+        return checked(guess.values, auxiliary)
     if not isinstance(guess, Tensor) or not guess.is_floating_point():
         kind = guess.dtype if isinstance(guess, Tensor) else type(guess).__name__
         raise ValueError(f"guess: must be a tensor of floats, got {kind}")

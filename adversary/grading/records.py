@@ -107,34 +107,36 @@ def compared(guess: Float[Tensor, "k *shape"], truth: Truth) -> Compared:
 
 
 def confidence(
-    guess: Float[Tensor, "k *shape"], spread: Float[Tensor, "k *shape"], truth: Truth
+    guess: Float[Tensor, "k *shape"], uncertainty: Float[Tensor, "k *shape"], truth: Truth
 ) -> tuple[Float[Tensor, " cells"], Bool[Tensor, " cells"]]:
     """Return the confidence of each answered cell, and whether it is right.
 
     Args:
         guess: Any number of answers.
-        spread: Their uncertainty; 0 is none.
+        uncertainty: Of each number of them; those of a column are alike.
         truth: With inputs, and a lineup with records.
     """
     records, it = records_of(truth), compared(guess, truth)
     assert records is not None
-    answered = it.places < len(spread)
+    answered = it.places < len(uncertainty)
     firsts = [column.features[0] for column in records.schema.columns]
-    of = spread.flatten(1).double()[it.places[answered]][:, firsts]
+    of = uncertainty.flatten(1).double()[it.places[answered]][:, firsts]
     return 1 - of.flatten(), it.right[answered].flatten()
 
 
-def grade_confidence(guess: Tensor, spread: Tensor, truth: Truth) -> dict[str, float]:
-    """Return `confidence_auroc`: how often a right cell is surer than a wrong one.
+def grade_confidence(
+    guess: Tensor, uncertainty: Tensor, truth: Truth
+) -> dict[str, tuple[float, float]]:
+    """Return `confidence_auroc`: how often a right cell is surer than a wrong one; and its chance.
 
-    A half is chance. NaN where all cells are right, or none.
+    NaN where all cells are right, or none.
     """
     if records_of(truth) is None:
         return {}
-    sure, right = confidence(guess, spread, truth)
+    sure, right = confidence(guess, uncertainty, truth)
     one_class = torch.zeros(len(right), dtype=torch.long)
     auroc = within_classes(sure, right, one_class)["auroc"] if len(right) else math.nan
-    return {CONFIDENCE: auroc}
+    return {CONFIDENCE: (auroc, 0.5)}
 
 
 def _compared(guess: Tensor, truth: Truth) -> Compared:

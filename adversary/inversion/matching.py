@@ -177,6 +177,7 @@ def match(
     *,
     box: tuple[Tensor, Tensor],
     weights: Float[Tensor, " rows"] | None = None,
+    form: Form | None = None,
 ) -> tuple[Float[Tensor, "rows batch *shape"], Float[Tensor, " rows"]]:
     """Return each restart's guess, and its loss.
 
@@ -187,8 +188,9 @@ def match(
         generator: Draws where restarts begin.
         box: Least and greatest inputs.
         weights: Of the total variation, of each row; None for that of the settings.
+        form: What guesses are written as; None for the settings' prior.
     """
-    form = form_of(
+    form = form or form_of(
         settings.prior,
         problem.shape,
         problem.model.dtype,

@@ -79,6 +79,19 @@ class View:
         return View([self.observations[place]], self.cohorts[place : place + 1], self.memory)
 
 
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A guess of numbers that says how uncertain each of them is.
+
+    Attributes:
+        values: The guess.
+        uncertainty: Of the same shape, from 0, which is certain; comparable within one guess.
+    """
+
+    values: Tensor
+    uncertainty: Tensor
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Records of which the adversary asks whether a client trained on them.

@@ -16,7 +16,7 @@ from fedsim.core.types import Leak, Measure, Observation, Truth, View
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
-from fedsim.run.run_folder import UNDETERMINED, RunFolder
+from fedsim.run.run_folder import UNCERTAINTY, UNDETERMINED, RunFolder
 from fedsim.run.truth import carried_by, truths_of
 from fedsim.run.unnamed import unnamed
 from strategies.tape import cohort, recorded_rounds, views
@@ -38,7 +38,8 @@ def attack_round(
 
     Returns:
         Ledger rows, notes on answers, and the guesses by `title/client`; shares of entries
-        that these do not hold by `title/client/undetermined`.
+        that these do not hold by `title/client/undetermined`, and how uncertain entries are, where
+        an attack says so, by `title/client/uncertainty`.
 
     Raises:
         BadRecording: The round's files are damaged or foreign.
@@ -208,7 +209,10 @@ def _stored(plan: Plan, answer: answers.Answer, guess: Tensor) -> dict[str, Tens
     name = f"{answer.attack.title}/{latest.update.client}"
     if answer.attack.family != PICTURES:
         return {name: guess}
+    stored = {name: guess.float()}
+    if answer.uncertainty is not None:
+        stored[f"{name}/{UNCERTAINTY}"] = answer.uncertainty
     if answer.attack.over_rounds or answer.attack.baseline:
-        return {name: guess.float()}
+        return stored
     shares = explain.undetermined(plan.model, latest, guess)
-    return {name: guess.float()} | ({} if shares is None else {f"{name}/{UNDETERMINED}": shares})
+    return stored | ({} if shares is None else {f"{name}/{UNDETERMINED}": shares})

@@ -40,6 +40,7 @@ from strategies.tape import numbered, recorded_rounds
 
 REPORT = "report.html"
 ARITHMETIC = "engine"  # in a checkpoint: which engines give its bits, where not all do
+UNCERTAINTY = "uncertainty"  # behind an answer's name: of each entry, as the attack says it
 UNDETERMINED = "undetermined"  # behind an answer's name: shares of entries that no gradient holds
 
 
@@ -291,6 +292,7 @@ class RunFolder:
         before = dict(self.guesses(round_)) if path.exists() else {}
         for name in guesses:
             before.pop(f"{name}/{UNDETERMINED}", None)
+            before.pop(f"{name}/{UNCERTAINTY}", None)
         save_tensors(path, {**before, **guesses}, {"round": round_})
 
     def guesses(self, round_: int) -> Mapping[str, Tensor]:

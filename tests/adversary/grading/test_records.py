@@ -91,12 +91,12 @@ def test_confidence_is_graded_by_the_cells_that_it_is_of():
     guess = torch.tensor([[0.0, 0, 0, 1], [1, 0, 1, 0]])  # the first colour is wrong
     sure = torch.zeros(2, 4)
     sure[0, 1:] = 0.9
-    assert records.grade_confidence(guess, sure, truth) == {"confidence_auroc": 1.0}
-    assert records.grade_confidence(guess, 1 - sure, truth) == {"confidence_auroc": 0.0}
-    assert records.grade_confidence(guess, sure * 0, truth) == {"confidence_auroc": 0.5}
-    right = records.grade_confidence(TABLE[:2], sure, truth)["confidence_auroc"]
+    assert records.grade_confidence(guess, sure, truth) == {"confidence_auroc": (1.0, 0.5)}
+    assert records.grade_confidence(guess, 1 - sure, truth) == {"confidence_auroc": (0.0, 0.5)}
+    assert records.grade_confidence(guess, sure * 0, truth) == {"confidence_auroc": (0.5, 0.5)}
+    right = records.grade_confidence(TABLE[:2], sure, truth)["confidence_auroc"][0]
     assert math.isnan(right)
-    none = records.grade_confidence(guess[:0], sure[:0], truth)["confidence_auroc"]
+    none = records.grade_confidence(guess[:0], sure[:0], truth)["confidence_auroc"][0]
     assert math.isnan(none)
     lineup = replace(truth.lineup, records=None)
     assert records.grade_confidence(guess, sure, replace(truth, lineup=lineup)) == {}
