@@ -80,7 +80,8 @@ def _by_name(parts: Iterable[Part]) -> Iterator[tuple[Part, Attack]]:
 def _with_options(part: Part, plain: Attack, auxiliary: Auxiliary) -> Attack:
     for field in plain.needs:
         if getattr(auxiliary, field) is None:
-            raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none")
+            hint = "; a data set declares it by attributes and numbers" if field == "schema" else ""
+            raise ConfigError(f"attack.{part.name}: needs auxiliary {field}, got none{hint}")
     find(f"attack.{part.name}.family", plain.family, FAMILIES)
     kinds = kinds_of(plain)
     if auxiliary.kind not in kinds:

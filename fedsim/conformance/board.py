@@ -14,6 +14,7 @@ from adversary.secrets import SECRETS, secret_of
 from fedsim.conformance.views import bilinear, observe, plain_gradient
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
+from fedsim.core.schema import Column, schema_of
 from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.types import Auxiliary, Candidates, Ranges, Sets, Truth, View
 
@@ -52,7 +53,8 @@ PICTURES = torch.rand(40, *PIXELS, generator=generator(0, "pictures"))
 with global_stream(0, "flat"):
     FLAT = nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.ReLU(), nn.Linear(40, 5))
 FLAT_SENT = {name: value.clone() for name, value in FLAT.state_dict().items()}
-KNOWS = Auxiliary(FLAT, 5, inputs=PICTURES[10:], labels=torch.arange(30) % 5)
+SCHEMA = schema_of([Column(f"pixel {place}", (place,)) for place in range(36)], 36)
+KNOWS = Auxiliary(FLAT, 5, inputs=PICTURES[10:], labels=torch.arange(30) % 5, schema=SCHEMA)
 
 
 class Patched(nn.Module):

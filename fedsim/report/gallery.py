@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adversary.grading.families import FAMILIES
 from adversary.grading.images import ssim
-from adversary.grading.reconstructions import METRICS, assigned, decibels, is_image, paired, scaled
+from adversary.grading.reconstructions import assigned, decibels, is_image, paired, scaled
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.tables import frame
@@ -19,6 +20,7 @@ from fedsim.core.units import name_of, written
 from fedsim.data import federate
 from fedsim.report.data import RunData, listed
 from fedsim.report.images import picture
+from fedsim.report.record_gallery import GUESSES, UNSURE, Records, recovered_records
 from fedsim.report.select import select
 from fedsim.run.originals import Originals
 from fedsim.run.outcomes import NOT_SAFE
@@ -29,9 +31,8 @@ FAMILY = "reconstruction"
 SHOWN_ATTACKS, SHOWN_ROUNDS, SHOWN_GUESSES = 4, 12, 3
 PLACES = ("best", "median", "worst")
 LEAST = 0.01  # hidden directions that are said
-GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
 SHARES = Rule("recording", "undetermined shares", "must be from 0 to 1, in the shape of the answer")
-CHECKS = (GUESSES, SHARES)
+CHECKS = (GUESSES, SHARES, UNSURE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Gallery:
         examples: The best, the median and the worst of the last attacked round.
         rounds: The best of each attacked round.
         sentences: What is to be said of them.
+        table: Where examples are records of declared columns.
     """
 
     attack: str
@@ -62,6 +64,7 @@ class Gallery:
     examples: Sequence[Shown]
     rounds: Sequence[Shown]
     sentences: Sequence[str]
+    table: Records | None = None
 
 
 @dataclass(frozen=True)
@@ -130,13 +133,24 @@ def galleries(run: RunData) -> list[Gallery]:
 
 
 def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str | None) -> Gallery:
-    values = mean_values(run, attack, METRICS)
+    values = mean_values(run, attack, FAMILIES[FAMILY].ranked)
     rows = _answered(run, attack)
     if not rows:
         return _without_pictures(attack, values, _why_none(run, attack))
     last = max(rows)
     if not is_image(_guess(run, attack, last, rows[last][0]).shape[1:]):
-        return _without_pictures(attack, values, "The recovered examples are not images.")
+        table = recovered_records(run.folder, attack, rows, originals)
+        if table is None:
+            return _without_pictures(attack, values, "The recovered examples are not images.")
+        return Gallery(
+            attack=attack,
+            values=values,
+            heading=f"Round {last}: records from the best recovered to the worst",
+            examples=(),
+            rounds=(),
+            sentences=[table.sentence, *_left_out(run, attack)],
+            table=table,
+        )
     read = [_recovered(run, attack, last, client, originals) for client in rows[last]]
     examples = _extremes([recovered for recovered in read if recovered is not None])
     if examples:

@@ -1,6 +1,5 @@
 """The report's gallery of texts: what an attack recovered beside the client's own texts."""
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +20,7 @@ from fedsim.data import federate
 from fedsim.report.data import RunData
 from fedsim.report.gallery import mean_values
 from fedsim.report.select import select
+from fedsim.report.visible import visible
 from fedsim.run.originals import Originals
 from fedsim.run.outcomes import NOT_SAFE
 from fedsim.run.truth import truth_of
@@ -98,19 +98,6 @@ def text_galleries(run: RunData) -> list[TextGallery]:
         except (ConfigError, BadRecording) as error:
             reason = f"The original texts are not available ({error})."
     return [_gallery(run, name, originals, reason) for name in names]
-
-
-def visible(text: str) -> str:
-    """Return a text in which characters that are not seen stand as code points.
-
-    Controls, line ends, and marks that change the direction of writing could make a page show
-    another text than the one recovered.
-    """
-    return "".join(f"⟨U+{ord(c):04X}⟩" if _hidden(c) else c for c in text)
-
-
-def _hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str) -> TextGallery:

@@ -108,7 +108,9 @@ p.verdict { margin: .5rem 0 0; padding-left: .8rem; overflow-wrap: anywhere }
 .texts article > p { grid-column: 1 / -1; margin: 0; font-size: .87rem }
 .texts small { color: var(--quiet) }
 .said { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; filter: blur(6px) }
-.reveal:checked ~ .texts .said { filter: none }
+.records .said { display: inline-block }
+.records small { color: var(--quiet); font-weight: normal }
+.reveal:checked ~ .texts .said, .reveal:checked ~ .records .said { filter: none }
 .hit { background: color-mix(in srgb, var(--accent) 24%, transparent); border-radius: 3px }
 .miss { color: var(--quiet); text-decoration: line-through }
 .rare { border-bottom: 2px dotted var(--bad) }

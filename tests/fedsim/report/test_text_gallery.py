@@ -9,7 +9,8 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.types import Texts
 from fedsim.core.vocabulary import Vocabulary
 from fedsim.report.data import RunData
-from fedsim.report.text_gallery import _pieces, _ranked, checked_ids, text_galleries, visible
+from fedsim.report.text_gallery import _pieces, _ranked, checked_ids, text_galleries
+from fedsim.report.visible import visible
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 
