@@ -110,7 +110,8 @@ p.verdict { margin: .5rem 0 0; padding-left: .8rem; overflow-wrap: anywhere }
 .said { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; filter: blur(6px) }
 .records .said { display: inline-block }
 .records small { color: var(--quiet); font-weight: normal }
-.reveal:checked ~ .texts .said, .reveal:checked ~ .records .said { filter: none }
+.reveal:checked ~ .texts .said { filter: none }
+.reveal:checked ~ .records .said { filter: none }
 .hit { background: color-mix(in srgb, var(--accent) 24%, transparent); border-radius: 3px }
 .miss { color: var(--quiet); text-decoration: line-through }
 .rare { border-bottom: 2px dotted var(--bad) }
