@@ -1,10 +1,10 @@
 """An attack: a record of one function from what the server knows to a guess."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from fedsim.core.form import Kind
 from fedsim.core.types import Auxiliary, LocalTraining, View
@@ -12,6 +12,7 @@ from fedsim.core.units import title_of
 
 Infer = Callable[[View, Auxiliary, Generator], Any]
 Plan = Callable[[Auxiliary, LocalTraining, int], str]
+InferAll = Callable[[Sequence[View], Auxiliary], Sequence[Any] | Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,10 @@ class Attack:
         name: The paper's name for it, in lower case; in a run, as the config calls it.
         family: Which secret it guesses; decides how it is graded.
         infer: (view, auxiliary, generator) → guess. Options are keyword-only arguments.
+        infer_all: (views, auxiliary) → a guess for each view, to the bit what `infer` returns for
+            it, which must not draw random numbers then. It has the same options, and raises where
+            `infer` would for any of the views: they are then answered in halves, in the end one by
+            one. None where views are always answered one by one. `auxiliary` is without defense.
         needs: The fields of Auxiliary it cannot do without.
         summary: One line for `fedsim list attacks`.
         baseline: Whether it looks at no update: what it gets has not leaked.
@@ -45,6 +50,7 @@ class Attack:
     name: str
     family: str
     infer: Infer
+    infer_all: InferAll | None = None
     needs: tuple[str, ...] = ()
     summary: str = ""
     baseline: bool = False

@@ -37,7 +37,7 @@ def over_rounds(attack: Attack) -> Attack:
     """
     if not attack.over_rounds or attack.family not in SCORES:
         return attack
-    return replace(attack, infer=partial(averaged, inner=attack.infer))
+    return replace(attack, infer=partial(averaged, inner=attack.infer), infer_all=None)
 
 
 def averaged(view: View, auxiliary: Auxiliary, generator: Generator, *, inner: Infer) -> Tensor:

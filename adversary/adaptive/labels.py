@@ -44,6 +44,7 @@ def adaptive(attack: Attack) -> Attack:
         infer=attack.infer
         if attack.rehearses
         else partial(TWINS[attack.family], inner=attack.infer),
+        infer_all=None,
         needs=(*attack.needs, "inputs", "labels", "defense"),
         adaptive=True,
     )

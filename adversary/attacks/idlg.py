@@ -15,13 +15,17 @@ is repeated. The public code of several peers returns the ground truth or only d
 there; this does neither.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.head import read_head
+from adversary.labels.heads import read_heads
 from adversary.workspace import workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
 
@@ -55,11 +59,31 @@ def idlg(
     return counts
 
 
+def idlg_all(views: Sequence[View], auxiliary: Auxiliary) -> Int[Tensor, "n classes"]:
+    """Return iDLG's answer to each view.
+
+    Args:
+        views: Of one round.
+        auxiliary: As for `idlg`.
+
+    Raises:
+        ValueError: It may have none to one of them, or the head has no bias, without which they are
+            read one by one.
+    """
+    heads = read_heads(views, auxiliary)
+    if heads.bias is None:
+        raise NotApplicable("model: must have a head with a bias to answer many views, got none")
+    labels = heads.bias.argmin(dim=1, keepdim=True)
+    counts = torch.zeros(len(views), auxiliary.num_classes, dtype=torch.long)
+    return counts.scatter(1, labels, heads.total.unsqueeze(1))
+
+
 ATTACKS = (
     Attack(
         name="idlg",
         family="label",
         infer=idlg,
+        infer_all=idlg_all,
         reads="head",
         summary="the one label of a single-example gradient",
     ),

@@ -25,6 +25,7 @@ random batches per victim; over T local steps s is T times that of one step and 
 one label, stays (the code divides m by T and leaves s, which is right for no T > 1).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -41,6 +42,7 @@ from adversary.labels.head import (
     noise_forward,
     read_head,
 )
+from adversary.labels.heads import HeadGradients, one_head, read_heads
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, View
 
@@ -68,9 +70,23 @@ def llg(
     Raises:
         ValueError: The model has no linear head, or its gradient is not finite.
     """
-    head = read_head(view.latest, workspace(view, auxiliary))
-    g = head.row_sums
-    return _extract(g, torch.zeros_like(g), impact(g, head.total, scale), head.total)
+    return _from_update(one_head(read_head(view.latest, workspace(view, auxiliary))), scale)[0]
+
+
+def llg_all(
+    views: Sequence[View], auxiliary: Auxiliary, *, scale: Scale = "paper"
+) -> Int[Tensor, "n classes"]:
+    """Return LLG's answer to each view; arguments as for `llg`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    return _from_update(read_heads(views, auxiliary), scale)
+
+
+def _from_update(heads: HeadGradients, scale: Scale) -> Int[Tensor, "n classes"]:
+    g = heads.row_sums
+    return _extract(g, torch.zeros_like(g), impact(g, heads.total, scale), heads.total)
 
 
 def llg_star(
@@ -95,9 +111,21 @@ def llg_star(
         ValueError: The model has no linear head, or its gradient is not finite.
     """
     work = workspace(view, auxiliary)
-    head = read_head(view.latest, work)
-    m, s = work.part(_dummy_impact, dummy)
-    return _extract(head.row_sums, head.total * s, m * correction(len(s), scale), head.total)
+    head = one_head(read_head(view.latest, work))
+    return _measured(head, [work.part(_dummy_impact, dummy)], scale)[0]
+
+
+def llg_star_all(
+    views: Sequence[View], auxiliary: Auxiliary, *, scale: Scale = "paper", dummy: Dummy = "zeros"
+) -> Int[Tensor, "n classes"]:
+    """Return LLG*'s answer to each view; arguments as for `llg_star`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    heads = read_heads(views, auxiliary)
+    parts = [workspace(view, auxiliary).part(_dummy_impact, dummy) for view in views]
+    return _measured(heads, parts, scale)
 
 
 def llg_plus(
@@ -119,14 +147,38 @@ def llg_plus(
         ValueError: The model has no linear head, or its gradient is not finite.
     """
     work = workspace(view, auxiliary)
-    head = read_head(view.latest, work)
-    m, s = work.part(_auxiliary_impact)
-    return _extract(head.row_sums, head.total * s, m * correction(len(s), scale), head.total)
+    head = one_head(read_head(view.latest, work))
+    return _measured(head, [work.part(_auxiliary_impact)], scale)[0]
 
 
-def impact(g: Float[Tensor, " classes"], total: int, scale: Scale = "paper") -> float:
+def llg_plus_all(
+    views: Sequence[View], auxiliary: Auxiliary, *, scale: Scale = "paper"
+) -> Int[Tensor, "n classes"]:
+    """Return LLG+'s answer to each view; arguments as for `llg_plus`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    heads = read_heads(views, auxiliary)
+    parts = [workspace(view, auxiliary).part(_auxiliary_impact) for view in views]
+    return _measured(heads, parts, scale)
+
+
+def _measured(
+    heads: HeadGradients, parts: Sequence[tuple[float, Tensor]], scale: Scale
+) -> Int[Tensor, "n classes"]:
+    """Return counts by the impact and the offset that belong to each head."""
+    s = torch.stack([offset for _, offset in parts])
+    m = torch.tensor([m for m, _ in parts], dtype=torch.float64)
+    offsets = heads.total.unsqueeze(1) * s
+    return _extract(heads.row_sums, offsets, m * correction(s.shape[1], scale), heads.total)
+
+
+def impact(
+    g: Float[Tensor, "n classes"], total: Int[Tensor, " n"], scale: Scale = "paper"
+) -> Float[Tensor, " n"]:
     """Return LLG's m ≤ 0, how far one label moves its class: the negative sums per label."""
-    return correction(len(g), scale) * float(g.clamp(max=0).sum()) / total
+    return correction(g.shape[1], scale) * g.clamp(max=0).sum(dim=1) / total
 
 
 def correction(classes: int, scale: Scale) -> float:
@@ -178,16 +230,19 @@ def impact_and_offset(
 
 
 def _extract(
-    g: Float[Tensor, " classes"], s: Float[Tensor, " classes"], m: float, total: int
-) -> Int[Tensor, " classes"]:
+    g: Float[Tensor, "n classes"],
+    s: Float[Tensor, "n classes"],
+    m: Float[Tensor, " n"],
+    total: Int[Tensor, " n"],
+) -> Int[Tensor, "n classes"]:
     """Give one label to each class with negative g, and the rest by water-filling."""
     negative = g < 0
-    num_negative = int(negative.sum())
-    present = negative.long()
-    if num_negative > total:
-        present.zero_()[g.sort(stable=True).indices[:total]] = 1
-    left = max(0, total - num_negative)
-    return present + waterfill(g - s - m * present, -m, left)
+    num_negative = negative.sum(dim=1)
+    first = torch.arange(g.shape[1]) < total.unsqueeze(1)
+    lowest = torch.zeros_like(negative).scatter(1, g.sort(dim=1, stable=True).indices, first)
+    present = torch.where((num_negative > total).unsqueeze(1), lowest, negative).long()
+    left = (total - num_negative).clamp(min=0)
+    return present + waterfill(g - s - m.float().unsqueeze(1) * present, -m, left)
 
 
 ATTACKS = (
@@ -195,6 +250,7 @@ ATTACKS = (
         name="llg",
         family="label",
         infer=llg,
+        infer_all=llg_all,
         reads="head",
         summary="counts from the head gradient's row sums",
     ),
@@ -202,6 +258,7 @@ ATTACKS = (
         name="llg-star",
         family="label",
         infer=llg_star,
+        infer_all=llg_star_all,
         reads="head",
         summary="LLG*, calibrated on dummy inputs",
     ),
@@ -209,6 +266,7 @@ ATTACKS = (
         name="llg-plus",
         family="label",
         infer=llg_plus,
+        infer_all=llg_plus_all,
         needs=("inputs", "labels"),
         reads="head",
         summary="LLG+, calibrated on auxiliary data",

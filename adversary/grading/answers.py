@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +18,11 @@ from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Estimate, Measure, View
+
+MOST = 2**26  # numbers in the models of the views that are answered at once
+
+Given = Mapping[tuple[str, str], tuple[Tensor, float]]
+"""Title of an attack, and a client → the guess, and the seconds that it took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +57,54 @@ class _Result(NamedTuple):
     uncertainty: Tensor | None = None
 
 
+def attack_together(
+    views: Sequence[View], attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
+) -> dict[tuple[str, str], tuple[Tensor, float]]:
+    """Return the answers of those attacks that answer many views at once.
+
+    What an attack cannot answer so is left out: `attack_view` runs it on that view alone, and says
+    what it fails of.
+
+    Args:
+        views: Of one round.
+        attacks: Any.
+        auxiliary: What the adversary knew before round 1.
+        seed: The run's.
+    """
+    given: dict[tuple[str, str], tuple[Tensor, float]] = {}
+    size = sum(value.numel() for value in auxiliary.model.state_dict().values())
+    count = max(1, MOST // max(1, size))
+    for attack in attacks:
+        able = [view for view in views if _is_asked(view, attack, auxiliary)]
+        for begin in range(0, len(able) if attack.infer_all else 0, count):
+            some, start = able[begin : begin + count], time.perf_counter()
+            guesses = _guess_all(some, attack, auxiliary, seed)
+            seconds = (time.perf_counter() - start) / len(some)
+            for view, guess in zip(some, guesses, strict=True):
+                if guess is not None:
+                    given[attack.title, view.latest.update.client] = guess, seconds
+    return given
+
+
 def attack_view(
-    view: View, attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
+    view: View,
+    attacks: Sequence[Attack],
+    auxiliary: Auxiliary,
+    seed: int,
+    given: Given | None = None,
 ) -> list[Answer]:
     """Run every attack that is due on one client's view, and the blind guess of each family once.
 
     This is all the adversary does: no truth comes near it.
+
+    Args:
+        view: The client's.
+        attacks: Those of the round.
+        auxiliary: What the adversary knew before round 1.
+        seed: The run's.
+        given: What `attack_together` answers to views of the round.
     """
+    given = given or {}
     latest, static = view.latest.update, workspace(view, auxiliary).derived(undefended).auxiliary
     attacks = [attack for attack in attacks if attack.is_due(latest.round, latest.client)]
     prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
@@ -69,9 +115,12 @@ def attack_view(
         about = attack.family, _so_far(attack)
         if about not in blinds:
             blinds[about] = _blind_guess(shown, attack, static, seed)
-        start = time.perf_counter()
-        result = _guess(shown, attack, auxiliary, static, seed)
-        seconds = time.perf_counter() - start
+        if (answered := given.get((attack.title, latest.client))) is not None:
+            result, seconds = _Result(answered[0]), answered[1]
+        else:
+            start = time.perf_counter()
+            result = _guess(shown, attack, auxiliary, static, seed)
+            seconds = time.perf_counter() - start
         answer = Answer(
             view=view, attack=attack, blind=blinds[about], seconds=seconds, **result._asdict()
         )
@@ -121,6 +170,47 @@ def without_gradient(attack: Attack, auxiliary: Auxiliary) -> str:
     return "inputs: must be real numbers for a reconstruction, got whole numbers"
 
 
+def _is_asked(view: View, attack: Attack, auxiliary: Auxiliary) -> bool:
+    """Return whether an attack is run on a view."""
+    latest = view.latest.update
+    due = attack.is_due(latest.round, latest.client)
+    return due and not _inapplicable(view, attack, auxiliary)
+
+
+def _inapplicable(view: View, attack: Attack, auxiliary: Auxiliary) -> str:
+    """Return why an attack is not run on a view; empty if it is."""
+    family, clients = FAMILIES[attack.family], view.latest.update.num_clients
+    if family.alone and clients > 1:
+        return f"num_clients: must be 1 to {family.alone}, got {clients}"
+    return without_gradient(attack, auxiliary)
+
+
+def _guess_all(
+    views: Sequence[View], attack: Attack, auxiliary: Auxiliary, seed: int
+) -> list[Tensor | None]:
+    """Return an attack's guesses; None for a view that it does not answer, or makes a remark on."""
+    assert attack.infer_all is not None
+    family, latest = FAMILIES[attack.family], views[0].latest.update
+    shown = [family.prepare(view) for view in views]
+    static = workspace(views[0], auxiliary).derived(undefended).auxiliary
+    try:
+        with _remarks() as remarks, global_stream(seed, "infer", attack.title, latest.round):
+            answers = attack.infer_all(shown, static)
+            guesses = [_numbers(family.check(answer, auxiliary)) for answer in answers]
+    except PASSING:
+        raise
+    except NotApplicable:  # to the model, or the protocol
+        return [None] * len(views)
+    except BaseException:  # an update defeats the attack; the others are answered without it
+        guesses, remarks = [], []
+    if len(guesses) == len(views) and not remarks:
+        return [*guesses]
+    if len(views) == 1:
+        return [None]
+    halves = views[: len(views) // 2], views[len(views) // 2 :]
+    return [guess for half in halves for guess in _guess_all(half, attack, auxiliary, seed)]
+
+
 def _guess(
     view: View, attack: Attack, auxiliary: Auxiliary, static: Auxiliary, seed: int
 ) -> _Result:
@@ -128,10 +218,7 @@ def _guess(
     family, latest = FAMILIES[attack.family], view.latest.update
     stream = generator(seed, "infer", attack.title, latest.client, latest.round)
     try:
-        if family.alone and latest.num_clients > 1:
-            rule = f"num_clients: must be 1 to {family.alone}"
-            raise NotApplicable(f"{rule}, got {latest.num_clients}")
-        if reason := without_gradient(attack, auxiliary):
+        if reason := _inapplicable(view, attack, auxiliary):
             raise NotApplicable(reason)
         names = ("infer", attack.title, latest.client, latest.round, "model")
         with _remarks() as remarks, global_stream(seed, *names):
@@ -151,7 +238,8 @@ def _numbers(guess: Tensor) -> Tensor:
     Raises:
         ValueError: It has NaN in it, whose rank is arbitrary, and so is its grade.
     """
-    if isinstance(guess, Tensor) and (count := int(guess.isnan().sum())):
+    floating = isinstance(guess, Tensor) and (guess.is_floating_point() or guess.is_complex())
+    if floating and (count := int(guess.isnan().sum())):
         raise ValueError(f"guess: must be numbers, got {count} NaN of {guess.numel()} values")
     return guess
 

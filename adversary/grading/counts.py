@@ -3,6 +3,7 @@
 The labels of a language model are the targets of all positions.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -95,3 +96,55 @@ def grade(guess: Tensor, truth: Truth) -> dict[str, float]:
         "precision": correct / float(named.sum()),
         "recall": correct / float(present.sum()),
     }
+
+
+def grade_all(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> list[dict[str, float]]:
+    """Grade many guesses at once, each to the bit as `grade` does."""
+    grades: list[dict[str, float] | None] = [None] * len(guesses)
+    shapes = {(guess.dtype, tuple(guess.shape)) for guess in guesses}
+    if len(guesses) > 1 and len(shapes) == 1 and guesses[0].dtype == torch.int64:
+        named, true = torch.stack(list(guesses)), _counts(truths, len(guesses[0]))
+        if true is not None:
+            whole = (named.sum(dim=1) == true.sum(dim=1)).nonzero().flatten()
+            for place, values in zip(
+                whole.tolist(), _whole(named[whole], true[whole]), strict=True
+            ):
+                grades[place] = values
+    return [
+        grade(guess, truth) if values is None else values
+        for values, guess, truth in zip(grades, guesses, truths, strict=True)
+    ]
+
+
+def _counts(truths: Sequence[Truth], classes: int) -> Int[Tensor, "n classes"] | None:
+    """Return how often each label was used; None where a label is of no class."""
+    labels = torch.cat([truth.labels for truth in truths])
+    if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        return None
+    sizes = torch.tensor([len(truth.labels) for truth in truths])
+    rows = torch.arange(len(truths)).repeat_interleave(sizes)
+    counts = torch.bincount(labels + rows * classes, minlength=len(truths) * classes)
+    return counts.view(len(truths), classes)
+
+
+def _whole(
+    guess: Int[Tensor, "n classes"], true: Int[Tensor, "n classes"]
+) -> Iterator[dict[str, float]]:
+    """Yield the grades of counts that add up to the number of labels."""
+    classes, totals = guess.shape[1], true.sum(dim=1)
+    overlaps = torch.empty(len(guess), dtype=torch.float64)
+    for total in totals.unique().tolist():
+        same = totals == total
+        overlaps[same] = expected_overlap(total, classes)[true[same]].sum(dim=1)
+    named, present = guess > 0, true > 0
+    correct = (named & present).sum(dim=1).double()
+    columns = (
+        torch.minimum(guess, true).sum(dim=1).double() / totals,
+        overlaps / totals,
+        (guess == true).all(dim=1).double(),
+        correct / named.sum(dim=1),
+        correct / present.sum(dim=1),
+    )
+    for asr, chance, *rest in torch.stack(columns, dim=1).tolist():
+        skill = (asr - chance) / (1 - chance) if chance < 1 else 0.0
+        yield dict(zip(METRICS, (asr, skill, *rest), strict=True))

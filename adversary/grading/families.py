@@ -41,6 +41,8 @@ class Family:
             row where they are not.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
         grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
+        grade_all: (guesses, truths) → for each what `grade` returns, to the bit; None where guesses
+            are graded one by one.
         prepare: The view as the attacks of this family are shown it.
         remark: (view, truth) → what a reader of the grades must know, or None.
         grade_uncertainty: (guess, its uncertainty, truth) → value and chance per metric of
@@ -65,6 +67,7 @@ class Family:
     metrics: tuple[str, ...]
     blind: Callable[[View, Auxiliary, Generator], Any]
     grade: Callable[[Any, Truth], dict[str, float]]
+    grade_all: Callable[[Sequence[Any], Sequence[Truth]], list[dict[str, float]]] | None = None
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
     optional: tuple[str, ...] = ()
@@ -164,6 +167,7 @@ FAMILIES: dict[str, Family] = {
             metrics=counts.METRICS,
             blind=counts.blind,
             grade=counts.grade,
+            grade_all=counts.grade_all,
             prepare=counts.per_mille,
             remark=counts.remark,
             ceiling=lambda _: dict.fromkeys(counts.METRICS, 1.0),

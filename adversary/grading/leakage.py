@@ -6,19 +6,70 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES
 from fedsim.core.types import Leak, Note, NoteKind, Outcome, Truth
 
+Values = Mapping[str, float]
+
+
+class Grades:
+    """The rows of a round's answers, in their order; where a family can, graded all at once."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[list[Leak], Note | None]] = []
+        self._waiting: dict[str, list[tuple[int, Answer, Truth]]] = {}
+
+    def add(self, answer: Answer, truth: Truth | None) -> None:
+        """Grade an answer now or later."""
+        usable = _usable([truth])
+        if FAMILIES[answer.attack.family].grade_all and usable and answer.guess is not None:
+            place = len(self._rows), answer, usable[0]
+            self._waiting.setdefault(answer.attack.family, []).append(place)
+            self._rows.append(([], None))
+        else:
+            self._rows.append(grade(answer, truth))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def results(self) -> list[tuple[list[Leak], Note | None]]:
+        """Return the ledger rows of each answer, and what there is to say about it."""
+        for family, waiting in self._waiting.items():
+            grade_all = FAMILIES[family].grade_all
+            assert grade_all is not None
+            places, answers, truths = zip(*waiting, strict=True)
+            values = grade_all([answer.guess for answer in answers], truths)
+            blinds = grade_all([answer.blind for answer in answers], truths)
+            for number, place in enumerate(places):
+                graded = values[number], blinds[number]
+                self._rows[place] = _graded(answers[number], truths[number], *graded)
+        self._waiting.clear()
+        return self._rows
+
 
 def grade(answer: Answer, truth: Truth | None) -> tuple[list[Leak], Note | None]:
     """Turn one answer into ledger rows, with what there is to say about it."""
-    update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
+    family, usable = FAMILIES[answer.attack.family], _usable([truth])
     alone = lambda guesses, truths: family.grade(guesses[0], truths[0])
+    values, blinds = _values([answer], usable, alone)
+    return _graded(answer, truth, values, blinds)
+
+
+def _graded(
+    answer: Answer, truth: Truth | None, values: Values, blinds: Values
+) -> tuple[list[Leak], Note | None]:
+    """Return the rows of an answer, and the note on it.
+
+    Args:
+        answer: The answer.
+        truth: That of the client; None where it is kept.
+        values: Metric → its grade.
+        blinds: Metric → the grade of the blind guess.
+    """
+    update, family = answer.view.latest.update, FAMILIES[answer.attack.family]
     client = None if family.of_round else update.client
-    leaks = _rows([answer], _usable([truth]), family.metrics, alone, client)
+    leaks = _rows([answer], _usable([truth]), family.metrics, (values, blinds), client)
     leaks += _of_uncertainty(answer, _usable([truth]), leaks[0])
     reason = answer.remark if answer.reason is None else answer.reason
     if reason is None and family.remark is not None:
@@ -48,7 +99,8 @@ def pool(answers: Sequence[Answer], truths: Sequence[Truth | None]) -> list[Leak
     used = [(a, t) for a, t in pairs if a.guess is not None and _usable([t])]
     seconds = sum(answer.seconds for answer in answers)
     pooled = [answer for answer, _ in used] or answers
-    rows = _rows(pooled, _usable([truth for _, truth in used]), family.pooled, family.pool, None)
+    truths = _usable([truth for _, truth in used])
+    rows = _rows(pooled, truths, family.pooled, _values(pooled, truths, family.pool), None)
     part = None
     if len(used) < len(answers):
         part = f"pooled over {len(used)} of {len(answers)} clients"
@@ -82,14 +134,21 @@ def _rows(
     answers: Sequence[Answer],
     truths: Sequence[Truth],
     metrics: Sequence[str],
-    grade: Callable[[Sequence[Any], Sequence[Truth]], Mapping[str, float]],
+    graded: tuple[Values, Values],
     client: str | None,
 ) -> list[Leak]:
-    """Return a row per metric; empty where there is no truth."""
+    """Return a row per metric.
+
+    Args:
+        answers: What they are about.
+        truths: Graded against; without any, no row has a value.
+        metrics: Of the rows.
+        graded: The grades of the answers, and of the blind guesses.
+        client: Whose; None for several.
+    """
     first, attack = answers[0], answers[0].attack
     family = FAMILIES[attack.family]
-    values = _graded([answer.guess for answer in answers], truths, grade)
-    blinds = _graded([answer.blind for answer in answers], truths, grade)
+    values, blinds = (_defined(each) for each in graded)
     most = family.ceiling(truths) if truths else {}
     outcome, reason = _outcome(answers, truths)
     return [
@@ -120,15 +179,21 @@ def _outcome(answers: Sequence[Answer], truths: Sequence[Truth]) -> tuple[Outcom
     return ("refused" if refused else "failed"), reasons.most_common(1)[0][0]
 
 
-def _graded(
-    guesses: Sequence[Tensor | None],
+def _values(
+    answers: Sequence[Answer],
     truths: Sequence[Truth],
-    grade: Callable[[Sequence[Any], Sequence[Truth]], Mapping[str, float]],
-) -> dict[str, float]:
+    grade: Callable[[Sequence[Any], Sequence[Truth]], Values],
+) -> tuple[Values, Values]:
+    """Return the grades of answers and of their blind guesses; none without truth or a guess."""
+    guesses = [answer.guess for answer in answers]
+    if not truths:
+        return {}, {}
+    values = {} if any(guess is None for guess in guesses) else grade(guesses, truths)
+    return values, grade([answer.blind for answer in answers], truths)
+
+
+def _defined(values: Values) -> dict[str, float]:
     """Return the value of each metric that is defined."""
-    if not truths or any(guess is None for guess in guesses):
-        return {}
-    values = grade(guesses, truths)
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 

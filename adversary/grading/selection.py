@@ -91,8 +91,10 @@ def _with_options(part: Part, plain: Attack, auxiliary: Auxiliary) -> Attack:
         )
     planned, unchecked = scheduled(f"attack.{part.name}", plain, part.options)
     options = check_options(f"attack.{part.name}", plain.infer, unchecked)
+    infer_all = None if plain.infer_all is None else partial(plain.infer_all, **options)
     # In the ledger it goes by the name that the config knows it by.
-    return replace(planned, name=part.name, infer=partial(plain.infer, **options))
+    infer = partial(plain.infer, **options)
+    return replace(planned, name=part.name, infer=infer, infer_all=infer_all)
 
 
 def _has_adaptive(attack: Attack, auxiliary: Auxiliary) -> bool:

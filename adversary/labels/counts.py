@@ -7,33 +7,55 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def waterfill(level: Float[Tensor, " classes"], step: float, total: int) -> Int[Tensor, " classes"]:
-    """Hand out `total` units one by one to the lowest level, which rises by `step` each time.
+def waterfill(
+    level: Float[Tensor, "n classes"], step: Float[Tensor, " n"], total: Int[Tensor, " n"]
+) -> Int[Tensor, "n classes"]:
+    """Hand out units one by one to the lowest level of each row, which rises by a step each time.
 
     In closed form, O(C log C) instead of O(total · C): the units taken are the `total` smallest
     of {level_i + k·step : k ≥ 0}, ties to the lower index.
 
     Args:
         level: Starting levels.
-        step: How much one unit raises a level; with 0 nothing rises, and all levels are taken
-            to be equal (the evidence says nothing).
-        total: Units to hand out; ≥ 0.
+        step: How much one unit raises a level of the row; with 0 nothing rises, and all levels are
+            taken to be equal (the evidence says nothing).
+        total: Units to hand out in each row; ≥ 0.
+
+    Raises:
+        ValueError: A level is not finite.
     """
-    level = level.double()
-    if step <= 0:
-        level, step = torch.zeros_like(level), 1.0
-    heights = level.sort().values
+    rises = (step > 0).unsqueeze(1)
+    level = level.double().where(rises, 0.0)
+    step = step.double().unsqueeze(1).where(rises, 1.0)
+    total = total.unsqueeze(1)
+    heights = level.sort(dim=1).values
     # Water level over the k lowest: total·step of water stands on top of them.
-    reach = (heights.cumsum(0) + total * step) / torch.arange(1, len(heights) + 1)
-    depth = reach[torch.nonzero(reach >= heights).max()]
-    counts = ((depth - level) / step).floor().clamp(min=0).long()
-    # Rounding down leaves less than one unit a class; float error may have given one too many.
-    while (left := total - int(counts.sum())) != 0:
-        unit = 1 if left > 0 else -1
-        edge = level + (counts if unit > 0 else counts - 1) * step
-        edge = edge if unit > 0 else torch.where(counts > 0, -edge, torch.inf)
-        chosen = edge.sort(stable=True).indices[: abs(left)]
-        counts[chosen] += unit
+    reach = (heights.cumsum(1) + total * step) / torch.arange(1, heights.shape[1] + 1)
+    if not torch.isfinite(reach).all():
+        raise ValueError("level: must be finite, got NaN or infinity")
+    last = ((reach >= heights) * torch.arange(heights.shape[1])).amax(dim=1, keepdim=True)
+    counts = ((reach.gather(1, last) - level) / step).floor().clamp(min=0).long()
+    return _settled(counts, level, step, total)
+
+
+def _settled(
+    counts: Int[Tensor, "n classes"],
+    level: Float[Tensor, "n classes"],
+    step: Float[Tensor, "n 1"],
+    total: Int[Tensor, "n 1"],
+) -> Int[Tensor, "n classes"]:
+    """Return counts that add up to `total`: units are added to the lowest, or taken from the top.
+
+    Rounding down leaves less than one unit a class; float error may have given one too many.
+    """
+    places, rise = torch.arange(counts.shape[1]), step.float()
+    while bool((left := total - counts.sum(dim=1, keepdim=True)).any()):
+        top = level + (counts - 1) * rise
+        edge = torch.where(
+            left > 0, level + counts * rise, torch.where(counts > 0, -top, torch.inf)
+        )
+        order = edge.sort(dim=1, stable=True).indices
+        counts = counts.scatter_add(1, order, left.sign() * (places < left.abs()))
     return counts
 
 

@@ -38,15 +38,15 @@ class Head:
         return torch.cat([torch.zeros_like(weight), weight]), both
 
     def slopes(self, tensors: Params) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias out of an update, with a row per class.
+        """Return weight and bias out of an update, or out of a stack of updates; a row per class.
 
         A binary head's one row is Σ (p₁ − y)·[hᵀ, 1], and p₀ − (1 − y) is its negative.
         """
         weight, bias = tensors[self.weight], None if self.bias is None else tensors[self.bias]
         if not self.binary:
             return weight, bias
-        both = None if bias is None else torch.cat([-bias, bias])
-        return torch.cat([-weight, weight]), both
+        both = None if bias is None else torch.cat([-bias, bias], dim=-1)
+        return torch.cat([-weight, weight], dim=-2), both
 
 
 class HeadAlone(nn.Module):

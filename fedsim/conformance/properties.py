@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,15 +43,18 @@ class Property:
         name: As tables show it.
         check: Returns None where it holds.
         families: Of which attacks; all that have a board if empty.
+        part: What of an attack it is about; without it, it is not about that attack.
     """
 
     name: str
     check: Callable[[Attack], Broken]
     families: tuple[str, ...] = ()
+    part: Literal["infer", "infer_all"] = "infer"
 
     def applies(self, attack: Attack) -> bool:
         """Return whether it is about an attack."""
-        return attack.family in (self.families or (attack.family,))
+        family = attack.family in (self.families or (attack.family,))
+        return family and getattr(attack, self.part) is not None
 
 
 def beats_blind(attack: Attack) -> Broken:
@@ -148,10 +151,30 @@ def answers_odd_gradients(attack: Attack) -> Broken:
     return None
 
 
+def same_together(attack: Attack) -> Broken:
+    """Answers to many views at once are those to each alone, to the bit."""
+    assert attack.infer_all is not None
+    views = [
+        board.shared_trial(seed, independent=bool(seed % 2), size=size)[0]
+        for seed in range(6)
+        for size in (1, 5)
+    ]
+    for some in (views, views[:1], views[::-1]):
+        guesses = list(attack.infer_all(some, board.AUXILIARY))
+        if len(guesses) != len(some):
+            return f"{len(guesses)} answers to {len(some)} views"
+        for view, guess in zip(some, guesses, strict=True):
+            alone = _answer(attack, view, board.AUXILIARY, 0)
+            if guess.dtype != alone.dtype or not _same_bits(guess, alone):
+                return f"{guess.tolist()} together and {alone.tolist()} alone"
+    return None
+
+
 PROPERTIES = (
     Property("answers have the family's shape and type", valid_answers),
     Property("the same seed gives the same answer", same_seed),
     Property("the view is left alone, to the bit", view_untouched),
+    Property("many views get the answers of each alone", same_together, (LABEL,), "infer_all"),
     Property(
         "NaN and infinity are refused by ValueError",
         refuses_not_finite,

@@ -54,39 +54,12 @@ def attack_round(
 def _attack_views(
     plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack], memory: Memory
 ) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
-    leaks: list[Leak] = []
-    measures: list[Measure] = []
-    guesses: dict[str, Tensor] = {}
-    to_pool: dict[str, list[tuple[answers.Answer, Truth | None]]] = {}
     all_views = list(views(folder.path, round_, plan.local, memory, plan.sources))
-    truth_of = _truth_of(plan, folder, attacks, all_views, memory)
     unfit = _unfit(plan, folder, all_views)
-    begun = False
     together = [attack for attack in attacks if FAMILIES[attack.family].of_round]
-    attacks = [attack for attack in attacks if attack not in together]
-    for view in all_views:
-        client = view.latest.update.client
-        if client in unfit:
-            for attack in (attack for attack in attacks if attack.is_due(round_, client)):
-                rows, note = leakage.grade(answers.refusal(view, attack, unfit[client]), None)
-                leaks += rows
-                measures += [row_of(note)] if note else []
-            continue
-        measures += [] if begun else _about_round(plan, view, attacks)
-        begun = True
-        if _carries(plan, folder, client, round_):
-            continue
-        for answer in answers.attack_view(view, attacks, plan.auxiliary, plan.config.seed):
-            truth = truth_of(answer)
-            rows, note = leakage.grade(answer, truth)
-            leaks += rows
-            measures += [row_of(note)] if note else []
-            if FAMILIES[answer.attack.family].pool is not None:
-                to_pool.setdefault(answer.attack.title, []).append((answer, truth))
-            if answer.guess is not None:
-                guesses.update(_stored(plan, answer, answer.guess))
-    for graded in to_pool.values():
-        leaks += leakage.pool(*zip(*graded, strict=True))
+    apart = [attack for attack in attacks if attack not in together]
+    truth_of = _truth_of(plan, folder, attacks, all_views, memory)
+    leaks, measures, guesses = _one_by_one(plan, folder, all_views, unfit, apart, truth_of)
     if together:
         latest = {view.latest.update.client: view.latest for view in all_views}
         fit = {client: seen for client, seen in latest.items() if client not in unfit}
@@ -96,6 +69,53 @@ def _attack_views(
             measures += [row_of(note)] if note else []
             if answer.guess is not None:
                 guesses[f"{answer.attack.title}/{UNNAMED}"] = answer.guess
+    return leaks, measures, guesses
+
+
+def _one_by_one(
+    plan: Plan,
+    folder: RunFolder,
+    all_views: Sequence[View],
+    unfit: Mapping[str, str],
+    attacks: Sequence[Attack],
+    truth_of: TruthOf,
+) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
+    """Attack each client, and grade the guesses; arguments as in `_attack_views`."""
+    guesses: dict[str, Tensor] = {}
+    grades = leakage.Grades()
+    to_pool: dict[str, list[tuple[answers.Answer, Truth | None]]] = {}
+    fit = [view for view in all_views if view.latest.update.client not in unfit]
+    attacked = {
+        view.latest.update.client: view
+        for view in fit
+        if not _carries(plan, folder, view.latest.update.client, view.latest.update.round)
+    }
+    seed, auxiliary, begun = plan.config.seed, plan.auxiliary, None
+    given = answers.attack_together(list(attacked.values()), attacks, auxiliary, seed)
+    for view in all_views:
+        client = view.latest.update.client
+        if client in unfit:
+            due = [each for each in attacks if each.is_due(view.latest.update.round, client)]
+            for attack in due:
+                grades.add(answers.refusal(view, attack, unfit[client]), None)
+            continue
+        begun = len(grades) if begun is None else begun
+        if client not in attacked:
+            continue
+        for answer in answers.attack_view(view, attacks, auxiliary, seed, given):
+            truth = truth_of(answer)
+            grades.add(answer, truth)
+            if FAMILIES[answer.attack.family].pool is not None:
+                to_pool.setdefault(answer.attack.title, []).append((answer, truth))
+            if answer.guess is not None:
+                guesses.update(_stored(plan, answer, answer.guess))
+    graded = grades.results()
+    leaks = [leak for rows, _ in graded for leak in rows]
+    for pooled in to_pool.values():
+        leaks += leakage.pool(*zip(*pooled, strict=True))
+    measures = [row_of(note) for _, note in graded[:begun] if note]
+    measures += _about_round(plan, fit[0], attacks) if fit else []
+    measures += [row_of(note) for _, note in graded[begun:] if note] if fit else []
     return leaks, measures, guesses
 
 

@@ -61,6 +61,12 @@ def test_the_same_seed_gives_the_same_answer_and_the_view_is_left_alone(attack):
     assert properties.view_untouched(attack) is None
 
 
+@attacks("label")
+def test_many_views_get_the_answers_that_each_gets_alone(attack):
+    if attack.infer_all is not None:
+        assert properties.same_together(attack) is None
+
+
 @attacks()
 def test_answers_have_the_familys_shape_and_type(attack):
     assert properties.valid_answers(attack) is None

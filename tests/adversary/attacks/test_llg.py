@@ -108,14 +108,14 @@ def test_the_impact_is_the_distance_from_balance():
     # T6: m = −(Ō/B)(1 + 1/C)·TV(n/B, uniform) for a uniform head and constant features.
     labels = torch.arange(10).repeat_interleave(7)[:64]
     _, gradient = head_of(torch.ones(64, 5), labels, 10)
-    m = impact(gradient["weight"].double().sum(1), 64)
-    assert m == pytest.approx(-0.0072509765625, rel=1e-5)
+    m = impact(gradient["weight"].double().sum(1).unsqueeze(0), torch.tensor([64]))
+    assert float(m) == pytest.approx(-0.0072509765625, rel=1e-5)
 
 
 @pytest.mark.parametrize(("classes", "ratio"), [(2, 0.75), (10, 0.99), (100, 0.9999)])
 def test_the_papers_scale_falls_short_of_the_exact_one_by_one_in_c_squared(classes, ratio):
-    g = torch.linspace(-1, 1, classes)
-    assert impact(g, 7) / impact(g, 7, "exact") == pytest.approx(ratio)
+    g, total = torch.linspace(-1, 1, classes).double().unsqueeze(0), torch.tensor([7])
+    assert float(impact(g, total) / impact(g, total, "exact")) == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +13,12 @@ from adversary.labels.counts import (
     round_counts,
     waterfill,
 )
+
+
+def filled(level, step, total):
+    """One row of `waterfill`."""
+    rise = torch.tensor([step], dtype=torch.float64)
+    return waterfill(level.unsqueeze(0), rise, torch.tensor([total]))[0]
 
 
 def one_by_one(level, step, total):
@@ -30,7 +38,7 @@ eighths = st.integers(-400, 400).map(lambda value: value / 8)
 @given(st.lists(eighths, min_size=1, max_size=12), st.integers(1, 40), st.integers(0, 300))
 def test_the_closed_form_equals_the_loop(levels, step, total):
     level = torch.tensor(levels, dtype=torch.float64)
-    assert torch.equal(waterfill(level, step / 8, total), one_by_one(level, step / 8, total))
+    assert torch.equal(filled(level, step / 8, total), one_by_one(level, step / 8, total))
 
 
 @given(
@@ -39,13 +47,28 @@ def test_the_closed_form_equals_the_loop(levels, step, total):
     st.integers(0, 10_000),
 )
 def test_every_unit_is_handed_out(levels, step, total):
-    counts = waterfill(torch.tensor(levels, dtype=torch.float64), step, total)
+    counts = filled(torch.tensor(levels, dtype=torch.float64), step, total)
     assert int(counts.sum()) == total
     assert int(counts.min()) >= 0
 
 
+@given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 2**32))
+def test_rows_do_not_change_each_other(classes, rows, seed):
+    stream = torch.Generator().manual_seed(seed)
+    level = torch.randn(rows, classes, dtype=torch.float64, generator=stream)
+    step = torch.rand(rows, dtype=torch.float64, generator=stream).round(decimals=1)
+    total = torch.randint(100, (rows,), generator=stream)
+    alone = [filled(*row) for row in zip(level, step.tolist(), total.tolist(), strict=True)]
+    assert torch.equal(waterfill(level, step, total), torch.stack(alone))
+
+
+def test_levels_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="level: must be finite"):
+        filled(torch.tensor([math.nan, 1.0]), 1.0, 3)
+
+
 def test_without_a_step_the_evidence_says_nothing():
-    assert waterfill(torch.tensor([5.0, 0.0, 1.0]), 0.0, 7).tolist() == [3, 2, 2]
+    assert filled(torch.tensor([5.0, 0.0, 1.0]), 0.0, 7).tolist() == [3, 2, 2]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any), st.integers(0, 500))

@@ -17,6 +17,7 @@ NAMES = {
     "form": "answers have the family's shape and type",
     "seed": "the same seed gives the same answer",
     "view": "the view is left alone, to the bit",
+    "together": "many views get the answers of each alone",
     "nan": "NaN and infinity are refused by ValueError",
     "odd": "odd gradients get counts that add up",
     "blind": "better than blind on a plain gradient",
@@ -84,6 +85,19 @@ def test_each_planted_fault_breaks_its_property(infer, expected):
     assert broken(infer) == expected
 
 
+def test_answers_together_that_are_not_those_alone_are_seen():
+    name = NAMES["together"]
+    for infer_all in (
+        lambda views, auxiliary: ATTACKS["llg"].infer_all(views[::-1], auxiliary),
+        lambda views, auxiliary: ATTACKS["llg"].infer_all(views, auxiliary)[:-1],
+        lambda views, auxiliary: ATTACKS["llg"].infer_all(views, auxiliary).int(),
+    ):
+        outcomes = {
+            it.name: it.state for it in suite.conform(attack_with(llg, infer_all=infer_all))
+        }
+        assert [key for key, state in outcomes.items() if state == "fail"] == [name]
+
+
 def test_a_changed_view_is_seen():
     outcomes = {it.name: it for it in suite.conform(attack_with(in_place))}
     assert outcomes[NAMES["view"]].state == "fail"
@@ -123,7 +137,7 @@ def test_an_attack_that_raises_breaks_what_it_raised_on():
         raise RuntimeError("<boom>\nsecond line")
 
     outcomes = suite.conform(attack_with(raises))
-    assert {it.state for it in outcomes} == {"fail"}
+    assert {it.state for it in outcomes} == {"fail", "skipped"}  # nothing answers many views
     assert "RuntimeError" in outcomes[0].reason
     assert all("\n" not in it.reason for it in outcomes)
     with pytest.raises(ContractBroken, match="mine: must keep every property, got 7 broken"):
@@ -157,4 +171,4 @@ def test_the_command_exits_with_3_where_a_property_is_broken(tmp_path, monkeypat
     for name, code in (("their_attack:attack", 3), ("idlg", 0)):
         ended, out, err = fedsim(capsys, "conformance", name)
         assert ended == code, out + err
-    assert out.count("Pass ") == 7
+    assert out.count("Pass ") == 8
