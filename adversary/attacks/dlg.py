@@ -25,7 +25,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
-from adversary.inversion.matching import Settings, reconstruct
+from adversary.inversion.matching import reconstruct
+from adversary.inversion.settings import Settings
 from fedsim.core.types import Auxiliary, View
 
 
@@ -61,7 +62,7 @@ def dlg(
         restarts=restarts,
         tv=tv,
         box=False,
-        normal=True,
+        start="normal",
     )
     recover = batch_labels if labels == "recovered" else None
     return reconstruct(view, auxiliary, generator, settings, recover=recover)

@@ -4,30 +4,38 @@ J. Geiping, H. Bauermeister, H. Dröge, M. Moeller, "Inverting Gradients – How
 privacy in federated learning?", NeurIPS 2020, Eq. 4 and section 6 for several local steps.
 
 Idea: maximise the cosine of the simulated and the observed upload, with a prior of total variation
-and inputs kept in the range of the data, by Adam on the signs of the gradient, whose rate falls to
-a tenth at 3/8, 5/8 and 7/8 of the way. Of uploaded weights the local steps are simulated.
+and inputs kept in the range of the data, by Adam. Of uploaded weights the local steps are
+simulated.
 
-*Server must know*: the weights sent, the update, the number of examples, the protocol; knowing the
-defense, also labelled auxiliary data.
+*Server must know*: the weights sent, the update, the number of examples, the protocol; labelled
+auxiliary data to choose settings with.
 *Exact when*: never, because of the prior; near, where the gradient says enough of the batch.
 *Differs from the paper*:
-- Inputs are in the data's own range (pixels in [0, 1]) instead of standardised, the rate of 0.1 is
-  in that unit, and restarts begin evenly in that range instead of as N(0, 1).
+- Optimiser (Adam on the gradient or on its signs), rate, weight of the prior and start are chosen
+  on rehearsed clients with auxiliary examples (`adversary.inversion.tuning`), and a remark says
+  which. Without such examples: Adam, rate 0.1, weight 0.001, within 0.05 of mid-grey. The paper has
+  signs, 0.1, a weight by data set, and N(0, 1).
+- The weight of the prior falls on the way and the rate falls along a cosine
+  (`adversary.inversion.continuation`); the paper's weight is constant, its rate falls to a tenth at
+  3/8, 5/8 and 7/8.
+- Inputs are in the data's own range (pixels in [0, 1]) instead of standardised.
 - 3,000 iterations instead of 4,800 to 24,000; all restarts go through the model together.
 - Labels come from a label attack; the paper takes them as known for larger batches.
 - Who knows the defense compares uploads in the way, and with the weight of the prior, that came
   nearest on rehearsed clients (`adversary.inversion.through_defenses`).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
-from adversary.inversion.matching import Settings, reconstruct
+from adversary.inversion.matching import reconstruct
+from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
+from adversary.inversion.tuning import tuned
 from fedsim.core.types import Auxiliary, View
 
 
@@ -39,21 +47,27 @@ def inverting_gradients(
     distance: Literal["cosine", "l2", "l1"] = "cosine",
     restarts: int = 2,
     iterations: int = 3000,
+    optimiser: Literal["adam", "signed"] | None = None,
     lr: float | None = None,
-    tv: float = 0.01,
+    tv: float | None = None,
+    start: Literal["grey", "uniform", "normal"] | None = None,
     prior: str = "pixels",
 ) -> Float[Tensor, "n *shape"]:
     """Return the examples of the restart with the lowest loss.
 
     Args:
         view: One client's observations; the latest is attacked.
-        auxiliary: The architecture; with its defense, also inputs and labels.
+        auxiliary: The architecture; inputs and labels to choose settings with, and for the defense.
         generator: Draws where restarts begin.
         distance: Of simulated and observed upload.
         restarts: Descents; ≥ 1.
         iterations: Steps of Adam for each; ≥ 1.
-        lr: Its rate, > 0; None for 0.1, and 0.01 for a prior that is a network.
-        tv: Weight of the mean total variation, ≥ 0; of inputs that are no images there is none.
+        optimiser: Adam on the gradient, or on its signs. None: chosen (`inversion.tuning`).
+        lr: Its rate at the beginning, > 0, in units of the inputs. None: chosen; 0.01 for a prior
+            that is a network.
+        tv: Weight of the mean total variation at the end, ≥ 0; of inputs that are no images there
+            is none. None: chosen.
+        start: Within 0.05 of mid-grey, evenly in the data's range, or N(0, 1). None: chosen.
         prior: "pixels", "deep-image", or the user's own "module:function", see
             `adversary.inversion.priors.generative`.
 
@@ -61,17 +75,20 @@ def inverting_gradients(
         ConfigError: The prior cannot be imported.
         ValueError: As for `adversary.inversion.matching.reconstruct`, or an option out of range.
     """
-    plain = prior == "pixels"
+    given: dict[str, Any] = {"optimiser": optimiser, "lr": lr, "tv": tv, "start": start}
+    if prior != "pixels":  # a network begins in its own way
+        given = {"optimiser": "adam", "lr": lr or 0.01, "tv": 1e-3 if tv is None else tv}
+        given["start"] = "grey"
     settings = Settings(
         distance=distance,
-        optimiser="signed" if plain else "adam",
         iterations=iterations,
         restarts=restarts,
-        lr=(0.1 if plain else 0.01) if lr is None else lr,
-        tv=tv,
+        falls=True,
         prior=prior,
+        **{name: value for name, value in given.items() if value is not None},
     )
-    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)
+    changes = (tuned(**given), adapt)
+    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=changes)
 
 
 ATTACKS = (

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.joint import Fit, Residual, gauss_newton, of_gradient, of_upload
-from adversary.inversion.matching import problem_of
+from adversary.inversion.problems import problem_of
 from adversary.inversion.reading import (
     batch_gradient,
     batch_size,

@@ -24,7 +24,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
-from adversary.inversion.matching import Settings, reconstruct
+from adversary.inversion.matching import reconstruct
+from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from fedsim.core.types import Auxiliary, View
 
@@ -66,7 +67,7 @@ def see_through_gradients(
         energy=energy,
         group=group,
     )
-    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=adapt)
+    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=[adapt])
 
 
 ATTACKS = (

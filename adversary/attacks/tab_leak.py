@@ -30,8 +30,10 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.ensembles import Relaxation, pooled
-from adversary.inversion.matching import Settings, match, problem_of
+from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range
+from adversary.inversion.problems import problem_of
+from adversary.inversion.settings import Settings
 from fedsim.core.errors import NotApplicable
 from fedsim.core.schema import TOLERANCE, Schema
 from fedsim.core.types import Auxiliary, Estimate, View

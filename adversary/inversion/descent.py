@@ -24,6 +24,26 @@ REFUSALS = 12  # in a row, until what was learned of the curvature is forgotten
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)  # of all steps, where Geiping et al. divide the rate by ten
 
 
+class Moments:
+    """Adam's running means of gradients and of their squares, β = (0.9, 0.999), row by row."""
+
+    def __init__(self, like: Float[Tensor, "rows n"]) -> None:
+        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
+        self.count = 0
+
+    def step(
+        self, g: Float[Tensor, "rows n"], rate: float | Float[Tensor, "rows 1"], *, signed: bool
+    ) -> Float[Tensor, "rows n"]:
+        """Return how far to go, uphill; entries of g that are not finite count as 0."""
+        self.count += 1
+        g = g.nan_to_num(posinf=0.0, neginf=0.0)
+        g = g.sign() if signed else g
+        self.mean.lerp_(g, 0.1)
+        self.square.lerp_(g * g, 0.001)
+        scale = self.square.div(1 - 0.999**self.count).sqrt_().add_(1e-8)
+        return self.mean.div(scale).mul_(rate / (1 - 0.9**self.count))
+
+
 @dataclass
 class Best:
     """The best point that each row has seen, by its own loss.
@@ -53,34 +73,26 @@ def adam(
     start: Float[Tensor, "rows n"],
     *,
     steps: int,
-    lr: float,
+    lr: float | Float[Tensor, "rows 1"],
     signed: bool = False,
-    decay: bool = True,
     project: Project | None = None,
 ) -> Best:
-    """Adam with β = (0.9, 0.999).
+    """Adam whose rate falls to a tenth at each of `MILESTONES`.
 
     Args:
         evaluate: The losses.
         start: Where each row begins.
         steps: Evaluations.
-        lr: Learning rate.
+        lr: Learning rate, of all rows or of each.
         signed: Whether Adam is given the gradient's signs only.
-        decay: Whether the rate falls to a tenth at each of `MILESTONES`.
         project: Puts points back to where they are allowed, after each step.
     """
-    v = start.clone()
-    mean, square, best = torch.zeros_like(v), torch.zeros_like(v), Best.of(v)
+    v, moments, best = start.clone(), Moments(start), Best.of(start)
     for step in range(1, steps + 1):
         losses, g = evaluate(v)
         best.see(v, losses)
-        g = g.nan_to_num(posinf=0.0, neginf=0.0)
-        g = g.sign() if signed else g
-        mean.lerp_(g, 0.1)
-        square.lerp_(g * g, 0.001)
-        rate = lr * 0.1 ** sum(step > share * steps for share in MILESTONES) if decay else lr
-        scale = square.div(1 - 0.999**step).sqrt_().add_(1e-8)
-        v = v - mean.div(scale).mul_(rate / (1 - 0.9**step))
+        rate = lr * 0.1 ** sum(step > share * steps for share in MILESTONES)
+        v = v - moments.step(g, rate, signed=signed)
         v = project(v) if project else v
     return best
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.inversion.local_steps import flat, one_hot, simulated
-from adversary.inversion.matching import Problem, problem_of
+from adversary.inversion.problems import Problem, problem_of
 from fedsim.core.doubled import doubled
 from fedsim.core.params import norm, ulp
 from fedsim.core.types import Auxiliary, Observation

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from adversary.inversion.local_steps import flat, one_hot, simulated
-from adversary.inversion.matching import Problem
+from adversary.inversion.problems import Problem
 from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 

@@ -7,7 +7,7 @@ untrained generator, or the latent inputs of a trained one. Guesses are (rows, b
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary
 
 Images = Float[Tensor, "rows batch *shape"]
+Start = Literal["grey", "uniform", "normal"]
+NEAR = 0.05  # distance from grey of a start, in ranges of the data
 WIDTH, LATENT = 32, 8  # channels of the deep image prior, and those of its input
 
 
@@ -90,7 +92,7 @@ class Form:
 
 
 def pixels(
-    shape: tuple[int, ...], dtype: torch.dtype, *, box: tuple[Tensor, Tensor] | None, normal: bool
+    shape: tuple[int, ...], dtype: torch.dtype, *, box: tuple[Tensor, Tensor] | None, start: Start
 ) -> Form:
     """Return guesses as they are.
 
@@ -99,20 +101,22 @@ def pixels(
         dtype: Of the numbers.
         box: Least and greatest values, each of a shape that spreads over `shape`; points are kept
             between them. None: anywhere.
-        normal: Whether to begin with N(0, 1), as DLG; otherwise evenly between the ends of the
-            box, or 0 and 1.
+        start: "grey" begins evenly within `NEAR` of the middle of the box, or of 0 and 1;
+            "uniform" evenly in it; "normal" as N(0, 1).
     """
     low, high = box or (torch.zeros(()), torch.ones(()))
     low, high = (edge.to(dtype).expand(shape).flatten() for edge in (low, high))
 
-    def start(rows: int, generator: Generator) -> Tensor:
-        draw = torch.randn if normal else torch.rand
+    def begin(rows: int, generator: Generator) -> Tensor:
+        draw = torch.randn if start == "normal" else torch.rand
         drawn = draw(rows, prod(shape), dtype=dtype, generator=generator)
-        return drawn if normal else low + drawn * (high - low)
+        if start == "grey":
+            drawn = 0.5 + NEAR * (2 * drawn - 1)
+        return drawn if start == "normal" else low + drawn * (high - low)
 
     return Form(
         prod(shape),
-        start,
+        begin,
         lambda v: v.unflatten(1, shape),
         None if box is None else lambda v: torch.maximum(torch.minimum(v, high), low),
     )
@@ -203,7 +207,7 @@ def form_of(
     generator: Generator,
     *,
     box: tuple[Tensor, Tensor] | None,
-    normal: bool,
+    start: Start,
 ) -> Form:
     """Return the form that an option names: "pixels", "deep-image" or "module:function".
 
@@ -213,14 +217,14 @@ def form_of(
         dtype: Of the numbers.
         generator: Draws what is fixed.
         box: As for `pixels`.
-        normal: As for `pixels`.
+        start: As for `pixels`; other forms begin in their own way.
 
     Raises:
         ConfigError: There is no such prior, or it cannot be imported.
         ValueError: It does not fit the shape.
     """
     if prior == "pixels":
-        return pixels(shape, dtype, box=box, normal=normal)
+        return pixels(shape, dtype, box=box, start=start)
     if prior == "deep-image":
         return deep_image(shape, dtype, generator)
     builtin: dict[str, Any] = dict.fromkeys(("pixels", "deep-image"))

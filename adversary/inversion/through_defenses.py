@@ -22,17 +22,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.inversion.matching import Change, Problem, Settings, match, problem_of
+from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range
-from adversary.rehearsal import defended, rehearse_with
-from adversary.workspace import Workspace, working_copy
+from adversary.inversion.problems import Change, Problem
+from adversary.inversion.rehearsed import VICTIMS, nearest_error, rehearsed_victim
+from adversary.inversion.settings import Settings
+from adversary.workspace import Workspace
 from fedsim.core.params import norm
 from fedsim.core.rng import generator as derived
-from fedsim.core.types import Auxiliary, Observation, Update
+from fedsim.core.types import Auxiliary
 
-VICTIMS = 3  # rehearsed clients
 ITERATIONS = 600  # of the rehearsed attacks, at most
-PRIORS = (1.0, 3.0, 10.0)  # weights of the total variation, over the attack's own
+PRIORS = (1.0, 10.0, 100.0)  # weights of the total variation, over the attack's own
 MARGIN = 0.9  # share of the plain attack's error that another choice must stay below
 WAYS = ("plain", "survivors", "through")
 
@@ -57,9 +58,11 @@ def adapt(problem: Problem, work: Workspace, settings: Settings) -> tuple[Proble
 
     Args:
         problem: What is matched.
-        work: With auxiliary inputs, labels and the defense.
+        work: With auxiliary inputs, labels and the defense; without one nothing changes.
         settings: Of the attack that knows of no defense.
     """
+    if work.auxiliary.defense is None:
+        return problem, settings
     choice = work.part(choose, problem.shape[0], settings)
     return changed(problem, choice.way, work.auxiliary), replace(settings, tv=choice.tv)
 
@@ -68,7 +71,7 @@ def choose(work: Workspace, size: int, settings: Settings) -> Choice:
     """Attack rehearsed clients in every way, and return the one with the smallest error."""
     auxiliary, iterations = work.auxiliary, min(ITERATIONS, settings.iterations)
     levels = [settings.tv * factor for factor in PRIORS] if settings.tv else [0.0]
-    victims = [_victim(work, size, place) for place in range(VICTIMS)]
+    victims = [rehearsed_victim(work, size, place) for place in range(VICTIMS)]
     short = replace(settings, restarts=len(levels), group=0.0, iterations=iterations)
     box, weights = data_range(auxiliary), torch.tensor(levels)
     table: list[tuple[str, float, float]] = []
@@ -80,7 +83,7 @@ def choose(work: Workspace, size: int, settings: Settings) -> Choice:
                 derived(0, "rehearsed attack", place),
             )
             guesses, _ = match(compared, short, labels, stream, box=box, weights=weights)
-            errors += torch.tensor([_error(guess, inputs) for guess in guesses]) / VICTIMS
+            errors += torch.tensor([nearest_error(guess, inputs) for guess in guesses]) / VICTIMS
         table += zip([way] * len(levels), levels, errors.tolist(), strict=True)
     way, tv, least = min(table, key=lambda row: row[2])
     if least > MARGIN * table[0][2]:
@@ -122,28 +125,3 @@ def straight_through(problem: Problem, auxiliary: Auxiliary) -> Change:
         return through + share * (simulated - simulated.detach())
 
     return change
-
-
-def _victim(work: Workspace, size: int, place: int) -> tuple[Problem, Tensor, Tensor]:
-    """Return what an attacker sees of a rehearsed client, its examples and their labels."""
-    auxiliary = work.auxiliary
-    inputs, labels = auxiliary.inputs, auxiliary.labels
-    assert inputs is not None
-    assert labels is not None
-    name = ("reconstructed", place)
-    rows = torch.randperm(len(labels), generator=derived(0, *name))[:size]
-    rows = rows.repeat(-(-size // len(rows)))[:size]
-    rows = rows[labels[rows].argsort()]
-    like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
-    model, stream = work.lasting(working_copy), derived(0, *name, "train")
-    defense = auxiliary.defense
-    hook = defense if defense is not None and defense.gradient is not None else None
-    trained = rehearse_with(like, model, inputs[rows], labels[rows], stream, defense=hook)
-    uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
-    return problem_of(uploaded, auxiliary), inputs[rows], labels[rows]
-
-
-def _error(guess: Float[Tensor, "n *shape"], inputs: Float[Tensor, "n *shape"]) -> float:
-    """Return the mean squared error of each example's nearest guess."""
-    apart = torch.cdist(inputs.flatten(1).double(), guess.flatten(1).double()).square()
-    return float(apart.amin(dim=1).mean()) / inputs[0].numel()

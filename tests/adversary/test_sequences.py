@@ -62,6 +62,7 @@ ATTACKED = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::fedsim.core.errors.Remark")
 @pytest.mark.parametrize("name", MODELS)
 def test_attacks_answer(name):
     with global_stream(0, name):

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion.local_steps import one_hot
-from adversary.inversion.matching import Losses, Settings, match, problem_of
+from adversary.inversion.losses import Losses
+from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range, pixels
+from adversary.inversion.problems import problem_of
+from adversary.inversion.settings import Settings
 from clients.train import train
 from defenses.clip import clip
 from defenses.gaussian import gaussian
@@ -60,7 +63,7 @@ def speed() -> Iterator[Line]:
     for name, size in (("lenet", 1), ("lenet", 4), ("cnn2_c2", 1)):
         view, auxiliary, x, y = victim(name, 0, size)
         problem = problem_of(view.latest, auxiliary)
-        form = pixels(problem.shape, x.dtype, box=None, normal=False)
+        form = pixels(problem.shape, x.dtype, box=None, start="uniform")
 
         def own(rows, problem=problem, form=form, y=y):
             targets = one_hot(y, CLASSES, torch.float32).expand(rows, *y.shape, CLASSES)
@@ -164,7 +167,7 @@ def _fedavg(place: int, epochs: int, lr: float) -> list[float]:
         problems.append(problem_of(view.latest, auxiliary))
     both = replace(problems[0], observed=torch.cat([problem.observed for problem in problems]))
     settings = Settings(
-        distance="l2", optimiser="lbfgs", iterations=2500, restarts=2, box=False, normal=True
+        distance="l2", optimiser="lbfgs", iterations=2500, restarts=2, box=False, start="normal"
     )
     guesses, _ = match(both, settings, y, generator(0), box=data_range(auxiliary))
     return [psnr(guess, x) for guess in guesses]

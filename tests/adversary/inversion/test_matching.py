@@ -10,12 +10,16 @@ from adversary.attacks.see_through_gradients import see_through_gradients
 from adversary.grading.answers import attack_view
 from adversary.grading.selection import build
 from adversary.inversion import through_defenses
+from adversary.inversion.continuation import SETTLED, SMOOTH, continued, weight_at
 from adversary.inversion.descent import _Pairs, adam, lbfgs
 from adversary.inversion.distances import DISTANCES
 from adversary.inversion.local_steps import flat, one_hot, simulated
-from adversary.inversion.matching import Settings, match, problem_of
+from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range
+from adversary.inversion.problems import problem_of
+from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import straight_through
+from adversary.workspace import workspace
 from clients.train import train
 from defenses.clip import clip
 from defenses.prune import prune
@@ -26,6 +30,7 @@ from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, LocalTraining
 from tests.builders import observe, plain_gradient, same_params
 
+pytestmark = pytest.mark.filterwarnings("ignore::fedsim.core.errors.Remark")
 CLASSES, SHAPE = 4, (1, 6, 6)
 ATTACKS = {
     "dlg": dlg,
@@ -130,6 +135,32 @@ def test_adam_keeps_the_best_point_and_the_box():
     assert torch.equal(adam(evaluate, torch.zeros(1, 2), steps=9, lr=9.0).losses, torch.zeros(1))
 
 
+def test_the_weight_of_smoothness_falls_geometrically_and_then_stays():
+    assert weight_at(0.01, 0.0) == pytest.approx(SMOOTH)
+    assert weight_at(0.01, SETTLED / 2) == pytest.approx((0.01 * SMOOTH) ** 0.5)
+    assert weight_at(0.01, SETTLED) == weight_at(0.01, 1.0) == pytest.approx(0.01)
+    assert weight_at(0.0, 0.0) == 0
+    assert weight_at(2 * SMOOTH, 0.0) == 2 * SMOOTH
+    each = torch.tensor([0.01, 0.0, 2 * SMOOTH])
+    expected = [float(weight_at(float(final), 0.3)) for final in each]
+    torch.testing.assert_close(weight_at(each, 0.3), torch.tensor(expected))
+
+
+def test_points_count_once_the_loss_has_settled_and_every_row_has_its_rate():
+    shares = []
+
+    def evaluate(v, share):
+        shares.append(share)
+        slope = torch.ones_like(v)
+        return v.sum(dim=1) + (0.0 if share >= SETTLED else -100.0), slope
+
+    rates = torch.tensor([[0.1], [0.2]])
+    best = continued(evaluate, torch.zeros(2, 1), steps=10, lr=rates)
+    assert shares == pytest.approx([k / 10 for k in range(1, 11)])
+    assert float(best.losses.min()) > -100
+    torch.testing.assert_close(best.points[1], 2 * best.points[0])
+
+
 def test_distances_by_hand():
     found, observed = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0]])
     assert DISTANCES["l2"](found, observed).tolist() == pytest.approx([2 / 25, 1.0])
@@ -167,7 +198,7 @@ def test_dlg_recovers_an_example_to_many_digits(labels):
 def test_the_answer_beats_a_grey_picture_and_repeats_itself(name):
     view, x, _ = client(seed=1)
     before = {n: v.clone() for n, v in view.latest.update.delta.items()}
-    options = {"restarts": 2, "iterations": 80, "tv": 0.0}  # this picture is noise
+    options = {"restarts": 2, "iterations": 120, "tv": 0.0}  # this picture is noise
     infer = lambda: ATTACKS[name](view, AUXILIARY, generator(3), **options)
     guess = infer()
     assert error(guess, x) < 0.6 * error(torch.full_like(x, 0.5), x)
@@ -212,6 +243,13 @@ def test_knowing_the_defense_helps_with_signs(monkeypatch):
     known = replace(INFORMED, defense=sign())
     adaptive = inverting_gradients(view, known, generator(0), **options)
     assert error(adaptive, x) < error(static, x)
+
+
+def test_without_a_known_defense_nothing_is_adapted():
+    view, _, _ = client()
+    problem, settings = problem_of(view.latest, INFORMED), Settings(tv=0.001)
+    adapted = through_defenses.adapt(problem, workspace(view, INFORMED), settings)
+    assert adapted == (problem, settings)
 
 
 def test_a_run_lists_it_and_its_adaptive_self():

@@ -25,7 +25,7 @@ def decoder(batch, shape):
 
 
 def form(prior, **changes):
-    return form_of(prior, SHAPE, torch.float32, generator(0), box=BOX, normal=False, **changes)
+    return form_of(prior, SHAPE, torch.float32, generator(0), box=BOX, start="uniform", **changes)
 
 
 def test_total_variation_by_hand():
@@ -66,13 +66,21 @@ def test_rows_do_not_depend_on_each_other(prior):
 
 def test_pixels_are_kept_in_the_box():
     low, high = torch.tensor([0.0, 0.2, 0.4]).view(3, 1, 1), torch.tensor(0.6)
-    there = form_of("pixels", SHAPE, torch.float32, generator(0), box=(low, high), normal=False)
+    there = form_of("pixels", SHAPE, torch.float32, generator(0), box=(low, high), start="uniform")
     images = there.images(there.project(5 * torch.randn(4, there.size)))
     assert torch.equal(images.amin(dim=(0, 1, 3, 4)), low.flatten())
     assert float(images.max()) == pytest.approx(0.6)
-    free = form_of("pixels", SHAPE, torch.float32, generator(0), box=None, normal=True)
+    free = form_of("pixels", SHAPE, torch.float32, generator(0), box=None, start="normal")
     assert free.project is None
     assert float(free.start(9, generator(0)).std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_pixels_begin_near_grey():
+    low, high = torch.zeros(()), torch.tensor(4.0)
+    near = form_of("pixels", SHAPE, torch.float32, generator(0), box=(low, high), start="grey")
+    start = near.start(9, generator(0))
+    assert 1.8 <= float(start.min()) < 1.85
+    assert 2.15 < float(start.max()) <= 2.2
 
 
 def test_a_deep_image_can_be_fitted_row_by_row():
