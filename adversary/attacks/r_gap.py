@@ -41,7 +41,8 @@ from adversary.inversion.reading import (
     weights,
 )
 from adversary.inversion.recursive import walk
-from adversary.inversion.systems import ConvSystem, Solution
+from adversary.inversion.solutions import Solution
+from adversary.inversion.systems import ConvSystem
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.types import Auxiliary, View

@@ -7,14 +7,19 @@ A. Chambolle, T. Pock, "A first-order primal-dual algorithm for convex problems 
 imaging", 2011.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.inversion.systems import Solution
+from adversary.inversion.operators import least_squares
+from adversary.inversion.solutions import Solution
 
 STEPS = 500
 PRIMAL = 0.02  # step size
+INNER = 5  # steps of conjugate gradients of a projection
+NEAR = 1e-5  # share of the normal equations' right side that a projection may leave
 CHROMA = 3.0  # weight of the variation of colour, against that of brightness
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # brightness, then colours
 
@@ -34,10 +39,9 @@ def smoothest(
         low: The least value of a pixel.
         high: The largest.
     """
-    if solution.basis is None:
+    if solution.determined:
         return solution.point
-    basis, point = solution.basis.float(), solution.point.float()
-    offset = basis @ point.flatten()
+    project, point = _projection(solution), solution.point.float()
     x = point.clamp(low, high)
     colours = _colours(len(x))
     edges, range_ = torch.zeros(2, *x.shape), torch.zeros_like(x)
@@ -45,13 +49,41 @@ def smoothest(
     for _ in range(steps):
         before = x
         x = x - PRIMAL * (torch.einsum("dc,dhw->chw", colours, _divergence(edges)) + range_)
-        x = x + (basis.T @ (offset - basis @ x.flatten())).view_as(x)
+        x = project(x)
         ahead = 2 * x - before
         edges = edges + dual * _differences(torch.einsum("dc,chw->dhw", colours, ahead))
         edges = edges / edges.square().sum(dim=0).sqrt().clamp(min=1.0)
         range_ = range_ + dual * ahead
         range_ = range_ - dual * (range_ / dual).clamp(low, high)
     return solution.project(x.to(solution.point.dtype))
+
+
+def _projection(solution: Solution) -> Callable[[Tensor], Tensor]:
+    """Return the map to the nearest solution, float32.
+
+    By products with U it is not exact: a few steps of conjugate gradients go on from the last
+    call's correction, which changes little from one step of the primal-dual algorithm to the next.
+    """
+    if solution.basis is not None:
+        basis = solution.basis.float()
+        offset = basis @ solution.point.float().flatten()
+        return lambda x: x + (basis.T @ (offset - basis @ x.flatten())).view_as(x)
+    system = solution.system
+    assert system is not None  # what is determined needs no projection
+    operator, target = system.operator.single(), system.target.single()
+    size = float(operator.adjoint(target).norm())
+    correction = torch.zeros(solution.point.shape)
+
+    def project(x: Tensor) -> Tensor:
+        nonlocal correction
+        start = x + correction
+        nearest = least_squares(
+            operator, target, start, steps=INNER, tolerance=NEAR, size=size
+        ).point
+        correction = nearest - x
+        return nearest
+
+    return project
 
 
 def _colours(channels: int) -> Float[Tensor, "d c"]:

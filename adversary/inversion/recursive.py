@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from adversary.inversion.activations import ACTIVATIONS, invert, slope
 from adversary.inversion.chain import Layer, NotWalkableError, grad_input
-from adversary.inversion.systems import ConvSystem, Solution, solve
+from adversary.inversion.solutions import Solution, solve
+from adversary.inversion.systems import ConvSystem
 from fedsim.core.types import Params
 
 SCALES = 2001  # of a head without bias that are tried
@@ -92,8 +93,7 @@ def walk(
         elif layer.kind == "conv":
             system = _system(layer, sent, gradient, x, grad_out)
             solution = solve(system, centre=0.0 if place else centre)
-            determined = solution.basis is None
-            x = solution.point if determined else correct(place, system, solution)
+            x = solution.point if solution.determined else correct(place, system, solution)
             step = Step(layer, x, grad_out, solution, system.residual(x))
         elif layer.kind == "flatten":
             step = Step(layer, x.view(layer.shape), grad_out.view(layer.shape))

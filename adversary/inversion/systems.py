@@ -8,6 +8,8 @@ For one example, a convolution's input x obeys z = W·x (weight constraints) and
 (gradient constraints), where pixels of the padding are known to be zero and are left out. The tall
 matrix [W; K] is never formed: K acts on every input channel alike, so that
 KᵀK = I ⊗ K₀ᵀK₀ for one small K₀, and W only acts through convolutions.
+
+`adversary.inversion.solutions` solves it.
 """
 
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adversary.inversion.chain import Layer, zeros_around
+from adversary.inversion.operators import Image, Operator, Windows
 
-REFINED = 4  # steps of iterative refinement
-NOTHING = 1e-11  # eigenvalues below this share of the largest are none
+DENSE = 6500  # unknowns up to which a system is solved densely,
+DENSE_ROWS = 4000  # and constraints where these are fewer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,6 +57,13 @@ class ConvSystem:
     def unknowns(self) -> int:
         """How many numbers the input has."""
         return self.layer.shape[0] * self.pixels
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is solved densely; see `adversary.inversion.solutions.solve`."""
+        if self.constraints >= self.unknowns:
+            return self.unknowns <= DENSE
+        return self.constraints <= DENSE_ROWS and self.constraints * self.unknowns <= DENSE**2
 
     @property
     def pixels(self) -> int:
@@ -185,8 +195,38 @@ class ConvSystem:
         )
         return unfolded[0].long() - 1
 
+    @cached_property
+    def operator(self) -> Operator:
+        """U for products, with gradient constraints as long as weight constraints."""
+        conv, shape = self.conv, self.layer.shape
+        windows = Windows(
+            shape=(shape[0], shape[1], shape[2]),
+            kernel=(conv.kernel_size[0], conv.kernel_size[1]),
+            stride=(conv.stride[0], conv.stride[1]),
+            padding=padding(conv),
+            dilation=(conv.dilation[0], conv.dilation[1]),
+        )
+        mask = None if self.mask is None else self.mask.flatten(1)
+        grad_out = self.grad_out.flatten(1) * self._length
+        return Operator(windows, self.weight.flatten(1), grad_out, mask)
+
+    @cached_property
+    def target(self) -> Image:
+        """What the operator's image of the input is."""
+        z = self.out if self.mask is None else torch.where(self.mask, self.out, 0.0)
+        return Image(z.flatten(1), self.grad_weight.flatten(1) * self._length)
+
+    @cached_property
+    def _length(self) -> float:
+        of_weight = self.weight.flatten(1).square().sum(dim=1).mean()
+        of_gradient = self.grad_out.flatten(1).square().sum(dim=1).mean()
+        return float((of_weight / of_gradient).sqrt()) if float(of_gradient) > 0 else 0.0
+
     def residual(self, x: Float[Tensor, "c h w"]) -> float:
         """Return ‖Ux − v‖ / ‖v‖."""
+        if not self.is_dense:
+            rest = self.target.plus(-1.0, self.operator.forward(x))
+            return (rest.size() / max(self.target.size(), torch.finfo(x.dtype).tiny)) ** 0.5
         z = self.out if self.mask is None else torch.where(self.mask, self.out, 0.0)
         off = (self.forward(x[None])[0] - z).square().sum()
         off += (self.kernel @ x.flatten(1).T - self.sights).square().sum()
@@ -199,72 +239,3 @@ def padding(conv: nn.Conv2d) -> tuple[int, int]:
     zeros = zeros_around(conv)
     assert zeros is not None  # a chain has no others
     return zeros[0], zeros[1]
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """The solutions of a system: one point, and the directions that it leaves open.
-
-    Attributes:
-        point: Of least norm around `centre`, (c, h, w).
-        rank: Of the system.
-        basis: An orthonormal basis of what it sees, (rank, n); None where it sees everything.
-    """
-
-    point: Float[Tensor, "c h w"]
-    rank: int
-    basis: Float[Tensor, "rank n"] | None
-
-    def project(self, x: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
-        """Return the nearest solution."""
-        if self.basis is None:
-            return self.point
-        away = (x - self.point).flatten()
-        return x - (self.basis.T @ (self.basis @ away)).view_as(x)
-
-
-def solve(system: ConvSystem, *, centre: float = 0.0) -> Solution:
-    """Solve a layer's system by its normal equations, float64.
-
-    Full rank: Jacobi scaling, Cholesky, iterative refinement with the true operator. Otherwise by
-    the eigenvectors of UᵀU or UUᵀ, whichever is smaller. O(n³) for n unknowns, and n² numbers.
-
-    Args:
-        system: Of one layer.
-        centre: What entries are near that the system says nothing of.
-    """
-    if system.constraints >= system.unknowns:
-        dense = system.matrix()
-        unique = _full(system, dense)
-        if unique is not None:
-            return Solution(unique, system.unknowns, None)
-        values, vectors = torch.linalg.eigh(dense)
-        determined = values > NOTHING * values[-1]
-        values, basis = values[determined], vectors[:, determined].T.contiguous()
-    else:
-        rows = system.rows()
-        values, vectors = torch.linalg.eigh(rows @ rows.T)
-        determined = values > NOTHING * values[-1]
-        values = values[determined]
-        basis = (vectors[:, determined] / values.sqrt()).T @ rows
-    point = torch.full(system.layer.shape, centre, dtype=basis.dtype)
-    for _ in range(REFINED):
-        off = (system.right - system.normal(point[None])).flatten()
-        point = point + (basis.T @ ((basis @ off) / values)).view_as(point)
-    return Solution(point, int(determined.sum()), basis)
-
-
-def _full(system: ConvSystem, dense: Tensor) -> Tensor | None:
-    """Return the only solution, or None where the matrix is not safely positive definite."""
-    scale = dense.diagonal().clamp(min=torch.finfo(dense.dtype).tiny).rsqrt()
-    if not bool((dense.diagonal() > NOTHING * dense.diagonal().max()).all()):
-        return None
-    factor, failed = torch.linalg.cholesky_ex(scale[:, None] * dense * scale)
-    if int(failed) or float(factor.diagonal().min()) < NOTHING**0.5:
-        return None
-    x = torch.zeros(system.layer.shape, dtype=dense.dtype)
-    for _ in range(REFINED):
-        off = (system.right - system.normal(x[None])).flatten()
-        step = torch.cholesky_solve((scale * off)[:, None], factor)[:, 0]
-        x = x + (scale * step).view_as(x)
-    return x

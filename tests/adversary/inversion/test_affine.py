@@ -1,7 +1,7 @@
 import torch
 
 from adversary.inversion.affine import _differences, _divergence, smoothest
-from adversary.inversion.systems import solve
+from adversary.inversion.solutions import solve
 from tests.adversary.inversion.inversion_cases import psnr
 from tests.adversary.inversion.test_systems import system
 

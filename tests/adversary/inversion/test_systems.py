@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from adversary.inversion.chain import chain
-from adversary.inversion.systems import ConvSystem, solve
+from adversary.inversion.solutions import solve
+from adversary.inversion.systems import ConvSystem
 from tests.adversary.inversion.inversion_cases import images
 
 SHAPES = [  # in, out, kernel, stride, padding, dilation, size
