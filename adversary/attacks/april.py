@@ -18,6 +18,7 @@ needs neither, so that any vision transformer whose positions and patches train 
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -31,7 +32,7 @@ from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, View
 
-SINGLE = 2e-7  # relative error of a gradient that is computed in 32 bits
+ROUNDED = 2.0  # times the unit of its type is the relative error of a computed gradient
 
 
 def april(
@@ -85,30 +86,35 @@ def _through_attention(
     latest: Observation, auxiliary: Auxiliary, embedding: Embedding, gradient: dict[str, Tensor]
 ) -> Tensor:
     """Return patches from zᵀΔ = Σ dWᵀW, of a patch embedding that is frozen."""
-    sent = weights(latest, auxiliary)
+    sent, unit = weights(latest, auxiliary), _unit(latest, embedding)
     slopes = embedding.rows(gradient[embedding.positions])
     right = sum(gradient[name].T @ sent[name] for name in embedding.readers)
     assert isinstance(right, Tensor)
     positions = embedding.rows(sent[embedding.positions])
     tokens = positions + solved(
-        slopes, right.T - slopes.T @ positions, SINGLE * float(right.abs().max()), centre=0.0
+        slopes, right.T - slopes.T @ positions, unit * float(right.abs().max()), centre=0.0
     )
     weight = latest.sent[embedding.weight].double().flatten(1)
     bias = latest.sent.get(f"{embedding.layer}.bias")
     apart = tokens - positions - (0 if bias is None else bias.double())
-    return solved(weight.T, apart.T, SINGLE * float(apart.abs().max())).T
+    return solved(weight.T, apart.T, unit * float(apart.abs().max())).T
 
 
 def _error(latest: Observation, embedding: Embedding, gradient: dict[str, Tensor]) -> float:
     """Return the standard deviation of ΔᵀX − dW, from the rounding of both."""
     names, local = (embedding.weight, embedding.positions), latest.local
-    own, through = (SINGLE * float(gradient[n].square().mean().sqrt()) for n in names)
+    unit = _unit(latest, embedding)
+    own, through = (unit * float(gradient[n].square().mean().sqrt()) for n in names)
     if local.upload == "weights":
         steps = num_steps(latest)
         lr = local.lr * mean_weight(local, steps) * steps
         rounded = (rounding(latest.sent[name], lr) for name in names)
         own, through = (math.hypot(a, b) for a, b in zip((own, through), rounded, strict=True))
     return math.hypot(own, through * math.sqrt(len(embedding.pixels)) / 2)
+
+
+def _unit(latest: Observation, embedding: Embedding) -> float:
+    return ROUNDED * torch.finfo(latest.update.delta[embedding.positions].dtype).eps
 
 
 ATTACKS = (

@@ -189,7 +189,9 @@ def _settles(last: Tried, evidence: Evidence | None, count: int) -> bool:
     """Return whether nothing is to be gained from further attacks."""
     if last.rule.certified:
         return len(last.inputs) == count
-    return evidence is not None and last.misfit is not None and last.misfit <= evidence.enough
+    if evidence is None or last.misfit is None:
+        return False
+    return last.misfit <= max(evidence.enough, last.rule.enough)
 
 
 def _best(tried: Sequence[Tried], evidence: Evidence | None, count: int) -> Tried:

@@ -20,6 +20,7 @@ from adversary.inversion.joint import DENSE, INNER
 from adversary.inversion.setting import Setting
 
 SECOND = 3.0  # gradients that a product with a second derivative takes
+CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 LARGEST = 24  # examples of a batch that SPEAR takes apart
 
 Work = tuple[str, float]
@@ -36,6 +37,8 @@ class Rule:
         infer: The attack.
         applies: Why it fits a setting; None where it does not.
         work: What it costs in a setting.
+        enough: Misfit at which no other attack is nearer: of closed forms, whose error is that of
+            rounding alone.
         certified: Whether it returns nothing that fails a test of its own.
     """
 
@@ -43,6 +46,7 @@ class Rule:
     infer: Infer
     applies: Callable[[Setting], str | None]
     work: Callable[[Setting], Work] = lambda _: ("", 0.0)
+    enough: float = 0.0
     certified: bool = False
 
 
@@ -109,11 +113,11 @@ def _per_iteration(setting: Setting) -> Work:
 
 
 RULES = (
-    Rule(name="analytic", infer=analytic, applies=_ratio),
+    Rule(name="analytic", infer=analytic, applies=_ratio, enough=CLOSED),
     Rule(name="spear", infer=spear, applies=_zeros, certified=True),
     Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
-    Rule(name="april", infer=april, applies=_embedded),
-    Rule(name="hybrid", infer=hybrid, applies=_walked, work=_systems),
+    Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
+    Rule(name="hybrid", infer=hybrid, applies=_walked, work=_systems, enough=CLOSED),
     Rule(name="joint", infer=joint, applies=_solved, work=_per_step),
     Rule(
         name="inverting-gradients",
