@@ -1,0 +1,204 @@
+"""What the gradients of vision transformers give back of CIFAR-10 pictures: APRIL, then matching.
+
+    uv run python -m tests.benchmarks.vision_transformers [--images N] [--matched N]
+
+Pictures are the first of the lossless part of CIFAR-10, one per client. PSNR is in dB on pixels in
+[0, 1], with the standard error over pictures; blind is the mean of the test pictures. Trained means
+SGD on other pictures of the part. Matching is `inverting-gradients` on a smaller transformer, and
+on batches.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adversary.attacks.april import april
+from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.inversion.patches import embedding_of
+from clients.train import train
+from fedsim.core.doubled import doubled
+from fedsim.core.params import subtract
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
+from fedsim.models.vit import vit
+from tests.benchmarks.record import record
+from tests.real_data import cifar_part
+
+SHAPE, CLASSES = (3, 32, 32), 10
+STEPS, BATCH, RATE = 100, 16, 0.05  # of the training before
+GRADIENT = LocalTraining(0.1, 1, upload="gradient")
+PROTOCOLS = {
+    "gradient, float64": GRADIENT,
+    "gradient, float32": GRADIENT,
+    "weights, 1 step, lr 0.1": LocalTraining(0.1, 1),
+    "weights, 5 steps, lr 0.1": LocalTraining(0.1, 1, 5),
+    "weights, 5 steps, lr 0.01": LocalTraining(0.01, 1, 5),
+}
+ITERATIONS = 300  # of matching
+FEWER = {"torchvision, vit_b_16": 5}  # pictures: a gradient of 86 million weights takes seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """PSNR of pictures in dB, CPU-seconds of an attack, and the condition of the slopes."""
+
+    psnr: Sequence[float]
+    seconds: float
+    condition: float = math.nan
+
+    def __str__(self) -> str:
+        values = torch.tensor(self.psnr)
+        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        condition = "" if math.isnan(self.condition) else f", condition {self.condition:.1e}"
+        return (
+            f"{float(values.mean()):.1f} ± {error:.1f} dB (least {float(values.min()):.1f})"
+            f"{condition}, {self.seconds:.2f} CPU-s, {len(values)} pictures"
+        )
+
+
+def torchvision_vit() -> nn.Module:
+    """Torchvision's VisionTransformer in the size of ViT-tiny; its head of zeros is drawn."""
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(32, 4, 12, 3, 192, 768, num_classes=CLASSES)
+    assert isinstance(model.heads.head, nn.Linear)
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return model
+
+
+def torchvision_b_16() -> nn.Module:
+    """Torchvision's vit_b_16 for pictures of 32×32 pixels: four patches."""
+    from torchvision.models import vit_b_16
+
+    model = vit_b_16(image_size=32, num_classes=CLASSES)
+    assert isinstance(model.heads.head, nn.Linear)
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return model
+
+
+def trained(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return a model after some training on the last pictures of the part."""
+    data, model, stream = cifar_part(), make(), generator(0, "trained")
+    optimiser = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    inputs, labels = data.inputs[-1000:], data.labels[-1000:]
+    for _ in range(STEPS):
+        rows = torch.randint(len(labels), (BATCH,), generator=stream)
+        optimiser.zero_grad()
+        functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+        optimiser.step()
+    return model
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "vit": lambda: vit(SHAPE, CLASSES),
+    "vit, trained": lambda: trained(lambda: vit(SHAPE, CLASSES)),
+    "vit, LayerNorm last": lambda: vit(SHAPE, CLASSES, first=False),
+    "vit, patches of 2×2": lambda: vit(SHAPE, CLASSES, patch=2),
+    "torchvision, ViT-tiny": torchvision_vit,
+    "torchvision, vit_b_16": torchvision_b_16,
+}
+
+
+def client(model: nn.Module, x: Tensor, y: Tensor, name: str) -> View:
+    """Return what the server sees of a client."""
+    local = PROTOCOLS[name]
+    sent = {key: value.clone() for key, value in model.state_dict().items()}
+    if name.endswith("float64"):
+        model, x = doubled(model), x.double()
+        state = {key: value.double() for key, value in sent.items()}
+    else:
+        state = dict(sent)
+    upload, _ = train(model, state, x, y, local, generator=generator(0, "order"))
+    delta = upload if local.upload == "gradient" else subtract(upload, state)
+    model.load_state_dict(state)
+    return View([Observation(sent, Update(1, "0", delta, len(y)), local)])
+
+
+def measured(model: nn.Module, name: str, images: int) -> Result:
+    """Attack one picture after another."""
+    data, auxiliary = cifar_part(), Auxiliary(model, CLASSES, input_shape=SHAPE)
+    embedding = embedding_of(model, SHAPE)
+    values, conditions, seconds = [], [], 0.0
+    for place in range(images):
+        x, y = data.inputs[place : place + 1], data.labels[place : place + 1]
+        view = client(model, x, y, name)
+        begun = time.process_time()
+        answer = april(view, auxiliary, generator(0))
+        seconds += time.process_time() - begun
+        values.append(psnr(answer, x))
+        slopes = embedding.rows(view.latest.update.delta[embedding.positions].double())
+        singular = torch.linalg.svdvals(slopes[embedding.first :][: len(embedding.pixels)])
+        conditions.append(math.log(float(singular[0] / singular[-1])))
+    condition = math.exp(sum(conditions) / len(conditions))
+    return Result(values, seconds / images, condition)
+
+
+def matched(images: int, size: int) -> Result:
+    """Match gradients of batches on a transformer of four narrow blocks."""
+    data = cifar_part()
+    with global_stream(0, "matched"):
+        model = vit(SHAPE, CLASSES, width=96, layers=4)
+    auxiliary = Auxiliary(
+        model, CLASSES, inputs=data.test_inputs[:200], labels=data.test_labels[:200]
+    )
+    values, seconds = [], 0.0
+    for place in range(0, images, size):
+        x, y = data.inputs[place : place + size], data.labels[place : place + size]
+        view = client(model, x, y, "gradient, float32")
+        begun = time.process_time()
+        answer = inverting_gradients(
+            view, auxiliary, generator(0, place), restarts=1, iterations=ITERATIONS
+        )
+        seconds += time.process_time() - begun
+        each = torch.cdist(x.flatten(1), answer.flatten(1)).square() / x[0].numel()
+        values += [-10 * math.log10(float(error)) for error in each.amin(dim=1)]
+    return Result(values, seconds / len(values))
+
+
+def psnr(guess: Tensor, x: Tensor) -> float:
+    """Return the peak signal-to-noise ratio; of equal pictures 350 dB."""
+    error = float((guess.clamp(0, 1).double() - x.double()).square().mean())
+    return -10 * math.log10(max(error, 1e-35))
+
+
+def blind(images: int) -> Result:
+    """Guess the mean of the test pictures."""
+    data = cifar_part()
+    mean = data.test_inputs.mean(dim=0, keepdim=True)
+    return Result([psnr(mean, data.inputs[i : i + 1]) for i in range(images)], 0.0)
+
+
+def rows(images: int, number: int) -> Iterator[tuple[str, Result]]:
+    """Yield what each line is about, and its result."""
+    yield "blind", blind(images)
+    for name, make in MODELS.items():
+        with global_stream(0, name):
+            model = make()
+        count = min(images, FEWER.get(name, images))
+        for protocol in PROTOCOLS:
+            yield f"{name}; {protocol}", measured(model, protocol, count)
+    for size in (1, 2) if number else ():
+        yield f"matching, batch of {size}", matched(number, size)
+
+
+def main() -> None:
+    """Print a line per model and protocol, and append its figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--matched", type=int, default=4)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for name, result in rows(asked.images, asked.matched):
+        print(f"{name}: {result}", flush=True)
+        mean = sum(result.psnr) / len(result.psnr)
+        record("vision_transformers", {f"{name}: PSNR, dB": mean})
+
+
+if __name__ == "__main__":
+    main()
