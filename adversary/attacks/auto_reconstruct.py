@@ -32,8 +32,9 @@ from adversary.inversion.reading import batch_size
 from adversary.inversion.setting import Setting, setting_of
 from adversary.workspace import Workspace, workspace
 from fedsim.core.boundary import PASSING, explained
+from fedsim.core.catalog import options_of
 from fedsim.core.errors import NotApplicable, Remark
-from fedsim.core.types import Auxiliary, LocalTraining, View
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 
 TERA = 1e12
 FEWEST = {"iterations": 30, "steps": 3}  # below which an attack is not begun
@@ -45,12 +46,14 @@ class Tried:
 
     Attributes:
         rule: Of the attack.
-        inputs: Its answer, shape (k, *shape), at most as many as examples.
+        answer: As it is.
+        inputs: In it, shape (k, *shape), at most as many as examples.
         misfit: Distance of its simulated upload from the client's; None where not computed.
         remark: Its own; empty without.
     """
 
     rule: Rule
+    answer: Tensor | Estimate
     inputs: Tensor
     misfit: float | None
     remark: str = ""
@@ -81,7 +84,7 @@ def auto_reconstruct(
     budget: float = 1.0,
     iterations: int = 3000,
     steps: int = 40,
-) -> Float[Tensor, "n *shape"]:
+) -> Float[Tensor, "n *shape"] | Estimate:
     """Return the answer that explains the update best, of the attacks that fit.
 
     Args:
@@ -90,8 +93,8 @@ def auto_reconstruct(
         generator: Of the attacks, one after another.
         budget: 10¹² floating-point operations for one client and round, as estimated from shapes;
             > 0. 1 is about a minute of one core.
-        iterations: Of gradient matching, at most.
-        steps: Of the joint attack, at most.
+        iterations: Of gradient matching, at most; never more than the attack's own default.
+        steps: Of the joint attack, likewise.
 
     Raises:
         ValueError: No attack fits, or none has an answer; says why.
@@ -111,21 +114,22 @@ def auto_reconstruct(
             options, spent = _afforded(rule, setting, share, most)
             left -= spent
             with _remarks() as remarks:
-                inputs = rule.infer(view, auxiliary, generator, **options)
+                answer = rule.infer(view, auxiliary, generator, **options)
         except PASSING:
             raise
         except Exception as error:  # the next attack may have an answer
             reasons.append(f"{rule.name}: {explained(error)}")
             continue
+        inputs = answer.values if isinstance(answer, Estimate) else answer
         misfit = None if evidence is None else evidence.misfit(inputs)
-        tried.append(Tried(rule, inputs, misfit, "; ".join(remarks)))
+        tried.append(Tried(rule, answer, inputs, misfit, "; ".join(remarks)))
         if _settles(tried[-1], evidence, count):
             break
     if not tried:
         raise ValueError(f"auto-reconstruct: an attack must answer, got {'; '.join(reasons)}")
     best = _best(tried, evidence, count)
     warnings.warn(_sentence(best, tried, reasons, setting, evidence), Remark, stacklevel=2)
-    return best.inputs
+    return best.answer
 
 
 def _setting(work: Workspace, count: int) -> Setting:
@@ -172,8 +176,9 @@ def _afforded(
         if unit > share:
             raise NotApplicable(_beyond(unit, share))
         return {}, unit
-    amount = min(most[option], int(share // max(unit, 1.0)))
-    if amount < min(FEWEST[option], most[option]):
+    wanted = min(most[option], options_of(rule.infer)[option].default)
+    amount = min(wanted, int(share // max(unit, 1.0)))
+    if amount < min(FEWEST[option], wanted):
         raise NotApplicable(_beyond(FEWEST[option] * unit, share))
     return {option: amount}, amount * unit
 
@@ -213,7 +218,7 @@ def _best(tried: Sequence[Tried], evidence: Evidence | None, count: int) -> Trie
     inputs[torch.as_tensor(places)] = certain.inputs[torch.as_tensor(rows)].to(inputs.dtype)
     misfit = None if evidence is None else evidence.misfit(inputs)
     remark = f"{len(certain.inputs)} of {count} by {certain.rule.name}"
-    return Tried(best.rule, inputs, misfit, "; ".join(filter(None, (remark, best.remark))))
+    return Tried(best.rule, inputs, inputs, misfit, "; ".join(filter(None, (remark, best.remark))))
 
 
 def _sentence(

@@ -16,11 +16,13 @@ from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.joint import joint
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
+from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.joint import DENSE, INNER
 from adversary.inversion.setting import Setting
 
 SECOND = 3.0  # gradients that a product with a second derivative takes
 CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
+ENSEMBLE = 30  # restarts of TabLeak
 LARGEST = 24  # examples of a batch that SPEAR takes apart
 
 Work = tuple[str, float]
@@ -88,6 +90,12 @@ def _solved(setting: Setting) -> str | None:
     return f"the model has no kinks, for Gauss-Newton steps{_simulated(setting)}"
 
 
+def _columns(setting: Setting) -> str | None:
+    if setting.flat is not None or not setting.records:
+        return None
+    return f"inputs encode declared columns of a table{_simulated(setting)}"
+
+
 def _matched(setting: Setting) -> str | None:
     if setting.flat is not None:
         return None
@@ -108,8 +116,8 @@ def _per_step(setting: Setting) -> Work:
     return "steps", SECOND * setting.cost * setting.steps * (1 + products)
 
 
-def _per_iteration(setting: Setting) -> Work:
-    return "iterations", SECOND * setting.cost * setting.steps
+def _per_iteration(setting: Setting, restarts: int = 1) -> Work:
+    return "iterations", restarts * SECOND * setting.cost * setting.steps
 
 
 RULES = (
@@ -119,6 +127,12 @@ RULES = (
     Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
     Rule(name="hybrid", infer=hybrid, applies=_walked, work=_systems, enough=CLOSED),
     Rule(name="joint", infer=joint, applies=_solved, work=_per_step),
+    Rule(
+        name="tab-leak",
+        infer=partial(tab_leak, restarts=ENSEMBLE),
+        applies=_columns,
+        work=partial(_per_iteration, restarts=ENSEMBLE),
+    ),
     Rule(
         name="inverting-gradients",
         infer=partial(inverting_gradients, restarts=1),

@@ -5,6 +5,7 @@ it: which functions it calls, how many floating-point operations a gradient take
 gradient itself can be differentiated in the inputs.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Setting:
         mixing: The first layer that makes an example's gradient depend on more than the example
             (batch norm, dropout); None without.
         kink: A function of the model whose slope jumps; None where it is smooth.
+        records: Whether inputs encode declared columns of a table.
         flat: Why the gradient has no derivative in the inputs; None if it has one.
         cost: Floating-point operations of one gradient of the examples.
     """
@@ -62,6 +64,7 @@ class Setting:
     unwalkable: str | None
     mixing: str | None
     kink: str | None
+    records: bool
     flat: str | None
     cost: float
 
@@ -101,6 +104,7 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
         unwalkable=_unwalkable(model, shape),
         mixing=_mixing(model),
         kink=min(kinks, default=None),
+        records=auxiliary.schema is not None and auxiliary.schema.size == math.prod(shape),
         flat=flat,
         cost=cost * count / min(count, PROBED),
     )

@@ -14,7 +14,8 @@ from fedsim.config import Model
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, LocalTraining
+from fedsim.core.schema import Column, Schema
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining
 from tests.adversary.inversion.inversion_cases import psnr
 from tests.builders import observe, plain_gradient
 
@@ -193,3 +194,17 @@ def test_the_cost_grows_with_the_batch():
     auxiliary = Auxiliary(built("cnn", IMAGE), CLASSES, input_shape=IMAGE)
     one, eight = (setting_of(auxiliary, ONE, count).cost for count in (1, 8))
     assert eight == pytest.approx(8 * one, rel=0.1)
+
+
+def test_records_of_declared_columns_have_their_ensemble_and_its_uncertainty():
+    columns = (Column("size", (0,)), Column("colour", (1, 2), ("red", "blue"), torch.eye(2)))
+    with global_stream(0, "records"):
+        model = nn.Sequential(nn.Linear(3, 8, bias=False), nn.ReLU(), nn.Linear(8, CLASSES))
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(3,), schema=Schema(columns))
+    assert "tab-leak (inputs encode declared columns of a table)" in planned(auxiliary, ONE, 1)
+    x = torch.tensor([[0.4, 0.0, 1.0], [-0.2, 1.0, 0.0]])
+    view = observe(plain_gradient(model, x, torch.tensor([0, 1])), 2, sent=model)
+    with pytest.warns(Remark, match="; (inverting-gradients|tab-leak) differs by"):
+        answer = auto_reconstruct(view, auxiliary, generator(0, "auto"), iterations=100)
+    values = answer.values if isinstance(answer, Estimate) else answer
+    assert values.shape == x.shape
