@@ -79,6 +79,11 @@ def token_set(observation: Observation, work: Workspace) -> Bool[Tensor, " vocab
     return named
 
 
+def is_blurred(observation: Observation, work: Workspace) -> bool:
+    """Return whether noise on all rows of the token table may hide tokens from `token_set`."""
+    return moved_rows(observation, work).blurred
+
+
 def direction(observation: Observation) -> float:
     """Return 1 for a gradient, and −1 for weights, which move against it."""
     return 1.0 if observation.local.upload == "gradient" else -1.0
@@ -109,7 +114,7 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
     if rows is None:
         return Evidence(gradient, noise=noise)
     texts = num_labels(observation) // observation.local.epochs
-    outside = texts * expected_outside(work, hidden=rows.threshold > 0 and not rows.relative)
+    outside = texts * expected_outside(work, hidden=rows.blurred)
     return Evidence(gradient, token_set(observation, work), outside, noise)
 
 

@@ -37,6 +37,11 @@ class Moved:
         """The rows that have moved."""
         return self.sizes > self.threshold
 
+    @property
+    def blurred(self) -> bool:
+        """Whether noise on all rows may hide some that have moved."""
+        return self.threshold > 0 and not self.relative
+
     def rows_of(
         self, delta: Float[Tensor, "rows width"], sent: Float[Tensor, "rows width"]
     ) -> Bool[Tensor, " rows"]:

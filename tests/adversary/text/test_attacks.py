@@ -13,6 +13,8 @@ from adversary.attacks.token_rows import ATTACK as TOKEN_ROWS
 from adversary.grading.answers import attack_view
 from adversary.grading.families import FAMILIES
 from adversary.steps import num_labels
+from adversary.text.reading import token_set
+from adversary.workspace import workspace
 from defenses import build as build_defenses
 from fedsim import models
 from fedsim.config import parse
@@ -168,6 +170,20 @@ def test_a_scaled_gradient_gives_nearly_the_same_counts(scale):
 
 
 @pytest.mark.theorem
+@pytest.mark.parametrize("std", [0.015, 0.02])
+def test_tokens_whose_rows_noise_hides_are_read_off_the_head(std):
+    model = language()
+    view, truth = seen(model, torch.arange(8))
+    delta = defended(view.latest.update.delta, "gaussian", std=std)
+    view, truth = seen(model, torch.arange(8), delta=delta)
+    by_rows = token_set(view.latest, workspace(view, auxiliary_of(model))).nonzero().squeeze(1)
+    got, blind, _ = graded(TOKEN_ROWS, view, truth, auxiliary_of(model))
+    assert got["f1"] > FAMILIES["tokens"].grade(by_rows, truth)["f1"] + 0.3
+    assert got["f1"] > blind["f1"]
+    bare = replace(auxiliary_of(model), inputs=None, labels=None)
+    assert TOKEN_ROWS.infer(view, bare, generator(0)).tolist() == by_rows.tolist()
+
+
 @pytest.mark.parametrize("std", [1e-4, 1e-3, 1e-2, 1.0])
 def test_noise_leaves_no_less_than_the_blind_counts(std):
     model = language()
