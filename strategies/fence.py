@@ -217,7 +217,8 @@ class Fence(AroundStrategy):
             raise Refused(
                 NORM, f"update: must have a norm of at most {largest:.0e}, got {length:g}"
             )
-        return Passed({name: upload[name] for name in sent}, self.upload, length)
+        in_order = {name: upload[name] for name in sent}
+        return Passed(in_order, self.upload, length, None if changed else record)
 
     def _metrics(self, reply: Message) -> MetricRecord:
         key = self.weighted_by_key

@@ -11,7 +11,14 @@ from fedsim.core.accepts import Rule
 from fedsim.core.errors import FedsimError, plain
 from fedsim.core.params import difference, mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import from_record, held_record, oversized, records_of
+from fedsim.core.wire import (
+    HeldArray,
+    held_record,
+    oversized,
+    read_record,
+    record_of,
+    records_of,
+)
 
 UPLOAD = "upload of a client"
 OFF = "not on tape, logged once; behind a Fence an error of the client"
@@ -50,11 +57,16 @@ class Passed(ArrayRecord):
         upload: The tensors; they must not change afterwards.
         kind: Weights or a gradient.
         norm: Of the update.
+        record: What held them, where they are as they came.
     """
 
-    def __init__(self, upload: Params, kind: Upload, norm: float) -> None:
+    def __init__(
+        self, upload: Params, kind: Upload, norm: float, record: ArrayRecord | None = None
+    ) -> None:
         super().__init__()
-        vars(self).update(vars(held_record(upload)))
+        arrays = {} if record is None else {name: record[name] for name in upload}
+        held = arrays and all(type(array) is HeldArray for array in arrays.values())
+        vars(self).update(vars(record_of(arrays) if held else held_record(upload)))
         self.upload, self.kind, self.norm = upload, kind, norm
 
 
@@ -81,7 +93,7 @@ def decoded(record: ArrayRecord, sent: Params, kind: Upload) -> tuple[Params, fl
     if reason := oversized(record, sent):
         raise Refused(SIZE, reason)
     try:
-        upload = from_record(record)
+        upload = read_record(record)
     except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to
         raise Refused(DECODED, f"arrays: {DECODED.rule} ({error})") from None
     if reason := mismatch(upload, sent):

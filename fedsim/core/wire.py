@@ -1,6 +1,6 @@
 """Tensors ⇄ Flower records: the one place where what travels is encoded and decoded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from typing import TypeVar
@@ -22,6 +22,7 @@ NUM_EXAMPLES = "num-examples"
 
 Kind = TypeVar("Kind", ArrayRecord, MetricRecord, ConfigRecord)
 _STYPE = "numpy.ndarray"
+_ENTRIES = "_data"  # the attribute of a record in which Flower keeps what is in it
 _HEADER, _WIDEST = 4096, 16  # bytes before the values, and of one value, at most
 
 
@@ -35,10 +36,17 @@ def held_record(params: Params) -> ArrayRecord:
 
     The tensors must not change afterwards.
     """
-    record = ArrayRecord()  # with a dictionary it would encode each array
-    for name, value in params.items():
-        values = _values(value)
-        record[name] = LazyArray(values.copy, _name(values.dtype), values.shape)
+    return record_of({name: HeldArray(_values(value)) for name, value in params.items()})
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return arrays as an ArrayRecord; its setter checks each, which takes ten times as long."""
+    record = ArrayRecord()
+    entries = vars(record).get(_ENTRIES)
+    if type(entries) is dict:
+        entries.update(arrays)
+    else:  # kept elsewhere by this version of Flower
+        record.update(arrays)
     return record
 
 
@@ -47,13 +55,21 @@ def from_record(record: ArrayRecord) -> dict[str, Tensor]:
     return {name: torch.from_numpy(_decode(array)) for name, array in record.items()}
 
 
+def read_record(record: ArrayRecord) -> dict[str, Tensor]:
+    """Decode an ArrayRecord into tensors that nobody may change: held ones are not copied."""
+    return {
+        name: array.tensor() if type(array) is HeldArray else torch.from_numpy(_decode(array))
+        for name, array in record.items()
+    }
+
+
 def oversized(record: ArrayRecord, like: Params) -> str | None:
     """Return which array holds more bytes than one of the shape in `like` can, or None.
 
     Asked before anything is decoded, which would take the same memory again.
     """
     for name, array in record.items():
-        if type(array) is LazyArray:  # its values are in this process, or on its disk
+        if type(array) in (LazyArray, HeldArray):  # its values are in this process, or on its disk
             continue
         limit = _HEADER + _WIDEST * (like[name].numel() if name in like else 0)
         if len(array.data) > limit:
@@ -96,6 +112,30 @@ class LazyArray(Array):
     def data(self) -> bytes:  # type: ignore[override]
         """The bytes that `Array(self.numpy())` would hold."""
         return Array(self.numpy()).data
+
+
+class HeldArray(LazyArray):
+    """An Array whose values are in this process and do not change.
+
+    Args:
+        values: They.
+    """
+
+    values: NDArray
+
+    def __init__(self, values: NDArray) -> None:
+        fields = {"dtype": _name(values.dtype), "shape": values.shape, "stype": _STYPE}
+        vars(self).update(fields, values=values)
+
+    def numpy(self) -> NDArray:
+        """Return a copy of the values."""
+        return self.values.copy()
+
+    def tensor(self) -> Tensor:
+        """Return the values themselves, not to be changed; a copy where it is in another order."""
+        flags = self.values.flags
+        whole = flags.c_contiguous and flags.writeable  # those of another process may be neither
+        return torch.from_numpy(self.values if whole else self.values.copy())
 
 
 def _values(value: Tensor) -> NDArray:

@@ -195,9 +195,9 @@ def test_a_constant_of_infinity_is_no_fault(tmp_path):
 @pytest.mark.parametrize("name", ["w", "z"])
 def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch):
     decoded = []
-    decode = strategies.uploads.from_record
+    decode = strategies.uploads.read_record
     monkeypatch.setattr(
-        strategies.uploads, "from_record", lambda r: (decoded.append(r), decode(r))[1]
+        strategies.uploads, "read_record", lambda r: (decoded.append(r), decode(r))[1]
     )
 
     def huge(client):

@@ -1,11 +1,13 @@
 import io
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 
-from fedsim.core.wire import LazyArray, from_record, to_record
+from fedsim.core import wire
+from fedsim.core.wire import HeldArray, LazyArray, from_record, held_record, read_record, to_record
 
 STATE = {
     "b": torch.randn(3, 2),
@@ -54,3 +56,32 @@ def test_a_lazy_array_stands_in_for_the_array_itself():
         assert np.array_equal(lazy.numpy(), original.numpy())
         assert np.array_equal(np.load(io.BytesIO(lazy.data)), original.numpy())
         assert torch.equal(from_record(ArrayRecord({"x": lazy}))["x"], value)
+
+
+def test_held_tensors_are_read_without_a_copy_and_handed_out_as_copies():
+    record = held_record(STATE)
+    assert list(record) == list(STATE)
+    for name, value in STATE.items():
+        same = read_record(record)[name]
+        assert torch.equal(same, value)
+        assert same.is_contiguous()  # sums depend on the order
+        assert (same.data_ptr() == value.data_ptr()) == value.is_contiguous() or not value.numel()
+        assert np.array_equal(record[name].numpy(), value.numpy())
+        assert not np.shares_memory(record[name].numpy(), value.numpy())
+        assert record[name].data == to_record({name: value.contiguous()})[name].data
+    from_record(record)["b"].zero_()
+    assert torch.equal(from_record(record)["b"], STATE["b"])
+
+
+def test_held_tensors_of_another_process_may_be_read_only():
+    back = pickle.loads(pickle.dumps(held_record(STATE)))
+    values = np.ones(3)
+    values.flags.writeable = False
+    assert HeldArray(values).tensor().add_(1).tolist() == [2, 2, 2]
+    assert all(torch.equal(value, STATE[name]) for name, value in read_record(back).items())
+
+
+def test_records_are_filled_where_flower_keeps_their_entries(monkeypatch):
+    assert type(vars(ArrayRecord())[wire._ENTRIES]) is dict
+    monkeypatch.setattr(wire, "_ENTRIES", "elsewhere")
+    assert list(held_record(STATE)) == list(STATE)
