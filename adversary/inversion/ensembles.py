@@ -7,13 +7,16 @@ pooled cell by cell; how far they disagree says where the pooled answer may be w
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.inversion.priors import Form
-from fedsim.core.schema import TOLERANCE, Schema, same
+from fedsim.core.schema import TOLERANCE, Column, Schema, same
+
+Doubt = Literal["agreement", "entropy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,35 +107,49 @@ class Pooled:
 
 def pooled(
     members: Float[Tensor, "members batch features"],
-    best: int,
+    losses: Float[Tensor, " members"],
     relaxation: Relaxation,
     tolerances: Float[Tensor, " columns"],
+    *,
+    sharpness: float,
+    by: Doubt = "agreement",
 ) -> Pooled:
     """Return the records that members agree on most.
 
-    The uncertainty of a category is the entropy of its members' mean probabilities, over that of
-    even ones; that of a number the deviation of its members over the column's, at most 1, which is
-    eʰ for the difference h of the two Gaussian entropies.
-
     Args:
         members: Relaxed records, those of a category as probabilities times codes.
-        best: The member whose order is kept.
+        losses: Of the members; the order is that of the least.
         relaxation: What the inputs stand for.
         tolerances: As `Schema.tolerances` returns them.
+        sharpness: A member's vote is (least loss / own loss) to this power; 0 for equal votes.
+            Uncertainty is over all members alike.
+        by: "agreement": one minus the members' mean probability of the answered category, or share
+            of numbers within the tolerance of the answered one. "entropy": of the members' mean
+            probabilities, over that of even ones; of numbers their deviation over the column's, at
+            most 1, which is eʰ for the difference h of the two Gaussian entropies.
     """
-    schema, ordered = relaxation.schema, _ordered(members, best, relaxation, tolerances)
-    middle = ordered.median(dim=0).values
+    schema = relaxation.schema
+    ordered = _ordered(members, int(losses.argmin()), relaxation, tolerances)
+    least = torch.finfo(losses.dtype).tiny
+    votes = (losses.clamp(min=least).min() / losses.clamp(min=least)).double() ** sharpness
+    middle = _median(ordered, votes / votes.sum())
     records = schema.rounded(middle, relaxation.low, relaxation.high)
+    doubts = {"agreement": _disagreement, "entropy": _entropy}
     uncertainty = torch.zeros_like(records)
     for column, tolerance in zip(schema.columns, tolerances.tolist(), strict=True):
-        of = list(column.features)
-        if column.codes is None:
-            deviation = ordered[..., of[0]].std(dim=0, correction=0).double()
-            unsure = deviation * TOLERANCE / max(tolerance, 1e-12)
-        else:
-            unsure = _entropy(ordered[..., of].double(), column.codes.double())
-        uncertainty[:, of] = unsure.clamp(0, 1).unsqueeze(1)
+        of = ordered[..., list(column.features)].double()
+        unsure = doubts[by](column, of, column.cells(records), tolerance)
+        uncertainty[:, list(column.features)] = unsure.clamp(0, 1).unsqueeze(1)
     return Pooled(records, uncertainty)
+
+
+def _median(
+    values: Float[Tensor, "members batch features"], votes: Float[Tensor, " members"]
+) -> Float[Tensor, "batch features"]:
+    """Return the least value that half of the votes do not exceed."""
+    ranked, order = values.sort(dim=0)
+    reached = votes[order].cumsum(dim=0) >= 0.5 - 1e-9
+    return ranked.gather(0, reached.long().argmax(dim=0, keepdim=True))[0]
 
 
 def _ordered(
@@ -149,14 +166,35 @@ def _ordered(
     return torch.stack(ordered)
 
 
-def _entropy(
-    inputs: Float[Tensor, "members batch features"], codes: Float[Tensor, "values features"]
+def _disagreement(
+    column: Column, members: Tensor, answers: Float[Tensor, " batch"], tolerance: float
 ) -> Float[Tensor, " batch"]:
-    """Return the entropy of the mean probabilities of a column's values, over that of even ones."""
-    if len(codes) < 2:
-        return torch.zeros(inputs.shape[1], dtype=inputs.dtype)
-    ones = torch.ones(*inputs.shape[:-1], 1, dtype=inputs.dtype)
+    """Return one minus the share of the members that say what is answered."""
+    if column.codes is None:
+        return 1 - ((members[..., 0] - answers).abs() <= tolerance).double().mean(dim=0)
+    shares = _probabilities(members, column.codes.double())
+    return 1 - shares.gather(1, answers.long().unsqueeze(1))[:, 0]
+
+
+def _entropy(
+    column: Column,
+    members: Tensor,
+    answers: Float[Tensor, " batch"],  # noqa: ARG001
+    tolerance: float,
+) -> Float[Tensor, " batch"]:
+    """Return the entropy of the members of each cell, over that of the column."""
+    if column.codes is None:
+        deviation = tolerance / TOLERANCE
+        return members[..., 0].std(dim=0, correction=0) / (deviation or 1.0)
+    shares = _probabilities(members, column.codes.double())
+    return torch.special.entr(shares).sum(dim=1) / max(math.log(shares.shape[1]), 1e-12)
+
+
+def _probabilities(
+    members: Float[Tensor, "members batch features"], codes: Float[Tensor, "values features"]
+) -> Float[Tensor, "batch values"]:
+    """Return the mean probabilities of which the members' features are the mixed codes."""
+    ones = torch.ones(*members.shape[:-1], 1, dtype=members.dtype)
     solve = torch.linalg.pinv(torch.cat([codes, ones[0, :1].expand(len(codes), 1)], dim=1))
-    shares = (torch.cat([inputs, ones], dim=-1) @ solve).clamp(min=0).mean(dim=0)
-    shares = shares / shares.sum(dim=1, keepdim=True)
-    return torch.special.entr(shares).sum(dim=1) / math.log(len(codes))
+    shares = (torch.cat([members, ones], dim=-1) @ solve).clamp(min=0).mean(dim=0)
+    return shares / shares.sum(dim=1, keepdim=True)

@@ -112,8 +112,8 @@ class SharedLayers(_Layers):
         weight_name, bias_name = self.name(weight), self.name(bias)
 
         def backward(slope: Tensor) -> Iterator[tuple[str, Tensor]]:
-            d = slope.flatten(2).unflatten(0, (self.rows, -1))
-            a = x.flatten(2).unflatten(0, (self.rows, -1))
+            flat = lambda of: of.reshape(*of.shape[:2], -1).unflatten(0, (self.rows, -1))
+            d, a = flat(slope), flat(x)
             if weight_name is not None:
                 yield weight_name, (d * a).sum(dim=(1, 3))
             if bias_name is not None:

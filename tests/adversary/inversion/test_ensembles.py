@@ -77,7 +77,7 @@ def test_members_are_pooled_cell_by_cell_in_one_order():
             torch.stack([other, second]),
         ]
     )
-    it = pooled(members, 0, of, TOLERANCES)
+    it = pooled(members, torch.tensor([1.0, 2.0, 4.0]), of, TOLERANCES, sharpness=0, by="entropy")
     assert torch.allclose(it.records, torch.stack([first, second]).double(), atol=1e-6)
     # age of the first: 0.30, 0.33, 0.30 in columns of deviation 1; its colour: a third of a doubt
     assert float(it.uncertainty[0, 2]) == pytest.approx(0.03 * math.sqrt(2) / 3, rel=1e-4)
@@ -91,8 +91,26 @@ def test_members_are_pooled_cell_by_cell_in_one_order():
 def test_even_probabilities_of_any_code_have_an_uncertainty_of_one():
     of = relaxation()
     even = torch.tensor([0.5, 0.0, 0.0, 1 / 3, 1 / 3, 1 / 3])
-    it = pooled(even.expand(4, 1, 6), 0, of, TOLERANCES)
+    it = pooled(even.expand(4, 1, 6), torch.ones(4), of, TOLERANCES, sharpness=1, by="entropy")
     assert it.uncertainty[0, [0, 3]].tolist() == pytest.approx([1.0, 1.0], rel=1e-5)
     far = even.repeat(2, 1, 1)
     far[1, 0, 2] = 3.0
-    assert float(pooled(far, 0, of, TOLERANCES).uncertainty[0, 2]) == 1.0  # at most
+    it = pooled(far, torch.ones(2), of, TOLERANCES, sharpness=1, by="entropy")
+    assert float(it.uncertainty[0, 2]) == 1.0  # at most
+
+
+def test_members_of_a_small_loss_have_more_votes_and_doubt_is_the_share_that_disagrees():
+    of = relaxation()
+    members = torch.tensor([[0.0, 0, 1, 1, 0, 0], [1, 1, 2, 0, 1, 0], [1, 1, 2, 0, 1, 0]])
+    losses = torch.tensor([1.0, 3.0, 3.0])
+    for sharpness, answer, agreeing in ((0, 1, 2 / 3), (1, 0, 1 / 3), (3, 0, 1 / 3)):
+        it = pooled(members.unsqueeze(1), losses, of, TOLERANCES, sharpness=sharpness)
+        assert torch.allclose(it.records[0], members[answer].double(), atol=1e-6)
+        assert it.uncertainty[0].tolist() == pytest.approx([1 - agreeing] * 6, abs=1e-6)
+
+
+def test_one_member_of_a_column_of_one_value_is_sure():
+    of = relaxation((Column("only", (0,), ("it",), torch.ones(1, 1)),), LOW[:1], HIGH[:1])
+    for by in ("agreement", "entropy"):
+        it = pooled(torch.ones(1, 2, 1), torch.zeros(1), of, torch.zeros(1), sharpness=5, by=by)
+        assert (it.records.tolist(), it.uncertainty.tolist()) == ([[1.0]] * 2, [[0.0]] * 2)
