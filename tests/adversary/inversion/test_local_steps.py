@@ -37,12 +37,16 @@ STRIDED = lambda: nn.Sequential(
     nn.Dropout(0.5), nn.Conv2d(4, 5, 2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
     nn.Linear(20, 10),
 )  # fmt: skip
+RECORDS = lambda: nn.Sequential(
+    nn.Linear(6, 8), nn.BatchNorm1d(8), nn.GroupNorm(2, 8), nn.ELU(), nn.Linear(8, 10)
+)
 MODELS = {
     "lenet": (lambda: lenet((3, 8, 8), 10), (3, 8, 8), True),
     "cnn": (lambda: cnn((1, 8, 8), 10, hidden=5), (1, 8, 8), True),
     "strided": (STRIDED, (3, 11, 11), True),
     "residual": (Residual, (3, 6, 6), True),
     "layer norm": (NORMED, (3, 4, 4), False),
+    "records": (RECORDS, (6,), True),
 }
 
 
