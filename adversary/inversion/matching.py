@@ -4,6 +4,7 @@ All restarts are rows of one computation (`rows`, `descent`); the winner is the 
 loss, which is all that the attacker sees.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,8 +22,10 @@ from adversary.inversion.priors import Form, data_range, form_of
 from adversary.inversion.problems import Problem, problem_of
 from adversary.inversion.settings import Settings
 from adversary.workspace import Workspace, workspace
+from fedsim.core.errors import Remark
 from fedsim.core.types import Auxiliary, View
 
+RACE = 200  # iterations after which label hypotheses are compared
 ENTRIES = 2**25  # of the simulated uploads of all rows that are computed at a time: 128 MiB each
 
 Adapt = Callable[[Problem, Workspace, Settings], tuple[Problem, Settings]]
@@ -45,7 +48,8 @@ def reconstruct(
         auxiliary: The architecture; inputs, where there are any, tell the range of the data.
         generator: Draws where restarts begin, and in which order labels are used.
         settings: How to match; of inputs that are no images there is no total variation.
-        recover: The label attack that tells the labels of the batch; None to fit them too.
+        recover: The label attack that gives the labels of the batch, or several hypotheses, one per
+            row, of which the one with the lowest loss is taken; None to fit them too.
         adapt: Change how to match, in this order: by rehearsals (`tuning`), by a defense that the
             adversary knows (`through_defenses`).
 
@@ -59,10 +63,42 @@ def reconstruct(
     labels = None if recover is None else recover(view, auxiliary, generator)
     for change in adapt:
         problem, settings = change(problem, work, settings)
+    if labels is not None and labels.ndim > 1:
+        labels = labels[raced(problem, settings, labels, generator, box=data_range(auxiliary))]
     guesses, losses = match(problem, settings, labels, generator, box=data_range(auxiliary))
     if not bool(torch.isfinite(losses).any()):
         raise ValueError("matching: a restart must have a finite loss, got none")
     return guesses[int(losses.nan_to_num(nan=torch.inf).argmin())]
+
+
+def raced(
+    problem: Problem,
+    settings: Settings,
+    hypotheses: Int[Tensor, "hypotheses batch"],
+    generator: Generator,
+    *,
+    box: tuple[Tensor, Tensor],
+) -> int:
+    """Return the labels with which guesses come nearest to the upload after `RACE` iterations.
+
+    Of several, a remark says how many were tried and which has the lowest loss.
+
+    Args:
+        problem: What is matched.
+        settings: How.
+        hypotheses: Labels of the batch, the likeliest first.
+        generator: Draws where guesses begin.
+        box: Least and greatest inputs.
+    """
+    if len(hypotheses) == 1:
+        return 0
+    short = min(RACE, settings.iterations)
+    racing = replace(settings, restarts=len(hypotheses), iterations=short, group=0.0)
+    _, losses = match(problem, racing, hypotheses, generator, box=box)
+    best = int(losses.nan_to_num(nan=torch.inf).argmin())
+    said = f"labels: hypothesis {best + 1} of {len(hypotheses)} has the lowest matching loss"
+    warnings.warn(said, Remark, stacklevel=2)
+    return best
 
 
 def match(
