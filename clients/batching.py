@@ -128,7 +128,7 @@ def trained_together(
     with global_stream(seed, "train", "together"):
         before = global_state()
         states = train_together(
-            copied(site.model),  # nothing that it keeps is for the next clients
+            site.working_model(),
             [client.task.sent for client in clients],
             *(dataset.inputs, dataset.y),
             rows,

@@ -33,6 +33,7 @@ from fedsim.core.accepts import Rule
 from fedsim.core.errors import ConfigError, FedsimError
 from fedsim.core.paths import user_path
 from fedsim.core.rng import generator, secret_generator
+from fedsim.models.copying import copied, keeps_nothing
 
 NAMES = Rule(
     "run at a node", "data, model, defenses", "must be fedsim's own or allowed by this node"
@@ -142,6 +143,15 @@ class Site:
     def state(self) -> dict[str, Tensor]:
         """The model's own state; it shares the model's memory."""
         return self.model.state_dict()
+
+    def working_model(self) -> nn.Module:
+        """Return a copy to train; for every client a new one, unless its layers keep nothing."""
+        return copied(self.model) if self._reused is None else self._reused
+
+    @cached_property
+    def _reused(self) -> nn.Module | None:
+        foreign = self.defense.gradient is not None  # it is handed the model
+        return None if foreign or not keeps_nothing(self.model) else copied(self.model)
 
     def rows(self, client: str) -> Tensor:
         """Return the rows of the training set that are a client's."""

@@ -22,7 +22,6 @@ from fedsim.core.params import cast_like, mismatch, subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining, Params
 from fedsim.models import changed
-from fedsim.models.copying import copied
 
 COINS = "coins"  # of a client's canaries, in its ground truth
 
@@ -164,10 +163,9 @@ def _trained(
         # These coins hide what the order of the batches does not.
         order = task.operator.coins(seed, *names)
     count = len(examples.labels) if defense else len(examples.rows)
-    model = copied(task.site.model)  # nothing that it keeps is for the next client
     with global_stream(seed, *names, "dropout"):
         return train(
-            model,
+            task.site.working_model(),
             task.sent,
             examples.inputs[:count],
             examples.labels[:count],

@@ -25,12 +25,19 @@ def answer(
     """Run the ClientApp on one message; whatever it does becomes a reply of this client.
 
     What it raises becomes an error, also where it wants to end the process. Ctrl-C passes.
+
+    Args:
+        message: To the client.
+        context: The client's.
+        run: Replies to the message in place of the ClientApp.
     """
     try:
         with process_goes_on():
             reply = (run or app)(message, context)
         if not isinstance(reply, Message):
             raise TypeError(f"a ClientApp must return a Message, got {type(reply).__name__}")
+        if run is not None:  # not the client's own code: it has the address
+            return reply
         if reply.has_error():
             return Message(reply.error, reply_to=message)
         return Message(reply.content, reply_to=message)  # whatever address the client wrote on it

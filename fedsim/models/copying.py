@@ -18,6 +18,11 @@ ATOMS = frozenset(
     {bool, int, float, complex, str, bytes, NoneType, type, FunctionType, BuiltinFunctionType}
     | {torch.dtype, torch.device}
 )
+KEEP_NOTHING = frozenset(
+    {nn.Sequential, nn.Linear, nn.Flatten, nn.Identity, nn.Conv1d, nn.Conv2d, nn.MaxPool2d}
+    | {nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.GELU}
+    | {nn.LayerNorm, nn.GroupNorm}
+)  # layers whose forward leaves nothing in them
 _OWN = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 _COMPILED = "_compiled_call_impl"  # what PyTorch leaves out of a state
 
@@ -36,6 +41,29 @@ def copied(model: nn.Module) -> nn.Module:
         return _module(model, {})
     except _NotPlain:
         return copy.deepcopy(model)
+
+
+def keeps_nothing(model: nn.Module) -> bool:
+    """Return whether training leaves nothing in a model but its state, so that it can be reused.
+
+    So it is if all layers are PyTorch's own that keep nothing, and no hooks are on them but the
+    guard's.
+    """
+    return all(
+        type(module) in KEEP_NOTHING
+        and "forward" not in vars(module)
+        and all(type(hook) is partial and _is_guards(hook) for hook in _hooks_of(module))
+        for module in model.modules()
+    )
+
+
+def _is_guards(hook: partial[Any]) -> bool:
+    return getattr(hook.func, "__module__", "") == "fedsim.models.guard"
+
+
+def _hooks_of(module: nn.Module) -> list[Any]:
+    kept = (value for name, value in vars(module).items() if name.endswith("_hooks"))
+    return [hook for hooks in kept if isinstance(hooks, dict) for hook in hooks.values()]
 
 
 def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -11,7 +11,7 @@ from fedsim import models
 from fedsim.config import Model
 from fedsim.core.form import Form
 from fedsim.models import copying
-from fedsim.models.copying import copied
+from fedsim.models.copying import copied, keeps_nothing
 
 SHAPE = (1, 28, 28)
 IDS = Form((5,), 9, torch.int64, 9, per_token=True)
@@ -140,3 +140,22 @@ def test_a_copy_is_the_deep_one(name, monkeypatch):
     if name in ("cnn", "mlp"):
         inputs = torch.rand(2, *SHAPE)
         assert torch.equal(model(inputs), twin(inputs))
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_a_model_of_layers_that_keep_nothing_can_be_reused(name):
+    assert keeps_nothing(models.build(Model(name=name), Form(SHAPE, 10), seed=0))
+
+
+def test_a_model_that_may_keep_something_is_not_reused():
+    class Own(nn.Linear):
+        pass
+
+    counting = nn.Linear(2, 2)
+    counting.forward = lambda inputs: inputs
+    hooked, hooked_backward = nn.Linear(2, 2), nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda *_: None)
+    hooked_backward.register_full_backward_hook(lambda *_: None)
+    assert keeps_nothing(nn.Linear(2, 2))
+    for layer in (Own(2, 2), counting, hooked, hooked_backward, nn.Dropout(), nn.BatchNorm1d(2)):
+        assert not keeps_nothing(nn.Sequential(nn.Linear(2, 2), layer))
