@@ -1,17 +1,20 @@
 """An attack: a record of one function from what the server knows to a guess."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Generator, Tensor
 
+from adversary.costs import Cost, options
+from fedsim.core.boundary import PASSING
 from fedsim.core.form import Kind
 from fedsim.core.types import Auxiliary, LocalTraining, View
 from fedsim.core.units import title_of
 
 Infer = Callable[[View, Auxiliary, Generator], Any]
 Plan = Callable[[Auxiliary, LocalTraining, int], str]
+CostOf = Callable[[Auxiliary, int, Mapping[str, Any]], Cost | None]
 InferAll = Callable[[Sequence[View], Auxiliary], Sequence[Any] | Tensor]
 
 
@@ -45,6 +48,10 @@ class Attack:
         kinds: The kinds of models it works on; None for those of its family.
         plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
             words; None for an attack that does the same everywhere.
+        memory: How many bytes of memory it may take; None for half of what is free.
+        cost: (auxiliary, examples of an update, options) → what an answer costs at most, estimated
+            from shapes; None where no estimate can be made. Without one an attack takes no more
+            than a few copies of the update.
     """
 
     name: str
@@ -63,6 +70,8 @@ class Attack:
     clients: tuple[str, ...] | None = None
     kinds: tuple[Kind, ...] | None = None
     plan: Plan | None = None
+    memory: float | None = None
+    cost: CostOf | None = None
 
     @property
     def title(self) -> str:
@@ -73,3 +82,19 @@ class Attack:
         """Return whether it attacks a round (and in it a client)."""
         known = client is None or self.clients is None or client in self.clients
         return (round_ - 1) % self.every == 0 and known
+
+    def estimate(self, auxiliary: Auxiliary, count: int) -> Cost | None:
+        """Return what an answer costs; None where no estimate can be made.
+
+        Args:
+            auxiliary: The architecture.
+            count: Examples of an update.
+        """
+        if self.cost is None:
+            return None
+        try:
+            return self.cost(auxiliary, count, options(self.infer))
+        except PASSING:
+            raise
+        except Exception:  # the attack says what is wrong
+            return None

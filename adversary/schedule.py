@@ -1,5 +1,6 @@
-"""Which rounds and clients an attack is for: two options that every attack takes."""
+"""Which rounds and clients an attack is for, and its memory: three options of every attack."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,8 @@ from adversary.attack import Attack
 from fedsim.core.catalog import options_of
 from fedsim.core.errors import ConfigError
 
-RESERVED = ("every", "clients")
+RESERVED = ("every", "clients", "memory")
+GIGA = 1e9
 
 
 def scheduled(
@@ -19,10 +21,11 @@ def scheduled(
     Args:
         key: What the config calls it.
         attack: As it is without options.
-        options: `every`, from 1; `clients`, a list of names or one text with commas; and its own.
+        options: `every`, from 1; `clients`, a list of names or one text with commas;
+            `memory`, in GB, above 0; and its own.
 
     Raises:
-        ConfigError: One of the two is out of range, or the attack has an option of that name.
+        ConfigError: One of the three is out of range, or the attack has an option of that name.
     """
     for name in RESERVED:
         if name in options_of(attack.infer):
@@ -34,7 +37,16 @@ def scheduled(
     every = options.get("every", 1)
     if type(every) is not int or every < 1:
         raise ConfigError(f"{key}.every: must be a whole number of at least 1, got {every!r}")
-    return replace(attack, every=every, clients=_clients(key, options.get("clients"))), unreserved
+    clients, memory = _clients(key, options.get("clients")), _memory(key, options.get("memory"))
+    return replace(attack, every=every, clients=clients, memory=memory), unreserved
+
+
+def _memory(key: str, memory: Any) -> float | None:
+    if memory is None:
+        return None
+    if type(memory) not in (int, float) or not 0 < memory < math.inf:
+        raise ConfigError(f"{key}.memory: must be a number of GB above 0, got {memory!r}")
+    return GIGA * memory
 
 
 def _clients(key: str, clients: Any) -> tuple[str, ...] | None:

@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
+from adversary.costs import of_matching
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.settings import Settings
 from fedsim.core.types import Auxiliary, View
@@ -74,6 +75,7 @@ ATTACKS = (
         family="reconstruction",
         infer=dlg,
         summary="inputs and labels with the client's gradient, by L-BFGS",
+        cost=of_matching,
         has_twin=False,
     ),
     Attack(
@@ -81,6 +83,7 @@ ATTACKS = (
         family="reconstruction",
         infer=partial(dlg, labels="recovered"),
         summary="dlg with labels from a label attack",
+        cost=of_matching,
         has_twin=False,
     ),
 )

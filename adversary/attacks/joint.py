@@ -16,8 +16,9 @@ noise where there are several examples or restarts; the start with the lowest re
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
+from adversary.costs import Cost, of_descent
 from adversary.inversion.joint import Fit, Residual, gauss_newton, of_gradient, of_upload
 from adversary.inversion.problems import problem_of
 from adversary.inversion.reading import (
@@ -101,12 +103,19 @@ def _of_steps(latest: Observation, work: Workspace) -> Callable[[Tensor], Residu
     return lambda labels: of_upload(problem, labels)
 
 
+def _cost(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:  # noqa: ARG001
+    """Return what a Gauss-Newton step's graph takes: starts come one after another."""
+    shape = input_shape(auxiliary)
+    return of_descent(auxiliary.model, shape, count, rows=1, dtype=torch.float64)
+
+
 ATTACKS = (
     Attack(
         name="joint",
         family="reconstruction",
         infer=joint,
         summary="inputs by Gauss-Newton steps on the whole gradient",
+        cost=_cost,
         has_twin=False,
     ),
 )

@@ -23,13 +23,17 @@ normalisation) is handed over to gradient matching (`inverting_gradients`), and 
 """
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.costs import Cost, of_descent
 from adversary.inversion.affine import smoothest
 from adversary.inversion.chain import NotWalkableError, chain, check_trained
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
@@ -41,11 +45,13 @@ from adversary.inversion.reading import (
     weights,
 )
 from adversary.inversion.recursive import walk
-from adversary.inversion.solutions import Solution
+from adversary.inversion.solutions import Solution, cost
 from adversary.inversion.systems import ConvSystem
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.types import Auxiliary, View
+
+SMOOTHED = 3  # times a solution's cost that the smoothest picture takes
 
 
 def r_gap(
@@ -120,6 +126,20 @@ def _walked(
     return x.float()
 
 
+def _cost(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:
+    """Return what the walk costs, from the shapes of its layers; None where it is refused."""
+    shape, smooth = input_shape(auxiliary), "steps" in options
+    try:
+        layers = chain(auxiliary.model, shape)
+    except NotWalkableError:
+        rows = {"rows": 1, "dtype": torch.float32}
+        return of_descent(auxiliary.model, shape, count, **rows) if smooth else None
+    convs = [cost(layer) for layer in layers if layer.kind == "conv"]
+    weights = sum(value.numel() for value in auxiliary.model.state_dict().values())
+    seconds = sum(it.seconds or 0.0 for it in convs) * (SMOOTHED if smooth else 1)
+    return Cost(seconds, max((it.num_bytes for it in convs), default=0.0) + 24.0 * weights)
+
+
 ATTACKS = (
     Attack(
         name="r-gap",
@@ -127,6 +147,7 @@ ATTACKS = (
         infer=r_gap,
         summary="one input, by a linear system per layer from the last to the first",
         has_twin=False,
+        cost=_cost,
     ),
     Attack(
         name="hybrid",
@@ -134,5 +155,6 @@ ATTACKS = (
         infer=hybrid,
         summary="r-gap, and the smoothest picture that fits where a layer leaves it open",
         has_twin=False,
+        cost=_cost,
     ),
 )

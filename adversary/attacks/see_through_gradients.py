@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
+from adversary.costs import of_matching
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
@@ -76,6 +77,7 @@ ATTACKS = (
         family="reconstruction",
         infer=see_through_gradients,
         summary="GradInversion: restarts drawn to what they agree upon",
+        cost=of_matching,
         rehearses=True,
     ),
 )

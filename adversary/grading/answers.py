@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adversary.attack import Attack
+from adversary.costs import allocation, beyond_memory
 from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
@@ -182,7 +183,23 @@ def _inapplicable(view: View, attack: Attack, auxiliary: Auxiliary) -> str:
     family, clients = FAMILIES[attack.family], view.latest.update.num_clients
     if family.alone and clients > 1:
         return f"num_clients: must be 1 to {family.alone}, got {clients}"
-    return without_gradient(attack, auxiliary)
+    return without_gradient(attack, auxiliary) or _beyond_memory(view, attack, auxiliary)
+
+
+def _beyond_memory(view: View, attack: Attack, auxiliary: Auxiliary) -> str:
+    """Return why an attack's memory does not suffice; empty where it does, or no estimate is made.
+
+    The estimate is made once a run.
+    """
+    latest = view.latest
+    if attack.cost is None or (count := latest.update.num_examples) is None:
+        return ""
+    if latest.local.upload == "weights":  # of what is simulated one step's graph is the least
+        count = min(count, latest.local.batch_size)
+    estimate = view.memory.run.get(
+        attack, (auxiliary, count), lambda: attack.estimate(auxiliary, count)
+    )
+    return "" if estimate is None else beyond_memory(attack.title, estimate, attack.memory)
 
 
 def _guess_all(
@@ -227,7 +244,8 @@ def _guess(
     except PASSING:  # also that the recording itself is damaged
         raise
     except BaseException as error:  # this update defeats this attack; the others go on
-        return _Result(None, explained(error), refused=isinstance(error, NotApplicable))
+        reason = allocation(error) or explained(error)
+        return _Result(None, reason, refused=isinstance(error, NotApplicable))
     uncertainty = _uncertainty(answer, guess) if isinstance(answer, Estimate) else None
     return _Result(guess, remark="; ".join(remarks) or None, uncertainty=uncertainty)
 

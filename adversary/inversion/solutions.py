@@ -1,18 +1,23 @@
 """The solutions of one layer's system: densely where it is small, by products with U elsewhere."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adversary.costs import Cost
+from adversary.inversion.chain import Layer
 from adversary.inversion.identifiability import system as equations
-from adversary.inversion.operators import least_squares
-from adversary.inversion.systems import ConvSystem
+from adversary.inversion.operators import least_squares, operator_bytes
+from adversary.inversion.systems import ConvSystem, solved_densely
 
 REFINED = 4  # steps of iterative refinement
 NOTHING = 1e-11  # eigenvalues below this share of the largest are none
 STEPS = 3000  # of conjugate gradients
+DENSE_RATE, PRODUCT_RATE = 2e10, 5e9  # operations that a core does in a second, about
+EIGEN = 9  # operations of an eigendecomposition, of n³
 CONVERGED = 1e-14  # share of the normal equations' right side that is left
 
 
@@ -123,3 +128,20 @@ def _full(system: ConvSystem, dense: Tensor) -> Tensor | None:
         step = torch.cholesky_solve((scale * off)[:, None], factor)[:, 0]
         x = x + (scale * step).view_as(x)
     return x
+
+
+def cost(layer: Layer) -> Cost:
+    """Return what solving a convolution's system costs at most, from its shapes; see `solve`."""
+    system = equations(layer.name, layer.module, layer.shape, layer.out, head=False)
+    rows, n, places = system.rows, system.unknowns, prod(layer.out[1:])
+    weight = layer.module.weight
+    assert isinstance(weight, Tensor)
+    channels, fan = len(weight), weight[0].numel()
+    if not solved_densely(rows, n):
+        operations = STEPS * 8.0 * channels * fan * places
+        return Cost(operations / PRODUCT_RATE, operator_bytes(fan, places, channels) + 64.0 * n)
+    if rows >= n:
+        kernel = channels * fan // layer.shape[0] * (n // layer.shape[0])
+        return Cost((EIGEN + 1) * n**3 / DENSE_RATE, 8.0 * (4 * n**2 + kernel))
+    operations = EIGEN * rows**3 + 4 * rows**2 * n
+    return Cost(operations / DENSE_RATE, 8.0 * (3 * rows * n + 3 * rows**2))

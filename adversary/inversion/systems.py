@@ -61,9 +61,7 @@ class ConvSystem:
     @property
     def is_dense(self) -> bool:
         """Whether it is solved densely; see `adversary.inversion.solutions.solve`."""
-        if self.constraints >= self.unknowns:
-            return self.unknowns <= DENSE
-        return self.constraints <= DENSE_ROWS and self.constraints * self.unknowns <= DENSE**2
+        return solved_densely(self.constraints, self.unknowns)
 
     @property
     def pixels(self) -> int:
@@ -232,6 +230,13 @@ class ConvSystem:
         off += (self.kernel @ x.flatten(1).T - self.sights).square().sum()
         size = z.square().sum() + self.sights.square().sum()
         return float((off / size.clamp(min=torch.finfo(size.dtype).tiny)).sqrt())
+
+
+def solved_densely(constraints: int, unknowns: int) -> bool:
+    """Return whether a system of a size is solved densely."""
+    if constraints >= unknowns:
+        return unknowns <= DENSE
+    return constraints <= DENSE_ROWS and constraints * unknowns <= DENSE**2
 
 
 def padding(conv: nn.Conv2d) -> tuple[int, int]:

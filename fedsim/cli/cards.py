@@ -55,6 +55,7 @@ class Card:
 SCHEDULE = (  # of every attack; see `adversary.schedule`
     Option("every", WORDS[int], "1", "Attack rounds 1, 1 + every, 1 + 2·every, and so on."),
     Option("clients", "list of text", UNSET, "Clients to attack; all if omitted."),
+    Option("memory", WORDS[float], UNSET, "GB it may take; half of what is free if omitted."),
 )
 
 

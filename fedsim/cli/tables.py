@@ -90,6 +90,11 @@ class Rounds:
             if attack.plan is not None and not attack.adaptive:
                 text = f"{attack.title} {attack.plan(plan.auxiliary, local, used)}"
                 self.console.print(text, style="yellow", markup=False)
+            if (cost := attack.estimate(plan.auxiliary, used)) is not None and cost.is_large:
+                text = (
+                    f"attack.{attack.title}: up to {cost} for an answer, as estimated from shapes"
+                )
+                self.console.print(text, style="yellow", markup=False)
 
     def show(self, done: Any) -> None:
         """Print one finished round."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 from fedsim.core.errors import ConfigError
 
@@ -19,6 +20,47 @@ def check_cores(key: str, count: int) -> None:
     cores = os.cpu_count() or 1
     if count > cores:
         raise ConfigError(f"{key}: must be at most this machine's {cores} cores, got {count}")
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes new tensors may take: what is free, or what a container has left.
+
+    Args:
+        root: Where `proc` and `sys` are.
+
+    Returns:
+        None on a system that does not say.
+    """
+    parts = [_available(root / "proc" / "meminfo"), _left(root / "sys" / "fs" / "cgroup")]
+    amounts = [amount for amount in parts if amount is not None]
+    if amounts:
+        return max(0, min(amounts))
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # macOS, Windows
+        return None
+
+
+def _available(path: Path) -> int | None:
+    """Return Linux's estimate, with what its caches would give back."""
+    try:
+        lines = path.read_text().splitlines()
+        return next(int(it.split()[1]) * 1024 for it in lines if it.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _left(group: Path) -> int | None:
+    """Return what a container's limit leaves (cgroup v2); None without a limit."""
+    try:
+        most = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        cached = {
+            k: int(v) for k, v in map(str.split, (group / "memory.stat").read_text().splitlines())
+        }
+        return int(most) - used + cached.get("inactive_file", 0)
+    except (OSError, ValueError):
+        return None
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h

@@ -51,12 +51,19 @@ def test_an_attack_is_made_when_it_is_due_on_the_clients_it_is_for(options, roun
         ({"every": True}, r"attack\.llg\.every: must be a whole number of at least 1, got True$"),
         ({"clients": []}, r"attack\.llg\.clients: must be a list of clients' names, got \[\]$"),
         ({"clients": [[1]]}, r"attack\.llg\.clients: must be a list of clients' names, got"),
+        ({"memory": 0}, r"attack\.llg\.memory: must be a number of GB above 0, got 0$"),
+        ({"memory": "1 GB"}, r"attack\.llg\.memory: must be a number of GB above 0, got '1 GB'$"),
         ({"evry": 2}, r"attack\.llg\.evry: must be a known key"),
     ],
 )
 def test_a_wrong_schedule_is_one_sentence(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         built(**options)
+
+
+def test_memory_is_given_in_gb():
+    assert built(memory=1.5)[0].memory == 1.5e9
+    assert built()[0].memory is None
 
 
 def own(view, auxiliary, generator, *, every: int = 3):

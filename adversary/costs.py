@@ -1,0 +1,149 @@
+"""What an attack costs, estimated from shapes before it runs, and the memory that it may take."""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedsim.core.machine import free_memory
+from fedsim.core.types import Auxiliary
+
+GIGA = 1e9
+SHARE = 0.5  # of the memory that is free
+PROBED = 2  # examples of which a graph is built
+GRAPHS = 2.0  # of the gradient, and of its derivative
+COPIES = 4  # of the weights' entries: weights, gradient, its derivative, the upload
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one answer costs.
+
+    Attributes:
+        seconds: CPU-seconds of one core, at most; None where that depends on the update.
+        num_bytes: Of memory.
+    """
+
+    seconds: float | None
+    num_bytes: float
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth a word before a run: 10 s or 1 GB."""
+        return (self.seconds or 0.0) >= 10 or self.num_bytes >= GIGA
+
+    def __str__(self) -> str:
+        """In words."""
+        memory = f"{_gigabytes(self.num_bytes)} of memory"
+        return memory if self.seconds is None else f"{_duration(self.seconds)} and {memory}"
+
+
+def options(infer: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the options of an attack and their values, of a partial those that it sets."""
+    parameters = inspect.signature(infer).parameters.values()
+    return {it.name: it.default for it in parameters if it.kind is it.KEYWORD_ONLY}
+
+
+def beyond_memory(name: str, cost: Cost, most: float | None) -> str:
+    """Return why an attack is not run; empty where its memory suffices.
+
+    Args:
+        name: Of the attack.
+        cost: Its estimate.
+        most: Bytes that it may take; None for half of what is free.
+    """
+    free = free_memory() if most is None else None
+    limit = most if free is None else SHARE * free
+    if limit is None or cost.num_bytes <= limit:
+        return ""
+    got = _gigabytes(limit) + (", half of what is free" if most is None else "")
+    return f"attack.{name}.memory: must be at least {cost} as estimated, got {got}"
+
+
+def allocation(error: BaseException) -> str:
+    """Return in words that a tensor found no memory; empty for another error."""
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "memory: must suffice for this attack, got no more"
+    if not isinstance(error, RuntimeError) or "allocate memory" not in text:
+        return ""
+    sizes = [int(it) for it in re.findall(r"(\d+) bytes", text)]
+    size = f"{_gigabytes(sizes[0])} more" if sizes else "more"
+    free = free_memory()
+    got = "less" if free is None else _gigabytes(free)
+    return f"memory: must have {size} free for this attack, got {got}"
+
+
+def of_descent(
+    model: nn.Module, shape: tuple[int, ...], count: int, *, rows: int, dtype: torch.dtype
+) -> Cost | None:
+    """Return the memory of differentiating the gradient of a batch in its inputs.
+
+    The graph of one gradient of two examples is built once, and what it keeps is added up.
+
+    Args:
+        model: The architecture; a copy is run.
+        shape: Of an input.
+        count: Examples.
+        rows: Batches that are attacked together.
+        dtype: Of the arithmetic.
+
+    Returns:
+        None for a model that does not run; the attack says why.
+    """
+    values = model.state_dict().values()
+    weights = sum(value.numel() for value in values) * dtype.itemsize
+    try:
+        kept = _kept(copy.deepcopy(model), shape)
+    except Exception:  # of a user's model
+        return None
+    entries = kept * count / PROBED * dtype.itemsize
+    return Cost(None, rows * (GRAPHS * entries + COPIES * weights))
+
+
+def of_matching(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:
+    """Return what gradient matching costs, of as many `restarts`; None where shapes are unknown."""
+    shape = auxiliary.input_shape
+    if shape is None and auxiliary.inputs is not None:
+        shape = tuple(auxiliary.inputs.shape[1:])
+    if shape is None:
+        return None
+    rows = int(options.get("restarts", 1))
+    return of_descent(auxiliary.model, shape, count, rows=rows, dtype=torch.float32)
+
+
+def _kept(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return how many numbers a gradient's graph keeps, without those of the weights."""
+    kept: dict[int, Tensor] = {}
+    weights = {value.data_ptr() for value in model.state_dict().values()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in weights:
+            kept[place] = tensor
+        return tensor
+
+    leaves = [p for p in model.parameters() if p.requires_grad]
+    x = torch.full((PROBED, *shape), 0.5, dtype=leaves[0].dtype, requires_grad=True)
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        loss = functional.cross_entropy(model(x), torch.zeros(PROBED, dtype=torch.long))
+        gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+    del gradients
+    return sum(it.untyped_storage().nbytes() // it.itemsize for it in kept.values())
+
+
+def _gigabytes(num_bytes: float) -> str:
+    amount = num_bytes / GIGA
+    return f"{amount:.0f} GB" if amount >= 10 else f"{amount:.2g} GB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,42 @@
+"""What this machine has."""
+
+import pytest
+
+from fedsim.core.machine import free_memory
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root with 8 KiB available."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 16 kB\nMemAvailable: 8 kB\n")
+    return tmp_path
+
+
+def limited(root, most, current=1000, inactive=100):
+    group = root / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{most}\n")
+    (group / "memory.current").write_text(f"{current}\n")
+    (group / "memory.stat").write_text(f"anon 5\ninactive_file {inactive}\n")
+
+
+def test_free_is_what_linux_has_available(root):
+    assert free_memory(root) == 8192
+
+
+@pytest.mark.parametrize(("most", "free"), [("max", 8192), (3000, 2100), (500, 0), (10**9, 8192)])
+def test_a_containers_limit_counts_where_it_is_lower(root, most, free):
+    limited(root, most)
+    assert free_memory(root) == free
+
+
+def test_without_these_files_the_system_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: 7, raising=False)
+    assert free_memory(tmp_path) == 49
+
+    def unknown(name):
+        raise ValueError(name)
+
+    monkeypatch.setattr("os.sysconf", unknown, raising=False)
+    assert free_memory(tmp_path) is None
