@@ -51,6 +51,7 @@ MODULES = (
     "exposure",
     "dager",
     "span_pursuit",
+    "sampled_texts",
     "baselines",
 )
 
