@@ -233,7 +233,9 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
     tables: dict[tuple[str, ...], list[str]] = {}
     for name, rows in attacks.items():
         orders = (
-            tuple(metric for metric in family.ranked if metric in rows)
+            # What some data alone define comes in place of the rest: a console is narrow.
+            tuple(m for m in family.optional if m in rows)
+            or tuple(m for m in family.ranked if m in rows)
             for family in FAMILIES.values()
             if {*family.metrics, *family.pooled} <= {*rows} <= {*family.ranked}
         )
