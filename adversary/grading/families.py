@@ -45,6 +45,8 @@ class Family:
             are graded one by one.
         prepare: The view as the attacks of this family are shown it.
         remark: (view, truth) → what a reader of the grades must know, or None.
+        grade_blind: (blind guesses of some clients, their truths) → value per metric, where blind
+            guesses are graded in another way than answers.
         grade_uncertainty: (guess, its uncertainty, truth) → value and chance per metric of
             `of_uncertainty`, for attacks that say how sure they are.
         of_uncertainty: The metrics of `grade_uncertainty`.
@@ -71,6 +73,7 @@ class Family:
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
     optional: tuple[str, ...] = ()
+    grade_blind: Callable[[Sequence[Any], Sequence[Truth]], dict[str, float]] | None = None
     grade_uncertainty: (
         Callable[[Tensor, Tensor, Truth], Mapping[str, tuple[float, float]]] | None
     ) = None
@@ -247,6 +250,7 @@ FAMILIES: dict[str, Family] = {
             name="reconstruction",
             metrics=reconstructions.METRICS,
             optional=records.METRICS,
+            grade_blind=reconstructions.pool_blind,
             grade_uncertainty=records.grade_confidence,
             of_uncertainty=(records.CONFIDENCE,),
             blind=reconstructions.blind,

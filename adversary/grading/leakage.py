@@ -189,7 +189,8 @@ def _values(
     if not truths:
         return {}, {}
     values = {} if any(guess is None for guess in guesses) else grade(guesses, truths)
-    return values, grade([answer.blind for answer in answers], truths)
+    grade_blind = FAMILIES[answers[0].attack.family].grade_blind or grade
+    return values, grade_blind([answer.blind for answer in answers], truths)
 
 
 def _defined(values: Values) -> dict[str, float]:

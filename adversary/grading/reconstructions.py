@@ -175,6 +175,11 @@ def pool(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]
     }
 
 
+def pool_blind(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]:
+    """Grade blind guesses: as `pool`, records by the better of two (`records.blind`)."""
+    return {**pool(guesses, truths), **records.blind(guesses, truths)}
+
+
 def ceiling(truths: Sequence[Truth]) -> dict[str, float]:
     """Return the most that an attack can reach: of PSNR there is none."""
     return {"ssim": 1.0, "match_rate": 1.0, **records.ceiling(truths)}

@@ -5,7 +5,7 @@
 Each batch is of other records and another network, as initialised by torch; a tenth of the records
 (Adult: 3,000) is auxiliary. Beside each value stand the blind record (mode or mean of each column),
 records drawn from the auxiliary ones, and the most that an auxiliary record shares with each true
-one. `±` is the standard error over batches.
+one; a run's blind value is the better of the first two. `±` is the standard error over batches.
 """
 
 import argparse

@@ -8,7 +8,7 @@ TEMPLATE = """\
 <tr><th></th>{% for name, value, blind in gallery["values"] %}<th>{{ name }}</th>{% endfor %}</tr>
 <tr><td>mean over clients and rounds</td>
 {% for name, value, blind in gallery["values"] %}<td>{{ value }}</td>{% endfor %}</tr>
-<tr><td>{{ "blind record" if gallery.table else "blind picture" }}</td>
+<tr><td>{{ "blind" if gallery.table else "blind picture" }}</td>
 {% for name, value, blind in gallery["values"] %}<td>{{ blind }}</td>{% endfor %}</tr>
 </table>
 {% endif %}

@@ -109,3 +109,21 @@ def test_a_set_of_clients_is_graded_by_all_their_records():
     # 0 exactly; 1 and 2 have one answer (1, blue) and the blind record (0.1, green): a cell each
     assert values["record_match"] == pytest.approx(1 / 3)
     assert values["cell_accuracy"] == pytest.approx(4 / 6)
+
+
+def test_blind_is_the_better_of_the_mode_and_of_drawn_auxiliary_records():
+    truth = truth_of([0, 1], [2, 5])  # drawn: ages −1, −1; blue and red
+    guesses = [truth.lineup.blank.unsqueeze(0)]  # (0.1, green), twice
+    mode, best = records.pool(guesses, [truth]), records.blind(guesses, [truth])
+    assert mode["cell_accuracy"] == 0.5
+    assert best["cell_accuracy"] == 0.5
+    # of three colours drawn for two records one is 0's: as good as the mode's one
+    assert best["number_accuracy"] == mode["number_accuracy"] == 0.5
+    near = truth_of([0, 1], [3, 4])  # drawn: (0, green) and (1.1, green): ages of both
+    assert records.blind(guesses, [near])["number_accuracy"] == 1.0
+    assert records.blind(guesses, [near])["beyond_auxiliary"] == 0.0
+    alone = truth_of([0, 1], [])
+    assert records.blind(guesses, [alone])["cell_accuracy"] == 0.5
+    assert FAMILY.grade_blind is not None
+    assert FAMILY.grade_blind(guesses, [near])["number_accuracy"] == 1.0
+    assert records.blind([], []) == {}
