@@ -144,14 +144,18 @@ class Site:
         """The model's own state; it shares the model's memory."""
         return self.model.state_dict()
 
-    def working_model(self) -> nn.Module:
-        """Return a copy to train; for every client a new one, unless its layers keep nothing."""
-        return copied(self.model) if self._reused is None else self._reused
-
     @cached_property
-    def _reused(self) -> nn.Module | None:
-        foreign = self.defense.gradient is not None  # it is handed the model
+    def reused(self) -> nn.Module | None:
+        """The copy that every client trains; None where each has a new one, and may draw numbers.
+
+        It is there if the layers keep and draw nothing, and no defense has a part in training.
+        """
+        foreign = self.defense.gradient is not None or self.defense.batches is not None
         return None if foreign or not keeps_nothing(self.model) else copied(self.model)
+
+    def working_model(self) -> nn.Module:
+        """Return a copy of the model to train."""
+        return copied(self.model) if self.reused is None else self.reused
 
     def rows(self, client: str) -> Tensor:
         """Return the rows of the training set that are a client's."""

@@ -5,6 +5,8 @@ read from disk, written, or remembered in between. The Flower shell around it is
 `fedsim.federation.client_app`.
 """
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -163,7 +165,9 @@ def _trained(
         # These coins hide what the order of the batches does not.
         order = task.operator.coins(seed, *names)
     count = len(examples.labels) if defense else len(examples.rows)
-    with global_stream(seed, *names, "dropout"):
+    still = task.site.reused is not None
+    draws = nullcontext() if still else global_stream(seed, *names, "dropout")
+    with draws:
         return train(
             task.site.working_model(),
             task.sent,

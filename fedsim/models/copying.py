@@ -22,7 +22,7 @@ KEEP_NOTHING = frozenset(
     {nn.Sequential, nn.Linear, nn.Flatten, nn.Identity, nn.Conv1d, nn.Conv2d, nn.MaxPool2d}
     | {nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.GELU}
     | {nn.LayerNorm, nn.GroupNorm}
-)  # layers whose forward leaves nothing in them
+)  # layers whose forward leaves nothing in them, and draws nothing
 _OWN = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 _COMPILED = "_compiled_call_impl"  # what PyTorch leaves out of a state
 
@@ -44,10 +44,10 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def keeps_nothing(model: nn.Module) -> bool:
-    """Return whether training leaves nothing in a model but its state, so that it can be reused.
+    """Return whether training draws nothing and leaves nothing in a model but its state.
 
-    So it is if all layers are PyTorch's own that keep nothing, and no hooks are on them but the
-    guard's.
+    The model can be used again. So it is if all layers are PyTorch's own that keep and draw
+    nothing, and no hooks are on them but the guard's.
     """
     return all(
         type(module) in KEEP_NOTHING

@@ -41,6 +41,17 @@ def test_equal_tasks_give_equal_responses_and_what_was_sent_stays():
     assert same_params(before, task.sent)
 
 
+def test_a_reused_model_gives_the_uploads_of_new_ones():
+    first, second = task_of(), task_of(client=1)
+    assert first.site.reused is not None
+    uploads = [respond(task).upload for task in (first, second, first)]
+    new = dataclasses.replace(first.site)
+    vars(new)["reused"] = None
+    alone = [respond(dataclasses.replace(it, site=new)).upload for it in (first, second, first)]
+    assert all(same_params(*pair) for pair in zip(uploads, alone, strict=True))
+    assert task_of(small_config(defense=[{"name": "dp-sgd"}])).site.reused is None
+
+
 def test_another_round_and_another_client_give_other_uploads():
     task = task_of()
     first = respond(task).upload
