@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.inversion.fully_connected import ratios, spear
+from adversary.inversion.fully_connected import ratios
 from fedsim.core.rng import generator
 from tests.adversary.inversion.inversion_cases import CLASSES, gradient, net, psnr, sent
 
@@ -50,31 +50,3 @@ def test_a_units_ratio_is_the_mean_of_its_records_weighted_by_their_gradients():
     mean = sum(d * one for d, one in zip(each, x, strict=True)) / sum(each)
     found = ratios(seen["0.weight"], seen["0.bias"], 2).inputs
     torch.testing.assert_close(found[0], mean)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
-@pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 200), (torch.float32, 90)])
-def test_spear_finds_the_whole_batch(count, dtype, least):
-    *known, x = batch(count, seed=count, dtype=dtype, units=200)
-    found = spear(*known, count, generator(0, "spear"))
-    assert found.shape == x.shape
-    assert min(nearest(found, x)) > least
-
-
-def test_spear_refuses_what_its_own_zeros_contradict():
-    *known, _ = batch(3)
-    model = net(nn.Linear(FEATURES, 80), nn.Tanh(), nn.Linear(80, CLASSES))
-    x, labels = torch.randn(3, FEATURES).double(), torch.tensor([0, 1, 2])
-    seen, own = gradient(model, x, labels), sent(model)  # dense: no ReLU, no zeros
-    with pytest.raises(ValueError, match="spear: the zeros"):
-        spear(seen["0.weight"], seen["0.bias"], own["0.weight"], own["0.bias"], 3, generator(0))
-    with pytest.raises(ValueError, match="spear: the zeros"):
-        spear(*known[:3], known[3] + 5.0, 3, generator(0))  # other weights than were sent
-
-
-def test_spear_refuses_a_wrong_number_of_records():
-    *known, _ = batch(4)
-    with pytest.raises(ValueError, match="must have rank 3, one per example"):
-        spear(*known, 3, generator(0))
-    with pytest.raises(ValueError, match="rank 5|zeros"):
-        spear(*known, 5, generator(0))
