@@ -8,6 +8,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from torch import Generator, Tensor
 
 from adversary.attack import Infer
 from adversary.attacks.analytic import agreed, analytic
@@ -17,12 +20,15 @@ from adversary.attacks.joint import joint
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
 from adversary.attacks.tab_leak import tab_leak
-from adversary.inversion.joint import DENSE, INNER
+from adversary.inversion.joint import DENSE, INNER, LARGE
 from adversary.inversion.setting import Setting
+from fedsim.core.types import Auxiliary, View
 
 SECOND = 3.0  # gradients that a product with a second derivative takes
 CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 ENSEMBLE = 30  # restarts of TabLeak
+REHEARSALS = 2.2  # times the work of matching, with the rehearsals that choose its settings
+WORTH = 1000  # iterations from which on these are worth it
 LARGEST = 24  # examples of a batch that SPEAR takes apart
 
 Work = tuple[str, float]
@@ -106,18 +112,28 @@ def _simulated(setting: Setting) -> str:
     return f", and {setting.steps} local steps can be simulated" if setting.steps > 1 else ""
 
 
-def _systems(setting: Setting) -> Work:
-    return "", math.prod(setting.shape) ** 3 / 3
-
-
 def _per_step(setting: Setting) -> Work:
     size = setting.count * math.prod(setting.shape)
-    products = size if size <= DENSE else 2 * INNER
+    products = size if size <= LARGE else 0
+    if size > DENSE:
+        products += 2 * INNER
     return "steps", SECOND * setting.cost * setting.steps * (1 + products)
 
 
-def _per_iteration(setting: Setting, restarts: int = 1) -> Work:
+def _per_iteration(setting: Setting, restarts: float) -> Work:
     return "iterations", restarts * SECOND * setting.cost * setting.steps
+
+
+def _matching(
+    view: View, auxiliary: Auxiliary, generator: Generator, *, iterations: int = 3000
+) -> Tensor:
+    """Return what matching finds; where it is short, without rehearsals, which would be longer."""
+    given: dict[str, Any] = {}
+    if iterations < WORTH:
+        given = {"optimiser": "adam", "lr": 0.1, "tv": 1e-3, "start": "grey"}
+    return inverting_gradients(
+        view, auxiliary, generator, restarts=1, iterations=iterations, **given
+    )
 
 
 RULES = (
@@ -125,7 +141,7 @@ RULES = (
     Rule(name="spear", infer=spear, applies=_zeros, certified=True),
     Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
     Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
-    Rule(name="hybrid", infer=hybrid, applies=_walked, work=_systems, enough=CLOSED),
+    Rule(name="hybrid", infer=hybrid, applies=_walked, enough=CLOSED),
     Rule(name="joint", infer=joint, applies=_solved, work=_per_step),
     Rule(
         name="tab-leak",
@@ -135,8 +151,8 @@ RULES = (
     ),
     Rule(
         name="inverting-gradients",
-        infer=partial(inverting_gradients, restarts=1),
+        infer=_matching,
         applies=_matched,
-        work=_per_iteration,
+        work=partial(_per_iteration, restarts=REHEARSALS),
     ),
 )

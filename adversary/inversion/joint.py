@@ -24,7 +24,9 @@ from adversary.inversion.problems import Problem
 from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
-DENSE = 1100  # unknowns up to which the Jacobian is formed, of so many entries
+DENSE = 1100  # unknowns up to which the Jacobian is formed, of so many entries,
+LARGE = 4096  # and up to which it is from the first step on that gains little
+SLOW = 0.5  # of the error is left after such a step
 ENTRIES = 2**28
 TOGETHER = 64  # of its columns
 INNER = 120  # steps of conjugate gradients
@@ -123,7 +125,7 @@ def gauss_newton(
         low: The least value of an input, kept to loosely: steps are clipped one range beyond.
         high: The largest.
     """
-    x, damping = start.clone(), None
+    x, damping, most = start.clone(), None, DENSE
     reach = high - low
     at, error = _linearised(residual, x)
     for step in range(steps):
@@ -135,14 +137,16 @@ def gauss_newton(
             return Fit(x, error, step)
         damping = START * curvature if damping is None else damping
         while True:
-            move = at.solve(right, damping)
+            move = at.solve(right, damping, most)
             tried = (x + move).clamp(low - reach, high + reach)
             trial, lower = _linearised(residual, tried)
             if lower < error:
-                stalled = lower > (1 - STALLED) * error
+                gain, solved = 1 - lower / error, at.fits(most)
                 x, at, error = tried, trial, lower
                 damping *= SHRINK
-                if stalled:
+                if gain < 1 - SLOW:
+                    most = LARGE
+                if gain < STALLED and (solved or not at.fits(most)):
                     return Fit(x, error, step + 1)
                 break
             damping *= GROW
@@ -211,9 +215,13 @@ class _Linear:
             self._gram = jacobian @ jacobian.T
         return self._gram
 
-    def solve(self, right: Tensor, damping: float) -> Tensor:
-        """Return (JᵀJ + damping)⁻¹·right."""
-        if right.numel() <= DENSE and right.numel() * self.dual.numel() <= ENTRIES:
+    def fits(self, most: int) -> bool:
+        """Return whether the Jacobian is formed, of so many unknowns at most."""
+        return self.x.numel() <= most and self.x.numel() * self.dual.numel() <= ENTRIES
+
+    def solve(self, right: Tensor, damping: float, most: int) -> Tensor:
+        """Return (JᵀJ + damping)⁻¹·right, by conjugate gradients beyond `most` unknowns."""
+        if self.fits(most):
             gram = self.gram() + damping * torch.eye(right.numel(), dtype=right.dtype)
             factor = torch.linalg.cholesky_ex(gram)[0]
             return torch.cholesky_solve(right.flatten()[:, None], factor)[:, 0].view_as(right)

@@ -34,6 +34,26 @@ def test_it_finds_the_input_of_a_net_that_no_recursion_walks(dense, monkeypatch)
     assert psnr(found.inputs, x) > 90
 
 
+def pooled_net():
+    """A net that ends in global average pooling: its weak directions are far below its strong."""
+    return net(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 8, 3, padding=1), nn.Tanh()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES)),
+    )
+
+
+def test_steps_are_solved_whole_where_conjugate_gradients_gain_little(monkeypatch):
+    model, x = pooled_net(), images(1, 1, 6, 6)
+    monkeypatch.setattr(joint, "DENSE", 0)
+    monkeypatch.setattr(joint, "INNER", 8)
+    whole = fitted(model, x)
+    monkeypatch.setattr(joint, "LARGE", 0)
+    short = fitted(model, x)
+    assert psnr(whole.inputs, x) > 100
+    assert psnr(short.inputs, x) < 60
+    assert short.error > 1e3 * whole.error
+
+
 def test_rounded_gradients_leave_what_their_rounding_leaves():
     model, x = open_net(), images(1, 1, 8, 8)
     seen = {name: g.float().double() for name, g in gradient(model, x, LABEL).items()}
