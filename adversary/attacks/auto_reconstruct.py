@@ -27,6 +27,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.reconstruction_rules import RULES, Rule
+from adversary.costs import beyond_memory
 from adversary.inversion.evidence import Evidence
 from adversary.inversion.reading import batch_size
 from adversary.inversion.setting import Setting, setting_of
@@ -110,6 +111,7 @@ def auto_reconstruct(
     reasons: list[str] = []
     for rule in rules:
         try:
+            _check_memory(rule, auxiliary, setting)
             share = left if rule is rules[-1] else left / 2
             options, spent = _afforded(rule, setting, share, most)
             left -= spent
@@ -181,6 +183,20 @@ def _afforded(
     if amount < min(FEWEST[option], wanted):
         raise NotApplicable(_beyond(FEWEST[option] * unit, share))
     return {option: amount}, amount * unit
+
+
+def _check_memory(rule: Rule, auxiliary: Auxiliary, setting: Setting) -> None:
+    """Refuse an attack that would take more than half of the memory that is free.
+
+    Raises:
+        NotApplicable: It would.
+    """
+    from adversary.attacks import ATTACKS  # which imports this module
+
+    alike = min(setting.count, setting.local.batch_size)  # of what is simulated one step's graph
+    estimate = ATTACKS[rule.name].estimate(auxiliary, alike)
+    if estimate is not None and (reason := beyond_memory(rule.name, estimate, None)):
+        raise NotApplicable(reason)
 
 
 def _beyond(needed: float, share: float) -> str:

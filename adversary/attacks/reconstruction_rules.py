@@ -21,6 +21,7 @@ from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
 from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.joint import DENSE, INNER, LARGE
+from adversary.inversion.reading import input_shape
 from adversary.inversion.setting import Setting
 from fedsim.core.types import Auxiliary, View
 
@@ -130,7 +131,8 @@ def _matching(
     """Return what matching finds; where it is short, without rehearsals, which would be longer."""
     given: dict[str, Any] = {}
     if iterations < WORTH:
-        given = {"optimiser": "adam", "lr": 0.1, "tv": 1e-3, "start": "grey"}
+        smooth = 1e-3 if len(input_shape(auxiliary)) == 3 else 0.0
+        given = {"optimiser": "adam", "lr": 0.1, "tv": smooth, "start": "grey"}
     return inverting_gradients(
         view, auxiliary, generator, restarts=1, iterations=iterations, **given
     )

@@ -15,6 +15,15 @@ class NotLayeredError(Exception):
     """A parameter is used in another way than the layers here do."""
 
 
+def _given(args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a function is given, and what lists among it hold, as of recurrent layers."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
+
+
 class _Layers(TorchFunctionMode):
     """Stands between a model and the layers that it calls."""
 
@@ -28,7 +37,7 @@ class _Layers(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         supported = func in _SIGNATURES
-        if not supported and not any(id(a) in self.names for a in (*args, *kwargs.values())):
+        if not supported and not any(id(a) in self.names for a in _given(args, kwargs)):
             return func(*args, **kwargs)
         if not supported:
             if getattr(func, "__name__", "") == "__get__":  # its shape, its dtype

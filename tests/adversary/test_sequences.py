@@ -6,6 +6,8 @@ from torch import nn
 
 from adversary.attacks import ATTACKS
 from adversary.games.gradients import batch_gradients
+from adversary.inversion.local_steps import one_hot
+from adversary.inversion.rows import Rows
 from fedsim.core.examples import example_gradients
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Candidates
@@ -79,6 +81,18 @@ def test_attacks_answer(name):
     for attack, options in ATTACKED.items():
         guess = ATTACKS[attack].infer(view, auxiliary, generator(0, "infer"), **options)
         assert guess.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_rows_have_every_parameter(name):
+    with global_stream(0, name):
+        model = MODELS[name]()
+    rows = Rows(model, model.state_dict(), [n for n, _ in model.named_parameters()])
+    targets = one_hot(LABELS[:2], CLASSES, torch.float32)
+    gradients = rows.gradients(INPUTS[None, :2], targets[None])
+    expected = plain_gradient(model.train(), INPUTS[:2], LABELS[:2])
+    for part, value in zip(expected, gradients, strict=True):
+        torch.testing.assert_close(value[0].detach(), expected[part])
 
 
 @pytest.mark.parametrize("name", ["padded transformer"])
