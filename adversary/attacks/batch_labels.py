@@ -1,5 +1,7 @@
 """The labels of a batch, for reconstructions: a label attack's answer, one entry per example."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -10,6 +12,7 @@ from adversary.attacks.llg import llg
 from adversary.inversion.reading import batch_size
 from adversary.labels.counts import largest_remainder
 from adversary.labels.posterior import Evidence
+from adversary.steps import num_steps
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
@@ -39,8 +42,10 @@ def label_hypotheses(
 ) -> Int[Tensor, "hypotheses n"]:
     """Return the labels of `batch_labels`, and others that the head's gradient leaves plausible.
 
-    The others have one label exchanged, in the order in which EB-GLS's posterior prefers them;
-    none is `PLAUSIBLE` less likely. Of one example, and without auxiliary examples, there are none.
+    The others have one label exchanged, in the order in which EB-GLS's posterior prefers them.
+    After one step none is `PLAUSIBLE` less likely; of several steps, which that posterior follows
+    only roughly, as many are returned as may be. Of one example, and without auxiliary examples,
+    there are none.
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -58,14 +63,17 @@ def label_hypotheses(
         return labels[None]
     evidence = solve(view.latest, workspace(view, auxiliary))[1].posterior
     counts = torch.bincount(labels, minlength=auxiliary.num_classes).double()
-    others = [_listed(moved.long()) for moved in exchanges(evidence, counts, most=most - 1)]
+    several = view.latest.local.upload == "weights" and num_steps(view.latest) > 1
+    limit = math.inf if several else PLAUSIBLE
+    moves = exchanges(evidence, counts, most=most - 1, limit=limit)
+    others = [_listed(moved.long()) for moved in moves]
     return torch.stack([labels, *others])
 
 
 def exchanges(
-    evidence: Evidence, counts: Float[Tensor, " classes"], *, most: int
+    evidence: Evidence, counts: Float[Tensor, " classes"], *, most: int, limit: float = PLAUSIBLE
 ) -> list[Float[Tensor, " classes"]]:
-    """Return the most likely counts that are one exchange away, none less so than `PLAUSIBLE`.
+    """Return the most likely counts that are one exchange away, none `limit` nats less likely.
 
     Taking a label from class a and giving it to class b changes ½nᵀQn − rᵀn by
     ½dᵀQd + dᵀ(Qn − r), d = e_b − e_a.
@@ -78,7 +86,11 @@ def exchanges(
     cheapest = costs.flatten().argsort(stable=True)[:most]
     pairs = [divmod(int(place), len(counts)) for place in cheapest]
     unit = torch.eye(len(counts), dtype=counts.dtype)
-    return [counts - unit[a] + unit[b] for a, b in pairs if float(costs[a, b]) <= PLAUSIBLE]
+    return [
+        counts - unit[a] + unit[b]
+        for a, b in pairs
+        if float(costs[a, b]) <= limit and math.isfinite(float(costs[a, b]))
+    ]
 
 
 def _listed(counts: Int[Tensor, " classes"]) -> Int[Tensor, " n"]:

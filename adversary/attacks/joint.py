@@ -11,11 +11,14 @@ the steps are simulated, and the residual is that of the whole update.
 *Server must know*: the weights sent, the update, how many examples it is of, and the protocol.
 *Exact when*: the Jacobian has full rank (`fedsim explain`) and activations are smooth; the kinks of
 ReLU stop it early.
-*Differs from the paper*: there is none. Labels come from a label attack. Starts from grey, and from
-noise where there are several examples or restarts; the start with the lowest residual wins.
+*Differs from the paper*: there is none. Labels come from a label attack; with wrong ones nothing is
+recovered, so that others which its posterior leaves plausible are tried until one explains the
+update. Starts from grey, and from noise where there are several examples or restarts; the start
+with the lowest residual wins.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,9 +28,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.batch_labels import batch_labels
+from adversary.attacks.batch_labels import label_hypotheses
 from adversary.costs import Cost, of_descent
-from adversary.inversion.joint import Fit, Residual, gauss_newton, of_gradient, of_upload
+from adversary.inversion.joint import Residual, gauss_newton, of_gradient, of_upload
 from adversary.inversion.problems import problem_of
 from adversary.inversion.reading import (
     batch_gradient,
@@ -39,10 +42,11 @@ from adversary.inversion.reading import (
 from adversary.steps import num_steps
 from adversary.workspace import Workspace, workspace
 from fedsim.core.doubled import doubled
-from fedsim.core.errors import NotApplicable
+from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.types import Auxiliary, Observation, View
 
 SPREAD = 0.1  # standard deviation of a random start
+EXPLAINED = 1e-8  # squared error over the update's square below which no other labels are tried
 
 
 def joint(
@@ -52,6 +56,7 @@ def joint(
     *,
     steps: int = 40,
     restarts: int = 1,
+    hypotheses: int = 10,
 ) -> Float[Tensor, "n *shape"]:
     """Return inputs whose gradient is the observed one, as nearly as the steps came.
 
@@ -60,7 +65,9 @@ def joint(
         auxiliary: The architecture.
         generator: Of the label attack and of random starts.
         steps: Gauss-Newton steps of each start, at most.
-        restarts: How many starts.
+        restarts: How many starts, with each hypothesis of the labels.
+        hypotheses: Labels of a batch that are tried, at most, until an answer explains the update;
+            ≥ 1. Of a batch whose labels the head's gradient decides there is one.
 
     Raises:
         ValueError: An example's gradient depends on more than the example (names the layer), or
@@ -73,20 +80,26 @@ def joint(
     several = latest.local.upload == "weights" and num_steps(latest) > 1
     residual = _of_steps if several else _of_gradient
     residual_of = residual(latest, workspace(view, auxiliary))
-    labels = batch_labels(view, auxiliary, generator)
-    best: Fit | None = None
-    for place in range(restarts):
-        start = torch.full((count, *shape), 0.5, dtype=torch.float64)
-        order = torch.arange(count)
-        if place or count > 1:  # equal inputs would stay equal
-            start = start + SPREAD * torch.randn(start.shape, generator=generator)
-        if several and count > latest.local.batch_size:  # in which step a label was used is unknown
-            order = torch.randperm(count, generator=generator)
-        fit = gauss_newton(residual_of(labels[order]), start, steps=steps)
-        if math.isfinite(fit.error) and (best is None or fit.error < best.error):
-            best = fit
+    rows = label_hypotheses(view, auxiliary, generator, most=hypotheses)
+    best, place = None, 0
+    for number, labels in enumerate(rows):
+        for restart in range(restarts):
+            start = torch.full((count, *shape), 0.5, dtype=torch.float64)
+            order = torch.arange(count)
+            if restart or count > 1:  # equal inputs would stay equal
+                start = start + SPREAD * torch.randn(start.shape, generator=generator)
+            if several and count > latest.local.batch_size:  # which step used a label is unknown
+                order = torch.randperm(count, generator=generator)
+            fit = gauss_newton(residual_of(labels[order]), start, steps=steps)
+            if math.isfinite(fit.error) and (best is None or fit.error < best.error):
+                best, place = fit, number
+        if best is not None and best.error <= EXPLAINED:
+            break
     if best is None:
         raise ValueError("joint: a start must have a finite error, got none")
+    if len(rows) > 1:
+        said = f"labels: hypothesis {place + 1} of {len(rows)} has the lowest error"
+        warnings.warn(said, Remark, stacklevel=2)
     return best.inputs.float()
 
 

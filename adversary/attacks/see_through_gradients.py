@@ -19,11 +19,13 @@ defense, also labelled auxiliary data.
 - Labels come from a label attack (the paper's own is the attack `grad-inversion`).
 """
 
+from functools import partial
+
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.batch_labels import batch_labels
+from adversary.attacks.batch_labels import label_hypotheses
 from adversary.costs import of_matching
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.settings import Settings
@@ -42,6 +44,7 @@ def see_through_gradients(
     tv: float = 0.01,
     energy: float = 1e-4,
     group: float = 0.01,
+    hypotheses: int = 4,
 ) -> Float[Tensor, "n *shape"]:
     """Return the examples of the restart with the lowest loss.
 
@@ -55,6 +58,7 @@ def see_through_gradients(
         tv: Weight of the mean total variation, ≥ 0; of inputs that are no images there is none.
         energy: Weight of the mean square; ≥ 0.
         group: Weight of the mean squared distance from the mean of all restarts; ≥ 0.
+        hypotheses: Labels of a batch that are tried, at most; ≥ 1.
 
     Raises:
         ValueError: As for `adversary.inversion.matching.reconstruct`, or an option out of range.
@@ -68,7 +72,8 @@ def see_through_gradients(
         energy=energy,
         group=group,
     )
-    return reconstruct(view, auxiliary, generator, settings, recover=batch_labels, adapt=[adapt])
+    recover = partial(label_hypotheses, most=hypotheses)
+    return reconstruct(view, auxiliary, generator, settings, recover=recover, adapt=[adapt])
 
 
 ATTACKS = (

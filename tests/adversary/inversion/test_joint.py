@@ -1,10 +1,19 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from adversary.attacks import joint as attack
 from adversary.inversion import joint
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
+from clients.train import train
+from fedsim.core.errors import Remark
+from fedsim.core.params import subtract
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining
 from tests.adversary.inversion.inversion_cases import CLASSES, gradient, images, net, psnr, sent
+from tests.builders import observe
 
 LABEL = torch.tensor([2])
 
@@ -67,6 +76,24 @@ def test_a_batch_is_found_up_to_its_order():
     start = 0.5 + 0.1 * torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     found = gauss_newton(seen_of(model, x, labels), start.double())
     assert psnr(found.inputs, x) > 60
+
+
+def test_labels_are_exchanged_until_an_answer_explains_several_local_steps(monkeypatch):
+    model = net(nn.Flatten(), nn.Linear(16, 60), nn.Sigmoid(), nn.Linear(60, CLASSES)).float()
+    x, labels = images(2, 1, 4, 4).float(), torch.tensor([0, 3])
+    local = LocalTraining(lr=0.5, batch_size=2, epochs=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    after, _ = train(copy.deepcopy(model), before, x, labels, local, generator=generator(0))
+    view = observe(subtract(after, before), 2, sent=model, local=local)
+    known = Auxiliary(model, CLASSES, input_shape=(1, 4, 4))
+    rows = torch.tensor([[1, 2], [0, 3], [0, 0]])
+    monkeypatch.setattr(attack, "label_hypotheses", lambda *_, most: rows[:most])
+    with pytest.warns(Remark, match="hypothesis 2 of 3 has the lowest error"):
+        guess = attack.joint(view, known, generator(0), steps=15)
+    right = max(psnr(guess, x), psnr(guess.flip(0), x))
+    wrong = attack.joint(view, known, generator(0), steps=15, hypotheses=1)
+    assert right > 50
+    assert right > max(psnr(wrong, x), psnr(wrong.flip(0), x)) + 20
 
 
 def test_steps_never_make_the_error_larger_and_the_error_is_that_of_the_answer():
