@@ -67,7 +67,12 @@ class Passed(ArrayRecord):
         arrays = {} if record is None else {name: record[name] for name in upload}
         held = arrays and all(type(array) is HeldArray for array in arrays.values())
         vars(self).update(vars(record_of(arrays) if held else held_record(upload)))
-        self.upload, self.kind, self.norm = upload, kind, norm
+        self.kind, self.norm = kind, norm
+
+    @property
+    def upload(self) -> dict[str, Tensor]:
+        """The tensors; no copies are kept, so that arrays put off to disk leave the memory."""
+        return read_record(self)
 
 
 def model_of(reply: Message, key: str | None) -> tuple[str, ArrayRecord]:

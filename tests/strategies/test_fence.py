@@ -1,5 +1,6 @@
 import os
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, Krum
 import strategies.uploads
 from fedsim.core.errors import RunStopped
 from fedsim.core.types import LocalTraining
-from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
+from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, held_record, to_record
 from strategies import Fence, Recording, sampling
 from strategies.tape import recorded_clients, views
+from strategies.uploads import Passed
 from tests.builders import grid_of, reply_with
 
 SENT = {"w": torch.ones(3), "b": torch.zeros(1)}
@@ -192,6 +194,29 @@ def test_a_constant_of_infinity_is_no_fault(tmp_path):
         assert torch.equal(view.latest.update.delta["mask"], torch.zeros(2))
 
 
+@pytest.mark.parametrize(("memory", "kept"), [(0, 1), (32, 3), (10**6, 3)])
+def test_uploads_beyond_the_memory_leave_it(tmp_path, memory, kept):
+    values, alive = [], []
+
+    class Counting(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            replies = list(replies)
+            alive.append(sum(value() is not None for value in values))
+            return super().aggregate_train(server_round, replies)
+
+    def answer(client):
+        content = upload(client)
+        state = {"w": torch.full((3,), float(client)), "b": torch.ones(1)}
+        content["arrays"] = held_record(state)
+        values.append(weakref.ref(content["arrays"]["w"].values))
+        return content
+
+    recording = Recording(Counting(min_train_nodes=1), tmp_path, memory=memory)
+    arrays, _ = one_round(Fence(recording), grid_of(3, answer))
+    assert np.array_equal(arrays["w"].numpy(), np.full(3, 8 / 6, np.float32))
+    assert alive[0] <= kept  # the last one may still be at hand
+
+
 @pytest.mark.parametrize("name", ["w", "z"])
 def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch):
     decoded = []
@@ -209,6 +234,7 @@ def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch)
     assert recording.failures == [
         ("1", f"{name}: must hold at most {4144 if name == 'w' else 4096} bytes, got {2**30}")
     ]
+    decoded = [record for record in decoded if type(record) is not Passed]
     assert len(decoded) == 2  # the fence hands on what it decoded
     assert arrays["w"].numpy() == pytest.approx(np.full(3, HONEST))
 
