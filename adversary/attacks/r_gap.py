@@ -51,8 +51,6 @@ from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.types import Auxiliary, View
 
-SMOOTHED = 3  # times a solution's cost that the smoothest picture takes
-
 
 def r_gap(
     view: View,
@@ -136,7 +134,7 @@ def _cost(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost 
         return of_descent(auxiliary.model, shape, count, **rows) if smooth else None
     convs = [cost(layer) for layer in layers if layer.kind == "conv"]
     weights = sum(value.numel() for value in auxiliary.model.state_dict().values())
-    seconds = sum(it.seconds or 0.0 for it in convs) * (SMOOTHED if smooth else 1)
+    seconds = sum(it.seconds or 0.0 for it in convs)
     return Cost(seconds, max((it.num_bytes for it in convs), default=0.0) + 24.0 * weights)
 
 

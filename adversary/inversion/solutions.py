@@ -16,7 +16,8 @@ from adversary.inversion.systems import ConvSystem, solved_densely
 REFINED = 4  # steps of iterative refinement
 NOTHING = 1e-11  # eigenvalues below this share of the largest are none
 STEPS = 3000  # of conjugate gradients
-DENSE_RATE, PRODUCT_RATE = 2e10, 5e9  # operations that a core does in a second, about
+DENSE_RATE, PRODUCT_RATE = 2e10, 1e10  # operations that a core does in a second, about
+SMOOTHED = 3  # solutions' products that the smoothest picture takes, with its start and its end
 EIGEN = 9  # operations of an eigendecomposition, of n³
 CONVERGED = 1e-14  # share of the normal equations' right side that is left
 
@@ -138,10 +139,11 @@ def cost(layer: Layer) -> Cost:
     assert isinstance(weight, Tensor)
     channels, fan = len(weight), weight[0].numel()
     if not solved_densely(rows, n):
-        operations = STEPS * 8.0 * channels * fan * places
+        operations = SMOOTHED * STEPS * 8.0 * channels * fan * places
         return Cost(operations / PRODUCT_RATE, operator_bytes(fan, places, channels) + 64.0 * n)
     if rows >= n:
         kernel = channels * fan // layer.shape[0] * (n // layer.shape[0])
-        return Cost((EIGEN + 1) * n**3 / DENSE_RATE, 8.0 * (4 * n**2 + kernel))
+        cubes = 1 if system.rank == n else EIGEN + 1
+        return Cost(cubes * n**3 / DENSE_RATE, 8.0 * (4 * n**2 + kernel))
     operations = EIGEN * rows**3 + 4 * rows**2 * n
     return Cost(operations / DENSE_RATE, 8.0 * (3 * rows * n + 3 * rows**2))

@@ -29,7 +29,7 @@ from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary
 from tests.benchmarks.record import record
 from tests.builders import observe, plain_gradient
-from tests.real_data import cifar_part, folder
+from tests.real_data import cifar_part, present
 
 CLASSES = 10
 # (in, out, kernel, stride, padding) of each convolution, activation, whether convolutions have
@@ -68,7 +68,7 @@ def photographs(size: int, count: int) -> Tensor:
     if size == CIFAR:
         return cifar_part().inputs[:count]
     pictures = []
-    for path in sorted(folder("photos").glob("*.png"))[:count]:
+    for path in sorted(present("photos").glob("*.png"))[:count]:
         with Image.open(path) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
