@@ -98,7 +98,7 @@ def unscaled(moments: Moments, observed: Evidence) -> Evidence:
     if observed.present is None or observed.present.all():
         return observed
     absent = ~observed.present
-    mean = moments.other[absent] @ torch.linalg.pinv(moments.whiten)
+    mean = moments.mean[absent]
     squared = float(mean.square().sum())
     slope = float((observed.gradient[absent] * mean).sum()) / squared
     error = (observed.noise / squared) ** 0.5

@@ -41,6 +41,11 @@ class Moments:
         return self.own - self.other
 
     @cached_property
+    def mean(self) -> Float[Tensor, "vocabulary width"]:
+        """Mean share of a target in another token's row, of the gradient as it is."""
+        return self.other @ torch.linalg.pinv(self.whiten)
+
+    @cached_property
     def lengths(self) -> Float[Tensor, " vocabulary"]:
         """Squared norm of each row of `between`."""
         return self.between.square().sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)

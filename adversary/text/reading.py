@@ -114,11 +114,11 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
     if rows is None:
         return Evidence(gradient, noise=noise)
     texts = num_labels(observation) // observation.local.epochs
-    outside = texts * expected_outside(work, hidden=rows.blurred)
+    outside = texts * work.part(expected_outside, rows.blurred)
     return Evidence(gradient, token_set(observation, work), outside, noise)
 
 
-def expected_outside(work: Workspace, *, hidden: bool) -> Float[Tensor, " vocabulary"]:
+def expected_outside(work: Workspace, hidden: bool) -> Float[Tensor, " vocabulary"]:
     """Return the targets of one text that are not in the set of tokens: expected numbers.
 
     These are the end of a text, and the last token of a text that was cut.

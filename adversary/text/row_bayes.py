@@ -16,6 +16,7 @@ from adversary.text.moments import SHRINKAGE, Moments
 
 RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
 GROWTH = 1.15  # from one count to the next, where counts are large
+CELLS = 1 << 14  # rows times totals that are weighed at a time
 SPARE = 64  # rows that are looked at besides
 
 
@@ -175,24 +176,31 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
     noise = evidence.noise * (squared @ moments.whiten.square().sum(dim=0)) / lengths.square()
     present = None if evidence.present is None else evidence.present[rows]
 
-    def score(total: float) -> float:
-        rate = (total * moments.rates[rows]).unsqueeze(1)
-        k = _grid(int(4 + 6 * total * float(moments.rates.max())))
+    def score(totals: Tensor) -> Tensor:
+        most = float(totals.max())
+        k = _grid(int(4 + 6 * most * float(moments.rates.max())))
+        totals = totals[:, None, None]
+        rate = totals * moments.rates[rows, None]
         variance = (k + RIDGE) * own.unsqueeze(1) + (k.square() * (errors * own).unsqueeze(1))
-        variance = variance + (total * other + total**2 * noise).unsqueeze(1)
-        distance = (total * share.unsqueeze(1) - k).square() / variance
+        variance = variance + totals * other.unsqueeze(1) + totals.square() * noise.unsqueeze(1)
+        distance = (totals * share.unsqueeze(1) - k).square() / variance
         log = k * rate.log() - rate - torch.lgamma(k + 1) - 0.5 * (distance + variance.log())
-        log[:, :-1] += k.diff().log()  # a count of the grid stands for those up to the next
+        log[..., :-1] += k.diff().log()  # a count of the grid stands for those up to the next
         if present is not None:
-            log[present, 0] = -math.inf
-        prior = -0.5 * ((total - expected) / deviation) ** 2
-        return float(log.logsumexp(dim=1).sum()) + len(rows) * math.log(total) + prior
+            log[:, present, 0] = -math.inf
+        totals = totals.flatten()
+        prior = -0.5 * ((totals - expected) / deviation).square()
+        return log.logsumexp(dim=2).sum(dim=1) + len(rows) * totals.log() + prior
+
+    def best_of(totals: Tensor) -> float:
+        scores = [score(part) for part in totals.split(max(1, CELLS // (len(rows) + 1)))]
+        return float(totals[torch.cat(scores).argmax()])
 
     low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
     step = max(1.0, (high - low) / 48)
-    best = max((low + step * place for place in range(49)), key=score)
+    best = best_of(low + step * torch.arange(49, dtype=torch.float64))
     near = range(max(1, math.floor(best - step)), math.ceil(best + step) + 1)
-    return max(near, key=score)
+    return int(best_of(torch.tensor(near, dtype=torch.float64)))
 
 
 def shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " vocabulary"]:
