@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.joint import joint
+from adversary.attacks.see_through_gradients import see_through_gradients
 from adversary.inversion.local_steps import one_hot
 from adversary.inversion.losses import Losses
 from adversary.inversion.matching import match
@@ -158,6 +159,22 @@ def table_fedavg(images: int) -> Iterator[Line]:
             )
 
 
+def table_see_through(images: int) -> Iterator[Line]:
+    """PSNR of see-through-gradients with and without the pull to the mean of restarts."""
+    for name in ("cnn2_c2", "lenet"):
+        for group in (0.01, 0.0):
+            results = []
+            begun = time.process_time()
+            for place in range(images):
+                view, auxiliary, x, _ = victim(name, place)
+                options = {"restarts": 4, "iterations": 300, "group": group}
+                guess = see_through_gradients(view, auxiliary, generator(0), **options)
+                results.append(psnr(guess, x))
+            spent = (time.process_time() - begun) / images
+            text = f"{name} group={group}: {_listed(results)} {spent:.1f} s/image"
+            yield text, {f"{name} group={group}: mean PSNR, dB": _mean(results)}
+
+
 def table_pairs(images: int) -> Iterator[Line]:
     """PSNR of two MNIST digits per client, 7×7 pixels, full batches, by epochs and rate: joint."""
     for epochs in (1, 2, 5, 10):
@@ -252,6 +269,7 @@ TABLES = {
     "geiping": table_geiping,
     "fedavg": table_fedavg,
     "pairs": table_pairs,
+    "see-through": table_see_through,
     "defenses": table_defenses,
 }
 
