@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
@@ -224,6 +223,8 @@ def _best(tried: Sequence[Tried], evidence: Evidence | None, count: int) -> Trie
     parts = [it for it in tried if len(it.inputs) < count]
     if not whole:
         return max(parts, key=lambda it: len(it.inputs))
+    from scipy.optimize import linear_sum_assignment
+
     best = min(whole, key=lambda it: math.inf if it.misfit is None else it.misfit)
     if not parts:
         return best

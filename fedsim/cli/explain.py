@@ -229,6 +229,7 @@ def print_explained(explained: "Sequence[Explanation]", console: "Console", trai
         _print_layers(explanation, console)
         for reason in explanation.verdict.reasons:
             console.print(f"  {reason}", markup=False)
+        console.print(f"  auto-reconstruct {explanation.plan}", markup=False)
         console.print("  Label attacks:")
         for sentence in explanation.labels:
             console.print(f"  · {sentence}", markup=False)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import nn
 
+from adversary.attacks.auto_reconstruct import planned
 from adversary.inversion.identifiability import metric
 from adversary.inversion.obstacles import obstacles
 from fedsim import models
@@ -14,7 +16,7 @@ from fedsim.core.attention import plain_attention
 from fedsim.core.boundary import PASSING, raised
 from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream, threads
-from fedsim.core.types import LocalTraining
+from fedsim.core.types import Auxiliary, LocalTraining
 from fedsim.explain.explanation import Explanation, Shape
 from fedsim.explain.labels import readers_of
 from fedsim.explain.layers import others_of, systems_of
@@ -77,6 +79,7 @@ def explain(
                     on_chunk=on_chunk,
                 )
             )
+        plan, refused = _attempted(lambda: _plan(model, shape, num_classes, local, num_examples))
         labels, odd = _attempted(lambda: readers_of(model, shape, num_classes, local))
         named, alone = _attempted(lambda: list(unseen(model, at, num_classes)))
     spectrum = looks and looks.best
@@ -101,9 +104,19 @@ def explain(
             failure=failure,
             first_rank=looks and looks.first_rank,
         ),
+        plan=plan or f"cannot look at the model ({refused})",
         labels=labels or [f"labels: not looked at, because training fails ({odd})"],
         seconds=closed,
     )
+
+
+def _plan(
+    model: nn.Module, shape: Shape, num_classes: int, local: LocalTraining, num_examples: int
+) -> str:
+    """Return which reconstructions would be tried on a client's update."""
+    one_batch = local.upload == "gradient"
+    count = min(num_examples, local.batch_size) if one_batch else num_examples
+    return planned(Auxiliary(model, num_classes, input_shape=shape), local, count)
 
 
 def _attempted(compute: Callable[[], T]) -> tuple[T | None, str | None]:

@@ -28,6 +28,7 @@ class Explanation:
         psnr: What one upload of one example allows at best, in dB; None if not computed.
         obstacles: What makes a reconstruction fail under the protocol.
         verdict: What is recoverable, and why.
+        plan: Which reconstructions `auto-reconstruct` would try, and why.
         labels: Which attacks read labels of which part of an update, a sentence each.
         seconds: Time of the closed forms.
     """
@@ -43,6 +44,7 @@ class Explanation:
     psnr: float | None
     obstacles: Sequence[Obstacle]
     verdict: Verdict
+    plan: str
     labels: Sequence[str]
     seconds: float
 
@@ -57,6 +59,7 @@ class Explanation:
             "reasons": list(self.verdict.reasons),
             "c": self.metric,
             "stops_at": self.stop,
+            "auto_reconstruct": self.plan,
             "labels": list(self.labels),
             "layers": [{**vars(it), "deficiency": it.deficiency} for it in self.systems],
             "no_closed_form": list(self.others),

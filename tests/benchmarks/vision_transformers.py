@@ -41,7 +41,6 @@ PROTOCOLS = {
     "weights, 5 steps, lr 0.01": LocalTraining(0.01, 1, 5),
 }
 ITERATIONS = 300  # of matching
-FEWER = {"torchvision, vit_b_16": 5}  # pictures: a gradient of 86 million weights takes seconds
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,6 @@ def torchvision_vit() -> nn.Module:
     return model
 
 
-def torchvision_b_16() -> nn.Module:
-    """Torchvision's vit_b_16 for pictures of 32×32 pixels: four patches."""
-    from torchvision.models import vit_b_16
-
-    model = vit_b_16(image_size=32, num_classes=CLASSES)
-    assert isinstance(model.heads.head, nn.Linear)
-    nn.init.normal_(model.heads.head.weight, std=0.02)
-    return model
-
-
 def trained(make: Callable[[], nn.Module]) -> nn.Module:
     """Return a model after some training on the last pictures of the part."""
     data, model, stream = cifar_part(), make(), generator(0, "trained")
@@ -101,7 +90,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vit, LayerNorm last": lambda: vit(SHAPE, CLASSES, first=False),
     "vit, patches of 2×2": lambda: vit(SHAPE, CLASSES, patch=2),
     "torchvision, ViT-tiny": torchvision_vit,
-    "torchvision, vit_b_16": torchvision_b_16,
 }
 
 
@@ -180,9 +168,8 @@ def rows(images: int, number: int) -> Iterator[tuple[str, Result]]:
     for name, make in MODELS.items():
         with global_stream(0, name):
             model = make()
-        count = min(images, FEWER.get(name, images))
         for protocol in PROTOCOLS:
-            yield f"{name}; {protocol}", measured(model, protocol, count)
+            yield f"{name}; {protocol}", measured(model, protocol, images)
     for size in (1, 2) if number else ():
         yield f"matching, batch of {size}", matched(number, size)
 
