@@ -19,7 +19,8 @@ from fedsim.run.originals import Originals
 from fedsim.run.run_folder import UNCERTAINTY, RunFolder
 from fedsim.run.truth import truth_of
 
-SHOWN_RECORDS, SHOWN_COLUMNS, READ_ROUNDS = 4, 60, 12
+SHOWN_RECORDS, SHOWN_COLUMNS = 4, 60
+READ_ROUNDS, READ_CLIENTS = 12, 50  # of each round, evenly from the best recovered to the worst
 GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
 UNSURE = Rule("recording", "uncertainties", "must be at least 0, in the shape of the answer")
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)  # of confidence
@@ -106,7 +107,7 @@ def _answers(
     """Yield the answers of a round for clients whose records are at hand."""
     guesses = folder.guesses(round_)
     shape = originals.federated.dataset.input_shape
-    for client in clients:
+    for client in clients[:: -(-len(clients) // READ_CLIENTS)]:
         truth = originals.of(truth_of(folder, round_, client), round_=round_, client=client)
         if truth is None or records_of(truth) is None:
             continue
