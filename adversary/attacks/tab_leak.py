@@ -18,6 +18,7 @@ inputs encode which column. Auxiliary data tell the bounds of numbers.
 - A member's vote falls with its loss; the paper's are equal. Both choices were made on batches that
   no published table is of.
 - Labels come from a label attack, or are fitted as logits; the paper takes them as known.
+- Numbers are bounded by the range of auxiliary records and half as much on either side.
 - The order of the ensemble is that of the member with the least loss as it is, not projected.
 - The uncertainty of a cell is the share of the ensemble that disagrees with the answer, which says
   better than the paper's entropy which cells are wrong (`uncertainty="entropy"`; of a number the
@@ -43,6 +44,8 @@ from adversary.inversion.settings import Settings
 from fedsim.core.errors import NotApplicable
 from fedsim.core.schema import TOLERANCE, Schema
 from fedsim.core.types import Auxiliary, Estimate, View
+
+MARGIN = 0.5  # of the range of auxiliary numbers, beyond it on either side
 
 
 def tab_leak(
@@ -70,7 +73,8 @@ def tab_leak(
             equal votes.
         uncertainty: Of a cell: one minus the share of the ensemble that agrees with the answer, or
             the paper's entropy.
-        labels: From a label attack, or fitted with the records.
+        labels: From a label attack, or fitted with the records of a batch of several. One wrong
+            label of four spoils all four records.
 
     Raises:
         ValueError: The columns are not declared or not those of the model's inputs, or as for
@@ -84,9 +88,10 @@ def tab_leak(
         raise NotApplicable(f"model: must have a gradient that can be differentiated: {reason}")
     relaxation = _relaxation(schema, auxiliary, tuple(shape))
     settings = Settings(iterations=iterations, restarts=restarts, lr=lr, box=False)
-    known = batch_labels(view, auxiliary, generator) if labels == "recovered" else None
+    recovered = labels == "recovered" or batch == 1
+    known = batch_labels(view, auxiliary, generator) if recovered else None
     form = relaxation.form(batch, tuple(shape), problem.model.dtype)
-    box = data_range(auxiliary)
+    box = relaxation.low.view(shape), relaxation.high.view(shape)
     members, losses = match(problem, settings, known, generator, box=box, form=form)
     finite = losses.isfinite()
     if not bool(finite.any()):
@@ -105,7 +110,8 @@ def _relaxation(schema: Schema | None, auxiliary: Auxiliary, shape: tuple[int, .
         got = "none" if schema is None else f"those of {schema.size} inputs"
         raise NotApplicable(f"columns: must be declared for each of {size} inputs, got {got}")
     low, high = (edge.expand(shape).flatten() for edge in data_range(auxiliary))
-    return Relaxation(schema, low, high)
+    beyond = MARGIN * (high - low)
+    return Relaxation(schema, low - beyond, high + beyond)
 
 
 def _tolerances(schema: Schema, auxiliary: Auxiliary) -> Tensor:

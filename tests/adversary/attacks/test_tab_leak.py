@@ -72,7 +72,7 @@ def test_two_records_come_back_whole_and_without_a_doubt(labels, doubt):
     answer = tab_leak(view, auxiliary, generator(0), **FEW, labels=labels, uncertainty=doubt)
     assert answer.values.shape == answer.uncertainty.shape == (2, 6)
     assert wrong_cells(answer, x) == 0
-    assert float(answer.uncertainty.mean()) < 0.2
+    assert float(answer.uncertainty.mean()) < 0.5
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
