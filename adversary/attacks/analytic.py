@@ -42,7 +42,7 @@ def analytic(
         ValueError: The first layer is not linear with a bias, or the client took several steps on
             several examples.
     """
-    return _ratios(view, auxiliary).inputs.view(-1, *input_shape(auxiliary)).float()
+    return _ratios(view, auxiliary).inputs.view(-1, *input_shape(auxiliary))
 
 
 def agreed(
@@ -64,7 +64,7 @@ def agreed(
     inputs = recovered.inputs[recovered.units > 1]
     if not len(inputs):
         raise ValueError("units: two must agree on an example, got none")
-    return inputs.view(-1, *input_shape(auxiliary)).float()
+    return inputs.view(-1, *input_shape(auxiliary))
 
 
 def _ratios(view: View, auxiliary: Auxiliary) -> AgreedInputs:

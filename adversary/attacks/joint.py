@@ -100,7 +100,7 @@ def joint(
     if len(rows) > 1:
         said = f"labels: hypothesis {place + 1} of {len(rows)} has the lowest error"
         warnings.warn(said, Remark, stacklevel=2)
-    return best.inputs.float()
+    return best.inputs
 
 
 def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:

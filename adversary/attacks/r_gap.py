@@ -121,7 +121,7 @@ def _walked(
         residual = of_gradient(model, sent, gradient, labels, latest.local.label_smoothing)
         fit = gauss_newton(residual, x.clamp(0, 1), steps=steps)
         x = fit.inputs if fit.error < misfit(residual, x) else x
-    return x.float()
+    return x
 
 
 def _cost(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:

@@ -1,6 +1,6 @@
 """SPEAR by size of the batch: share of batches that it solves, PSNR, draws and CPU-seconds.
 
-    uv run python -m tests.benchmarks.spear [--batches N] [--sizes B …]
+    uv run python -m tests.benchmarks.spear [--batches N] [--sizes B …] [--types float32 …]
 
 Batches are drawn from CIFAR-10's lossless part and from MNIST; a net of one hidden layer with
 PyTorch's own initial weights. Beside the draws stands how many SPEAR's theory expects of draws of
@@ -103,9 +103,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(UNITS))
+    parser.add_argument("--types", nargs="+", default=["float64", "float32"])
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    for dtype in (torch.float64, torch.float32):
+    for dtype in (getattr(torch, kind) for kind in asked.types):
         for name, data in (("CIFAR-10", cifar_part()), ("MNIST", mnist())):
             for size in asked.sizes:
                 for units in UNITS.get(size, (1000,)):

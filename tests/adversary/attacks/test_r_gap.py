@@ -13,10 +13,11 @@ from adversary.attacks.r_gap import hybrid, r_gap
 from adversary.attacks.spear import spear
 from adversary.grading.answers import attack_view
 from adversary.grading.leakage import grade
+from adversary.grading.reconstructions import bounds, checked, pool
 from clients.train import train
 from fedsim.core.errors import Remark
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
+from fedsim.core.types import Auxiliary, Lineup, LocalTraining, Observation, Truth, Update, View
 from tests.adversary.inversion.inversion_cases import (
     CLASSES,
     gradient,
@@ -60,6 +61,22 @@ def test_inputs_come_back_in_the_datas_own_range(attack, model, count):
     assert found.shape == x.shape
     best = [max(psnr(one, true) for one in found) for true in x]
     assert min(best) > 60
+
+
+@pytest.mark.parametrize("attack", [r_gap, analytic, partial(joint, steps=10), spear])
+def test_answers_and_their_grades_keep_float64(attack):
+    model = perceptron(nn.ReLU if attack is spear else nn.Sigmoid).double()
+    x = images(1, 3, 8, 8)
+    known = Auxiliary(model, CLASSES, input_shape=(3, 8, 8))
+    guess = attack(view(model, gradient(model, x, torch.tensor([1])), 1), known, generator(0))
+    assert guess.dtype == torch.float64
+    low, high = bounds(x)
+    lineup = Lineup(examples=x, others=torch.arange(0), blank=x[0] * 0, low=low, high=high)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    truth = Truth(labels=nothing, indices=nothing, inputs=x, lineup=lineup)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no others to tell it from
+        assert pool([checked(guess, known)], [truth])["psnr"] > 200
 
 
 def test_the_hybrid_beats_the_least_norm_where_the_first_layer_leaves_the_input_open():
