@@ -108,6 +108,7 @@ def auto_reconstruct(
     most, left = {"iterations": iterations, "steps": steps}, budget * TERA
     tried: list[Tried] = []
     reasons: list[str] = []
+    refused = True
     for rule in rules:
         try:
             _check_memory(rule, auxiliary, setting)
@@ -120,6 +121,7 @@ def auto_reconstruct(
             raise
         except Exception as error:  # the next attack may have an answer
             reasons.append(f"{rule.name}: {explained(error)}")
+            refused = refused and isinstance(error, NotApplicable)
             continue
         inputs = answer.values if isinstance(answer, Estimate) else answer
         misfit = None if evidence is None else evidence.misfit(inputs)
@@ -127,7 +129,8 @@ def auto_reconstruct(
         if _settles(tried[-1], evidence, count):
             break
     if not tried:
-        raise ValueError(f"auto-reconstruct: an attack must answer, got {'; '.join(reasons)}")
+        sentence = f"auto-reconstruct: an attack must answer, got {'; '.join(reasons)}"
+        raise NotApplicable(sentence) if refused else ValueError(sentence)
     best = _best(tried, evidence, count)
     warnings.warn(_sentence(best, tried, reasons, setting, evidence), Remark, stacklevel=2)
     return best.answer
