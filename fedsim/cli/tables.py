@@ -32,6 +32,7 @@ class Rounds:
     def __init__(self, config: Any, target: Path, console: "Console", *, quiet: bool) -> None:
         self.config, self.target, self.console, self.quiet = config, target, console, quiet
         self.attacks = [part.name for part in config.attack]
+        self.records = False
         self.shown, self.head = columns_that_fit(self.attacks, console.width), ROUND
         self.eta = Eta(config.federation.rounds, console)
         self.bar = self.eta.bar(quiet=quiet)
@@ -52,7 +53,8 @@ class Rounds:
         """
         self.attacks = [attack.name for attack in plan.attacks if not attack.adaptive]
         self.head = ROUND if plan.federated.dataset.targets is None else PERPLEXED
-        self.shown = columns_that_fit(self.attacks, self.console.width)
+        self.records = plan.auxiliary.schema is not None
+        self.shown = columns_that_fit(self.attacks, self.console.width, records=self.records)
         if self.quiet:
             return
         from fedsim.run.costs import expected_costs, remarks
@@ -154,11 +156,17 @@ class Rounds:
             f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
             soft_wrap=True,
         )
-        names = "".join(f"{_head(name):>{_width(name)}}" for name in self.shown)
-        first = name_of(_metric(self.attacks[0])) if self.attacks else ""
+        names = "".join(
+            f"{_head(name, self.records):>{_width(name, self.records)}}" for name in self.shown
+        )
+        first = name_of(_metric(self.attacks[0], self.records)) if self.attacks else ""
         if len(self.shown) < len(self.attacks):
             names += f"{'best ' + first:>{_best_width(self.attacks)}}"
-        names += f"{'blind ' + first:>{_blind_width(self.attacks)}}" if self.attacks else ""
+        names += (
+            f"{'blind ' + first:>{_blind_width(self.attacks, self.records)}}"
+            if self.attacks
+            else ""
+        )
         self.console.print(f"{self.head}{names}{SECONDS}", style="bold")
         self.task = self.bar.add_task("", total=federation.rounds, left="")
         self.bar.start()
@@ -171,10 +179,13 @@ class Rounds:
         The best and the blind guess are those of the first attack's metric.
         """
         values = {name: leakage[name][0] for name in self.attacks if name in leakage}
-        texts = {name: _text(name, values.get(name), answers.get(name)) for name in self.attacks}
-        cells = "".join(f"{texts[name]:>{_width(name)}}" for name in self.shown)
-        first = _metric(self.attacks[0]) if self.attacks else ""
-        alike = [name for name in values if _metric(name) == first]
+        texts = {
+            name: _text(_metric(name, self.records), values.get(name), answers.get(name))
+            for name in self.attacks
+        }
+        cells = "".join(f"{texts[name]:>{_width(name, self.records)}}" for name in self.shown)
+        first = _metric(self.attacks[0], self.records) if self.attacks else ""
+        alike = [name for name in values if _metric(name, self.records) == first]
         if len(self.shown) < len(self.attacks):
             best = best_of({name: values[name] for name in alike})
             words = {each.word for each in answers.values()}
@@ -182,29 +193,35 @@ class Rounds:
             text = f"{best} {texts[best]}" if best else none
             cells += f"{text:>{_best_width(self.attacks)}}"
         blind = next((leakage[name][1] for name in alike), None)
-        width = _blind_width(self.attacks)
+        width = _blind_width(self.attacks, self.records)
         return cells + (f"{written(first, blind):>{width}}" if first else "")
 
 
-def _text(name: str, value: float | None, answers: "Answers | None") -> str:
+def _text(metric: str, value: float | None, answers: "Answers | None") -> str:
     """Return an attack's mean over the clients that it answered; `!` says that there are others.
 
     Without any answer it is the word for that.
     """
     if value is None:
         return answers.word if answers else percent(None)
-    return written(_metric(name), value) + ("!" if answers and answers.counts else "")
+    return written(metric, value) + ("!" if answers and answers.counts else "")
 
 
-def columns_that_fit(attacks: Sequence[str], width: int) -> list[str]:
-    """Return the attacks, from the first, that have a column of their own in a terminal."""
-    room = width - len(ROUND) - len(SECONDS) - _blind_width(attacks)
-    if sum(map(_width, attacks)) <= room:
+def columns_that_fit(attacks: Sequence[str], width: int, *, records: bool = False) -> list[str]:
+    """Return the attacks, from the first, that have a column of their own in a terminal.
+
+    Args:
+        attacks: Their names.
+        width: Of the terminal, in characters.
+        records: Whether examples are records of declared columns.
+    """
+    room = width - len(ROUND) - len(SECONDS) - _blind_width(attacks, records)
+    if sum(_width(name, records) for name in attacks) <= room:
         return list(attacks)
     room -= _best_width(attacks)
     shown: list[str] = []
     for name in attacks:
-        room -= _width(name)
+        room -= _width(name, records)
         if room < 0:
             break
         shown.append(name)
@@ -297,29 +314,35 @@ def _mean_text(metric: str, row: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _metric(attack: str) -> str:
-    """Return an attack's first metric; ASR for one that does not exist."""
+def _metric(attack: str, records: bool) -> str:
+    """Return an attack's headline metric; ASR for one that does not exist.
+
+    Args:
+        attack: Its name.
+        records: Whether examples are records of declared columns.
+    """
     from adversary.grading.families import FAMILIES
     from adversary.grading.selection import available
 
     attacks = available()
     exists = attack in attacks or ":" in attack
     family = getattr(find("attack.name", attack, attacks), "family", None) if exists else None
-    return FAMILIES[family if family in FAMILIES else "label"].metrics[0]
+    of = FAMILIES[family if family in FAMILIES else "label"]
+    return of.optional[0] if records and of.optional else of.metrics[0]
 
 
-def _head(attack: str) -> str:
-    return f"{attack} {name_of(_metric(attack))}"
+def _head(attack: str, records: bool) -> str:
+    return f"{attack} {name_of(_metric(attack, records))}"
 
 
-def _width(attack: str) -> int:
-    return max(COLUMN, len(_head(attack)) + 2)
+def _width(attack: str, records: bool) -> int:
+    return max(COLUMN, len(_head(attack, records)) + 2)
 
 
 def _best_width(attacks: Sequence[str]) -> int:
     return max(map(len, attacks), default=0) + 10
 
 
-def _blind_width(attacks: Sequence[str]) -> int:
-    name = name_of(_metric(attacks[0])) if attacks else ""
+def _blind_width(attacks: Sequence[str], records: bool) -> int:
+    name = name_of(_metric(attacks[0], records)) if attacks else ""
     return max(COLUMN, len(f"  blind {name}"))

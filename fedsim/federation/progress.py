@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn import functional
 
+from adversary.grading.families import FAMILIES
 from clients.train import load
 from fedsim.core.boundary import boundary
 from fedsim.core.errors import RunStopped
@@ -32,7 +33,7 @@ class Round:
     """What there is to say of a finished round; means are over its clients.
 
     Attributes:
-        leakage: Attack → (mean value, mean blind value) of its family's first metric.
+        leakage: Attack → (mean value, mean blind value) of its headline metric.
         failures: Client and reason.
         answers: What became of each attack on the round's updates.
         alone: Why clients did not train together in the batched engine, with how many.
@@ -63,18 +64,18 @@ def summary(
         next((m.value for m in measures if m.metric == metric and m.split == "test"), None)
         for metric in ("accuracy", "perplexity")
     )
-    by_attack: dict[str, list[Leak]] = {}
+    graded: dict[str, list[Leak]] = {}
     for leak in leaks:
-        rows = by_attack.setdefault(title_of(leak.attack, adaptive=leak.adaptive), [])
-        if leak.value is not None and (not rows or _alike(rows[0], leak)):
-            rows.append(leak)
+        if leak.value is not None:
+            title = title_of(leak.attack, adaptive=leak.adaptive)
+            graded.setdefault(title, []).append(leak)
+    by_attack = {attack: _headline(rows) for attack, rows in graded.items()}
     means = {
         attack: (
             sum(row.value or 0.0 for row in rows) / len(rows),
             sum(row.blind or 0.0 for row in rows) / len(rows),
         )
         for attack, rows in by_attack.items()
-        if rows
     }
     answers = tuple(answers_of(leakage_table(leaks)))
     alone = {m.reason or "": int(m.value or 0) for m in measures if m.metric == ALONE}
@@ -149,6 +150,13 @@ def one_by_one(round_: int, alone: Mapping[str, int]) -> list[Measure]:
         Measure(round_, "server", ALONE, float(count), None, reason)
         for reason, count in sorted(alone.items())
     ]
+
+
+def _headline(rows: Sequence[Leak]) -> list[Leak]:
+    """Return an attack's rows of the metric that the report ranks it by."""
+    optional = FAMILIES[rows[0].family].optional[:1]
+    first = next((row for row in rows if row.metric in optional), rows[0])
+    return [row for row in rows if _alike(first, row)]
 
 
 def _alike(left: Leak, right: Leak) -> bool:

@@ -108,7 +108,7 @@ p.verdict { margin: .5rem 0 0; padding-left: .8rem; overflow-wrap: anywhere }
 .texts article > p { grid-column: 1 / -1; margin: 0; font-size: .87rem }
 .texts small { color: var(--quiet) }
 .said { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; filter: blur(6px) }
-.records .said { display: inline-block }
+.records .said { display: inline-block; white-space: pre; overflow-wrap: normal }
 .records small { color: var(--quiet); font-weight: normal }
 .reveal:checked ~ .texts .said { filter: none }
 .reveal:checked ~ .records .said { filter: none }

@@ -1,10 +1,14 @@
 """Records of a small table, attacked, graded and shown."""
 
+from io import StringIO
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from fedsim import api
+from fedsim.cli.tables import Rounds
 from fedsim.config import parse
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.rng import generator
@@ -55,8 +59,15 @@ def config(**changes):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return api.run(config(), tmp_path_factory.mktemp("records") / "run")
+def console():
+    return Console(file=StringIO(), width=100)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, console):
+    target = tmp_path_factory.mktemp("records") / "run"
+    with Rounds(config(), target, console, quiet=False) as rounds:
+        return api.run(config(), target, on_plan=rounds.warn, on_round=rounds.show)
 
 
 def test_the_ledger_grades_cells_and_confidence_beside_blind(run):
@@ -69,6 +80,22 @@ def test_the_ledger_grades_cells_and_confidence_beside_blind(run):
         assert ("confidence_auroc" in graded) <= (name == "tab-leak")
     mean = np.mean([r["value"] - r["blind"] for r in of["tab-leak"] if r["metric"] == "psnr"])
     assert mean > 0
+
+
+def test_the_console_shows_the_metric_that_the_report_ranks_by(run, console):
+    lines = console.file.getvalue().splitlines()
+    (head,) = [line for line in lines if line.startswith("round  accuracy")]
+    assert "tab-leak right cells  analytic right cells  blind right cells" in head
+    rows = [row for row in run.ledger().to_pylist() if row["round"] == 2]
+    cells = [row for row in rows if row["metric"] == "cell_accuracy" and row["value"] is not None]
+    own = [[r for r in cells if r["attack"] == name] for name in ("tab-leak", "analytic")]
+    means = [f"{100 * np.mean([row['value'] for row in each]):.1f} %" for each in own]
+    blind = f"{100 * np.mean([row['blind'] for row in own[0]]):.1f} %"
+    (line,) = [line for line in lines if line.startswith("    2")]
+    assert " ".join(line.replace("!", "").split()).endswith(
+        " ".join([*means, blind, line.split()[-1]])
+    )
+    assert len(line) == len(head)
 
 
 def test_answers_are_records_of_the_table_and_come_with_their_uncertainty(run):
