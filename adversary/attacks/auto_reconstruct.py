@@ -15,8 +15,7 @@ answer.
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +32,7 @@ from adversary.inversion.setting import Setting, setting_of
 from adversary.workspace import Workspace, workspace
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.catalog import options_of
-from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.errors import NotApplicable, Remark, remarks_of_attacks
 from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 
 TERA = 1e12
@@ -115,7 +114,7 @@ def auto_reconstruct(
             share = left if rule is rules[-1] else left / 2
             options, spent = _afforded(rule, setting, share, most)
             left -= spent
-            with _remarks() as remarks:
+            with remarks_of_attacks() as remarks:
                 answer = rule.infer(view, auxiliary, generator, **options)
         except PASSING:
             raise
@@ -258,20 +257,6 @@ def _sentence(
         f"{it.rule.name} differs by {it.misfit:.1g}" for it in others if it.misfit is not None
     ]
     return "; ".join(filter(None, [*parts, *(f"not {reason}" for reason in reasons)]))
-
-
-@contextmanager
-def _remarks() -> Iterator[list[str]]:
-    """Collect the remarks of attacks inside the block; other warnings are passed on."""
-    remarks: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Remark)
-        yield remarks
-    for it in caught:
-        if issubclass(it.category, Remark):
-            remarks.append(str(it.message))
-        else:
-            warnings.warn_explicit(it.message, it.category, it.filename, it.lineno)
 
 
 ATTACKS = (

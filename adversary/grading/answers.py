@@ -1,9 +1,7 @@
 """What attacks answer to the view of one client: no truth comes near this module."""
 
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +14,7 @@ from adversary.grading.families import FAMILIES
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
-from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.errors import NotApplicable, remarks_of_attacks
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Estimate, Measure, View
 
@@ -211,7 +209,10 @@ def _guess_all(
     shown = [family.prepare(view) for view in views]
     static = workspace(views[0], auxiliary).derived(undefended).auxiliary
     try:
-        with _remarks() as remarks, global_stream(seed, "infer", attack.title, latest.round):
+        with (
+            remarks_of_attacks() as remarks,
+            global_stream(seed, "infer", attack.title, latest.round),
+        ):
             answers = attack.infer_all(shown, static)
             guesses = [_numbers(family.check(answer, auxiliary)) for answer in answers]
     except PASSING:
@@ -238,7 +239,7 @@ def _guess(
         if reason := _inapplicable(view, attack, auxiliary):
             raise NotApplicable(reason)
         names = ("infer", attack.title, latest.client, latest.round, "model")
-        with _remarks() as remarks, global_stream(seed, *names):
+        with remarks_of_attacks() as remarks, global_stream(seed, *names):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
             guess = _numbers(family.check(answer, auxiliary))
     except PASSING:  # also that the recording itself is damaged
@@ -267,19 +268,3 @@ def _uncertainty(answer: Estimate, guess: Tensor) -> Tensor | None:
     given = answer.uncertainty.detach().cpu()
     whole = given.shape == guess.shape and bool(given.isfinite().all()) and bool((given >= 0).all())
     return given.float() if whole else None
-
-
-@contextmanager
-def _remarks() -> Iterator[list[str]]:
-    """Collect the remarks of attacks inside the block; other warnings are passed on."""
-    remarks: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Remark)
-        yield remarks
-    for warning in caught:
-        if issubclass(warning.category, Remark):
-            remarks.append(str(warning.message))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )

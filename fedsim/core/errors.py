@@ -2,7 +2,9 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 
 LONGEST = 300  # characters of what somebody else says
@@ -69,6 +71,20 @@ class NotApplicable(ValueError):
 
 class Remark(UserWarning):
     """What an attack says about its own answer, by `warnings.warn`; kept beside the answer."""
+
+
+@contextmanager
+def remarks_of_attacks() -> Iterator[list[str]]:
+    """Collect the remarks of attacks inside the block; other warnings are passed on."""
+    remarks: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Remark)
+        yield remarks
+    for it in caught:
+        if issubclass(it.category, Remark):
+            remarks.append(str(it.message))
+        else:
+            warnings.warn_explicit(it.message, it.category, it.filename, it.lineno)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
