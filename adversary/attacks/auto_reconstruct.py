@@ -123,7 +123,9 @@ def auto_reconstruct(
             refused = refused and isinstance(error, NotApplicable)
             continue
         inputs = answer.values if isinstance(answer, Estimate) else answer
-        misfit = None if evidence is None else evidence.misfit(inputs)
+        misfit = None
+        if evidence is not None:  # what a certified attack answers is in an order of its own
+            misfit = evidence.misfit(inputs, ordered=not rule.certified)
         tried.append(Tried(rule, answer, inputs, misfit, "; ".join(remarks)))
         if _settles(tried[-1], evidence, count):
             break

@@ -41,7 +41,12 @@ def ratios(
         grad_weight: dL/dW.
         grad_bias: dL/db.
         count: How many inputs there are.
+
+    Raises:
+        ValueError: No gradient reaches a bias.
     """
+    if not bool(grad_bias.any()):
+        raise ValueError("update: a gradient must reach the first layer's biases, got zero")
     alive = grad_bias.abs() > ALIVE * grad_bias.abs().max()
     weight, bias = grad_weight[alive], grad_bias[alive]
     if count == 1:

@@ -16,7 +16,7 @@ def batch_size(observation: Observation) -> int:
     """Return how many examples the client has, or its batch where it uploads a gradient.
 
     Raises:
-        ValueError: It told none, or the update is a sum over clients.
+        ValueError: It told none or less than 1, or the update is a sum over clients.
     """
     count = observation.update.num_examples
     if count is None:
@@ -25,6 +25,8 @@ def batch_size(observation: Observation) -> int:
         raise NotApplicable(
             f"num_clients: must be 1 to reconstruct examples, got {observation.update.num_clients}"
         )
+    if count < 1:
+        raise NotApplicable(f"num_examples: must be at least 1, got {count}")
     return count
 
 

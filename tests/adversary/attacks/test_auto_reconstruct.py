@@ -116,6 +116,39 @@ def test_a_certificate_ends_the_search():
     assert torch.cdist(x.double(), answer.double()).amin(dim=1).max() < 1e-3
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("labels", [[0, 1, 2], [2, 1, 0], [1, 1, 0]])
+def test_a_batch_in_an_order_of_its_own_is_held_to_the_upload(labels, smoothing):
+    model = built("mlp", (40,), hidden=100)
+    x = torch.rand(3, 40, generator=generator(0, "inputs"))
+    loss = nn.functional.cross_entropy(model(x), torch.tensor(labels), label_smoothing=smoothing)
+    slopes = torch.autograd.grad(loss, list(model.parameters()))
+    delta = {name: it for (name, _), it in zip(model.named_parameters(), slopes, strict=True)}
+    local = LocalTraining(0.1, 3, upload="gradient", label_smoothing=smoothing)
+    view = observe(delta, 3, sent=model, local=local)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(40,))
+    with pytest.warns(Remark, match=r"^spear, .*differs by \de-0[678] of the client's"):
+        auto_reconstruct(view, auxiliary, generator(0, "auto"))
+
+
+def test_batch_norm_leaves_no_labels_to_hold_a_batch_to():
+    with global_stream(0, "normed"):
+        head = nn.Linear(100, CLASSES)
+        model = nn.Sequential(nn.Linear(40, 100), nn.ReLU(), nn.BatchNorm1d(100), head).train()
+    x = torch.rand(3, 40, generator=generator(0, "inputs"))
+    _, remark = attacked(model, x, torch.arange(3))
+    assert remark.startswith("spear, because")
+    assert "differs by" not in remark
+
+
+def test_a_client_of_no_examples_is_refused():
+    model = built("mlp", (40,), hidden=16)
+    delta = plain_gradient(model, torch.rand(1, 40), torch.tensor([1]))
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(40,))
+    with pytest.raises(NotApplicable, match="num_examples: must be at least 1, got 0"):
+        auto_reconstruct(observe(delta, 0, sent=model), auxiliary, generator(0, "auto"))
+
+
 def test_parts_that_are_certain_stand_in_the_answer():
     model = built("mlp", (40,), hidden=60)
     with torch.no_grad():  # on the first units the first example is alone

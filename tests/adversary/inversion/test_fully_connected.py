@@ -50,3 +50,9 @@ def test_a_units_ratio_is_the_mean_of_its_records_weighted_by_their_gradients():
     mean = sum(d * one for d, one in zip(each, x, strict=True)) / sum(each)
     found = ratios(seen["0.weight"], seen["0.bias"], 2).inputs
     torch.testing.assert_close(found[0], mean)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_biases_without_a_gradient_are_refused(count):
+    with pytest.raises(ValueError, match="update: a gradient must reach .* biases, got zero"):
+        ratios(torch.zeros(5, 4), torch.zeros(5), count)
