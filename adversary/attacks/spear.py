@@ -77,7 +77,7 @@ def spear(
     latest, shape = view.latest, input_shape(auxiliary)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
     layer = first_linear(auxiliary.model, shape)
-    after = follows(auxiliary.model, layer)
+    after = follows(auxiliary.model, layer, shape)
     if after != "ReLU":
         raise NotApplicable(f"spear: ReLU must follow {layer}, got {after}")
     names = f"{layer}.weight", f"{layer}.bias"

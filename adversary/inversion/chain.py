@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from adversary.inversion.activations import ACTIVATIONS
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
 
 Shape = tuple[int, ...]
+RECTIFIERS = ("relu", "relu_")
 
 
 class NotWalkableError(NotApplicable):
@@ -182,10 +184,9 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
     The model is run once, on random inputs, whatever comes after that layer.
 
     Raises:
-        ValueError: There is none, or it has no bias.
+        ValueError: There is none, it has no bias, or it is called several times.
     """
-    parameter = next(iter(model.parameters()))
-    probe = torch.rand(2, *shape, generator=generator(0, "first layer"), dtype=parameter.dtype)
+    probe = _probe(model, shape)
     calls: list[tuple[str, nn.Module, bool]] = []
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -213,6 +214,8 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
         raise NotApplicable(f"{name} = {type(module).__name__}: the first layer must be linear")
     if module.bias is None:
         raise NotApplicable(f"{name}: must have a bias")
+    if (times := [it for _, it, _ in calls].count(module)) > 1:
+        raise NotApplicable(f"{name}: must be called once, got {times} calls")
     if not trains_weight(module):
         raise NotApplicable(f"{name}: must be trained as it is, got a frozen layer")
     if shares_weight(model, module):
@@ -220,12 +223,51 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
     return name
 
 
-def follows(model: nn.Module, name: str) -> str:
-    """Return the type of the module that comes after another one, in order of their names."""
+def follows(model: nn.Module, name: str, shape: Shape) -> str:
+    """Return the type of the module that comes after another one, in order of their names.
+
+    "ReLU" also where the model calls the function, on the layer's own output.
+    """
+    if _rectifies(model, name, shape):
+        return nn.ReLU.__name__
     leaves = [(n, it) for n, it in model.named_modules() if not any(True for _ in it.children())]
     names = [n for n, it in leaves if n == name or not passes(it)]
     place = names.index(name) + 1
     return type(model.get_submodule(names[place])).__name__ if place < len(names) else "nothing"
+
+
+class _Rectified(TorchFunctionMode):
+    """Notes whether ReLU takes one of some tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[Tensor] = []
+        self.found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        taken = args[0] if args else (kwargs or {}).get("input")
+        if getattr(func, "__name__", "") in RECTIFIERS:
+            self.found |= any(taken is it for it in self.outputs)
+        return func(*args, **kwargs or {})
+
+
+def _rectifies(model: nn.Module, name: str, shape: Shape) -> bool:
+    called = _Rectified()
+    keep = lambda _module, _inputs, output: called.outputs.append(output)
+    hook = model.get_submodule(name).register_forward_hook(keep)
+    try:
+        with torch.no_grad(), called:
+            model(_probe(model, shape))
+    finally:
+        hook.remove()
+    return called.found
+
+
+def _probe(model: nn.Module, shape: Shape) -> Tensor:
+    parameter = next(iter(model.parameters()))
+    return torch.rand(2, *shape, generator=generator(0, "first layer"), dtype=parameter.dtype)
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -113,7 +113,7 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
 def _first(model: nn.Module, shape: tuple[int, ...]) -> tuple[str | None, str]:
     try:
         name = first_linear(model, shape)
-        return name, follows(model, name)
+        return name, follows(model, name, shape)
     except PASSING:
         raise
     except Exception:  # it begins otherwise, or does not run on random inputs

@@ -41,6 +41,23 @@ def test_an_answer_that_the_later_layers_give_too_has_no_remark(behind, smoothin
     assert min(max(psnr(one, true) for one in guess) for true in x) > 150
 
 
+class Functional(nn.Module):
+    """Calls ReLU as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.first = nn.Linear(200, CLASSES), nn.Linear(192, 200)
+
+    def forward(self, x):
+        return self.head(nn.functional.relu(self.first(x.flatten(1))))
+
+
+def test_a_relu_that_is_a_function_is_read_too():
+    x = images(6, *SHAPE)
+    guess = spear(*seen(net(Functional()), x), generator(0))
+    assert min(max(psnr(one, true) for one in guess) for true in x) > 150
+
+
 def test_an_answer_that_no_label_explains_says_so():
     model, x = perceptron(), images(4, *SHAPE)
     slopes = torch.autograd.grad(model(x).square().mean(), list(model.parameters()))  # no classes
