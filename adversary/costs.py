@@ -64,7 +64,8 @@ def beyond_memory(name: str, cost: Cost, most: float | None) -> str:
     if limit is None or cost.num_bytes <= limit:
         return ""
     got = _gigabytes(limit) + (", half of what is free" if most is None else "")
-    return f"attack.{name}.memory: must be at least {cost} as estimated, got {got}"
+    least = _gigabytes(cost.num_bytes)
+    return f"attack.{name}.memory: must be at least {least} as estimated, got {got}"
 
 
 def allocation(error: BaseException) -> str:

@@ -73,7 +73,8 @@ def choose(work: Workspace, size: int, settings: Settings) -> Choice:
     levels = [settings.tv * factor for factor in PRIORS] if settings.tv else [0.0]
     victims = [rehearsed_victim(work, size, place) for place in range(VICTIMS)]
     short = replace(settings, restarts=len(levels), group=0.0, iterations=iterations)
-    box, weights = data_range(auxiliary), torch.tensor(levels)
+    images = len(victims[0][0].shape) == 4  # nothing else has a total variation
+    box, weights = data_range(auxiliary), torch.tensor(levels) if images else None
     table: list[tuple[str, float, float]] = []
     for way in WAYS:
         errors = torch.zeros(len(levels))

@@ -273,6 +273,19 @@ def test_inputs_that_are_no_images_have_no_total_variation():
     assert error(guess, x) < 0.05
 
 
+def test_knowing_the_defense_of_inputs_that_are_no_images_needs_no_total_variation():
+    with global_stream(0, "table"):
+        model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, CLASSES))
+    x = torch.randn(1, 6, generator=generator(0))
+    view = observe(plain_gradient(model, x, torch.tensor([2])), 1, sent=model)
+    inputs, labels = torch.randn(8, 6, generator=generator(1)), torch.arange(8) % CLASSES
+    known = Auxiliary(model, CLASSES, inputs=inputs, labels=labels, input_shape=(6,))
+    known = replace(known, defense=prune(rate=0.5))
+    for attack in (inverting_gradients, dlg):
+        guess = attack(view, known, generator(0), iterations=20, restarts=1)
+        assert guess.shape == x.shape
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
