@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.inversion.chain import first_linear
-from adversary.inversion.fully_connected import AgreedInputs, ratios
+from adversary.inversion.fully_connected import ratios
 from adversary.inversion.reading import batch_gradient, batch_size, input_shape, mean_gradient
 from fedsim.core.types import Auxiliary, View
 
@@ -42,7 +42,7 @@ def analytic(
         ValueError: The first layer is not linear with a bias, or the client took several steps on
             several examples.
     """
-    return _ratios(view, auxiliary).inputs.view(-1, *input_shape(auxiliary))
+    return ratios(*_layer(view, auxiliary)).inputs.view(-1, *input_shape(auxiliary))
 
 
 def agreed(
@@ -50,7 +50,10 @@ def agreed(
     auxiliary: Auxiliary,
     generator: Generator,  # noqa: ARG001
 ) -> Float[Tensor, "n *shape"]:
-    """Return those inputs of `analytic` that at least two units agree on: these are exact.
+    """Return those inputs of `analytic` that at least two units agree on.
+
+    These are exact, unless a defense changed entries. Zeros are left out, on which units agree
+    whose weights' gradients were cut, and of signs alone nothing is taken.
 
     Args:
         view: As for `analytic`.
@@ -58,21 +61,26 @@ def agreed(
         generator: Not used.
 
     Raises:
-        ValueError: As for `analytic`, or no two units agree.
+        ValueError: As for `analytic`, no two units agree, or the update is of signs.
     """
-    recovered = _ratios(view, auxiliary)
-    inputs = recovered.inputs[recovered.units > 1]
+    weight, bias, count = _layer(view, auxiliary)
+    sizes = weight[weight != 0].abs()
+    if len(bias) > 1 and bool((sizes == sizes[:1]).all()):
+        raise ValueError("update: must have more than the signs of a gradient, got one size")
+    recovered = ratios(weight, bias, count)
+    inputs = recovered.inputs[(recovered.units > 1) & recovered.inputs.any(dim=1)]
     if not len(inputs):
         raise ValueError("units: two must agree on an example, got none")
     return inputs.view(-1, *input_shape(auxiliary))
 
 
-def _ratios(view: View, auxiliary: Auxiliary) -> AgreedInputs:
+def _layer(view: View, auxiliary: Auxiliary) -> tuple[Tensor, Tensor, int]:
+    """Return the gradients of the first layer's weights and biases, and how many examples."""
     latest, count = view.latest, batch_size(view.latest)
     reading = mean_gradient if count == 1 else batch_gradient  # of one the same in every step
     gradient = reading(latest, auxiliary)
     layer = first_linear(auxiliary.model, input_shape(auxiliary))
-    return ratios(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], count)
+    return gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], count
 
 
 ATTACKS = (

@@ -48,7 +48,8 @@ class Rule:
         work: What it costs in a setting.
         enough: Misfit at which no other attack is nearer: of closed forms, whose error is that of
             rounding alone.
-        certified: Whether it returns nothing that fails a test of its own.
+        certified: Whether it tests its answer by itself, and refuses or says what it could not
+            test; its answer is in an order of its own.
     """
 
     name: str

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from adversary.attacks.analytic import agreed
 from adversary.attacks.auto_reconstruct import auto_reconstruct, planned
 from adversary.inversion.setting import setting_of
 from clients.train import train
@@ -20,6 +21,7 @@ from tests.adversary.inversion.inversion_cases import psnr
 from tests.builders import observe, plain_gradient
 
 IMAGE, SEQUENCE, CLASSES = (3, 8, 8), (12, 8), 4
+WEIGHT = "1.weight"  # of the first layer of `mlp`
 ONE = LocalTraining(0.1, 1, upload="gradient")
 
 
@@ -161,6 +163,28 @@ def test_parts_that_are_certain_stand_in_the_answer():
     answer, remark = attacked(model, x, torch.arange(30) % CLASSES, iterations=2)
     assert "of 30 by analytic" in remark
     assert torch.cdist(x[:1], answer).min() < 0.01
+
+
+def three_uploaded(change):
+    """Return what the server sees of three records after a change of each entry's array."""
+    model = built("mlp", (40,), hidden=60)
+    x = torch.rand(3, 40, generator=generator(0, "inputs"))
+    delta = plain_gradient(model, x, torch.arange(3))
+    delta = {name: change(name, value) for name, value in delta.items()}
+    return observe(delta, 3, sent=model), Auxiliary(model, CLASSES, input_shape=(40,))
+
+
+def test_ratios_of_signs_are_not_certain():
+    seen = three_uploaded(lambda _, value: value.sign())
+    with pytest.raises(ValueError, match="more than the signs of a gradient, got one size"):
+        agreed(*seen, generator(0, "agreed"))
+
+
+def test_zeros_of_pruned_weights_are_not_certain():
+    cut = lambda name, value: value * (torch.arange(60) < 2)[:, None] if name == WEIGHT else value
+    seen = three_uploaded(cut)
+    with pytest.raises(ValueError, match="units: two must agree"):
+        agreed(*seen, generator(0, "agreed"))
 
 
 def test_what_exceeds_the_budget_is_left_out_in_a_sentence():
