@@ -92,19 +92,23 @@ def auto_reconstruct(
         generator: Of the attacks, one after another.
         budget: 10¹² floating-point operations for one client and round, as estimated from shapes;
             > 0. 1 is about a minute of one core.
-        iterations: Of gradient matching, at most; never more than the attack's own default.
-        steps: Of the joint attack, likewise.
+        iterations: Of gradient matching, at most; never more than the attack's own default; ≥ 1.
+        steps: Of the joint attack, likewise; ≥ 1.
 
     Raises:
         ValueError: No attack fits, or none has an answer; says why.
     """
     if not budget > 0:
         raise NotApplicable(f"budget: must be above 0, got {budget}")
+    most = {"iterations": iterations, "steps": steps}
+    for name, value in most.items():
+        if value < 1:
+            raise NotApplicable(f"{name}: must be at least 1, got {value}")
     count = batch_size(view.latest)
     setting = workspace(view, auxiliary).part(_setting, count)
     rules = _fitting(setting)
     evidence = _evidence(view, auxiliary, generator, setting)
-    most, left = {"iterations": iterations, "steps": steps}, budget * TERA
+    left = budget * TERA
     tried: list[Tried] = []
     reasons: list[str] = []
     refused = True

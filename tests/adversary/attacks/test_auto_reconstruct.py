@@ -196,6 +196,9 @@ def test_what_exceeds_the_budget_is_left_out_in_a_sentence():
         attacked(model, x, label, budget=1e-9)
     with pytest.raises(NotApplicable, match="budget: must be above 0, got 0"):
         attacked(model, x, label, budget=0)
+    for name in ("iterations", "steps"):
+        with pytest.raises(NotApplicable, match=f"{name}: must be at least 1, got -5"):
+            attacked(model, x, label, **{name: -5})
 
 
 class Sign(nn.Module):
