@@ -30,7 +30,7 @@ CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 ENSEMBLE = 30  # restarts of TabLeak
 REHEARSALS = 2.2  # times the work of matching, with the rehearsals that choose its settings
 WORTH = 1000  # iterations from which on these are worth it
-LARGEST = 24  # examples of a batch that SPEAR takes apart
+LARGEST = 64  # examples of a batch that SPEAR was measured to take apart
 
 Work = tuple[str, float]
 """The option that says how long an attack works, and the operations that each unit of it takes; of

@@ -118,6 +118,14 @@ def test_a_certificate_ends_the_search():
     assert torch.cdist(x.double(), answer.double()).amin(dim=1).max() < 1e-3
 
 
+def test_a_batch_of_32_on_200_units_is_taken_apart():
+    model = built("mlp", (200,), hidden=200)
+    x = torch.rand(32, 200, generator=generator(0, "inputs"))
+    answer, remark = attacked(model, x, torch.arange(32) % CLASSES, iterations=1)
+    assert remark.startswith("spear, because")
+    assert torch.cdist(x.double(), answer).amin(dim=1).max() < 1e-3
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("labels", [[0, 1, 2], [2, 1, 0], [1, 1, 0]])
 def test_a_batch_in_an_order_of_its_own_is_held_to_the_upload(labels, smoothing):
