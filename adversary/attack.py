@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from torch import Generator, Tensor
 
-from adversary.costs import Cost, options
+from adversary.costs import Cost
 from fedsim.core.boundary import PASSING
+from fedsim.core.catalog import options_of
 from fedsim.core.form import Kind
 from fedsim.core.types import Auxiliary, LocalTraining, View
 from fedsim.core.units import title_of
@@ -93,7 +94,8 @@ class Attack:
         if self.cost is None:
             return None
         try:
-            return self.cost(auxiliary, count, options(self.infer))
+            options = {name: it.default for name, it in options_of(self.infer).items()}
+            return self.cost(auxiliary, count, options)
         except PASSING:
             raise
         except Exception:  # the attack says what is wrong

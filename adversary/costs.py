@@ -1,18 +1,14 @@
 """What an attack costs, estimated from shapes before it runs, and the memory that it may take."""
 
 import copy
-import inspect
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fedsim.core.machine import free_memory
-from fedsim.core.types import Auxiliary
 
 GIGA = 1e9
 SHARE = 0.5  # of the memory that is free
@@ -43,12 +39,6 @@ class Cost:
         """In words."""
         memory = f"{_gigabytes(self.num_bytes)} of memory"
         return memory if self.seconds is None else f"{_duration(self.seconds)} and {memory}"
-
-
-def options(infer: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the options of an attack and their values, of a partial those that it sets."""
-    parameters = inspect.signature(infer).parameters.values()
-    return {it.name: it.default for it in parameters if it.kind is it.KEYWORD_ONLY}
 
 
 def beyond_memory(name: str, cost: Cost, most: float | None) -> str:
@@ -109,17 +99,6 @@ def of_descent(
         return None
     entries = kept * count / PROBED * dtype.itemsize
     return Cost(None, rows * (GRAPHS * entries + COPIES * weights) + FIXED)
-
-
-def of_matching(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:
-    """Return what gradient matching costs, of as many `restarts`; None where shapes are unknown."""
-    shape = auxiliary.input_shape
-    if shape is None and auxiliary.inputs is not None:
-        shape = tuple(auxiliary.inputs.shape[1:])
-    if shape is None:
-        return None
-    rows = int(options.get("restarts", 1))
-    return of_descent(auxiliary.model, shape, count, rows=rows, dtype=torch.float32)
 
 
 def _kept(model: nn.Module, shape: tuple[int, ...]) -> int:

@@ -35,7 +35,8 @@ from torch import Generator, Tensor, nn
 from adversary.adapters.package import check_installed
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
-from adversary.inversion.reading import batch_gradient, batch_size, input_shape
+from adversary.inversion.reading import batch_gradient, batch_size
+from adversary.labels.head import input_shape
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import global_stream
 from fedsim.core.types import Auxiliary, View

@@ -22,7 +22,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.inversion.chain import first_linear
 from adversary.inversion.fully_connected import ratios
-from adversary.inversion.reading import batch_gradient, batch_size, input_shape, mean_gradient
+from adversary.inversion.reading import batch_gradient, batch_size, mean_gradient
+from adversary.labels.head import input_shape
 from fedsim.core.types import Auxiliary, View
 
 

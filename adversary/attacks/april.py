@@ -25,7 +25,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.inversion.patches import Embedding, embedding_of, solved
 from adversary.inversion.precision import rounding
-from adversary.inversion.reading import batch_size, input_shape, mean_gradient, weights
+from adversary.inversion.reading import batch_size, mean_gradient, weights
+from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
 from adversary.workspace import workspace

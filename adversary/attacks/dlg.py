@@ -25,8 +25,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
-from adversary.costs import of_matching
 from adversary.inversion.matching import reconstruct
+from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from fedsim.core.types import Auxiliary, View
 
@@ -75,7 +75,7 @@ ATTACKS = (
         family="reconstruction",
         infer=dlg,
         summary="inputs and labels with the client's gradient, by L-BFGS",
-        cost=of_matching,
+        cost=cost_of_matching,
         has_twin=False,
     ),
     Attack(
@@ -83,7 +83,7 @@ ATTACKS = (
         family="reconstruction",
         infer=partial(dlg, labels="recovered"),
         summary="dlg with labels from a label attack",
-        cost=of_matching,
+        cost=cost_of_matching,
         has_twin=False,
     ),
 )

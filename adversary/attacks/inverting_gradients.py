@@ -34,8 +34,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import label_hypotheses
-from adversary.costs import of_matching
 from adversary.inversion.matching import reconstruct
+from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from adversary.inversion.tuning import tuned
@@ -109,7 +109,7 @@ ATTACKS = (
         family="reconstruction",
         infer=inverting_gradients,
         summary="inputs whose gradient points where the client's does, smooth",
-        cost=of_matching,
+        cost=cost_of_matching,
         rehearses=True,
     ),
 )

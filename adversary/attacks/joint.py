@@ -32,13 +32,8 @@ from adversary.attacks.batch_labels import label_hypotheses
 from adversary.costs import Cost, of_descent
 from adversary.inversion.joint import Residual, gauss_newton, of_gradient, of_upload
 from adversary.inversion.problems import problem_of
-from adversary.inversion.reading import (
-    batch_gradient,
-    batch_size,
-    input_shape,
-    precise,
-    weights,
-)
+from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
+from adversary.labels.head import input_shape
 from adversary.steps import num_steps
 from adversary.workspace import Workspace, workspace
 from fedsim.core.doubled import doubled

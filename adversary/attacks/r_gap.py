@@ -37,16 +37,11 @@ from adversary.costs import Cost, of_descent
 from adversary.inversion.affine import smoothest
 from adversary.inversion.chain import NotWalkableError, chain, check_trained
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
-from adversary.inversion.reading import (
-    batch_gradient,
-    batch_size,
-    input_shape,
-    precise,
-    weights,
-)
+from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
 from adversary.inversion.recursive import walk
 from adversary.inversion.solutions import Solution, cost
 from adversary.inversion.systems import ConvSystem
+from adversary.labels.head import input_shape
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.types import Auxiliary, View

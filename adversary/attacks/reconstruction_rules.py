@@ -21,8 +21,8 @@ from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
 from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.joint import DENSE, INNER, LARGE
-from adversary.inversion.reading import input_shape
 from adversary.inversion.setting import Setting
+from adversary.labels.head import input_shape
 from fedsim.core.types import Auxiliary, View
 
 SECOND = 3.0  # gradients that a product with a second derivative takes

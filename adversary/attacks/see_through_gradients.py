@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import label_hypotheses
-from adversary.costs import of_matching
 from adversary.inversion.matching import reconstruct
+from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from fedsim.core.types import Auxiliary, View
@@ -82,7 +82,7 @@ ATTACKS = (
         family="reconstruction",
         infer=see_through_gradients,
         summary="GradInversion: restarts drawn to what they agree upon",
-        cost=of_matching,
+        cost=cost_of_matching,
         rehearses=True,
     ),
 )

@@ -27,15 +27,10 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.inversion.chain import first_linear, follows
 from adversary.inversion.local_steps import one_hot
-from adversary.inversion.reading import (
-    batch_gradient,
-    batch_size,
-    input_shape,
-    precise,
-    weights,
-)
+from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
 from adversary.inversion.relu_batch import Batch, Limits, UnfinishedError, batch
 from adversary.inversion.rows import Rows
+from adversary.labels.head import input_shape
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.files import TensorFile, save_tensors

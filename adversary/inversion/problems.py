@@ -1,11 +1,14 @@
 """What gradient matching matches: an upload, the model it was made from, and the protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adversary.costs import Cost, of_descent
 from adversary.inversion.local_steps import flat
 from adversary.inversion.reading import batch_size
 from adversary.inversion.rows import Rows
@@ -69,3 +72,14 @@ def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
     return Problem(
         model=model, local=local, unit=unit, observed=observed, shape=shape, classes=classes
     )
+
+
+def cost_of_matching(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:
+    """Return what gradient matching costs, of as many `restarts`.
+
+    Raises:
+        ValueError: The shape of an input is not known.
+    """
+    rows = int(options.get("restarts", 1))
+    shape = input_shape(auxiliary)
+    return of_descent(auxiliary.model, shape, count, rows=rows, dtype=torch.float32)

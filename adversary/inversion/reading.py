@@ -88,17 +88,6 @@ def _precise(work: Workspace) -> nn.Module:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def input_shape(auxiliary: Auxiliary) -> tuple[int, ...]:
-    """Return the shape of one input.
-
-    Raises:
-        ValueError: It is not known.
-    """
-    if auxiliary.input_shape is None and auxiliary.inputs is None:
-        raise NotApplicable("auxiliary: must tell the shape of an input")
-    return auxiliary.input_shape or tuple(auxiliary.inputs.shape[1:])  # type: ignore[union-attr]
-
-
 def weights(observation: Observation, auxiliary: Auxiliary) -> Params:
     """Return the trained parameters sent, float64."""
     return {name: observation.sent[name].double() for name in trained_names(auxiliary)}

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from adversary.inversion.activations import ACTIVATIONS
 from adversary.inversion.chain import chain, check_trained, drops_out, first_linear, follows
 from adversary.inversion.patches import embedding_of
-from adversary.inversion.reading import input_shape
 from adversary.inversion.rows import still
+from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from fedsim.core.attention import plain_attention
 from fedsim.core.boundary import PASSING, explained

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from adversary.attacks import ATTACKS
-from adversary.costs import FIXED, Cost, allocation, beyond_memory, of_descent, options
+from adversary.costs import FIXED, Cost, allocation, beyond_memory, of_descent
 from adversary.grading.answers import attack_view
 from adversary.inversion.chain import chain
 from adversary.inversion.solutions import cost
@@ -99,7 +99,10 @@ def test_an_estimate_draws_no_random_numbers():
 
 
 def test_options_are_those_that_the_attack_runs_with():
-    assert options(ATTACKS["joint"].infer)["restarts"] == 1
+    cost = lambda auxiliary, count, options: Cost(None, options["restarts"])
+    estimate = replace(ATTACKS["joint"], cost=cost).estimate(Auxiliary(nn.Identity(), 2), 1)
+    assert estimate is not None
+    assert estimate.num_bytes == 1
 
 
 def test_a_refused_allocation_is_one_sentence():
