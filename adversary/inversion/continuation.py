@@ -10,21 +10,15 @@ SIAM J. Optim. 2008.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.inversion.descent import Best, Moments, Project
+from adversary.inversion.descent import Best, Changing, Project, scheduled
 
 SMOOTH = 0.3  # weight of the mean total variation where a descent begins
 SETTLED = 0.8  # share of the steps after which the weight stays
-
-Changing = Callable[
-    [Float[Tensor, "rows n"], float], tuple[Float[Tensor, " rows"], Float[Tensor, "rows n"]]
-]
-"""Points and the share of the way → the loss of each row and its gradient."""
 
 
 def weight_at(final: float | Tensor, share: float) -> float | Tensor:
@@ -60,13 +54,7 @@ def continued(
         signed: Whether Adam is given the gradient's signs only.
         project: Puts points back to where they are allowed, after each step.
     """
-    v, moments, best = start.clone(), Moments(start), Best.of(start)
-    for step in range(1, steps + 1):
-        share = step / steps
-        losses, g = evaluate(v, share)
-        if share >= SETTLED:
-            best.see(v, losses)
-        rate = lr * ((1 + math.cos(math.pi * (step - 1) / steps)) / 2)
-        v = v - moments.step(g, rate, signed=signed)
-        v = project(v) if project else v
-    return best
+    rate = lambda step: lr * ((1 + math.cos(math.pi * (step - 1) / steps)) / 2)
+    return scheduled(
+        evaluate, start, steps=steps, rate=rate, signed=signed, project=project, settled=SETTLED
+    )

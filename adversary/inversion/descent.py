@@ -17,6 +17,11 @@ Evaluate = Callable[
 ]
 """Points → the loss of each row and its gradient there."""
 
+Changing = Callable[
+    [Float[Tensor, "rows n"], float], tuple[Float[Tensor, " rows"], Float[Tensor, "rows n"]]
+]
+"""Points and the share of the way → the loss of each row and its gradient."""
+
 Project = Callable[[Float[Tensor, "rows n"]], Float[Tensor, "rows n"]]
 
 DECREASE = 1e-4  # Armijo: share of the slope's promise that a step must keep
@@ -87,12 +92,39 @@ def adam(
         signed: Whether Adam is given the gradient's signs only.
         project: Puts points back to where they are allowed, after each step.
     """
+    rate = lambda step: lr * 0.1 ** sum(step > share * steps for share in MILESTONES)
+    unchanged = lambda points, _share: evaluate(points)
+    return scheduled(unchanged, start, steps=steps, rate=rate, signed=signed, project=project)
+
+
+def scheduled(
+    evaluate: Changing,
+    start: Float[Tensor, "rows n"],
+    *,
+    steps: int,
+    rate: Callable[[int], float | Float[Tensor, "rows 1"]],
+    signed: bool,
+    project: Project | None,
+    settled: float = 0.0,
+) -> Best:
+    """Adam on a loss that may change on the way, with a learning rate for each step from 1 on.
+
+    Args:
+        evaluate: The losses.
+        start: Where each row begins.
+        steps: Evaluations.
+        rate: Step → learning rate, of all rows or of each.
+        signed: Whether Adam is given the gradient's signs only.
+        project: Puts points back to where they are allowed, after each step.
+        settled: Share of the way from which on points count.
+    """
     v, moments, best = start.clone(), Moments(start), Best.of(start)
     for step in range(1, steps + 1):
-        losses, g = evaluate(v)
-        best.see(v, losses)
-        rate = lr * 0.1 ** sum(step > share * steps for share in MILESTONES)
-        v = v - moments.step(g, rate, signed=signed)
+        share = step / steps
+        losses, g = evaluate(v, share)
+        if share >= settled:
+            best.see(v, losses)
+        v = v - moments.step(g, rate(step), signed=signed)
         v = project(v) if project else v
     return best
 
