@@ -8,7 +8,8 @@ import typer
 
 from fedsim.cli.console import Interrupted, attack_line, out, print_line, print_next, quoted, say
 from fedsim.cli.options import Allow, ConfigFile, Json, Set, Strict
-from fedsim.cli.tables import Rounds, audit_line
+from fedsim.cli.rounds import Rounds
+from fedsim.cli.tables import audit_line
 from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import ConfigError, FedsimError
 

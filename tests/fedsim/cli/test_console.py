@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from adversary.attacks import ATTACKS
+from fedsim.cli.columns import Columns
 from fedsim.cli.console import FURTHER, _Plain, attack_line, err, out, print_next, print_report
-from fedsim.cli.tables import columns_that_fit
+from fedsim.cli.rounds import PERPLEXITY
 
 STEERING = "a\x1b]0;b\x07\x1b[31mc\x9b1md\u202ee\x7f\r\u2028f"
 
@@ -49,9 +50,12 @@ def test_the_next_attack_on_a_language_model_is_one_that_takes_it():
 
 
 def test_columns_leave_room_for_the_name_of_a_long_metric():
-    whole = 15 + 16 + 16 + 10  # round and perplexity, "dager token F1", "blind token F1", seconds
-    assert columns_that_fit(["dager"], whole) == ["dager"]
-    assert columns_that_fit(["dager"], whole - 1) == []
+    whole = 17 + 16 + 16 + 10  # round and perplexity, "dager token F1", "blind token F1", seconds
+    shown = [
+        Columns.that_fit(["dager"], width, records=False, first=PERPLEXITY).shown
+        for width in (whole, whole - 1)
+    ]
+    assert shown == [["dager"], []]
 
 
 def test_a_report_can_be_opened_by_the_line_that_is_printed(capsys, monkeypatch):

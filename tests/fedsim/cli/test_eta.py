@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fedsim import api
 from fedsim.cli.eta import Eta, duration
-from fedsim.cli.tables import Rounds
+from fedsim.cli.rounds import Rounds
 from tests.builders import small_config
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from fedsim import __version__, api
 from fedsim.cli import main as cli
-from fedsim.cli.tables import best_of, columns_that_fit
+from fedsim.cli.columns import Columns, best_of
+from fedsim.cli.rounds import ACCURACY
 from fedsim.config import dump
 from fedsim.federation.progress import Round
 from fedsim.run.run_folder import RunFolder
@@ -94,13 +95,17 @@ def test_with_many_attacks_a_round_stays_one_line_and_names_the_best(here, capsy
     assert {row["attack"] for row in json.loads(out)["attacks"]} == asr.keys()
 
 
+def columns(attacks: list[str], width: int) -> list[str]:
+    return list(Columns.that_fit(attacks, width, records=False, first=ACCURACY).shown)
+
+
 def test_columns_are_the_configs_first_that_fit():
     names = ["llg", "idlg", "a-long-attack-name"]
     whole = 15 + 12 + 12 + 24 + 12 + 10  # round and accuracy, three attacks, blind, seconds
-    assert columns_that_fit(names, whole) == names
-    assert columns_that_fit(names, whole - 1) == ["llg"]
-    assert columns_that_fit(names, 40) == []
-    assert columns_that_fit([], 80) == []
+    assert columns(names, whole) == names
+    assert columns(names, whole - 1) == ["llg"]
+    assert columns(names, 40) == []
+    assert columns([], 80) == []
     assert best_of({"random": 0.9, "llg": 0.5, "idlg": 0.6}) == "idlg"
     assert best_of({"random": 0.9}) == "random"
     assert best_of({}) is None

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from fedsim import api
-from fedsim.cli.tables import Rounds
+from fedsim.cli.rounds import Rounds
 from fedsim.config import parse
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.rng import generator

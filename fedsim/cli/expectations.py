@@ -1,0 +1,41 @@
+"""What a run says before its first round, of data and attacks."""
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+
+def expectations(plan: Any) -> Iterator[str]:
+    """Yield what became of a user's data, and what to expect of attacks, a sentence each.
+
+    Attacks that cannot read the uploads, those that cost much, what those that choose will choose,
+    and why reconstruction will be hard.
+    """
+    from fedsim.run.costs import expected_costs, remarks
+    from fedsim.run.readable import unreadable
+
+    yield from plan.federated.dataset.remarks
+    for reason, titles in unreadable(plan).items():
+        yield f"{', '.join(titles)} will refuse every update: {reason}"
+    if costs := expected_costs(plan):
+        yield from remarks(plan, costs)
+    if any(attack.family == "reconstruction" for attack in plan.attacks):
+        yield from _of_reconstruction(plan)
+
+
+def _of_reconstruction(plan: Any) -> Iterator[str]:
+    """Yield what attacks will choose for a client of median size, and what stands in their way."""
+    from fedsim.explain import hindrances
+
+    local = plan.local
+    count = int(median(len(rows) for rows in plan.federated.clients))
+    used = min(count, local.batch_size) if local.upload == "gradient" else count
+    for attack in plan.attacks:
+        if attack.plan is not None and not attack.adaptive:
+            yield f"{attack.title} {attack.plan(plan.auxiliary, local, used)}"
+        if (cost := attack.estimate(plan.auxiliary, used)) is not None and cost.is_large:
+            yield f"attack.{attack.title}: up to {cost} for an answer, as estimated from shapes"
+    shape, weights = plan.federated.dataset.input_shape, plan.model.state_dict()
+    if several := hindrances(plan.model, weights, shape, local, count):
+        heads = "; ".join(f"{it.name} ({it.value})" for it in several)
+        yield f"reconstruction will be hard: {heads}. The report explains each."
