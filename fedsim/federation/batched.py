@@ -13,7 +13,7 @@ from itertools import islice
 from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor
 
-from clients.batching import Batching, batching, refusal, trained_together
+from clients.batching import batching, trained_together
 from clients.operator import Site, operator
 from clients.respond import begin, finish
 from clients.task import Ready, Response
@@ -22,6 +22,7 @@ from fedsim.core.wire import ARRAYS, from_record, records_of
 from fedsim.federation.client_app import reply_of, task_of
 from fedsim.federation.grid import Job
 from fedsim.federation.inline import answer, process_goes_on
+from fedsim.models.batching import Batching, refusal
 
 
 @dataclass

@@ -8,13 +8,13 @@ from torch import nn
 
 from clients.batching import batching
 from clients.operator import operator, site
-from clients.together import OneByOne, train_together
 from clients.train import train
 from fedsim import config as configs
 from fedsim.core.params import norm, subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.sgd import shuffled
 from fedsim.core.types import LocalTraining
+from fedsim.models.together import OneByOne, train_together
 from tests.builders import bilinear, same_params, small_config
 
 INPUTS = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clients.together import train_together
 from clients.train import train
 from fedsim import models
 from fedsim.config import Lora, Model, parse
@@ -15,6 +14,7 @@ from fedsim.core.rng import generator
 from fedsim.core.sgd import shuffled
 from fedsim.core.types import LocalTraining
 from fedsim.models import lora as loras
+from fedsim.models.together import train_together
 
 FORM = Form((12,), 4)
 A, B = "1.lora_A.default.weight", "1.lora_B.default.weight"

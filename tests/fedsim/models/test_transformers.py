@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clients.together import train_together
 from clients.train import train
 from fedsim import models
 from fedsim.config import Model
@@ -13,6 +12,7 @@ from fedsim.core.examples import example_gradients
 from fedsim.core.form import IGNORED, Form
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
+from fedsim.models.together import train_together
 from fedsim.models.transformer import _turned, _turns
 
 LANGUAGE = Form((12,), 40, torch.int64, 40, per_token=True)

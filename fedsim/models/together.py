@@ -1,7 +1,8 @@
 """Local training of many clients at once: their weights stacked, one `vmap` over the clients.
 
 In: what each client was sent, and the batches of its steps. Out: what `clients.train.train` gives
-for each of them; the floats differ by rounding. `clients.batching` says which models allow it.
+for each of them; the floats differ by rounding. `fedsim.models.batching` says which models allow
+it. Clients of a run train so, and those that an adversary rehearses.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,10 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from fedsim import models
 from fedsim.core.form import IGNORED
 from fedsim.core.sgd import Descent, gradients
 from fedsim.core.types import LocalTraining, Params
+from fedsim.models.trial import changed
 
 
 class OneByOne(Exception):
@@ -74,7 +75,7 @@ def train_together(
         for number in range(len(steps[order[0]])):
             for rows, slopes in at(number):
                 descent.step(slopes, rows)
-    if odd := models.changed(before, still, before):
+    if odd := changed(before, still, before):
         raise OneByOne(f"{odd[0]} moves while the model trains")
     parts = zip(*(value.unbind() for value in state.values()), strict=True)
     uploads = dict(zip(order, (dict(zip(state, part, strict=True)) for part in parts), strict=True))
