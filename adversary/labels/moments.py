@@ -19,7 +19,8 @@ from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, find
 from adversary.workspace import Workspace
 from fedsim.core.types import Auxiliary
 
-DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than one direction
+DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than one direction; at
+# most as many as auxiliary examples, whose covariance says nothing of further ones
 CERTAIN = 1e-3  # of a coordinate's spread is its scale where no class has a spread of its own
 MANY = 500  # classes, whose rows are sketched by row sum and bias alone
 STAND_INS = 1000  # inputs for all classes without any of their own
@@ -160,7 +161,8 @@ def fit(
     """
     assert auxiliary.labels is not None
     classes = outputs.logits.shape[1]
-    principal = max(int(classes <= MANY), DIMENSIONS // classes - 1 - bias)
+    dimensions = min(DIMENSIONS, len(auxiliary.labels))
+    principal = max(int(classes <= MANY), dimensions // classes - 1 - bias)
     directions = _directions(outputs.features.double(), principal).unsqueeze(0)
     ones = torch.ones(classes, dtype=torch.float64) if bias else None
     if mask is not None:

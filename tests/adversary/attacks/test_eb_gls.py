@@ -97,6 +97,20 @@ def test_poor_auxiliary_data_do_not_mislead(known):
     assert sum(rates) / 10 > 0.95
 
 
+def test_features_beyond_the_auxiliary_examples_do_not_mislead():
+    # Of 30 examples a covariance is blind to most of 100 features' directions.
+    for seed in range(5):
+        stream = generator(seed, "wide")
+        model = nn.Sequential(nn.Linear(12, 100), nn.ReLU(), nn.Linear(100, 2))
+        for parameter in model.parameters():
+            drawn = torch.rand(parameter.shape, generator=stream)
+            parameter.data = (2 * drawn - 1) * parameter.shape[-1] ** -0.5
+        inputs, labels = torch.randn(38, 12, generator=stream), torch.arange(38) % 3 % 2
+        auxiliary = Auxiliary(model, 2, inputs=inputs[8:], labels=labels[8:])
+        view = client(model, inputs[:8], labels[:8], LocalTraining(0.1, 8, upload="gradient"))
+        assert eb_gls(view, auxiliary, generator(0)).tolist() == [5, 3]
+
+
 def test_bounds_hold_in_every_network():  # papers/label.md, T3
     used = 0
     for activation in ACTIVATIONS:
