@@ -8,8 +8,7 @@ import typer
 
 from fedsim.cli.assumptions import print_assumptions
 from fedsim.cli.console import err, out, print_next, print_report, quoted
-from fedsim.cli.explain import parse_shape
-from fedsim.cli.options import Allow, Json, Strict
+from fedsim.cli.options import Allow, Json, Strict, parse_shape
 from fedsim.cli.tables import print_attacks
 from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import ConfigError

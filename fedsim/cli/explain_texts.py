@@ -7,7 +7,7 @@ from rich.table import Table
 from fedsim import config as configs
 from fedsim import explain as explaining
 from fedsim.cli.console import out
-from fedsim.cli.explain import protocol
+from fedsim.cli.explained import protocol
 from fedsim.core.errors import ConfigError
 from fedsim.core.types import LocalTraining
 

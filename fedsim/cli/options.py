@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from fedsim.core.errors import ConfigError
+
 ConfigFile = Annotated[
     Path | None,
     typer.Argument(metavar="CONFIG", help="TOML config file (default settings if omitted)."),
@@ -39,3 +41,18 @@ Strict = Annotated[
     typer.Option("--strict", help="Exit with 3 if no attack of a family gave an answer."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def parse_shape(text: str, flag: str) -> tuple[int, ...]:
+    """Return the shape in `3x32x32`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        shape = tuple(int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ConfigError(f"{flag}: must be whole numbers like 3x32x32, got '{text}'")
+    return shape

@@ -13,7 +13,7 @@ from torch import nn
 from adversary.inversion.joint import gauss_newton, of_gradient
 from adversary.inversion.obstacles import obstacles
 from adversary.inversion.precision import gradients
-from fedsim.cli import explain as cli_explain
+from fedsim.cli.options import parse_shape
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
 from fedsim.explain import explain
@@ -444,8 +444,9 @@ def test_bad_input_is_one_sentence(capsys, arguments, sentence):
 
 
 def test_shapes_are_read_as_written():
-    assert cli_explain.parse_shape("3x32x32") == cli_explain.parse_shape("3×32X32") == (3, 32, 32)
-    assert cli_explain.parse_shape("104") == (104,)
+    for text in ("3x32x32", "3×32X32"):
+        assert parse_shape(text, "--input") == (3, 32, 32)
+    assert parse_shape("104", "--input") == (104,)
 
 
 def test_a_run_says_before_it_starts_and_in_its_report_why_reconstruction_is_hard(
