@@ -1,7 +1,7 @@
 """`fedsim deploy`: a federation between real machines, from its keys to its run folder."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from fedsim.cli.console import attack_line, out, print_line, print_next, quoted
 from fedsim.cli.options import Json, Set
 from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import RunStopped
+
+if TYPE_CHECKING:
+    from fedsim.deploy.run import Flower
 
 app = typer.Typer(
     help="Run a federation between real machines.", no_args_is_help=True, rich_markup_mode=None
@@ -111,8 +114,6 @@ def run(
     from fedsim import config as configs
     from fedsim.deploy import run as running
     from fedsim.deploy.layout import read
-    from fedsim.run import outcomes
-    from fedsim.run.run_folder import RunFolder
 
     made = read(folder)
     running.check_target(out_, ssh)
@@ -132,39 +133,47 @@ def run(
         )
         if not as_json:
             out.print(f"Run      {run_id} → {run_folder}", soft_wrap=True)
-
-        def show(round_: int) -> None:
-            if not as_json:
-                out.print(f"round    {round_}")
-
-        def news(sentence: str) -> None:
-            if not as_json:
-                print_line("", sentence)
-
         try:
-            running.follow(flwr, run_id, run_folder, on_round=show, on_news=news)
+            _follow(flwr, run_id, run_folder, quiet=as_json)
         except RunStopped as error:
             hint = f"\ncontinue with: fedsim deploy run {folder} --resume {run_folder}"
             raise RunStopped(f"{error}{hint if running.finished(run_folder) else ''}") from None
     fetched = running.fetch(run_folder, out_, ssh=ssh)
-    answers = outcomes.answers_of(RunFolder(fetched).ledger())
+    _print_end(run_id, fetched, as_json=as_json)
+
+
+def _follow(flwr: "Flower", run_id: str, run_folder: Path, *, quiet: bool) -> None:
+    """Print each round as it ends, and what Flower says meanwhile."""
+    from fedsim.deploy import run as running
+
+    def show(round_: int) -> None:
+        if not quiet:
+            out.print(f"round    {round_}")
+
+    def news(sentence: str) -> None:
+        if not quiet:
+            print_line("", sentence)
+
+    running.follow(flwr, run_id, run_folder, on_round=show, on_news=news)
+
+
+def _print_end(run_id: str, fetched: Path, *, as_json: bool) -> None:
+    """Print the numbers of a run, and where to go on."""
+    from fedsim.deploy.run import COMPLETED
+    from fedsim.run import outcomes
+    from fedsim.run.run_folder import RunFolder
+
+    run_folder, facts = RunFolder(fetched), _facts(fetched)
+    answers = outcomes.answers_of(run_folder.ledger())
     if as_json:
-        out.print_json(
-            data={
-                "run": run_id,
-                "status": running.COMPLETED,
-                "folder": str(fetched),
-                **_facts(fetched),
-                "unanswered": outcomes.as_json(answers),
-            }
-        )
+        head = {"run": run_id, "status": COMPLETED, "folder": str(fetched)}
+        out.print_json(data={**head, **facts, "unanswered": outcomes.as_json(answers)})
         return
-    for key, value in _facts(fetched).items():
+    for key, value in facts.items():
         out.print(f"{key:<8} {value}", soft_wrap=True)
     print_unanswered(answers)
     print_line("Report", fetched / "report.html")
-    attacks = (part.name for part in RunFolder(fetched).config.attack)
-    print_next(attack_line(fetched, attacks))
+    print_next(attack_line(fetched, (part.name for part in run_folder.config.attack)))
 
 
 def _facts(run_folder: Path) -> dict[str, Any]:
