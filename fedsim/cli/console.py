@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import wrap
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.control import Control
@@ -60,6 +61,19 @@ def say(text: str, *, quiet: bool) -> None:
 def print_line(head: str, text: object, style: str | None = None) -> None:
     """Print a named line, such as `Report   runs/a/report.html`, without breaking it."""
     out.print(f"{head:<8} {text}", style=style, soft_wrap=True)
+
+
+def print_hanging(console: Console, indent: str, text: str, style: str | None = None) -> None:
+    """Print a sentence whose further lines begin where its first word does."""
+    hanging = wrap(
+        text,
+        console.width,
+        initial_indent=indent,
+        subsequent_indent=" " * len(indent),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    console.print("\n".join(hanging), style=style, markup=False, soft_wrap=True)
 
 
 def print_next(command: str) -> None:

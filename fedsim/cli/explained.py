@@ -1,8 +1,9 @@
 """What `fedsim explain` prints of architectures: a table, their layers and obstacles."""
 
 from collections.abc import Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
+
+from fedsim.cli.console import print_hanging
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,24 +86,15 @@ def _print_one(explanation: "Explanation", console: "Console") -> None:
     )
     _print_layers(explanation, console)
     for reason in explanation.verdict.reasons:
-        _print_indented(console, "  ", reason)
-    _print_indented(console, "  ", f"auto-reconstruct {explanation.plan}")
+        print_hanging(console, "  ", reason)
+    print_hanging(console, "  ", f"auto-reconstruct {explanation.plan}")
     console.print("  Label attacks:")
     for sentence in explanation.labels:
-        _print_indented(console, "  · ", sentence)
+        print_hanging(console, "  · ", sentence)
     if explanation.obstacles:
         console.print("  What makes an attack fail:")
     for it in explanation.obstacles:
-        _print_indented(console, "  · ", str(it))
-
-
-def _print_indented(console: "Console", indent: str, text: str) -> None:
-    """Print a sentence whose further lines begin where its first word does."""
-    console.print(
-        fill(text, console.width, initial_indent=indent, subsequent_indent=" " * len(indent)),
-        markup=False,
-        soft_wrap=True,
-    )
+        print_hanging(console, "  · ", str(it))
 
 
 def _print_layers(explanation: "Explanation", console: "Console") -> None:
@@ -125,7 +117,7 @@ def _print_layers(explanation: "Explanation", console: "Console") -> None:
     if others := explanation.others:
         more = f" and {len(others) - 6} more" if len(others) > 6 else ""
         names = ", ".join(others[:6]) + more
-        _print_indented(console, "  ", f"No closed form, in J alone: {names}")
+        print_hanging(console, "  ", f"No closed form, in J alone: {names}")
     if len(shown) < len(explanation.systems):
         left = len(explanation.systems) - len(shown)
         console.print(f"  {left} more layers whose own system has full rank")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.cli.columns import Columns
+from fedsim.cli.console import print_hanging
 from fedsim.cli.eta import Eta
 from fedsim.cli.expectations import expectations
 from fedsim.cli.unanswered import Unanswered
@@ -104,7 +105,7 @@ class Rounds:
     def _below(self, texts: Iterable[str]) -> None:
         """Print what a reader must know of the line above."""
         for text in texts:
-            self.bar.console.print(f"       {text}", style="yellow", markup=False)
+            print_hanging(self.bar.console, " " * 7, text, "yellow")
 
     def _start(self) -> None:
         """Print the head of the table, once there is something to put under it."""

@@ -2,10 +2,20 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from adversary.attacks import ATTACKS
 from fedsim.cli.columns import Columns
-from fedsim.cli.console import FURTHER, _Plain, attack_line, err, out, print_next, print_report
+from fedsim.cli.console import (
+    FURTHER,
+    _Plain,
+    attack_line,
+    err,
+    out,
+    print_hanging,
+    print_next,
+    print_report,
+)
 from fedsim.cli.rounds import PERPLEXITY
 
 STEERING = "a\x1b]0;b\x07\x1b[31mc\x9b1md\u202ee\x7f\r\u2028f"
@@ -73,3 +83,15 @@ def test_the_next_command_is_found_by_the_shell_that_started_this_one(capsys, mo
     print_next("open a.html")
     lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["fedsim view", "uv run fedsim view", "open a.html"]
+
+
+def test_further_lines_of_a_sentence_hang_below_its_first_word():
+    file = io.StringIO()
+    print_hanging(
+        Console(file=file, width=20), "  · ", "[b]one two three four five a/long/path-of-one"
+    )
+    assert file.getvalue().splitlines() == [
+        "  · [b]one two three",
+        "    four five",
+        "    a/long/path-of-one",
+    ]
