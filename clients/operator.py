@@ -10,6 +10,7 @@ which the server neither sees nor writes:
     allow           what else a run may name: parts with code of their own, folders, files,
                     "package.module:name, /path, …"
     seed            of the defenses' coins; only to repeat an experiment
+    device          where its arithmetic runs: "cpu" (default), "cuda", "mps" or "auto"
     truth           folder for this client's ground truth
     consent-audit   true: a run that is audited may have this client carry canaries; without, it
                     trains as always, keeps no coins, and the audit does not count it
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import torch
 from torch import Generator, Tensor, nn
 
 import defenses
@@ -30,6 +32,7 @@ from fedsim import data, models
 from fedsim.config import Config, Part
 from fedsim.config.outside import SIGNS, names_outside
 from fedsim.core.accepts import Rule
+from fedsim.core.devices import named, resolved
 from fedsim.core.errors import ConfigError, FedsimError
 from fedsim.core.paths import user_path
 from fedsim.core.rng import generator, secret_generator
@@ -63,6 +66,7 @@ class Operator:
         seed: Of the defenses' coins; None for new ones from the system.
         simulated: Whether no server is there to keep anything from.
         consents: Whether it carries canaries in a run that is audited.
+        device: Where its arithmetic runs; in a simulation the run's config says it.
     """
 
     client: str
@@ -73,6 +77,7 @@ class Operator:
     seed: int | None = None
     simulated: bool = False
     consents: bool = False
+    device: str = "cpu"
 
     def coins(self, run_seed: int, *names: object) -> Generator:
         """Return the randomness that must not be known to the server, such as a defense's noise.
@@ -92,7 +97,8 @@ def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator
     """Return what a node's config says.
 
     Raises:
-        Refused: A value is of the wrong kind, or the file of defenses cannot be read.
+        Refused: A value is of the wrong kind, the file of defenses cannot be read, or the machine
+            lacks the device.
     """
     seed, own_data = node.get("seed"), node.get("own-data", False)
     consents = node.get("consent-audit", False)
@@ -117,6 +123,7 @@ def operator(node: Mapping[str, object], *, simulated: bool = False) -> Operator
         seed=seed,
         simulated=simulated,
         consents=consents or simulated,
+        device=_device(str(node.get("device", "cpu"))),
     )
 
 
@@ -140,6 +147,11 @@ class Site:
     base: str = ""
 
     @cached_property
+    def device(self) -> torch.device:
+        """Where clients train."""
+        return named(self.config.engine.device)
+
+    @cached_property
     def state(self) -> dict[str, Tensor]:
         """The model's own state; it shares the model's memory."""
         return self.model.state_dict()
@@ -151,11 +163,16 @@ class Site:
         It is there if the layers keep and draw nothing, and no defense has a part in training.
         """
         foreign = self.defense.gradient is not None or self.defense.batches is not None
-        return None if foreign or not keeps_nothing(self.model) else copied(self.model)
+        return None if foreign or not keeps_nothing(self.model) else self.new_model()
 
     def working_model(self) -> nn.Module:
-        """Return a copy of the model to train."""
-        return copied(self.model) if self.reused is None else self.reused
+        """Return a copy of the model to train, on the device."""
+        return self.new_model() if self.reused is None else self.reused
+
+    def new_model(self) -> nn.Module:
+        """Return a new copy of the model, on the device."""
+        model = copied(self.model)
+        return model if self.device.type == "cpu" else model.to(self.device)
 
     def rows(self, client: str) -> Tensor:
         """Return the rows of the training set that are a client's."""
@@ -183,15 +200,23 @@ def site(text: str, operator: Operator) -> Site:
         ConfigError: The config or the data are not what they must be.
     """
     allowed = None if operator.simulated else operator.allowed
-    return _site(text, operator.root, operator.own_data, operator.defense, allowed)
+    key = (operator.root, operator.own_data, operator.defense, allowed, operator.device)
+    return _site(text, *key)
 
 
 @lru_cache(maxsize=1)
 def _site(
-    text: str, root: str | None, own_data: bool, defense: str, allowed: tuple[str, ...] | None
+    text: str,
+    root: str | None,
+    own_data: bool,
+    defense: str,
+    allowed: tuple[str, ...] | None,
+    device: str,
 ) -> Site:
     run, insisted = configs.parse_json(text), parse_defense(defense)
     if allowed is not None:
+        engine = run.engine.model_copy(update={"device": device})  # not the server's to say
+        run = run.model_copy(update={"engine": engine})
         users = _checked_users(run, root, allowed)
         if root is not None:  # which is then not the run's
             run = run.model_copy(update={"data": run.data.model_copy(update={"root": None})})
@@ -278,6 +303,18 @@ def described(parts: Iterable[Part]) -> str:
         options = ", ".join(f"{key}={value}" for key, value in part.options.items())
         texts.append(f"{part.name}({options})")
     return " → ".join(texts) or "none"
+
+
+def _device(setting: str) -> str:
+    """Return the device that a node's config names.
+
+    Raises:
+        Refused: There is none of that name, or the machine lacks it.
+    """
+    try:
+        return resolved(setting, "node device")
+    except ConfigError as error:
+        raise Refused(str(error)) from None
 
 
 def _defense_text(setting: str) -> str:

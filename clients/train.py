@@ -1,4 +1,7 @@
-"""Local training: the weights sent and private data in, what is uploaded and the truth out."""
+"""Local training: the weights sent and private data in, what is uploaded and the truth out.
+
+It runs where the model is; what comes in and what goes out is on the CPU.
+"""
 
 from collections.abc import Sequence
 
@@ -7,6 +10,7 @@ from jaxtyping import Int, Num
 from torch import Generator, Tensor, nn
 
 from defenses.defense import Batches, Gradient
+from fedsim.core.devices import CPU, device_of, moved, on
 from fedsim.core.sgd import descend, mean_gradient, shuffled
 from fedsim.core.types import LocalTraining, Params
 
@@ -38,20 +42,24 @@ def train(
         The state to upload (with `upload="gradient"`: the gradient of one batch in place of the
         trainable parameters), and the position of every example used, one entry per use.
     """
-    gradient = gradient or mean_gradient
+    device, gradient = device_of(model), gradient or mean_gradient
     _copy(model.state_dict(), sent)  # shares its memory with the model
     model.train()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     steps = (batches or shuffled)(len(labels), local, generator)
+    x, y = moved((inputs, labels), device)
 
     def at(batch: Tensor) -> Sequence[Tensor]:
-        return gradient(model, trained, inputs[batch], labels[batch], local, generator)
+        rows = moved(batch, device)
+        return gradient(model, trained, x[rows], y[rows], local, generator)
 
-    if local.upload == "gradient":
-        slopes = dict(zip(trained, at(steps[0]), strict=True))
-        return _snapshot(model.state_dict() | slopes), steps[0]
-    descend(list(trained.values()), local, steps, at)
-    return _snapshot(model.state_dict()), torch.cat(steps)  # a forward may put new tensors in it
+    with on(device):
+        if local.upload == "gradient":
+            slopes = dict(zip(trained, at(steps[0]), strict=True))
+            return _snapshot(model.state_dict() | slopes), steps[0]
+        descend(list(trained.values()), local, steps, at)
+        # Only now: a forward may put new tensors in the state.
+        return _snapshot(model.state_dict()), torch.cat(steps)
 
 
 def load(model: nn.Module, state: Params) -> None:
@@ -66,4 +74,4 @@ def _copy(target: Params, source: Params) -> None:
 
 
 def _snapshot(state: Params) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
+    return {name: value.detach().to(CPU, copy=True) for name, value in state.items()}

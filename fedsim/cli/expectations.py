@@ -6,7 +6,7 @@ from typing import Any
 
 
 def expectations(plan: Any) -> Iterator[str]:
-    """Yield what became of a user's data, and what to expect of attacks, a sentence each.
+    """Yield what became of a user's data, where it runs, and what to expect of attacks.
 
     Attacks that cannot read the uploads, those that cost much, what those that choose will choose,
     and why reconstruction will be hard.
@@ -15,6 +15,10 @@ def expectations(plan: Any) -> Iterator[str]:
     from fedsim.run.readable import unreadable
 
     yield from plan.federated.dataset.remarks
+    engine = plan.config.engine
+    if engine.device != "cpu":
+        together = "" if engine.batch is None else f", {engine.batch} clients at a time"
+        yield f"engine.device: clients train on {engine.device}{together}; attacks run on the CPU"
     for reason, titles in unreadable(plan).items():
         yield f"{', '.join(titles)} will refuse every update: {reason}"
     if costs := expected_costs(plan):

@@ -12,13 +12,17 @@ Threads = Annotated[int, Field(ge=1, le=256, strict=True)]  # torch crashes at s
 
 
 class Engine(Section):
-    """Where clients and attacks run; `inline` and `ray` give the same bits."""
+    """Where clients and attacks run; on the CPU `inline` and `ray` give the same bits."""
 
     name: Literal["inline", "ray", "batched"] = "inline"
     """One process, Ray, or one process in which clients train together."""
     batch: Count | None = None
     """For `batched`: number of clients that train together; the last bits of results depend on it,
-    and memory grows with it; 32 if omitted."""
+    and memory grows with it. If omitted: 32 on the CPU, else as many as fit into the memory that is
+    free."""
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    """Where clients train and the global model is evaluated; `auto`: an accelerator if at hand.
+    The last bits of results depend on it. Attacks run on the CPU."""
     address: str | None = None
     """Address of a running Ray cluster; Ray starts on this machine if omitted."""
     workers: Count | None = None
@@ -34,12 +38,16 @@ class Engine(Section):
     def _resolved(cls, table: object) -> object:
         """Write down how many train together: a run goes on with that number."""
         if isinstance(table, Mapping) and table.get("name") == "batched":
-            return {"batch": TOGETHER, **table}
+            on_cpu = table.get("device", "cpu") == "cpu"
+            return {"batch": TOGETHER, **table} if on_cpu else table
         return table
 
     @model_validator(mode="after")
     def _batch(self) -> "Engine":
-        if (self.batch is None) == (self.name == "batched"):
+        together = self.name == "batched"
+        if (self.batch is not None and not together) or (
+            self.batch is None and together and self.device == "cpu"
+        ):
             raise ValueError(
                 "batch: must be a number exactly with name = 'batched', "
                 f"got {self.batch} with '{self.name}'"
@@ -49,4 +57,7 @@ class Engine(Section):
     @property
     def arithmetic(self) -> str:
         """What the last bits of a run depend on; empty for the engines that give the same bits."""
-        return "" if self.batch is None else f"'batched' with batch = {self.batch}"
+        parts = [] if self.batch is None else [f"'batched' with batch = {self.batch}"]
+        if self.device != "cpu":
+            parts.append(f"device '{self.device}'")
+        return " on ".join(parts)

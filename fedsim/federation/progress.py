@@ -11,6 +11,7 @@ from torch.nn import functional
 from adversary.grading.families import FAMILIES
 from clients.train import load
 from fedsim.core.boundary import boundary
+from fedsim.core.devices import moved, named, on
 from fedsim.core.errors import RunStopped
 from fedsim.core.form import IGNORED
 from fedsim.core.rng import global_stream
@@ -99,7 +100,8 @@ def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
     """
     if not plan.config.federation.is_evaluated(round_):
         return []
-    dataset, model = plan.federated.dataset, copy.deepcopy(plan.model)
+    device = named(plan.config.engine.device)
+    dataset, model = plan.federated.dataset, moved(copy.deepcopy(plan.model), device)
     load(model, params)
     model.eval()
     right, loss, count = 0, 0.0, 0
@@ -107,11 +109,13 @@ def evaluate(plan: Plan, round_: int, params: Params) -> list[Measure]:
         boundary(f"round {round_}", "the model must run on the test set", error=RunStopped),
         torch.no_grad(),
         global_stream(plan.config.seed, "evaluate", round_),
+        on(device),
     ):
         size = evaluated(dataset.form)
         parts = (each.split(size) for each in (dataset.test_inputs, dataset.test_y))
         batches = zip(*parts, strict=True)
-        for inputs, labels in batches:
+        for batch in batches:
+            inputs, labels = moved(batch, device)
             logits = model(inputs)
             right += int((logits.argmax(dim=1) == labels).sum())
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))

@@ -94,7 +94,7 @@ def _check_engine(config: Config) -> None:
     Raises:
         ConfigError: It says so.
     """
-    if config.engine.batch is not None:
+    if config.engine.name == "batched":
         raise ConfigError(
             "engine.name: must be 'inline' or 'ray' where Flower runs the clients, got 'batched'"
         )

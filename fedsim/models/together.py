@@ -2,7 +2,7 @@
 
 In: what each client was sent, and the batches of its steps. Out: what `clients.train.train` gives
 for each of them; the floats differ by rounding. `fedsim.models.batching` says which models allow
-it. Clients of a run train so, and those that an adversary rehearses.
+it. Clients of a run train so, and those that an adversary rehearses. It runs where the model is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from fedsim.core.devices import CPU, device_of, moved, on
 from fedsim.core.form import IGNORED
 from fedsim.core.sgd import Descent, gradients
 from fedsim.core.types import LocalTraining, Params
@@ -52,6 +53,21 @@ def train_together(
     Raises:
         OneByOne: A buffer moved.
     """
+    with on(device_of(model)):
+        return _trained(model, sent, inputs, labels, steps, local, mixes=mixes)
+
+
+def _trained(
+    model: nn.Module,
+    sent: Sequence[Params],
+    inputs: Tensor,
+    labels: Tensor,
+    steps: Sequence[Sequence[Tensor]],
+    local: LocalTraining,
+    *,
+    mixes: bool,
+) -> list[dict[str, Tensor]]:
+    """Train clients where the model is; arguments as in `train_together`."""
     # So that at each step those whose batches are of one size are mostly side by side.
     order = sorted(range(len(steps)), key=lambda it: (len(steps[it]), len(steps[it][-1])))[::-1]
     state = _stacked(model, [sent[client] for client in order])
@@ -77,19 +93,20 @@ def train_together(
                 descent.step(slopes, rows)
     if odd := changed(before, still, before):
         raise OneByOne(f"{odd[0]} moves while the model trains")
-    parts = zip(*(value.unbind() for value in state.values()), strict=True)
+    parts = zip(*(moved(value, CPU).unbind() for value in state.values()), strict=True)
     uploads = dict(zip(order, (dict(zip(state, part, strict=True)) for part in parts), strict=True))
     return [uploads[client] for client in range(len(steps))]
 
 
 def _stacked(model: nn.Module, sent: Sequence[Params]) -> dict[str, Tensor]:
-    """Return the clients' states in one, in the model's types: a row for each client."""
+    """Return the clients' states in one, as the model's: a row for each client."""
     like, first = model.state_dict(), sent[0]
     if all(each is first for each in sent):
         count = len(sent)
-        rows = {n: first[n].to(v.dtype).expand(count, *v.shape) for n, v in like.items()}
+        rows = {n: first[n].to(v.device, v.dtype).expand(count, *v.shape) for n, v in like.items()}
         return {name: value.clone() for name, value in rows.items()}
-    return {n: torch.stack([each[n].to(v.dtype) for each in sent]) for n, v in like.items()}
+    stacked = {n: torch.stack([each[n].to(v.dtype) for each in sent]) for n, v in like.items()}
+    return {name: moved(value, like[name].device) for name, value in stacked.items()}
 
 
 @dataclass(frozen=True)
@@ -115,8 +132,9 @@ def _groups(batches: Sequence[Int[Tensor, " _"]], *, mixes: bool) -> Iterator[_G
         by_size.setdefault(size if mixes else (size - 1).bit_length(), []).append(place)
     for places in by_size.values():
         group = [batches[place] for place in places]
-        sizes = torch.tensor([len(batch) for batch in group])
-        present = torch.arange(int(sizes.max())) < sizes.unsqueeze(1)
+        device = group[0].device  # the examples': only those of the group leave it
+        sizes = torch.tensor([len(batch) for batch in group], device=device)
+        present = torch.arange(max(map(len, group)), device=device) < sizes.unsqueeze(1)
         rows = pad_sequence(list(group), batch_first=True)
         rows = rows.where(present, rows[:, :1])
         shares = present.double() / sizes.unsqueeze(1)
@@ -158,9 +176,11 @@ class _Losses:
         for group in groups:
             runs = _runs(group.places)
             rows = runs[0] if len(runs) == 1 else torch.tensor(group.places)  # a slice is no copy
+            device = device_of(next(iter(moving.values())))
             weights = {n: value[rows].detach().requires_grad_() for n, value in moving.items()}
             still = {name: value[rows] for name, value in self.still.items()}
-            examples = (inputs[group.rows], labels[group.rows], group.shares)
+            shares = group.shares if device.type != "mps" else group.shares.float()  # no float64
+            examples = moved((inputs[group.rows], labels[group.rows], shares), device)
             slopes = gradients(vmap(self._loss)(weights, still, *examples).sum(), weights)
             sizes = [run.stop - run.start for run in runs]
             yield from zip(runs, zip(*(it.split(sizes) for it in slopes), strict=True), strict=True)

@@ -27,6 +27,7 @@ from fedsim.run import overlap
 from fedsim.run.batches import check_batches
 from fedsim.run.claims import check_audit
 from fedsim.run.default_attacks import with_attacks
+from fedsim.run.device import with_batch, with_device
 from fedsim.run.ranges import AskedRanges, draw_ranges
 from fedsim.run.secret_columns import encoding, marks
 from fedsim.run.usage_sets import AskedSets, draw_sets
@@ -84,6 +85,7 @@ def prepare(config: Config) -> Plan:
     Raises:
         ConfigError: A name, an option or the data are not what they must be.
     """
+    config = with_device(config)
     federated = data.federate(config)
     sizes = [len(rows) for rows in federated.clients]
     check_sums(config.federation, max(sizes))
@@ -91,6 +93,7 @@ def prepare(config: Config) -> Plan:
     dataset = federated.dataset
     config = with_attacks(config, dataset.form.kind)
     model = models.build(config.model, dataset.form, seed=config.seed)
+    config = with_batch(config, model, dataset.form)
     _check_counters(config.federation, model)
     defense, moved = _checked_defense(config, model, dataset, sizes)
     check_audit(config, defense, moved, sizes)

@@ -1,0 +1,84 @@
+"""The device of a run, and how many clients train together in its memory."""
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from fedsim.config import Config
+from fedsim.config.engine import TOGETHER
+from fedsim.core.boundary import boundary
+from fedsim.core.devices import free_memory, moved, named, on, resolved
+from fedsim.core.form import Form
+from fedsim.models.copying import copied
+from fedsim.models.trial import batch, step
+
+STATES = 6  # of a client: weights, their copy, gradients, momentum, anchor, and what is on its way
+SHARE = 0.5  # of free memory that clients may take
+MOST = 1024  # clients that train together; more are hardly faster
+
+
+def with_device(config: Config) -> Config:
+    """Return the config with the device that its setting stands for on this machine.
+
+    Raises:
+        ConfigError: The machine has no such device.
+    """
+    device = resolved(config.engine.device)
+    engine = config.engine.model_copy(update={"device": device})
+    return config if engine == config.engine else config.model_copy(update={"engine": engine})
+
+
+def with_batch(config: Config, model: nn.Module, form: Form) -> Config:
+    """Return the config with how many clients train together, where it does not say.
+
+    Raises:
+        ConfigError: The model does not train on the device.
+    """
+    engine, device = config.engine, named(config.engine.device)
+    if device.type != "cpu":
+        _check_model(config.model.name, model, form, device)
+    if engine.name != "batched" or engine.batch is not None:
+        return config
+    free = free_memory(device)
+    size = TOGETHER if free is None else fitting(model, form, config.local.batch_size, free)
+    return config.model_copy(update={"engine": engine.model_copy(update={"batch": size})})
+
+
+def fitting(model: nn.Module, form: Form, batch_size: int, free: int) -> int:
+    """Return how many clients may train together.
+
+    Args:
+        model: On the CPU; left as it is.
+        form: Of the data.
+        batch_size: Examples of a step.
+        free: Bytes of memory.
+    """
+    state = sum(value.nbytes for value in model.state_dict().values())
+    each = STATES * state + 2 * kept(model, form, batch_size)
+    return max(1, min(MOST, int(SHARE * free / each)))
+
+
+def kept(model: nn.Module, form: Form, batch_size: int) -> int:
+    """Return how many bytes a step keeps of its forward pass for the backward one."""
+    working, sizes = copied(model).train(), dict[int, int]()
+    weights = {value.untyped_storage().data_ptr() for value in working.state_dict().values()}
+
+    def note(value: torch.Tensor) -> torch.Tensor:
+        memory = value.untyped_storage()
+        if memory.data_ptr() not in weights:
+            sizes[memory.data_ptr()] = memory.nbytes()
+        return value
+
+    with saved_tensors_hooks(note, lambda value: value):
+        step(working, *batch(form, batch_size))
+    return sum(sizes.values())
+
+
+def _check_model(name: str, model: nn.Module, form: Form, device: torch.device) -> None:
+    """Let a copy of the model train on the device.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    with boundary("model.name", f"'{name}' must train on the device {device.type}"), on(device):
+        step(moved(model, device).train(), *moved(batch(form), device))
