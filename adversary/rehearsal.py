@@ -1,20 +1,22 @@
 """Rehearsals: what the protocol makes of auxiliary examples whose labels are known."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
-from adversary.workspace import Workspace, loaded, working_copy
+from adversary.local_training import drawn, grouping, train_alone, trained
+from adversary.workspace import Workspace, working_copy
 from fedsim.core.errors import NotApplicable
-from fedsim.core.params import subtract
-from fedsim.core.rng import global_stream
-from fedsim.core.sgd import descend, mean_gradient, shuffled
 from fedsim.core.types import Auxiliary, Observation, Params
+
+Examples: TypeAlias = tuple[Tensor, Tensor, Generator]
+"""A client's inputs and labels, and what draws their order and what dropout leaves out."""
 
 
 def rehearsed_size(observation: Observation) -> int:
@@ -38,8 +40,6 @@ def rehearse(
     work: Workspace,
     counts: Int[Tensor, " classes"],
     generator: Generator,
-    *,
-    hooked: bool = False,
 ) -> Observation:
     """Do as the client did, with auxiliary examples drawn with these counts.
 
@@ -48,16 +48,64 @@ def rehearse(
         work: With auxiliary inputs and labels.
         counts: Examples of each class; of a class without any, others stand in.
         generator: Draws examples, their order, and what dropout leaves out.
-        hooked: Whether the client trains as the defense says that the adversary knows of.
+    """
+    return next(rehearse_all(observation, work, [(counts, generator)]))
+
+
+def rehearse_all(
+    observation: Observation,
+    work: Workspace,
+    clients: Iterable[tuple[Int[Tensor, " classes"], Generator]],
+    *,
+    hooked: bool = False,
+) -> Iterator[Observation]:
+    """Yield what `rehearse` returns of each client; those train together that can.
+
+    Args:
+        observation: As for `rehearse_with`.
+        work: With auxiliary inputs and labels.
+        clients: Their counts and generators, as for `rehearse`; several may share a generator.
+        hooked: Whether clients train as the defense says that the adversary knows of.
     """
     inputs, labels = work.auxiliary.inputs, work.auxiliary.labels
     assert inputs is not None
     assert labels is not None
-    rows = torch.cat([_draw(labels, c, int(n), generator) for c, n in enumerate(counts)])
-    labels = torch.arange(len(counts)).repeat_interleave(counts)
+
+    def examples() -> Iterator[Examples]:
+        for counts, stream in clients:
+            rows = torch.cat([_draw(labels, c, int(n), stream) for c, n in enumerate(counts)])
+            yield inputs[rows], torch.arange(len(counts)).repeat_interleave(counts), stream
+
     defense = work.auxiliary.defense if hooked else None
     model = work.lasting(working_copy)
-    return rehearse_with(observation, model, inputs[rows], labels, generator, defense=defense)
+    yield from rehearse_each(observation, work.auxiliary, model, examples(), defense=defense)
+
+
+def rehearse_each(
+    observation: Observation,
+    auxiliary: Auxiliary,
+    model: nn.Module,
+    clients: Iterable[Examples],
+    *,
+    defense: Any = None,
+) -> Iterator[Observation]:
+    """Yield what `rehearse_with` returns of each client; those train together that can.
+
+    Draws are the same ones. What trains together differs by rounding.
+
+    Args:
+        observation: As for `rehearse_with`.
+        auxiliary: Says how many train together, and counts those that cannot.
+        model: As for `rehearse_with`.
+        clients: Examples, labels and generator of each; several may share a generator. Of those
+            that train together all are taken before the first is trained.
+        defense: As for `rehearse_with`.
+    """
+    waiting = (drawn(observation.local, *each, defense) for each in clients)
+    for first in waiting:
+        group = grouping(observation.local, auxiliary, first, defense)
+        some = [first, *islice(waiting, group.size - 1)]
+        yield from trained(observation, auxiliary, model, some, group, defense)
 
 
 def rehearse_with(
@@ -79,25 +127,8 @@ def rehearse_with(
         generator: Draws their order, and what dropout leaves out.
         defense: The client trains as it says; its noise on uploads is not added.
     """
-    local, model = observation.local, loaded(model, observation.sent)
-    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    hook = (defense is not None and defense.gradient) or mean_gradient
-    batches = (defense is not None and defense.batches) or shuffled
-
-    def gradient(batch: Tensor) -> Sequence[Tensor]:
-        return hook(model, trained, inputs[batch], labels[batch], local, generator)
-
-    with global_stream(int(torch.randint(2**62, (1,), generator=generator)), "rehearsal"):
-        if local.upload == "gradient":
-            delta = dict(zip(trained, gradient(torch.arange(len(labels))), strict=True))
-        else:
-            steps = batches(len(labels), local, generator)
-            descend(list(trained.values()), local, steps, gradient)
-            sent = {name: observation.sent[name] for name in model.state_dict()}
-            delta = subtract(model.state_dict(), sent)
-    delta = {name: value.detach() for name, value in delta.items()}
-    update = replace(observation.update, delta=delta, num_examples=len(labels), num_clients=1)
-    return replace(observation, update=update)
+    client = drawn(observation.local, inputs, labels, generator, defense)
+    return train_alone(observation, model, client, defense)
 
 
 def batch_gradient(

@@ -27,7 +27,7 @@ from adversary.adaptive import members as adaptive_members
 from adversary.adaptive.corrections import Correct, corrected, learn
 from adversary.attack import Attack, Infer
 from adversary.labels.head import find_head, has_head
-from adversary.rehearsal import defended, rehearse, rehearsed_size
+from adversary.rehearsal import defended, rehearse_all, rehearsed_size
 from adversary.secrets import SECRETS
 from adversary.workspace import Workspace, workspace
 from fedsim.core.rng import generator as derived
@@ -89,18 +89,23 @@ def rehearsed(work: Workspace, size: int) -> tuple[Pair, ...]:
     """
     auxiliary, local = work.auxiliary, work.local
     stream, classes = derived(0, "shadow"), auxiliary.num_classes
-    like, pairs = Observation(work.sent, Update(1, "shadow", {}, size), local), []
-    for place in range(REHEARSED[local.upload]):
+    like, every = Observation(work.sent, Update(1, "shadow", {}, size), local), []
+    for _ in range(REHEARSED[local.upload]):
         share = torch.rand(classes, generator=stream).pow(4) + 1e-3
         drawn = torch.multinomial(share, size, replacement=True, generator=stream)
-        counts = torch.bincount(drawn, minlength=classes)
-        name = ("shadow", place)  # the same examples with the hook and without
-        plain = trained = rehearse(like, work, counts, derived(0, *name))
-        if auxiliary.defense is not None and auxiliary.defense.gradient is not None:
-            trained = rehearse(like, work, counts, derived(0, *name), hooked=True)
-        uploaded = defended(trained, auxiliary, derived(0, *name, "defense"))
-        pairs.append(Pair(counts, plain, uploaded))
-    return tuple(pairs)
+        every.append(torch.bincount(drawn, minlength=classes))
+
+    def trained(*, hooked: bool) -> list[Observation]:  # the same examples in both ways
+        clients = ((n, derived(0, "shadow", place)) for place, n in enumerate(every))
+        return list(rehearse_all(like, work, clients, hooked=hooked))
+
+    plain = trained(hooked=False)
+    inside = auxiliary.defense is not None and auxiliary.defense.gradient is not None
+    pairs = zip(every, plain, trained(hooked=True) if inside else plain, strict=True)
+    return tuple(
+        Pair(counts, without, defended(within, auxiliary, derived(0, "shadow", place, "defense")))
+        for place, (counts, without, within) in enumerate(pairs)
+    )
 
 
 def corrections(work: Workspace, size: int) -> dict[str, Correct]:

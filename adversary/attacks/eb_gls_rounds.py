@@ -16,7 +16,7 @@ that prior the last update says what its batch was.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -30,7 +30,7 @@ from adversary.labels.head import find_head, own_head
 from adversary.labels.posterior import Evidence
 from adversary.labels.projections import moved_tensors
 from adversary.over_rounds import same_data
-from adversary.rehearsal import rehearse
+from adversary.rehearsal import rehearse_all
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator as derived
@@ -113,12 +113,17 @@ def _error(work: Workspace, only: tuple[str, ...]) -> float:
     assert labels is not None
     stream, size = derived(0, "error"), max(1, min(SIZE, len(labels) // 2))
     like = Observation(work.sent, Update(1, "rehearsal", {}, size), work.local)
-    errors = []
-    for _ in range(CLIENTS):
-        weights = torch.rand(classes, generator=stream).pow(4)  # few classes have most examples
-        drawn = torch.multinomial(weights + 1e-3, size, replacement=True, generator=stream)
-        counts = torch.bincount(drawn, minlength=classes)
-        update = rehearse(like, work, counts, stream).update
+    every, errors = list[Tensor](), []
+
+    def drawn() -> Iterator[tuple[Tensor, Generator]]:
+        for _ in range(CLIENTS):
+            weights = torch.rand(classes, generator=stream).pow(4)  # few classes have most examples
+            of = torch.multinomial(weights + 1e-3, size, replacement=True, generator=stream)
+            every.append(torch.bincount(of, minlength=classes))
+            yield every[-1], stream
+
+    for place, client in enumerate(rehearse_all(like, work, drawn())):
+        counts, update = every[place], client.update
         delta = {n: v for n, v in update.delta.items() if n in only or not only}
         solution = solve(replace(like, update=replace(update, delta=delta)), work)[1]
         errors.append(float((solution.posterior.most_likely() - counts).square().mean()))

@@ -7,9 +7,10 @@ says, and are attacked (`adversary.labels.stacking`). Clients that are sent one 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 import torch
@@ -24,7 +25,7 @@ from adversary.labels.counts import round_counts
 from adversary.labels.moments import with_every_class
 from adversary.labels.reading import end_state
 from adversary.labels.stacking import Stack, stack
-from adversary.rehearsal import rehearse
+from adversary.rehearsal import rehearse_all
 from adversary.workspace import Workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
@@ -93,9 +94,17 @@ def rehearsals(work: Workspace, size: int, plain: Answer) -> Rehearsed:
     stream, classes = generator(0, "stacked", size), work.auxiliary.num_classes
     like = Observation(work.sent, Update(1, "rehearsal", {}, size), work.local)
     peers, truth, answers, uneven = None, list[Tensor](), list[list[Tensor]](), list[bool]()
-    for concentration in CLIENTS:
-        counts = _drawn(concentration, classes, size, stream)
-        client = rehearse(like, work, counts, stream)
+    every = list[Tensor]()
+
+    def drawn(concentrations: Sequence[float]) -> Iterator[tuple[Tensor, Generator]]:
+        for concentration in concentrations:
+            every.append(_drawn(concentration, classes, size, stream))
+            yield every[-1], stream
+
+    # The others are rehearsed only where the first ones' plain answers are not good enough.
+    parts = (rehearse_all(like, work, drawn(it)) for it in (CLIENTS[:FIRST], CLIENTS[FIRST:]))
+    for place, client in enumerate(chain.from_iterable(parts)):
+        counts = every[place]
         try:
             plainly = plain(client, work)
         except ValueError:  # its training blew up
@@ -103,7 +112,7 @@ def rehearsals(work: Workspace, size: int, plain: Answer) -> Rehearsed:
         peers = _answering(client, work) if peers is None else peers
         answers.append([plainly, *(_peer(k, client, work) for k in peers)])
         truth.append(counts)
-        uneven.append(math.isfinite(concentration))
+        uneven.append(math.isfinite(CLIENTS[place]))
         if len(truth) == FIRST and _rate([row[0] for row in answers], truth) >= GOOD:
             return Rehearsed(None)
     if peers is None or all(uneven) or not any(uneven):

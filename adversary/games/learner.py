@@ -14,7 +14,7 @@ from adversary.games.gradients import PARAMETERS, RECORDS, Reading, batch_gradie
 from adversary.games.summary import Beside, Summary
 from adversary.members.candidates import trained_names
 from adversary.projection import Reduce
-from adversary.rehearsal import defended, rehearse_with
+from adversary.rehearsal import defended, rehearse_each
 from adversary.workspace import working_copy
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params, Update
@@ -133,9 +133,9 @@ class Learner:
         self, like: Observation, inputs: Tensor, labels: Tensor, *, coins: str, hooked: bool
     ) -> Iterator[Observation]:
         defense = self.auxiliary.defense if hooked else None
-        for place, (x, y) in enumerate(zip(inputs, labels, strict=True)):
-            stream = generator(0, "local", coins, place)
-            yield rehearse_with(like, self.working_copy, x, y, stream, defense=defense)
+        streams = (generator(0, "local", coins, place) for place in range(len(labels)))
+        clients = zip(inputs, labels, streams, strict=True)
+        return rehearse_each(like, self.auxiliary, self.working_copy, clients, defense=defense)
 
     def weight(self, batch: int) -> float:
         """Return how often an upload of so many records holds one record's gradient."""

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adversary.inversion.problems import Problem, problem_of
-from adversary.rehearsal import defended, rehearse_with
+from adversary.rehearsal import Examples, defended, rehearse_each
 from adversary.workspace import Workspace, working_copy
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Observation, Update
@@ -13,32 +13,37 @@ from fedsim.core.types import Observation, Update
 VICTIMS = 3  # rehearsed clients
 
 
-def rehearsed_victim(
-    work: Workspace, size: int, place: int
-) -> tuple[Problem, Float[Tensor, "n *shape"], Int[Tensor, " n"]]:
-    """Return what an attacker sees of a rehearsed client, its examples and their labels.
+def rehearsed_victims(
+    work: Workspace, size: int, count: int
+) -> list[tuple[Problem, Float[Tensor, "n *shape"], Int[Tensor, " n"]]]:
+    """Return what an attacker sees of each rehearsed client, its examples and their labels.
 
     Args:
-        work: With auxiliary inputs and labels; the client has the defense that the adversary knows.
-        size: Examples of the client.
-        place: Of the client among the rehearsed ones; decides which examples it has.
+        work: With auxiliary inputs and labels; clients have the defense that the adversary knows.
+        size: Examples of each client.
+        count: How many clients.
     """
     auxiliary = work.auxiliary
     inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
-    name = ("reconstructed", place)
-    rows = torch.randperm(len(labels), generator=derived(0, *name))[:size]
-    rows = rows.repeat(-(-size // len(rows)))[:size]
-    rows = rows[labels[rows].argsort()]
+    clients = list[Examples]()
+    for place in range(count):
+        rows = torch.randperm(len(labels), generator=derived(0, "reconstructed", place))[:size]
+        rows = rows.repeat(-(-size // len(rows)))[:size]
+        rows = rows[labels[rows].argsort()]
+        stream = derived(0, "reconstructed", place, "train")
+        clients.append((inputs[rows], labels[rows], stream))
     like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
-    model, stream = work.lasting(working_copy), derived(0, *name, "train")
-    defense = auxiliary.defense
+    model, defense = work.lasting(working_copy), auxiliary.defense
     hook = defense if defense is not None and defense.gradient is not None else None
-    upload = rehearse_with(like, model, inputs[rows], labels[rows], stream, defense=hook)
-    if defense is not None:
-        upload = defended(upload, auxiliary, derived(0, *name, "defense"))
-    return problem_of(upload, auxiliary), inputs[rows], labels[rows]
+    uploads, victims = rehearse_each(like, auxiliary, model, clients, defense=hook), []
+    for place, (upload, (x, y, _)) in enumerate(zip(uploads, clients, strict=True)):
+        if defense is not None:
+            coins = derived(0, "reconstructed", place, "defense")
+            upload = defended(upload, auxiliary, coins)  # noqa: PLW2901
+        victims.append((problem_of(upload, auxiliary), x, y))
+    return victims
 
 
 def nearest_error(guess: Float[Tensor, "n *shape"], inputs: Float[Tensor, "n *shape"]) -> float:

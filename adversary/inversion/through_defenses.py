@@ -25,7 +25,7 @@ from torch import Tensor
 from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range
 from adversary.inversion.problems import Change, Problem
-from adversary.inversion.rehearsed import VICTIMS, nearest_error, rehearsed_victim
+from adversary.inversion.rehearsed import VICTIMS, nearest_error, rehearsed_victims
 from adversary.inversion.settings import Settings
 from adversary.workspace import Workspace
 from fedsim.core.params import norm
@@ -71,7 +71,7 @@ def choose(work: Workspace, size: int, settings: Settings) -> Choice:
     """Attack rehearsed clients in every way, and return the one with the smallest error."""
     auxiliary, iterations = work.auxiliary, min(ITERATIONS, settings.iterations)
     levels = [settings.tv * factor for factor in PRIORS] if settings.tv else [0.0]
-    victims = [rehearsed_victim(work, size, place) for place in range(VICTIMS)]
+    victims = rehearsed_victims(work, size, VICTIMS)
     short = replace(settings, restarts=len(levels), group=0.0, iterations=iterations)
     images = len(victims[0][0].shape) == 4  # nothing else has a total variation
     box, weights = data_range(auxiliary), torch.tensor(levels) if images else None

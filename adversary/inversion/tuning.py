@@ -20,7 +20,7 @@ from torch import Tensor
 from adversary.inversion.matching import Adapt, match
 from adversary.inversion.priors import data_range
 from adversary.inversion.problems import Problem
-from adversary.inversion.rehearsed import nearest_error, rehearsed_victim
+from adversary.inversion.rehearsed import nearest_error, rehearsed_victims
 from adversary.inversion.settings import Settings
 from adversary.workspace import Workspace, undefended
 from fedsim.core.errors import Remark
@@ -106,7 +106,7 @@ def choose(
         settings: What stays is taken from them.
         given: As the options of `tuned`, in that order.
     """
-    victims = [rehearsed_victim(work, size, place) for place in range(VICTIMS)]
+    victims = rehearsed_victims(work, size, VICTIMS)
     images = len(victims[0][0].shape) == 4
     stages = _stages(data_range(work.auxiliary), images, *given)
     iterations = min(ITERATIONS, settings.iterations)

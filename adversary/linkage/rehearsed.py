@@ -1,10 +1,12 @@
 """What tells clients apart, learned from rehearsed ones: variance between clients and within."""
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from adversary.rehearsal import defended, rehearse, rehearsed_size
+from adversary.rehearsal import defended, rehearse_all, rehearsed_size
 from adversary.workspace import Workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator as derived
@@ -41,26 +43,32 @@ def discriminant(work: Workspace, size: int) -> dict[str, Float[Tensor, " n"]]:
         work: With auxiliary inputs and labels; uploads are sent through its defense.
         size: Examples of each client.
     """
-    first, second = zip(*(_twice(work, size, place) for place in range(CLIENTS)), strict=True)
+    uploads = list(_uploads(work, size))
+    first, second = tuple(uploads[::2]), tuple(uploads[1::2])
     return {name: _weights(first, second, name) for name in first[0]}
 
 
-def _twice(work: Workspace, size: int, place: int) -> tuple[Params, Params]:
-    """Return two uploads of one rehearsed client, with examples of its own each."""
-    auxiliary, stream = work.auxiliary, derived(0, "linkage", place)
-    share = torch.rand(auxiliary.num_classes, generator=stream).pow(4) + 1e-3
+def _uploads(work: Workspace, size: int) -> Iterator[Params]:
+    """Yield two uploads of each rehearsed client, with examples of their own."""
+    auxiliary, names = work.auxiliary, [(k, draw) for k in range(CLIENTS) for draw in range(2)]
     like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
-    uploads = []
-    for draw in range(2):
-        labels = torch.multinomial(share, size, replacement=True, generator=stream)
-        counts = torch.bincount(labels, minlength=auxiliary.num_classes)
-        name = ("linkage", place, draw)
-        hooked = auxiliary.defense is not None
-        upload = rehearse(like, work, counts, derived(0, *name), hooked=hooked)
-        if hooked:
-            upload = defended(upload, auxiliary, derived(0, *name, "defense"))
-        uploads.append(upload.update.delta)
-    return uploads[0], uploads[1]
+    hooked = auxiliary.defense is not None
+    streams = (derived(0, "linkage", *name) for name in names)
+    clients = zip(_counts(auxiliary.num_classes, size), streams, strict=True)
+    uploads = rehearse_all(like, work, clients, hooked=hooked)
+    for name, upload in zip(names, uploads, strict=True):
+        stream = derived(0, "linkage", *name, "defense")
+        yield (defended(upload, auxiliary, stream) if hooked else upload).update.delta
+
+
+def _counts(classes: int, size: int) -> Iterator[Int[Tensor, " classes"]]:
+    """Yield two draws of labels for each client, from the same shares."""
+    for place in range(CLIENTS):
+        stream = derived(0, "linkage", place)
+        share = torch.rand(classes, generator=stream).pow(4) + 1e-3
+        for _ in range(2):
+            labels = torch.multinomial(share, size, replacement=True, generator=stream)
+            yield torch.bincount(labels, minlength=classes)
 
 
 def _weights(first: tuple[Params, ...], second: tuple[Params, ...], name: str) -> Tensor:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from adversary.members.candidates import losses_after
 from adversary.members.scores import within_classes
-from adversary.members.shadows import SHADOWS, Shadow, shadows, shown
-from adversary.rehearsal import rehearse_with
-from adversary.workspace import Workspace, working_copy
+from adversary.members.shadows import SHADOWS, Shadow, shadows, shown, trained
+from adversary.workspace import Workspace
 from fedsim.core.params import not_finite
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, Candidates, Observation, Update
@@ -192,16 +191,9 @@ def dealt(
     size = max(1, min(size, count // 2))
     hands = -(-count // size)
     like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
-    model, clients = work.lasting(working_copy), []
+    every = list[Tensor]()
     for deal in range(-(-SHADOWS[work.local.upload] // hands)):
         order = torch.randperm(count, generator=derived(0, "deal", deal))
         order = torch.cat([order, order[: hands * size - count]])
-        for hand, rows in enumerate(order.split(size)):
-            if most is not None and len(clients) == most:
-                return clients
-            name = ("reference", deal * hands + hand)
-            examples = records.inputs[rows], records.labels[rows]
-            members = torch.isin(torch.arange(count), rows)
-            upload = rehearse_with(like, model, *examples, derived(0, *name, "train"))
-            clients.append(Shadow(*examples, members, upload, name))
-    return clients
+        every += order.split(size)
+    return trained(like, work, records, every[:most], "reference")

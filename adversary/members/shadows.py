@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.members.scores import groups_of
-from adversary.rehearsal import defended, rehearse_with
+from adversary.rehearsal import defended, rehearse_each
 from adversary.workspace import Workspace, undefended, working_copy
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator as derived
@@ -85,15 +86,41 @@ def _rehearsed(work: Workspace, size: int) -> Shadows:
     pool = order[: max(POOL, 2 * size)]
     candidates = Candidates(inputs[pool[:POOL]], labels[pool[:POOL]])
     like = Observation(work.sent, Update(1, "shadow", {}, size), work.local)
-    model, clients = work.lasting(working_copy), []
-    for place in range(SHADOWS[work.local.upload]):
-        name = ("shadow member", place)
-        drawn = _draw(labels[pool], min(size, len(pool) // 2), derived(0, *name))
-        examples = inputs[pool[drawn]], labels[pool[drawn]]
-        members = torch.isin(torch.arange(len(candidates.labels)), drawn)
-        upload = rehearse_with(like, model, *examples, derived(0, *name, "train"))
-        clients.append(Shadow(*examples, members, upload, name))
+    draws = [
+        _draw(labels[pool], min(size, len(pool) // 2), derived(0, "shadow member", place))
+        for place in range(SHADOWS[work.local.upload])
+    ]
+    clients = trained(like, work, Candidates(inputs[pool], labels[pool]), draws, "shadow member")
+    clients = [replace(client, members=client.members[:POOL]) for client in clients]
     return Shadows(replace(work.auxiliary, candidates=candidates), clients)
+
+
+def trained(
+    like: Observation,
+    work: Workspace,
+    records: Candidates,
+    hands: Sequence[Int[Tensor, " _"]],
+    name: str,
+) -> list[Shadow]:
+    """Return undefended clients that train on records.
+
+    Args:
+        like: The weights sent and the protocol.
+        work: Of the model that they start from.
+        records: All.
+        hands: Rows of each client.
+        name: Of the clients' random streams.
+    """
+    names = [(name, place) for place in range(len(hands))]
+    examples = [(records.inputs[rows], records.labels[rows]) for rows in hands]
+    streams = (derived(0, *it, "train") for it in names)
+    clients = ((*given, stream) for given, stream in zip(examples, streams, strict=True))
+    uploads = rehearse_each(like, work.auxiliary, work.lasting(working_copy), clients)
+    every = torch.arange(len(records.labels))
+    return [
+        Shadow(*given, torch.isin(every, rows), upload, name)
+        for given, rows, upload, name in zip(examples, hands, uploads, names, strict=True)
+    ]
 
 
 def shown(shadow: Shadow, work: Workspace) -> Observation:
@@ -103,7 +130,8 @@ def shown(shadow: Shadow, work: Workspace) -> Observation:
         return upload
     if defense.gradient is not None:  # inside training: the same examples, trained so
         model, stream = work.lasting(working_copy), derived(0, *shadow.name, "train")
-        upload = rehearse_with(upload, model, shadow.inputs, shadow.labels, stream, defense=defense)
+        client = (shadow.inputs, shadow.labels, stream)
+        (upload,) = rehearse_each(upload, work.auxiliary, model, [client], defense=defense)
     return defended(upload, work.auxiliary, derived(0, *shadow.name, "defense"))
 
 

@@ -56,6 +56,9 @@ def game(
                 headed = True
             for line in wide([vars(row) for row in rows]):
                 out.print(_line(line, several=len(cells) > 1), soft_wrap=True)
+            if rows and rows[0].one_by_one:
+                text = f"  trained one by one: {rows[0].one_by_one}"
+                out.print(text, style="yellow", markup=False, soft_wrap=True)
 
     try:
         table = games.games(cells, out_, on_rows=show)

@@ -35,7 +35,7 @@ class Rounds:
         self.bar = self.eta.bar(quiet=quiet)
         self.started = False
         self.unanswered = Unanswered()
-        self.alone: Mapping[str, int] = {}
+        self.alone: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
 
     def __enter__(self) -> "Rounds":
         return self
@@ -68,11 +68,12 @@ class Rounds:
         if len(done.failures) > 3:
             self._below([f"and {len(done.failures) - 3} more"])
         self._below(self.unanswered.lines(done.answers))
-        if done.alone != self.alone:
-            self.alone = done.alone
+        if (alone := (done.alone, done.rehearsed_alone)) != self.alone:
+            self.alone = alone
             self._below(
-                f"{count} clients trained one by one: {reason}"
-                for reason, count in done.alone.items()
+                f"{count} {which} trained one by one: {reason}"
+                for which, counts in zip(("clients", "rehearsed clients"), alone, strict=True)
+                for reason, count in counts.items()
             )
 
     def client(self, round_: int, count: int, asked: int) -> None:

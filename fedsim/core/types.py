@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from fedsim.core.form import Kind, kind_of
 from fedsim.core.local_training import LocalTraining, Upload  # noqa: F401 (others take it here)
 from fedsim.core.memory import Memory
+from fedsim.core.rehearsals import Rehearsals
 from fedsim.core.schema import Schema
 from fedsim.core.secrets import Encoding, Rules
 from fedsim.core.vocabulary import Vocabulary
@@ -198,6 +199,7 @@ class Auxiliary:
         canaries: Texts one of which a client may hold, with their targets; None where no attack
             asks.
         per_token: Whether there is a target at each position, the next token.
+        rehearsals: How it rehearses clients.
     """
 
     model: nn.Module
@@ -217,6 +219,7 @@ class Auxiliary:
     vocabulary: Vocabulary | None = None
     canaries: Candidates | None = None
     per_token: bool = False
+    rehearsals: Rehearsals = field(default_factory=Rehearsals, repr=False)
 
     @property
     def kind(self) -> Kind:

@@ -17,6 +17,7 @@ from fedsim.core.form import IGNORED
 from fedsim.core.rng import global_stream
 from fedsim.core.types import Leak, Measure, Params
 from fedsim.core.units import title_of
+from fedsim.run.attack_round import ALONE as REHEARSED_ALONE
 from fedsim.run.batches import evaluated
 from fedsim.run.ledger import leakage_table
 from fedsim.run.outcomes import Answers, answers_of
@@ -38,6 +39,7 @@ class Round:
         failures: Client and reason.
         answers: What became of each attack on the round's updates.
         alone: Why clients did not train together in the batched engine, with how many.
+        rehearsed_alone: The same of clients that attacks rehearsed.
         attack_seconds: Of `seconds`, those of the attacks.
         perplexity: Of a language model.
     """
@@ -49,6 +51,7 @@ class Round:
     seconds: float
     answers: Sequence[Answers] = ()
     alone: Mapping[str, int] = field(default_factory=dict)
+    rehearsed_alone: Mapping[str, int] = field(default_factory=dict)
     attack_seconds: float = 0.0
     perplexity: float | None = None
 
@@ -79,7 +82,6 @@ def summary(
         for attack, rows in by_attack.items()
     }
     answers = tuple(answers_of(leakage_table(leaks)))
-    alone = {m.reason or "": int(m.value or 0) for m in measures if m.metric == ALONE}
     return Round(
         round_,
         accuracy,
@@ -87,7 +89,8 @@ def summary(
         tuple(failures),
         seconds,
         answers,
-        alone,
+        _counts(measures, ALONE),
+        _counts(measures, REHEARSED_ALONE),
         perplexity=perplexity,
     )
 
@@ -154,6 +157,10 @@ def one_by_one(round_: int, alone: Mapping[str, int]) -> list[Measure]:
         Measure(round_, "server", ALONE, float(count), None, reason)
         for reason, count in sorted(alone.items())
     ]
+
+
+def _counts(measures: Sequence[Measure], metric: str) -> dict[str, int]:
+    return {m.reason or "": int(m.value or 0) for m in measures if m.metric == metric}
 
 
 def _headline(rows: Sequence[Leak]) -> list[Leak]:

@@ -21,6 +21,7 @@ from fedsim.config import Config
 from fedsim.config import Game as Section
 from fedsim.core.catalog import find
 from fedsim.core.errors import ConfigError
+from fedsim.core.rehearsals import Rehearsals
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Params
 from fedsim.run import overlap
@@ -101,7 +102,12 @@ def prepare(config: Config) -> Board:
             for theirs, pool in _defenders(config, auxiliary, len(marked.marks))
         ]
     states = _states(config, model, private, defense)
-    public = Auxiliary(model, dataset.num_classes, vocabulary=dataset.vocabulary)
+    public = Auxiliary(
+        model,
+        dataset.num_classes,
+        vocabulary=dataset.vocabulary,
+        rehearsals=Rehearsals(config.engine.batch or 1),
+    )
     return Board(
         config=config,
         private=private,

@@ -38,6 +38,7 @@ TYPES = {
     "chosen": pa.string(),
     "held_out": pa.float64(),
     "defect": pa.string(),
+    "one_by_one": pa.string(),
     "trials": pa.int32(),
     "seconds": pa.float64(),
 }
@@ -68,6 +69,8 @@ class Row:
         chosen: The predictor of the last round.
         held_out: Its AUROC on held-out shadow trials; of several rounds the lowest.
         defect: Why the adversary says nothing about the defense; None if nothing speaks against it.
+        one_by_one: How many clients did not train together in the batched engine, and why; None
+            where all did, and in other engines.
         trials: How many were played.
         seconds: That the game took.
     """
@@ -94,6 +97,7 @@ class Row:
     chosen: str
     held_out: float | None
     defect: str | None
+    one_by_one: str | None
     trials: int
     seconds: float
 

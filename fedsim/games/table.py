@@ -81,6 +81,8 @@ def _played(
     """Play one game, and yield its rows."""
     section, begun = board.config.game, time.perf_counter()
     rules = Rules(batch, section.shares, section.count, section.own, section.users)
+    rehearsals = board.learner.auxiliary.rehearsals
+    rehearsals.counted()  # what an earlier game left that was stopped is no part of this one
     try:
         results = play(
             game,
@@ -99,6 +101,7 @@ def _played(
         raise RunStopped(f"{game.name}, batches of {batch}: {error}") from None
     seconds, most = time.perf_counter() - begun, limits(board, game, rules, rounds)
     imputed = _imputed(board, game, rules, rounds)
+    alone = [f"{count} clients: {reason}" for reason, count in rehearsals.counted().items()]
     for adversary, played in results.items():
         for metric, value, blind in measured(played, game.classes(rules)):
             yield Row(
@@ -124,6 +127,7 @@ def _played(
                 chosen=played.chosen[-1],
                 held_out=played.worst.value,
                 defect=defect(played),
+                one_by_one="; ".join(alone) or None,
                 trials=len(played.secrets),
                 seconds=seconds,
             )

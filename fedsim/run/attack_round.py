@@ -24,6 +24,7 @@ from strategies.tape import cohort, recorded_rounds, views
 TruthOf = Callable[[answers.Answer], Truth | None]
 PICTURES = "reconstruction"
 TEXTS = ("text", "tokens")
+ALONE = "rehearsed_alone"  # the metric: how many rehearsed clients could not train together
 UNNAMED = "unnamed"  # in place of a client, in a guess about a round without names
 
 
@@ -54,6 +55,7 @@ def attack_round(
 def _attack_views(
     plan: Plan, folder: RunFolder, round_: int, attacks: Sequence[Attack], memory: Memory
 ) -> tuple[list[Leak], list[Measure], dict[str, Tensor]]:
+    plan.auxiliary.rehearsals.counted()  # what costs were estimated from is no part of the round
     all_views = list(views(folder.path, round_, plan.local, memory, plan.sources))
     unfit = _unfit(plan, folder, all_views)
     together = [attack for attack in attacks if FAMILIES[attack.family].of_round]
@@ -69,6 +71,10 @@ def _attack_views(
             measures += [row_of(note)] if note else []
             if answer.guess is not None:
                 guesses[f"{answer.attack.title}/{UNNAMED}"] = answer.guess
+    measures += [
+        Measure(round_, "server", ALONE, float(count), None, reason)
+        for reason, count in plan.auxiliary.rehearsals.counted().items()
+    ]
     return leaks, measures, guesses
 
 

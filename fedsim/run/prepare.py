@@ -20,6 +20,7 @@ from fedsim.config import Config, Federation, Game, Part, Source
 from fedsim.core.boundary import boundary
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
+from fedsim.core.rehearsals import Rehearsals
 from fedsim.core.rng import generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
@@ -241,6 +242,7 @@ def _auxiliary(
         marks={family: of[held_out] for family, of in marked.items()} if marked else None,
         encoding=encoding(game, dataset) if "attribute" in marked else None,
         rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
+        rehearsals=Rehearsals(config.engine.batch or 1),
     )
 
 

@@ -10,6 +10,7 @@ from adversary.games.game import Draws
 from adversary.games.gradients import batch_gradients
 from adversary.games.learner import Learner
 from defenses import chain, clip, dp_sgd, freeze, gaussian, prune, sign
+from fedsim.core.rehearsals import Rehearsals
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining
 from tests.adversary.games.game_cases import census, learner
@@ -205,3 +206,16 @@ def test_large_models_are_looked_at_through_a_projection(monkeypatch):
     assert torch.equal(found, small.reduce(plain))
     other = Learner(small.auxiliary, replace(WEIGHTS, lr=0.5))
     torch.testing.assert_close(uploads(other, *given), found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize("local", [replace(WEIGHTS, epochs=3), replace(WEIGHTS, batch_size=3)])
+@pytest.mark.parametrize("defended", [False, True])
+def test_shadow_clients_trained_together_are_those_trained_one_by_one(local, defended):
+    inputs, labels = batches(count=11)
+    defense = chain(clip(bound=0.5), gaussian(std=0.01)) if defended else None
+    alone = learner(local=local, defense=defense)
+    together = replace(alone, auxiliary=replace(alone.auxiliary, rehearsals=Rehearsals(4)))
+    left, right = (uploads(each, inputs, labels) for each in (together, alone))
+    assert float((left - right).norm(dim=1).max()) <= 1e-5 * float(right.norm(dim=1).min())
+    assert together.auxiliary.rehearsals.counted() == {}

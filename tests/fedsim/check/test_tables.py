@@ -23,7 +23,7 @@ PLAYED = game_rows.Row(
     setting="run", game="membership", batch_size=1, rounds=1, adversary="adaptive", metric="auroc",
     value=0.7, low=0.6, high=0.8, blind=0.5, imputation=None, ceiling=None, records_ceiling=None,
     promised_ceiling=None, promise=None, task_accuracy=None, defense="none", option=None,
-    strength=None, chosen="x", held_out=None, defect=None, trials=100, seconds=1.0,
+    strength=None, chosen="x", held_out=None, defect=None, one_by_one=None, trials=100, seconds=1.0,
 )  # fmt: skip
 CONFIG = Config.model_validate(
     {"game": {"play": ["membership"], "batch_size": [1], "rounds": [1]}}

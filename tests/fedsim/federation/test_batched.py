@@ -68,6 +68,19 @@ def test_a_run_is_as_inline_but_for_rounding(tmp_path, tables):
         assert {**one, "value": 0} == pytest.approx({**other, "value": 0}, abs=1e-6, nan_ok=True)
 
 
+def test_rehearsed_clients_that_cannot_train_together_are_counted(tmp_path):
+    tables = {"federation": {"clients": 3, "rounds": 1}, "auxiliary": {"share": 0.3}}
+    tables |= {"attack": "update-lira", "engine": BATCHED}
+
+    def counts(name, **more):
+        metrics = api.run(small_config(**tables, **more), tmp_path / name).metrics().to_pylist()
+        return [row["value"] for row in metrics if row["metric"] == "rehearsed_alone"]
+
+    assert counts("together") == []
+    (count,) = counts("alone", model="tests.fedsim.federation.test_batched:normed")
+    assert count > 0
+
+
 def normed(input_shape, num_classes):
     return torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, num_classes)

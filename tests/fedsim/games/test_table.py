@@ -224,3 +224,30 @@ def test_answers_that_are_wrong_reliably_are_called_a_leak():
 
 def test_games_are_listed_and_a_config_holds_them():
     assert small_config(game={"batch_size": 4}).game.batch_size == (4,)
+
+
+@pytest.mark.parametrize(
+    ("defense", "reason"),
+    [("[]", None), ('[{name="dp-sgd",noise=1.0,clip=1.0}]', "the defense works inside training")],
+)
+def test_shadow_clients_train_together_in_the_batched_engine(tmp_path, defense, reason):
+    weights = (
+        "game.upload=weights",
+        "game.batch_size=4",
+        "local.batch_size=2",
+        "game.play=property",
+        "local.epochs=2",
+    )
+    batched, inline = (
+        games.games(
+            cells(*weights, f"defense={defense}", f"engine.name={name}"), tmp_path / name
+        ).to_pylist()
+        for name in ("batched", "inline")
+    )
+    texts = {row["one_by_one"] for row in batched}
+    assert texts == ({None} if reason is None else {f"200 clients: {reason}"})
+    assert {row["one_by_one"] for row in inline} == {None}
+    for left, right in zip(batched, inline, strict=True):
+        assert (left["game"], left["metric"]) == (right["game"], right["metric"])
+        if left["metric"] == "auroc":
+            assert left["value"] == pytest.approx(right["value"], abs=0.05)
