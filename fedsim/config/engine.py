@@ -17,9 +17,9 @@ class Engine(Section):
     name: Literal["inline", "ray", "batched"] = "inline"
     """One process, Ray, or one process in which clients train together."""
     batch: Count | None = None
-    """For `batched`: number of clients that train together; the last bits of results depend on it,
-    and memory grows with it. If omitted: 32 on the CPU, else as many as fit into the memory that is
-    free."""
+    """For `batched`: number of clients that train together, and of clients that attacks and games
+    rehearse together; the last bits of results depend on it, and memory grows with it. If omitted:
+    32 on the CPU, else as many as fit into the memory that is free."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """Where clients train and the global model is evaluated; `auto`: an accelerator if at hand.
     The last bits of results depend on it. Attacks run on the CPU."""

@@ -59,9 +59,9 @@ def test_without_labelled_pictures_the_first_values_are_taken(lacks):
 
 def test_what_came_nearest_is_chosen_and_a_choice_serves_all_clients_of_a_model(monkeypatch):
     rehearsed = []
-    plain = tuning.rehearsed_victim
+    plain = tuning.rehearsed_victims
     monkeypatch.setattr(
-        tuning, "rehearsed_victim", lambda *args: rehearsed.append(args[2]) or plain(*args)
+        tuning, "rehearsed_victims", lambda *args: rehearsed.append(args[2]) or plain(*args)
     )
     with Memory() as memory:
         views = [client(place, memory) for place in range(2)]
@@ -70,7 +70,7 @@ def test_what_came_nearest_is_chosen_and_a_choice_serves_all_clients_of_a_model(
         with pytest.warns(Remark):
             first, second = (settings_of(view, AUXILIARY) for view in views)
         assert first == second
-        assert rehearsed == list(range(VICTIMS))
+        assert rehearsed == [VICTIMS]
         choice = choose(workspace(views[0], AUXILIARY), 1, SHORT, (None, None, None, None))
     scores = dict(choice.tried)
     assert len(scores) == len(STEPS) + 2 + 1
