@@ -173,10 +173,12 @@ def _train_together(
         [batch + (end - len(client.labels)) for batch in client.steps]
         for client, end in zip(clients, ends, strict=True)
     ]
-    examples = (torch.cat([getattr(it, name) for it in clients]) for name in ("inputs", "labels"))
+    inputs = torch.cat([client.inputs for client in clients])
+    labels = torch.cat([client.labels for client in clients])
     with global_stream(clients[0].seed, "rehearsal"):
         before = global_state()
-        states = train_together(model, [sent] * len(clients), *examples, steps, local, mixes=mixes)
+        same = [sent] * len(clients)
+        states = train_together(model, same, inputs, labels, steps, local, mixes=mixes)
         if global_state() != before:
             raise OneByOne(DRAWS)
     uploads = []
