@@ -57,6 +57,7 @@ from adversary.labels.moments import (
 from adversary.labels.projections import project
 from adversary.labels.reading import bias_is_withheld
 from adversary.labels.trace import Trace, trace_of
+from adversary.labels.under_noise import fit_all
 from adversary.steps import num_labels
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
@@ -93,6 +94,8 @@ def eb_gls(
     work = workspace(view, auxiliary)
     problem, solution = solve(view.latest, work)
     if not refine and problem.noisy:
+        everything = fit_all(view.latest, work.derived(with_every_class)) if problem.whole else None
+        solution = everything or solution
         weighted = weighted_overlap_counts(solution.evidence)
         if weighted is not None:
             return weighted * problem.uses
@@ -193,7 +196,7 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         return pose_projected(observation, work)
     local, uses = observation.local, observation.local.epochs
     mask, outputs = dropped.uploaded(head), work.part(auxiliary_forward)
-    if bias_is_withheld(head, work):
+    if mask is None and bias_is_withheld(head, work):
         mask = dropped.all_but_the_bias(head)
     if mask is None:
         basis, moments = work.part(start_moments)

@@ -14,16 +14,21 @@ from torch import Tensor
 from adversary.labels.posterior import Evidence, most_overlapping
 from fedsim.core.rng import generator
 
-CLIENTS = {0.2: 0.4, 0.5: 0.4, 1.0: 0.1, 100.0: 0.1}
-"""Concentration of clients' labels → its probability: most are skewed, one in ten is even."""
-DRAWS = 2000  # of each concentration
+CLIENTS = {(a, even): 0.1 for a in (0.1, 0.2, 0.5) for even in (0.0, 0.25, 0.5)}
+CLIENTS[1.0, 1.0] = 0.1
+"""A client's kind → its probability: concentration α of uneven labels, share of even ones.
+
+Labels are drawn from (1 − share)·Dirichlet(α) + share/C: some clients have labels of a few classes
+and a rest of all. One in ten has even labels alone.
+"""
+DRAWS = 2000  # of each kind
 ENOUGH = 100.0  # draws that all weights together must be worth
 
 
 def weighted_overlap_counts(evidence: Evidence) -> Int[Tensor, " classes"] | None:
     """Return the counts of largest expected overlap with the truth; None of too few draws.
 
-    The prior is Dirichlet-multinomial, of a concentration as in `CLIENTS`.
+    The prior is that of `CLIENTS`.
 
     Args:
         evidence: Without a prior.
@@ -44,15 +49,15 @@ def weighted_overlap_counts(evidence: Evidence) -> Int[Tensor, " classes"] | Non
 def prior_draws(
     classes: int, total: int
 ) -> tuple[Float[Tensor, "draws classes"], Float[Tensor, " draws"]]:
-    """Return counts drawn from the prior of every concentration, and their log weights.
+    """Return counts drawn from the prior of every kind of client, and their log weights.
 
     Always the same ones.
     """
     stream = generator(0, "prior of counts", classes, total)
-    grid = torch.tensor(list(CLIENTS), dtype=torch.float64).repeat_interleave(DRAWS)
+    grid = torch.tensor(list(CLIENTS), dtype=torch.float64).repeat_interleave(DRAWS, dim=0)
     log_weight = torch.tensor(list(CLIENTS.values())).double().log().repeat_interleave(DRAWS)
-    alpha = grid.unsqueeze(1).repeat(1, classes)
-    share = torch._sample_dirichlet(alpha, generator=stream)
+    alpha, even = grid[:, :1].repeat(1, classes), grid[:, 1:]
+    share = (1 - even) * torch._sample_dirichlet(alpha, generator=stream) + even / classes
     left = torch.full((len(grid),), float(total), dtype=torch.float64)
     rest, counts = torch.ones_like(left), []
     for column in share.T[:-1]:  # a multinomial draw, one class after the other

@@ -138,7 +138,7 @@ def project(observation: Observation, work: Workspace) -> Projected:
     if not all(bool(torch.isfinite(value).all()) for value in total.values()):
         raise ValueError("update: must be finite, got NaN or infinity")
     count = num_labels(observation) // epochs
-    basis = _basis(work, list(total), _pruned(total, work, count))
+    basis = basis_of(work, list(total), _pruned(total, work, count))
     states, weights = _way(observation)
     if len(states) == 1 and not basis.masks:
         products, energies = work.part(start_shares, basis.groups, keep=4)
@@ -239,7 +239,7 @@ def _zeros(matrix: Tensor) -> Tensor:
     return zero[~zero.all(dim=1)][:, ~zero.all(dim=0)].double().mean().nan_to_num(0.0)
 
 
-def _basis(work: Workspace, names: Sequence[str], masks: Masks) -> Projections:
+def basis_of(work: Workspace, names: Sequence[str], masks: Masks) -> Projections:
     """Return projections on directions of the model sent."""
     groups = _grouped(names, work.auxiliary.num_classes)
     directions = work.part(directions_of, tuple(names)).masked(masks)
@@ -277,7 +277,7 @@ def start_shares(work: Workspace, groups: Groups) -> tuple[Products, Float[Tenso
 
     A part of the workspace.
     """
-    basis = _basis(work, [name for group in groups for name in group], {})
+    basis = basis_of(work, [name for group in groups for name in group], {})
     return _shares(work, basis, [work.sent], [1.0])
 
 

@@ -24,12 +24,14 @@ from defenses.gaussian import gaussian
 from defenses.quantise import quantise
 from defenses.sign import sign
 from defenses.sparsify import sparsify
+from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import View
 from tests.benchmarks.labels import Cell, trial
 from tests.benchmarks.record import record
 
 STDS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+MODELS = 5  # that the victims of a cell are sent
 PEERS, MIXED = ("llbg", "rlu", "llg-plus"), (0.3, 0.6)
 DEFENSES: Mapping[str, Callable[[float], Defense]] = {
     "none": lambda std: gaussian(std=std),
@@ -52,15 +54,20 @@ def answers(view: View, auxiliary, seed: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def measured(name: str, std: float, labels: str, trials: int) -> dict[str, Tensor]:
-    """Return the ASR of every answer, in %, for each victim."""
+    """Return the ASR of every answer, in %, for each victim.
+
+    Victims that were sent the same model share what is computed of it, as in a round.
+    """
     cell, rows = Cell(f"noise {std} {labels} 64", size=64, labels=labels), {}
+    memories = [Memory() for _ in range(MODELS)]
     for seed in range(trials):
-        view, auxiliary, truth = trial(cell, seed)
+        view, auxiliary, truth = trial(cell, seed, model_seeds=MODELS)
         if std or name != "none":
             defense = DEFENSES[name](std) if std else DEFENSES[name](1e-30)
             delta, update = view.latest.update.delta, view.latest.update
             changed, _ = defense.apply(delta, defense.init(delta), generator(seed, name, "noise"))
             view = View([replace(view.latest, update=replace(update, delta=changed))])
+        view = replace(view, memory=memories[seed % MODELS])
         for who, counts in answers(view, auxiliary, seed):
             rows.setdefault(who, []).append(100 * grade_counts(counts, truth)["asr"])
     return {who: torch.tensor(values) for who, values in rows.items()}

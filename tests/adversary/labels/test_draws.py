@@ -1,14 +1,16 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from adversary.attacks.eb_gls import eb_gls
+from adversary.attacks.eb_gls import eb_gls, solve
 from adversary.labels.draws import CLIENTS, prior_draws, weighted_overlap_counts
 from adversary.labels.dropped import share_left
 from adversary.labels.head import Forward, HeadGradient
 from adversary.labels.posterior import Evidence
+from adversary.workspace import workspace
 from defenses.quantise import quantise
 from defenses.sparsify import sparsify
 from fedsim.core.rng import generator
@@ -25,15 +27,26 @@ def about(counts, precision, *, lower=NONE):
 
 
 def log_prior(n):
-    """Return log p(n) of the mixture, in closed form."""
-    total, classes = sum(n), len(n)
-    parts = []
-    for alpha, share in CLIENTS.items():
-        value = math.lgamma(classes * alpha) - math.lgamma(total + classes * alpha)
-        value += math.lgamma(total + 1) + math.log(share)
-        value += sum(math.lgamma(k + alpha) - math.lgamma(alpha) - math.lgamma(k + 1) for k in n)
-        parts.append(value)
-    return math.log(sum(map(math.exp, parts)))
+    """Return log p(n) of the mixture: each label is an even one, or of a Dirichlet client."""
+    total = 0.0
+    for (alpha, even), probability in CLIENTS.items():
+        for uneven in itertools.product(*(range(k + 1) for k in n)):
+            rest = [k - u for k, u in zip(n, uneven, strict=True)]
+            total += probability * math.exp(
+                multinomial(uneven, alpha, 1 - even) + multinomial(rest, math.inf, even)
+            )
+    return math.log(total * math.factorial(sum(n)))
+
+
+def multinomial(n, alpha, share):
+    """Return log p(n)·share^Σn / Σn! of Dirichlet-multinomial counts; even if α is infinite."""
+    if sum(n) == 0 or share == 0:
+        return -math.inf if sum(n) else 0.0
+    value = sum(n) * math.log(share) - sum(math.lgamma(k + 1) for k in n)
+    if math.isinf(alpha):
+        return value - sum(n) * math.log(len(n))
+    value += math.lgamma(len(n) * alpha) - math.lgamma(sum(n) + len(n) * alpha)
+    return value + sum(math.lgamma(k + alpha) - math.lgamma(alpha) for k in n)
 
 
 @pytest.mark.twin
@@ -61,8 +74,8 @@ def test_draws_have_the_moments_of_the_prior():
     assert mean.tolist() == pytest.approx([10 / 3] * 3, abs=0.15)
     variance = (weight * (counts - mean).square()).sum(dim=0)
     expected = sum(
-        share * 10 * (1 / 3) * (2 / 3) * (10 + 3 * alpha) / (1 + 3 * alpha)
-        for alpha, share in CLIENTS.items()
+        probability * (10 + 90 * (1 - even) ** 2 / (1 + 3 * alpha)) * (1 / 3) * (2 / 3)
+        for (alpha, even), probability in CLIENTS.items()
     )
     assert variance.tolist() == pytest.approx([expected] * 3, rel=0.05)
 
@@ -111,6 +124,18 @@ def test_without_noise_the_most_likely_counts_are_the_answer():
         eb_gls(view, auxiliary, generator(s), refine=r) for s, r in enumerate(("", "search"))
     )
     assert torch.equal(plain, searched)
+
+
+def test_a_bias_of_which_nothing_was_left_leaves_the_weight_sparse():
+    view, auxiliary = noisy_view(0.0)
+    update = view.latest.update
+    delta = {n: v * (0 if v.ndim == 1 else torch.arange(v.numel()).view_as(v) % 3 == 0)
+             for n, v in update.delta.items()}  # fmt: skip
+    view = replace(view, observations=[replace(view.latest, update=replace(update, delta=delta))])
+    problem, _ = solve(view.latest, workspace(view, auxiliary))
+    assert not problem.whole
+    guess = eb_gls(view, auxiliary, generator(0))
+    assert torch.minimum(guess, torch.tensor([14, 4, 1, 1])).sum() >= 17
 
 
 @pytest.mark.parametrize("name", ["sparsify", "quantise"])

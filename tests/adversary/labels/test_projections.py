@@ -93,8 +93,8 @@ def test_zeros_of_sparse_inputs_are_not_pruned(monkeypatch):
     sparse = lambda x: x * (torch.rand(x.shape, generator=stream) < 0.2)
     known = Auxiliary(model, CLASSES, inputs=sparse(auxiliary.inputs), labels=auxiliary.labels)
     kept = lambda *of: masks.append(of[2]) or basis(*of)
-    basis = projections._basis
-    monkeypatch.setattr(projections, "_basis", kept)
+    basis = projections.basis_of
+    monkeypatch.setattr(projections, "basis_of", kept)
     for size in (4, 12):  # an input that no example has on a unit leaves a zero
         inputs = sparse(torch.randn(size, 8, generator=stream))
         latest = client(model, inputs, torch.arange(size) % CLASSES, STEP).latest
