@@ -83,9 +83,14 @@ def test_the_answer_is_the_same_for_the_same_client_whoever_came_before():
 
 def test_an_answer_that_is_good_enough_stands_after_few_rehearsals(monkeypatch):
     drawn = []
-    rehearse = stacking.rehearse
-    count = lambda *args: drawn.append(1) or rehearse(*args)
-    monkeypatch.setattr(stacking, "rehearse", count)
+    rehearse_all = stacking.rehearse_all
+
+    def counted(like, work, clients):
+        for upload in rehearse_all(like, work, clients):
+            drawn.append(1)
+            yield upload
+
+    monkeypatch.setattr(stacking, "rehearse_all", counted)
     view, auxiliary = untrained([9, 0, 3, 4], lr=1e-3, batch_size=4, epochs=2, upload="weights")
     assert eb_gls(view, auxiliary, generator(0)).tolist() == [18, 0, 6, 8]
     assert len(drawn) == FIRST

@@ -57,12 +57,13 @@ def test_it_is_the_ratio_of_two_gaussian_densities(local):
 def test_no_client_is_rehearsed_for_a_candidate(monkeypatch):
     trained = []
 
-    def counted(*args, **options):
-        trained.append(args[2])
-        return rehearse_with(*args, **options)
+    def counted(like, auxiliary, model, clients, **options):
+        clients = list(clients)
+        trained.extend(inputs for inputs, _, _ in clients)
+        return rehearse_each(like, auxiliary, model, clients, **options)
 
-    rehearse_with = module.rehearse_with
-    monkeypatch.setattr(module, "rehearse_with", counted)
+    rehearse_each = module.rehearse_each
+    monkeypatch.setattr(module, "rehearse_each", counted)
     asked = Candidates(torch.randn(1000, 4), torch.arange(1000) % 3)
     known = replace(cases.KNOWN, candidates=asked)
     view = view_of()
