@@ -17,15 +17,17 @@ so that T steps cost two model evaluations. Counts are rounded once, to N over a
 to those of one epoch. A gradient is one step at the model sent.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.geng import ends, restore
+from adversary.attacks.geng import Statistics, ends, restore, restore_all
 from adversary.labels.reading import steps_per_client
 from adversary.workspace import workspace
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 
 def dimitrov(
@@ -44,12 +46,27 @@ def dimitrov(
         ValueError: The model has no linear head, or gradient or uploaded model are not finite.
     """
     latest, work = view.latest, workspace(view, auxiliary)
-    (p, o), (p_end, o_end) = ends(latest, work, noise=auxiliary.inputs is None)
+    statistics = ends(latest, work, noise=auxiliary.inputs is None)
+    return restore(latest, work, *_averaged(latest, *statistics))
+
+
+def dimitrov_all(views: Sequence[View], auxiliary: Auxiliary) -> Int[Tensor, "n classes"]:
+    """Return the attack's answer to each view; arguments as for `dimitrov`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    return restore_all(views, auxiliary, noise=auxiliary.inputs is None, between=_averaged)
+
+
+def _averaged(latest: Observation, start: Statistics, end: Statistics) -> Statistics:
+    """Return p̄, and 1/Ō, averaged over local steps."""
+    (p, o), (p_end, o_end) = start, end
     steps = steps_per_client(latest)
     way = torch.arange(steps, dtype=torch.float64) / steps
     sums = o + way * (o_end - o)
     per_o = torch.where(sums == 0, 0.0, 1 / sums)
-    return restore(latest, work, p + way.mean() * (p_end - p), float(per_o.mean()))
+    return p + way.mean() * (p_end - p), float(per_o.mean())
 
 
 ATTACKS = (
@@ -57,6 +74,7 @@ ATTACKS = (
         name="dimitrov",
         family="label",
         infer=dimitrov,
+        infer_all=dimitrov_all,
         reads="head",
         summary="ZLG, interpolated over several local steps",
     ),

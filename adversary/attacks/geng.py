@@ -18,12 +18,16 @@ counts become 0 and the rest is scaled and rounded to N; where Ō is 0, the grad
 Label smoothing, not treated there, is taken out.
 """
 
+from collections.abc import Callable, Sequence
+
+import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.labels.counts import round_counts
+from adversary.labels.counts import round_counts, round_rows
 from adversary.labels.head import auxiliary_forward, noise_forward, noise_inputs, read_head
+from adversary.labels.heads import read_heads
 from adversary.labels.reading import end_forward
 from adversary.workspace import Workspace, workspace
 from fedsim.core.types import Auxiliary, Observation, View
@@ -69,8 +73,35 @@ def zlg_plus(
 
 
 def _between(observation: Observation, work: Workspace, *, noise: bool) -> Int[Tensor, " classes"]:
-    (p, o), (p_end, o_end) = ends(observation, work, noise=noise)
-    return restore(observation, work, (p + p_end) / 2, inverse((o + o_end) / 2))
+    return restore(observation, work, *_middle(observation, *ends(observation, work, noise=noise)))
+
+
+def _middle(
+    observation: Observation,  # noqa: ARG001
+    start: Statistics,
+    end: Statistics,
+) -> Statistics:
+    """Return p̄, and 1/Ō, of the middle between two models."""
+    (p, o), (p_end, o_end) = start, end
+    return (p + p_end) / 2, inverse((o + o_end) / 2)
+
+
+def zlg_all(views: Sequence[View], auxiliary: Auxiliary) -> Int[Tensor, "n classes"]:
+    """Return ZLG's answer to each view; arguments as for `zlg`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    return restore_all(views, auxiliary, noise=True, between=_middle)
+
+
+def zlg_plus_all(views: Sequence[View], auxiliary: Auxiliary) -> Int[Tensor, "n classes"]:
+    """Return ZLG+'s answer to each view; arguments as for `zlg_plus`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    return restore_all(views, auxiliary, noise=False, between=_middle)
 
 
 def ends(
@@ -99,11 +130,37 @@ def restore(
     return round_counts(head.total * (p - spread) - head.row_sums * per_o, head.total)
 
 
+def restore_all(
+    views: Sequence[View],
+    auxiliary: Auxiliary,
+    *,
+    noise: bool,
+    between: Callable[[Observation, Statistics, Statistics], Statistics],
+) -> Int[Tensor, "n classes"]:
+    """Return what `restore` returns of each view.
+
+    Args:
+        views: Of one round.
+        auxiliary: As for the attack.
+        noise: Whether statistics are on noise.
+        between: (observation, statistics of the model sent, of the trained one) → p̄ and 1/Ō.
+    """
+    heads = read_heads(views, auxiliary)
+    latest = [(view.latest, workspace(view, auxiliary)) for view in views]
+    values = [between(each, *ends(each, work, noise=noise)) for each, work in latest]
+    p = torch.stack([p for p, _ in values])
+    per_o = torch.tensor([per_o for _, per_o in values], dtype=torch.float64).unsqueeze(1)
+    spread = views[0].latest.local.label_smoothing / auxiliary.num_classes
+    total = heads.total.unsqueeze(1)
+    return round_rows(total * (p - spread) - heads.row_sums * per_o, heads.total)
+
+
 ATTACKS = (
     Attack(
         name="zlg",
         family="label",
         infer=zlg,
+        infer_all=zlg_all,
         reads="head",
         summary="counts from mean probabilities on noise",
     ),
@@ -111,6 +168,7 @@ ATTACKS = (
         name="zlg-plus",
         family="label",
         infer=zlg_plus,
+        infer_all=zlg_plus_all,
         needs=("inputs",),
         reads="head",
         summary="ZLG+, mean probabilities on auxiliary data",

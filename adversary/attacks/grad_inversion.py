@@ -14,12 +14,16 @@ is large where that of the other examples is not; always for one example.
 order again and again. The reconstruction of images is not here.
 """
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.labels.counts import in_turn
 from adversary.labels.head import read_head
+from adversary.labels.heads import read_heads
 from adversary.workspace import workspace
 from fedsim.core.types import Auxiliary, View
 
@@ -44,11 +48,31 @@ def grad_inversion(
     return in_turn(lowest.sort(stable=True).indices, head.total, auxiliary.num_classes)
 
 
+def grad_inversion_all(views: Sequence[View], auxiliary: Auxiliary) -> Int[Tensor, "n classes"]:
+    """Return the attack's answer to each view.
+
+    Args:
+        views: Of one round.
+        auxiliary: As for `grad_inversion`.
+
+    Raises:
+        ValueError: It may have none to one of them.
+    """
+    heads, classes = read_heads(views, auxiliary), auxiliary.num_classes
+    uphill = (heads.scale > 0).unsqueeze(1)
+    ends = heads.observed.amin(dim=2).where(uphill, heads.observed.amax(dim=2))
+    order = (ends.double() * heads.scale.unsqueeze(1)).sort(dim=1, stable=True).indices
+    more = torch.arange(classes) < (heads.total % classes).unsqueeze(1)
+    even = (heads.total // classes).unsqueeze(1).expand(-1, classes)
+    return even.scatter_add(1, order, more.long())
+
+
 ATTACKS = (
     Attack(
         name="grad-inversion",
         family="label",
         infer=grad_inversion,
+        infer_all=grad_inversion_all,
         reads="head",
         summary="rows with the lowest entries, in turn",
     ),

@@ -105,6 +105,26 @@ def round_counts(estimate: Float[Tensor, " classes"], total: int) -> Int[Tensor,
     return largest_remainder(share / share.sum(), total, order)
 
 
+def round_rows(
+    estimate: Float[Tensor, "n classes"], total: Int[Tensor, " n"]
+) -> Int[Tensor, "n classes"]:
+    """Return what `round_counts` returns for each row.
+
+    Args:
+        estimate: Real-valued counts.
+        total: What each row adds up to.
+    """
+    share = estimate.double().clamp(min=0)
+    share = share.where(share.any(dim=1, keepdim=True), 1.0)
+    order = share.sort(dim=1, descending=True, stable=True).indices
+    exact = share / share.sum(dim=1, keepdim=True) * total.unsqueeze(1)
+    counts = exact.floor().long()
+    remainder = (exact - counts).gather(1, order)
+    winners = order.gather(1, remainder.sort(dim=1, descending=True, stable=True).indices)
+    left = (total - counts.sum(dim=1)).unsqueeze(1)
+    return counts.scatter_add(1, winners, (torch.arange(counts.shape[1]) < left).long())
+
+
 def in_turn(order: Int[Tensor, " chosen"], total: int, num_classes: int) -> Int[Tensor, " classes"]:
     """Hand out `total` units to the classes in `order`, one each, again and again."""
     rounds, left = divmod(total, len(order))

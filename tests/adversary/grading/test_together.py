@@ -46,14 +46,14 @@ def rows_of(pairs, attacks, *, together):
 
 @pytest.mark.parametrize("spoilt", [(), (2,), (0, 5, 6), tuple(range(9))])
 def test_a_round_is_graded_as_client_by_client(spoilt):
-    attacks = [ATTACKS[name] for name in ("llg", "random", "idlg", "zlg")]
+    attacks = [ATTACKS[name] for name in ("llg", "random", "idlg", "zlg", "llbg")]
     pairs = list(clients(9, spoilt=spoilt))
     pairs[4] = (pairs[4][0], None)
     pairs[3] = (replace(pairs[3][0]), Truth(torch.tensor([1, 1, 2, 3, 0, 0, 2]), torch.zeros(7)))
     rows, given = rows_of(pairs, attacks, together=True)
     assert rows == rows_of(pairs, attacks, together=False)[0]
     fit = {str(client) for client in range(9) if client not in spoilt}
-    assert set(given) == {(name, client) for name in ("llg", "idlg") for client in fit}
+    assert set(given) == {(name, client) for name in ("llg", "idlg", "zlg") for client in fit}
     assert {note.client for _, note in rows if note and note.kind == "failed"} == {
         str(client) for client in spoilt
     }

@@ -11,6 +11,7 @@ from adversary.labels.counts import (
     in_turn,
     largest_remainder,
     round_counts,
+    round_rows,
     waterfill,
 )
 
@@ -120,3 +121,17 @@ def test_expected_overlap_is_the_sum_over_the_binomial(total, classes):
     for n in {0, 1, total // 3, total - 1, total}:
         expected = float(mass @ k.clamp(max=n))
         assert float(found[n]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(
+    classes=st.integers(2, 40), totals=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+    seed=st.integers(0, 99), coarse=st.booleans(),
+)  # fmt: skip
+def test_rows_are_rounded_as_each_alone(classes, totals, seed, coarse):
+    stream = torch.Generator().manual_seed(seed)
+    estimates = 5 * torch.randn(len(totals), classes, generator=stream, dtype=torch.float64)
+    estimates = estimates.round() if coarse else estimates  # ties
+    estimates[0] = -1.0  # nothing is left
+    together = round_rows(estimates, torch.tensor(totals))
+    alone = [round_counts(row, total) for row, total in zip(estimates, totals, strict=True)]
+    assert torch.equal(together, torch.stack(alone))
