@@ -10,7 +10,8 @@ by token, as long as they lie in that span.
 
 *Server must know*: the weights sent, and the gradient of one batch.
 *Exact when*: a decoder's distinct prefixes are fewer than the width less one. LayerNorm's outputs
-lie in a hyperplane. Of an encoder, one text.
+lie in a hyperplane. Of an encoder, one text. Adapters of low rank are refused:
+`span-pursuit` reads them.
 *Differs from the paper*: no tolerance is set by hand. Ranks are where singular values fall most,
 and the tolerance is the one at which the prefixes are as many as the span has dimensions; of the
 first layer, one at which the rank of the pairs in closed form is that of the span. The later layer
@@ -49,7 +50,8 @@ def dager(
         generator: Not used: the answer is deterministic.
 
     Raises:
-        NotApplicable: The model has no such layers, or the update is a sum over clients.
+        NotApplicable: The model has no such layers, or trains only adapters of low rank there; the
+            update is a sum over clients.
         ValueError: The update is not finite.
     """
     latest, work = view.latest, workspace(view, auxiliary)

@@ -18,6 +18,7 @@ from adversary.text.sites import Site, inputs_at, sites_of
 from adversary.text.spans import Span, bipartite_rank, residuals, span_of, widest_gap
 from adversary.text.tables import Tables, find_tables
 from adversary.workspace import Workspace, evaluating
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Params
 
 TOLERANCES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # residuals of pairs that lie in the first span
@@ -58,13 +59,19 @@ def inverted(observation: Observation, work: Workspace) -> Inverted:
     """Return the texts of an update, and whether they are certified.
 
     Raises:
-        NotApplicable: The model has no such layers.
+        NotApplicable: The model has no such layers, or trains only adapters of low rank there.
     """
     tables, layers = find_tables(work), work.part(layers_of)
     case = _Case(observation, work, layers, tables, tokens_of(observation, work, tables))
     site = layers.first_in(observation.update.delta)
+    rows = site.rows(observation.update.delta)
+    if len(rows) < site.width - 1:  # adapters: their span is cut off at their rank
+        raise NotApplicable(
+            f"model: must train first maps with at least {site.width - 1} rows together to show "
+            f"every direction of their input, got {len(rows)}: adapters, which span-pursuit reads"
+        )
     words = work.part(words_of, site, tuple(case.tokens.tolist()), keep=2)
-    span = span_of(site.rows(observation.update.delta))
+    span = span_of(rows)
     rank, _ = widest_gap(span)
     if not rank:
         return Inverted([], "the update shows no direction of the first layer")

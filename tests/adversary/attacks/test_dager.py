@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from adversary.attacks.dager import dager
 from fedsim.core.errors import NotApplicable
 from tests.adversary.text.cases import (
+    adapted,
     answered,
     auxiliary_of,
     build,
@@ -119,3 +120,12 @@ def test_what_it_is_not_made_for_is_refused():
     guess, remarks = answered(dager, [observed(model, nothing, 2)], auxiliary_of(model))
     assert guess == []
     assert "not certified" in remarks[0]
+
+
+@pytest.mark.worked
+def test_adapters_of_low_rank_are_refused():
+    """Eight rows each of queries and values span at most 16 of 31 directions."""
+    model, ids = adapted(build()), texts(0, 1)
+    for delta in (gradient(model, ids), trained(model, ids)):
+        with pytest.raises(NotApplicable, match="at least 31 rows together .* got 16: adapters"):
+            answered(dager, [observed(model, delta, 1)], auxiliary_of(model))
