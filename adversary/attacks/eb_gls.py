@@ -25,7 +25,8 @@ that uploads weights uses every example once an epoch, so its counts are multipl
 (6) where no linear head's gradient was uploaded, or the head's weight is another layer's too, an
 example's share is its gradient of all that was uploaded, by autodiff (`projections`); then (1) to
 (3) but the zeros of (3) do not apply, and (4) is the mean along the straight way; (7) of several
-local steps, what this answer and five published ones were worth on rehearsed clients (`stacked`).
+local steps, what this answer and five published ones were worth on rehearsed clients (`stacked`);
+(8) of one noisy gradient all layers, each by the noise that it has (`under_noise`).
 *Differs from the paper*: there is none.
 """
 
