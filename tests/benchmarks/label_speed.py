@@ -85,6 +85,10 @@ def figures() -> Iterator[tuple[str, float]]:
         where = f"C = {classes}, D = {features}"
         yield f"llg, {where}, ms", measured("llg", view, auxiliary)
         yield f"ilrg, {where}, ms", measured("ilrg", view, auxiliary)
+    for name in (name for name, attack in ATTACKS.items() if attack.infer_all is not None):
+        alone, among = together(name)
+        yield f"{name}, C = 10, one step, alone, ms", alone
+        yield f"{name}, one of 200 at once, ms", among
     for cell in ("trained 200 unb 128", "C=100 trained dir.1 1024"):
         view, auxiliary, _ = trial(CELLS[cell], 0)
         for name in ("llg-plus", "eb-gls", "eb-gls-gibbs"):
@@ -95,6 +99,17 @@ def figures() -> Iterator[tuple[str, float]]:
     for case, (view, auxiliary) in (cases | {"C = 100, 32 steps": several()}).items():
         for name in READ:
             yield f"{name}, {case}, ms", measured(name, view, auxiliary, repeats=3)
+
+
+def together(name: str, clients: int = 200) -> tuple[float, float]:
+    """Return the time of an attack on a client of a round, alone and among all, in ms."""
+    view, auxiliary = one_step(10)
+    views = [View(view.observations, memory=view.memory)] * clients
+    attack = ATTACKS[name]
+    assert attack.infer_all is not None
+    answer_all = attack.infer_all
+    alone = milliseconds(lambda: attack.infer(view, auxiliary, generator(0)))
+    return alone, milliseconds(lambda: answer_all(views, auxiliary), 9) / clients
 
 
 def cold(cell: str) -> float:
