@@ -62,7 +62,14 @@ def row_bayes(
         ValueError: The head was frozen or is tied, or the client told no number of texts.
     """
     latest, work = view.latest, workspace(view, auxiliary)
-    epochs = latest.local.epochs
+    # The result holds the observation, so that no other takes its id.
+    compute = lambda: (latest, _counted(latest, work))
+    return view.memory.get(row_bayes, (work, id(latest)), compute, keep=1)[1].clone()
+
+
+def _counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]:
+    """Return the answer, computed once for all attacks that ask for it."""
+    epochs, auxiliary = latest.local.epochs, work.auxiliary
     expected, deviation = expected_total(latest, auxiliary)
     if only_signs(table(latest.update.delta, find_tables(work).head, HEAD)):
         return epochs * _by_frequency(latest, work, round(expected))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from adversary.attacks import row_bayes
 from adversary.attacks.positions import ATTACK as POSITIONS
 from adversary.attacks.row_bayes import ATTACK as ROW_BAYES
 from adversary.attacks.token_rows import ATTACK as TOKEN_ROWS
@@ -280,3 +281,16 @@ def test_a_classifier_of_texts_gives_away_its_tokens_and_one_text():
     assert num_labels(view.latest) == 1
     assert not math.isnan(graded(TOKEN_ROWS, view, truth, auxiliary)[1]["f1"])
     assert {PAD, BOS, EOS}.isdisjoint(graded(TOKEN_ROWS, view, truth, auxiliary)[2].guess.tolist())
+
+
+@pytest.mark.worked
+def test_counts_behind_noise_are_computed_once_for_both_attacks(monkeypatch):
+    model, counted = language(), []
+    view, _ = seen(model, torch.arange(8))
+    noisy = defended(view.latest.update.delta, "gaussian", std=0.02)
+    view, _ = seen(model, torch.arange(8), delta=noisy)
+    evidence = row_bayes.evidence
+    monkeypatch.setattr(row_bayes, "evidence", lambda *a: counted.append(a) or evidence(*a))
+    answers = attack_view(view, [TOKEN_ROWS, ROW_BAYES], auxiliary_of(model), seed=0)
+    assert [answer.reason for answer in answers] == [None, None]
+    assert len(counted) == 1
