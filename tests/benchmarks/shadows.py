@@ -5,13 +5,20 @@ Run `uv run python -m tests.benchmarks.shadows`.
 
 import time
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
 
+from adversary.members import shadows
 from fedsim.config import cells
+from fedsim.core.rehearsals import Rehearsals
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, LocalTraining
 from fedsim.games import table
 from tests.benchmarks.record import record
+from tests.builders import work_at
 
 LOCAL = "game.upload=weights"
 SETTINGS = {
@@ -35,9 +42,35 @@ def played(engine: str, settings: tuple[str, ...]) -> tuple[float, float]:
     return spent, next(row["value"] for row in rows if row["metric"] == "auroc")
 
 
+def rehearsed(batch: int, epochs: int, rehearsals: Rehearsals) -> float:
+    """Return the CPU-milliseconds of 16 rehearsed clients of 64 records in batches of 8."""
+    with global_stream(0, "model"):
+        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    inputs, labels = torch.rand(600, 64, generator=generator(0, "inputs")), torch.arange(600) % 10
+    known = Auxiliary(model, 10, inputs=inputs, labels=labels, rehearsals=rehearsals)
+    local = LocalTraining(0.1, batch, epochs=epochs)
+    work = work_at(known, dict(model.state_dict()), local)
+    shadows.shadows(work, 64)  # tries the model, once a run
+    work = work_at(known, work.sent, local)
+    start = time.process_time()
+    shadows.shadows(work, 64)
+    return 1000 * (time.process_time() - start)
+
+
+def print_rehearsals(turns: int = 9) -> None:
+    """Print what the shadow clients of membership attacks cost in either way."""
+    for epochs in (1, 5):
+        pairs = [[rehearsed(8, epochs, Rehearsals(k)) for k in (1, 32)] for _ in range(turns)]
+        alone, both = (median(spent) for spent in zip(*pairs, strict=True))
+        what = f"16 clients of membership attacks, {epochs} epochs"
+        print(f"{what} | {alone:.1f} ms | {both:.1f} ms | {both / alone:.2f}")
+        record("shadows", {f"{what}: ratio": both / alone})
+
+
 def main() -> None:
     """Play each setting one by one, together, and one by one again; print and record it."""
     torch.set_num_threads(1)
+    print_rehearsals()
     played("batched", SETTINGS["a gradient of 4"])  # imports are not timed
     print("setting | one by one, s | together, s | ratio | AUROC, both")
     for name, settings in SETTINGS.items():
