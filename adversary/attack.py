@@ -48,7 +48,7 @@ class Attack:
         clients: The clients it attacks; None for all.
         kinds: The kinds of models it works on; None for those of its family.
         plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
-            words; None for an attack that does the same everywhere.
+            words, or nothing; None for an attack that does the same everywhere.
         memory: How many bytes of memory it may take; None for half of what is free.
         cost: (auxiliary, examples of an update, options) → what an answer costs at most, estimated
             from shapes; None where no estimate can be made. Without one an attack takes no more

@@ -33,6 +33,7 @@ from adversary.workspace import Workspace, workspace
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.catalog import options_of
 from fedsim.core.errors import NotApplicable, Remark, remarks_of_attacks
+from fedsim.core.ranges import AboveZero, AtLeastOne
 from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 
 TERA = 1e12
@@ -80,9 +81,9 @@ def auto_reconstruct(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    budget: float = 1.0,
-    iterations: int = 3000,
-    steps: int = 40,
+    budget: AboveZero = 1.0,
+    iterations: AtLeastOne = 3000,
+    steps: AtLeastOne = 40,
 ) -> Float[Tensor, "n *shape"] | Estimate:
     """Return the answer that explains the update best, of the attacks that fit.
 

@@ -28,6 +28,7 @@ from adversary.attacks.batch_labels import batch_labels
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
+from fedsim.core.ranges import AtLeastOne, NotNegative
 from fedsim.core.types import Auxiliary, View
 
 
@@ -37,9 +38,9 @@ def dlg(
     generator: Generator,
     *,
     labels: Literal["joint", "recovered"] = "joint",
-    restarts: int = 4,
-    iterations: int = 1500,
-    tv: float = 0.0,
+    restarts: AtLeastOne = 4,
+    iterations: AtLeastOne = 1500,
+    tv: NotNegative = 0.0,
 ) -> Float[Tensor, "n *shape"]:
     """Return the examples of the restart with the lowest loss, in the range of the data.
 

@@ -39,6 +39,7 @@ from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from adversary.inversion.tuning import tuned
+from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
 from fedsim.core.types import Auxiliary, View
 
 
@@ -48,14 +49,14 @@ def inverting_gradients(
     generator: Generator,
     *,
     distance: Literal["cosine", "l2", "l1"] = "cosine",
-    restarts: int = 2,
-    iterations: int = 3000,
+    restarts: AtLeastOne = 2,
+    iterations: AtLeastOne = 3000,
     optimiser: Literal["adam", "signed"] | None = None,
-    lr: float | None = None,
-    tv: float | None = None,
+    lr: AboveZero | None = None,
+    tv: NotNegative | None = None,
     start: Literal["grey", "uniform", "normal"] | None = None,
     prior: str = "pixels",
-    hypotheses: int = 4,
+    hypotheses: AtLeastOne = 4,
 ) -> Float[Tensor, "n *shape"]:
     """Return the examples of the restart with the lowest loss.
 

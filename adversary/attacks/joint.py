@@ -30,16 +30,27 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import label_hypotheses
 from adversary.costs import Cost, of_descent
-from adversary.inversion.joint import Residual, gauss_newton, of_gradient, of_upload
+from adversary.inversion.joint import (
+    DENSE,
+    INNER,
+    LARGE,
+    Residual,
+    gauss_newton,
+    of_gradient,
+    of_upload,
+)
 from adversary.inversion.problems import problem_of
 from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
+from adversary.inversion.setting import SECOND, Setting, setting_of
 from adversary.labels.head import input_shape
 from adversary.steps import num_steps
 from adversary.workspace import Workspace, workspace
 from fedsim.core.doubled import doubled
 from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.ranges import AboveZero, AtLeastOne
 from fedsim.core.types import Auxiliary, Observation, View
 
+TERA = 1e12
 SPREAD = 0.1  # standard deviation of a random start
 EXPLAINED = 1e-8  # squared error over the update's square below which no other labels are tried
 
@@ -49,9 +60,10 @@ def joint(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    steps: int = 40,
-    restarts: int = 1,
-    hypotheses: int = 10,
+    steps: AtLeastOne = 40,
+    restarts: AtLeastOne = 1,
+    hypotheses: AtLeastOne = 10,
+    budget: AboveZero = 10.0,
 ) -> Float[Tensor, "n *shape"]:
     """Return inputs whose gradient is the observed one, as nearly as the steps came.
 
@@ -63,15 +75,24 @@ def joint(
         restarts: How many starts, with each hypothesis of the labels.
         hypotheses: Labels of a batch that are tried, at most, until an answer explains the update;
             ≥ 1. Of a batch whose labels the head's gradient decides there is one.
+        budget: 10¹² floating-point operations that one start may take, as estimated from shapes;
+            > 0. Beyond them an update is refused: how many examples it is of is the client's claim.
 
     Raises:
-        ValueError: An example's gradient depends on more than the example (names the layer), or
-            as `adversary.inversion.reading.batch_size`, `mean_gradient`.
+        ValueError: More than the budget is needed, an example's gradient depends on more than the
+            example (names the layer), or as `adversary.inversion.reading.batch_size`,
+            `mean_gradient`.
     """
     if min(steps, restarts) < 1:
         raise NotApplicable(f"joint: steps, restarts must be at least 1, got {steps}, {restarts}")
     latest, shape = view.latest, input_shape(auxiliary)
     count = batch_size(latest)
+    needed = steps * operations(setting_of(auxiliary, latest.local, count)) / TERA
+    if not needed <= budget:
+        raise NotApplicable(
+            f"budget: must be at least {needed:.2g} for {count} examples and {steps} steps as "
+            f"estimated, got {budget:g}"
+        )
     several = latest.local.upload == "weights" and num_steps(latest) > 1
     residual = _of_steps if several else _of_gradient
     residual_of = residual(latest, workspace(view, auxiliary))
@@ -96,6 +117,15 @@ def joint(
         said = f"labels: hypothesis {place + 1} of {len(rows)} has the lowest error"
         warnings.warn(said, Remark, stacklevel=2)
     return best.inputs
+
+
+def operations(setting: Setting) -> float:
+    """Return the floating-point operations of one Gauss-Newton step, at most."""
+    size = setting.count * math.prod(setting.shape)
+    products = size if size <= LARGE else 0
+    if size > DENSE:
+        products += 2 * INNER
+    return SECOND * setting.cost * setting.steps * (1 + products)
 
 
 def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:

@@ -44,6 +44,7 @@ from adversary.inversion.systems import ConvSystem
 from adversary.labels.head import input_shape
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.ranges import AtLeastOne
 from fedsim.core.types import Auxiliary, View
 
 
@@ -71,8 +72,8 @@ def hybrid(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    steps: int = 20,
-    iterations: int = 1000,
+    steps: AtLeastOne = 20,
+    iterations: AtLeastOne = 1000,
 ) -> Float[Tensor, "1 *shape"]:
     """Return the input of one example, the smoothest picture where the first layer leaves it open.
 

@@ -16,16 +16,14 @@ from adversary.attack import Infer
 from adversary.attacks.analytic import agreed, analytic
 from adversary.attacks.april import april
 from adversary.attacks.inverting_gradients import inverting_gradients
-from adversary.attacks.joint import joint
+from adversary.attacks.joint import joint, operations
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
 from adversary.attacks.tab_leak import tab_leak
-from adversary.inversion.joint import DENSE, INNER, LARGE
-from adversary.inversion.setting import Setting
+from adversary.inversion.setting import SECOND, Setting
 from adversary.labels.head import input_shape
 from fedsim.core.types import Auxiliary, View
 
-SECOND = 3.0  # gradients that a product with a second derivative takes
 CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 ENSEMBLE = 30  # restarts of TabLeak
 REHEARSALS = 2.2  # times the work of matching, with the rehearsals that choose its settings
@@ -105,7 +103,7 @@ def _columns(setting: Setting) -> str | None:
 
 
 def _matched(setting: Setting) -> str | None:
-    if setting.flat is not None:
+    if setting.flat is not None or setting.records:  # which tab-leak matches in their columns
         return None
     return f"the gradient can be differentiated in the inputs{_simulated(setting)}"
 
@@ -115,11 +113,7 @@ def _simulated(setting: Setting) -> str:
 
 
 def _per_step(setting: Setting) -> Work:
-    size = setting.count * math.prod(setting.shape)
-    products = size if size <= LARGE else 0
-    if size > DENSE:
-        products += 2 * INNER
-    return "steps", SECOND * setting.cost * setting.steps * (1 + products)
+    return "steps", operations(setting)
 
 
 def _per_iteration(setting: Setting, restarts: float) -> Work:
@@ -145,7 +139,12 @@ RULES = (
     Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
     Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
     Rule(name="hybrid", infer=hybrid, applies=_walked, enough=CLOSED),
-    Rule(name="joint", infer=joint, applies=_solved, work=_per_step),
+    Rule(
+        name="joint",
+        infer=partial(joint, budget=math.inf),  # that of auto-reconstruct counts
+        applies=_solved,
+        work=_per_step,
+    ),
     Rule(
         name="tab-leak",
         infer=partial(tab_leak, restarts=ENSEMBLE),

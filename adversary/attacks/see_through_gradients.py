@@ -30,6 +30,7 @@ from adversary.inversion.matching import reconstruct
 from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
+from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
 from fedsim.core.types import Auxiliary, View
 
 
@@ -38,13 +39,13 @@ def see_through_gradients(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    restarts: int = 4,
-    iterations: int = 1200,
-    lr: float = 0.1,
-    tv: float = 0.01,
-    energy: float = 1e-4,
-    group: float = 0.01,
-    hypotheses: int = 4,
+    restarts: AtLeastOne = 4,
+    iterations: AtLeastOne = 1200,
+    lr: AboveZero = 0.1,
+    tv: NotNegative = 0.01,
+    energy: NotNegative = 1e-4,
+    group: NotNegative = 0.01,
+    hypotheses: AtLeastOne = 4,
 ) -> Float[Tensor, "n *shape"]:
     """Return the examples of the restart with the lowest loss.
 

@@ -34,6 +34,7 @@ from adversary.labels.head import input_shape
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.files import TensorFile, save_tensors
+from fedsim.core.ranges import AtLeastOne, NotNegative
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Auxiliary, View
 
@@ -45,8 +46,8 @@ def spear(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    draws: int = 20_000,
-    seconds: float = 0.0,
+    draws: AtLeastOne = 20_000,
+    seconds: NotNegative = 0.0,
     resume: str = "",
 ) -> Float[Tensor, "n *shape"]:
     """Return all inputs of the batch, in any order, float64.
@@ -65,7 +66,7 @@ def spear(
         ValueError: The first layer is not linear with a bias and ReLU, the client took several
             steps, or no answer passes.
     """
-    if draws < 1 or seconds < 0:
+    if draws < 1 or not seconds >= 0:
         raise NotApplicable(
             f"spear: draws must be at least 1 and seconds at least 0, got {draws}, {seconds:g}"
         )

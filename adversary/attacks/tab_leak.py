@@ -34,14 +34,15 @@ import torch
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.batch_labels import batch_labels
+from adversary.attacks.batch_labels import label_hypotheses
 from adversary.inversion.ensembles import Doubt, Relaxation, pooled
-from adversary.inversion.matching import match
+from adversary.inversion.matching import match, raced
 from adversary.inversion.priors import data_range
 from adversary.inversion.problems import problem_of
 from adversary.inversion.setting import setting_of
 from adversary.inversion.settings import Settings
 from fedsim.core.errors import NotApplicable
+from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
 from fedsim.core.schema import TOLERANCE, Schema
 from fedsim.core.types import Auxiliary, Estimate, View
 
@@ -53,12 +54,13 @@ def tab_leak(
     auxiliary: Auxiliary,
     generator: Generator,
     *,
-    restarts: int = 15,
-    iterations: int = 500,
-    lr: float = 0.2,
-    sharpness: float = 5.0,
+    restarts: AtLeastOne = 15,
+    iterations: AtLeastOne = 500,
+    lr: AboveZero = 0.2,
+    sharpness: NotNegative = 5.0,
     uncertainty: Doubt = "agreement",
     labels: Literal["recovered", "joint"] = "recovered",
+    hypotheses: AtLeastOne = 4,
 ) -> Estimate:
     """Return the records that an ensemble agrees on, (n, *shape), and the uncertainty of each cell.
 
@@ -75,6 +77,8 @@ def tab_leak(
             the paper's entropy.
         labels: From a label attack, or fitted with the records of a batch of several. One wrong
             label of four spoils all four records.
+        hypotheses: Labels of a batch that are tried, at most; ≥ 1. Those of the lowest loss are
+            taken. Of a batch whose labels the head's gradient decides there is one.
 
     Raises:
         ValueError: The columns are not declared or not those of the model's inputs, or as for
@@ -88,11 +92,13 @@ def tab_leak(
         raise NotApplicable(f"model: must have a gradient that can be differentiated: {reason}")
     relaxation = _relaxation(schema, auxiliary, tuple(shape))
     settings = Settings(iterations=iterations, restarts=restarts, lr=lr, box=False)
-    recovered = labels == "recovered" or batch == 1
-    known = batch_labels(view, auxiliary, generator) if recovered else None
     form = relaxation.form(batch, tuple(shape), problem.model.dtype)
     box = relaxation.low.view(shape), relaxation.high.view(shape)
-    members, losses = match(problem, settings, known, generator, box=box, form=form)
+    recovered = None
+    if labels != "joint" or batch == 1:
+        rows = label_hypotheses(view, auxiliary, generator, most=hypotheses)
+        recovered = rows[raced(problem, settings, rows, generator, box=box, form=form)]
+    members, losses = match(problem, settings, recovered, generator, box=box, form=form)
     finite = losses.isfinite()
     if not bool(finite.any()):
         raise ValueError("matching: a restart must have a finite loss, got none")

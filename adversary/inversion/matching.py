@@ -78,6 +78,7 @@ def raced(
     generator: Generator,
     *,
     box: tuple[Tensor, Tensor],
+    form: Form | None = None,
 ) -> int:
     """Return the labels with which guesses come nearest to the upload after `RACE` iterations.
 
@@ -89,12 +90,13 @@ def raced(
         hypotheses: Labels of the batch, the likeliest first.
         generator: Draws where guesses begin.
         box: Least and greatest inputs.
+        form: As for `match`.
     """
     if len(hypotheses) == 1:
         return 0
     short = min(RACE, settings.iterations)
     racing = replace(settings, restarts=len(hypotheses), iterations=short, group=0.0)
-    _, losses = match(problem, racing, hypotheses, generator, box=box)
+    _, losses = match(problem, racing, hypotheses, generator, box=box, form=form)
     best = int(losses.nan_to_num(nan=torch.inf).argmin())
     said = f"labels: hypothesis {best + 1} of {len(hypotheses)} has the lowest matching loss"
     warnings.warn(said, Remark, stacklevel=2)

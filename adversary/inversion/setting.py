@@ -30,6 +30,7 @@ from fedsim.core.types import Auxiliary, LocalTraining
 
 KINKED = ("relu", "hardtanh", "hardswish", "hardsigmoid", "threshold", "max_pool", "abs", "clamp")
 PROBED = 2  # examples of the trial, at most
+SECOND = 3.0  # gradients that a product with a second derivative takes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from fedsim.cli import docstrings
 from fedsim.core.catalog import Entry, options_of
@@ -166,6 +166,8 @@ def type_text(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:  # with its range, which the docstring has in words
+        return type_text(arguments[0])
     if origin is Literal:
         return " or ".join(map(json.dumps, arguments))
     if origin in (Union, types.UnionType):

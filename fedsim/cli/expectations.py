@@ -35,8 +35,9 @@ def _of_reconstruction(plan: Any) -> Iterator[str]:
     count = int(median(len(rows) for rows in plan.federated.clients))
     used = min(count, local.batch_size) if local.upload == "gradient" else count
     for attack in plan.attacks:
-        if attack.plan is not None and not attack.adaptive:
-            yield f"{attack.title} {attack.plan(plan.auxiliary, local, used)}"
+        planned = None if attack.adaptive else attack.plan
+        if said := planned and planned(plan.auxiliary, local, used):
+            yield f"{attack.title} {said}"
         if (cost := attack.estimate(plan.auxiliary, used)) is not None and cost.is_large:
             yield f"attack.{attack.title}: up to {cost} for an answer, as estimated from shapes"
     shape, weights = plan.federated.dataset.input_shape, plan.model.state_dict()

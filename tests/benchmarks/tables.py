@@ -44,7 +44,7 @@ from tests.real_data import present
 
 LOADERS = {"adult": adult, "heart-disease": heart_disease}
 HIDDEN = {"mlp": (100, 100), "logistic": ()}
-SIZES = {1: 20, 2: 20, 4: 20, 8: 8, 16: 4, 32: 3}  # batches of each size
+BATCHES = 20  # of each size
 SAME = {"restarts": 5, "iterations": 500, "optimiser": "signed", "lr": 0.1, "start": "uniform"}
 PAPER = {"restarts": 30, "iterations": 1500, "lr": 0.06, "sharpness": 0.0}
 RIVALS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -204,18 +204,22 @@ def large(name: str, batches: int | None) -> Iterator[Line]:
     yield from _sizes(name, (8, 16, 32), batches)
 
 
+def _places(name: str, size: int, batches: int | None) -> range:
+    """Return the places of batches of other records: of a small data set there are fewer."""
+    return range(min(batches or BATCHES, len(table(name).private) // size))
+
+
 def _sizes(name: str, sizes: Sequence[int], batches: int | None) -> Iterator[Line]:
     for size in sizes:
-        count = SIZES[size]
-        cases = [case(name, "mlp", place, size) for place in range(batches or count)]
+        cases = [case(name, "mlp", place, size) for place in _places(name, size, batches)]
         yield from compare(f"{name} mlp B={size}", cases, RIVALS)
 
 
 def logistic(name: str, batches: int | None) -> Iterator[Line]:
     """By size of the batch, of logistic regression."""
     rivals = {attack: RIVALS[attack] for attack in ("tab-leak", "analytic")}
-    for size, count in SIZES.items():
-        cases = [case(name, "logistic", place, size) for place in range(batches or count)]
+    for size in (1, 2, 4, 8, 16, 32):
+        cases = [case(name, "logistic", place, size) for place in _places(name, size, batches)]
         yield from compare(f"{name} logistic B={size}", cases, rivals)
 
 
@@ -236,7 +240,7 @@ def local(name: str, batches: int | None) -> Iterator[Line]:
     """FedAvg: 8 records in steps of 4, at lr 0.1."""
     only = {"tab-leak": RIVALS["tab-leak"]}
     for epochs in (1, 5):
-        cases = [case(name, "mlp", place, 8, epochs=epochs) for place in range(batches or 3)]
+        cases = [case(name, "mlp", place, 8, epochs=epochs) for place in range(batches or BATCHES)]
         yield from compare(f"{name} mlp FedAvg 8 records, {epochs} epochs", cases, only)
 
 
