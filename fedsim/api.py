@@ -27,6 +27,7 @@ from fedsim.federation.progress import Round
 from fedsim.federation.rounds import federate
 from fedsim.federation.training_grid import OnClient
 from fedsim.run.attack_round import attack_round
+from fedsim.run.device import on_cpu
 from fedsim.run.glance import glance, line_of
 from fedsim.run.ledger import AUDIT
 from fedsim.run.marks import failing
@@ -193,7 +194,7 @@ def attack(
             f"--model: must go with another app's recording, got {folder.path} of fedsim's own"
         )
     else:
-        config = folder.config.model_copy(update={"attack": tuple(attacks)})
+        config = on_cpu(folder.config).model_copy(update={"attack": tuple(attacks)})
         folder.check_trusted(allow, given=[part.name for part in attacks], config=config)
         plan = prepare(config)
     load_base(folder.path, plan.model)

@@ -7,6 +7,7 @@ from pathlib import Path
 from adversary.auditing.finding import METRICS, Guarantee
 from fedsim.audit.rounds import audit_round, is_due
 from fedsim.core.types import Leak
+from fedsim.run.device import on_cpu
 from fedsim.run.prepare import prepare
 from fedsim.run.public_base import load_base
 from fedsim.run.run_folder import RunFolder
@@ -56,7 +57,7 @@ def recorded(run: Path, allow: Iterable[str] = ()) -> Recorded | None:
     folder = RunFolder(run)
     folder.check_trusted(allow)
     folder.check_files()
-    plan = prepare(folder.config)
+    plan = prepare(on_cpu(folder.config))
     load_base(run, plan.model)
     due = [number for number in folder.finished_rounds if number and is_due(plan, number)]
     if not due:

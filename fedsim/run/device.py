@@ -28,6 +28,12 @@ def with_device(config: Config) -> Config:
     return config if engine == config.engine else config.model_copy(update={"engine": engine})
 
 
+def on_cpu(config: Config) -> Config:
+    """Return the config for what trains no client: a recording needs no device of the run's."""
+    engine = config.engine.model_copy(update={"device": "cpu"})
+    return config.model_copy(update={"engine": engine})
+
+
 def with_batch(config: Config, model: nn.Module, form: Form) -> Config:
     """Return the config with how many clients train together, where it does not say.
 

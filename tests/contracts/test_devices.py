@@ -122,6 +122,21 @@ def test_a_run_there_records_the_same_bits(engine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("has_cuda")
+def test_a_recording_is_attacked_where_the_device_is_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["federation.rounds=1", "federation.clients=4", "attack=[]", "engine.device=cuda"]
+    with accelerator():
+        api.run(configs.read(None, settings), tmp_path / "run")
+    monkeypatch.setattr(devices, "offered", tuple)
+    rows = api.attack(tmp_path / "run", [Part(name="llg")])
+    assert rows.num_rows > 0
+    assert api.Run(tmp_path / "run").config().engine.device == "cuda"
+    with pytest.raises(ConfigError, match=r"engine\.device: .*got 'cuda'"):
+        api.resume(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("has_cuda")
 def test_a_model_that_forgets_its_device_is_refused() -> None:
     model = {"model": {"name": f"{__name__}:Forgetful"}, "engine": {"device": "cuda"}}
     with accelerator(), pytest.raises(ConfigError, match=r"must train on the device meta, got"):
