@@ -17,9 +17,9 @@ class Engine(Section):
     name: Literal["inline", "ray", "batched"] = "inline"
     """One process, Ray, or one process in which clients train together."""
     batch: Count | None = None
-    """For `batched`: number of clients that train together, and of clients that attacks and games
-    rehearse together; the last bits of results depend on it, and memory grows with it. If omitted:
-    32 on the CPU, else as many as fit into the memory that is free."""
+    """For `batched` and `ray`: number of clients that train together, and of clients that attacks
+    and games rehearse together; the last bits of results depend on it, and memory grows with it. If
+    omitted: 1 on Ray; for `batched` 32 on the CPU, else as many as fit into free memory."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """Where clients train and the global model is evaluated; `auto`: an accelerator if at hand.
     The last bits of results depend on it. Attacks run on the CPU."""
@@ -44,20 +44,21 @@ class Engine(Section):
 
     @model_validator(mode="after")
     def _batch(self) -> "Engine":
-        together = self.name == "batched"
-        if (self.batch is not None and not together) or (
-            self.batch is None and together and self.device == "cpu"
+        batched = self.name == "batched"
+        if (self.batch is not None and self.name == "inline") or (
+            self.batch is None and batched and self.device == "cpu"
         ):
             raise ValueError(
-                "batch: must be a number exactly with name = 'batched', "
-                f"got {self.batch} with '{self.name}'"
+                "batch: must be a number with name = 'batched', may be one with 'ray', and is none "
+                f"with 'inline', got {self.batch} with '{self.name}'"
             )
         return self
 
     @property
     def arithmetic(self) -> str:
         """What the last bits of a run depend on; empty for the engines that give the same bits."""
-        parts = [] if self.batch is None else [f"'batched' with batch = {self.batch}"]
+        together = self.name == "batched" or (self.batch or 1) > 1
+        parts = [f"'batched' with batch = {self.batch}"] if together and self.batch else []
         if self.device != "cpu":
             parts.append(f"device '{self.device}'")
         return " on ".join(parts)

@@ -1,5 +1,6 @@
 """Engines: where clients run. All stand behind one Grid; `inline` and `ray` give the same bits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,14 +36,16 @@ def start(engine: Engine) -> Iterator[Started]:
         check_cores("engine.attackers", engine.attackers)
     if engine.name == "inline":
         yield Started(inline)
-    elif engine.batch is not None:
+    elif engine.name == "batched":
         from fedsim.federation.batched import Batched
 
         keep_freed_memory()
+        assert engine.batch is not None
         batched = Batched(engine.batch)
         yield Started(batched, lambda: dict(batched.alone))
     else:
         from fedsim.federation.ray import ray_actors
 
-        with ray_actors(engine) as execute:
-            yield Started(execute)
+        alone = Counter[str]()
+        with ray_actors(engine, alone) as execute:
+            yield Started(execute, lambda: dict(alone))

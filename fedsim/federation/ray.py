@@ -1,10 +1,14 @@
-"""The Ray engine: clients run on actors of this machine, or of a cluster."""
+"""The Ray engine: clients run on actors of this machine, or of a cluster.
+
+With `engine.batch` an actor is given so many clients at once, which train together there.
+"""
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -27,40 +31,80 @@ from fedsim.federation.grid import Execute, Job, failed
 START = 120.0  # seconds that a new worker may take
 
 
+Replies = list[tuple[Message, Context]]
+
+
 class _Worker:
-    """One process that runs clients, one at a time."""
+    """One process that runs clients: one at a time, or some that train together.
+
+    Args:
+        size: The most clients that train together.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self._batched = size, None
 
     def ready(self) -> None:
         """Import what clients need, so that a round's time is the clients' alone."""
         import fedsim.federation.inline  # noqa: F401
 
-    def run(self, content: RecordDict, shell: Message, context: Context) -> tuple[Message, Context]:
-        from fedsim.federation.inline import answer
+        if self.size > 1:
+            from fedsim.core.machine import keep_freed_memory
+            from fedsim.federation.batched import Batched
 
-        shell.content = content
-        return answer(shell, context), context
+            keep_freed_memory()
+            self._batched = Batched(self.size)
+
+    def run(
+        self,
+        clients: Sequence[tuple[int, Message, Context]],
+        together: bool,
+        *contents: RecordDict,
+    ) -> tuple[Replies, Mapping[str, int]]:
+        """Return the replies of clients, and why some that should have did not train together.
+
+        Args:
+            clients: Of each which content it was sent, the message without it, and its context.
+            together: Whether they are to train together.
+            contents: Of the messages.
+        """
+        from fedsim.federation.inline import inline
+
+        jobs: Replies = []
+        for place, shell, context in clients:
+            shell.content = contents[place]
+            jobs.append((shell, context))
+        if self._batched is None or not together:
+            return list(inline(jobs, None)), {}
+        replies = list(self._batched(jobs, None))
+        return replies, dict(self._batched.alone)
 
 
 @contextmanager
-def ray_actors(engine: Engine) -> Iterator[Execute]:
+def ray_actors(engine: Engine, alone: Counter[str]) -> Iterator[Execute]:
     """Start Ray's actors, one a core unless `workers` says otherwise, and stop them at the end.
 
     With `address` they are spread over that cluster, whose machines need fedsim, the data and
     (for the clients' ground truth) a shared file system.
 
+    Args:
+        engine: Where Ray is, how many actors, how many clients train together.
+        alone: Is given why clients of the latest round did not, with how many.
+
     Raises:
         RunStopped: Ray cannot start or be reached.
     """
     with connected(engine.address, engine.workers) as count:
-        yield from _actors(count)
+        yield from _actors(count, engine.batch or 1, alone)
 
 
-def _actors(count: int) -> Iterator[Execute]:
+def _actors(count: int, size: int, alone: Counter[str]) -> Iterator[Execute]:
     """Yield once: how to run clients on that many actors."""
-    workers = _Workers(count)
+    workers = _Workers(count, size)
 
     def execute(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:
-        sending = _Sending(workers, timeout)
+        alone.clear()
+        sending = _Sending(workers, timeout, alone)
         yield from sending.answers(jobs)
         for place in sending.late:  # it would hold up the next round
             workers.replace(place)
@@ -73,11 +117,17 @@ def _actors(count: int) -> Iterator[Execute]:
 
 
 class _Workers:
-    """The actors; one that dies is replaced."""
+    """The actors; one that dies is replaced.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: How many.
+        size: The most clients that train together on each.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self.size = size
         self._start = ray.remote(num_cpus=1)(_Worker).remote
-        self.actors: list[Any] = [self._start() for _ in range(count)]
+        self.actors: list[Any] = [self._start(size) for _ in range(count)]
         ray.get([actor.ready.remote() for actor in self.actors])
 
     def replace(self, place: int) -> None:
@@ -87,7 +137,7 @@ class _Workers:
             RunStopped: None can be started, because a machine of the cluster is lost.
         """
         ray.kill(self.actors[place])
-        self.actors[place] = self._start()
+        self.actors[place] = self._start(self.size)
         try:
             ray.get(self.actors[place].ready.remote(), timeout=START)
         except RayError as error:
@@ -97,11 +147,11 @@ class _Workers:
 
 @dataclass(frozen=True)
 class _Job:
-    """What an actor was given to do."""
+    """What an actor was given to do, with clients that train together where there are several."""
 
     place: int
-    message: Message
-    context: Context
+    clients: Sequence[Job]
+    together: bool
     reference: Any
 
 
@@ -110,11 +160,12 @@ class _Sending:
 
     The content of a round's messages goes into the object store once. Clients that do not answer
     in time are left out, and the places of their actors put into `late`. A client whose process
-    dies answers with an error; what waited behind it goes to the actor's successor.
+    dies answers with an error; what waited behind it goes to the actor's successor. Where several
+    were to train together there, each runs again by itself: only one of them may be the reason.
     """
 
-    def __init__(self, workers: _Workers, timeout: float | None) -> None:
-        self.workers, self.late = workers, set[int]()
+    def __init__(self, workers: _Workers, timeout: float | None, alone: Counter[str]) -> None:
+        self.workers, self.late, self.alone = workers, set[int](), alone
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self._stored: dict[int, tuple[RecordDict, Any]] = {}
         self._waiting: deque[_Job] = deque()
@@ -126,39 +177,60 @@ class _Sending:
             RunStopped: Ray itself fails.
         """
         # Actor i gets every len(actors)-th job: two in the queue of each keep it busy.
-        actors = len(self.workers.actors)
-        for number, (message, context) in enumerate(jobs):
-            if len(self._waiting) >= 2 * actors:
+        actors, size, number = len(self.workers.actors), self.workers.size, 0
+        left = iter(jobs)
+        while clients := list(islice(left, size)):
+            while len(self._waiting) >= 2 * actors:
                 yield from self._collect()
-            self._waiting.append(self._send(number % actors, message, context))
+            self._waiting.append(self._send(number % actors, clients, together=size > 1))
+            number += 1
         while self._waiting:
             yield from self._collect()
 
-    def _send(self, place: int, message: Message, context: Context) -> _Job:
-        content = message.content
-        if id(content) not in self._stored:
-            self._stored[id(content)] = (content, ray.put(content))
-        stored = self._stored[id(content)][1]
-        reference = self.workers.actors[place].run.remote(stored, shell_of(message), context)
-        return _Job(place, message, context, reference)
+    def _send(self, place: int, clients: Sequence[Job], *, together: bool) -> _Job:
+        contents: dict[int, Any] = {}
+        for message, _ in clients:
+            key = id(message.content)
+            if key not in self._stored:
+                self._stored[key] = (message.content, ray.put(message.content))
+            contents[key] = self._stored[key][1]
+        places = {key: number for number, key in enumerate(contents)}
+        shells = [(places[id(it.content)], shell_of(it), context) for it, context in clients]
+        actor = self.workers.actors[place]
+        return _Job(
+            place, clients, together, actor.run.remote(shells, together, *contents.values())
+        )
 
     def _collect(self) -> Iterator[tuple[Message, Context]]:
         job = self._waiting.popleft()
         left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         try:
-            yield ray.get(job.reference, timeout=left)
+            replies, alone = ray.get(job.reference, timeout=left)
         except GetTimeoutError:
             self.late.add(job.place)
         except RayActorError:
             self._replace(job.place)
-            yield failed(job.message, "the client's process died (out of memory?)"), job.context
+            yield from self._failed(job, "the client's process died (out of memory?)")
         except RayTaskError as error:
             if is_disk_full(error.cause):
                 raise RunStopped("engine: a worker's disk is full; --resume goes on") from None
-            yield failed(job.message, f"the reply cannot be sent ({one_line(error)})"), job.context
+            yield from self._failed(job, f"the reply cannot be sent ({one_line(error)})")
         except RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise RunStopped(f"engine: Ray failed ({reason})") from None
+        else:
+            self.alone.update(alone)
+            yield from replies
+
+    def _failed(self, job: _Job, reason: str) -> Iterator[tuple[Message, Context]]:
+        """Yield the error of a client; each of several is to run again by itself, in its order."""
+        if len(job.clients) == 1:
+            [(message, context)] = job.clients
+            yield failed(message, reason), context
+            return
+        self.alone[f"in a batch of clients {reason}"] += len(job.clients)
+        again = [self._send(job.place, [client], together=False) for client in job.clients]
+        self._waiting.extendleft(reversed(again))
 
     def _replace(self, place: int) -> None:
         """Replace a dead actor, and give its successor what it still had to do.
@@ -172,4 +244,4 @@ class _Sending:
             self.deadline += time.monotonic() - begun
         for number, job in enumerate(self._waiting):
             if job.place == place:
-                self._waiting[number] = self._send(place, job.message, job.context)
+                self._waiting[number] = self._send(place, job.clients, together=job.together)

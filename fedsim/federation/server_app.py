@@ -94,6 +94,11 @@ def _check_engine(config: Config) -> None:
     Raises:
         ConfigError: It says so.
     """
+    if config.engine.name == "ray" and (config.engine.batch or 1) > 1:
+        raise ConfigError(
+            "engine.batch: must be left out where Flower runs the clients, got "
+            f"{config.engine.batch}"
+        )
     if config.engine.name == "batched":
         raise ConfigError(
             "engine.name: must be 'inline' or 'ray' where Flower runs the clients, got 'batched'"

@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--models", default="")
     parser.add_argument("--clients", default="")
     parser.add_argument("--cell", nargs=5, metavar=("WAY", "MODEL", "CLIENTS", "IMAGES", "ROUNDS"))
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the cell, last")
     parser.add_argument("--message", action="store_true", help="only the cost of an empty message")
     parser.add_argument("--files", action="store_true", help="only the cost of writing an upload")
     options = parser.parse_args()
@@ -256,6 +257,7 @@ def main() -> None:
         way, model, clients, images, rounds = options.cell
         with tempfile.TemporaryDirectory() as folder:
             asked = settings(options.data, model, int(clients), int(images), int(rounds))
+            asked += options.set
             out = Path(folder) / "run"
             if way == "flower":
                 result = measure_flower(asked, int(clients), out, Path(folder) / "flwr")

@@ -163,7 +163,7 @@ def test_the_number_that_trains_together_stands_in_the_config(tmp_path):
     assert small_config(engine={"name": "batched"}).engine.batch == 32
     assert small_config().engine.batch is None
     for engine in ({"name": "inline", "batch": 2}, {"batch": 2}):
-        with pytest.raises(ConfigError, match="engine.batch: must be a number exactly with"):
+        with pytest.raises(ConfigError, match="engine.batch: must be a number with"):
             small_config(engine=engine)
 
 
@@ -183,3 +183,57 @@ def test_the_command_line_says_once_why_clients_trained_one_by_one(tmp_path):
     result = CliRunner().invoke(app, ["run", *settings, "--out", str(tmp_path / "run")])
     line = "4 clients trained one by one: 1.running_mean moves while the model trains"
     assert " ".join(result.output.split()).count(line) == 1
+
+
+@pytest.mark.twin
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_clients_that_train_together_on_ray_have_the_bits_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ".")  # for the workers: the defense lives in the tests
+    tables = {
+        "federation": {"strategy": "fedadam", "per_round": 7, "clients": 8, "rounds": 2},
+        "defense": [{"name": "tests.builders:sticky"}],
+        "auxiliary": {"knows_defense": False},
+    }
+    batched = api.run(small_config(**tables, engine=BATCHED), tmp_path / "batched")
+
+    def interrupt(done):
+        if done.number == 1:
+            raise KeyboardInterrupt
+
+    engine = {"name": "ray", "workers": 2, "batch": 3}  # 7 clients: the last is one by itself
+    config = small_config(**tables, engine=engine)
+    with pytest.raises(KeyboardInterrupt):
+        api.run(config, tmp_path / "ray", on_round=interrupt)
+    ray = api.resume(tmp_path / "ray")
+    assert alone(ray) == alone(batched) == []
+    assert same_params(*(RunFolder(run.path).final_params() for run in (batched, ray)))
+    assert rows_without_seconds(batched.ledger()) == rows_without_seconds(ray.ledger())
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_a_process_that_dies_once_costs_its_batch_no_upload(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ".")
+    monkeypatch.setenv("FEDSIM_TEST_ONCE", str(tmp_path / "once"))
+    tables = {
+        "federation": {"rounds": 1, "clients": 5},
+        "defense": [{"name": "tests.fedsim.federation.test_engines:one_dies"}],
+        "auxiliary": {"knows_defense": False},
+    }
+    engine = {"name": "ray", "workers": 2, "batch": 3}
+    run = api.run(small_config(**tables, engine=engine), tmp_path / "run")
+    assert [row for row in run.metrics().to_pylist() if row["metric"] == "failed"] == []
+    [(_, count, reason)] = alone(run)
+    assert count in {2, 3}
+    assert reason == "in a batch of clients the client's process died (out of memory?)"
+
+
+def test_ray_takes_clients_one_by_one_without_a_batch_or_with_one():
+    for engine in ({"name": "ray"}, {"name": "ray", "batch": 1}, {"name": "inline"}):
+        assert not small_config(engine=engine).engine.arithmetic
+    ray = small_config(engine={"name": "ray", "batch": 3}).engine
+    assert ray.arithmetic == small_config(engine=BATCHED).engine.arithmetic
+    with pytest.raises(ConfigError, match="is none with 'inline', got 3 with 'inline'"):
+        small_config(engine={"name": "inline", "batch": 3})
