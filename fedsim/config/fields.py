@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 

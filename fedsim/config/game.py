@@ -2,7 +2,18 @@
 
 from pydantic import model_validator
 
-from fedsim.config.fields import Count, Counts, Names, Natural, Rate, Section, Share, Shares, Text
+from fedsim.config.fields import (
+    Count,
+    Counts,
+    Finite,
+    Names,
+    Natural,
+    Rate,
+    Section,
+    Share,
+    Shares,
+    Text,
+)
 from fedsim.core.local_training import Upload
 
 
@@ -20,7 +31,7 @@ class Game(Section):
     """The secret column of the training rows."""
     value: Text | None = None
     """The value of `column` that is secret."""
-    above: float | None = None
+    above: Finite | None = None
     """For a column of numbers, in place of `value`: whether it lies above this number is secret."""
     batch_size: Counts = (1, 4, 16, 64)
     """Numbers of records in the client's batch; one game for each."""
