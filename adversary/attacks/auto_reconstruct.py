@@ -28,7 +28,7 @@ from adversary.attacks.reconstruction_rules import RULES, Rule
 from adversary.costs import beyond_memory
 from adversary.inversion.evidence import Evidence
 from adversary.inversion.reading import batch_size
-from adversary.inversion.setting import Setting, setting_of
+from adversary.inversion.setting import TERA, Setting, setting_of
 from adversary.workspace import Workspace, workspace
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.catalog import options_of
@@ -36,7 +36,6 @@ from fedsim.core.errors import NotApplicable, Remark, remarks_of_attacks
 from fedsim.core.ranges import AboveZero, AtLeastOne
 from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 
-TERA = 1e12
 FEWEST = {"iterations": 30, "steps": 3}  # below which an attack is not begun
 
 

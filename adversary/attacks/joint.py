@@ -41,7 +41,7 @@ from adversary.inversion.joint import (
 )
 from adversary.inversion.problems import problem_of
 from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
-from adversary.inversion.setting import SECOND, Setting, setting_of
+from adversary.inversion.setting import SECOND, TERA, Setting, setting_of
 from adversary.labels.head import input_shape
 from adversary.steps import num_steps
 from adversary.workspace import Workspace, workspace
@@ -50,7 +50,6 @@ from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.ranges import AboveZero, AtLeastOne
 from fedsim.core.types import Auxiliary, Observation, View
 
-TERA = 1e12
 SPREAD = 0.1  # standard deviation of a random start
 EXPLAINED = 1e-8  # squared error over the update's square below which no other labels are tried
 

@@ -128,3 +128,4 @@ class OneLogit(Headed):
 
 
 NOT_LINEAR = (Scaled, Product, Convolution, Cosine, Sum, Normed, Frozen, Tied)
+TEN = (Plain, NoBias, *NOT_LINEAR)

@@ -26,7 +26,7 @@ from fedsim.core.sgd import gradients
 from fedsim.core.types import Auxiliary, LocalTraining
 from fedsim.data.load import load
 from fedsim.models.guard import guarded
-from tests.adversary.heads import NOT_LINEAR, FrozenBias, NoBias, OneLogit, Plain
+from tests.adversary.heads import TEN, FrozenBias, NoBias, OneLogit
 from tests.adversary.label_cases import asr, client
 from tests.benchmarks.record import record
 
@@ -126,7 +126,7 @@ def main() -> None:
     measured: dict[str, float] = {}
     cells: dict[type[nn.Module], list[str]] = {}
     blind: list[float] = []
-    for kind, setting in product((Plain, NoBias, *NOT_LINEAR), SETTINGS):
+    for kind, setting in product(TEN, SETTINGS):
         results = list(rates(kind, setting, chosen.trials, ("eb-gls", "uniform")))
         mean = {n: sum(one[n] for one in results) / len(results) for n in results[0]}
         measured[f"{kind.__name__}, {setting}: ASR"] = mean["eb-gls"]

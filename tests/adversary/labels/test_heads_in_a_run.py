@@ -6,10 +6,10 @@ import pytest
 from torch import nn
 
 from fedsim import api
-from tests.adversary.heads import NOT_LINEAR, NoBias, Plain
+from tests.adversary.heads import TEN
 from tests.builders import small_config
 
-HEADS = {kind.__name__: kind for kind in (Plain, NoBias, *NOT_LINEAR)}
+HEADS = {kind.__name__: kind for kind in TEN}
 
 
 def headed(input_shape, num_classes, *, head: str = "Plain") -> nn.Module:
