@@ -39,6 +39,7 @@ class Family:
         metrics: The metrics of `grade`, for rows where no truth is at hand.
         optional: Further metrics of `grade` and `pool`, which some data alone define: there is no
             row where they are not.
+        secondary: The same, but they are never the headline.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
         grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
         grade_all: (guesses, truths) → for each what `grade` returns, to the bit; None where guesses
@@ -73,6 +74,7 @@ class Family:
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
     optional: tuple[str, ...] = ()
+    secondary: tuple[str, ...] = ()
     grade_blind: Callable[[Sequence[Any], Sequence[Truth]], dict[str, float]] | None = None
     grade_uncertainty: (
         Callable[[Tensor, Tensor, Truth], Mapping[str, tuple[float, float]]] | None
@@ -90,9 +92,8 @@ class Family:
     @property
     def ranked(self) -> tuple[str, ...]:
         """All metrics; the first of those that an attack was graded by is its headline."""
-        return tuple(
-            dict.fromkeys((*self.optional, *self.metrics, *self.pooled, *self.of_uncertainty))
-        )
+        headlines = *self.optional, *self.metrics, *self.pooled
+        return tuple(dict.fromkeys((*headlines, *self.secondary, *self.of_uncertainty)))
 
 
 def blind_members(
@@ -250,6 +251,7 @@ FAMILIES: dict[str, Family] = {
             name="reconstruction",
             metrics=reconstructions.METRICS,
             optional=records.METRICS,
+            secondary=reconstructions.OF_IMAGES,
             grade_blind=reconstructions.pool_blind,
             grade_uncertainty=records.grade_confidence,
             of_uncertainty=(records.CONFIDENCE,),

@@ -5,9 +5,6 @@ of standardised tensors and never with another range than that of the data (a me
 [0, 1] with a range of 255 reads 48.13 dB too high).
 SSIM: Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image Quality Assessment: From Error
 Visibility to Structural Similarity", IEEE Transactions on Image Processing 2004, Eq. 13.
-
-LPIPS is left out: its package ships the weights of its linear layers alone and downloads AlexNet's
-or VGG's.
 """
 
 import torch

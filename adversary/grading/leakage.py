@@ -166,7 +166,7 @@ def _rows(
             seconds=first.seconds,
             ceiling=most.get(metric) if metric in blinds else None,
         )
-        for metric in (*metrics, *(name for name in family.optional if name in blinds))
+        for metric in (*metrics, *(it for it in family.optional + family.secondary if it in blinds))
     ]
 
 

@@ -9,7 +9,7 @@ distinct examples the first count; for each that lacks, the blind picture is tak
 examples by the Hungarian method on the mean squared error. That assignment knows the examples:
 where there are hundreds of them, guesses that merely differ from each other beat the blind picture
 by half a decibel (13.1 against 12.5 dB with 400 images of CIFAR-10). `match_rate` cannot be had
-that way.
+that way. The rate of a guess that knows nothing is the share of the pool, which stands beside it.
 
 Records whose columns the data set declares are graded cell by cell too (`records`).
 """
@@ -24,9 +24,12 @@ from torch import Generator, Tensor
 from adversary.grading import records
 from adversary.grading.identification import cells, identified
 from adversary.grading.images import psnr, ssim
+from adversary.grading.orientations import feature_similarity
+from adversary.grading.perceptual import lpips_similarity, network
 from fedsim.core.types import Auxiliary, Estimate, Lineup, Truth, View
 
 METRICS = ("psnr", "best_psnr", "ssim", "match_rate")
+OF_IMAGES = ("feature_similarity", "lpips_similarity")
 BLOCK = 1024  # examples at a time
 
 
@@ -165,42 +168,67 @@ def pool(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]
     each = [_examples(g, t) for g, t in pairs if t.inputs is not None and len(t.inputs)]
     if not each:
         return dict.fromkeys(METRICS, math.nan)
-    ratios, alike, shares = (torch.cat(values) for values in zip(*each, strict=True))
+    of = {name: torch.cat([values[name] for values in each]) for name in each[0]}
     return {
-        "psnr": float(ratios.mean()),
-        "best_psnr": float(ratios.max()),
-        "ssim": float(alike.mean()),
-        "match_rate": float(shares.nanmean()),
+        "psnr": float(of["psnr"].mean()),
+        "best_psnr": float(of["psnr"].max()),
+        "ssim": float(of["ssim"].mean()),
+        "match_rate": float(of["match_rate"].nanmean()),
+        **{name: float(of[name].mean()) for name in OF_IMAGES if name in of},
         **records.pool(guesses, truths),
     }
 
 
 def pool_blind(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]:
-    """Grade blind guesses: as `pool`, records by the better of two (`records.blind`)."""
-    return {**pool(guesses, truths), **records.blind(guesses, truths)}
+    """Grade blind guesses: as `pool`; the match rate is chance, and of records see `records.blind`.
+
+    Chance is the share of the pool that is the client's.
+    """
+    values = {**pool(guesses, truths), **records.blind(guesses, truths)}
+    shares = [chance(truth) for truth in truths if truth.inputs is not None for _ in truth.inputs]
+    if shares:
+        values["match_rate"] = float(torch.tensor(shares, dtype=torch.float64).nanmean())
+    return values
+
+
+def chance(truth: Truth) -> float:
+    """Return how often a guess that knows nothing picks a client's example; NaN without others."""
+    inputs, lineup = _inputs_and_lineup(truth)
+    others = len(lineup.others)
+    return len(inputs) / (len(inputs) + others) if others else math.nan
 
 
 def ceiling(truths: Sequence[Truth]) -> dict[str, float]:
     """Return the most that an attack can reach: of PSNR there is none."""
-    return {"ssim": 1.0, "match_rate": 1.0, **records.ceiling(truths)}
+    most = {"ssim": 1.0, "match_rate": 1.0, **records.ceiling(truths)}
+    return most | dict.fromkeys(OF_IMAGES, 1.0)
 
 
-def _examples(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
-    """Return PSNR, SSIM and whether it is identified, of each example; computed once a round."""
+def _examples(guess: Tensor, truth: Truth) -> dict[str, Tensor]:
+    """Return each example's values by metric; computed once a round."""
     inputs, lineup = _inputs_and_lineup(truth)
     key = guess, inputs, lineup  # the objects themselves
     return lineup.memory.get(_examples, key, lambda: _compared(guess, truth), keep=64)
 
 
-def _compared(guess: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
+def _compared(guess: Tensor, truth: Truth) -> dict[str, Tensor]:
     inputs, lineup = _inputs_and_lineup(truth)
     matched = paired(guess, truth)
     ratios = decibels(matched, truth)
-    alike = torch.full_like(ratios, math.nan)
-    if is_image(inputs.shape[1:]):
-        alike = ssim(matched, scaled(inputs, lineup))
     pool = lineup.memory.get(_pool, (inputs, lineup), lambda: _pool(truth), keep=2)
-    return ratios, alike, identified(cells(matched), pool)
+    values = {
+        "psnr": ratios,
+        "ssim": torch.full_like(ratios, math.nan),
+        "match_rate": identified(cells(matched), pool),
+    }
+    if is_image(inputs.shape[1:]):
+        exact = scaled(inputs, lineup)
+        values["ssim"] = ssim(matched, exact)
+        values["feature_similarity"] = feature_similarity(matched, exact)
+        if lineup.lpips:
+            net = lineup.memory.run.get(network, None, network, keep=1)
+            values["lpips_similarity"] = lpips_similarity(matched, exact, net)
+    return values
 
 
 def _pool(truth: Truth) -> Tensor:

@@ -4,7 +4,7 @@ In: a file, settings from the command line. Out: a frozen `Config` of sections, 
 for people and editors, the reference of all keys.
 """
 
-from fedsim.config.adversary import Knowledge, Record
+from fedsim.config.adversary import Grading, Knowledge, Record
 from fedsim.config.audit import Audit
 from fedsim.config.check import Check
 from fedsim.config.commented import commented
@@ -32,6 +32,7 @@ __all__ = [
     "Federation",
     "Foreign",
     "Game",
+    "Grading",
     "Knowledge",
     "Local",
     "Lora",

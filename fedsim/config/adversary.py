@@ -1,4 +1,8 @@
-"""The sections of the config on the adversary: what it knows, and what it keeps."""
+"""The sections of the config on the adversary: what it knows, what it keeps, how it is graded."""
+
+from typing import Annotated
+
+from pydantic import Field
 
 from fedsim.config.fields import Count, Natural, Rate, Section, Share
 
@@ -54,3 +58,14 @@ class Record(Section):
         """Return whether a round (and in it a client) is recorded."""
         chosen = client is None or self.clients is None or client in self.clients
         return (round_ - 1) % self.every == 0 and chosen
+
+
+class Grading(Section):
+    """How answers of attacks are compared with the truth."""
+
+    candidates: Annotated[int, Field(ge=2, strict=True)] = 100
+    """Size of the line-up from which a reconstruction picks an example of the client: the example
+    itself, and others of the data set. The chance of the match rate is 1 divided by it."""
+    lpips: bool = False
+    """Whether reconstructed images are also graded by LPIPS; needs `fedsim[lpips]` and AlexNet's
+    weights."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import model_validator
 
-from fedsim.config.adversary import Knowledge, Record
+from fedsim.config.adversary import Grading, Knowledge, Record
 from fedsim.config.audit import Audit
 from fedsim.config.check import Check
 from fedsim.config.engine import Engine
@@ -46,6 +46,8 @@ class Config(Section):
     """What the adversary knows before round 1."""
     record: Record = Record()
     """Which uploads are kept for attacks."""
+    grading: Grading = Grading()
+    """How answers of attacks are compared with the truth."""
     engine: Engine = Engine()
     """Where clients and attacks run."""
     game: Game = Game()

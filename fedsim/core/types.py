@@ -253,6 +253,7 @@ class Lineup:
         low: Smallest value of each input, shape (*input_shape).
         high: Largest value of each input.
         records: Where examples are records of declared columns.
+        lpips: Whether images are compared by LPIPS too.
         memory: What grading computes once; line-ups that share it share its bounds.
     """
 
@@ -262,6 +263,7 @@ class Lineup:
     low: Tensor
     high: Tensor
     records: Records | None = None
+    lpips: bool = False
     memory: Memory = field(default_factory=Memory, repr=False)
 
 

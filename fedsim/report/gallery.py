@@ -22,6 +22,7 @@ from fedsim.report.data import RunData, listed
 from fedsim.report.images import picture
 from fedsim.report.record_gallery import GUESSES, UNSURE, Records, recovered_records
 from fedsim.report.select import select
+from fedsim.report.single import match_sentence
 from fedsim.run.originals import Originals
 from fedsim.run.outcomes import NOT_SAFE
 from fedsim.run.run_folder import UNDETERMINED
@@ -126,7 +127,7 @@ def galleries(run: RunData) -> list[Gallery]:
     try:
         config = run.folder.config
         run.folder.check_trusted()  # its data may have to be downloaded
-        originals, reason = Originals(federate(config), config.seed), None
+        originals, reason = Originals(federate(config), config.seed, config.grading), None
     except (ConfigError, BadRecording) as error:
         originals, reason = None, f"The original examples are not available ({error})."
     return [_gallery(run, name, originals, reason) for name in names]
@@ -162,7 +163,11 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
             heading=heading,
             examples=examples,
             rounds=rounds,
-            sentences=["The 32-bit pictures limit PSNR to about 150 dB.", *_left_out(run, attack)],
+            sentences=[
+                match_sentence(run, attack),
+                "The 32-bit pictures limit PSNR to about 150 dB.",
+                *_left_out(run, attack),
+            ],
         )
     client = rows[last][0]
     guesses = _guess(run, attack, last, client)[:SHOWN_GUESSES]

@@ -94,7 +94,8 @@ def text_galleries(run: RunData) -> list[TextGallery]:
     else:
         try:
             run.folder.check_trusted()  # its data may have to be downloaded
-            originals = Originals(federate(run.folder.config), run.folder.config.seed)
+            config = run.folder.config
+            originals = Originals(federate(config), config.seed, config.grading)
         except (ConfigError, BadRecording) as error:
             reason = f"The original texts are not available ({error})."
     return [_gallery(run, name, originals, reason) for name in names]

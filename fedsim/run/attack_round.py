@@ -177,7 +177,7 @@ def _truth_of(
         so_far = truths_of(plan, folder, round_, so_far=True, single=single)
 
     originals = plan.memory.get(
-        Originals, None, lambda: Originals(plan.federated, plan.config.seed)
+        Originals, None, lambda: Originals(plan.federated, plan.config.seed, plan.config.grading)
     )
 
     def truth_of(answer: answers.Answer) -> Truth | None:

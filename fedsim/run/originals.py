@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 
 from adversary.grading.reconstructions import blank, bounds
 from adversary.grading.texts import words
+from fedsim.config import Grading
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.types import Lineup, Records, Texts, Truth
 from fedsim.data import Federated
 
-OTHERS = 99  # for each example of the client, as far as there are as many
 CELLS = 4_000_000  # of the table of distances between guesses and the pool
 
 
@@ -25,10 +25,12 @@ class Originals:
     Attributes:
         federated: The training set, and which of its rows are auxiliary.
         seed: The run's.
+        grading: How answers are compared with the examples.
     """
 
     federated: Federated
     seed: int
+    grading: Grading
 
     def of(
         self, truth: Truth | None, *, round_: int, client: str, memory: Memory | None = None
@@ -57,6 +59,7 @@ class Originals:
             low=low,
             high=high,
             records=self._records,
+            lpips=self.grading.lpips,
             memory=Memory() if memory is None else memory,
         )
         return replace(truth, inputs=examples[used], lineup=lineup)
@@ -98,11 +101,11 @@ class Originals:
         return frozenset(rows.unique().tolist()), frozenset().union(*common)
 
     def _others(self, used: Tensor, stream: Generator) -> Tensor:
-        """Draw rows that a client did not use."""
+        """Draw rows that a client did not use, as many for each of its examples, if there are."""
         unused = torch.ones(len(self.federated.dataset.inputs), dtype=torch.bool)
         unused[used] = False
-        rows = unused.nonzero().flatten()
-        count = min(OTHERS * len(used), max(OTHERS, CELLS // len(used) - len(used)))
+        rows, others = unused.nonzero().flatten(), self.grading.candidates - 1
+        count = min(others * len(used), max(others, CELLS // len(used) - len(used)))
         order = torch.randperm(len(rows), generator=stream)
         return rows[order[:count]].sort().values
 

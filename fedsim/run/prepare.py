@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import strategies
 from adversary.attack import Attack
-from adversary.grading import selection
+from adversary.grading import perceptual, selection
 from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS
 from defenses import Defense, check_fit
@@ -87,6 +87,8 @@ def prepare(config: Config) -> Plan:
         ConfigError: A name, an option or the data are not what they must be.
     """
     config = with_device(config)
+    if config.grading.lpips:
+        perceptual.check()
     federated = data.federate(config)
     sizes = [len(rows) for rows in federated.clients]
     check_sums(config.federation, max(sizes))

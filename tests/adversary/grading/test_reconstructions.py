@@ -9,10 +9,13 @@ from adversary.attack import Attack
 from adversary.grading import answers, leakage
 from adversary.grading.families import FAMILIES
 from adversary.grading.images import psnr
-from adversary.grading.reconstructions import METRICS, blank, bounds, paired
+from adversary.grading.reconstructions import METRICS, blank, bounds, chance, paired
+from fedsim.config import Config, Grading
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Lineup, Truth
+from fedsim.data import federate
 from fedsim.data.digits import digits
+from fedsim.run.originals import Originals
 from tests.builders import bilinear, observe, plain_gradient
 
 FAMILY = FAMILIES["reconstruction"]
@@ -46,7 +49,7 @@ def test_psnr_is_the_mean_over_examples_in_any_order():
     expected = psnr(guess.clamp(0, 1), truth.inputs, 1.0)
     for order in (range(6), [3, 5, 0, 1, 4, 2]):
         grades = FAMILY.grade(guess[list(order)], truth)
-        assert set(grades) == set(METRICS)
+        assert set(grades) == {*METRICS, "feature_similarity"}
         assert grades["psnr"] == pytest.approx(float(expected.mean()))
         assert grades["best_psnr"] == pytest.approx(float(expected.max()))
         assert grades["match_rate"] == 1.0
@@ -166,11 +169,34 @@ def test_a_pooled_row_is_the_mean_over_all_examples():
     guesses = [few.inputs + noise(few.inputs, 0.2), many.inputs + noise(many.inputs, 0.1)]
     one, two = (FAMILY.grade(g, t) for g, t in zip(guesses, (few, many), strict=True))
     both = FAMILY.pool(guesses, [few, many])
-    assert set(both) == set(FAMILY.pooled)
-    for metric in ("psnr", "ssim", "match_rate"):
+    assert set(both) == {*FAMILY.pooled, "feature_similarity"}
+    for metric in ("psnr", "ssim", "match_rate", "feature_similarity"):
         assert both[metric] == pytest.approx((2 * one[metric] + 6 * two[metric]) / 8)
     assert both["best_psnr"] == max(one["best_psnr"], two["best_psnr"])
-    assert FAMILY.ceiling([few]) == {"ssim": 1.0, "match_rate": 1.0}
+    most = FAMILY.ceiling([few])
+    assert (most["ssim"], most["match_rate"], most["feature_similarity"]) == (1.0, 1.0, 1.0)
+
+
+def test_the_blind_match_rate_is_chance():
+    (few, _), (many, _) = drawn(6, 2, others=8), drawn(7, 6, others=54)
+    assert (chance(few), chance(many)) == (0.2, 0.1)
+    guesses = [truth.lineup.blank.expand(3, 1, 8, 8) for truth in (few, many)]
+    graded = FAMILY.grade_blind(guesses, [few, many])
+    assert graded["match_rate"] == pytest.approx((2 * 0.2 + 6 * 0.1) / 8)
+    assert {**graded, "match_rate": 0} == {**FAMILY.pool(guesses, [few, many]), "match_rate": 0}
+    alone = truth_of(IMAGES[:2], [0, 1], [])
+    assert math.isnan(FAMILY.grade_blind(guesses[:1], [alone])["match_rate"])
+
+
+@pytest.mark.parametrize("candidates", [2, 10, 100])
+def test_the_size_of_the_line_up_is_an_option(candidates):
+    federated = federate(Config.model_validate({"data": {"limit": 400}}))
+    originals = Originals(federated, 0, Grading(candidates=candidates))
+    truth = Truth(torch.zeros(2).long(), torch.tensor([3, 7]))
+    truths = [originals.of(truth, round_=1, client="0") for _ in range(2)]
+    assert truths[0].inputs.shape[0] == 2
+    assert chance(truths[0]) == pytest.approx(1 / candidates)
+    assert torch.equal(truths[0].lineup.others, truths[1].lineup.others)
 
 
 def view_of(size):

@@ -76,6 +76,18 @@ def of(run):
     return gallery
 
 
+def test_the_match_rate_has_its_chance_and_an_interval(run):
+    sentence = of(run).sentences[0]
+    assert sentence.startswith("Match rate: ")
+    assert "picked from 100 candidates" in sentence
+    rows = [
+        r for r in run.ledger().to_pylist() if (r["attack"], r["metric"]) == (NAME, "match_rate")
+    ]
+    chance = [row["blind"] for row in rows if row["client"] is not None]
+    assert f"; {100 * sum(chance) / len(chance):.1f} % is chance." in sentence
+    assert "The 95 % interval over 2 " in sentence
+
+
 def test_the_ledger_has_rows_of_due_rounds_and_asked_clients_alone(run):
     rows = [row for row in run.ledger().to_pylist() if row["attack"] == NAME]
     single = {(row["round"], row["client"]) for row in rows if row["client"] is not None}
@@ -252,7 +264,7 @@ def test_colours_are_kept_and_other_channels_are_averaged():
 def test_a_clients_inputs_are_its_distinct_rows_and_the_others_are_nobodys_of_it(run):
     federated = data.federate(CONFIG)
     told = read_truth(run.path / "truth", 1, "1")
-    originals = Originals(federated, 0)
+    originals = Originals(federated, 0, CONFIG.grading)
     truth = originals.of(told, round_=1, client="1")
     rows = told.indices.unique()
     assert torch.equal(truth.inputs, federated.dataset.inputs[rows])
