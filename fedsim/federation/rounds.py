@@ -20,6 +20,7 @@ from fedsim.core.errors import (
     is_disk_full,
     one_line,
 )
+from fedsim.core.machine import uncollected
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import BASE, FEDSIM, from_record, to_record
@@ -93,7 +94,7 @@ def federate(
         else:
             check_base(folder.path, plan.model)
             first = _restored(plan, start)
-        with attackers(plan, folder) as attack:
+        with attackers(plan, folder) as attack, uncollected():
             _rounds(loop, first, attack, on_round)
     except OSError as error:
         if not is_disk_full(error):

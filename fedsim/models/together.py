@@ -1,8 +1,9 @@
-"""Local training of many clients at once: their weights stacked, one `vmap` over the clients.
+"""Local training of many clients at once: their weights stacked, one step for all clients.
 
 In: what each client was sent, and the batches of its steps. Out: what `clients.train.train` gives
 for each of them; the floats differ by rounding. `fedsim.models.batching` says which models allow
-it. Clients of a run train so, and those that an adversary rehearses. It runs where the model is.
+it. Clients of a run train so, and those that an adversary rehearses. It runs where the model is. A
+chain of layers takes stacked weights itself; any other model goes through `vmap`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from fedsim.core.devices import CPU, device_of, moved, on
 from fedsim.core.form import IGNORED
 from fedsim.core.sgd import Descent, gradients
 from fedsim.core.types import LocalTraining, Params
+from fedsim.models.chain import Chain, chain_of
 from fedsim.models.pooling import FastPooling
 from fedsim.models.trial import changed
 
@@ -76,7 +78,7 @@ def _trained(
     moving = {name: state[name] for name in names}
     still = {name: value for name, value in state.items() if name not in moving}
     before = {name: value.clone() for name, value in still.items()}
-    losses = _Losses(model.train(), local, still)
+    losses = _Losses(model.train(), local, still, chain_of(model))
 
     def at(number: int) -> Iterator[tuple[slice, Sequence[Tensor]]]:
         """Yield the slopes of the clients that have so many steps; they come first."""
@@ -157,11 +159,13 @@ class _Losses:
         model: While it trains.
         local: The protocol.
         still: What else is in the clients' states, a row for each client.
+        chain: The model as a chain, if it is one.
     """
 
     model: nn.Module
     local: LocalTraining
     still: Params
+    chain: Chain | None
 
     def slopes(
         self, moving: Params, groups: Iterator[_Group], inputs: Tensor, labels: Tensor
@@ -182,11 +186,26 @@ class _Losses:
             still = {name: value[rows] for name, value in self.still.items()}
             shares = group.shares if device.type != "mps" else group.shares.float()  # no float64
             examples = moved((inputs[group.rows], labels[group.rows], shares), device)
-            with FastPooling():
-                losses = vmap(self._loss)(weights, still, *examples)
+            if self.chain is not None and examples[0].is_floating_point():
+                losses = self._of_chain(self.chain, {**still, **weights}, *examples)
+            else:
+                with FastPooling():
+                    losses = vmap(self._loss)(weights, still, *examples)
             slopes = gradients(losses.sum(), weights)
             sizes = [run.stop - run.start for run in runs]
             yield from zip(runs, zip(*(it.split(sizes) for it in slopes), strict=True), strict=True)
+
+    def _of_chain(
+        self, chain: Chain, weights: Params, inputs: Tensor, labels: Tensor, shares: Tensor
+    ) -> Tensor:
+        """Return what each example counts in its client's mean loss."""
+        losses = functional.cross_entropy(
+            chain(weights, inputs).flatten(0, 1),
+            labels.flatten(),
+            label_smoothing=self.local.label_smoothing,
+            reduction="none",
+        )
+        return losses * shares.flatten().to(losses.dtype)
 
     def _loss(
         self,

@@ -1,8 +1,10 @@
 """What this machine has."""
 
+import gc
+
 import pytest
 
-from fedsim.core.machine import free_memory
+from fedsim.core.machine import free_memory, uncollected
 
 
 @pytest.fixture
@@ -40,3 +42,12 @@ def test_without_these_files_the_system_is_asked(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.sysconf", unknown, raising=False)
     assert free_memory(tmp_path) is None
+
+
+def test_what_is_there_is_not_collected_inside_and_is_again_after():
+    with uncollected():
+        assert gc.get_freeze_count() > 0
+        with uncollected():  # a run in a run
+            pass
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
