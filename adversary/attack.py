@@ -47,6 +47,8 @@ class Attack:
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
         clients: The clients it attacks; None for all.
         kinds: The kinds of models it works on; None for those of its family.
+        any_optimizer: Whether it holds where an update is no sum of gradients, as after Adam: it
+            reads which parameters moved, or what the uploaded model makes of texts or records.
         plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
             words, or nothing; None for an attack that does the same everywhere.
         memory: How many bytes of memory it may take; None for half of what is free.
@@ -70,6 +72,7 @@ class Attack:
     every: int = 1
     clients: tuple[str, ...] | None = None
     kinds: tuple[Kind, ...] | None = None
+    any_optimizer: bool = False
     plan: Plan | None = None
     memory: float | None = None
     cost: CostOf | None = None

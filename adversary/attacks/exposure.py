@@ -113,6 +113,7 @@ ATTACKS = tuple(
         summary=summary,
         over_rounds=infer is exposure_rounds,
         has_twin=False,
+        any_optimizer=True,
     )
     for (name, summary), infer in zip(SUMMARIES.items(), INFER, strict=True)
 )

@@ -48,4 +48,5 @@ ATTACK = Attack(
     infer=loss_drop,
     needs=("candidates",),
     summary="how far the client's training lowered each candidate's loss",
+    any_optimizer=True,
 )

@@ -76,4 +76,5 @@ ATTACK = Attack(
     needs=("vocabulary",),
     summary="the set of tokens, from the rows of the embedding that moved",
     has_twin=False,
+    any_optimizer=True,
 )

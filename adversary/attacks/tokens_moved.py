@@ -53,4 +53,5 @@ ATTACK = Attack(
     needs=("candidates",),
     summary="share of each candidate text's tokens whose embeddings moved",
     kinds=("tokens", "language"),
+    any_optimizer=True,
 )

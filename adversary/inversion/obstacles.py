@@ -12,6 +12,7 @@ from adversary.inversion.activations import ACTIVATIONS, saturated
 from adversary.inversion.chain import drops_out
 from adversary.inversion.precision import errors, gradients, signal_to_noise
 from fedsim.core.doubled import doubled
+from fedsim.core.local_training import TITLES
 from fedsim.core.types import LocalTraining
 
 Shape = tuple[int, ...]
@@ -60,6 +61,7 @@ def obstacles(
         at: An input on which saturation and precision are measured, shape (*shape).
     """
     return [
+        *optimizer_obstacles(local),
         *_numbers(model, shape, local, num_examples),
         *_steps(local, num_examples),
         *_batch(local, num_examples),
@@ -68,6 +70,17 @@ def obstacles(
         *_activations(model, at),
         *_precision(model, local, at),
     ]
+
+
+def optimizer_obstacles(local: LocalTraining) -> Iterator[Obstacle]:
+    """Yield that an update is no sum of gradients, where it is none."""
+    if not local.sums_gradients:
+        yield Obstacle(
+            TITLES[local.optimizer],
+            f"steps of lr {local.lr:g}",
+            "each entry of a step is divided by its own size: the update is no sum of gradients, "
+            "which attacks read it as",
+        )
 
 
 def _layers(count: int) -> str:

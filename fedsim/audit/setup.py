@@ -132,6 +132,11 @@ def _federated(config: Config) -> data.Federated:
 def _mechanism(config: Config) -> Mechanism:
     """Return the config's defenses on a client, or the user's own mechanism."""
     audit, local = config.audit, config.local_training()
+    if local.optimizer != "sgd":
+        raise ConfigError(
+            "local.optimizer: must be 'sgd' in an audit, which reads an upload as a sum of "
+            f"gradients, got '{local.optimizer}'"
+        )
     if local.upload == "gradient":
         local = replace(local, batch_size=audit.batch_size)
     if audit.mechanism is None:

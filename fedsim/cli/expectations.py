@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from fedsim.core.local_training import TITLES
+
 
 def expectations(plan: Any) -> Iterator[str]:
     """Yield what became of a user's data, where it runs, and what to expect of attacks.
@@ -21,10 +23,28 @@ def expectations(plan: Any) -> Iterator[str]:
         yield f"engine.device: clients train on {engine.device}{together}; attacks run on the CPU"
     for reason, titles in unreadable(plan).items():
         yield f"{', '.join(titles)} will refuse every update: {reason}"
+    yield from _of_optimizer(plan)
     if costs := expected_costs(plan):
         yield from remarks(plan, costs)
     if any(attack.family == "reconstruction" for attack in plan.attacks):
         yield from _of_reconstruction(plan)
+
+
+def _of_optimizer(plan: Any) -> Iterator[str]:
+    """Yield which attacks read an update as what it is not."""
+    if plan.local.sums_gradients:
+        return
+    titles = [
+        attack.title
+        for attack in plan.attacks
+        if not (attack.any_optimizer or attack.rehearses or attack.baseline)
+    ]
+    if titles:
+        yield (
+            f"local.optimizer: {', '.join(titles)} read an update as a sum of gradients, which "
+            f"{TITLES[plan.local.optimizer]} does not make; a value near the blind guess shows no "
+            "protection"
+        )
 
 
 def _of_reconstruction(plan: Any) -> Iterator[str]:

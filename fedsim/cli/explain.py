@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ from fedsim.core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from fedsim.core.local_training import Optimizer
     from fedsim.explain import Explanation
 
 
@@ -48,6 +49,7 @@ def explain(
         ),
     ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of a client.")] = 0.1,
+    optimizer: Annotated[str, typer.Option(help="Of a client: sgd, adam or adamw.")] = "sgd",
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per local step.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Local epochs.")] = 1,
     examples: Annotated[
@@ -74,9 +76,11 @@ def explain(
     """Show what an architecture reveals about an example, without any data."""
     shape = parse_shape(input_, "--input")
     _check(classes, lr, noise, upload, epochs)
+    taking = _optimizer(optimizer, upload)
     from fedsim.core.types import LocalTraining
 
-    local = LocalTraining(lr, batch_size, epochs, "weights" if upload == "weights" else "gradient")
+    uploaded = "weights" if upload == "weights" else "gradient"
+    local = LocalTraining(lr, batch_size, epochs, uploaded, optimizer=taking)
     count = examples or batch_size
     if vocabulary is not None:
         from fedsim.cli.explain_texts import print_texts
@@ -160,3 +164,19 @@ def _check(classes: int, lr: float, noise: float, upload: str, epochs: int) -> N
         raise ConfigError(f"--upload: must be weights or gradient, got '{upload}'")
     if upload == "gradient" and epochs != 1:
         raise ConfigError(f"--epochs: must be 1 with --upload gradient, got {epochs}")
+
+
+def _optimizer(name: str, upload: str) -> "Optimizer":
+    """Return the optimizer of that name.
+
+    Raises:
+        ConfigError: There is none, or it takes no step before an upload.
+    """
+    from fedsim.core.local_training import Optimizer
+
+    for each in get_args(Optimizer):
+        if each == name:
+            if upload == "gradient" and name != "sgd":
+                raise ConfigError(f"--optimizer: must be sgd with --upload gradient, got '{name}'")
+            return each
+    raise ConfigError(f"--optimizer: must be {', '.join(get_args(Optimizer))}, got '{name}'")

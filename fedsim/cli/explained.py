@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim.cli.console import print_hanging
+from fedsim.core.local_training import TITLES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,7 @@ def protocol(local: "LocalTraining", num_examples: int, noise: float) -> str:
     text = f"Clients upload {what}"
     if local.upload == "weights":
         text += f" after {local.epochs} epoch{'s' * (local.epochs > 1)} at lr {local.lr:g}"
+        text += "" if local.optimizer == "sgd" else f" of {TITLES[local.optimizer]}"
     text += f", {num_examples} example{'s' * (num_examples > 1)} in batches of {local.batch_size}"
     return text + (f", noise of {noise:g} on every entry" if noise else "")
 

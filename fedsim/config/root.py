@@ -81,6 +81,10 @@ class Config(Section):
             raise ValueError(f"local.epochs: must be 1 with fedsgd, got {self.local.epochs}")
         if self._sgd and self.local.momentum:
             raise ValueError(f"local.momentum: must be 0 with fedsgd, got {self.local.momentum}")
+        if self._sgd and self.local.optimizer != "sgd":
+            raise ValueError(
+                f"local.optimizer: must be 'sgd' with fedsgd, got '{self.local.optimizer}'"
+            )
         if self.federation.secure_aggregation and self.record.clients is not None:
             raise ValueError(
                 "record.clients: must be left out with secure aggregation, which shows no client, "

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.config.fields import Count, Names, Part, Positive, Rate, Section
-from fedsim.core.local_training import Upload
+from fedsim.core.local_training import Optimizer, Upload
 
 
 class Data(Part):
@@ -77,15 +77,33 @@ class Model(Part):
 class Local(Section):
     """What each client does in a round."""
 
+    optimizer: Optimizer = "sgd"
+    """The client's optimizer, with PyTorch's defaults; adam and adamw start anew in every round
+    and need an lr."""
     lr: Positive = 0.3
-    """Learning rate of the client's SGD."""
+    """Learning rate of the client's optimizer."""
     batch_size: Count = 16
     """Number of examples per step."""
     epochs: Count = 1
     """Number of passes over the client's examples; 1 with fedsgd."""
     momentum: Rate = 0.0
-    """Momentum of the client's SGD; 0 with fedsgd."""
+    """Momentum of the client's SGD; 0 with fedsgd, adam and adamw."""
     label_smoothing: Rate = 0.0
     """Label smoothing of the cross-entropy."""
     upload: Upload | None = None
     """What the client uploads; gradient with fedsgd and weights otherwise if omitted."""
+
+    @model_validator(mode="after")
+    def _adaptive(self) -> "Local":
+        if self.optimizer == "sgd":
+            return self
+        if "lr" not in self.model_fields_set:
+            raise ValueError(
+                f"lr: must be set with optimizer = '{self.optimizer}', whose steps are of the size "
+                "of lr, got the default"
+            )
+        if self.momentum:
+            raise ValueError(
+                f"momentum: must be 0 with optimizer = '{self.optimizer}', got {self.momentum}"
+            )
+        return self

@@ -1,4 +1,4 @@
-"""Local SGD: what the protocol tells every client to do, and every server to expect."""
+"""Local steps: what the protocol tells every client to do, and every server to expect."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,45 +11,76 @@ from fedsim.core.form import IGNORED
 from fedsim.core.types import LocalTraining, Params
 
 ALL = slice(None)
+BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam: the paper's, and PyTorch's
+DECAY = 0.01  # of AdamW: PyTorch's
 
 
 class Descent:
-    """Steps of SGD on parameters in place, by what `local` says; momentum starts from rest.
+    """Steps on parameters in place, by what `local` says; momentum and moments start at 0.
 
-    By hand, because `torch.optim` imports a compiler that costs every process 4 CPU-seconds.
+    By hand, because `torch.optim` imports a compiler that costs every process 4 CPU-seconds. Adam:
+    D. Kingma, J. Ba, ICLR 2015, algorithm 1; AdamW: I. Loshchilov, F. Hutter, "Decoupled weight
+    decay regularization", ICLR 2019, algorithm 2, with PyTorch's defaults.
 
     Args:
         parameters: What training moves; of several clients at once, a row for each client.
-        local: Learning rate, momentum and FedProx's pull.
+        local: Optimizer, learning rate, momentum and FedProx's pull.
     """
 
     def __init__(self, parameters: Sequence[Tensor], local: LocalTraining) -> None:
         self._parameters, self._local = list(parameters), local
         anchored = self._parameters if local.proximal_mu else []
         self._anchor = [value.detach().clone() for value in anchored]
-        moving = self._parameters if local.momentum else []
+        adam = local.optimizer != "sgd"
+        moving = self._parameters if local.momentum or adam else []
         self._velocity = [torch.zeros_like(value) for value in moving]
+        self._squares = [torch.zeros_like(value) for value in moving if adam]
 
-    def step(self, gradients: Sequence[Tensor], rows: slice = ALL) -> None:
+    def step(self, gradients: Sequence[Tensor], rows: slice = ALL, *, before: int) -> None:
         """Take one step.
 
         Args:
             gradients: The loss's, at the parameters as they are.
             rows: Of several clients, which ones move; the others stay.
+            before: How many steps these have taken.
         """
         local, moving = self._local, list(gradients)
-        parts = (self._parameters, self._anchor, self._velocity)
+        parts = (self._parameters, self._anchor, self._velocity, self._squares)
         if rows != ALL:
             parts = tuple([value[rows] for value in part] for part in parts)
-        parameters, anchor, velocity = parts
+        parameters, anchor, velocity, squares = parts
         with torch.no_grad():
             if anchor:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
                 pull = torch._foreach_sub(parameters, anchor)
-                moving = torch._foreach_add(moving, pull, alpha=local.proximal_mu)
+                moving = [*torch._foreach_add(moving, pull, alpha=local.proximal_mu)]
+            if squares:
+                if local.optimizer == "adamw":
+                    torch._foreach_mul_(parameters, 1 - local.lr * DECAY)
+                _adam(parameters, moving, velocity, squares, local.lr, before + 1)
+                return
             if velocity:
                 torch._foreach_mul_(velocity, local.momentum)
                 torch._foreach_add_(velocity, moving)
             torch._foreach_add_(parameters, velocity or moving, alpha=-local.lr)
+
+
+def _adam(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    lr: float,
+    step: int,
+) -> None:
+    """Take Adam's step number `step` in place: parameters, and the moments of their gradients."""
+    first, second = BETAS
+    torch._foreach_lerp_(means, gradients, 1 - first)
+    torch._foreach_mul_(squares, second)
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+    sizes = torch._foreach_sqrt(squares)
+    torch._foreach_div_(sizes, (1 - second**step) ** 0.5)
+    torch._foreach_add_(sizes, EPS)
+    torch._foreach_addcdiv_(parameters, means, sizes, -lr / (1 - first**step))
 
 
 def descend(
@@ -58,17 +89,17 @@ def descend(
     batches: Iterable[Tensor],
     gradient: Callable[[Tensor], Sequence[Tensor]],
 ) -> None:
-    """Take one step per batch, in place; momentum starts from rest.
+    """Take one step per batch, in place; momentum and moments start at 0.
 
     Args:
         parameters: What training moves.
-        local: Learning rate, momentum and FedProx's pull.
+        local: Optimizer, learning rate, momentum and FedProx's pull.
         batches: Positions of the examples of each step.
         gradient: Batch → the loss's gradient at the parameters as they are.
     """
     descent = Descent(parameters, local)
-    for batch in batches:
-        descent.step(gradient(batch))
+    for number, batch in enumerate(batches):
+        descent.step(gradient(batch), before=number)
 
 
 def mean_gradient(

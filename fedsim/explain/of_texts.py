@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adversary.inversion.chain import drops_out
-from adversary.inversion.obstacles import Obstacle
+from adversary.inversion.obstacles import Obstacle, optimizer_obstacles
 from adversary.text.layers import Layers, layers_of
 from adversary.text.sites import Site
 from adversary.text.spans import above_rounding, span_of
@@ -146,7 +146,7 @@ def _conditioned(site: Site, update: Params, prefixes: int) -> float:
 def _obstacles(
     model: nn.Module, update: Params, local: LocalTraining, num_examples: int
 ) -> list[Obstacle]:
-    obstacles = []
+    obstacles = list(optimizer_obstacles(local))
     drops = [name for name, it in model.named_modules() if drops_out(it)]
     if drops:
         obstacles.append(

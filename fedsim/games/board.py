@@ -79,6 +79,11 @@ def prepare(config: Config) -> Board:
         ConfigError: A name, an option or the data are not what they must be.
     """
     check(config.game)
+    if config.local.optimizer != "sgd":
+        raise ConfigError(
+            "local.optimizer: must be 'sgd' in a game, which reads an upload as a sum of "
+            f"gradients, got '{config.local.optimizer}'"
+        )
     federated = _federated(config)
     dataset = federated.dataset
     if dataset.targets is not None:

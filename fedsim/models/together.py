@@ -47,7 +47,7 @@ def train_together(
         inputs: The examples of all.
         labels: Their labels, or their targets at each position.
         steps: For each client the rows of the examples of each of its steps, none empty.
-        local: Learning rate, momentum, FedProx's pull, what to upload.
+        local: Optimizer, learning rate, momentum, FedProx's pull, what to upload.
         mixes: As in `Batching`.
 
     Returns:
@@ -93,7 +93,7 @@ def _trained(
         descent = Descent(list(moving.values()), local)
         for number in range(len(steps[order[0]])):
             for rows, slopes in at(number):
-                descent.step(slopes, rows)
+                descent.step(slopes, rows, before=number)
     if odd := changed(before, still, before):
         raise OneByOne(f"{odd[0]} moves while the model trains")
     parts = zip(*(moved(value, CPU).unbind() for value in state.values()), strict=True)

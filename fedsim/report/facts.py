@@ -2,6 +2,7 @@
 
 from fedsim.config import Config, Federation, Part
 from fedsim.config.foreign import Foreign
+from fedsim.core.local_training import TITLES
 
 
 def facts_of(config: Config) -> dict[str, str]:
@@ -56,7 +57,8 @@ def _sums(federation: Federation) -> str:
 def _local_text(config: Config) -> str:
     local = config.local_training()
     momentum = f"momentum {local.momentum:g}, " if local.momentum else ""
+    optimizer = "" if local.optimizer == "sgd" else f"{TITLES[local.optimizer]}, "
     return (
-        f"lr {local.lr:g}, {momentum}batch {local.batch_size}, "
+        f"{optimizer}lr {local.lr:g}, {momentum}batch {local.batch_size}, "
         f"{local.epochs} epoch{'s' * (local.epochs > 1)}, uploads {local.upload}"
     )

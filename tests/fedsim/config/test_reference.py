@@ -18,7 +18,7 @@ def test_keys_by_hand():
         type="number",
         default="0.0",
         rule="at least 0, below 1",
-        description="Momentum of the client's SGD; 0 with fedsgd.",
+        description="Momentum of the client's SGD; 0 with fedsgd, adam and adamw.",
     )
     assert (
         by_name["federation.secure_aggregation", "modulus_bits"].rule == "at least 16, at most 62"

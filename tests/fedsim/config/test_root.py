@@ -14,6 +14,8 @@ from fedsim.core.errors import ConfigError
         ("federation.clients=many", "federation.clients: .* valid integer.*, got 'many'"),
         ("federation.per_round=11", "federation.per_round: must be at most clients = 8, got 11"),
         ("local.lr=nan", "local.lr: .*, got nan"),
+        ("local.optimizer=adam", "local.lr: must be set with optimizer = 'adam', whose steps"),
+        ("local.optimizer=lion", "local.optimizer: .*'sgd', 'adam' or 'adamw', got 'lion'"),
         ("local.upload=gradient", "local.upload: must be 'gradient' exactly with .*'fedsgd'"),
         ("data.partition=user", "data.users: must name a column or a file"),
         ("record.clients=['12']", "record.clients: must be client numbers below 8, got '12'"),

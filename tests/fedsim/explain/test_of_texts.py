@@ -37,6 +37,21 @@ def test_obstacles_are_named():
 
 
 @pytest.mark.worked
+def test_adam_is_an_obstacle(capsys):
+    local = LocalTraining(lr=1e-3, batch_size=8, optimizer="adam")
+    assert "Adam" in [it.name for it in explained(3, local=local).obstacles]
+    command = ["explain", "gpt", "--input", "8", "--vocabulary", "64", "--set", "model.width=32"]
+    shown = fedsim(capsys, *command, "--optimizer", "adamw", "--lr", "0.001")[1]
+    shown = " ".join(shown.split())
+    assert "at lr 0.001 of AdamW" in shown
+    assert "gpt · AdamW (steps of lr 0.001): each entry of a step is divided" in shown
+    code, _, error = fedsim(capsys, *command, "--optimizer", "lion")
+    assert (code, "--optimizer: must be sgd, adam, adamw, got 'lion'" in error) == (2, True)
+    code, _, error = fedsim(capsys, *command, "--optimizer", "adam", "--upload", "gradient")
+    assert (code, "--optimizer: must be sgd with --upload gradient" in error) == (2, True)
+
+
+@pytest.mark.worked
 def test_the_command_prints_it(capsys):
     command = ["explain", "gpt", "--input", "8", "--vocabulary", "64", "--set", "model.width=32"]
     command += ["--upload", "gradient", "--batch-size", "3", "--json"]
