@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 POOLED = 2**27  # bytes of one matrix per class; beyond them all classes share one
@@ -54,13 +54,14 @@ class Residuals:
     """Covariances of examples, summed without one matrix per class.
 
     Attributes:
-        rest: Each example's distance to the mean of its class.
+        rest: Each example's distance to the mean of its class; in float32, whose rounding is far
+            below the share of the diagonal that fits add.
         labels: Their classes.
         freedom: Examples per class less one, at least 1.
         flat: 1 for each coordinate that varies within no class, else 0: its variance.
     """
 
-    rest: Float[Tensor, "n dims"]
+    rest: Float32[Tensor, "n dims"]
     labels: Int[Tensor, " n"]
     freedom: Float[Tensor, " classes"]
     flat: Float[Tensor, " dims"]
@@ -72,8 +73,8 @@ class Residuals:
 
     def summed(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, "dims dims"]:
         """Return Σ_c weights_c · covariance_c."""
-        weighted = self.rest * (weights / self.freedom)[self.labels].unsqueeze(1)
-        total = self.rest.T @ weighted
+        each = (weights / self.freedom)[self.labels].float()
+        total = (self.rest.T @ (self.rest * each.unsqueeze(1))).double()
         total.diagonal().add_(weights.sum() * self.flat)
         return total
 
@@ -118,7 +119,7 @@ def within_classes(
     elif matrices > WRITTEN and len(rest) <= FEW * classes:
         variances = rest.square() / freedom[labels].unsqueeze(1)
         flat = (variances.sum(dim=0) / classes < NONE).double()
-        return means, Residuals(rest, labels, freedom, flat)
+        return means, Residuals(rest.float(), labels, freedom, flat)
     else:
         parts = rest[labels.argsort(stable=True)].split(counts.tolist())
         each = torch.stack([part.T @ part for part in parts]) / freedom.view(-1, 1, 1)

@@ -48,8 +48,7 @@ def fit_counts(
 ) -> Fit:
     """Explain a sketch by counts: sketch ≈ Σ_c n_c·μ_c, with the covariance that they imply.
 
-    The covariance Σ_c (n_c + n_c²/m_c)·S_c holds the examples' own spread and, with m_c auxiliary
-    examples a class, the error of the means; it depends on the counts, so that fits are repeated.
+    The covariance (`Moments.weights`) depends on the counts, so that fits are repeated.
     Gradients of trained models have heavy tails and their covariance is never well known: a share
     of its diagonal is added, chosen with the prior's spread by marginal likelihood.
 
@@ -62,13 +61,11 @@ def fit_counts(
         rounds: Fits; the ridge is chosen in the first.
         start: Counts that the first covariance is taken at; even without.
     """
-    classes = len(lower)
-    even = torch.full((classes,), total / classes, dtype=torch.float64)
+    even = _even(len(lower), total)
     counts = even if start is None else start
     place, fit = None, None
     for _ in range(rounds):
-        weights = counts + counts.square() / moments.counts
-        weighing = _Weighing(sketch, moments, weights, noise, even)
+        weighing = _Weighing(sketch, moments, counts, noise, even)
         weighed = weighing.best() if place is None else weighing.at(place)
         place, evidence = weighed.place, Evidence(weighed.quadratic, weighed.linear, lower, total)
         counts = evidence.with_prior(weighed.spread).most_likely().clamp(min=0)
@@ -95,12 +92,10 @@ def most_likely_noise(
         noise: Covariance of the coordinates under noise of variance 1 on every entry.
         variances: Among which to choose.
     """
-    classes = len(moments.counts)
-    even = torch.full((classes,), total / classes, dtype=torch.float64)
-    weights = even + even.square() / moments.counts
+    even = _even(len(moments.counts), total)
 
     def likelihood(variance: float) -> float:
-        return _Weighing(sketch, moments, weights, variance * noise, even).best().likelihood
+        return _Weighing(sketch, moments, even, variance * noise, even).best().likelihood
 
     likelihoods = [likelihood(variance) for variance in variances]
     best = max(likelihoods)
@@ -162,11 +157,11 @@ class _Weighed:
 
 @dataclass(frozen=True)
 class _Weighing:
-    """Least squares under one covariance, with a share of its diagonal added."""
+    """Least squares under the covariance of some counts, with a share of its diagonal added."""
 
     sketch: Tensor
     moments: Moments
-    weights: Tensor
+    counts: Tensor
     noise: Tensor | None
     even: Tensor
 
@@ -202,13 +197,19 @@ class _Weighing:
         """
         means, ridge = self.moments.means, RIDGES[place]
         if not self._shared:
-            covariance = self.moments.covariance(self.weights)
-            return _Whitened.of(covariance, means, ridge, self.noise), 1.0
-        kept, total = self.moments.kept, float(self.weights.sum())
+            return _Whitened.of(self._covariance, means, ridge, self.noise), 1.0
+        kept, weights = self.moments.kept, self.moments.weights(self.counts)
+        total = float(weights.sum())
         if ridge not in kept:
-            covariance = self.moments.covariance(self.weights / total)
+            covariance = self.moments.covariance(weights / total)
             kept[ridge] = _Whitened.of(covariance, means, ridge, None)
         return kept[ridge], total
+
+    @cached_property
+    def _covariance(self) -> Tensor:
+        if self.counts is self.even:
+            return self.moments.even_covariance(float(self.even[0]))
+        return self.moments.covariance(self.moments.weights(self.counts))
 
     @cached_property
     def _shared(self) -> bool:
@@ -217,8 +218,12 @@ class _Weighing:
             return False
         if self.noise is None:
             return True
-        least = RIDGES[0] * float(self.moments.covariance(self.weights).diagonal().min())
+        least = RIDGES[0] * float(self._covariance.diagonal().min())
         return float(self.noise.diagonal().max()) <= NEGLIGIBLE * least
+
+
+def _even(classes: int, total: int) -> Float[Tensor, " classes"]:
+    return torch.full((classes,), total / classes, dtype=torch.float64)
 
 
 def best_spread(evidence: Evidence) -> float:

@@ -23,6 +23,7 @@ DIMENSIONS = 220  # of a sketch, where the number of classes leaves more than on
 # most as many as auxiliary examples, whose covariance says nothing of further ones
 CERTAIN = 1e-3  # of a coordinate's spread is its scale where no class has a spread of its own
 MANY = 500  # classes, whose rows are sketched by row sum and bias alone
+EVEN = "even"  # the key of what was summed for even counts
 STAND_INS = 1000  # inputs for all classes without any of their own
 
 
@@ -61,14 +62,21 @@ class Sketch:
         self, outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
     ) -> Float[Tensor, "n coordinates"]:
         """Sketch, before coordinates are chosen and scaled."""
-        a = _residuals(outputs, labels, smoothing)
-        h = outputs.features.double()
+        a = residuals(outputs, labels, smoothing)
+        return self.joined(a.unsqueeze(2) * self.projected(outputs.features.double()), a)
+
+    def projected(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n rows dims"]:
+        """Return features along the directions of every row, which one row stands for if equal."""
         if len(self.directions) == 1:
-            rows = a.unsqueeze(2) * (h @ self.directions[0]).unsqueeze(1)
-        else:
-            rows = a.unsqueeze(2) * torch.einsum("nd,cdk->nck", h, self.directions)
+            return (features @ self.directions[0]).unsqueeze(1)
+        return torch.einsum("nd,cdk->nck", features, self.directions)
+
+    def joined(
+        self, rows: Float[Tensor, "n classes dims"], bias: Float[Tensor, "n classes"]
+    ) -> Float[Tensor, "n coordinates"]:
+        """Return coordinates before they are chosen and scaled, from rows and bias entries."""
         if self.bias is not None:
-            rows = torch.cat([rows, (a * self.bias).unsqueeze(2)], dim=2)
+            rows = torch.cat([rows, (bias * self.bias).unsqueeze(2)], dim=2)
         return rows.flatten(1)
 
     @cached_property
@@ -105,6 +113,24 @@ class Moments:
     def covariance(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, "varying varying"]:
         """Return Σ_c weights_c · covariance_c."""
         return self.covariances.summed(weights)
+
+    def weights(self, counts: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
+        """Return how much each class's covariance weighs in that of a sum of so many examples.
+
+        Its n examples spread by themselves, and with m auxiliary ones the mean errs: n + n²/m.
+        """
+        return counts + counts.square() / self.counts
+
+    def even_covariance(self, count: float) -> Float[Tensor, "varying varying"]:
+        """Return the covariance of a sum of `count` examples of each class.
+
+        What depends on the classes is summed once for all clients.
+        """
+        if EVEN not in self.kept:
+            parts = torch.ones_like(self.counts), 1 / self.counts
+            self.kept[EVEN] = [self.covariance(weights) for weights in parts]
+        own, error = self.kept[EVEN]
+        return count * own + count**2 * error
 
     def middle(self, other: "Moments") -> "Moments":
         """Return the average of two models' moments: the trapezoid rule along training."""
@@ -197,20 +223,20 @@ def measure(shares: Float[Tensor, "n varying"], labels: Int[Tensor, " n"], class
     return Moments(means.T.contiguous(), within, counts)
 
 
-def _within(
-    shares: Float[Tensor, "n dims"], labels: Int[Tensor, " n"], classes: int
-) -> Float[Tensor, "n dims"]:
-    """Return each example's distance to the mean of its class."""
-    return shares - class_means(shares, labels, classes)[labels]
-
-
-def _residuals(
+def residuals(
     outputs: Forward, labels: Int[Tensor, " n"], smoothing: float
 ) -> Float[Tensor, "n classes"]:
     """Return p − target for every example."""
     residuals = outputs.probabilities - smoothing / outputs.logits.shape[1]
     residuals[torch.arange(len(labels)), labels] -= 1 - smoothing
     return residuals
+
+
+def _within(
+    shares: Float[Tensor, "n dims"], labels: Int[Tensor, " n"], classes: int
+) -> Float[Tensor, "n dims"]:
+    """Return each example's distance to the mean of its class."""
+    return shares - class_means(shares, labels, classes)[labels]
 
 
 def _directions(h: Float[Tensor, "n features"], principal: int) -> Float[Tensor, "features dims"]:

@@ -50,12 +50,18 @@ class Remainder:
 
 def step_of(tensor: Tensor) -> float | None:
     """Return the step whose multiples all entries are; None where they have too many sizes."""
-    sizes = tensor[tensor != 0].abs().double().unique()
+    if _sizes(tensor[: 8 * SIZES]).numel() > SIZES:  # spares sorting all entries
+        return None
+    sizes = _sizes(tensor)
     if not 0 < len(sizes) <= SIZES:
         return None
     multiples = sizes / sizes[0]
     off = float((multiples - multiples.round()).abs().max())
     return float(sizes[0]) if off <= WHOLE * float(multiples[-1]) else None
+
+
+def _sizes(tensor: Tensor) -> Tensor:
+    return tensor[tensor != 0].abs().double().unique()
 
 
 def is_signs(tensor: Tensor) -> bool:

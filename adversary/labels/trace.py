@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adversary.labels.covariances import class_means
 from adversary.labels.head import Forward, auxiliary_forward
-from adversary.labels.moments import Moments, Sketch, measure
+from adversary.labels.moments import Moments, Sketch, measure, residuals
 from adversary.labels.reading import end_forward, steps_per_client
 from adversary.labels.trajectory import followed, path, simulate, start_of
 from adversary.workspace import Workspace
@@ -60,13 +60,16 @@ class Trace:
         observation, start = self.observation, self.work.part(start_of)
         steps = steps_per_client(observation)
         shifts = simulate(start, counts / counts.sum(), observation.local, steps)
-        before, logits = self._before, start.of(self.rows).logits
-        away = self.end.features - before.features
+        logits, smoothing = start.of(self.rows).logits, observation.local.label_smoothing
         along = path(shifts, self.end.logits.double() - logits, POINTS)
-        raw = torch.zeros(())
+        at_start, away = self._projected
+        # Shares are linear in the features, which move on a straight way.
+        once = moved = torch.zeros(())
         for way, shift in along:
-            raw = raw + self._raw(Forward(before.features + way * away, logits + shift))
-        return self._measured(raw / len(along))
+            a = residuals(Forward(self._before.features, logits + shift), self._labels, smoothing)
+            once, moved = once + a, moved + way * a
+        rows = once.unsqueeze(2) * at_start + moved.unsqueeze(2) * away
+        return self._measured(self.basis.joined(rows, once) / len(along))
 
     def _raw(self, outputs: Forward) -> Float[Tensor, "n coordinates"]:
         return self.basis.raw(outputs, self._labels, self.observation.local.label_smoothing)
@@ -85,6 +88,12 @@ class Trace:
         if self.rows is None:
             return outputs
         return Forward(outputs.features[self.rows], outputs.logits[self.rows])
+
+    @cached_property
+    def _projected(self) -> tuple[Float[Tensor, "n rows dims"], Float[Tensor, "n rows dims"]]:
+        """Features under the model sent along the sketch's directions, and how far they move."""
+        before = self.basis.projected(self._before.features.double())
+        return before, self.basis.projected(self.end.features.double()) - before
 
     @property
     def _all_labels(self) -> Int[Tensor, " all"]:

@@ -104,7 +104,7 @@ def fit_all(observation: Observation, work: Workspace) -> Fit | None:
     noise, moments = prepared.noise(variances(remainders)), prepared.moments
     nothing = torch.zeros(len(moments.counts), dtype=torch.float64)
     fit = fit_counts(sketch, moments, nothing, count, noise=noise)
-    covariance = moments.covariance(fit.counts + fit.counts.square() / moments.counts) + noise
+    covariance = moments.covariance(moments.weights(fit.counts)) + noise
     away = sketch - moments.means @ fit.counts
     misfit = float(away @ torch.linalg.solve(covariance, away)) / len(away)
     return fit if misfit <= MISFIT else None

@@ -15,10 +15,12 @@ from adversary.attacks.eb_gls import (
     solve,
 )
 from adversary.labels import trajectory
+from adversary.labels.covariances import class_means
 from adversary.labels.dropped import uploaded
-from adversary.labels.head import HeadGradient, read_head
-from adversary.labels.reading import end_forward
-from adversary.labels.trace import Trace
+from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, read_head
+from adversary.labels.reading import end_forward, steps_per_client
+from adversary.labels.trace import POINTS, Trace
+from adversary.labels.trajectory import path, simulate, start_of
 from adversary.workspace import workspace
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, View
@@ -237,6 +239,21 @@ def test_shares_are_followed_along_the_way():
     assert error(trace.moments(true)) < 0.8 * min(error(start), error(end))
     assert error(solved.moments) < 0.8 * error(start.middle(end))  # where solving begins
     assert solved.uses == 6
+    measured = trace.moments(true)
+    torch.testing.assert_close(measured.means, shares_along(trace, true))
+
+
+def shares_along(trace: Trace, counts: Tensor) -> Tensor:
+    """Return the mean share of each class, from a sketch at every point of the way."""
+    observation, start = trace.observation, trace.work.part(start_of)
+    steps = steps_per_client(observation)
+    shifts = simulate(start, counts / counts.sum(), observation.local, steps)
+    before, raws = trace.work.part(auxiliary_forward), []
+    for way, shift in path(shifts, trace.end.logits.double() - start.logits, POINTS):
+        features = before.features + way * (trace.end.features - before.features)
+        there = Forward(features, start.logits + shift)
+        raws.append(trace.basis.scaled(trace.basis.raw(there, start.labels, 0.0)))
+    return class_means(torch.stack(raws).mean(dim=0), start.labels, len(counts)).T
 
 
 def test_to_follow_a_part_of_the_auxiliary_examples_is_nearly_as_good(monkeypatch):

@@ -13,6 +13,7 @@ def test_the_step_of_rounded_entries_is_read_off():
     assert step_of(rounded) == pytest.approx(0.25)
     assert step_of(torch.randn(1000, generator=generator(0, "entries"))) is None
     assert step_of(torch.zeros(4)) is None
+    assert step_of(torch.cat([rounded, torch.full((4096,), 0.1)])) is None
 
 
 @pytest.mark.worked
