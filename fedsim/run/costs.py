@@ -1,7 +1,9 @@
 """What a plan's attacks will cost beside its training, from rehearsing two of its clients.
 
 Two clients are trained and attacked in a round, and one again in the next. What the first answer
-costs beyond the second is spent once a round, and what it costs beyond the third once a run.
+costs beyond the second is spent once a round, and what it costs beyond the third once a run. What
+attacks share in a round is spent by the first of them. An attack that looks back at the client's
+earlier rounds costs more with each.
 """
 
 import copy
@@ -26,6 +28,7 @@ from fedsim.run.prepare import Plan
 FEWEST = 200  # answers of one attack in a run; of these three are rehearsed
 SHARE = 0.1  # of the training's seconds is worth a word,
 LEAST = 10.0  # and so many seconds are
+REPEATS = 3  # of answers whose difference counts; the fastest of each
 PARTS = {2: "a half", 5: "a fifth", 10: "a tenth"}
 
 Clock = Callable[[], float]
@@ -52,8 +55,8 @@ class Costs:
 def expected_costs(plan: Plan, clock: Clock = time.process_time) -> Costs | None:
     """Return what a run will cost; None where no attack gives enough answers to rehearse it.
 
-    An attack on whole rounds is not rehearsed, nor is what audits and evaluation cost. What grows
-    with the rounds that an attack looks back at is not seen.
+    An attack on whole rounds is not rehearsed, nor is what audits and evaluation cost, nor to read
+    the uploads of earlier rounds from files.
 
     Args:
         plan: Nothing of it is changed.
@@ -70,9 +73,7 @@ def expected_costs(plan: Plan, clock: Clock = time.process_time) -> Costs | None
             raise
         except Exception:  # the round will say which client fails, and why
             return None
-        attack_costs = {
-            attack: _cost(plan, attack, first, second, run, clock) for attack in attacks
-        }
+        attack_costs = _Rehearsal(plan, (first, second), clock).costs(attacks, run)
     sizes = [len(rows) for rows in plan.federated.clients]
     federation = plan.config.federation
     examples = federation.rounds * federation.sampled * sum(sizes) / len(sizes)
@@ -115,6 +116,14 @@ def _clients_of(plan: Plan, attack: Attack) -> float:
     return federation.sampled * kept / federation.clients
 
 
+def _earlier(plan: Plan) -> float:
+    """Return in how many rounds a client has taken part before, on average over rounds."""
+    federation, record = plan.config.federation, plan.config.record
+    kept = sum(record.keeps(r) for r in range(1, federation.rounds + 1))
+    share = 1 if federation.secure_aggregation else federation.sampled / federation.clients
+    return share * max(0, kept - 1) / 2
+
+
 def _cohorts(
     plan: Plan, sent: Params, clock: Clock
 ) -> tuple[Sequence[Observation], Sequence[Observation], float]:
@@ -143,7 +152,14 @@ def _cohorts(
 
     moved = {n: v + 0.1 * some[0][0][n] if n in some[0][0] else v for n, v in sent.items()}
     moved = {name: value.to(sent[name].dtype) for name, value in moved.items()}
-    return cohort(sent, 1), cohort(moved, 2), seconds
+    first = cohort(sent, 1)
+    # Not the same uploads again: of exact copies attacks on all rounds make nothing.
+    some = [({n: _grown(value) for n, value in delta.items()}, count) for delta, count in some]
+    return first, cohort(moved, 2), seconds
+
+
+def _grown(value: Tensor) -> Tensor:
+    return 1.1 * value if value.is_floating_point() else value
 
 
 def _upload(plan: Plan, client: int, sent: Params) -> tuple[dict[str, Tensor], int]:
@@ -161,33 +177,85 @@ def _upload(plan: Plan, client: int, sent: Params) -> tuple[dict[str, Tensor], i
     return {**delta, **defense.apply(trained, defense.init(trained), coins)[0]}, len(rows)
 
 
-def _cost(
-    plan: Plan,
-    attack: Attack,
-    first: Sequence[Observation],
-    second: Sequence[Observation],
-    run: Memory,
-    clock: Clock,
-) -> float:
-    """Return the CPU-seconds of an attack in a whole run."""
-    always = replace(attack, every=1, clients=None)
+class _History(Sequence[Observation]):
+    """A client's observations, which notice whether an attack looks at earlier ones."""
 
-    def answer(view: View) -> float:
-        begun = clock()
-        attack_view(view, [always], plan.auxiliary, plan.config.seed)
-        return clock() - begun
+    def __init__(self, observations: Sequence[Observation]) -> None:
+        self._observations, self.looked_back = observations, False
 
-    rounds, clients = rounds_of(plan, attack), _clients_of(plan, attack)
-    with Memory(run) as memory:
-        cold = answer(View([first[0]], [first], memory))
-        other = first[min(1, len(first) - 1)]
-        warm = min(cold, answer(View([other], [first], memory))) if clients > 1 else cold
-    later = cold
-    if rounds > 1 and (clients <= 1 or cold > 1.2 * warm):
+    def __len__(self) -> int:
+        return len(self._observations)
+
+    def __getitem__(self, place):
+        chosen = self._observations[place]
+        self.looked_back |= chosen is not self._observations[-1]
+        return chosen
+
+
+@dataclass(frozen=True)
+class _Rehearsal:
+    """Answers of attacks on two rounds, and their CPU-seconds.
+
+    Attacks take turns in one memory: what they share, the first of them computes, as in a run.
+
+    Attributes:
+        plan: Whose attacks they are.
+        cohorts: The uploads of both rounds.
+        clock: CPU-seconds.
+    """
+
+    plan: Plan
+    cohorts: tuple[Sequence[Observation], Sequence[Observation]]
+    clock: Clock
+
+    def costs(self, attacks: Sequence[Attack], run: Memory) -> dict[Attack, float]:
+        """Return the CPU-seconds of each attack in a whole run."""
+        first, second = self.cohorts
         with Memory(run) as memory:
-            view = View([first[0], second[0]], [first, second], memory)
-            later = min(cold, answer(view))
-    return cold + (rounds - 1) * later + rounds * max(0.0, clients - 1) * warm
+            cold = {it: self._answer(it, memory, [first[0]], [first]) for it in attacks}
+            other = [first[min(1, len(first) - 1)]]
+            warm = {it: self._answer(it, memory, other, [first]) for it in attacks}
+        with Memory(run) as memory:
+            later = {it: self._later(it, memory, [first[0], second[0]]) for it in attacks}
+        return {it: self._whole(it, cold[it], warm[it], *later[it]) for it in attacks}
+
+    def _answer(
+        self,
+        attack: Attack,
+        memory: Memory,
+        observations: Sequence[Observation],
+        cohorts: Sequence[Sequence[Observation]],
+    ) -> float:
+        begun, always = self.clock(), replace(attack, every=1, clients=None)
+        view = View(observations, cohorts, memory)
+        attack_view(view, [always], self.plan.auxiliary, self.plan.config.seed)
+        return self.clock() - begun
+
+    def _later(
+        self, attack: Attack, memory: Memory, observations: Sequence[Observation]
+    ) -> tuple[float, float]:
+        """Return what an answer costs in a later round, and what an earlier round adds to it."""
+        history = _History(observations)
+        seconds = self._answer(attack, memory, history, self.cohorts)
+        if not history.looked_back:
+            return seconds, 0.0
+        one, two = (
+            min(
+                # Observations anew, of which nothing is kept yet.
+                self._answer(attack, memory, [replace(it) for it in observations[-n:]], cohorts)
+                for _ in range(REPEATS)
+            )
+            for n, cohorts in ((1, self.cohorts[-1:]), (2, self.cohorts))
+        )
+        return seconds, max(0.0, two - one)
+
+    def _whole(
+        self, attack: Attack, cold: float, warm: float, later: float, growth: float
+    ) -> float:
+        rounds, clients = rounds_of(self.plan, attack), _clients_of(self.plan, attack)
+        once_a_round = cold + (rounds - 1) * min(cold, later)
+        others = rounds * max(0.0, clients - 1) * min(cold, warm)
+        return once_a_round + others + rounds * clients * _earlier(self.plan) * growth
 
 
 def _duration(seconds: float) -> str:

@@ -35,7 +35,18 @@ def staged(view, auxiliary, generator):
     return counts
 
 
+def looking_back(view, auxiliary, generator):
+    """Costs 1 s, and 0.5 s for each earlier round whose upload is no copy of the latest."""
+    earlier = [view.observations[k] for k in range(len(view.observations) - 1)]
+    same = lambda o: all(torch.equal(v, o.update.delta[n]) for n, v in latest.items())
+    latest = view.latest.update.delta
+    spend(1 + 0.5 * sum(not same(each) for each in earlier))
+    return torch.zeros(auxiliary.num_classes, dtype=torch.long)
+
+
 STAGED = Attack(name="staged", family="label", infer=staged)
+SECOND = Attack(name="second", family="label", infer=staged)
+LOOKING_BACK = Attack(name="looking-back", family="label", infer=looking_back)
 
 
 def planned(*, attack=MODULE + "STAGED", **federation):
@@ -45,6 +56,25 @@ def planned(*, attack=MODULE + "STAGED", **federation):
 def test_what_is_spent_once_a_round_and_once_a_run_is_counted_as_often():
     (seconds,) = expected_costs(planned(), CLOCK).attacks.values()
     assert seconds == 7 + 50 * (2 + 4 * 1)
+
+
+def test_what_attacks_share_is_spent_by_the_first():
+    plan = prepare(
+        small_config(
+            attack=[MODULE + "STAGED", MODULE + "SECOND"], federation={"rounds": 50, "clients": 4}
+        )
+    )
+    first, second = expected_costs(plan, CLOCK).attacks.values()
+    assert (first, second) == (7 + 50 * (2 + 4 * 1), 50 * 4 * 1)
+
+
+def test_an_attack_that_looks_back_costs_more_with_each_round():
+    attack = MODULE + "LOOKING_BACK"
+    (seconds,) = expected_costs(planned(attack=attack), CLOCK).attacks.values()
+    assert seconds == 50 * 4 * 1 + 0.5 * 50 * 4 * 49 / 2
+    few = planned(attack=attack, clients=8, per_round=2, rounds=100)
+    (seconds,) = expected_costs(few, CLOCK).attacks.values()
+    assert seconds == 100 * 2 * 1 + 0.5 * 100 * 2 * 99 / 2 / 4
 
 
 def test_an_attack_on_every_other_round_and_some_clients_costs_less():
