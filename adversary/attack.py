@@ -40,8 +40,9 @@ class Attack:
             cost of tens of its answers per round.
         rehearses: Whether its twin is the same function, which rehearses clients with the defense
             by itself.
-        reads: What of an update it cannot do without: a linear "head"'s gradient, any parameter
-            that the "update" moves, or nothing in particular.
+        reads: What of an update it cannot do without (`adversary.readable`): a linear "head"'s
+            gradient, that of a fully connected "first layer", any parameter that the "update"
+            moves, or nothing in particular.
         over_rounds: Whether it asks about all that the client has used so far, instead of in the
             latest round.
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
@@ -67,7 +68,7 @@ class Attack:
     adaptive: bool = False
     has_twin: bool = True
     rehearses: bool = False
-    reads: Literal["", "head", "update"] = ""
+    reads: Literal["", "head", "first layer", "update"] = ""
     over_rounds: bool = False
     every: int = 1
     clients: tuple[str, ...] | None = None

@@ -20,13 +20,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.inversion.chain import first_linear
-from adversary.inversion.fully_connected import ratios
+from adversary.inversion.fully_connected import first_layer, ratios
 from adversary.inversion.reading import batch_gradient, batch_size, mean_gradient
 from adversary.labels.head import input_shape
-from adversary.members.candidates import trained_names
-from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Auxiliary, LocalTraining, View
+from fedsim.core.types import Auxiliary, View
 
 
 def analytic(
@@ -77,25 +74,11 @@ def agreed(
     return inputs.view(-1, *input_shape(auxiliary))
 
 
-def planned(auxiliary: Auxiliary, _local: LocalTraining, _count: int) -> str:
-    """Return why the architecture has every update refused; empty where none need be."""
-    try:
-        layer = first_linear(auxiliary.model, input_shape(auxiliary))
-    except NotApplicable as reason:
-        return f"will refuse every update: {reason}"
-    untrained = {f"{layer}.weight", f"{layer}.bias"} - set(trained_names(auxiliary))
-    if untrained:
-        return f"will refuse every update: {min(untrained)}: must be in the update"
-    return ""
-
-
 def _layer(view: View, auxiliary: Auxiliary) -> tuple[Tensor, Tensor, int]:
     """Return the gradients of the first layer's weights and biases, and how many examples."""
     latest, count = view.latest, batch_size(view.latest)
     reading = mean_gradient if count == 1 else batch_gradient  # of one the same in every step
-    gradient = reading(latest, auxiliary)
-    layer = first_linear(auxiliary.model, input_shape(auxiliary))
-    return gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], count
+    return *first_layer(reading(latest, auxiliary), auxiliary), count
 
 
 ATTACKS = (
@@ -104,7 +87,7 @@ ATTACKS = (
         family="reconstruction",
         infer=analytic,
         summary="inputs of a fully connected first layer, by ratios of gradients",
-        plan=planned,
+        reads="first layer",
         has_twin=False,
     ),
 )

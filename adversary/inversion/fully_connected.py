@@ -6,11 +6,17 @@ gradient is the input. In a batch that holds for a unit on which one example alo
 Whole batches behind ReLU are in `adversary.inversion.relu_batch`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from adversary.inversion.chain import first_linear
+from adversary.labels.head import input_shape
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Auxiliary
 
 AGREE = 1e-5  # relative distance of two units' ratios that show the same example
 ALIVE = 1e-9  # gradient below this share of the largest is none
@@ -27,6 +33,29 @@ class AgreedInputs:
 
     inputs: Float[Tensor, "n features"]
     units: Tensor
+
+
+def first_layer(
+    gradient: Mapping[str, Tensor], auxiliary: Auxiliary
+) -> tuple[Float[Tensor, "units features"], Float[Tensor, " units"]]:
+    """Return the gradients of the weight and bias of the layer that takes the inputs.
+
+    Args:
+        gradient: Of all trained parameters.
+        auxiliary: The architecture.
+
+    Raises:
+        NotApplicable: That layer is not linear with a trained bias, or none of it moved.
+    """
+    layer = first_linear(auxiliary.model, input_shape(auxiliary))
+    if missing := {f"{layer}.weight", f"{layer}.bias"} - set(gradient):
+        raise NotApplicable(f"{min(missing)}: must be in the update")
+    weight, bias = gradient[f"{layer}.weight"], gradient[f"{layer}.bias"]
+    if not bool(bias.any()):
+        raise NotApplicable(
+            f"update: a gradient must reach the first layer's biases, {layer}.bias, got zero"
+        )
+    return weight, bias
 
 
 def ratios(

@@ -223,7 +223,10 @@ def _adversary(attack: "Attack") -> str:
 
 
 def _reads(attack: "Attack") -> str:
-    read = {"head": "a linear head's gradient", "bias": "the bias of a linear head"}
+    read = {
+        "head": "a linear head's gradient",
+        "first layer": "a fully connected first layer's gradient",
+    }
     what = read.get(attack.reads, "whatever is uploaded")
     return f"{what}; asks about all of a client's rounds so far" if attack.over_rounds else what
 

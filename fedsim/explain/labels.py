@@ -7,7 +7,7 @@ from torch import nn
 
 from adversary.attacks import ATTACKS
 from adversary.labels.head import find_head, has_head
-from adversary.labels.readable import unread
+from adversary.readable import unread
 from adversary.workspace import workspace
 from fedsim.core.form import Form
 from fedsim.core.memory import Memory

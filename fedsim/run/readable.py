@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Generator
 
 from adversary.grading.answers import without_gradient
-from adversary.labels.readable import unread
+from adversary.readable import unread
 from defenses import Defense
 from fedsim.core.boundary import PASSING
 from fedsim.core.memory import Memory

@@ -1,3 +1,4 @@
+import re
 from math import prod
 
 import pytest
@@ -94,6 +95,34 @@ def test_a_head_that_a_defense_withholds_is_named_before_training(strategy, tmp_
     rows = api.run(config, tmp_path / "run").ledger().to_pylist()
     refused = {r["attack"]: r["reason"] for r in rows if r["outcome"] == "refused" and r["client"]}
     assert refused == {"llg": WITHHELD, "rlu": WITHHELD}
+
+
+def frozen_first(input_shape, num_classes, *, bias: bool = True):
+    """A first layer that is not trained, or has no bias."""
+    first = nn.Linear(prod(input_shape), 8, bias=bias)
+    first.requires_grad_(not bias)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(8, num_classes))
+
+
+@pytest.mark.parametrize(
+    ("model", "defense", "reason"),
+    [
+        ({"name": MODULE + "frozen_first"}, [], "1: must be trained as it is"),
+        ({"name": MODULE + "frozen_first", "bias": False}, [], "1: must have a bias"),
+        ({"name": "cnn"}, [], ""),
+        ({"name": "mlp"}, [{"name": "freeze", "layers": ["1"]}], "update: a gradient must reach"),
+        ({"name": "mlp"}, [{"name": "gaussian", "std": 1.0}], None),
+    ],
+)
+def test_a_first_layer_that_gives_no_inputs_is_named_before_training(model, defense, reason):
+    config = small_config(
+        model=model, attack=["analytic", "llg"], defense=defense,
+        auxiliary={"knows_defense": False},
+    )  # fmt: skip
+    reasons = {titles: reason for reason, titles in unreadable(prepare(config)).items()}
+    assert (("analytic",) in reasons) == (reason is not None)
+    if reason is not None:
+        assert re.match(reason, reasons["analytic",])
 
 
 def test_what_moves_no_parameter_is_read_by_none():

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from adversary.attack import Attack
+from adversary.inversion.fully_connected import first_layer
+from adversary.inversion.reading import mean_gradient
 from adversary.labels.head import read_head
 from adversary.labels.projections import moved_tensors
 from adversary.workspace import Workspace, workspace
@@ -14,6 +16,9 @@ from fedsim.core.types import Auxiliary, Observation, View
 READERS: Mapping[str, Callable[[Observation, Workspace], Any]] = {
     "head": read_head,
     "update": moved_tensors,
+    "first layer": lambda observation, work: first_layer(
+        mean_gradient(observation, work.auxiliary), work.auxiliary
+    ),
 }
 
 
