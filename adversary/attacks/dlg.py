@@ -29,7 +29,7 @@ from adversary.inversion.matching import reconstruct
 from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from fedsim.core.ranges import AtLeastOne, NotNegative
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 
 
 def dlg(
@@ -41,8 +41,8 @@ def dlg(
     restarts: AtLeastOne = 4,
     iterations: AtLeastOne = 1500,
     tv: NotNegative = 0.0,
-) -> Float[Tensor, "n *shape"]:
-    """Return the examples of the restart with the lowest loss, in the range of the data.
+) -> Float[Tensor, "n *shape"] | Estimate:
+    """Return the examples of the restart with the lowest loss, with the spread of restarts.
 
     Args:
         view: One client's observations; the latest is attacked.

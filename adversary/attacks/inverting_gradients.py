@@ -40,7 +40,7 @@ from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from adversary.inversion.tuning import tuned
 from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 
 
 def inverting_gradients(
@@ -57,8 +57,8 @@ def inverting_gradients(
     start: Literal["grey", "uniform", "normal"] | None = None,
     prior: str = "pixels",
     hypotheses: AtLeastOne = 4,
-) -> Float[Tensor, "n *shape"]:
-    """Return the examples of the restart with the lowest loss.
+) -> Float[Tensor, "n *shape"] | Estimate:
+    """Return the examples of the restart with the lowest loss, with the spread of restarts.
 
     Args:
         view: One client's observations; the latest is attacked.

@@ -45,7 +45,7 @@ from adversary.labels.head import input_shape
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.ranges import AtLeastOne
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 
 
 def r_gap(
@@ -74,7 +74,7 @@ def hybrid(
     *,
     steps: AtLeastOne = 20,
     iterations: AtLeastOne = 1000,
-) -> Float[Tensor, "1 *shape"]:
+) -> Float[Tensor, "1 *shape"] | Estimate:
     """Return the input of one example, the smoothest picture where the first layer leaves it open.
 
     Args:

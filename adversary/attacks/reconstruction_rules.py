@@ -22,7 +22,7 @@ from adversary.attacks.spear import spear
 from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.setting import SECOND, Setting
 from adversary.labels.head import input_shape
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 
 CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 ENSEMBLE = 30  # restarts of TabLeak
@@ -122,7 +122,7 @@ def _per_iteration(setting: Setting, restarts: float) -> Work:
 
 def _matching(
     view: View, auxiliary: Auxiliary, generator: Generator, *, iterations: int = 3000
-) -> Tensor:
+) -> Tensor | Estimate:
     """Return what matching finds; where it is short, without rehearsals, which would be longer."""
     given: dict[str, Any] = {}
     if iterations < WORTH:

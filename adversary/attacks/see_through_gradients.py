@@ -31,7 +31,7 @@ from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 
 
 def see_through_gradients(
@@ -46,8 +46,8 @@ def see_through_gradients(
     energy: NotNegative = 1e-4,
     group: NotNegative = 0.01,
     hypotheses: AtLeastOne = 4,
-) -> Float[Tensor, "n *shape"]:
-    """Return the examples of the restart with the lowest loss.
+) -> Float[Tensor, "n *shape"] | Estimate:
+    """Return the examples of the restart with the lowest loss, with the spread of restarts.
 
     Args:
         view: One client's observations; the latest is attacked.

@@ -17,6 +17,7 @@ from adversary.grading import (
     records,
     texts,
     tokens,
+    uncertainty,
     usage,
 )
 from adversary.grading.secrets import Secrets, grade_attributes
@@ -253,8 +254,8 @@ FAMILIES: dict[str, Family] = {
             optional=records.METRICS,
             secondary=reconstructions.OF_IMAGES,
             grade_blind=reconstructions.pool_blind,
-            grade_uncertainty=records.grade_confidence,
-            of_uncertainty=(records.CONFIDENCE,),
+            grade_uncertainty=uncertainty.grade,
+            of_uncertainty=uncertainty.METRICS,
             blind=reconstructions.blind,
             grade=reconstructions.grade,
             pool=reconstructions.pool,

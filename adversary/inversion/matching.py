@@ -21,9 +21,10 @@ from adversary.inversion.losses import Losses
 from adversary.inversion.priors import Form, data_range, form_of
 from adversary.inversion.problems import Problem, problem_of
 from adversary.inversion.settings import Settings
+from adversary.inversion.spread import estimated
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import Remark
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 
 RACE = 200  # iterations after which label hypotheses are compared
 ENTRIES = 2**25  # of the simulated uploads of all rows that are computed at a time: 128 MiB each
@@ -40,8 +41,10 @@ def reconstruct(
     *,
     recover: Infer | None = None,
     adapt: Sequence[Adapt] = (),
-) -> Float[Tensor, "n *shape"]:
+) -> Float[Tensor, "n *shape"] | Estimate:
     """Return the client's examples as the best restart has them, in the range of the data.
+
+    With several restarts also how far they lie apart (`adversary.inversion.spread`).
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -68,7 +71,7 @@ def reconstruct(
     guesses, losses = match(problem, settings, labels, generator, box=data_range(auxiliary))
     if not bool(torch.isfinite(losses).any()):
         raise ValueError("matching: a restart must have a finite loss, got none")
-    return guesses[int(losses.nan_to_num(nan=torch.inf).argmin())]
+    return estimated(guesses, losses)
 
 
 def raced(

@@ -2,47 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from adversary.grading.families import FAMILIES
-from adversary.grading.images import ssim
-from adversary.grading.reconstructions import assigned, decibels, is_image, paired, scaled
-from fedsim.core.accepts import Rule
+from adversary.grading.reconstructions import is_image
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.tables import frame
-from fedsim.core.types import Truth
 from fedsim.core.units import name_of, written
 from fedsim.data import federate
 from fedsim.report.data import RunData, listed
+from fedsim.report.guesses import guess_of, undetermined
 from fedsim.report.images import picture
-from fedsim.report.record_gallery import GUESSES, UNSURE, Records, recovered_records
+from fedsim.report.record_gallery import Records, recovered_records
+from fedsim.report.recovered import Recovered, Shown, recovered, undetermined_text
 from fedsim.report.select import select
 from fedsim.report.single import match_sentence
 from fedsim.run.originals import Originals
 from fedsim.run.outcomes import NOT_SAFE
-from fedsim.run.run_folder import UNDETERMINED
-from fedsim.run.truth import truth_of
 
 FAMILY = "reconstruction"
 SHOWN_ATTACKS, SHOWN_ROUNDS, SHOWN_GUESSES = 4, 12, 3
 PLACES = ("best", "median", "worst")
-LEAST = 0.01  # hidden directions that are said
-SHARES = Rule("recording", "undetermined shares", "must be from 0 to 1, in the shape of the answer")
-CHECKS = (GUESSES, SHARES, UNSURE)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One example: pictures as data URIs by what they are, and what is said of them."""
-
-    title: str
-    pictures: Mapping[str, str]
-    caption: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,46 +50,10 @@ class Gallery:
     sentences: Sequence[str]
     table: Records | None = None
 
-
-@dataclass(frozen=True)
-class Recovered:
-    """One client's examples in one round, and what stands for each, on the scale of the data."""
-
-    client: str
-    guesses: Tensor
-    truth: Truth
-    open_: Tensor
-
-    @cached_property
-    def ratios(self) -> Tensor:
-        """PSNR of each example."""
-        return decibels(self.guesses, self.truth)
-
-    def shown(self, place: int, title: str) -> Shown:
-        """Return one example with its original, and the blind picture's values."""
-        inputs, lineup = self.truth.inputs, self.truth.lineup
-        assert inputs is not None
-        assert lineup is not None
-        original = scaled(inputs[place : place + 1], lineup)
-        blank = scaled(lineup.blank.unsqueeze(0), lineup)
-        guess = self.guesses[place : place + 1]
-        blind = float(decibels(blank, self.truth)[place])
-        alike = [float(ssim(picture, original)) for picture in (guess, blank)]
-        return Shown(
-            title,
-            {
-                "original": picture(original[0]),
-                "recovered": picture(guess[0], self.open_[place]),
-                "difference": picture((guess - original)[0].abs()),
-            },
-            (
-                f"client {self.client}",
-                f"PSNR {written('psnr', float(self.ratios[place]))} "
-                f"(blind {written('psnr', blind)})",
-                f"SSIM {written('ssim', alike[0])} (blind {written('ssim', alike[1])})",
-                *_undetermined_text(self.open_[place]),
-            ),
-        )
+    @property
+    def uncertain(self) -> bool:
+        """Whether it shows how uncertain pixels are."""
+        return any("uncertainty" in example.pictures for example in self.examples)
 
 
 def galleries(run: RunData) -> list[Gallery]:
@@ -139,7 +86,7 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
     if not rows:
         return _without_pictures(attack, values, _why_none(run, attack))
     last = max(rows)
-    if not is_image(_guess(run, attack, last, rows[last][0]).shape[1:]):
+    if not is_image(guess_of(run.folder, attack, last, rows[last][0]).shape[1:]):
         table = recovered_records(run.folder, attack, rows, originals)
         if table is None:
             return _without_pictures(attack, values, "The recovered examples are not images.")
@@ -152,8 +99,8 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
             sentences=[table.sentence, *_left_out(run, attack)],
             table=table,
         )
-    read = [_recovered(run, attack, last, client, originals) for client in rows[last]]
-    examples = _extremes([recovered for recovered in read if recovered is not None])
+    read = [recovered(run.folder, attack, last, client, originals) for client in rows[last]]
+    examples = _extremes([each for each in read if each is not None])
     if examples:
         heading = f"Round {last}: {listed(PLACES[: len(examples)])} example by PSNR"
         rounds = _over_rounds(run, attack, rows, originals)
@@ -170,13 +117,13 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
             ],
         )
     client = rows[last][0]
-    guesses = _guess(run, attack, last, client)[:SHOWN_GUESSES]
-    shares = _undetermined(run, attack, last, client)
+    guesses = guess_of(run.folder, attack, last, client)[:SHOWN_GUESSES]
+    shares = undetermined(run.folder, attack, last, client)
     alone = [
         Shown(
             f"guess {place}",
             {"recovered": picture(guess, open_)},
-            (f"client {client}", *_undetermined_text(open_)),
+            (f"client {client}", *undetermined_text(open_)),
         )
         for place, (guess, open_) in enumerate(zip(guesses, shares, strict=False), start=1)
     ]
@@ -250,59 +197,11 @@ def _answered(run: RunData, attack: str) -> dict[int, list[str]]:
     return answered
 
 
-def _guess(run: RunData, attack: str, round_: int, client: str) -> Tensor:
-    return run.folder.guesses(round_)[f"{attack}/{client}"]
-
-
-def _undetermined(run: RunData, attack: str, round_: int, client: str) -> Tensor:
-    """Return the share of each entry that the update says nothing of, of an answer's shape.
-
-    Raises:
-        BadRecording: They are none.
-    """
-    guesses, guess = run.folder.guesses(round_), _guess(run, attack, round_, client)
-    name = f"{attack}/{client}/{UNDETERMINED}"
-    shares = guesses[name] if name in guesses else torch.zeros_like(guess)
-    shaped = shares.shape == guess.shape and shares.is_floating_point()
-    if not shaped or not bool(((shares >= 0) & (shares <= 1)).all()):
-        raise BadRecording(
-            f"{run.folder.path}: {SHARES.field} {SHARES.rule}, got {shares.dtype} of shape "
-            f"{tuple(shares.shape)} from {attack} for client {client} in round {round_}"
-        )
-    return shares
-
-
-def _recovered(
-    run: RunData, attack: str, round_: int, client: str, originals: Originals | None
-) -> Recovered | None:
-    """Return what was recovered from a client, beside its examples; None without them.
-
-    Raises:
-        BadRecording: It is no answer to this data.
-    """
-    truth = truth_of(run.folder, round_, client)
-    if originals is None or truth is None or not len(truth.indices):
-        return None
-    truth = originals.of(truth, round_=round_, client=client)
-    assert truth is not None
-    guess = _guess(run, attack, round_, client)
-    shape = tuple(guess.shape[1:])
-    if shape != originals.federated.dataset.input_shape or not guess.isfinite().all():
-        raise BadRecording(
-            f"{run.folder.path}: {GUESSES.field} {GUESSES.rule}, got shape {shape} from {attack} "
-            f"for client {client} in round {round_}"
-        )
-    open_ = _undetermined(run, attack, round_, client)
-    blanks = open_.new_zeros(len(truth.indices), *open_.shape[1:])
-    open_ = torch.cat([open_, blanks])[assigned(guess, truth)]
-    return Recovered(client, paired(guess, truth), truth, open_)
-
-
 def _extremes(read: Sequence[Recovered]) -> list[Shown]:
     """Return the best, the median and the worst example of all clients; fewer of fewer."""
-    ratios = torch.cat([torch.zeros(0), *(recovered.ratios for recovered in read)])
+    ratios = torch.cat([torch.zeros(0), *(each.ratios for each in read)])
     order = ratios.argsort(descending=True, stable=True).tolist()
-    owners = [(recovered, place) for recovered in read for place in range(len(recovered.ratios))]
+    owners = [(each, place) for each in read for place in range(len(each.ratios))]
     chosen = dict.fromkeys(order[at] for at in (0, len(order) // 2, -1) if order)
     return [
         owners[index][0].shown(owners[index][1], title)
@@ -318,15 +217,9 @@ def _over_rounds(
     if len(rounds) > SHOWN_ROUNDS:
         places = np.linspace(0, len(rounds) - 1, SHOWN_ROUNDS).round().astype(int)
         rounds = [rounds[place] for place in places]
-    recovered = [(r, _recovered(run, attack, r, rows[r][0], originals)) for r in rounds]
+    answers = [(r, recovered(run.folder, attack, r, rows[r][0], originals)) for r in rounds]
     return [
         best.shown(int(best.ratios.argmax()), f"round {round_}")
-        for round_, best in recovered
+        for round_, best in answers
         if best is not None
     ]
-
-
-def _undetermined_text(open_: Tensor) -> list[str]:
-    count = float(open_.sum())
-    text = f"hatched: {count:.3g} of {open_.numel()} numbers are not in the gradient"
-    return [text] if count > LEAST else []

@@ -11,18 +11,15 @@ from torch import Tensor
 
 from adversary.grading.reconstructions import is_image
 from adversary.grading.records import Compared, compared, confidence, records_of
-from fedsim.core.accepts import Rule
-from fedsim.core.errors import BadRecording
 from fedsim.core.types import Truth
+from fedsim.report.guesses import examples_of, uncertainty
 from fedsim.report.visible import visible
 from fedsim.run.originals import Originals
-from fedsim.run.run_folder import UNCERTAINTY, RunFolder
+from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import truth_of
 
 SHOWN_RECORDS, SHOWN_COLUMNS = 4, 60
 READ_ROUNDS, READ_CLIENTS = 12, 50  # of each round, evenly from the best recovered to the worst
-GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
-UNSURE = Rule("recording", "uncertainties", "must be at least 0, in the shape of the answer")
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)  # of confidence
 
 
@@ -105,22 +102,12 @@ def _answers(
     folder: RunFolder, attack: str, round_: int, clients: Sequence[str], originals: Originals
 ) -> Iterator[Answered]:
     """Yield the answers of a round for clients whose records are at hand."""
-    guesses = folder.guesses(round_)
     shape = originals.federated.dataset.input_shape
     for client in clients[:: -(-len(clients) // READ_CLIENTS)]:
         truth = originals.of(truth_of(folder, round_, client), round_=round_, client=client)
-        if truth is None or records_of(truth) is None:
-            continue
-        guess, unsure = (guesses.get(f"{attack}/{client}{end}") for end in ("", f"/{UNCERTAINTY}"))
-        assert guess is not None
-        where = f"of shape {tuple(guess.shape)} from {attack} for client {client}, round {round_}"
-        if tuple(guess.shape[1:]) != shape or not bool(guess.isfinite().all()):
-            raise BadRecording(f"{folder.path}: {GUESSES.field} {GUESSES.rule}, got some {where}")
-        if unsure is not None and (
-            unsure.shape != guess.shape or not bool(((unsure >= 0) & unsure.isfinite()).all())
-        ):
-            raise BadRecording(f"{folder.path}: {UNSURE.field} {UNSURE.rule}, got others {where}")
-        yield client, guess, unsure, truth
+        if truth is not None and records_of(truth) is not None:
+            guess = examples_of(folder, attack, round_, client, shape)
+            yield client, guess, uncertainty(folder, attack, round_, client), truth
 
 
 def _shown(answers: Sequence[Answered]) -> list[RecoveredRecord]:

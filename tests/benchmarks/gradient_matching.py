@@ -19,6 +19,7 @@ from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.joint import joint
 from adversary.attacks.see_through_gradients import see_through_gradients
+from adversary.grading.uncertainty import rank_correlation
 from adversary.inversion.local_steps import one_hot
 from adversary.inversion.losses import Losses
 from adversary.inversion.matching import match
@@ -33,7 +34,7 @@ from defenses.sign import sign
 from fedsim.core.errors import Remark
 from fedsim.core.params import subtract
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, LocalTraining, View
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 from tests.adversary.inversion.networks import named
 from tests.benchmarks.record import record
 from tests.builders import observe, plain_gradient
@@ -50,7 +51,8 @@ DEFENSES = {
 }
 
 
-def psnr(guess: Tensor, x: Tensor) -> float:
+def psnr(answer: Tensor | Estimate, x: Tensor) -> float:
+    guess = answer.values if isinstance(answer, Estimate) else answer
     return float(-10 * (guess.clamp(0, 1) - x).square().mean().log10())
 
 
@@ -175,6 +177,31 @@ def table_see_through(images: int) -> Iterator[Line]:
             yield text, {f"{name} group={group}: mean PSNR, dB": _mean(results)}
 
 
+def table_uncertainty(images: int) -> Iterator[Line]:
+    """Spread of restarts beside the error, by network and how many restarts there are."""
+    for name in ("cnn2_c2", "lenet"):
+        for restarts in (2, 4, 8):
+            rows = []
+            for place in range(images):
+                view, auxiliary, x, _ = victim(name, place)
+                options = {"restarts": restarts, "iterations": 200}
+                answer = inverting_gradients(view, auxiliary, generator(0), **options)
+                assert isinstance(answer, Estimate)
+                error, unsure = (answer.values - x).abs(), answer.uncertainty
+                rows.append([
+                    psnr(answer, x), rank_correlation(unsure, error),
+                    float(unsure.square().mean().sqrt()), float(error.square().mean().sqrt()),
+                ])  # fmt: skip
+            of = torch.tensor(rows, dtype=torch.float64)
+            means, errors = of.mean(dim=0), of.std(dim=0) / len(of) ** 0.5
+            names = ("PSNR, dB", "rank correlation", "uncertainty, RMS", "error, RMS")
+            label = f"{name} {restarts} restarts"
+            values = zip(names, means.tolist(), errors.tolist(), strict=True)
+            text = "  ".join(f"{what} {mean:.3f} ± {error:.3f}" for what, mean, error in values)
+            figures = {f"{label}: {n}": m for n, m in zip(names, means.tolist(), strict=True)}
+            yield f"{label}: {text}", figures
+
+
 def table_pairs(images: int) -> Iterator[Line]:
     """PSNR of two MNIST digits per client, 7×7 pixels, full batches, by epochs and rate: joint."""
     for epochs in (1, 2, 5, 10):
@@ -270,6 +297,7 @@ TABLES = {
     "fedavg": table_fedavg,
     "pairs": table_pairs,
     "see-through": table_see_through,
+    "uncertainty": table_uncertainty,
     "defenses": table_defenses,
 }
 

@@ -33,7 +33,9 @@ private.</label>
 {% endfor %}
 <p class="quiet">{{ gallery.sentences | join(" ") }}
 {% if gallery.rounds %}<i>Difference</i> is the distance of each pixel; black is no difference.
-{% endif %}
+{% endif %}{% if gallery.uncertain %}<i>Uncertainty</i> is the standard deviation of each pixel over
+the attack's restarts, which it states without the truth; its largest is white. Restarts can agree
+on a wrong pixel: it bounds no error. {% endif %}
 <i>Blind</i> is the mean auxiliary image, which uses no update. The blur only hides the pictures
 from view: this file has all pixels.</p>
 {% elif gallery.table %}

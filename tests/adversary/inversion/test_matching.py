@@ -189,7 +189,7 @@ def test_the_truth_has_no_distance_and_the_best_row_is_the_one_of_least_loss(dis
 @pytest.mark.parametrize("labels", ["joint", "recovered"])
 def test_dlg_recovers_an_example_to_many_digits(labels):
     view, x, _ = client()
-    guess = dlg(view, AUXILIARY, generator(0), labels=labels, restarts=2, iterations=200)
+    guess = dlg(view, AUXILIARY, generator(0), labels=labels, restarts=2, iterations=200).values
     assert guess.shape == x.shape
     assert error(guess, x) < 1e-4  # 40 dB
 
@@ -200,9 +200,12 @@ def test_the_answer_beats_a_grey_picture_and_repeats_itself(name):
     before = {n: v.clone() for n, v in view.latest.update.delta.items()}
     options = {"restarts": 2, "iterations": 120, "tv": 0.0}  # this picture is noise
     infer = lambda: ATTACKS[name](view, AUXILIARY, generator(3), **options)
-    guess = infer()
-    assert error(guess, x) < 0.6 * error(torch.full_like(x, 0.5), x)
-    assert torch.equal(guess, infer())
+    answer, again = infer(), infer()
+    assert error(answer.values, x) < 0.6 * error(torch.full_like(x, 0.5), x)
+    assert torch.equal(answer.values, again.values)
+    assert torch.equal(answer.uncertainty, again.uncertainty)
+    assert answer.uncertainty.shape == x.shape
+    assert float(answer.uncertainty.min()) >= 0
     assert same_params(view.latest.update.delta, before)
 
 
@@ -269,7 +272,7 @@ def test_inputs_that_are_no_images_have_no_total_variation():
     x = torch.randn(1, 6, generator=generator(0))
     view = observe(plain_gradient(model, x, torch.tensor([2])), 1, sent=model)
     auxiliary = Auxiliary(model, CLASSES, input_shape=(6,))
-    guess = inverting_gradients(view, auxiliary, generator(0), iterations=300)
+    guess = inverting_gradients(view, auxiliary, generator(0), iterations=300).values
     assert error(guess, x) < 0.05
 
 

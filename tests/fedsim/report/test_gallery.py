@@ -337,3 +337,24 @@ def test_a_table_without_a_number_draws_counts_all_the_same(run, tmp_path):
     picture = counts_picture(RunData(folder))
     assert picture is not None
     assert picture.caption.startswith("No client is recorded in more rounds than client")
+
+
+def test_the_spread_of_restarts_is_stored_graded_and_shown(tmp_path):
+    attack = {"name": "inverting-gradients", "iterations": 20, "tv": 0.0, "lr": 0.1}
+    attack |= {"start": "uniform", "optimiser": "adam", "clients": ["1"]}
+    config = small_config(attack=[attack], federation={"clients": 2, "rounds": 1})
+    folder = RunFolder(api.run(config, tmp_path / "run").path)
+    name = "inverting-gradients/1"
+    unsure = folder.guesses(1)[f"{name}/uncertainty"]
+    assert unsure.shape == folder.guesses(1)[name].shape
+    [row] = [r for r in folder.ledger().to_pylist() if r["metric"] == "uncertainty_correlation"]
+    assert (row["blind"], row["ceiling"]) == (0.0, 1.0)
+    [gallery] = galleries(RunData(folder))
+    assert gallery.uncertain
+    assert {"difference", "uncertainty"} <= set(gallery.examples[0].pictures)
+    assert "rank correlation" in " ".join(gallery.examples[0].caption)
+    assert "standard deviation of each pixel over" in (folder.path / "report.html").read_text()
+    guesses = {key: folder.guesses(1)[key] for key in folder.guesses(1)}
+    folder.write_guesses(1, guesses | {f"{name}/uncertainty": -unsure - 1})
+    with pytest.raises(BadRecording, match="uncertainties must be at least 0, in the shape"):
+        galleries(RunData(folder))
