@@ -15,6 +15,7 @@ from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import NotApplicable, remarks_of_attacks
+from fedsim.core.progress import answering
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Estimate, Measure, View
 
@@ -239,7 +240,11 @@ def _guess(
         if reason := _inapplicable(view, attack, auxiliary):
             raise NotApplicable(reason)
         names = ("infer", attack.title, latest.client, latest.round, "model")
-        with remarks_of_attacks() as remarks, global_stream(seed, *names):
+        with (
+            remarks_of_attacks() as remarks,
+            global_stream(seed, *names),
+            answering(f"{attack.title}, client {latest.client}"),
+        ):
             answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
             guess = _numbers(family.check(answer, auxiliary))
     except PASSING:  # also that the recording itself is damaged

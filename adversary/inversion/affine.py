@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adversary.inversion.operators import least_squares
 from adversary.inversion.solutions import Solution
+from fedsim.core import progress
 
 STEPS = 500
 PRIMAL = 0.02  # step size
@@ -46,7 +47,7 @@ def smoothest(
     colours = _colours(len(x))
     edges, range_ = torch.zeros(2, *x.shape), torch.zeros_like(x)
     dual = 1 / ((8 * float(torch.linalg.matrix_norm(colours, 2)) ** 2 + 1) * PRIMAL)
-    for _ in range(steps):
+    for _ in progress.steps(steps, "steps to the smoothest picture"):
         before = x
         x = x - PRIMAL * (torch.einsum("dc,dhw->chw", colours, _divergence(edges)) + range_)
         x = project(x)

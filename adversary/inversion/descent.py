@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fedsim.core import progress
+
 Evaluate = Callable[
     [Float[Tensor, "rows n"]], tuple[Float[Tensor, " rows"], Float[Tensor, "rows n"]]
 ]
@@ -119,7 +121,7 @@ def scheduled(
         settled: Share of the way from which on points count.
     """
     v, moments, best = start.clone(), Moments(start), Best.of(start)
-    for step in range(1, steps + 1):
+    for step in progress.steps(steps, "iterations"):
         share = step / steps
         losses, g = evaluate(v, share)
         if share >= settled:
@@ -157,7 +159,7 @@ def lbfgs(
     v, refused = start.clone(), torch.zeros(len(start), dtype=torch.long)
     d = -g
     size = _first(g)
-    for _ in range(steps - 1):
+    for _ in progress.steps(steps - 1, "iterations"):
         if bool((size == 0).all()):
             break
         trial = v + size.unsqueeze(1) * d

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.problems import Problem
+from fedsim.core import progress
 from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
@@ -129,6 +130,7 @@ def gauss_newton(
     reach = high - low
     at, error = _linearised(residual, x)
     for step in range(steps):
+        progress.report(step, steps, "Gauss-Newton steps")
         if error <= DONE or not math.isfinite(error):
             return Fit(x, error, step)
         right = -at.pull(at.value)

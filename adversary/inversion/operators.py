@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from fedsim.core import progress
+
 Pair = tuple[int, int]
 
 
@@ -155,6 +157,7 @@ def least_squares(
     p, square = slope.clone(), float(slope.square().sum())
     enough = (tolerance * size) ** 2
     for step in range(steps):
+        progress.report(step, steps, "conjugate gradients")
         if square <= enough:
             return Least(x, step, converged=True)
         image = operator.forward(p)

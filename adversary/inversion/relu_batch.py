@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from adversary.inversion.inactive import CUT, Search
 from adversary.inversion.low_rank import Factors, factors
+from fedsim.core import progress
 
 DRAWS = 20_000
 LEAST = 2_000  # draws before an estimate ends the search
@@ -152,6 +153,7 @@ def _run(
             if bool(agreeing.all()):
                 return
             search.forget(agreeing)
+        progress.report(search.draws, limits.draws, "draws")
         expected = search.remaining()
         late = 0 < limits.seconds < time.process_time() - begun
         over = search.draws >= LEAST and search.draws + expected > limits.draws

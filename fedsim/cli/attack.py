@@ -1,13 +1,16 @@
 """`fedsim attack`: a run of fedsim's own, or the tape of somebody else's Flower app."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedsim.cli.answering import Answering
 from fedsim.cli.assumptions import print_assumptions
 from fedsim.cli.console import err, out, print_next, print_report, quoted
+from fedsim.cli.eta import Eta
 from fedsim.cli.options import Allow, Json, Strict, parse_shape
 from fedsim.cli.tables import print_attacks
 from fedsim.cli.unanswered import print_unanswered
@@ -173,19 +176,25 @@ def _attacked(
     recording: Path, parts: "list[Part]", app: "App", allow: Sequence[str], *, quiet: bool
 ) -> "Table":
     """Attack with a bar of the rounds; return the new rows."""
+    from rich.markup import escape
     from rich.progress import Progress
 
     from fedsim import api
+    from fedsim.core.progress import listening
 
+    eta = Eta(1, err)
     with Progress(console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task("attacking", total=None)
-        return api.attack(
-            recording,
-            parts,
-            app=app,
-            allow=allow,
-            on_round=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+
+        def say(text: str) -> None:
+            bar.update(task, description=escape(text))
+            eta.line(escape(text))
+
+        def on_round(done: int, total: int) -> None:
+            bar.update(task, description="attacking", completed=done, total=total)
+
+        with nullcontext() if quiet else listening(Answering(say)):
+            return api.attack(recording, parts, app=app, allow=allow, on_round=on_round)
 
 
 def _print_end(recording: Path) -> None:

@@ -87,6 +87,15 @@ class Rounds:
         left = self._reached(round_, round_ - 1 + count / asked)
         self.eta.line(f"       round {round_}: {count} of {asked} clients{left and ', '}{left}")
 
+    def step(self, text: str) -> None:
+        """Show where the attack is that works on a long answer."""
+        from rich.markup import escape
+
+        if self.quiet or not self.started:
+            return
+        self.bar.update(self.task, left=escape(text))
+        self.eta.line(f"       {escape(text)}")
+
     def _columns(self, attacks: list[str], *, records: bool) -> Columns:
         return Columns.that_fit(attacks, self.console.width, records=records, first=self.head)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedsim.cli.answering import Answering
 from fedsim.cli.console import Interrupted, attack_line, out, print_line, print_next, quoted, say
 from fedsim.cli.options import Allow, ConfigFile, Json, Set, Strict
 from fedsim.cli.rounds import Rounds
@@ -104,8 +105,9 @@ def _execute(
 ) -> "Run":
     """Run or resume, with a line per round; a failure says how to continue."""
     from fedsim import api
+    from fedsim.core.progress import listening
 
-    with Rounds(config, target, out, quiet=quiet) as progress:
+    with Rounds(config, target, out, quiet=quiet) as progress, listening(Answering(progress.step)):
         shown: Any = {
             "on_round": progress.show,
             "on_plan": progress.warn,
