@@ -9,6 +9,8 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.params import difference
 from fedsim.core.types import Params
 
+SMALL = 2**18  # bytes
+
 
 class Delta(Mapping[str, Tensor]):
     """Trained − sent, one layer at a time, in the precision of the upload."""
@@ -24,6 +26,32 @@ class Delta(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.upload)
+
+
+class Once(Mapping[str, Tensor]):
+    """Arrays of a file for one who changes none: small ones are read once.
+
+    Args:
+        params: The arrays.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self._small: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._small:
+            return self._small[name]
+        value = self.params[name]
+        if value.nbytes <= SMALL:
+            self._small[name] = value
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.params)
+
+    def __len__(self) -> int:
+        return len(self.params)
 
 
 class Times(Mapping[str, Tensor]):

@@ -78,7 +78,7 @@ class Recording(AroundStrategy):
         client_of: Callable[[int], str] = str,
         upload: Upload = "weights",
         weighted_by: str | None = None,
-        memory: int = 64 * 2**20,
+        memory: int = 256 * 2**20,
     ) -> None:
         check_strategy(strategy)
         self.strategy = strategy

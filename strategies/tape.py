@@ -35,7 +35,7 @@ from fedsim.core.groups import Group, groups_in
 from fedsim.core.listing import FILE, files_below, write_list
 from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, Upload, View
-from strategies.deltas import Delta, Renamed, Times
+from strategies.deltas import Delta, Once, Renamed, Times
 from strategies.tape_files import check_upload, members_in
 
 SENT, UPLOADS = "sent", "uploads"
@@ -263,7 +263,7 @@ class _Cohort(Sequence[Observation]):
     ) -> None:
         self.folder, self.round, self.local, self.sources = folder, round_, local, sources
         self._opened: dict[str, Observation] = {}
-        self._sent: dict[str | None, tuple[TensorFile, Params]] = {}
+        self._sent: dict[str | None, tuple[TensorFile, Params, Params]] = {}
 
     @cached_property
     def uploads(self) -> Mapping[str, Group]:
@@ -275,8 +275,8 @@ class _Cohort(Sequence[Observation]):
         """Their names."""
         return list(in_order(self.uploads))
 
-    def sent(self, upload: Group) -> tuple[TensorFile, Params]:
-        """Return the weights sent to the client of an upload, also by the model's names.
+    def sent(self, upload: Group) -> tuple[TensorFile, Params, Params]:
+        """Return the weights sent to the client of an upload: a file, by the model's names, once.
 
         One object for equal ones.
 
@@ -288,7 +288,7 @@ class _Cohort(Sequence[Observation]):
             raise BadRecording(f"{upload.path}: sent must be the hash of the weights, got {name}")
         if name not in self._sent:
             file = TensorFile(_sent_path(self.folder, self.round, name))
-            self._sent[name] = file, self._renamed(file)
+            self._sent[name] = file, self._renamed(file), Once(file)
         return self._sent[name]
 
     def __len__(self) -> int:
@@ -306,9 +306,9 @@ class _Cohort(Sequence[Observation]):
     def open(self, client: str) -> Observation:
         """Return one client's observation, and do not keep it."""
         upload = _upload_in(self.uploads, self.folder, self.round, client)
-        sent, start = self.sent(upload)
+        sent, start, origin = self.sent(upload)
         num_examples = check_upload(upload, sent, self.round, client, self.local)
-        delta: Params = upload if self.local.upload == "gradient" else Delta(upload, sent)
+        delta: Params = upload if self.local.upload == "gradient" else Delta(upload, origin)
         if (count := len(members_in(upload, client))) > 1:
             delta = Times(delta, count)
         update = Update(self.round, client, self._renamed(delta), num_examples, num_clients=count)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.costs import allocation, beyond_memory
-from adversary.grading.families import FAMILIES
+from adversary.grading.families import FAMILIES, Family
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
@@ -23,6 +23,8 @@ MOST = 2**26  # numbers in the models of the views that are answered at once
 
 Given = Mapping[tuple[str, str], tuple[Tensor, float]]
 """Title of an attack, and a client → the guess, and the seconds that it took."""
+Blinds = Mapping[tuple[str, str], Tensor]
+"""Name of a family, and a client → the blind guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +88,30 @@ def attack_together(
     return given
 
 
+def blind_together(
+    views: Sequence[View], attacks: Sequence[Attack], auxiliary: Auxiliary, seed: int
+) -> dict[tuple[str, str], Tensor]:
+    """Return the blind guesses of families that make many at once; arguments as above."""
+    blinds: dict[tuple[str, str], Tensor] = {}
+    for name in {a.family for a in attacks if not _so_far(a)} if views else ():
+        if (family := FAMILIES[name]).blind_all is None:
+            continue
+        static = workspace(views[0], auxiliary).derived(undefended).auxiliary
+        shown = [family.prepare(view) for view in views]
+        clients = [view.latest.update.client for view in shown]
+        streams = [_blind_stream(view, family, seed) for view in shown]
+        guesses = family.blind_all(shown, static, streams)
+        blinds |= {(name, client): guess for client, guess in zip(clients, guesses, strict=True)}
+    return blinds
+
+
 def attack_view(
     view: View,
     attacks: Sequence[Attack],
     auxiliary: Auxiliary,
     seed: int,
     given: Given | None = None,
+    made: Blinds | None = None,
 ) -> list[Answer]:
     """Run every attack that is due on one client's view, and the blind guess of each family once.
 
@@ -103,8 +123,9 @@ def attack_view(
         auxiliary: What the adversary knew before round 1.
         seed: The run's.
         given: What `attack_together` answers to views of the round.
+        made: What `blind_together` returns for them.
     """
-    given = given or {}
+    given, made = given or {}, made or {}
     latest, static = view.latest.update, workspace(view, auxiliary).derived(undefended).auxiliary
     attacks = [attack for attack in attacks if attack.is_due(latest.round, latest.client)]
     prepared = {name: FAMILIES[name].prepare(view) for name in {a.family for a in attacks}}
@@ -114,7 +135,8 @@ def attack_view(
         shown = prepared[attack.family]
         about = attack.family, _so_far(attack)
         if about not in blinds:
-            blinds[about] = _blind_guess(shown, attack, static, seed)
+            guess = None if _so_far(attack) else made.get((attack.family, latest.client))
+            blinds[about] = _blind_guess(shown, attack, static, seed) if guess is None else guess
         if (answered := given.get((attack.title, latest.client))) is not None:
             result, seconds = _Result(answered[0]), answered[1]
         else:
@@ -156,10 +178,14 @@ def _so_far(attack: Attack) -> bool:
 
 
 def _blind_guess(view: View, attack: Attack, static: Auxiliary, seed: int) -> Tensor:
-    family, latest = FAMILIES[attack.family], view.latest.update
-    stream = generator(seed, "blind", family.name, latest.client, latest.round)
+    family = FAMILIES[attack.family]
     blind = family.blind_so_far if attack.over_rounds else None
-    return (blind or family.blind)(view, static, stream)
+    return (blind or family.blind)(view, static, _blind_stream(view, family, seed))
+
+
+def _blind_stream(view: View, family: Family, seed: int) -> Generator:
+    latest = view.latest.update
+    return generator(seed, "blind", family.name, latest.client, latest.round)
 
 
 def without_gradient(attack: Attack, auxiliary: Auxiliary) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from adversary.labels.counts import expected_overlap, largest_remainder
+from adversary.labels.counts import expected_overlap, largest_remainder, largest_remainders
 from adversary.steps import num_labels
 from fedsim.core.form import IGNORED
 from fedsim.core.types import Auxiliary, Truth, View
@@ -49,18 +49,35 @@ def blind(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor,
 
     Texts have as many targets as auxiliary texts on average.
     """
-    classes, each = auxiliary.num_classes, 1.0
+    share, each = _expected(auxiliary)
+    order = torch.randperm(len(share), generator=generator)
+    return largest_remainder(share, _number(view, each), order)
+
+
+def blind_all(
+    views: Sequence[View], auxiliary: Auxiliary, generators: Sequence[Generator]
+) -> Int[Tensor, "n classes"]:
+    """Return what `blind` returns for each view, to the bit."""
+    share, each = _expected(auxiliary)
+    order = torch.stack([torch.randperm(len(share), generator=stream) for stream in generators])
+    total = torch.tensor([_number(view, each) for view in views])
+    return largest_remainders(share * total.unsqueeze(1), total, order)
+
+
+def _expected(auxiliary: Auxiliary) -> tuple[Float[Tensor, " classes"], float]:
+    """Return the share of each class, and how many labels an example has on average."""
+    classes = auxiliary.num_classes
     if auxiliary.labels is None:
-        share = torch.full((classes,), 1 / classes, dtype=torch.float64)
-    else:
-        labels = auxiliary.labels[auxiliary.labels != IGNORED]
-        each = len(labels) / max(1, len(auxiliary.labels))
-        share = torch.bincount(labels, minlength=classes).double()
-        share /= share.sum()
-    order = torch.randperm(classes, generator=generator)
+        return torch.full((classes,), 1 / classes, dtype=torch.float64), 1.0
+    labels = auxiliary.labels[auxiliary.labels != IGNORED]
+    share = torch.bincount(labels, minlength=classes).double()
+    return share / share.sum(), len(labels) / max(1, len(auxiliary.labels))
+
+
+def _number(view: View, each: float) -> int:
+    """Return how many labels a client used, as far as it says."""
     counted = view.latest.update.num_examples is not None
-    total = round(each * num_labels(view.latest)) if counted else 1000
-    return largest_remainder(share, total, order)
+    return round(each * num_labels(view.latest)) if counted else 1000
 
 
 def grade(guess: Tensor, truth: Truth) -> dict[str, float]:

@@ -42,6 +42,8 @@ class Family:
             row where they are not.
         secondary: The same, but they are never the headline.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
+        blind_all: (views, auxiliary, generators) → for each what `blind` returns, to the bit; None
+            where guesses are made one by one.
         grade: (guess, truth) → value per metric; larger is more leakage, NaN is not defined.
         grade_all: (guesses, truths) → for each what `grade` returns, to the bit; None where guesses
             are graded one by one.
@@ -71,6 +73,7 @@ class Family:
     metrics: tuple[str, ...]
     blind: Callable[[View, Auxiliary, Generator], Any]
     grade: Callable[[Any, Truth], dict[str, float]]
+    blind_all: Callable[[Sequence[View], Auxiliary, Sequence[Generator]], Tensor] | None = None
     grade_all: Callable[[Sequence[Any], Sequence[Truth]], list[dict[str, float]]] | None = None
     prepare: Callable[[View], View] = lambda view: view
     remark: Callable[[View, Truth | None], str | None] | None = None
@@ -171,6 +174,7 @@ FAMILIES: dict[str, Family] = {
             name="label",
             metrics=counts.METRICS,
             blind=counts.blind,
+            blind_all=counts.blind_all,
             grade=counts.grade,
             grade_all=counts.grade_all,
             prepare=counts.per_mille,

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
-from fedsim.core.groups import Group, groups_in
+from fedsim.core.groups import Group, GroupFile, groups_in
 from fedsim.core.truths import own_path, shared_path
 from fedsim.core.types import Truth
 
@@ -24,6 +24,7 @@ CHECKS = (LABELS, INDICES, COINS, OWNER)
 LONGEST = 200  # bytes of a client's name that a file may have
 MOST_CLASSES = 10**6  # where the number of classes is not at hand
 MOST_ROWS = 2**40
+_FORM, _OWNER = {"labels", "indices"}, {"round", "client"}
 
 
 def read_truth(
@@ -59,6 +60,48 @@ def read_truth(
             f"with {len(labels)} labels"
         )
     return Truth(labels=labels.long(), indices=indices.long())
+
+
+def read_truths(
+    folder: Path,
+    round_: int,
+    clients: Sequence[str],
+    *,
+    classes: int = MOST_CLASSES,
+    rows: int = MOST_ROWS,
+) -> dict[str, Truth | None]:
+    """Return what `read_truth` returns for each of some clients; arguments as there.
+
+    Those whose truth stands in the one file of a simulation are checked together.
+
+    Raises:
+        BadRecording: As `read_truth`.
+    """
+    shared = shared_path(folder, round_)
+    others = groups_in(shared) if shared.exists() else {}
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    for client in clients:
+        group = others.get(client)
+        if group is not None and set(group.names) >= _FORM and not _OWNER & group.facts.keys():
+            parts[client] = group["labels"], group["indices"]
+    about = dict(others.metadata) if isinstance(others, GroupFile) else {}
+    columns = list(zip(*parts.values(), strict=True))
+    if about != {"round": str(round_)} or not all(map(_are_plain, columns, (classes, rows))):
+        parts = {}
+    truths = {client: Truth(labels=labels, indices=of) for client, (labels, of) in parts.items()}
+    limits = {"classes": classes, "rows": rows}
+    alike = {client for client, it in truths.items() if len(it.indices) <= len(it.labels)}
+    return {
+        client: truths[client] if client in alike else read_truth(folder, round_, client, **limits)
+        for client in clients
+    }
+
+
+def _are_plain(columns: Sequence[Tensor], below: int) -> bool:
+    """Return whether all are lists of whole numbers of 64 bits from 0 to below a limit."""
+    if any(it.dtype != torch.int64 or it.ndim != 1 for it in columns):
+        return False
+    return _are_whole(torch.cat(list(columns)), below)
 
 
 def read_coins(folder: Path, round_: int, client: str) -> Bool[Tensor, " m"] | None:
@@ -119,6 +162,8 @@ def _described(values: Tensor) -> str:
 
 def joined(truths: Sequence[Truth]) -> Truth:
     """Return what was used in all of them: over rounds, or over the clients of a cohort."""
+    if len(truths) == 1:
+        return Truth(labels=truths[0].labels, indices=truths[0].indices)
     return Truth(
         labels=torch.cat([truth.labels for truth in truths]),
         indices=torch.cat([truth.indices for truth in truths]),

@@ -118,6 +118,19 @@ def round_rows(
     share = share.where(share.any(dim=1, keepdim=True), 1.0)
     order = share.sort(dim=1, descending=True, stable=True).indices
     exact = share / share.sum(dim=1, keepdim=True) * total.unsqueeze(1)
+    return largest_remainders(exact, total, order)
+
+
+def largest_remainders(
+    exact: Float[Tensor, "n classes"], total: Int[Tensor, " n"], order: Int[Tensor, "n classes"]
+) -> Int[Tensor, "n classes"]:
+    """Return what `largest_remainder` returns for each row.
+
+    Args:
+        exact: Real-valued counts, not negative, float64; each row adds up to its total.
+        total: What each row of counts adds up to.
+        order: A permutation of the classes for each row.
+    """
     counts = exact.floor().long()
     remainder = (exact - counts).gather(1, order)
     winners = order.gather(1, remainder.sort(dim=1, descending=True, stable=True).indices)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from fedsim.config.fields import Count, Natural, Section
 
-TOGETHER = 32  # clients: from here on the arithmetic is most of the time
+TOGETHER = 64  # clients: from here on the arithmetic is nearly all of the time
 Threads = Annotated[int, Field(ge=1, le=256, strict=True)]  # torch crashes at some thousands
 
 
@@ -19,7 +19,7 @@ class Engine(Section):
     batch: Count | None = None
     """For `batched` and `ray`: number of clients that train together, and of clients that attacks
     and games rehearse together; the last bits of results depend on it, and memory grows with it. If
-    omitted: 1 on Ray; for `batched` 32 on the CPU, else as many as fit into free memory."""
+    omitted: 1 on Ray; for `batched` 64 on the CPU, else as many as fit into free memory."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """Where clients train and the global model is evaluated; `auto`: an accelerator if at hand.
     The last bits of results depend on it. Attacks run on the CPU."""

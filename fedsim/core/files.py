@@ -42,6 +42,8 @@ KINDS = {
     torch.bool: "BOOL",
 }
 
+_BUFFERS = frozenset({torch.float64, torch.float32, torch.float16, torch.int64, torch.int32})
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary name beside `path`, then rename it to `path`.
@@ -111,6 +113,8 @@ def write_all(descriptor: int, buffers: Iterable[memoryview]) -> None:
 
 def memory_of(value: Tensor) -> memoryview:
     """Return the memory of a contiguous tensor; on a big-endian machine a copy, little-endian."""
+    if value.dtype in _BUFFERS and value.numel() and sys.byteorder == "little":
+        return value.numpy().reshape(-1).data.cast("B")  # a third of the time
     values = value.reshape(-1).view(torch.uint8)
     if sys.byteorder == "big":
         width = value.element_size() // (2 if value.is_complex() else 1)
@@ -160,7 +164,7 @@ class TensorFile(Mapping[str, Tensor]):
     @cached_property
     def unchecked(self) -> dict[str, str]:
         """The text beside the tensors, of which nothing but the head of the file is read."""
-        return self._opened("np").metadata() or {}
+        return self._handle.metadata() or {}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -188,7 +192,12 @@ class TensorFile(Mapping[str, Tensor]):
 
     @cached_property
     def _file(self) -> safetensors.safe_open:
+        handle = self._handle
         seals.check(self.path)
+        return handle
+
+    @cached_property
+    def _handle(self) -> safetensors.safe_open:
         return self._opened("np")  # three times faster
 
     @cached_property

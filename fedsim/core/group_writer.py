@@ -22,6 +22,7 @@ Facts = Mapping[str, str | int | float]
 _ALIGNED = 8  # bytes
 _ROOM = 24  # for the name of a group: a number of 64 bits has 20 digits
 _OFFSETS = 30  # digits of a begin and an end
+_ENDS = 6  # quotes, a comma and brackets around them
 _BLOCK = 2**20
 
 
@@ -42,6 +43,7 @@ class GroupWriter:
         self._groups: dict[str, tuple[int, dict[str, str]]] = {}
         self._names: dict[tuple[str, ...], int] = {}
         self._fields: list[str] = []
+        self._forms: dict[tuple[object, ...], list[tuple[str, str]]] = {}
         self._file, self._start, self._size, self._checksum = -1, 0, 0, 0
 
     def add(self, name: str, tensors: Params, facts: Facts) -> "Written":
@@ -64,16 +66,15 @@ class GroupWriter:
         if self._file < 0:
             self._open(self._room(arrays, said))
         written, parts, prefix = Written(self, {}), [], quote(name, safe="")
-        # Wide types first, so that all values are aligned.
-        for key in sorted(arrays, key=lambda key: -arrays[key].element_size()):
+        for key, tail in self._form(arrays):
             value, part = arrays[key], memory_of(arrays[key])
-            written.places[key] = self._size, value.dtype, tuple(value.shape)
-            self._field(f"{prefix}/{key}", KINDS[value.dtype], list(value.shape), part.nbytes)
+            written.places[key] = self._size, value.dtype, value.shape
+            self._field(f'"{prefix}{tail}', part.nbytes)
             parts.append(part)
         if not self._groups:
             self._check_head(self.expected * sum(map(len, self._fields)))
         if lack := -self._size % _ALIGNED:
-            self._field(str(len(self._groups)), "U8", [lack], lack)
+            self._field(f'"{len(self._groups)}{_tail("U8", [lack])}', lack)
             parts.append(memoryview(bytes(lack)))
         try:
             write_all(self._file, parts)
@@ -115,7 +116,7 @@ class GroupWriter:
         """Leave nothing behind of a file that is not closed."""
         self._part.unlink(missing_ok=True)
 
-    def read(self, begin: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    def read(self, begin: int, dtype: torch.dtype, shape: torch.Size) -> Tensor:
         """Return an array that was written, also before the file is closed.
 
         Raises:
@@ -141,7 +142,7 @@ class GroupWriter:
         """Return bytes for the head, by the first group."""
         names = [len(json.dumps(key)) for key in arrays]
         fields = sum(
-            length + _ROOM + _OFFSETS + len(_field("", "F8_E4M3", list(value.shape), 0, 0))
+            length + _ROOM + _OFFSETS + len(_tail("F8_E4M3", list(value.shape))) + _ENDS
             for length, value in zip(names, arrays.values(), strict=True)
         )
         facts_of = _ROOM + len(json.dumps(json.dumps([0, facts])))
@@ -149,8 +150,18 @@ class GroupWriter:
         room += self.expected * (fields + facts_of)
         return min(room + -room % _ALIGNED, MOST_HEAD)
 
-    def _field(self, key: str, kind: str, shape: list[int], size: int) -> None:
-        self._fields.append(_field(key, kind, shape, self._size, self._size + size))
+    def _form(self, arrays: Params) -> list[tuple[str, str]]:
+        """Return the arrays in their order in the file, with what the head says of each."""
+        form = tuple((key, value.dtype, value.shape) for key, value in arrays.items())
+        if (tails := self._forms.get(form)) is None:
+            # Wide types first, so that all values are aligned.
+            keys = sorted(arrays, key=lambda key: -arrays[key].element_size())
+            tails = [(key, _tail_of(key, arrays[key])) for key in keys]
+            self._forms[form] = tails
+        return tails
+
+    def _field(self, text: str, size: int) -> None:
+        self._fields.append(f"{text}{self._size},{self._size + size}]}}")
         self._size += size
 
     def _head(self) -> bytes:
@@ -194,7 +205,7 @@ class Written:
     """
 
     writer: GroupWriter
-    places: dict[str, tuple[int, torch.dtype, tuple[int, ...]]]
+    places: dict[str, tuple[int, torch.dtype, torch.Size]]
 
     def __call__(self, name: str) -> NDArray:
         """Return an array."""
@@ -213,7 +224,12 @@ def save_groups(path: Path, groups: Mapping[str, tuple[Params, Facts]], metadata
     writer.close()
 
 
-def _field(key: str, kind: str, shape: list[int], begin: int, end: int) -> str:
-    """Return what the head says of an array."""
-    key = json.dumps(key)
-    return f'{key}:{{"dtype":"{kind}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+def _tail_of(key: str, value: Tensor) -> str:
+    """Return what the head says of an array of a group, from the slash to its offsets."""
+    name = json.dumps(key)[1:-1]
+    return f"/{name}{_tail(KINDS[value.dtype], list(value.shape))}"
+
+
+def _tail(kind: str, shape: list[int]) -> str:
+    """Return what the head says of an array, from the end of its name to its offsets."""
+    return f'":{{"dtype":"{kind}","shape":{shape},"data_offsets":['

@@ -98,6 +98,7 @@ def _one_by_one(
     }
     seed, auxiliary, begun = plan.config.seed, plan.auxiliary, None
     given = answers.attack_together(list(attacked.values()), attacks, auxiliary, seed)
+    blinds = answers.blind_together(list(attacked.values()), attacks, auxiliary, seed)
     for view in all_views:
         client = view.latest.update.client
         if client in unfit:
@@ -108,7 +109,7 @@ def _one_by_one(
         begun = len(grades) if begun is None else begun
         if client not in attacked:
             continue
-        for answer in answers.attack_view(view, attacks, auxiliary, seed, given):
+        for answer in answers.attack_view(view, attacks, auxiliary, seed, given, blinds):
             truth = truth_of(answer)
             grades.add(answer, truth)
             if FAMILIES[answer.attack.family].pool is not None:

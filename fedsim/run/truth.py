@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from adversary.grading.truth import joined, read_coins, read_truth
+from adversary.grading.truth import joined, read_coins, read_truth, read_truths
 from adversary.members.scores import groups_of
 from adversary.secrets import SECRETS, secret_of
 from clients import carried
@@ -39,14 +39,20 @@ def truth_of(
     """
     recorded = not single and is_recorded(folder.path, round_, client)
     names = members_of(folder.path, round_, client) if recorded else (client,)
-    limits = {}
-    if plan is not None:
-        limits["classes"] = plan.auxiliary.num_classes
-        if plan.config.foreign is None:
-            limits["rows"] = len(plan.federated.dataset.labels)
+    limits = _limits(plan)
     truths = [read_truth(folder.truth, round_, name, **limits) for name in names]
     present = [truth for truth in truths if truth is not None]
     return joined(present) if len(present) == len(truths) else None
+
+
+def _limits(plan: Plan | None) -> dict[str, int]:
+    """Return how many classes and rows there are, as far as that is known."""
+    if plan is None:
+        return {}
+    limits = {"classes": plan.auxiliary.num_classes}
+    if plan.config.foreign is None:
+        limits["rows"] = len(plan.federated.dataset.labels)
+    return limits
 
 
 def truths_of(
@@ -66,9 +72,14 @@ def truths_of(
     if so_far:
         rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
     truths: dict[str, Truth | None] = {}
-    for client in recorded_clients(folder.path, round_):
+    clients = recorded_clients(folder.path, round_)
+    alone = [client for client in clients if client in single]
+    latest = read_truths(folder.truth, round_, alone, **_limits(plan))
+    for client in clients:
+        if client not in latest:
+            latest[client] = truth_of(folder, round_, client, plan)
         earlier = [_earlier(plan, folder, number, client) for number in rounds[:-1]]
-        used = [*earlier, truth_of(folder, round_, client, plan, single=client in single)]
+        used = [*earlier, latest[client]]
         whole = None
         if used[-1] is not None:
             whole = joined([truth for truth in used if truth is not None])
@@ -131,6 +142,8 @@ def with_secrets(plan: Plan, truth: Truth | None) -> Truth | None:
     if "attribute" in plan.marks and plan.candidates is not None:
         marks = plan.marks["attribute"][plan.candidates.clamp(min=0)]
         truth = replace(truth, attributes=(plan.candidates >= 0) & (marks == 1))
+    if not classes:
+        return truth
     return replace(truth, secrets={name: s for name, s in classes.items() if s is not None})
 
 
@@ -151,5 +164,7 @@ def carried_by(
 def _with_users(truths: dict[str, Truth | None]) -> dict[str, Truth | None]:
     """Return truths with the number of clients that used each candidate."""
     members = [t.members for t in truths.values() if t is not None and t.members is not None]
-    users = torch.stack(members).sum(dim=0) if members else None
+    if not members:
+        return truths
+    users = torch.stack(members).sum(dim=0)
     return {c: None if t is None else replace(t, users=users) for c, t in truths.items()}

@@ -9,11 +9,12 @@ from adversary.attacks import ATTACKS
 from adversary.grading import answers, leakage, selection
 from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES, Family
-from adversary.grading.truth import read_coins, read_truth
+from adversary.grading.truth import read_coins, read_truth, read_truths
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError, NotApplicable
 from fedsim.core.files import save_tensors
 from fedsim.core.rng import generator
+from fedsim.core.truths import save_own, save_shared
 from fedsim.core.types import Auxiliary, LocalTraining, Truth
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, random_attack
 
@@ -290,3 +291,57 @@ def test_a_row_holds_its_ceiling_where_it_is_graded():
     [answer] = answers.attack_view(VIEW, [random_attack], AUXILIARY, seed=0)
     assert {row.ceiling for row in leakage.grade(answer, TRUTH)[0]} == {1.0}
     assert {row.ceiling for row in leakage.grade(answer, None)[0]} == {None}
+
+
+def shared_truths(tmp_path, about=None, **changes):
+    """Truths of three clients in one file, of one of them changed."""
+    plain = {"labels": torch.tensor([1, 2, 2]), "indices": torch.tensor([7, 8])}
+    truths = {client: (dict(plain), {}) for client in "abc"}
+    truths["b"] = {**plain, **changes}, about or {}
+    save_shared(tmp_path, 1, truths)
+    return plain
+
+
+def test_truths_in_one_file_are_read_together(tmp_path):
+    plain = shared_truths(tmp_path)
+    save_own(tmp_path, 1, "own", plain, {})
+    names = ["c", "own", "a", "nobody", "b"]
+    truths = read_truths(tmp_path, 1, names, classes=3, rows=9)
+    assert list(truths) == names
+    for client, truth in truths.items():
+        alone = read_truth(tmp_path, 1, client, classes=3, rows=9)
+        assert (truth is None) == (alone is None) == (client == "nobody")
+        if truth is not None and alone is not None:
+            assert torch.equal(truth.labels, alone.labels)
+            assert torch.equal(truth.indices, alone.indices)
+    assert read_truths(tmp_path, 2, ["a"]) == {"a": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": torch.tensor([1, 2, 3])},
+        {"labels": torch.tensor([1, -1, 0])},
+        {"labels": torch.tensor([[1]])},
+        {"labels": torch.tensor([1.0, 2.0])},
+        {"indices": torch.tensor([9])},
+        {"indices": torch.tensor([1, 2, 3, 4])},
+        {"about": {"client": "a"}},
+        {"about": {"round": "2"}},
+    ],
+)
+def test_a_wrong_truth_among_others_is_refused_as_alone(tmp_path, changes):
+    shared_truths(tmp_path, **changes)
+    with pytest.raises(BadRecording) as alone:
+        read_truth(tmp_path, 1, "b", classes=3, rows=9)
+    with pytest.raises(BadRecording) as among:
+        read_truths(tmp_path, 1, list("abc"), classes=3, rows=9)
+    assert str(among.value) == str(alone.value)
+
+
+def test_truths_of_other_types_are_read_too(tmp_path):
+    shared_truths(tmp_path, labels=torch.tensor([1, 2], dtype=torch.uint8), indices=torch.zeros(0))
+    save_shared(tmp_path, 1, {"b": ({"labels": torch.tensor([1], dtype=torch.uint8)}, {})})
+    truths = read_truths(tmp_path, 1, list("abc"))
+    assert [len(truths[client].labels) for client in "abc"] == [3, 1, 3]
+    assert truths["b"].labels.dtype == torch.int64

@@ -35,9 +35,10 @@ def rows_of(pairs, attacks, *, together):
     """The ledger's rows without the seconds, and the notes."""
     views = [view for view, _ in pairs]
     given = answers.attack_together(views, attacks, AUXILIARY, 0) if together else {}
+    blinds = answers.blind_together(views, attacks, AUXILIARY, 0) if together else {}
     grades, alone = leakage.Grades(), []
     for view, truth in pairs:
-        for answer in answers.attack_view(view, attacks, AUXILIARY, 0, given):
+        for answer in answers.attack_view(view, attacks, AUXILIARY, 0, given, blinds):
             grades.add(answer, truth)
             alone.append(leakage.grade(answer, truth))
     results = grades.results() if together else alone
@@ -139,3 +140,15 @@ def test_all_grades_at_once_are_those_one_by_one_to_the_bit(pairs):
     assert counts.grade_all(shares, truths) == [
         counts.grade(share, truth) for share, truth in zip(shares, truths, strict=True)
     ]
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 0, 3, 1, 0]), torch.tensor([2, -100])])
+def test_blind_counts_at_once_are_as_one_by_one(labels):
+    auxiliary = replace(AUXILIARY, labels=labels)
+    views = [observe({}, size, client=str(size)) for size in (1, 2, 7, 10, 33)]
+    views.append(observe({}, None, client="tells none"))
+    streams = lambda: [torch.Generator().manual_seed(place) for place in range(len(views))]
+    alone = [
+        counts.blind(view, auxiliary, stream) for view, stream in zip(views, streams(), strict=True)
+    ]
+    assert torch.equal(counts.blind_all(views, auxiliary, streams()), torch.stack(alone))

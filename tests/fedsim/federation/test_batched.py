@@ -155,7 +155,7 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path):
     [
         ({"name": "inline"}, BATCHED, "'inline' or 'ray', got 'batched' with batch = 3"),
         (BATCHED, {"name": "ray"}, "'batched' with batch = 3, got 'inline' or 'ray'"),
-        (BATCHED, {"name": "batched"}, "'batched' with batch = 3, got 'batched' with batch = 32"),
+        (BATCHED, {"name": "batched"}, "'batched' with batch = 3, got 'batched' with batch = 64"),
     ],
 )
 def test_no_run_goes_on_with_other_bits(tmp_path, first, then, sentence):
@@ -174,7 +174,7 @@ def test_the_command_line_refuses_another_engine_for_a_run_that_goes_on(tmp_path
 
 
 def test_the_number_that_trains_together_stands_in_the_config(tmp_path):
-    assert small_config(engine={"name": "batched"}).engine.batch == 32
+    assert small_config(engine={"name": "batched"}).engine.batch == 64
     assert small_config().engine.batch is None
     for engine in ({"name": "inline", "batch": 2}, {"batch": 2}):
         with pytest.raises(ConfigError, match="engine.batch: must be a number with"):
