@@ -5,8 +5,9 @@
         --adult ../shared/data/adult --small
 
 MNIST's 60,000 images are split evenly over the clients (ResNet-18: 60 images each); batches of 16,
-one epoch. `--small` is the table of small clients: the bare loop, inline and batched. Each cell is
-a process of its own; all cells of one call belong together: compare the ratios. CPU-seconds and
+one epoch. `--small` is the table of small clients: the bare loop, inline and batched, from 4 images
+a client to 600, ResNet-18, and an MLP on Adult where its folder is given. Each cell is a process of
+its own; all cells of one call belong together: compare the ratios. CPU-seconds and
 wall time are per round: the median of the rounds after the first, which starts workers; with Flower
 the mean. Peak memory is the main process's, with Flower the sum over all its processes.
 """
@@ -14,6 +15,7 @@ the mean. Peak memory is the main process's, with Flower the sum over all its pr
 import argparse
 import itertools
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -21,7 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 
 from fedsim.core.form import Form
 from tests.benchmarks.record import record
@@ -33,7 +38,8 @@ CELLS = {  # model → (clients, images per client, rounds)
     "resnet18-memory": [(100, 16, 2)],
 }
 SMALL = {
-    "cnn": [(200, 4, 10), (1000, 60, 3)],
+    "cnn": [(100, 4, 8), (200, 4, 8), (1000, 4, 5), (1000, 60, 2), (100, 600, 2)],
+    "resnet18": [(10, 60, 3)],
     "mlp-adult": [(200, 4, 12), (200, 60, 8)],
 }
 WAYS = ("bare", "inline", "ray", "flower")
@@ -267,6 +273,7 @@ def main() -> None:
         return
     cells, ways = (SMALL, SMALL_WAYS) if options.small else (CELLS, WAYS)
     ways = options.ways.split(",") if options.ways else list(ways)
+    print(f"{date.today()}, {_commit()}, {os.getloadavg()[0]:.0f} processes that want to run\n")
     with tempfile.TemporaryDirectory() as folder:
         mnist, adult = Path(folder, "mnist"), Path(folder, "adult")
         shutil.copytree(options.data, mnist)
@@ -281,6 +288,14 @@ def main() -> None:
                     chosen = ["inline"] if model.endswith("-memory") else ways
                     data = adult if model.endswith("-adult") else mnist
                     _print_row_per_way(data, model, size, chosen)
+
+
+def _commit() -> str:
+    """Return the commit, and the versions of what rounds are made of."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    versions = [f"{name} {version(name)}" for name in ("torch", "flwr")]
+    return ", ".join([f"commit {commit or 'unknown'}", f"Python {python_version()}", *versions])
 
 
 def _print_row_per_way(data: Path, model: str, size: tuple[int, int, int], ways: list[str]) -> None:
