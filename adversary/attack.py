@@ -49,7 +49,8 @@ class Attack:
         clients: The clients it attacks; None for all.
         kinds: The kinds of models it works on; None for those of its family.
         any_optimizer: Whether it holds where an update is no sum of gradients, as after Adam: it
-            reads which parameters moved, or what the uploaded model makes of texts or records.
+            reads which parameters moved or what the uploaded model makes of records, or compares
+            with clients that it trains as the protocol says.
         plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
             words, or nothing; None for an attack that does the same everywhere.
         memory: How many bytes of memory it may take; None for half of what is free.

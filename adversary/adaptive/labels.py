@@ -148,6 +148,7 @@ TWINS = {
     "membership": adaptive_members.infer,
     "source": adaptive_members.infer,
     **dict.fromkeys(
-        ("attribute", "linkage", "range", "reconstruction", "text", "usage", *SECRETS), _knowing
+        ("attribute", "linkage", "range", "reconstruction", "text", "tokens", "usage", *SECRETS),
+        _knowing,
     ),
 }

@@ -232,6 +232,7 @@ ATTACKS = (
         needs=("inputs", "labels", "sets"),
         summary="number of a set's records that were used, from rmia's answers and their errors",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="duci-cosine",
@@ -240,5 +241,6 @@ ATTACKS = (
         needs=("inputs", "labels", "sets"),
         summary="duci with the cosine's z-score in place of rmia",
         rehearses=True,
+        any_optimizer=True,
     ),
 )

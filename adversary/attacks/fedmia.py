@@ -90,6 +90,7 @@ ATTACKS = (
         needs=("candidates",),
         summary="the cosine's z-score among the round's other clients",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="fedmia-rounds",
@@ -98,6 +99,7 @@ ATTACKS = (
         needs=("candidates",),
         summary="the z-score among clients, its mean over the rounds so far",
         rehearses=True,
+        any_optimizer=True,
         over_rounds=True,
     ),
 )

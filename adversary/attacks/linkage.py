@@ -158,6 +158,7 @@ ATTACKS = (
         needs=("inputs", "labels"),
         summary="the same with weights learned from rehearsed clients",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="linkage-rehearsed-rounds",
@@ -166,6 +167,7 @@ ATTACKS = (
         needs=("inputs", "labels"),
         summary="linkage-rehearsed, of an upload with all earlier ones of a sequence",
         rehearses=True,
+        any_optimizer=True,
         over_rounds=True,
     ),
     Attack(
@@ -184,6 +186,7 @@ ATTACKS = (
         infer=linkage(label_shares, evidence),
         summary="likelihood that the label counts read from two uploads are of one client",
         rehearses=True,
+        any_optimizer=True,
         reads="head",
     ),
     Attack(
@@ -193,6 +196,7 @@ ATTACKS = (
         infer=linkage(label_shares, evidence, over_rounds=True),
         summary="linkage-labels, of an upload with all earlier ones of a sequence",
         rehearses=True,
+        any_optimizer=True,
         reads="head",
         over_rounds=True,
     ),

@@ -104,5 +104,6 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="the cosine above a threshold for each kind of record",
         rehearses=True,
+        any_optimizer=True,
     ),
 )

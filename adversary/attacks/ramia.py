@@ -107,6 +107,7 @@ ATTACKS = (
         needs=("inputs", "labels", "ranges"),
         summary="trimmed mean of rmia over records of each range",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="ramia-centre",
@@ -115,6 +116,7 @@ ATTACKS = (
         needs=("inputs", "labels", "ranges"),
         summary="rmia of the record in the middle of each range",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="ramia-rounds",
@@ -123,6 +125,7 @@ ATTACKS = (
         needs=("inputs", "labels", "ranges"),
         summary="ramia, its mean over the rounds so far",
         rehearses=True,
+        any_optimizer=True,
         over_rounds=True,
     ),
 )

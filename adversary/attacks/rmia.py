@@ -128,6 +128,7 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="share of population records that gained less than the candidate",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="rmia-rounds",
@@ -136,6 +137,7 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="rmia, its mean over the rounds so far",
         rehearses=True,
+        any_optimizer=True,
         over_rounds=True,
     ),
     Attack(
@@ -145,6 +147,7 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="rmia with reference models that trained on the candidates, too",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="rmia-online-rounds",
@@ -153,6 +156,7 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="rmia-online, its mean over the rounds so far",
         rehearses=True,
+        any_optimizer=True,
         over_rounds=True,
     ),
 )

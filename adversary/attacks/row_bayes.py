@@ -8,7 +8,8 @@ from auxiliary text; counts are added one by one where they gain most. Tokens ou
 the one under which rows look most like whole numbers of targets. The noise of a defense is read off
 the column sums, which are zero without it. Where rows are far from the moments of the model sent,
 after many local steps, those of the model half-way to the one uploaded are tried; where they are
-far from both, half of the answer is the set by auxiliary frequency.
+far from both, half of the answer is the set by auxiliary frequency. Who knows the defense learns
+counts from rehearsed clients (`adversary.text.learned`), where that counts theirs better.
 *Server must know*: the model, auxiliary text, and the number of texts.
 *Exact when*: never for sure.
 *Differs from the paper*: there is none.
@@ -23,6 +24,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.labels.counts import largest_remainder, round_counts
 from adversary.steps import num_labels, num_steps
+from adversary.text.learned import better_counts
 from adversary.text.moments import Moments
 from adversary.text.reading import (
     HEAD,
@@ -36,7 +38,7 @@ from adversary.text.reading import (
 from adversary.text.row_bayes import Counts, Evidence, counts, likeliest_total
 from adversary.text.signs import only_signs
 from adversary.text.tables import find_tables, table
-from adversary.workspace import Workspace, workspace
+from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.form import IGNORED
 from fedsim.core.types import Auxiliary, Observation, View
@@ -62,13 +64,22 @@ def row_bayes(
         ValueError: The head was frozen or is tied, or the client told no number of texts.
     """
     latest, work = view.latest, workspace(view, auxiliary)
+    if auxiliary.defense is None:
+        return counted(latest, work)
+    better = better_counts(latest, work, counted)
+    if better is None:
+        return counted(latest, work.derived(undefended))
+    return latest.local.epochs * better
+
+
+def counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]:
+    """Return the answer of who knows of no defense, computed once for all attacks that ask."""
     # The result holds the observation, so that no other takes its id.
     compute = lambda: (latest, _counted(latest, work))
-    return view.memory.get(row_bayes, (work, id(latest)), compute, keep=1)[1].clone()
+    return work.memory.get(row_bayes, (work, id(latest)), compute, keep=1)[1].clone()
 
 
 def _counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]:
-    """Return the answer, computed once for all attacks that ask for it."""
     epochs, auxiliary = latest.local.epochs, work.auxiliary
     expected, deviation = expected_total(latest, auxiliary)
     if only_signs(table(latest.update.delta, find_tables(work).head, HEAD)):
@@ -140,5 +151,5 @@ ATTACK = Attack(
     needs=("vocabulary", "inputs", "labels"),
     summary="how often each token is a target, row by row of the head",
     kinds=("language",),
-    has_twin=False,
+    rehearses=True,
 )

@@ -142,6 +142,7 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="likelihood ratio of the cosine, from rehearsed clients",
         rehearses=True,
+        any_optimizer=True,
     ),
     Attack(
         name="update-lira-rounds",
@@ -150,6 +151,7 @@ ATTACKS = (
         needs=("inputs", "labels", "candidates"),
         summary="update-lira, its mean over the rounds so far",
         rehearses=True,
+        any_optimizer=True,
         over_rounds=True,
     ),
 )

@@ -35,9 +35,7 @@ def _of_optimizer(plan: Any) -> Iterator[str]:
     if plan.local.sums_gradients:
         return
     titles = [
-        attack.title
-        for attack in plan.attacks
-        if not (attack.any_optimizer or attack.rehearses or attack.baseline)
+        attack.title for attack in plan.attacks if not (attack.any_optimizer or attack.baseline)
     ]
     if titles:
         yield (

@@ -1,11 +1,11 @@
 """Attacks on a language model under defenses, with what each defense costs in perplexity.
 
-    uv run python -m tests.benchmarks.text --rounds 30 --seeds 0 1
+    uv run python -m tests.benchmarks.text --rounds 30 --seeds 0 1 2
 
 SMS messages, a GPT of width 128 and 1,024 tokens, four clients, FedSGD with gradients of four texts
 (`positions`: of one text). The first round and the last but nine are attacked. Prints a row per
-defense: means in percent over clients, rounds and seeds, and in brackets those of blind guesses.
-Needs the folder of data.
+defense: means in percent over clients, rounds and seeds ± the standard error over seeds, and in
+brackets those of blind guesses. Needs the folder of data.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim import api
-from fedsim.config import parse
+from fedsim.config import Config, parse
 from tests.benchmarks.record import record
 
 DEFENSES: Mapping[str, Sequence[Mapping[str, object]]] = {
@@ -39,10 +39,18 @@ COLUMNS = (
     ("dager", "exact"),
     ("positions", "exact"),
 )
-LR = {"sign": 0.3, "dp-sgd, noise 1": 0.01}  # where 1 diverges
+LR, SMALL = 0.3, {"dp-sgd, noise 1": 0.01}  # where 0.3 diverges
 
 
-def config(defense: str, *, texts: int, rounds: int, seed: int, attacks: Sequence[str]):
+def config(
+    defense: str,
+    *,
+    texts: int,
+    rounds: int,
+    seed: int,
+    attacks: Sequence[str],
+    adaptive: bool = False,
+) -> Config:
     """Return one run."""
     every = max(1, rounds - 10)
     return parse({
@@ -52,8 +60,8 @@ def config(defense: str, *, texts: int, rounds: int, seed: int, attacks: Sequenc
         "federation": {
             "clients": 4, "rounds": rounds, "strategy": "fedsgd", "evaluate_every": rounds,
         },
-        "local": {"batch_size": texts, "lr": LR.get(defense, 1.0), "upload": "gradient"},
-        "auxiliary": {"share": 0.3, "knows_defense": False},
+        "local": {"batch_size": texts, "lr": SMALL.get(defense, LR), "upload": "gradient"},
+        "auxiliary": {"share": 0.3, "knows_defense": adaptive},
         "record": {"every": every},
         "defense": list(DEFENSES[defense]),
         "attack": [
@@ -84,26 +92,36 @@ def measured(defense: str, rounds: int, seed: int) -> dict[str, list[float]]:
     return figures
 
 
+def cell(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Return the mean of one value per seed, with its standard error where there are several."""
+    mean = f"{scale * np.mean(values):.{digits}f}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {scale * np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--defenses", nargs="+", default=list(DEFENSES))
     given = parser.parse_args()
     titles = [f"{name} {metric}" for name, metric in COLUMNS]
     print(f"| defense | {' | '.join(titles)} | perplexity |\n{'| --- ' * (len(titles) + 2)}|")
     for defense in given.defenses:
-        pooled: dict[str, list[float]] = {}
+        means: dict[str, list[float]] = {}
         for seed in given.seeds:
             for key, values in measured(defense, given.rounds, seed).items():
-                pooled.setdefault(key, []).extend(values)
-        means = {key: float(np.mean(values)) for key, values in pooled.items()}
+                means.setdefault(key, []).append(float(np.mean(values)))
         cells = [
-            f"{100 * means[t]:.1f} ({100 * means[f'{t} blind']:.1f})" if t in means else "refused"
+            f"{cell(means[t], 100)} ({100 * np.mean(means[f'{t} blind']):.1f})"
+            if t in means
+            else "refused"
             for t in titles
         ]
-        print(f"| {defense} | {' | '.join(cells)} | {means['perplexity']:.0f} |", flush=True)
-        record("text", {f"{defense}: {key}": value for key, value in means.items()})
+        cells.append(cell(means["perplexity"], digits=0))
+        print(f"| {defense} | {' | '.join(cells)} |", flush=True)
+        record("text", {f"{defense}: {key}": float(np.mean(each)) for key, each in means.items()})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""Rehearsed clients with auxiliary texts, defended as the adversary knows that clients are."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from adversary.rehearsal import defended, rehearse_each
+from adversary.text.reading import auxiliary_texts, vocabulary_of
+from adversary.text.tables import find_tables
+from adversary.workspace import Workspace, working_copy
+from fedsim.core.errors import NotApplicable
+from fedsim.core.form import IGNORED
+from fedsim.core.rng import generator
+from fedsim.core.types import Observation, Update
+
+CLIENTS, FEWEST = 32, 4  # rehearsed
+ENTRIES = 2**28  # of their rows, at most: 1 GiB
+
+
+@dataclass(frozen=True, eq=False)
+class Client:
+    """A rehearsed client.
+
+    Attributes:
+        observation: Its defended update, of which only the tables are kept.
+        inputs: Its texts.
+        counts: How often each token is one of its targets.
+    """
+
+    observation: Observation
+    inputs: Int[Tensor, "texts length"]
+    counts: Int[Tensor, " vocabulary"]
+
+
+def clients_of(work: Workspace, size: int) -> list[Client]:
+    """Return clients with random auxiliary texts, defended."""
+    inputs, targets = (it[1::2] for it in auxiliary_texts(work.auxiliary))
+    if len(inputs) < 2:
+        raise NotApplicable(f"auxiliary.inputs: must hold at least 4 texts, got {len(inputs)}")
+    tables, stream = find_tables(work), generator(0, "rehearsed texts")
+    names = [it for it in (tables.tokens, tables.head, tables.positions) if it is not None]
+    entries = sum(work.sent[name].numel() for name in names)
+    like = Observation(work.sent, Update(1, "rehearsed", {}, size), work.local)
+    rows = [
+        torch.randint(len(inputs), (size,), generator=stream)
+        if size > len(inputs)
+        else torch.randperm(len(inputs), generator=stream)[:size]
+        for _ in range(max(FEWEST, min(CLIENTS, ENTRIES // entries)))
+    ]
+    defense, model = work.auxiliary.defense, work.lasting(working_copy)
+    hooked = defense if defense is not None and defense.gradient is not None else None
+    examples = (
+        (inputs[it], targets[it], generator(0, "rehearsed texts", place))
+        for place, it in enumerate(rows)
+    )
+    clients, size_of = [], len(vocabulary_of(work.auxiliary))
+    for place, plain in enumerate(
+        rehearse_each(like, work.auxiliary, model, examples, defense=hooked)
+    ):
+        upload = defended(plain, work.auxiliary, generator(0, "rehearsed texts", place, "defense"))
+        kept = {name: upload.update.delta[name] for name in names if name in upload.update.delta}
+        used = targets[rows[place]]
+        clients.append(
+            Client(
+                replace(upload, update=replace(upload.update, delta=kept)),
+                inputs[rows[place]],
+                torch.bincount(used[used != IGNORED], minlength=size_of),
+            )
+        )
+    return clients

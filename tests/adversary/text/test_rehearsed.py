@@ -1,0 +1,82 @@
+"""Attacks on tokens by adversaries that know the clients' defense."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adversary.adaptive.labels import adaptive
+from adversary.attacks.positions import ATTACK as POSITIONS
+from adversary.attacks.row_bayes import ATTACK as ROW_BAYES
+from adversary.attacks.token_rows import ATTACK as TOKEN_ROWS
+from adversary.grading.answers import attack_view
+from adversary.grading.families import FAMILIES
+from defenses import build as build_defenses
+from fedsim.config import parse
+from fedsim.core.rng import generator
+from tests.adversary.text.small import gradient
+from tests.adversary.text.test_attacks import INPUTS, TARGETS, auxiliary_of, graded, language, seen
+
+
+def both(attack, rows, name, **options):
+    """Return what the static and the adaptive adversary reach on a defended gradient."""
+    model = language()
+    defense = build_defenses(parse({"defense": [{"name": name, **options}]}).defense)
+    plain = gradient(model, INPUTS[rows], TARGETS[rows])
+    delta, _ = defense.apply(plain, defense.init(plain), generator(0, "defense"))
+    view, truth = seen(model, rows, delta=delta)
+    knowing = replace(auxiliary_of(model), defense=defense)
+    return [graded(each, view, truth, knowing)[0] for each in (attack, adaptive(attack))]
+
+
+def test_signs_of_one_text_are_put_in_order():
+    """A token that stands once has the signs of its position, to the bit."""
+    static, knowing = both(POSITIONS, torch.tensor([7]), "sign", magnitude=1e-3)
+    assert static["token_f1"] < 0.5
+    assert knowing["token_f1"] > 0.8
+
+
+def test_who_knows_the_noise_reads_more_of_the_tokens():
+    rows = torch.arange(4)
+    static, knowing = both(TOKEN_ROWS, rows, "gaussian", std=0.03)
+    assert knowing["f1"] > static["f1"]
+    static, knowing = both(ROW_BAYES, rows, "gaussian", std=0.03)
+    assert knowing["asr"] >= static["asr"] - 0.05
+
+
+@pytest.mark.parametrize("attack", [TOKEN_ROWS, ROW_BAYES, POSITIONS], ids=lambda it: it.name)
+def test_where_the_static_answer_is_exact_it_stays(attack):
+    rows = torch.arange(1)
+    static, knowing = both(attack, rows, "clip", bound=1e6)
+    assert knowing == static
+
+
+def test_an_update_of_noise_alone_gives_no_advantage():
+    model, rows = language(), torch.arange(4)
+    defense = build_defenses(parse({"defense": [{"name": "gaussian", "std": 1.0}]}).defense)
+    nothing = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    delta, _ = defense.apply(nothing, {}, generator(0, "defense"))
+    view, _ = seen(model, rows, delta=delta)
+    knowing = replace(auxiliary_of(model), defense=defense)
+    truths = [seen(model, rows + start, delta=delta)[1] for start in range(0, 96, 4)]
+    for attack, metric in ((TOKEN_ROWS, "f1"), (ROW_BAYES, "asr")):
+        (answer,) = attack_view(view, [adaptive(attack)], knowing, seed=0)
+        grade = FAMILIES[attack.family].grade
+        got, blind = (
+            sum(grade(guess, truth)[metric] for truth in truths) / len(truths)
+            for guess in (answer.guess, answer.blind)
+        )
+        assert got < blind + 0.05
+
+
+def test_the_answer_is_the_same_again():
+    model, rows = language(), torch.arange(2)
+    defense = build_defenses(parse({"defense": ["sign"]}).defense)
+    plain = gradient(model, INPUTS[rows], TARGETS[rows])
+    delta, _ = defense.apply(plain, {}, generator(0, "defense"))
+    knowing = replace(auxiliary_of(model), defense=defense)
+    answers = [
+        attack_view(seen(model, rows, delta=delta)[0], [adaptive(TOKEN_ROWS)], knowing, seed=0)
+        for _ in range(2)
+    ]
+    assert torch.equal(answers[0][0].guess, answers[1][0].guess)
