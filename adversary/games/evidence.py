@@ -14,14 +14,14 @@ class Records:
 
     Attributes:
         targets: Each under every value of the secret, shape (n, values, *shape).
-        labels: Those that it may have, shape (n, labels).
-        others: Inputs (n, batch − 1, *shape) and labels (n, batch − 1) of all other records of each
-            batch, where they are known.
+        labels: Those that it may have, shape (n, labels); of a text its next tokens, (n, 1, T).
+        others: Inputs (n, batch − 1, *shape) and labels (n, batch − 1, …) of all other records of
+            each batch, where they are known.
     """
 
     targets: Tensor
-    labels: Int[Tensor, "n labels"]
-    others: tuple[Tensor, Int[Tensor, "n others"]] | None = None
+    labels: Int[Tensor, "n labels *target"]
+    others: tuple[Tensor, Int[Tensor, "n others *target"]] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -43,11 +43,11 @@ class Records:
             tuple(map(torch.cat, zip(*others, strict=True))) if others else None,  # type: ignore[arg-type]
         )
 
-    def alone(self) -> tuple[Tensor, Int[Tensor, "rows 1"]]:
+    def alone(self) -> tuple[Tensor, Int[Tensor, "rows 1 *target"]]:
         """Return the inputs and labels of all hypotheses, each as a batch of its own."""
         inputs = self.targets[:, :, None].expand(*self.shape, *self.targets.shape[2:])
-        each = self.labels[:, None].expand(self.shape)
-        return inputs.flatten(0, 2)[:, None], each.flatten()[:, None]
+        each = self.labels[:, None].expand(*self.shape, *self.labels.shape[2:])
+        return inputs.flatten(0, 2)[:, None], each.flatten(0, 2)[:, None]
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,19 @@ class Draws:
 
     Attributes:
         inputs: Shape (n, batch, *shape).
-        labels: Shape (n, batch).
+        labels: Shape (n, batch); of a language model the next tokens, shape (n, batch, T).
         secrets: Shape (n,), classes of the game.
         targets: The record in question with the attribute absent and present, shape
             (n, 2, *shape), or as it is, (n, 1, *shape); None if no record is in question.
-        target_labels: The label of the record in question, shape (n,).
+        target_labels: The label of the record in question, shape (n,), or its next tokens.
         clients: Each trial is of as many clients in turn, with batch / clients records each.
     """
 
     inputs: Tensor
-    labels: Int[Tensor, "n batch"]
+    labels: Int[Tensor, "n batch *target"]
     secrets: Int[Tensor, " n"]
     targets: Tensor | None = None
-    target_labels: Int[Tensor, " n"] | None = None
+    target_labels: Int[Tensor, "n *target"] | None = None
     clients: int = 1
 
     def part(self, rows: slice) -> "Draws":

@@ -10,7 +10,7 @@ import warnings
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
@@ -25,8 +25,8 @@ PARAMETERS = 2**18  # entries of all gradients of a chunk: they stay in the cach
 def batch_gradients(
     model: nn.Module,
     state: Params,
-    inputs: Float[Tensor, "n batch *shape"],
-    labels: Int[Tensor, "n batch"],
+    inputs: Num[Tensor, "n batch *shape"],
+    labels: Int[Tensor, "n batch *target"],
     *,
     smoothing: float = 0.0,
     reduce: "Reading | None" = None,
@@ -38,7 +38,7 @@ def batch_gradients(
             dropout and with the batch's own statistics where it has batch normalisation.
         state: Where the gradients are taken.
         inputs: n batches of as many records each.
-        labels: Theirs.
+        labels: Theirs; of a language model the next tokens.
         smoothing: Label smoothing of the loss.
         reduce: Makes features of a chunk of flat gradients, so that they need not all be held.
     """

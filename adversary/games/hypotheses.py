@@ -36,12 +36,12 @@ class Others:
 
     Attributes:
         inputs: Shape (m, *shape).
-        labels: Shape (m,).
+        labels: Shape (m,), or of texts their next tokens.
         gradient: The mean gradient of many, without any defense, flat.
     """
 
     inputs: Tensor
-    labels: Int[Tensor, " m"]
+    labels: Int[Tensor, "m *target"]
     gradient: Float[Tensor, " size"]
 
     def drawn(self, count: int, *names: object) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ def anybody(learner: Learner, state: Params, draws: Draws) -> Others:
         state: The weights sent.
         draws: What shadow clients train on.
     """
-    inputs, labels = draws.inputs.flatten(0, 1)[:HELD], draws.labels.flatten()[:HELD]
+    inputs, labels = draws.inputs.flatten(0, 1)[:HELD], draws.labels.flatten(0, 1)[:HELD]
     return Others(inputs, labels, learner.mean_gradient(state, draws.inputs, draws.labels))
 
 

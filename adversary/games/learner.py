@@ -175,7 +175,7 @@ class Learner:
 
     def mean_gradient(self, state: Params, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean gradient of the records of some batches, (size,), without any defense."""
-        some, theirs = inputs.flatten(0, 1)[:RECORDS], labels.flatten()[:RECORDS]
+        some, theirs = inputs.flatten(0, 1)[:RECORDS], labels.flatten(0, 1)[:RECORDS]
         return self._plain(state, some[None], theirs[None], None)[0]
 
     def _plain(

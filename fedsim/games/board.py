@@ -87,9 +87,7 @@ def prepare(config: Config) -> Board:
     federated = _federated(config)
     dataset = federated.dataset
     if dataset.targets is not None:
-        raise ConfigError(
-            "data.task: must be 'label' in a game, whose records have a class each, got 'next'"
-        )
+        _check_next_tokens(config.game)
     model = models.build(config.model, dataset.form, seed=config.seed)
     private, auxiliary = _pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
@@ -124,7 +122,7 @@ def prepare(config: Config) -> Board:
         states=states,
         defense=defense,
         accuracies=tuple(
-            accuracy(model, state, dataset.test_inputs, dataset.test_labels) for state in states
+            accuracy(model, state, dataset.test_inputs, dataset.test_y) for state in states
         ),
     )
 
@@ -161,7 +159,7 @@ def _pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
         telling = telling_features(section, dataset)
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     private, auxiliary = (
-        Pool(dataset.inputs[rows], dataset.labels[rows], marked[rows], coded, telling=telling)
+        Pool(dataset.inputs[rows], dataset.y[rows], marked[rows], coded, telling=telling)
         for rows in (federated.clients[0], federated.auxiliary)
     )
     _check_pool(section, private, "private")
@@ -269,6 +267,25 @@ def played_of(section: Section) -> list[Game]:
         ConfigError: A name is unknown.
     """
     return [find("game.play", name, GAMES) for name in section.play]
+
+
+def _check_next_tokens(section: Section) -> None:
+    """Refuse games whose secret is about classes or columns, which texts of next tokens lack.
+
+    Raises:
+        ConfigError: There is such a game.
+    """
+    able = [game.name for game in GAMES.values() if game.has_target and not game.has_column]
+    if others := [name for name in section.play if name not in able]:
+        raise ConfigError(
+            f"game.play: must be {' or '.join(able)} where data.task = 'next', got '{others[0]}'; "
+            "data.task = 'label' has every game"
+        )
+    if not section.knows_label:
+        raise ConfigError(
+            "game.knows_label: must be true where data.task = 'next', got false: the next tokens "
+            "of a known text are known"
+        )
 
 
 def check(section: Section) -> None:

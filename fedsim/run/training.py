@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from adversary.games.records import Pool
 from defenses import Defense
 from fedsim.core.errors import RunStopped
+from fedsim.core.form import IGNORED
 from fedsim.core.params import not_finite
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.sgd import mean_gradient
@@ -87,7 +88,10 @@ class _Step:
 
 
 def accuracy(model: nn.Module, state: Params, inputs: Tensor, labels: Tensor) -> float:
-    """Return the share of records that a model at these weights classifies right; NaN of none."""
+    """Return the share of records that a model at these weights classifies right; NaN of none.
+
+    Of a language model it is the share of next tokens.
+    """
     working = copy.deepcopy(model).eval()
     working.load_state_dict(dict(state))
     if not len(labels):
@@ -95,4 +99,4 @@ def accuracy(model: nn.Module, state: Params, inputs: Tensor, labels: Tensor) ->
     with torch.no_grad(), global_stream(0, "task accuracy"):
         batches = zip(inputs.split(TESTED), labels.split(TESTED), strict=True)
         right = sum(int((working(x).argmax(dim=1) == y).sum()) for x, y in batches)
-    return right / len(labels)
+    return right / int((labels != IGNORED).sum())
