@@ -72,6 +72,8 @@ def stacked(
     if end_state(observation) is None or observation.update.num_clients > 1:
         return counts
     size = min(LARGEST, 4 ** round(math.log(max(1, total), 4)))
+    if size > 1 and size % observation.local.batch_size == 1:
+        size -= 1  # no batch norm trains on one example
     work = work.derived(with_every_class)
     rehearsed = work.part(rehearsals, size, plain)
     if rehearsed.stack is None:

@@ -208,12 +208,21 @@ def forward(work: Workspace, state: Params, inputs: Tensor, batch_size: int = 50
         state: All parameters and buffers.
         inputs: Examples, shape (n, *input_shape).
         batch_size: Matters to models with batch statistics only; a client's own is best there.
+            One more where an example were left alone, which has no statistics; a single input
+            stands twice.
     """
     model = loaded(work.lasting(working_copy), state)
-    inputs = as_inputs(inputs, model)
+    inputs, count = as_inputs(inputs, model), len(inputs)
+    if count % batch_size == 1 and _has_batch_norm(model):  # whose variance needs two examples
+        inputs = inputs.expand(2, *inputs.shape[1:]) if count == 1 else inputs
+        batch_size += 1
     with global_stream(0, "forward"):  # dropout draws the same mask every time
         parts = [run(model, batch)[:2] for batch in inputs.split(batch_size)]
-    return Forward(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    return Forward(*(torch.cat(values)[:count] for values in zip(*parts, strict=True)))
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(it, nn.modules.batchnorm._BatchNorm) for it in model.modules())
 
 
 def auxiliary_forward(work: Workspace) -> Forward:

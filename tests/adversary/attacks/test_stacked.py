@@ -47,6 +47,19 @@ def victim(counts: list[int], seed: int) -> tuple[View, Auxiliary]:
     return View([latest], memory=MEMORY), adversary()
 
 
+@pytest.mark.parametrize(("batch_size", "counts"), [(8, EVEN), (15, [12, 4, 2, 2])])
+def test_models_with_batch_norm_are_rehearsed(batch_size, counts):
+    with global_stream(0, "model"):
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES))
+    labels = torch.arange(CLASSES).repeat_interleave(torch.tensor(counts))
+    local = LocalTraining(lr=0.1, batch_size=batch_size)
+    view = client(model, blobs(labels, 0), labels, local)
+    known = torch.arange(101) % CLASSES
+    auxiliary = Auxiliary(model, CLASSES, inputs=blobs(known, 2), labels=known)
+    guess = eb_gls(view, auxiliary, generator(0, "infer"))
+    assert asr(guess, torch.tensor(counts)) > 0.8
+
+
 @lru_cache(maxsize=1)
 def sent() -> Params:
     return {name: value.clone() for name, value in trained().state_dict().items()}

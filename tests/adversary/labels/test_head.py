@@ -233,6 +233,16 @@ def test_the_forward_pass_is_in_training_mode_repeatable_and_leaves_no_trace():
     assert not any(isinstance(p.grad, torch.Tensor) for p in model.parameters())
 
 
+@pytest.mark.parametrize(("count", "size"), [(1, 4), (5, 4), (9, 4), (8, 4)])
+def test_no_batch_of_a_model_with_batch_norm_is_of_one_example(count, size):
+    model = sequence(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), z=nn.Linear(6, CLASSES))
+    work = work_at(Auxiliary(model, CLASSES, input_shape=(4,)), {})
+    outputs = forward(work, model.state_dict(), inputs_of(model, count), size)
+    assert outputs.logits.shape == (count, CLASSES)
+    assert len(outputs.features) == count
+    assert bool(torch.isfinite(outputs.logits).all())
+
+
 def test_batches_change_nothing_where_examples_stand_alone():
     model = sequence(*body(), z=nn.Linear(6, CLASSES), p=nn.LogSoftmax(dim=1))
     work = work_at(Auxiliary(model, CLASSES, input_shape=(4,)), {})
