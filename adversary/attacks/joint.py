@@ -6,7 +6,9 @@ fedsim's own. The residual is that of deep leakage from gradients (L. Zhu, Z. Li
 Idea: what no layer tells by itself all layers may tell together. A Gauss-Newton step needs only
 products with the Jacobian of the gradient in the input, which automatic differentiation gives, and
 converges where first-order and quasi-Newton matching diverge. Of weights after several local steps
-the steps are simulated, and the residual is that of the whole update.
+the steps are simulated, and the residual is that of the whole update. Where batches are smaller
+than the client's data, which examples were in which step is fitted too
+(`adversary.inversion.orders`).
 
 *Server must know*: the weights sent, the update, how many examples it is of, and the protocol.
 *Exact when*: the Jacobian has full rank (`fedsim explain`) and activations are smooth; the kinks of
@@ -39,7 +41,8 @@ from adversary.inversion.joint import (
     of_gradient,
     of_upload,
 )
-from adversary.inversion.problems import problem_of
+from adversary.inversion.orders import FITS, any_order
+from adversary.inversion.problems import Problem, problem_of
 from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
 from adversary.inversion.setting import SECOND, TERA, Setting, setting_of
 from adversary.labels.head import input_shape
@@ -92,25 +95,33 @@ def joint(
             f"budget: must be at least {needed:.2g} for {count} examples and {steps} steps as "
             f"estimated, got {budget:g}"
         )
-    several = latest.local.upload == "weights" and num_steps(latest) > 1
-    residual = _of_steps if several else _of_gradient
-    residual_of = residual(latest, workspace(view, auxiliary))
     rows = label_hypotheses(view, auxiliary, generator, most=hypotheses)
-    best, place = None, 0
-    for number, labels in enumerate(rows):
-        for restart in range(restarts):
-            start = torch.full((count, *shape), 0.5, dtype=torch.float64)
-            order = torch.arange(count)
-            if restart or count > 1:  # equal inputs would stay equal
-                start = start + SPREAD * torch.randn(start.shape, generator=generator)
-            if several and count > latest.local.batch_size:  # which step used a label is unknown
-                order = torch.randperm(count, generator=generator)
-            fit = gauss_newton(residual_of(labels[order]), start, steps=steps)
-            if math.isfinite(fit.error) and (best is None or fit.error < best.error):
-                best, place = fit, number
-        if best is not None and best.error <= EXPLAINED:
-            break
-    if best is None:
+    work = workspace(view, auxiliary)
+    several = latest.local.upload == "weights" and num_steps(latest) > 1
+
+    def start(*, first: bool = False) -> Tensor:
+        grey = torch.full((count, *shape), 0.5, dtype=torch.float64)
+        if first and count == 1:
+            return grey  # of several, equal inputs would stay equal
+        return grey + SPREAD * torch.randn(grey.shape, generator=generator)
+
+    if several and count > latest.local.batch_size:
+        problem = _problem(latest, work)
+        best, place = any_order(
+            problem, rows, start, steps=steps, restarts=restarts, enough=EXPLAINED
+        )
+    else:
+        residual_of = (_of_steps if several else _of_gradient)(latest, work)
+        best, place = None, 0
+        for number, labels in enumerate(rows):
+            for restart in range(restarts):
+                begin = start(first=not restart)
+                fit = gauss_newton(residual_of(labels), begin, steps=steps)
+                if math.isfinite(fit.error) and (best is None or fit.error < best.error):
+                    best, place = fit, number
+            if best is not None and best.error <= EXPLAINED:
+                break
+    if best is None or not math.isfinite(best.error):
         raise ValueError("joint: a start must have a finite error, got none")
     if len(rows) > 1:
         said = f"labels: hypothesis {place + 1} of {len(rows)} has the lowest error"
@@ -119,12 +130,16 @@ def joint(
 
 
 def operations(setting: Setting) -> float:
-    """Return the floating-point operations of one Gauss-Newton step, at most."""
+    """Return the floating-point operations of one Gauss-Newton step, at most.
+
+    In an unknown order it is one step of each fit from one start.
+    """
     size = setting.count * math.prod(setting.shape)
     products = size if size <= LARGE else 0
     if size > DENSE:
         products += 2 * INNER
-    return SECOND * setting.cost * setting.steps * (1 + products)
+    fits = 1 if setting.ordered else FITS
+    return fits * SECOND * setting.cost * setting.steps * (1 + products)
 
 
 def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:
@@ -134,10 +149,14 @@ def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Res
 
 
 def _of_steps(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:
+    problem = _problem(latest, work)
+    return lambda labels: of_upload(problem, labels)
+
+
+def _problem(latest: Observation, work: Workspace) -> Problem:
     precise(work)  # names a layer that stands in the way
     model = doubled(work.auxiliary.model)
-    problem = problem_of(latest, replace(work.auxiliary, model=model))
-    return lambda labels: of_upload(problem, labels)
+    return problem_of(latest, replace(work.auxiliary, model=model))
 
 
 def _cost(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:  # noqa: ARG001

@@ -162,6 +162,14 @@ def misfit(residual: Residual, inputs: Float[Tensor, "n *shape"]) -> float:
     return float(residual(inputs).detach().square().sum())
 
 
+def jacobian(
+    residual: Residual, inputs: Float[Tensor, "n *shape"]
+) -> Float[Tensor, "unknowns entries"] | None:
+    """Return the residual's derivative in each number of the inputs; None where it is too large."""
+    at = _Linear(residual, inputs)
+    return at.columns() if at.fits(LARGE) else None
+
+
 class _Linear:
     """The residual at a point, and products with its Jacobian there."""
 
@@ -211,11 +219,15 @@ class _Linear:
     def gram(self) -> Tensor:
         """Return JᵀJ."""
         if self._gram is None:
-            unit = torch.eye(self.x.numel(), dtype=self.x.dtype)
-            columns = [self._pushed(rows.view(-1, *self.x.shape)) for rows in unit.split(TOGETHER)]
-            jacobian = torch.cat(columns)
-            self._gram = jacobian @ jacobian.T
+            columns = self.columns()
+            self._gram = columns @ columns.T
         return self._gram
+
+    def columns(self) -> Tensor:
+        """Return J's columns, as rows."""
+        unit = torch.eye(self.x.numel(), dtype=self.x.dtype)
+        parts = [self._pushed(rows.view(-1, *self.x.shape)) for rows in unit.split(TOGETHER)]
+        return torch.cat(parts)
 
     def fits(self, most: int) -> bool:
         """Return whether the Jacobian is formed, of so many unknowns at most."""

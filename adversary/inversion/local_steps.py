@@ -1,8 +1,8 @@
 """Local training as the attacker simulates it: differentiable, of many guesses at once.
 
 What `fedsim.core.sgd.descend` does in place is unrolled here. In which batch an example was used
-is not known: rows of a guess stay in the batch of their place, in every epoch; after an attack
-they are what the client has, in whatever order fits best.
+is not known: in `simulated`, rows of a guess stay in the batch of their place, in every epoch; in
+`shared` each step has a share of every example (`adversary.inversion.orders`).
 """
 
 from collections.abc import Sequence
@@ -60,17 +60,58 @@ def simulated(
         The gradient, or trained − sent weights.
     """
     targets = smoothed(targets, local)
-    first, *others = batches(inputs.shape[1], local)
-    gradients = model.gradients(inputs[:, first], targets[:, first], differentiable=differentiable)
+    steps = [(inputs[:, rows], targets[:, rows]) for rows in batches(inputs.shape[1], local)]
+    return _stepped(model, steps, local, differentiable=differentiable)
+
+
+def shared(
+    model: Rows,
+    inputs: Float[Tensor, "rows batch *shape"],
+    targets: Float[Tensor, "rows batch classes"],
+    shares: Float[Tensor, "rows steps batch"],
+    local: LocalTraining,
+    *,
+    differentiable: bool = True,
+) -> list[Tensor]:
+    """Return the uploads of clients whose steps use examples by shares.
+
+    The loss of a step is the sum of its examples' losses, each times its share; cross-entropy is
+    linear in its targets, so that the model is given these times the share.
+
+    Args:
+        model: At the weights sent.
+        inputs: All examples of a client per row.
+        targets: Probabilities of classes, before label smoothing.
+        shares: Of each example in each step; 1 over the size of its batch, or 0, in an order that a
+            client can have.
+        local: The protocol; uploads are weights.
+        differentiable: Whether what is returned will be differentiated.
+
+    Returns:
+        Trained − sent weights, (rows, *parameter shape) each.
+    """
+    targets = smoothed(targets, local) * inputs.shape[1]
+    steps = [(inputs, targets * share.unsqueeze(-1)) for share in shares.unbind(1)]
+    return _stepped(model, steps, local, differentiable=differentiable)
+
+
+def _stepped(
+    model: Rows,
+    steps: Sequence[tuple[Tensor, Tensor]],
+    local: LocalTraining,
+    *,
+    differentiable: bool,
+) -> list[Tensor]:
+    """Return the uploads after steps on these inputs and targets."""
+    (inputs, targets), *others = steps
+    gradients = model.gradients(inputs, targets, differentiable=differentiable)
     if local.upload == "gradient":
         return gradients
     velocity = gradients
     moved = [-local.lr * g for g in gradients]
-    for rows in others:
+    for inputs, targets in others:
         at = {name: w + m for (name, w), m in zip(model.weights.items(), moved, strict=True)}
-        gradients = model.gradients(
-            inputs[:, rows], targets[:, rows], at, differentiable=differentiable
-        )
+        gradients = model.gradients(inputs, targets, at, differentiable=differentiable)
         if local.proximal_mu:  # FedProx: ∇(μ/2·‖w − w_sent‖²)
             gradients = [g + local.proximal_mu * m for g, m in zip(gradients, moved, strict=True)]
         if local.momentum:

@@ -6,7 +6,6 @@ Images are the first of the lossless part of CIFAR-10; PSNR is in dB on pixels i
 """
 
 import argparse
-import copy
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
-from adversary.attacks.joint import joint
 from adversary.attacks.see_through_gradients import see_through_gradients
 from adversary.grading.uncertainty import rank_correlation
 from adversary.inversion.local_steps import one_hot
@@ -33,12 +31,12 @@ from defenses.prune import prune
 from defenses.sign import sign
 from fedsim.core.errors import Remark
 from fedsim.core.params import subtract
-from fedsim.core.rng import generator, global_stream
+from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 from tests.adversary.inversion.networks import named
 from tests.benchmarks.record import record
 from tests.builders import observe, plain_gradient
-from tests.real_data import cifar_part, mnist
+from tests.real_data import cifar_part
 
 SHAPE, CLASSES = (3, 32, 32), 10
 Line = tuple[str, dict[str, float]]  # what is printed, and what is recorded
@@ -202,44 +200,6 @@ def table_uncertainty(images: int) -> Iterator[Line]:
             yield f"{label}: {text}", figures
 
 
-def table_pairs(images: int) -> Iterator[Line]:
-    """PSNR of two MNIST digits per client, 7×7 pixels, full batches, by epochs and rate: joint."""
-    for epochs in (1, 2, 5, 10):
-        for lr in (1.0, 0.1):
-            pairs = [_pair(place, epochs, lr) for place in range(images)]
-            first, several, blind = (list(values) for values in zip(*pairs, strict=True))
-            label = f"two digits, E={epochs} lr={lr}"
-            yield (
-                f"{label}: first labels {_listed(first)}  hypotheses {_listed(several)}  "
-                f"blind {_listed(blind)}",
-                {f"{label}: mean PSNR, dB": _mean(several)},
-            )
-
-
-def _pair(place: int, epochs: int, lr: float) -> list[float]:
-    """Return the PSNR with the label attack's answer, with all hypotheses, and of the mean."""
-    data = mnist()
-    inputs = nn.functional.avg_pool2d(data.inputs[:200].float(), 4)
-    x, y = inputs[2 * place : 2 * place + 2], data.labels[2 * place : 2 * place + 2]
-    with global_stream(0, "pairs"):
-        model = nn.Sequential(
-            nn.Conv2d(1, 6, 3, padding=1), nn.Sigmoid(), nn.Conv2d(6, 6, 3, padding=1),
-            nn.Sigmoid(), nn.Flatten(), nn.Linear(294, CLASSES),
-        )  # fmt: skip
-        for parameter in model.parameters():
-            nn.init.uniform_(parameter, -0.5, 0.5)
-    local = LocalTraining(lr=lr, batch_size=2, epochs=epochs)
-    sent = {name: value.clone() for name, value in model.state_dict().items()}
-    state, _ = train(copy.deepcopy(model), sent, x, y, local, generator=generator(0, place))
-    view = observe(subtract(state, sent), 2, sent=model, local=local)
-    known = Auxiliary(model, CLASSES, inputs=inputs[100:], labels=data.labels[100:200])
-    best = lambda guess: max(psnr(guess, x), psnr(guess.flip(0), x))
-    options = {"steps": 12}
-    answers = [joint(view, known, generator(0), hypotheses=most, **options) for most in (1, 10)]
-    mean = inputs[100:].mean(dim=0).expand_as(x)
-    return [*map(best, answers), psnr(mean, x)]
-
-
 def _fedavg(place: int, epochs: int, lr: float) -> list[float]:
     """Return the PSNR after float32 weights, and from the delta of float64 ones: two rows."""
     local = LocalTraining(lr=lr, batch_size=1, epochs=epochs)
@@ -295,7 +255,6 @@ TABLES = {
     "dlg": table_dlg,
     "geiping": table_geiping,
     "fedavg": table_fedavg,
-    "pairs": table_pairs,
     "see-through": table_see_through,
     "uncertainty": table_uncertainty,
     "defenses": table_defenses,
