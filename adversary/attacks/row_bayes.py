@@ -6,10 +6,11 @@ Idea: given how often a token is a target, its row of the head's gradient is nor
 from auxiliary text; counts are added one by one where they gain most. Tokens outside of the set of
 `token-rows` are ruled out, but for the ends of texts. The number of targets is not uploaded: it is
 the one under which rows look most like whole numbers of targets. The noise of a defense is read off
-the column sums, which are zero without it. Where rows are far from the moments of the model sent,
-after many local steps, those of the model half-way to the one uploaded are tried; where they are
-far from both, half of the answer is the set by auxiliary frequency. Who knows the defense learns
-counts from rehearsed clients (`adversary.text.learned`), where that counts theirs better.
+the column sums, which are zero without it. Over several local steps features drift: by how much is
+read off the rows themselves, and where they are far from the moments of the model sent, so many
+texts have the usual number of targets, and where very far, half of the answer is the set by
+auxiliary frequency. Who knows the defense learns counts from rehearsed clients
+(`adversary.text.learned`), where that counts theirs better.
 *Server must know*: the model, auxiliary text, and the number of texts.
 *Exact when*: never for sure.
 *Differs from the paper*: there is none.
@@ -30,12 +31,17 @@ from adversary.text.reading import (
     HEAD,
     auxiliary_texts,
     evidence,
-    halfway_moments,
     target_moments,
     token_set,
     vocabulary_of,
 )
-from adversary.text.row_bayes import Counts, Evidence, counts, likeliest_total
+from adversary.text.row_bayes import (
+    Evidence,
+    candidates,
+    counts,
+    drifted,
+    likeliest_total,
+)
 from adversary.text.signs import only_signs
 from adversary.text.tables import find_tables, table
 from adversary.workspace import Workspace, undefended, workspace
@@ -44,6 +50,7 @@ from fedsim.core.form import IGNORED
 from fedsim.core.types import Auxiliary, Observation, View
 
 MISFIT = 10.0  # beyond it the moments are of another model: half of the answer is by frequency
+UNSETTLED = 2.0  # misfit beyond which rows do not tell the number of targets
 SURE = 6.0  # standard errors of a slope that is more than noise
 FAR = 2.0  # times the size of a mean over targets, or one part in so many: scaled
 
@@ -84,20 +91,26 @@ def _counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]
     expected, deviation = expected_total(latest, auxiliary)
     if only_signs(table(latest.update.delta, find_tables(work).head, HEAD)):
         return epochs * _by_frequency(latest, work, round(expected))
-    observed = evidence(latest, work)
-
-    def guess(moments: Moments) -> Counts:
-        scaled = unscaled(moments, observed)
-        return counts(moments, scaled, likeliest_total(moments, scaled, expected, deviation))
-
-    best = guess(work.part(target_moments))
-    if best.misfit > MISFIT and num_steps(latest) > 1:
-        best = min(best, guess(halfway_moments(latest, work)), key=lambda each: each.misfit)
-    if best.misfit <= MISFIT and best.each.any():
-        return epochs * best.each
-    total = max(int(best.each.sum()), 1)
+    moments = work.part(target_moments)
+    observed = unscaled(moments, evidence(latest, work))
+    rows = candidates(moments, observed, round(expected))
+    moments, observed = moments.at(rows), observed.at(rows)
+    misfit = None
+    if num_steps(latest) > 1:
+        best = counts(moments, observed, round(expected))
+        misfit, moments = best.misfit, drifted(moments, observed, best, round(expected))
+    if misfit is not None and misfit > UNSETTLED:
+        total = round(expected)
+    else:
+        total = likeliest_total(moments, observed, expected, deviation)
+    best = counts(moments, observed, total)
+    each = torch.zeros(len(vocabulary_of(auxiliary)), dtype=torch.int64)
+    each[rows] = best.each
+    if (best.misfit if misfit is None else misfit) <= MISFIT and each.any():
+        return epochs * each
+    total = max(int(each.sum()), 1)
     frequent = _by_frequency(latest, work, total)
-    return epochs * round_counts((best.each + frequent) / 2, total)
+    return epochs * round_counts((each + frequent) / 2, total)
 
 
 def expected_total(observation: Observation, auxiliary: Auxiliary) -> tuple[float, float]:

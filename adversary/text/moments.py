@@ -1,11 +1,12 @@
 """What auxiliary text says of the rows of a language model's head: their moments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 SHRINKAGE = 3.0  # auxiliary targets that the mean over all tokens counts for
 PSEUDO = 0.3  # auxiliary targets of each token, besides those counted
@@ -21,6 +22,7 @@ class Moments:
         whiten: From features to whitened coordinates, shape (width, coordinates).
         own: Mean share of a target in its own row, shape (V, coordinates).
         other: Mean share of a target in another token's row.
+        mean: The same before whitening, shape (V, width).
         spread: Variance of the features along each coordinate, shape (coordinates,).
         squares: Mean squared probability of each token where it is not the target, shape (V,).
         rates: Share of each token among targets, shape (V,).
@@ -30,6 +32,7 @@ class Moments:
     whiten: Float[Tensor, "width coordinates"]
     own: Float[Tensor, "vocabulary coordinates"]
     other: Float[Tensor, "vocabulary coordinates"]
+    mean: Float[Tensor, "vocabulary width"]
     spread: Float[Tensor, " coordinates"]
     squares: Float[Tensor, " vocabulary"]
     rates: Float[Tensor, " vocabulary"]
@@ -40,10 +43,10 @@ class Moments:
         """What one more target adds to the mean of its row."""
         return self.own - self.other
 
-    @cached_property
-    def mean(self) -> Float[Tensor, "vocabulary width"]:
-        """Mean share of a target in another token's row, of the gradient as it is."""
-        return self.other @ torch.linalg.pinv(self.whiten)
+    def at(self, rows: Int[Tensor, " rows"]) -> "Moments":
+        """Return the moments of some tokens."""
+        names = ("own", "other", "mean", "squares", "rates", "errors")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @cached_property
     def lengths(self) -> Float[Tensor, " vocabulary"]:
@@ -80,32 +83,34 @@ def moments(
     """
     if len(targets) < 2:
         raise ValueError(f"auxiliary text: must have at least 2 targets, got {len(targets)}")
-    h = features.double()
     size, count = len(weight), torch.bincount(targets, minlength=len(weight)).double()
-    weight = weight.double()
-    sums = torch.zeros_like(weight)  # Σ p_v h over targets other than v
+    sums = torch.zeros(weight.shape, dtype=torch.float64)  # Σ p_v h over targets other than v
     squares = torch.zeros(size, dtype=torch.float64)
     shares = []  # (p_y − 1)h
-    for rows in torch.arange(len(h)).split(max(1, CHUNK // size)):
-        logits = h[rows] @ weight.T
-        p = (logits if bias is None else logits + bias.double()).softmax(dim=1)
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    features, weight = features.to(dtype), weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    for rows in torch.arange(len(features)).split(max(1, CHUNK // size)):
+        h = features[rows]
+        p = functional.linear(h, weight, bias).softmax(dim=1)
         place = torch.arange(len(rows)), targets[rows]
-        shares.append((p[place] - 1).unsqueeze(1) * h[rows])
+        shares.append((p[place].double() - 1).unsqueeze(1) * h.double())
         p[place] = 0.0
-        sums += p.T @ h[rows]
-        squares += p.square().sum(dim=0)
-    share = torch.cat(shares)
+        sums += p.T @ h
+        squares += p.square_().sum(dim=0)
+    h, share = features.double(), torch.cat(shares)
     others = (len(h) - count).clamp(min=1)
-    mean = share.mean(dim=0)
-    total = torch.zeros_like(weight).index_add_(0, targets, share)
-    own = (total + SHRINKAGE * mean) / (count + SHRINKAGE).unsqueeze(1)
+    total = torch.zeros_like(sums).index_add_(0, targets, share)
+    own = (total + SHRINKAGE * share.mean(dim=0)) / (count + SHRINKAGE).unsqueeze(1)
     within = share - (total / count.clamp(min=1).unsqueeze(1))[targets]
     freedom = max(1, len(h) - int((count > 0).sum()))
     whiten, spread = _whitening(within.T @ within / freedom, h.T @ h / len(h))
+    mean = sums / others.unsqueeze(1)
     return Moments(
         whiten,
         own @ whiten,
-        (sums / others.unsqueeze(1)) @ whiten,
+        mean @ whiten,
+        mean,
         spread,
         squares / others,
         (count + PSEUDO) / (len(h) + PSEUDO * size),

@@ -1,5 +1,7 @@
 """What an update says of a language model's tokens, as attacks read it."""
 
+from contextlib import suppress
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -9,16 +11,26 @@ from adversary.text.moments import Moments, moments
 from adversary.text.row_bayes import Evidence, noise_variance
 from adversary.text.rows import Moved, moved
 from adversary.text.signs import only_signs, present
-from adversary.text.tables import Calls, find_tables, table
+from adversary.text.tables import (
+    EXACT,
+    ReachedError,
+    Tables,
+    Taken,
+    find_tables,
+    random_model,
+    table,
+    traced,
+)
 from adversary.workspace import Workspace, evaluating
+from fedsim.core.boundary import PASSING
 from fedsim.core.errors import NotApplicable
 from fedsim.core.form import IGNORED
-from fedsim.core.types import Auxiliary, Observation, Params
+from fedsim.core.types import Auxiliary, Observation
 from fedsim.core.vocabulary import Vocabulary
 
-TARGETS = 4096  # auxiliary targets that moments are of, at most
+TARGETS = 2048  # auxiliary targets that moments are of, at most
 ENTRIES = 1 << 24  # probabilities of them, at most
-BATCH = 64  # texts at a time
+BATCH = 32  # texts at a time
 TOKEN_TABLE, HEAD = "table of tokens", "head of tokens"
 
 
@@ -39,6 +51,12 @@ def moved_rows(observation: Observation, work: Workspace) -> Moved:
     Raises:
         NotApplicable: There is no such table in the update, or it is the head, too.
     """
+    # The result holds the observation, so that no other takes its id.
+    compute = lambda: (observation, _moved_rows(observation, work))
+    return work.memory.get(moved_rows, (work, id(observation)), compute, keep=1)[1]
+
+
+def _moved_rows(observation: Observation, work: Workspace) -> Moved:
     tables = find_tables(work)
     if tables.tied:
         raise NotApplicable("model: must have a head of its own: a tied head moves every row")
@@ -115,7 +133,7 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
         return Evidence(gradient, noise=noise)
     texts = num_labels(observation) // observation.local.epochs
     outside = texts * work.part(expected_outside, rows.blurred)
-    return Evidence(gradient, token_set(observation, work), outside, noise)
+    return Evidence(gradient, token_set(observation, work), outside, noise, hidden=rows.blurred)
 
 
 def expected_outside(work: Workspace, hidden: bool) -> Float[Tensor, " vocabulary"]:
@@ -148,37 +166,51 @@ def auxiliary_texts(auxiliary: Auxiliary) -> tuple[Int[Tensor, "n t"], Int[Tenso
     return auxiliary.inputs, auxiliary.labels
 
 
-def halfway_moments(observation: Observation, work: Workspace) -> Moments:
-    """Return the moments of the model half-way between the one sent and the one uploaded."""
-    delta, sent = observation.update.delta, observation.sent
-    names = set(delta)
-    return _moments(work, {n: v + delta[n] / 2 if n in names else v for n, v in sent.items()})
-
-
 def target_moments(work: Workspace) -> Moments:
     """Return the moments of the model sent, from as many auxiliary texts as are needed."""
-    return _moments(work, work.sent)
-
-
-def _moments(work: Workspace, state: Params) -> Moments:
-    tables = find_tables(work)
+    tables, state = find_tables(work), work.sent
     weight = table(state, tables.head, HEAD)
     inputs, targets = auxiliary_texts(work.auxiliary)
     most = min(TARGETS, max(2, ENTRIES // len(weight)))
     needed = int(((targets != IGNORED).sum(dim=1).cumsum(0) < most).sum()) + 1
-    features, labels = [], []
+    lengths = _lengths(targets[:needed])
+    if not work.lasting(_ends_count_for_nothing):
+        lengths = torch.full_like(lengths, targets.shape[1])
+    order, features, labels = lengths.argsort(), [], []
     with evaluating(work, state) as model, torch.no_grad():
-        for rows in torch.arange(min(needed, len(inputs))).split(BATCH):
-            real = targets[rows] != IGNORED
-            features.append(_features(model, inputs[rows], str(tables.head))[real])
-            labels.append(targets[rows][real])
+        for rows in order.split(BATCH):
+            most = int(lengths[rows[-1]])
+            real = targets[rows, :most] != IGNORED
+            features.append(_features(model, inputs[rows, :most], tables)[real])
+            labels.append(targets[rows, :most][real])
     bias = None if tables.bias is None else state[tables.bias]
     return moments(torch.cat(features), weight, torch.cat(labels), bias)
 
 
-def _features(model: nn.Module, inputs: Tensor, head: str) -> Float[Tensor, "b t width"]:
-    """Return the head's input at each position."""
-    weight = model.get_parameter(head)
-    with Calls() as calls:
+def _lengths(targets: Int[Tensor, "n t"]) -> Int[Tensor, " n"]:
+    """Return how many positions each text has up to its last target."""
+    return (targets != IGNORED).flip(1).cumsum(1).bool().sum(dim=1)
+
+
+def _ends_count_for_nothing(auxiliary: Auxiliary) -> bool:
+    """Return whether the head takes the same of a text without the pads at its end."""
+    inputs, targets = auxiliary_texts(auxiliary)
+    lengths = _lengths(targets)
+    row, length = int(lengths.argmin()), max(1, int(lengths.min()))
+    model, tables = random_model(auxiliary).eval(), traced(auxiliary)
+    try:
+        with torch.no_grad():
+            whole = _features(model, inputs[[row]], tables)[:, :length]
+            alone = _features(model, inputs[[row], :length], tables)
+    except PASSING:
+        raise
+    except Exception:  # a model of texts of one length
+        return False
+    return bool((whole - alone).abs().max() <= EXACT * whole.abs().max())
+
+
+def _features(model: nn.Module, inputs: Tensor, tables: Tables) -> Float[Tensor, "b t width"]:
+    """Return the head's input at each position; the model is left there."""
+    with suppress(ReachedError), Taken(model.get_parameter(str(tables.head)), tables.uses) as taken:
         model(inputs)
-    return next(call[0] for call, _ in reversed(calls.calls) if call[1] is weight)
+    return taken.features

@@ -6,7 +6,7 @@ rows are independent given the counts, so that the cost grows with V·d and not 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,10 @@ from adversary.text.moments import SHRINKAGE, Moments
 
 RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
 GROWTH = 1.15  # from one count to the next, where counts are large
-CELLS = 1 << 14  # rows times totals that are weighed at a time
+NEAR = 7  # counts of the grid that are weighed on both sides of a row's estimate, at least
+CLOSE = 3  # the same where the number of targets is weighed
+WIDE = 3.0  # or so many standard deviations of a defense's noise
+CELLS = 1 << 19  # rows times totals times counts that are weighed at a time
 SPARE = 64  # rows that are looked at besides
 
 
@@ -30,12 +33,20 @@ class Evidence:
         outside: Expected count of each token that is not present, shape (V,): the ends of texts,
             and last tokens of texts that were cut. None without `present`.
         noise: Variance of the noise on each entry of the gradient.
+        hidden: Whether noise may hide targets from `present`.
     """
 
     gradient: Float[Tensor, "vocabulary width"]
     present: Bool[Tensor, " vocabulary"] | None = None
     outside: Float[Tensor, " vocabulary"] | None = None
     noise: float = 0.0
+    hidden: bool = False
+
+    def at(self, rows: Int[Tensor, " rows"]) -> "Evidence":
+        """Return what it says of some tokens."""
+        present = None if self.present is None else self.present[rows]
+        outside = None if self.outside is None else self.outside[rows]
+        return replace(self, gradient=self.gradient[rows], present=present, outside=outside)
 
 
 def noise_variance(gradient: Float[Tensor, "vocabulary width"]) -> float:
@@ -51,7 +62,7 @@ class Counts:
     """How often each token is a target.
 
     Attributes:
-        each: Shape (V,); adds up to the total, but where fewer rows are possible.
+        each: Shape (V,); adds up to the total, but where fewer are possible.
         misfit: Mean squared distance of rows to their best count in standard deviations: about 1
             where the moments are those of the model trained, never below.
     """
@@ -70,20 +81,25 @@ def counts(moments: Moments, evidence: Evidence, total: int) -> Counts:
         evidence: Of the update.
         total: Number of targets N, at least 0.
     """
-    rows = _candidates(moments, evidence, total)
-    rates = total * moments.rates[rows]
-    present = None if evidence.present is None else evidence.present[rows]
-    if present is not None and evidence.outside is not None:
-        rates = torch.where(present, rates, evidence.outside[rows])
-    grid = _grid(min(total, int(4 + 6 * total * float(moments.rates.max()))))
-    fits, misfit = _likelihoods(moments, evidence, total, rows, grid)
-    prior = grid * rates.unsqueeze(1).log() - torch.lgamma(grid + 1)
-    widths = grid.diff()
-    gains = (fits / misfit + prior).diff(dim=1) / widths
-    if present is not None and len(widths):
-        gains[present, 0] = math.inf
-    gains = gains.cummin(dim=1).values
-    return Counts(_taken(gains, widths.long(), rows, total, len(moments.rates)), misfit)
+    rates, present = total * moments.rates, evidence.present
+    if present is not None:
+        outside = torch.zeros_like(rates) if evidence.outside is None else evidence.outside
+        rates = torch.where(present, rates, outside)
+    possible = rates > 0
+    every = _grid(min(total, _most(moments, total)))
+    near = max(NEAR, _reach(moments, evidence, total))
+    width, begin = _near(total * shares(moments, evidence), every, near)
+    grid = every.take(begin.unsqueeze(1) + torch.arange(width))
+    fits, misfit = _likelihoods(moments, evidence, total, grid, possible)
+    prior = grid * rates.where(possible, 1.0).log().unsqueeze(1) - torch.lgamma(grid + 1)
+    widths = torch.cat([grid[:, :1], grid.diff(dim=1)], dim=1)
+    gains = (fits / misfit + prior).diff(dim=1) / widths[:, 1:]
+    widths[~possible] = 0
+    if present is not None and gains.shape[1]:
+        gains[present & (grid[:, 0] == 0), 0] = math.inf
+    first = torch.full((len(gains), 1), math.inf, dtype=gains.dtype)
+    gains = torch.cat([first, gains], dim=1).cummin(dim=1).values
+    return Counts(_taken(gains, widths.long(), total), misfit)
 
 
 def _grid(most: int) -> Float[Tensor, " counts"]:
@@ -94,62 +110,102 @@ def _grid(most: int) -> Float[Tensor, " counts"]:
     return torch.tensor(counts, dtype=torch.float64)
 
 
+def _most(moments: Moments, total: float) -> int:
+    """Return the largest count that is weighed."""
+    return int(4 + 6 * total * _largest(moments.rates))
+
+
+def _near(
+    estimates: Float[Tensor, "*rows"], grid: Float[Tensor, " counts"], near: int
+) -> tuple[int, Int[Tensor, "*rows"]]:
+    """Return how many counts of a grid are near estimated ones, and the place of their first.
+
+    Args:
+        estimates: Of counts.
+        grid: Counts, ascending.
+        near: How many on both sides.
+    """
+    width = min(len(grid), 2 * near + 1)
+    middle = torch.searchsorted(grid, estimates)
+    return width, (middle - near).clamp(min=0, max=len(grid) - width)
+
+
+def _reach(moments: Moments, evidence: Evidence, total: float) -> int:
+    """Return how many counts on both sides of an estimate are likely enough, by the noise."""
+    return math.ceil(WIDE * total * _largest(_noise_of_shares(moments, evidence)) ** 0.5)
+
+
+def _noise_of_shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " rows"]:
+    """Return the variance that a defense's noise gives each estimated share."""
+    squared = moments.between.square() @ moments.whiten.square().sum(dim=0)
+    return evidence.noise * squared / moments.lengths.square()
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.max()) if len(values) else 0.0
+
+
 def _taken(
-    gains: Float[Tensor, "rows steps"],
-    widths: Int[Tensor, " steps"],
-    rows: Int[Tensor, " rows"],
-    total: int,
-    size: int,
-) -> Int[Tensor, " vocabulary"]:
+    gains: Float[Tensor, "rows steps"], widths: Int[Tensor, "rows steps"], total: int
+) -> Int[Tensor, " rows"]:
     """Return the counts of the `total` largest gains, of which a step has as many as it is wide."""
     order = gains.flatten().argsort(descending=True, stable=True)
-    each = widths.repeat(len(rows))[order]
-    before = each.cumsum(0) - each
-    units = (total - before).clamp(min=0).minimum(each)
-    owners = rows[order // max(1, len(widths))]
-    return torch.zeros(size, dtype=torch.int64).index_add_(0, owners, units)
+    each = widths.flatten()[order]
+    units = (total - (each.cumsum(0) - each)).clamp(min=0).minimum(each)
+    taken = torch.zeros(len(gains), dtype=torch.int64)
+    return taken.index_add_(0, order // max(1, gains.shape[1]), units)
 
 
 def _likelihoods(
     moments: Moments,
     evidence: Evidence,
     total: int,
-    rows: Int[Tensor, " rows"],
-    grid: Float[Tensor, " counts"],
+    grid: Float[Tensor, "rows counts"],
+    possible: Bool[Tensor, " rows"],
 ) -> tuple[Float[Tensor, "rows counts"], float]:
     """Return each row's log-likelihood at each count, and the misfit of `Counts`."""
-    observed = total * (evidence.gradient[rows] @ moments.whiten - moments.other[rows])
-    each = moments.between[rows]
+    observed = (total * (evidence.gradient @ moments.whiten - moments.other)).float()
     noise = evidence.noise * total**2 * moments.whiten.square().sum(dim=0)
-    rest = total * moments.squares[rows].unsqueeze(1) * moments.spread + noise + RIDGE
+    rest = (total * moments.squares.unsqueeze(1) * moments.spread + noise + RIDGE).float()
+    each = moments.between.float()
     fits, distances = [], []
-    for count in grid.tolist():
+    for count in grid.float().split(1, dim=1):
         variance = rest + count
-        distances.append(((observed - count * each).square() / variance).sum(dim=1))
-        fits.append(-0.5 * (distances[-1] + variance.log().sum(dim=1)))
-    fit, distance = torch.stack(fits, dim=1), torch.stack(distances, dim=1)
-    best = fit.argmax(dim=1)
-    nearest = distance.gather(1, best.unsqueeze(1)).squeeze(1)[best > 0]
+        left = torch.addcmul(observed, count, each, value=-1).square_()
+        distances.append(left.div_(variance).sum(dim=1))
+        fits.append(-0.5 * (distances[-1] + variance.log_().sum(dim=1)))
+    fit, distance = torch.stack(fits, dim=1).double(), torch.stack(distances, dim=1)
+    best = fit.argmax(dim=1, keepdim=True)
+    counted = (grid.gather(1, best).squeeze(1) > 0) & possible
+    nearest = distance.gather(1, best).squeeze(1)[counted]
     misfit = float(nearest.mean()) / each.shape[1] if len(nearest) else 1.0
     return fit, max(1.0, misfit)
 
 
-def _candidates(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " rows"]:
-    """Return the rows that are looked at: those present, and those that look most like a target."""
-    size, few = len(moments.rates), 2 * total + SPARE
-    if evidence.present is None:
-        return _likeliest(moments, evidence, few) if few < size else torch.arange(size)
-    inside = evidence.present.nonzero().squeeze(1)
-    if evidence.outside is None or not evidence.outside.any():
-        return inside
-    few = min(size, max(len(inside), total) + SPARE)
-    others = torch.cat([_likeliest(moments, evidence, few), evidence.outside.topk(few).indices])
-    return torch.cat([inside, others[evidence.outside[others] > 0]]).unique()
+def candidates(moments: Moments, evidence: Evidence, total: int) -> Int[Tensor, " rows"]:
+    """Return the rows that are looked at: those present, and those that look most like a target.
+
+    Args:
+        moments: Of the model sent.
+        evidence: Of the update.
+        total: Number of targets, about.
+    """
+    size, present, outside = len(moments.rates), evidence.present, evidence.outside
+    if present is None:
+        return _likeliest(moments, evidence, min(size, 2 * total + SPARE))
+    if outside is None or not outside.any():
+        return present.nonzero().squeeze(1)
+    absent = float(outside[~present].sum())
+    few = min(size, int(present.sum()) + math.ceil(absent) + SPARE)
+    others = torch.cat([_likeliest(moments, evidence, few), outside.topk(min(size, SPARE)).indices])
+    looked_at = present.clone()
+    looked_at[others] = True
+    return (looked_at & (present | (outside > 0))).nonzero().squeeze(1)
 
 
 def _likeliest(moments: Moments, evidence: Evidence, few: int) -> Int[Tensor, " rows"]:
-    """Return the rows with the largest estimated share of the targets."""
-    return shares(moments, evidence).topk(few).indices
+    """Return the rows with the largest estimated share of the targets, in order."""
+    return shares(moments, evidence).topk(few).indices.sort().values
 
 
 def likeliest_total(moments: Moments, evidence: Evidence, expected: float, deviation: float) -> int:
@@ -157,6 +213,8 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
 
     N is not uploaded. Each row's estimated share of the targets times N is a whole number k but for
     noise, whose prior is Poisson; a normal prior of N comes from the lengths of auxiliary texts.
+    Where the set of targets is known, its rows alone are looked at: what another row shows is the
+    spread of its token's probabilities, which auxiliary text tells less well.
 
     Args:
         moments: Of the model sent.
@@ -164,43 +222,71 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
         expected: Mean of N before the update is looked at.
         deviation: Its standard deviation.
     """
-    rows = _candidates(moments, evidence, math.ceil(expected))
-    each, lengths = moments.between[rows], moments.lengths[rows]
-    squared, errors = each.square(), moments.errors[rows]
+    present = evidence.present
+    if present is not None and not evidence.hidden:
+        rows = present.nonzero().squeeze(1)
+        moments, evidence, present = moments.at(rows), evidence.at(rows), present[rows]
+    lengths, squared, errors = moments.lengths, moments.between.square(), moments.errors
     # Noise of the mean share lengthens it, and the estimated shares are too small by that.
     counted = errors * (1 - SHRINKAGE * errors)
-    reliable = (1 - each.shape[1] * counted / lengths).clamp(min=0.3)
-    share = shares(moments, evidence)[rows] / reliable
-    own = 1 / lengths  # variance of N·share for each target
-    other = moments.squares[rows] * (squared @ moments.spread) / lengths.square()
-    noise = evidence.noise * (squared @ moments.whiten.square().sum(dim=0)) / lengths.square()
-    present = None if evidence.present is None else evidence.present[rows]
+    reliable = (1 - squared.shape[1] * counted / lengths).clamp(min=0.3)
+    share = shares(moments, evidence) / reliable
+    other = moments.squares * (squared @ moments.spread) / lengths.square()
+    noise = _noise_of_shares(moments, evidence)
+
+    reach = max(CLOSE, _reach(moments, evidence, expected + 4 * deviation))
+    # `own`: variance of N·share for each target.
+    own, other, noise, share, errors, rates = (
+        it.float() for it in (1 / lengths, other, noise, share, errors, moments.rates)
+    )
 
     def score(totals: Tensor) -> Tensor:
-        most = float(totals.max())
-        k = _grid(int(4 + 6 * most * float(moments.rates.max())))
-        totals = totals[:, None, None]
-        rate = totals * moments.rates[rows, None]
-        variance = (k + RIDGE) * own.unsqueeze(1) + (k.square() * (errors * own).unsqueeze(1))
-        variance = variance + totals * other.unsqueeze(1) + totals.square() * noise.unsqueeze(1)
-        distance = (totals * share.unsqueeze(1) - k).square() / variance
-        log = k * rate.log() - rate - torch.lgamma(k + 1) - 0.5 * (distance + variance.log())
-        log[..., :-1] += k.diff().log()  # a count of the grid stands for those up to the next
+        grid = _grid(_most(moments, float(totals.max()))).float()
+        totals = totals.unsqueeze(1)
+        # A count of the grid stands for those up to the next.
+        weights = torch.cat([grid.diff(), grid.new_ones(1)]).log() - torch.lgamma(grid + 1)
+        estimates, rate = totals * share, totals * rates
+        width, begin = _near(estimates, grid, reach)
+        places = torch.arange(width)[:, None, None] + begin
+        k, weight = grid.take(places), weights.take(places)
+        variance = k * own + k.square().mul_(errors * own)
+        variance += RIDGE * own + totals * other + totals.square() * noise
+        log = (estimates - k).square_().div_(variance).add_(variance.log_()).mul_(-0.5)
+        log += weight.addcmul_(k, rate.log())
         if present is not None:
-            log[:, present, 0] = -math.inf
-        totals = totals.flatten()
-        prior = -0.5 * ((totals - expected) / deviation).square()
-        return log.logsumexp(dim=2).sum(dim=1) + len(rows) * totals.log() + prior
+            log.masked_fill_(present & (k == 0), -math.inf)
+        each = log.logsumexp(dim=0) - rate + totals.log()
+        return each.sum(dim=1) - 0.5 * ((totals.squeeze(1) - expected) / deviation).square()
 
     def best_of(totals: Tensor) -> float:
-        scores = [score(part) for part in totals.split(max(1, CELLS // (len(rows) + 1)))]
+        cells = (len(share) + 1) * len(_grid(_most(moments, float(totals.max()))))
+        scores = [score(part) for part in totals.split(max(1, CELLS // cells))]
         return float(totals[torch.cat(scores).argmax()])
 
     low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
     step = max(1.0, (high - low) / 48)
-    best = best_of(low + step * torch.arange(49, dtype=torch.float64))
+    best = best_of(low + step * torch.arange(49))
     near = range(max(1, math.floor(best - step)), math.ceil(best + step) + 1)
-    return int(best_of(torch.tensor(near, dtype=torch.float64)))
+    return int(best_of(torch.tensor(near, dtype=torch.float32)))
+
+
+def drifted(moments: Moments, evidence: Evidence, guess: Counts, total: int) -> Moments:
+    """Return the moments of a model that moved while it trained.
+
+    Over local steps features move by much the same for every token, which shows in what the
+    counted targets' rows have on average besides the moments of the model sent.
+
+    Args:
+        moments: Of the model sent.
+        evidence: Of the update.
+        guess: Counts by these moments.
+        total: Number of targets that they were made for.
+    """
+    rows = guess.each.nonzero().squeeze(1)
+    few, number = moments.at(rows), guess.each[rows].double()
+    observed = total * (evidence.gradient[rows] @ few.whiten - few.other)
+    left = observed - number.unsqueeze(1) * few.between
+    return replace(moments, own=moments.own + left.sum(dim=0) / number.sum().clamp(min=1))
 
 
 def shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " vocabulary"]:

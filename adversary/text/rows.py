@@ -66,11 +66,13 @@ def moved(
         delta: The update of the table.
         sent: The table as it was sent.
     """
+    still = ~delta.any(dim=1)
+    if bool(sent[still].any()) or bool(still.all()):
+        sizes = torch.zeros(len(delta), dtype=torch.float64)
+        sizes[~still] = delta[~still].double().norm(dim=1)
+        return Moved(sizes, 0.0)
     delta, sent = delta.double(), sent.double()
     sizes, lengths = delta.norm(dim=1), sent.norm(dim=1)
-    still = (sizes == 0) & (lengths > 0)
-    if bool(still.any()) or not bool(sizes.any()):
-        return Moved(sizes, 0.0)
     along = (delta * sent).sum(dim=1)
     factors = along / lengths.square().clamp(min=torch.finfo(torch.float64).tiny)
     shrunk = along.abs() > PARALLEL * sizes * lengths

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from adversary.labels.head import input_shape
 from adversary.labels.linear_calls import LinearCalls
@@ -32,6 +33,7 @@ class Tables:
             (V, width); None where the model gives no logits of tokens.
         bias: The head's bias.
         tied: Whether the head's weight is the token table.
+        uses: How often a forward pass multiplies by the head's weight up to the logits.
     """
 
     tokens: str
@@ -39,6 +41,7 @@ class Tables:
     head: str | None
     bias: str | None
     tied: bool
+    uses: int = 0
 
 
 def find_tables(work: Workspace) -> Tables:
@@ -47,7 +50,7 @@ def find_tables(work: Workspace) -> Tables:
     Raises:
         NotApplicable: It embeds no token ids.
     """
-    return work.lasting(_traced)
+    return work.lasting(traced)
 
 
 def table(params: Params, name: str | None, what: str) -> Tensor:
@@ -66,7 +69,8 @@ def table(params: Params, name: str | None, what: str) -> Tensor:
     if name not in set(params):
         raise NotApplicable(f"update: must hold the {what}, got none: it was frozen")
     values = params[name]
-    if not torch.isfinite(values).all():
+    # A sum is finite if all terms are, unless it overflows.
+    if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
         raise ValueError(f"update: the {what} must be finite, got NaN or infinity")
     return values.reshape(-1, values.shape[-1])
 
@@ -87,8 +91,37 @@ class Calls(LinearCalls):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def _traced(auxiliary: Auxiliary) -> Tables:
-    model, ids = _random_model(auxiliary), _random_ids(auxiliary)
+class ReachedError(Exception):
+    """Ends a forward pass where it has given what is asked for."""
+
+
+class Taken(TorchFunctionMode):
+    """Keeps what the head takes, and ends the forward pass there by `ReachedError`.
+
+    Attributes:
+        features: The head's last input.
+    """
+
+    def __init__(self, weight: Tensor, uses: int) -> None:
+        super().__init__()
+        self.weight, self.left = weight, uses
+        self.features = torch.zeros(0)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is functional.linear:
+            given = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
+            if given["weight"] is self.weight:
+                self.features, self.left = given["input"], self.left - 1
+                if not self.left:
+                    raise ReachedError
+        return func(*args, **(kwargs or {}))
+
+
+def traced(auxiliary: Auxiliary) -> Tables:
+    """Return the tables of the model, as `find_tables` keeps them."""
+    model, ids = random_model(auxiliary), _random_ids(auxiliary)
     names = {id(value): name for name, value in model.named_parameters()}
     with global_stream(0, "tables"), torch.enable_grad(), Calls() as calls:
         logits = model(ids)
@@ -96,14 +129,14 @@ def _traced(auxiliary: Auxiliary) -> Tables:
     tokens = next((names[id(weight)] for weight in weights if id(weight) in names), None)
     if tokens is None:
         raise NotApplicable("model: must look its inputs up in a table of tokens, got none")
-    head, bias = _head(calls, logits, names)
+    head, bias, uses = _head(calls, logits, names)
     draw = torch.randn(logits.shape, generator=generator(0, "tables", "loss"))
     (logits * draw.to(logits)).sum().backward()
     positions = None if head == tokens else _positions(model, names, tokens, ids)
-    return Tables(tokens, positions, head, bias, tied=head == tokens)
+    return Tables(tokens, positions, head, bias, tied=head == tokens, uses=uses)
 
 
-def _random_model(auxiliary: Auxiliary) -> nn.Module:
+def random_model(auxiliary: Auxiliary) -> nn.Module:
     """Return a copy with random weights in float64, every one of which gets a gradient."""
     model = working_copy(auxiliary).double().requires_grad_(requires_grad=True)
     randomise(model, generator(0, "tables", "weights"))
@@ -118,12 +151,19 @@ def _random_ids(auxiliary: Auxiliary) -> Tensor:
     return torch.tensor([[first, second] * length])[:, :length]
 
 
-def _head(calls: Calls, logits: Tensor, names: dict[int, str]) -> tuple[str | None, str | None]:
-    """Return the names of the weight and bias whose product is the logits of tokens."""
-    for (_, weight, bias), output in reversed(calls.calls):
+def _head(
+    calls: Calls, logits: Tensor, names: dict[int, str]
+) -> tuple[str | None, str | None, int]:
+    """Return the weight and bias whose product is the logits of tokens, and how often it is used.
+
+    The last two are those of `Tables`.
+    """
+    for place in reversed(range(len(calls.calls))):
+        (_, weight, bias), output = calls.calls[place]
         if output.ndim == 3 and torch.equal(output.transpose(1, 2), logits):
-            return names.get(id(weight)), names.get(id(bias))
-    return None, None
+            uses = sum(call[1] is weight for call, _ in calls.calls[: place + 1])
+            return names.get(id(weight)), names.get(id(bias)), uses
+    return None, None, 0
 
 
 def _positions(model: nn.Module, names: dict[int, str], tokens: str, ids: Tensor) -> str | None:

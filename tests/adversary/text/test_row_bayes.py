@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from adversary.text.moments import moments
-from adversary.text.row_bayes import Evidence, counts, likeliest_total, noise_variance
+from adversary.text.row_bayes import (
+    Evidence,
+    candidates,
+    counts,
+    drifted,
+    likeliest_total,
+    noise_variance,
+)
 from tests.adversary.text.small import BOS, EOS, Small, gradient, texts
 
 SIZE = 256
@@ -76,9 +83,43 @@ def test_few_rows_are_looked_at_and_the_answer_stays():
     made, labels, head, _ = setting(2)
     assert 2 * len(labels) + 64 < SIZE
     everything = Evidence(head, torch.ones(SIZE, dtype=torch.bool) & False, torch.ones(SIZE))
-    few = counts(made, Evidence(head), len(labels)).each
+    rows = candidates(made, Evidence(head), len(labels))
+    assert len(rows) < SIZE
+    few = torch.zeros(SIZE, dtype=torch.int64)
+    few[rows] = counts(made.at(rows), Evidence(head).at(rows), len(labels)).each
     assert shared(few, labels) > 0.95
+    assert torch.equal(few, counts(made, Evidence(head), len(labels)).each)
     assert int(counts(made, everything, 0).each.sum()) == 0
+
+
+@pytest.mark.theorem
+def test_tokens_that_are_no_targets_are_never_counted():
+    made, labels, head, rows = setting(2)
+    rows[BOS] = False
+    guess = counts(made, Evidence(head, rows), 3 * len(labels)).each
+    assert not guess[~rows].any()
+    assert bool((guess[rows] > 0).all())
+
+
+@pytest.mark.theorem
+@pytest.mark.parametrize("size", [0.5, 8.0])
+def test_features_that_drifted_while_a_client_trained_are_read_off_its_rows(size):
+    model = Small().double()
+    made, labels, head, rows = setting(8)
+    inputs, targets = (part[300:] for part in texts(308, seed=7))
+    with torch.no_grad():
+        features = model.features(inputs)[targets >= 0]
+    residuals = (features @ model.head.weight.T).softmax(dim=1).detach()
+    residuals[torch.arange(len(labels)), labels] -= 1
+    drift = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(1)).double()
+    moved = head + residuals.T @ (size * drift).expand_as(features) / len(labels)
+    rows[BOS] = False
+    rows[EOS] = True
+    observed = Evidence(moved, rows)
+    before = counts(made, observed, len(labels))
+    after = counts(drifted(made, observed, before, len(labels)), observed, len(labels))
+    assert after.misfit < before.misfit
+    assert shared(after.each, labels) >= max(0.9, shared(before.each, labels))
 
 
 def test_no_targets_give_no_counts_and_one_auxiliary_target_is_refused():
