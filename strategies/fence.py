@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -204,15 +205,16 @@ class Fence(AroundStrategy):
 
     def _arrays(self, record: ArrayRecord, sent: Params) -> Passed:
         upload, length = decoded(record, sent, self.upload)
-        dtypes = _empty(sent) | {name: self._dtypes[name] for name in sent if name in self._dtypes}
-        changed = [name for name in upload if upload[name].dtype != dtypes[name].dtype]
+        ours = self._dtypes
+        changed = [n for n, value in upload.items() if value.dtype != ours.get(n, sent[n]).dtype]
         if changed:
+            dtypes = _empty(sent) | {name: ours[name] for name in sent if name in ours}
             if reason := _lost(upload, sent, dtypes):
                 raise Refused(DTYPE, reason)
             self._say_cast(changed[0], upload, dtypes)
             upload = cast_like(upload, dtypes)
             length = update_norm(upload, sent, self.upload)
-        largest = _largest(sent)
+        largest = _largest(frozenset(value.dtype for value in sent.values()))
         if not length <= largest:
             raise Refused(
                 NORM, f"update: must have a norm of at most {largest:.0e}, got {length:g}"
@@ -276,7 +278,8 @@ def _lost(params: Params, like: Params, dtypes: Params) -> str | None:
     return not_finite(params, like) or not_finite(cast_like(params, dtypes), like)
 
 
-def _largest(params: Params) -> float:
+@lru_cache(maxsize=64)
+def _largest(dtypes: frozenset[torch.dtype]) -> float:
     """Return the largest norm of an update; squares of some, and their sums, do not overflow."""
-    floats = [torch.finfo(v.dtype).max for v in params.values() if v.is_floating_point()]
+    floats = [torch.finfo(dtype).max for dtype in dtypes if dtype.is_floating_point]
     return math.sqrt(max([*floats, torch.finfo(torch.float32).max])) / 16

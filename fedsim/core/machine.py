@@ -66,6 +66,7 @@ def _left(group: Path) -> int | None:
         return None
 
 
+SELDOM = 20_000  # objects more than were freed, before the youngest are looked at
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
@@ -82,17 +83,21 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Let the collector of cycles pass over what is there now; inside it collects what is new.
+def seldom_collected() -> Iterator[None]:
+    """Let the collector of cycles pass over what is there now, and look at the rest less often.
 
     What was imported and prepared for a run are 300,000 objects, which it would look at again and
-    again. Somebody else's frozen objects stay frozen.
+    again. Whoever makes many new ones inside collects them. Somebody else's frozen objects stay
+    frozen.
     """
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
+    ours, before = not gc.get_freeze_count(), gc.get_threshold()
+    if ours:
+        gc.freeze()
+    if 0 < before[0] < SELDOM:  # 0 turns it off
+        gc.set_threshold(SELDOM, *before[1:])
     try:
         yield
     finally:
-        gc.unfreeze()
+        gc.set_threshold(*before)
+        if ours:
+            gc.unfreeze()

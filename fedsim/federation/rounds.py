@@ -1,5 +1,6 @@
 """The round loop of a run: train, record, aggregate, attack, commit. The same in every engine."""
 
+import gc
 import logging
 import time
 from collections import Counter, deque
@@ -20,7 +21,7 @@ from fedsim.core.errors import (
     is_disk_full,
     one_line,
 )
-from fedsim.core.machine import uncollected
+from fedsim.core.machine import seldom_collected
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import BASE, FEDSIM, from_record, to_record
@@ -94,7 +95,7 @@ def federate(
         else:
             check_base(folder.path, plan.model)
             first = _restored(plan, start)
-        with attackers(plan, folder) as attack, uncollected():
+        with attackers(plan, folder) as attack, seldom_collected():
             _rounds(loop, first, attack, on_round)
     except OSError as error:
         if not is_disk_full(error):
@@ -169,6 +170,7 @@ def _rounds(loop: _Loop, checkpoint: Checkpoint, attack: Attack, on_round: OnRou
         checkpoint = trained.checkpoint
         waiting.append(trained)
         commit(but=loop.plan.config.engine.attackers)
+        gc.collect()  # Flower's RecordDict refers to itself, and to the uploads in it
     commit()
 
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from fedsim.core.machine import free_memory, uncollected
+from fedsim.core.machine import free_memory, seldom_collected
 
 
 @pytest.fixture
@@ -45,9 +45,11 @@ def test_without_these_files_the_system_is_asked(tmp_path, monkeypatch):
 
 
 def test_what_is_there_is_not_collected_inside_and_is_again_after():
-    with uncollected():
+    before = gc.get_threshold()
+    with seldom_collected():
         assert gc.get_freeze_count() > 0
-        with uncollected():  # a run in a run
+        assert gc.get_threshold()[0] >= before[0]
+        with seldom_collected():  # a run in a run
             pass
         assert gc.get_freeze_count() > 0
-    assert gc.get_freeze_count() == 0
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
