@@ -40,7 +40,8 @@ class Family:
         metrics: The metrics of `grade`, for rows where no truth is at hand.
         optional: Further metrics of `grade` and `pool`, which some data alone define: there is no
             row where they are not.
-        secondary: The same, but they are never the headline.
+        secondary: Those that are never the headline, of `of_uncertainty` too; a console leaves
+            them out.
         blind: (view, auxiliary, generator) → the best guess without looking at any update.
         blind_all: (views, auxiliary, generators) → for each what `blind` returns, to the bit; None
             where guesses are made one by one.
@@ -256,7 +257,7 @@ FAMILIES: dict[str, Family] = {
             name="reconstruction",
             metrics=reconstructions.METRICS,
             optional=records.METRICS,
-            secondary=reconstructions.OF_IMAGES,
+            secondary=(*reconstructions.OF_IMAGES, uncertainty.CORRELATION),
             grade_blind=reconstructions.pool_blind,
             grade_uncertainty=uncertainty.grade,
             of_uncertainty=uncertainty.METRICS,

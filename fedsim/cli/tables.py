@@ -25,7 +25,7 @@ def print_attacks(means: Sequence[Mapping[str, Any]], console: "Console") -> Non
         orders = (
             # What some data alone define comes in place of the rest: a console is narrow.
             tuple(m for m in family.optional if m in rows)
-            or tuple(m for m in family.ranked if m in rows)
+            or tuple(m for m in family.ranked if m in rows and m not in family.secondary)
             for family in FAMILIES.values()
             if {*family.metrics, *family.pooled} <= {*rows} <= {*family.ranked}
         )

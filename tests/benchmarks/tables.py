@@ -248,34 +248,39 @@ def noise(name: str, batches: int | None) -> Iterator[Line]:
     """Gaussian noise on the gradient of 4 records."""
     only = {"tab-leak": RIVALS["tab-leak"], "analytic": RIVALS["analytic"]}
     for std in (0.0, 0.01, 0.1):
-        cases = [case(name, "mlp", place, 4, noise=std) for place in range(batches or 6)]
+        cases = [case(name, "mlp", place, 4, noise=std) for place in _places(name, 4, batches)]
         yield from compare(f"{name} mlp B=4 noise {std:g}", cases, only)
 
 
 def confidence(name: str, batches: int | None) -> Iterator[Line]:
-    """Accuracy of cells by confidence, 8 records."""
-    size = 8
-    for by in ("agreement", "entropy"):
+    """Accuracy of cells by confidence, which is the agreement of the ensemble."""
+    for size in (16, 32):
         parts, areas = [], []
-        for place in range(batches or 6):
+        for place in _places(name, size, batches):
             it = case(name, "mlp", place, size)
-            answer = ATTACKS["tab-leak"].infer(
-                it.view, it.auxiliary, generator(0, place), uncertainty=by
-            )
+            answer = ATTACKS["tab-leak"].infer(it.view, it.auxiliary, generator(0, place))
             of = answer.values, answer.uncertainty, it.truth
             parts.append(records.confidence(*of))
             areas.append({"AUROC": records.grade_confidence(*of)[records.CONFIDENCE][0]})
-        yield line(f"{name} mlp B={size}, {by}", areas)
+        yield line(f"{name} mlp B={size}", areas)
         sure, right = (torch.cat(values) for values in zip(*parts, strict=True))
         bins = torch.bucketize(sure, torch.tensor(EDGES[1:-1], dtype=sure.dtype), right=True)
         for at, low in enumerate(EDGES[:-1]):
             of = right[bins == at].double()
-            label = f"{name} mlp B={size}, confidence by {by} {low:g} to {EDGES[at + 1]:g}"
+            label = f"{name} mlp B={size}, confidence {low:g} to {EDGES[at + 1]:g}"
             share = float(of.mean()) if len(of) else float("nan")
             yield (
                 f"{label}: {len(of)} cells, {share:.3f} right",
                 {f"{label}: cells": float(len(of)), f"{label}: right": share},
             )
+
+
+def labels(name: str, batches: int | None) -> Iterator[Line]:
+    """Labels of a label attack, and labels that are fitted with the records."""
+    rivals = {"tab-leak": ("tab-leak", {}), "labels joint": ("tab-leak", {"labels": "joint"})}
+    for size in (2, 4, 8, 16, 32):
+        cases = [case(name, "mlp", place, size) for place in _places(name, size, batches)]
+        yield from compare(f"{name} mlp B={size}", cases, rivals)
 
 
 TABLES = {
@@ -286,6 +291,7 @@ TABLES = {
     "local": local,
     "noise": noise,
     "confidence": confidence,
+    "labels": labels,
 }
 
 
