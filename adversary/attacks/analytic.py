@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.inversion.applicable import check_inputs
 from adversary.inversion.fully_connected import first_layer, ratios
 from adversary.inversion.reading import batch_gradient, batch_size, mean_gradient
 from adversary.labels.head import input_shape
@@ -76,6 +77,7 @@ def agreed(
 
 def _layer(view: View, auxiliary: Auxiliary) -> tuple[Tensor, Tensor, int]:
     """Return the gradients of the first layer's weights and biases, and how many examples."""
+    check_inputs(view, auxiliary)
     latest, count = view.latest, batch_size(view.latest)
     reading = mean_gradient if count == 1 else batch_gradient  # of one the same in every step
     return *first_layer(reading(latest, auxiliary), auxiliary), count

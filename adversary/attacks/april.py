@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.inversion.applicable import check_inputs
 from adversary.inversion.patches import Embedding, embedding_of, solved
 from adversary.inversion.precision import rounding
 from adversary.inversion.reading import batch_size, mean_gradient, weights
@@ -52,6 +53,7 @@ def april(
         ValueError: There are several examples, no trained position embedding, patches that overlap,
             or no gradient reaches the positions.
     """
+    check_inputs(view, auxiliary)
     latest, shape = view.latest, input_shape(auxiliary)
     if (count := batch_size(latest)) != 1:
         raise NotApplicable(

@@ -26,6 +26,7 @@ from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.reconstruction_rules import RULES, Rule
 from adversary.costs import beyond_memory
+from adversary.inversion.applicable import check_inputs
 from adversary.inversion.evidence import Evidence
 from adversary.inversion.reading import batch_size
 from adversary.inversion.setting import TERA, Setting, setting_of
@@ -104,6 +105,7 @@ def auto_reconstruct(
     for name, value in most.items():
         if value < 1:
             raise NotApplicable(f"{name}: must be at least 1, got {value}")
+    check_inputs(view, auxiliary)
     count = batch_size(view.latest)
     setting = workspace(view, auxiliary).part(_setting, count)
     rules = _fitting(setting)

@@ -32,6 +32,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import label_hypotheses
 from adversary.costs import Cost, of_descent
+from adversary.inversion.applicable import check_twice
 from adversary.inversion.joint import (
     DENSE,
     INNER,
@@ -87,6 +88,7 @@ def joint(
     """
     if min(steps, restarts) < 1:
         raise NotApplicable(f"joint: steps, restarts must be at least 1, got {steps}, {restarts}")
+    check_twice(view, auxiliary)
     latest, shape = view.latest, input_shape(auxiliary)
     count = batch_size(latest)
     needed = steps * operations(setting_of(auxiliary, latest.local, count)) / TERA

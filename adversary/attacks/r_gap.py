@@ -35,6 +35,7 @@ from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.costs import Cost, of_descent
 from adversary.inversion.affine import smoothest
+from adversary.inversion.applicable import check_inputs
 from adversary.inversion.chain import NotWalkableError, chain, check_trained
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
 from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
@@ -99,6 +100,7 @@ def hybrid(
 def _walked(
     view: View, auxiliary: Auxiliary, generator: Generator, *, smooth: bool, steps: int = 0
 ) -> Tensor:
+    check_inputs(view, auxiliary)
     latest, shape = view.latest, input_shape(auxiliary)
     if (size := batch_size(latest)) != 1:
         raise NotApplicable(f"num_examples: must be 1 to walk back layer by layer, got {size}")

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.inversion.applicable import check_inputs
 from adversary.inversion.chain import first_linear, follows
 from adversary.inversion.local_steps import one_hot
 from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
@@ -70,6 +71,7 @@ def spear(
         raise NotApplicable(
             f"spear: draws must be at least 1 and seconds at least 0, got {draws}, {seconds:g}"
         )
+    check_inputs(view, auxiliary)
     latest, shape = view.latest, input_shape(auxiliary)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
     layer = first_linear(auxiliary.model, shape)

@@ -35,11 +35,11 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import label_hypotheses
+from adversary.inversion.applicable import check_twice
 from adversary.inversion.ensembles import Doubt, Relaxation, pooled
 from adversary.inversion.matching import match, raced
 from adversary.inversion.priors import data_range
 from adversary.inversion.problems import problem_of
-from adversary.inversion.setting import setting_of
 from adversary.inversion.settings import Settings
 from fedsim.core.errors import NotApplicable
 from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
@@ -86,10 +86,9 @@ def tab_leak(
     """
     if not sharpness >= 0:
         raise NotApplicable(f"sharpness: must be at least 0, got {sharpness}")
+    check_twice(view, auxiliary)
     schema, problem = auxiliary.schema, problem_of(view.latest, auxiliary)
     batch, *shape = problem.shape
-    if reason := setting_of(auxiliary, view.latest.local, batch).flat:
-        raise NotApplicable(f"model: must have a gradient that can be differentiated: {reason}")
     relaxation = _relaxation(schema, auxiliary, tuple(shape))
     settings = Settings(iterations=iterations, restarts=restarts, lr=lr, box=False)
     form = relaxation.form(batch, tuple(shape), problem.model.dtype)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.costs import allocation, beyond_memory
 from adversary.grading.families import FAMILIES, Family
+from adversary.inversion.applicable import whole_numbers
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
@@ -190,10 +191,7 @@ def _blind_stream(view: View, family: Family, seed: int) -> Generator:
 
 def without_gradient(attack: Attack, auxiliary: Auxiliary) -> str:
     """Return why inputs cannot be reconstructed, empty if they can: ids have no gradient."""
-    inputs = auxiliary.inputs
-    if attack.family != "reconstruction" or inputs is None or inputs.is_floating_point():
-        return ""
-    return "inputs: must be real numbers for a reconstruction, got whole numbers"
+    return whole_numbers(auxiliary) if attack.family == "reconstruction" else ""
 
 
 def _is_asked(view: View, attack: Attack, auxiliary: Auxiliary) -> bool:

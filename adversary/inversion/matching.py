@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Infer
+from adversary.inversion.applicable import check_twice
 from adversary.inversion.continuation import continued
 from adversary.inversion.descent import Best, adam, lbfgs
 from adversary.inversion.local_steps import one_hot
@@ -57,9 +58,10 @@ def reconstruct(
             adversary knows (`through_defenses`).
 
     Raises:
-        ValueError: As for `problem_of`, the label attack has no answer, or no restart has a
-            finite loss.
+        ValueError: As for `problem_of` or `applicable.check_twice`, the label attack has no answer,
+            or no restart has a finite loss.
     """
+    check_twice(view, auxiliary)
     problem, work = problem_of(view.latest, auxiliary), workspace(view, auxiliary)
     if len(problem.shape) != 4:
         settings = replace(settings, tv=0.0)
