@@ -36,6 +36,8 @@ from adversary.text.reading import (
     vocabulary_of,
 )
 from adversary.text.row_bayes import (
+    NEAR,
+    WIDE,
     Evidence,
     candidates,
     counts,
@@ -95,15 +97,16 @@ def _counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]
     observed = unscaled(moments, evidence(latest, work))
     rows = candidates(moments, observed, round(expected))
     moments, observed = moments.at(rows), observed.at(rows)
-    misfit = None
+    misfit, near = None, NEAR
     if num_steps(latest) > 1:
-        best = counts(moments, observed, round(expected))
+        near = WIDE
+        best = counts(moments, observed, round(expected), near=near)
         misfit, moments = best.misfit, drifted(moments, observed, best, round(expected))
     if misfit is not None and misfit > UNSETTLED:
         total = round(expected)
     else:
         total = likeliest_total(moments, observed, expected, deviation)
-    best = counts(moments, observed, total)
+    best = counts(moments, observed, total, near=near)
     each = torch.zeros(len(vocabulary_of(auxiliary)), dtype=torch.int64)
     each[rows] = best.each
     if (best.misfit if misfit is None else misfit) <= MISFIT and each.any():

@@ -160,9 +160,13 @@ def refusal(view: View, attack: Attack, reason: str) -> Answer:
 
 
 def validity(view: View, attacks: Sequence[Attack], auxiliary: Auxiliary) -> list[Measure]:
-    """Return how well several local steps can be read in this round, for attacks on labels."""
+    """Return how well several local steps can be read in this round, for attacks on labels.
+
+    Logits of tokens come from no head of classes.
+    """
     latest = view.latest
-    if latest.local.upload == "gradient" or all(attack.family != "label" for attack in attacks):
+    on_labels = any(attack.family == "label" for attack in attacks)
+    if latest.local.upload == "gradient" or not on_labels or auxiliary.per_token:
         return []
     try:
         number = validity_number(workspace(view, auxiliary).derived(undefended))

@@ -126,7 +126,7 @@ def grade(guess: Int[Tensor, "k length"], truth: Truth) -> dict[str, float]:
     common = (guessed & true).total()
     values = {
         "token_f1": [f_value(common, guessed.total(), true.total())],
-        "rougeL": [rouge_l([ids], [text]).item() for ids, text in pairs],
+        "rougeL": rouge_l(*map(list, zip(*pairs, strict=True))).diagonal(),
         "rouge1": [rouge_n(ids, text, 1) for ids, text in pairs],
         "rouge2": [rouge_n(ids, text, 2) for ids, text in pairs],
         "exact": [float(ids == text) for ids, text in pairs],

@@ -28,8 +28,10 @@ def blind(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[Tensor,
     counts[list(vocabulary.special)] = 0
     draw = (DRAWS, 1 if count is None else count)
     rows = torch.randint(len(inputs), draw, generator=generator)
-    sizes = [int((counts[inputs[each].unique()] > 0).sum()) for each in rows]
-    size = min(round(sum(sizes) / DRAWS), int((counts > 0).sum()))
+    used = torch.zeros(DRAWS, len(vocabulary), dtype=torch.bool)
+    used[torch.arange(DRAWS).unsqueeze(1), inputs[rows].flatten(1)] = True
+    sizes = (used & (counts > 0)).sum(dim=1)
+    size = min(round(int(sizes.sum()) / DRAWS), int((counts > 0).sum()))
     return counts.argsort(descending=True, stable=True)[:size].sort().values
 
 

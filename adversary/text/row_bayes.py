@@ -16,9 +16,9 @@ from adversary.text.moments import SHRINKAGE, Moments
 
 RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
 GROWTH = 1.15  # from one count to the next, where counts are large
-NEAR = 7  # counts of the grid that are weighed on both sides of a row's estimate, at least
-CLOSE = 3  # the same where the number of targets is weighed
-WIDE = 3.0  # or so many standard deviations of a defense's noise
+NEAR = 3  # counts of the grid that are weighed on both sides of a row's estimate, at least
+WIDE = 7  # the same after several local steps
+SPREAD = 3.0  # or so many standard deviations of a defense's noise
 CELLS = 1 << 19  # rows times totals times counts that are weighed at a time
 SPARE = 64  # rows that are looked at besides
 
@@ -71,7 +71,7 @@ class Counts:
     misfit: float
 
 
-def counts(moments: Moments, evidence: Evidence, total: int) -> Counts:
+def counts(moments: Moments, evidence: Evidence, total: int, *, near: int = NEAR) -> Counts:
     """Return how often each token is a target.
 
     Of all (token, one more of it), those `total` with the largest gain in log-posterior are taken.
@@ -80,6 +80,7 @@ def counts(moments: Moments, evidence: Evidence, total: int) -> Counts:
         moments: Of the model sent.
         evidence: Of the update.
         total: Number of targets N, at least 0.
+        near: How many counts of the grid on both sides of a row's estimate are weighed, at least.
     """
     rates, present = total * moments.rates, evidence.present
     if present is not None:
@@ -87,7 +88,7 @@ def counts(moments: Moments, evidence: Evidence, total: int) -> Counts:
         rates = torch.where(present, rates, outside)
     possible = rates > 0
     every = _grid(min(total, _most(moments, total)))
-    near = max(NEAR, _reach(moments, evidence, total))
+    near = max(near, _reach(moments, evidence, total))
     width, begin = _near(total * shares(moments, evidence), every, near)
     grid = every.take(begin.unsqueeze(1) + torch.arange(width))
     fits, misfit = _likelihoods(moments, evidence, total, grid, possible)
@@ -132,7 +133,7 @@ def _near(
 
 def _reach(moments: Moments, evidence: Evidence, total: float) -> int:
     """Return how many counts on both sides of an estimate are likely enough, by the noise."""
-    return math.ceil(WIDE * total * _largest(_noise_of_shares(moments, evidence)) ** 0.5)
+    return math.ceil(SPREAD * total * _largest(_noise_of_shares(moments, evidence)) ** 0.5)
 
 
 def _noise_of_shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " rows"]:
@@ -234,7 +235,7 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
     other = moments.squares * (squared @ moments.spread) / lengths.square()
     noise = _noise_of_shares(moments, evidence)
 
-    reach = max(CLOSE, _reach(moments, evidence, expected + 4 * deviation))
+    reach = max(NEAR, _reach(moments, evidence, expected + 4 * deviation))
     # `own`: variance of N·share for each target.
     own, other, noise, share, errors, rates = (
         it.float() for it in (1 / lengths, other, noise, share, errors, moments.rates)
@@ -264,8 +265,11 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
         return float(totals[torch.cat(scores).argmax()])
 
     low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
-    step = max(1.0, (high - low) / 48)
-    best = best_of(low + step * torch.arange(49))
+    best, step = (low + high) / 2, (high - low) / 2
+    for places in (8, 6):
+        finer = max(1.0, step / places)
+        tried = best + finer * torch.arange(-places, places + 1)
+        best, step = best_of(tried[tried >= low]), finer
     near = range(max(1, math.floor(best - step)), math.ceil(best + step) + 1)
     return int(best_of(torch.tensor(near, dtype=torch.float32)))
 

@@ -3,6 +3,7 @@ import torch
 
 from adversary.text.moments import moments
 from adversary.text.row_bayes import (
+    WIDE,
     Evidence,
     candidates,
     counts,
@@ -112,12 +113,13 @@ def test_features_that_drifted_while_a_client_trained_are_read_off_its_rows(size
     residuals = (features @ model.head.weight.T).softmax(dim=1).detach()
     residuals[torch.arange(len(labels)), labels] -= 1
     drift = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(1)).double()
-    moved = head + residuals.T @ (size * drift).expand_as(features) / len(labels)
+    shifted = head + residuals.T @ (size * drift).expand_as(features) / len(labels)
     rows[BOS] = False
     rows[EOS] = True
-    observed = Evidence(moved, rows)
-    before = counts(made, observed, len(labels))
-    after = counts(drifted(made, observed, before, len(labels)), observed, len(labels))
+    observed = Evidence(shifted, rows)
+    before = counts(made, observed, len(labels), near=WIDE)
+    moved = drifted(made, observed, before, len(labels))
+    after = counts(moved, observed, len(labels), near=WIDE)
     assert after.misfit < before.misfit
     assert shared(after.each, labels) >= max(0.9, shared(before.each, labels))
 
