@@ -12,7 +12,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from tests.real_data import cifar_part
 SHAPE, CLASSES = (3, 32, 32), 10
 STEPS, BATCH, RATE = 100, 16, 0.05  # of the training before
 GRADIENT = LocalTraining(0.1, 1, upload="gradient")
+TWO = LocalTraining(0.1, 2, upload="gradient")
 PROTOCOLS = {
     "gradient, float64": GRADIENT,
     "gradient, float32": GRADIENT,
@@ -95,7 +96,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 def client(model: nn.Module, x: Tensor, y: Tensor, name: str) -> View:
     """Return what the server sees of a client."""
-    local = PROTOCOLS[name]
+    local = TWO if "of two" in name else PROTOCOLS[name]
     sent = {key: value.clone() for key, value in model.state_dict().items()}
     if name.endswith("float64"):
         model, x = doubled(model), x.double()
@@ -149,6 +150,24 @@ def matched(images: int, size: int) -> Result:
     return Result(values, seconds / len(values))
 
 
+def mistaken(images: int) -> Result:
+    """Take the gradient of two examples for that of one, which `april` refuses."""
+    data = cifar_part()
+    with global_stream(0, "vit"):
+        model = vit(SHAPE, CLASSES)
+    auxiliary, values, seconds = Auxiliary(model, CLASSES, input_shape=SHAPE), [], 0.0
+    for place in range(images):
+        x, y = (it[2 * place : 2 * place + 2] for it in (data.inputs, data.labels))
+        latest = client(model, x, y, "gradient of two, float64").latest
+        update = replace(latest.update, num_examples=1)
+        view = View([replace(latest, update=update, local=GRADIENT)])
+        begun = time.process_time()
+        answer = april(view, auxiliary, generator(0))
+        seconds += time.process_time() - begun
+        values.append(max(psnr(answer, each) for each in x.split(1)))
+    return Result(values, seconds / images)
+
+
 def psnr(guess: Tensor, x: Tensor) -> float:
     """Return the peak signal-to-noise ratio; of equal pictures 350 dB."""
     error = float((guess.clamp(0, 1).double() - x.double()).square().mean())
@@ -170,6 +189,7 @@ def rows(images: int, number: int) -> Iterator[tuple[str, Result]]:
             model = make()
         for protocol in PROTOCOLS:
             yield f"{name}; {protocol}", measured(model, protocol, images)
+    yield "vit; two examples taken for one", mistaken(images // 2)
     for size in (1, 2) if number else ():
         yield f"matching, batch of {size}", matched(number, size)
 
