@@ -1,9 +1,9 @@
 """What a plan's attacks will cost beside its training, from rehearsing two of its clients.
 
-Two clients are trained and attacked in a round, and one again in the next. What the first answer
-costs beyond the second is spent once a round, and what it costs beyond the third once a run. What
-attacks share in a round is spent by the first of them. An attack that looks back at the client's
-earlier rounds costs more with each.
+Two clients are trained and attacked in a round, and again in the next. What the first answer costs
+beyond the second is spent once a round, and what it costs beyond the first of the next round once a
+run. What attacks share in a round is spent by the first of them. An attack that looks back at the
+client's earlier rounds costs more with each.
 """
 
 import copy
@@ -211,13 +211,19 @@ class _Rehearsal:
     def costs(self, attacks: Sequence[Attack], run: Memory) -> dict[Attack, float]:
         """Return the CPU-seconds of each attack in a whole run."""
         first, second = self.cohorts
+        other = min(1, len(first) - 1)
         with Memory(run) as memory:
             cold = {it: self._answer(it, memory, [first[0]], [first]) for it in attacks}
-            other = [first[min(1, len(first) - 1)]]
-            warm = {it: self._answer(it, memory, other, [first]) for it in attacks}
+            warm = {it: self._answer(it, memory, [first[other]], [first]) for it in attacks}
         with Memory(run) as memory:
-            later = {it: self._later(it, memory, [first[0], second[0]]) for it in attacks}
-        return {it: self._whole(it, cold[it], warm[it], *later[it]) for it in attacks}
+            pair = [first[0], second[0]]
+            later = {it: self._later(it, memory, pair) for it in attacks}
+            pair = [first[other], second[other]]
+            others = {it: self._answer(it, memory, pair, self.cohorts) for it in attacks}
+        return {
+            it: self._whole(it, (cold[it], warm[it]), (later[it][0], others[it]), later[it][1])
+            for it in attacks
+        }
 
     def _answer(
         self,
@@ -250,12 +256,26 @@ class _Rehearsal:
         return seconds, max(0.0, two - one)
 
     def _whole(
-        self, attack: Attack, cold: float, warm: float, later: float, growth: float
+        self,
+        attack: Attack,
+        first: tuple[float, float],
+        later: tuple[float, float],
+        growth: float,
     ) -> float:
+        """Return the CPU-seconds of a whole run.
+
+        Args:
+            attack: Whose.
+            first: Of the first answer of the run, and of another of that round.
+            later: The same of a later round; neither is taken to be dearer than the first of all.
+            growth: What an earlier round adds to an answer.
+        """
         rounds, clients = rounds_of(self.plan, attack), _clients_of(self.plan, attack)
-        once_a_round = cold + (rounds - 1) * min(cold, later)
-        others = rounds * max(0.0, clients - 1) * min(cold, warm)
-        return once_a_round + others + rounds * clients * _earlier(self.plan) * growth
+        others = max(0.0, clients - 1)
+        whole = first[0] + others * min(first)
+        each = min(later[0], first[0]) + others * min(*later, first[0])
+        looking_back = rounds * clients * _earlier(self.plan) * growth
+        return whole + (rounds - 1) * each + looking_back
 
 
 def _duration(seconds: float) -> str:
