@@ -1,9 +1,9 @@
 """What a plan's attacks will cost beside its training, from rehearsing two of its clients.
 
-Two clients are trained and attacked in a round, and again in the next. What the first answer costs
-beyond the second is spent once a round, and what it costs beyond the first of the next round once a
-run. What attacks share in a round is spent by the first of them. An attack that looks back at the
-client's earlier rounds costs more with each.
+Two clients are trained, and attacked in three rounds. What the first answer costs beyond the second
+is spent once a round; all further rounds cost what the third does. What attacks share in a round is
+spent by the first of them. An attack that looks back at the client's earlier rounds costs more with
+each.
 """
 
 import copy
@@ -25,7 +25,8 @@ from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import Observation, Params, Update, View
 from fedsim.run.prepare import Plan
 
-FEWEST = 200  # answers of one attack in a run; of these three are rehearsed
+FEWEST = 200  # answers of one attack in a run,
+ROUNDS = 3  # in each of which two are rehearsed
 SHARE = 0.1  # of the training's seconds is worth a word,
 LEAST = 10.0  # and so many seconds are
 REPEATS = 3  # of answers whose difference counts; the fastest of each
@@ -68,12 +69,12 @@ def expected_costs(plan: Plan, clock: Clock = time.process_time) -> Costs | None
     sent = {name: value.clone() for name, value in plan.model.state_dict().items()}
     with threads(plan.config.engine.threads), Memory() as run:
         try:
-            first, second, seconds = _cohorts(plan, sent, clock)
+            cohorts, seconds = _cohorts(plan, sent, clock)
         except PASSING:
             raise
         except Exception:  # the round will say which client fails, and why
             return None
-        attack_costs = _Rehearsal(plan, (first, second), clock).costs(attacks, run)
+        attack_costs = _Rehearsal(plan, cohorts, clock).costs(attacks, run)
     sizes = [len(rows) for rows in plan.federated.clients]
     federation = plan.config.federation
     examples = federation.rounds * federation.sampled * sum(sizes) / len(sizes)
@@ -126,8 +127,8 @@ def _earlier(plan: Plan) -> float:
 
 def _cohorts(
     plan: Plan, sent: Params, clock: Clock
-) -> tuple[Sequence[Observation], Sequence[Observation], float]:
-    """Return a round's uploads, those of the next, and the CPU-seconds of training an example.
+) -> tuple[Sequence[Sequence[Observation]], float]:
+    """Return the uploads of a few rounds, and the CPU-seconds of training an example.
 
     Two clients of about the mean size are trained; the others upload the same.
     """
@@ -150,12 +151,14 @@ def _cohorts(
         )
         return [Observation(state, update, plan.local) for update in updates]
 
-    moved = {n: v + 0.1 * some[0][0][n] if n in some[0][0] else v for n, v in sent.items()}
-    moved = {name: value.to(sent[name].dtype) for name, value in moved.items()}
-    first = cohort(sent, 1)
-    # Not the same uploads again: of exact copies attacks on all rounds make nothing.
-    some = [({n: _grown(value) for n, value in delta.items()}, count) for delta, count in some]
-    return first, cohort(moved, 2), seconds
+    cohorts = [cohort(sent, 1)]
+    for round_ in range(2, ROUNDS + 1):
+        moved = {n: v + 0.1 * some[0][0][n] if n in some[0][0] else v for n, v in sent.items()}
+        sent = {name: value.to(sent[name].dtype) for name, value in moved.items()}
+        # Not the same uploads again: of exact copies attacks on all rounds make nothing.
+        some = [({n: _grown(value) for n, value in delta.items()}, count) for delta, count in some]
+        cohorts.append(cohort(sent, round_))
+    return cohorts, seconds
 
 
 def _grown(value: Tensor) -> Tensor:
@@ -194,36 +197,35 @@ class _History(Sequence[Observation]):
 
 @dataclass(frozen=True)
 class _Rehearsal:
-    """Answers of attacks on two rounds, and their CPU-seconds.
+    """Answers of attacks on a few rounds, and their CPU-seconds.
 
     Attacks take turns in one memory: what they share, the first of them computes, as in a run.
 
     Attributes:
         plan: Whose attacks they are.
-        cohorts: The uploads of both rounds.
+        cohorts: The uploads of each round.
         clock: CPU-seconds.
     """
 
     plan: Plan
-    cohorts: tuple[Sequence[Observation], Sequence[Observation]]
+    cohorts: Sequence[Sequence[Observation]]
     clock: Clock
 
     def costs(self, attacks: Sequence[Attack], run: Memory) -> dict[Attack, float]:
         """Return the CPU-seconds of each attack in a whole run."""
-        first, second = self.cohorts
-        other = min(1, len(first) - 1)
-        with Memory(run) as memory:
-            cold = {it: self._answer(it, memory, [first[0]], [first]) for it in attacks}
-            warm = {it: self._answer(it, memory, [first[other]], [first]) for it in attacks}
-        with Memory(run) as memory:
-            pair = [first[0], second[0]]
-            later = {it: self._later(it, memory, pair) for it in attacks}
-            pair = [first[other], second[other]]
-            others = {it: self._answer(it, memory, pair, self.cohorts) for it in attacks}
-        return {
-            it: self._whole(it, (cold[it], warm[it]), (later[it][0], others[it]), later[it][1])
-            for it in attacks
-        }
+        rounds = list[dict[Attack, tuple[float, float]]]()
+        other = min(1, len(self.cohorts[0]) - 1)
+        growth = dict.fromkeys(attacks, 0.0)
+        for place in range(len(self.cohorts)):
+            cohorts = self.cohorts[: place + 1]
+            own, others = ([cohort[k] for cohort in cohorts] for k in (0, other))
+            with Memory(run) as memory:
+                first = {it: self._answer(it, memory, own, cohorts) for it in attacks}
+                second = {it: self._answer(it, memory, others, cohorts) for it in attacks}
+                rounds.append({it: (first[it], min(first[it], second[it])) for it in attacks})
+                if place == 1:
+                    growth = {it: self._growth(it, memory, own) for it in attacks}
+        return {it: self._whole(it, [each[it] for each in rounds], growth[it]) for it in attacks}
 
     def _answer(
         self,
@@ -237,45 +239,39 @@ class _Rehearsal:
         attack_view(view, [always], self.plan.auxiliary, self.plan.config.seed)
         return self.clock() - begun
 
-    def _later(
-        self, attack: Attack, memory: Memory, observations: Sequence[Observation]
-    ) -> tuple[float, float]:
-        """Return what an answer costs in a later round, and what an earlier round adds to it."""
+    def _growth(self, attack: Attack, memory: Memory, observations: Sequence[Observation]) -> float:
+        """Return what an earlier round adds to an answer."""
         history = _History(observations)
-        seconds = self._answer(attack, memory, history, self.cohorts)
+        self._answer(attack, memory, history, self.cohorts[:2])
         if not history.looked_back:
-            return seconds, 0.0
+            return 0.0
         one, two = (
             min(
                 # Observations anew, of which nothing is kept yet.
                 self._answer(attack, memory, [replace(it) for it in observations[-n:]], cohorts)
                 for _ in range(REPEATS)
             )
-            for n, cohorts in ((1, self.cohorts[-1:]), (2, self.cohorts))
+            for n, cohorts in ((1, self.cohorts[1:2]), (2, self.cohorts[:2]))
         )
-        return seconds, max(0.0, two - one)
+        return max(0.0, two - one)
 
     def _whole(
-        self,
-        attack: Attack,
-        first: tuple[float, float],
-        later: tuple[float, float],
-        growth: float,
+        self, attack: Attack, rehearsed: Sequence[tuple[float, float]], growth: float
     ) -> float:
         """Return the CPU-seconds of a whole run.
 
         Args:
             attack: Whose.
-            first: Of the first answer of the run, and of another of that round.
-            later: The same of a later round; neither is taken to be dearer than the first of all.
+            rehearsed: Of the first answer of each round, and of another.
             growth: What an earlier round adds to an answer.
         """
         rounds, clients = rounds_of(self.plan, attack), _clients_of(self.plan, attack)
-        others = max(0.0, clients - 1)
-        whole = first[0] + others * min(first)
-        each = min(later[0], first[0]) + others * min(*later, first[0])
-        looking_back = rounds * clients * _earlier(self.plan) * growth
-        return whole + (rounds - 1) * each + looking_back
+        each = [
+            max(0.0, first - k * growth) + max(0.0, clients - 1) * max(0.0, other - k * growth)
+            for k, (first, other) in enumerate(rehearsed[:rounds])
+        ]
+        whole = sum(each) + (rounds - len(each)) * each[-1]
+        return whole + rounds * clients * _earlier(self.plan) * growth
 
 
 def _duration(seconds: float) -> str:

@@ -72,6 +72,13 @@ def test_under_noise_ours_is_near_the_best_shrunken_peer_and_not_below_even_coun
     assert float(even.mean()) > -float(even.std()) / 20**0.5 - 0.5
 
 
+@pytest.mark.parametrize(("std", "least"), [(0.03, 3.0), (0.3, -16.0), (3.0, -2.0)])
+def test_what_the_prior_costs_clients_of_even_labels_is_bounded(std, least):
+    """Below even counts where the noise is medium; not where it is small, or tells nothing."""
+    rows = noise.measured("none", std, "iid", trials=12)
+    assert float((rows["eb-gls"] - rows["uniform"]).mean()) > least
+
+
 # Not noise: what evidence leaves open there is the prior's to decide, see above. Of several steps
 # one cell alone, with fewer victims: rehearsals cost 8 to 60 CPU-seconds for each model sent.
 QUICK = {
