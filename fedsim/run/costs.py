@@ -130,13 +130,17 @@ def _cohorts(
 ) -> tuple[Sequence[Sequence[Observation]], float]:
     """Return the uploads of a few rounds, and the CPU-seconds of training an example.
 
-    Two clients of about the mean size are trained; the others upload the same.
+    A client of about the mean size is trained, and one of about its size; the others upload the
+    same.
     """
     sizes = [len(rows) for rows in plan.federated.clients]
     mean = sum(sizes) / len(sizes)
-    near = sorted(range(len(sizes)), key=lambda client: abs(sizes[client] - mean))
+    middle = min(range(len(sizes)), key=lambda client: abs(sizes[client] - mean))
+    others = [client for client in range(len(sizes)) if client != middle] or [middle]
+    # Of the same size, if any is: attacks share what they rehearse by size.
+    second = min(others, key=lambda client: abs(sizes[client] - sizes[middle]))
     some, seconds = [], 0.0
-    for client in (near[0], near[-1] if len(near) == 1 else near[1]):
+    for client in (middle, second):
         begun = clock()
         some.append(_upload(plan, client, sent))
         seconds = (clock() - begun) / sizes[client]
