@@ -16,7 +16,8 @@ most likely is often far too large, and so are the most likely counts.
 *Exact when*: the untrained model's shares hardly vary within a class, at any batch size and with
 features of any sign; and where the bounds below leave one answer.
 What else it uses: (1) one clean gradient proves n_c > −b_c for its summed bias gradient b, and for
-features that are never negative a negative entry in row c proves n_c ≥ 1; (2) rows of a clean head
+features that are never negative a negative entry in row c proves n_c ≥ 1, after any number of
+clean local steps, too; (2) rows of a clean head
 gradient add up to zero, so what their sum is, is noise, and its variance enters the covariance;
 (3) entries that a pruning client zeroed are left out on both sides; (4) over several local steps
 an example's share is its mean along the way from the model sent to the model uploaded
@@ -41,6 +42,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.attacks.stacked import stacked
 from adversary.labels import dropped
+from adversary.labels.certain import certain, is_clean, noise_variance
 from adversary.labels.draws import weighted_overlap_counts
 from adversary.labels.gls import Fit, fit_counts
 from adversary.labels.head import (
@@ -55,8 +57,9 @@ from adversary.labels.moments import (
     start_moments,
     with_every_class,
 )
+from adversary.labels.posterior import round_above
 from adversary.labels.projections import project
-from adversary.labels.reading import bias_is_withheld
+from adversary.labels.reading import bias_is_withheld, end_state
 from adversary.labels.trace import Trace, trace_of
 from adversary.labels.under_noise import fit_all
 from adversary.steps import num_labels
@@ -65,6 +68,7 @@ from fedsim.core.types import Auxiliary, Observation, View
 
 Refine = Literal["", "search", "gibbs"]
 ROUNDS = 3  # of tracing and solving
+NOISY = 0.1  # of the examples' own variance in a sketch of all that was uploaded
 
 
 def eb_gls(
@@ -103,6 +107,7 @@ def eb_gls(
     counts = solution.posterior.whole(solution.counts)
     if not refine and problem.whole and not problem.noisy:
         counts = stacked(view.latest, work, counts, _plain)
+        counts = round_above(counts.double(), problem.lower, problem.total)
     if refine == "gibbs" or (not refine and problem.noisy):
         steps = steps or max(400, 40 * auxiliary.num_classes)
         counts = solution.evidence.expected_overlap_counts(
@@ -196,7 +201,10 @@ def pose(observation: Observation, work: Workspace) -> Problem:
     if head is None:
         return pose_projected(observation, work)
     local, uses = observation.local, observation.local.epochs
-    mask, outputs = dropped.uploaded(head), work.part(auxiliary_forward)
+    clean = is_clean(observation, work, head)
+    # Entries too small for a difference of weights are zero, too; a pruned head is not clean.
+    rounded = clean and local.upload == "weights"
+    mask, outputs = None if rounded else dropped.uploaded(head), work.part(auxiliary_forward)
     if mask is None and bias_is_withheld(head, work):
         mask = dropped.all_but_the_bias(head)
     if mask is None:
@@ -221,7 +229,7 @@ def pose(observation: Observation, work: Workspace) -> Problem:
         uses=uses,
         basis=basis,
         start=moments,
-        noisy=noise > 0 if mask is not None else not is_clean(head),
+        noisy=noise > 0 if mask is not None else not clean,
         whole=mask is None,
     )
 
@@ -233,53 +241,20 @@ def pose_projected(observation: Observation, work: Workspace) -> Problem:
         ValueError: The update moves no trained parameter, or is not finite.
     """
     projected, uses = project(observation, work), observation.local.epochs
+    total = num_labels(observation) // uses
+    # Coordinates are in standard deviations of one example.
+    noisy = float(projected.noise.mean()) > NOISY * total and end_state(observation) is None
     return Problem(
         sketch=projected.sketch,
         moments=projected.moments,
         lower=torch.zeros(work.auxiliary.num_classes, dtype=torch.float64),
         noise=torch.diag(projected.noise),
-        total=num_labels(observation) // uses,
+        total=total,
         uses=uses,
         basis=None,
         start=projected.moments,
+        noisy=noisy,
     )
-
-
-def noise_variance(head: HeadGradient) -> float:
-    """Return the variance of noise on the entries, from sums over classes that should be zero."""
-    sums = head.weight.sum(dim=0)
-    if head.bias is not None:
-        sums = torch.cat([sums, head.bias.sum().reshape(1)])
-    return float(sums.square().mean()) / len(head.weight)
-
-
-def is_clean(head: HeadGradient) -> bool:
-    """Return whether sums over classes that should be zero are so, but for rounding."""
-    return noise_variance(head) <= (1e-4 * float(head.weight.abs().max())) ** 2
-
-
-def certain(
-    observation: Observation, work: Workspace, head: HeadGradient
-) -> Float[Tensor, " classes"]:
-    """Return how many labels of each class one clean gradient proves; zero where it is not clean.
-
-    n_c·(1 − ε) = Σ p_c − b_c − εN/C with Σ p_c > 0; and only an example of class c can make an
-    entry of row c negative where no feature is.
-    """
-    local, update = observation.local, observation.update
-    spread = float(head.weight.abs().max())
-    several = local.upload == "weights" or update.num_clients > 1
-    if several or not is_clean(head) or spread == 0:
-        return _zeros(head)
-    lower = _zeros(head)
-    epsilon = local.label_smoothing
-    if head.bias is not None:
-        proven = (-head.bias - epsilon * head.total / len(lower)) / (1 - epsilon)
-        # Rounding may put what is a whole number a little above it.
-        lower = (proven - 1e-3).ceil().clamp(min=0)
-    if epsilon == 0 and float(work.part(auxiliary_forward).features.min()) >= 0:
-        lower = torch.maximum(lower, (head.weight.amin(dim=1) < -1e-4 * spread).double())
-    return lower if float(lower.sum()) <= head.total else _zeros(head)
 
 
 def _zeros(head: HeadGradient) -> Float[Tensor, " classes"]:

@@ -8,13 +8,12 @@ from torch import Tensor, nn
 
 from adversary.attacks.eb_gls import (
     ROUNDS,
-    certain,
     eb_gls,
-    noise_variance,
     pose,
     solve,
 )
 from adversary.labels import trajectory
+from adversary.labels.certain import certain, noise_variance
 from adversary.labels.covariances import class_means
 from adversary.labels.dropped import uploaded
 from adversary.labels.head import Forward, HeadGradient, auxiliary_forward, read_head
@@ -141,17 +140,55 @@ def test_negative_entries_count_only_where_no_feature_is_negative():
         assert int(certain(latest, work, head).sum()) == 0
 
 
-def test_only_one_clean_gradient_proves_anything():
+def test_only_one_clean_update_of_one_client_proves_anything():
     latest, work, _, head = posed(nn.ReLU, 0)
     assert int(certain(latest, work, head).sum()) > 0
     several = replace(latest, update=replace(latest.update, num_clients=2))
     noisy = replace(head, observed=head.observed + 0.01 * torch.randn(CLASSES, 12))
-    trained, _, _, _ = posed(nn.ReLU, 0, upload="weights")
     empty = HeadGradient(torch.zeros(CLASSES, 12), torch.zeros(CLASSES), 8.0, 8, 1)
-    for observation, gradient in (
-        (several, head), (latest, noisy), (trained, read_head(trained, work)), (latest, empty),
-    ):  # fmt: skip
+    for observation, gradient in ((several, head), (latest, noisy), (latest, empty)):
         assert int(certain(observation, work, gradient).sum()) == 0
+
+
+LOCALS = [
+    LocalTraining(0.05, 16),
+    LocalTraining(0.05, 4),
+    LocalTraining(0.05, 4, epochs=3, momentum=0.9),
+    LocalTraining(0.05, 4, epochs=3, proximal_mu=0.5),
+    LocalTraining(0.05, 4, epochs=2, label_smoothing=0.1),
+]
+
+
+@pytest.mark.parametrize("local", LOCALS)
+def test_uploaded_weights_prove_no_more_than_is_true(local):
+    used = 0
+    for seed in range(20):
+        stream, model = generator(seed, "weights"), network(nn.ReLU, seed)
+        labels = torch.randint(CLASSES, (1 + seed % 9,), generator=stream)
+        inputs = torch.randn(len(labels), 5, generator=stream)
+        latest = client(model, inputs, labels, local, seed=seed).latest
+        known = Auxiliary(
+            model, CLASSES, inputs=torch.rand(12, 5), labels=torch.arange(12) % CLASSES
+        )
+        work = workspace(View([latest]), known)
+        lower = certain(latest, work, read_head(latest, work))
+        assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())
+        used += int(lower.sum())
+    assert (used > 20) == (not local.proximal_mu and not local.label_smoothing)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_one_example_that_a_model_fits_well_is_read_off_uploaded_weights(epochs):
+    for seed in range(6):
+        stream, model = generator(seed, "fits"), network(nn.ReLU, seed, scale=2.5)
+        known = torch.randn(40, 5, generator=stream)
+        with torch.no_grad():
+            labels = model(known).argmax(dim=1)  # of confident probabilities
+        auxiliary = Auxiliary(model, CLASSES, inputs=known[10:], labels=labels[10:])
+        view = client(model, known[:1], labels[:1], LocalTraining(0.05, 16, epochs=epochs))
+        guess = eb_gls(view, auxiliary, generator(0))
+        assert int(guess.argmax()) == int(labels[0])
+        assert int(guess.sum()) == epochs
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

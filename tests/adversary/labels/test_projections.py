@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -114,6 +116,25 @@ def test_noise_is_measured_from_what_no_example_explains():
     # 32 labels: the update's noise of variance 1 is 32² in their sum, whose scale is told apart.
     spread = (32**2 / loud.noise).sqrt()
     assert loud.sketch.square().mul(spread**2).mean() == pytest.approx(32**2, rel=0.5)
+
+
+def test_noisy_gradients_of_any_head_are_answered_by_expected_overlap():
+    rates = {"": 0.0, "search": 0.0}
+    for seed in range(8):
+        view, auxiliary = posed(Scaled, seed=seed)
+        stream, latest = generator(seed, "noise"), view.latest
+        delta = {
+            name: value + 3 * torch.randn(value.shape, generator=stream)
+            for name, value in latest.update.delta.items()
+        }
+        view = View([replace(latest, update=replace(latest.update, delta=delta))])
+        assert pose(view.latest, workspace(view, auxiliary)).noisy
+        for refine in rates:
+            guess = eb_gls(view, auxiliary, generator(0), refine=refine)
+            rates[refine] += asr(guess, torch.tensor(COUNTS)) / 8
+    assert rates[""] > rates["search"]
+    view, auxiliary = posed(Scaled)
+    assert not pose(view.latest, workspace(view, auxiliary)).noisy
 
 
 def test_directions_are_the_means_and_examples_of_the_model_sent():
