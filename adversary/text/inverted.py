@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from adversary.text.continued import Batch, continued
 from adversary.text.dager import Tree, candidates, fitting
 from adversary.text.dictionary import Dictionary
+from adversary.text.encoded import Encoder, encoded
 from adversary.text.layers import Layers, layers_of
 from adversary.text.pursued import candidates as tokens_of
 from adversary.text.pursued import words_of
@@ -79,7 +80,7 @@ def inverted(observation: Observation, work: Workspace) -> Inverted:
     with evaluating(work, work.sent) as model:
         if layers.causal:
             return _decoded(model, case, choices)
-        return _encoded(model, case, words, span.cut(rank))
+        return _encoded(model, case, words, span.cut(rank), choices)
 
 
 def _choices(words: Dictionary, span: Span, case: _Case) -> list[Int[Tensor, " _"]]:
@@ -166,20 +167,22 @@ def _same_gradient(model: nn.Module, case: _Case, batch: Batch) -> bool:
     return likeness(model, case.observation, ids, targets) > 1 - ALIKE
 
 
-def _encoded(model: nn.Module, case: _Case, words: Dictionary, span: Span) -> Inverted:
-    """Return an encoder's one text: the likeliest token of each position up to a gap."""
-    rest = residuals(words.vectors, span.basis)
+def _encoded(
+    model: nn.Module, case: _Case, words: Dictionary, span: Span, choices: Sequence[Tensor]
+) -> Inverted:
+    """Return an encoder's texts: one is certified if its gradient is the update.
+
+    Of several the gradient hardly changes with their order, which a cosine does not certify.
+    """
+    auxiliary = case.work.auxiliary
+    assert auxiliary.vocabulary is not None
     if words.positions == 1:
         return Inverted([tuple(case.tokens.tolist())], "an encoder without positions has no order")
-    best = rest.min(dim=0)
-    length = int((best.values <= TOLERANCES[-1]).long().cumprod(dim=0).sum())
-    text = tuple(words.tokens[best.indices[:length]].tolist())
+    encoder = Encoder(model, case.observation, auxiliary.num_classes, auxiliary.vocabulary.pad)
+    rest = residuals(words.vectors, span.basis)
+    texts, cosine = encoded(encoder, words, rest, choices)
     if case.observation.update.num_examples != 1:
-        return Inverted([text], "an encoder's several texts share their positions")
-    classes = range(case.work.auxiliary.num_classes)
-    ids = torch.tensor([text])
-    if text and any(
-        likeness(model, case.observation, ids, torch.tensor([c])) > 1 - ALIKE for c in classes
-    ):
-        return Inverted([text])
-    return Inverted([text] if text else [], "the gradient of this text is not the update")
+        return Inverted(texts, "an encoder's several texts share their positions")
+    if texts and cosine > 1 - ALIKE:
+        return Inverted(texts)
+    return Inverted(texts, "the gradient of this text is not the update")
