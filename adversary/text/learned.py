@@ -51,13 +51,15 @@ class Learned:
 
     Attributes:
         expected: Observation → how often each token is expected among the targets.
-        threshold: Expected count from which on a token is named.
+        chance: Observation → how likely each token is in the texts, up to calibration.
+        threshold: Of this, from which on a token is named.
         fitted: Clients that it was fitted on.
         held_out: Others.
         asking: Workspace with the moments that go with it, without the defense.
     """
 
     expected: Callable[[Observation], Float[Tensor, " vocabulary"]]
+    chance: Callable[[Observation], Float[Tensor, " vocabulary"]]
     threshold: float
     fitted: Sequence[Client]
     held_out: Sequence[Client]
@@ -65,7 +67,9 @@ class Learned:
 
     def named(self, observation: Observation) -> Bool[Tensor, " vocabulary"]:
         """Return the tokens of an upload's texts, without special ones."""
-        return _named(self.expected(observation), self.threshold, self.asking)
+        named = self.chance(observation) > self.threshold
+        named[list(vocabulary_of(self.asking.auxiliary).special)] = False
+        return named
 
     def counts(self, observation: Observation) -> Int[Tensor, " vocabulary"]:
         """Return how often each token is a target."""
@@ -86,33 +90,37 @@ def better_set(observation: Observation, work: Workspace, static: Answer) -> Ten
 
 
 def better_counts(observation: Observation, work: Workspace, static: Answer) -> Tensor | None:
-    """Return the learned counts of targets; None where rehearsed clients prefer the static answer.
+    """Return the learned counts of one epoch's targets; None where the static answer is better.
+
+    Rehearsed clients decide.
 
     Args:
         observation: The upload.
         work: With the defense and auxiliary texts.
-        static: The counts of who does not know the defense.
+        static: The counts of who does not know the defense, over all local epochs.
     """
     learned = work.part(learned_from, rehearsed_size(observation))
-    return _better(learned, observation, static, _overlap, Learned.counts)
+    once = lambda seen, asking: static(seen, asking) // seen.local.epochs
+    return _better(learned, observation, once, _overlap, Learned.counts)
 
 
 def _better(
     learned: Learned,
     observation: Observation,
     static: Answer,
-    quality: Callable[[Tensor, Tensor], float],
+    quality: Callable[[Tensor, Client], float],
     answer: Callable[[Learned, Observation], Tensor],
 ) -> Tensor | None:
     def prefers(work: Workspace) -> bool:  # computed once for all clients of the round
-        gain = 0.0
+        gains = []
         for client in learned.held_out:
             try:
-                plain = quality(static(client.observation, work), client.counts)
+                plain = quality(static(client.observation, work), client)
             except ValueError:
                 plain = 0.0
-            gain += quality(answer(learned, client.observation), client.counts) - plain
-        return gain > 0
+            gains.append(quality(answer(learned, client.observation), client) - plain)
+        gain = torch.tensor(gains, dtype=torch.float64)
+        return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5
 
     kept = learned.asking.memory.get(
         (_better, answer), (learned,), lambda: prefers(learned.asking), keep=8
@@ -120,19 +128,13 @@ def _better(
     return answer(learned, observation) if kept else None
 
 
-def _set_f1(named: Tensor, counts: Tensor) -> float:
-    true = counts > 0
+def _set_f1(named: Tensor, client: Client) -> float:
+    true = client.used
     return 2 * int((named & true).sum()) / max(1, int(named.sum()) + int(true.sum()))
 
 
-def _overlap(guess: Tensor, counts: Tensor) -> float:
-    return float(torch.minimum(guess, counts).sum() / counts.sum())
-
-
-def _named(expected: Tensor, threshold: float, work: Workspace) -> Bool[Tensor, " vocabulary"]:
-    named = expected > threshold
-    named[list(vocabulary_of(work.auxiliary).special)] = False
-    return named
+def _overlap(guess: Tensor, client: Client) -> float:
+    return float(torch.minimum(guess, client.counts).sum() / client.counts.sum())
 
 
 def _even(auxiliary: Auxiliary) -> Auxiliary:
@@ -153,23 +155,20 @@ def learned_from(work: Workspace, size: int) -> Learned:
     fitted, held_out = clients[::2], clients[1::2]
     looks = tuple(_discriminant(rows, fitted, asking) for rows in (_embedding, _turned))
     features = lambda observation: _features(observation, asking, looks)
-    trees = HistGradientBoostingRegressor(**TREES)
-    trees.fit(
-        torch.cat([features(it.observation) for it in fitted]).numpy(),
-        torch.cat([it.counts for it in fitted]).numpy(),
-    )
+    shown = torch.cat([features(it.observation) for it in fitted]).numpy()
 
-    def expected(observation: Observation) -> Tensor:
-        return torch.from_numpy(trees.predict(features(observation).numpy()))
+    def fit(values: Sequence[Tensor]) -> Callable[[Observation], Tensor]:
+        trees = HistGradientBoostingRegressor(**TREES).fit(shown, torch.cat(list(values)).numpy())
+        return lambda observation: torch.from_numpy(trees.predict(features(observation).numpy()))
 
+    expected = fit([it.counts for it in fitted])
+    chance = fit([it.used.double() for it in fitted])
     # As many as clients have: a longer list would look better without an update, too.
-    special = list(vocabulary_of(work.auxiliary).special)
-    answers = torch.stack([expected(it.observation) for it in held_out])
-    answers[:, special] = 0.0
-    used = torch.stack([it.counts for it in held_out]) > 0
-    used[:, special] = False
-    threshold = float(answers.flatten().sort(descending=True).values[int(used.sum())])
-    return Learned(expected, threshold, fitted, held_out, asking)
+    answers = torch.stack([chance(it.observation) for it in held_out])
+    answers[:, list(vocabulary_of(work.auxiliary).special)] = 0.0
+    count = sum(int(it.used.sum()) for it in held_out)
+    threshold = float(answers.flatten().sort(descending=True).values[count])
+    return Learned(expected, chance, threshold, fitted, held_out, asking)
 
 
 def _embedding(observation: Observation, work: Workspace) -> Tensor:

@@ -116,20 +116,20 @@ def _rows(observation: Observation, learned: Learned) -> _Rows:
     tokens = uploaded(observation, tables.tokens, TOKEN_TABLE).double()
     length = learned.fitted[0].inputs.shape[1]
     places = table(delta, tables.positions, POSITION_TABLE)[:length].double()
-    expected = learned.expected(observation)
-    expected[vocabulary_of(work.auxiliary).bos] = 1.0  # no target, but the first input
+    chance = learned.chance(observation)
+    chance[vocabulary_of(work.auxiliary).bos] = 1.0
     sizes = places.norm(dim=1)
     products = tokens @ places.T
     cosines = functional.normalize(tokens, dim=1) @ functional.normalize(places, dim=1).T
     scale = places.square().sum(dim=1).mean().clamp(min=1e-300)
-    likely = expected.topk(min(LIKELY, len(expected))).indices
+    likely = chance.topk(min(LIKELY, len(chance))).indices
     near = cosines.topk(min(NEAR, len(cosines)), dim=0).indices.T
     relative = (sizes / sizes.mean().clamp(min=1e-300)).expand(len(tokens), -1)
-    seen = expected[:, None].expand(-1, length)
+    shown = chance[:, None].expand(-1, length)
     at = torch.arange(length, dtype=torch.float64)
     best = cosines[likely].amax(dim=0)
     return _Rows(
-        torch.stack([products / scale, cosines, cosines / best, relative, seen], dim=2),
+        torch.stack([products / scale, cosines, cosines / best, relative, shown], dim=2),
         torch.stack([relative[0], best, cosines.amax(dim=0), at], dim=1),
         torch.cat([likely.expand(length, -1), near], dim=1),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from adversary.rehearsal import defended, rehearse_each
@@ -26,11 +26,13 @@ class Client:
     Attributes:
         observation: Its defended update, of which only the tables are kept.
         inputs: Its texts.
+        used: Tokens that are in them, without special ones.
         counts: How often each token is one of its targets.
     """
 
     observation: Observation
     inputs: Int[Tensor, "texts length"]
+    used: Bool[Tensor, " vocabulary"]
     counts: Int[Tensor, " vocabulary"]
 
 
@@ -55,18 +57,23 @@ def clients_of(work: Workspace, size: int) -> list[Client]:
         (inputs[it], targets[it], generator(0, "rehearsed texts", place))
         for place, it in enumerate(rows)
     )
-    clients, size_of = [], len(vocabulary_of(work.auxiliary))
+    clients, vocabulary = [], vocabulary_of(work.auxiliary)
+    size_of = len(vocabulary)
     for place, plain in enumerate(
         rehearse_each(like, work.auxiliary, model, examples, defense=hooked)
     ):
         upload = defended(plain, work.auxiliary, generator(0, "rehearsed texts", place, "defense"))
         kept = {name: upload.update.delta[name] for name in names if name in upload.update.delta}
-        used = targets[rows[place]]
+        texts, following = inputs[rows[place]], targets[rows[place]]
+        used = torch.zeros(size_of, dtype=torch.bool)
+        used[texts.unique()] = True
+        used[list(vocabulary.special)] = False
         clients.append(
             Client(
                 replace(upload, update=replace(upload.update, delta=kept)),
-                inputs[rows[place]],
-                torch.bincount(used[used != IGNORED], minlength=size_of),
+                texts,
+                used,
+                torch.bincount(following[following != IGNORED], minlength=size_of),
             )
         )
     return clients
