@@ -19,7 +19,7 @@ GROWTH = 1.15  # from one count to the next, where counts are large
 NEAR = 3  # counts of the grid that are weighed on both sides of a row's estimate, at least
 WIDE = 7  # the same after several local steps
 SPREAD = 3.0  # or so many standard deviations of a defense's noise
-CELLS = 1 << 19  # rows times totals times counts that are weighed at a time
+CELLS = 1 << 19  # numbers that are held at a time
 SPARE = 64  # rows that are looked at besides
 
 
@@ -170,12 +170,12 @@ def _likelihoods(
     rest = (total * moments.squares.unsqueeze(1) * moments.spread + noise + RIDGE).float()
     each = moments.between.float()
     fits, distances = [], []
-    for count in grid.float().split(1, dim=1):
-        variance = rest + count
-        left = torch.addcmul(observed, count, each, value=-1).square_()
-        distances.append(left.div_(variance).sum(dim=1))
-        fits.append(-0.5 * (distances[-1] + variance.log_().sum(dim=1)))
-    fit, distance = torch.stack(fits, dim=1).double(), torch.stack(distances, dim=1)
+    for k in grid.float().unsqueeze(2).split(max(1, CELLS // max(1, each.numel())), dim=1):
+        variance = rest.unsqueeze(1) + k
+        left = torch.addcmul(observed.unsqueeze(1), k, each.unsqueeze(1), value=-1).square_()
+        distances.append(left.div_(variance).sum(dim=2))
+        fits.append(-0.5 * (distances[-1] + variance.log_().sum(dim=2)))
+    fit, distance = torch.cat(fits, dim=1).double(), torch.cat(distances, dim=1)
     best = fit.argmax(dim=1, keepdim=True)
     counted = (grid.gather(1, best).squeeze(1) > 0) & possible
     nearest = distance.gather(1, best).squeeze(1)[counted]
@@ -241,11 +241,13 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
         it.float() for it in (1 / lengths, other, noise, share, errors, moments.rates)
     )
 
+    low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
+    grid = _grid(_most(moments, high + 1)).float()
+    # A count of the grid stands for those up to the next.
+    weights = torch.cat([grid.diff(), grid.new_ones(1)]).log() - torch.lgamma(grid + 1)
+
     def score(totals: Tensor) -> Tensor:
-        grid = _grid(_most(moments, float(totals.max()))).float()
         totals = totals.unsqueeze(1)
-        # A count of the grid stands for those up to the next.
-        weights = torch.cat([grid.diff(), grid.new_ones(1)]).log() - torch.lgamma(grid + 1)
         estimates, rate = totals * share, totals * rates
         width, begin = _near(estimates, grid, reach)
         places = torch.arange(width)[:, None, None] + begin
@@ -260,11 +262,10 @@ def likeliest_total(moments: Moments, evidence: Evidence, expected: float, devia
         return each.sum(dim=1) - 0.5 * ((totals.squeeze(1) - expected) / deviation).square()
 
     def best_of(totals: Tensor) -> float:
-        cells = (len(share) + 1) * len(_grid(_most(moments, float(totals.max()))))
+        cells = (len(share) + 1) * min(len(grid), 2 * reach + 1)
         scores = [score(part) for part in totals.split(max(1, CELLS // cells))]
         return float(totals[torch.cat(scores).argmax()])
 
-    low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
     best, step = (low + high) / 2, (high - low) / 2
     for places in (8, 6):
         finer = max(1.0, step / places)
