@@ -42,10 +42,10 @@ from adversary.text.row_bayes import (
     candidates,
     counts,
     drifted,
-    likeliest_total,
 )
 from adversary.text.signs import only_signs
 from adversary.text.tables import find_tables, table
+from adversary.text.total import likeliest_total
 from adversary.workspace import Workspace, undefended, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.form import IGNORED
@@ -131,10 +131,11 @@ def unscaled(moments: Moments, observed: Evidence) -> Evidence:
     """
     if observed.present is None or observed.present.all():
         return observed
-    absent = ~observed.present
-    mean = moments.mean[absent]
-    squared = float(mean.square().sum())
-    slope = float((observed.gradient[absent] * mean).sum()) / squared
+    named, gradient = observed.present, observed.gradient
+    few = moments.mean[named]
+    squared = moments.size - float(few.square().sum())
+    along = torch.dot(gradient.flatten(), moments.mean.flatten())
+    slope = float(along - (gradient[named] * few).sum()) / squared
     error = (observed.noise / squared) ** 0.5
     if slope <= SURE * error or 1 / FAR <= slope <= FAR:
         return observed

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 SHRINKAGE = 3.0  # auxiliary targets that the mean over all tokens counts for
-PSEUDO = 0.3  # auxiliary targets of each token, besides those counted
 FLAT = 1e-9  # share of the largest variance below which a direction holds rounding
 CHUNK = 1 << 21  # probabilities at a time
 
@@ -26,6 +25,7 @@ class Moments:
         spread: Variance of the features along each coordinate, shape (coordinates,).
         squares: Mean squared probability of each token where it is not the target, shape (V,).
         rates: Share of each token among targets, shape (V,).
+        exposure: Number of targets, with pseudo-counts, that rates are of.
         errors: Variance of each coordinate of `own`, shape (V,).
     """
 
@@ -36,6 +36,7 @@ class Moments:
     spread: Float[Tensor, " coordinates"]
     squares: Float[Tensor, " vocabulary"]
     rates: Float[Tensor, " vocabulary"]
+    exposure: float
     errors: Float[Tensor, " vocabulary"]
 
     @cached_property
@@ -47,6 +48,11 @@ class Moments:
         """Return the moments of some tokens."""
         names = ("own", "other", "mean", "squares", "rates", "errors")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    @cached_property
+    def size(self) -> float:
+        """Sum of the squares of `mean`."""
+        return float(torch.linalg.vector_norm(self.mean)) ** 2
 
     @cached_property
     def lengths(self) -> Float[Tensor, " vocabulary"]:
@@ -106,6 +112,8 @@ def moments(
     freedom = max(1, len(h) - int((count > 0).sum()))
     whiten, spread = _whitening(within.T @ within / freedom, h.T @ h / len(h))
     mean = sums / others.unsqueeze(1)
+    pseudo = _pseudo_count(count)
+    exposure = len(h) + pseudo * size
     return Moments(
         whiten,
         own @ whiten,
@@ -113,9 +121,20 @@ def moments(
         mean,
         spread,
         squares / others,
-        (count + PSEUDO) / (len(h) + PSEUDO * size),
+        (count + pseudo) / exposure,
+        exposure,
         1 / (count + SHRINKAGE),
     )
+
+
+def _pseudo_count(count: Float[Tensor, " vocabulary"]) -> float:
+    """Return what is added to each token's count, so that tokens not counted have their share.
+
+    That share is estimated by the tokens counted once (I. J. Good, "The population frequencies of
+    species and the estimation of population parameters", Biometrika 1953).
+    """
+    once = (float((count == 1).sum()) + 1) / (float(count.sum()) + 2)
+    return float(count.sum()) * once / (1 - once) / len(count)
 
 
 def _whitening(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:

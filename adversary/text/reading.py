@@ -71,7 +71,7 @@ def uploaded(observation: Observation, name: str | None, what: str) -> Tensor:
         NotApplicable: As `table`, or a defense froze it: it has not moved at all.
     """
     values = table(observation.update.delta, name, what)
-    if not values.any():
+    if not values[:1].any() and not values.any():
         raise NotApplicable(f"update: must move the {what}, got zeros alone: it was frozen")
     return values
 
@@ -120,14 +120,14 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
     tables = find_tables(work)
     if tables.tied:
         raise NotApplicable("model: must have a head of its own, got one tied to the token table")
-    delta = uploaded(observation, tables.head, HEAD).double()
+    delta = uploaded(observation, tables.head, HEAD).to(torch.float64, copy=True)
     try:
         rows = moved_rows(observation, work)
     except NotApplicable:  # the token table is frozen, or not of this client alone
         rows = None
     if rows is not None and rows.shrink:
         delta = delta - rows.shrink * table(observation.sent, tables.head, HEAD).double()
-    gradient = delta * (to_sum(observation) / num_labels(observation))
+    gradient = delta.mul_(to_sum(observation) / num_labels(observation))
     noise = noise_variance(gradient)
     if rows is None:
         return Evidence(gradient, noise=noise)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from adversary.text.moments import SHRINKAGE, Moments
+from adversary.text.moments import Moments
 
 RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
 GROWTH = 1.15  # from one count to the next, where counts are large
@@ -82,17 +82,19 @@ def counts(moments: Moments, evidence: Evidence, total: int, *, near: int = NEAR
         total: Number of targets N, at least 0.
         near: How many counts of the grid on both sides of a row's estimate are weighed, at least.
     """
-    rates, present = total * moments.rates, evidence.present
+    present, possible = evidence.present, torch.ones(len(moments.rates), dtype=torch.bool)
+    outside = torch.zeros_like(moments.rates) if evidence.outside is None else evidence.outside
     if present is not None:
-        outside = torch.zeros_like(rates) if evidence.outside is None else evidence.outside
-        rates = torch.where(present, rates, outside)
-    possible = rates > 0
-    every = _grid(min(total, _most(moments, total)))
-    near = max(near, _reach(moments, evidence, total))
-    width, begin = _near(total * shares(moments, evidence), every, near)
+        possible = present | (outside > 0)
+    every = grid_of(min(total, most_of(moments, total)))
+    near = max(near, reach_of(moments, evidence, total))
+    width, begin = window(total * shares(moments, evidence), every, near)
     grid = every.take(begin.unsqueeze(1) + torch.arange(width))
     fits, misfit = _likelihoods(moments, evidence, total, grid, possible)
-    prior = grid * rates.where(possible, 1.0).log().unsqueeze(1) - torch.lgamma(grid + 1)
+    prior = _log_prior(moments, grid, total)
+    if present is not None:
+        few = outside.where(possible, 1.0).log().unsqueeze(1)
+        prior = prior.where(present.unsqueeze(1), grid * few - torch.lgamma(grid + 1))
     widths = torch.cat([grid[:, :1], grid.diff(dim=1)], dim=1)
     gains = (fits / misfit + prior).diff(dim=1) / widths[:, 1:]
     widths[~possible] = 0
@@ -103,7 +105,19 @@ def counts(moments: Moments, evidence: Evidence, total: int, *, near: int = NEAR
     return Counts(_taken(gains, widths.long(), total), misfit)
 
 
-def _grid(most: int) -> Float[Tensor, " counts"]:
+def _log_prior(
+    moments: Moments, k: Float[Tensor, "rows counts"], total: float
+) -> Float[Tensor, "rows counts"]:
+    """Return the log-probability of counts among so many targets, but for a constant of each row.
+
+    A token's rate is uncertain, as far as auxiliary targets show it: counts are negative binomial.
+    """
+    shape = (moments.rates * moments.exposure).unsqueeze(1)
+    odds = total / (total + moments.exposure)
+    return torch.lgamma(k + shape) - torch.lgamma(k + 1) + k * math.log(max(odds, 1e-300))
+
+
+def grid_of(most: int) -> Float[Tensor, " counts"]:
     """Return the counts that rows are weighed at: all small ones, and ever fewer large ones."""
     counts = [0]
     while counts[-1] < most:
@@ -111,12 +125,12 @@ def _grid(most: int) -> Float[Tensor, " counts"]:
     return torch.tensor(counts, dtype=torch.float64)
 
 
-def _most(moments: Moments, total: float) -> int:
+def most_of(moments: Moments, total: float) -> int:
     """Return the largest count that is weighed."""
-    return int(4 + 6 * total * _largest(moments.rates))
+    return int(4 + 6 * total * largest(moments.rates))
 
 
-def _near(
+def window(
     estimates: Float[Tensor, "*rows"], grid: Float[Tensor, " counts"], near: int
 ) -> tuple[int, Int[Tensor, "*rows"]]:
     """Return how many counts of a grid are near estimated ones, and the place of their first.
@@ -131,18 +145,19 @@ def _near(
     return width, (middle - near).clamp(min=0, max=len(grid) - width)
 
 
-def _reach(moments: Moments, evidence: Evidence, total: float) -> int:
+def reach_of(moments: Moments, evidence: Evidence, total: float) -> int:
     """Return how many counts on both sides of an estimate are likely enough, by the noise."""
-    return math.ceil(SPREAD * total * _largest(_noise_of_shares(moments, evidence)) ** 0.5)
+    return math.ceil(SPREAD * total * largest(noise_of_shares(moments, evidence)) ** 0.5)
 
 
-def _noise_of_shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " rows"]:
+def noise_of_shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " rows"]:
     """Return the variance that a defense's noise gives each estimated share."""
     squared = moments.between.square() @ moments.whiten.square().sum(dim=0)
     return evidence.noise * squared / moments.lengths.square()
 
 
-def _largest(values: Tensor) -> float:
+def largest(values: Tensor) -> float:
+    """Return the largest value; 0 of none."""
     return float(values.max()) if len(values) else 0.0
 
 
@@ -209,72 +224,6 @@ def _likeliest(moments: Moments, evidence: Evidence, few: int) -> Int[Tensor, " 
     return shares(moments, evidence).topk(few).indices.sort().values
 
 
-def likeliest_total(moments: Moments, evidence: Evidence, expected: float, deviation: float) -> int:
-    """Return the number of targets N under which rows look most like whole numbers of targets.
-
-    N is not uploaded. Each row's estimated share of the targets times N is a whole number k but for
-    noise, whose prior is Poisson; a normal prior of N comes from the lengths of auxiliary texts.
-    Where the set of targets is known, its rows alone are looked at: what another row shows is the
-    spread of its token's probabilities, which auxiliary text tells less well.
-
-    Args:
-        moments: Of the model sent.
-        evidence: Of the update.
-        expected: Mean of N before the update is looked at.
-        deviation: Its standard deviation.
-    """
-    present = evidence.present
-    if present is not None and not evidence.hidden:
-        rows = present.nonzero().squeeze(1)
-        moments, evidence, present = moments.at(rows), evidence.at(rows), present[rows]
-    lengths, squared, errors = moments.lengths, moments.between.square(), moments.errors
-    # Noise of the mean share lengthens it, and the estimated shares are too small by that.
-    counted = errors * (1 - SHRINKAGE * errors)
-    reliable = (1 - squared.shape[1] * counted / lengths).clamp(min=0.3)
-    share = shares(moments, evidence) / reliable
-    other = moments.squares * (squared @ moments.spread) / lengths.square()
-    noise = _noise_of_shares(moments, evidence)
-
-    reach = max(NEAR, _reach(moments, evidence, expected + 4 * deviation))
-    # `own`: variance of N·share for each target.
-    own, other, noise, share, errors, rates = (
-        it.float() for it in (1 / lengths, other, noise, share, errors, moments.rates)
-    )
-
-    low, high = max(1.0, expected - 4 * deviation), expected + 4 * deviation
-    grid = _grid(_most(moments, high + 1)).float()
-    # A count of the grid stands for those up to the next.
-    weights = torch.cat([grid.diff(), grid.new_ones(1)]).log() - torch.lgamma(grid + 1)
-
-    def score(totals: Tensor) -> Tensor:
-        totals = totals.unsqueeze(1)
-        estimates, rate = totals * share, totals * rates
-        width, begin = _near(estimates, grid, reach)
-        places = torch.arange(width)[:, None, None] + begin
-        k, weight = grid.take(places), weights.take(places)
-        variance = k * own + k.square().mul_(errors * own)
-        variance += RIDGE * own + totals * other + totals.square() * noise
-        log = (estimates - k).square_().div_(variance).add_(variance.log_()).mul_(-0.5)
-        log += weight.addcmul_(k, rate.log())
-        if present is not None:
-            log.masked_fill_(present & (k == 0), -math.inf)
-        each = log.logsumexp(dim=0) - rate + totals.log()
-        return each.sum(dim=1) - 0.5 * ((totals.squeeze(1) - expected) / deviation).square()
-
-    def best_of(totals: Tensor) -> float:
-        cells = (len(share) + 1) * min(len(grid), 2 * reach + 1)
-        scores = [score(part) for part in totals.split(max(1, CELLS // cells))]
-        return float(totals[torch.cat(scores).argmax()])
-
-    best, step = (low + high) / 2, (high - low) / 2
-    for places in (8, 6):
-        finer = max(1.0, step / places)
-        tried = best + finer * torch.arange(-places, places + 1)
-        best, step = best_of(tried[tried >= low]), finer
-    near = range(max(1, math.floor(best - step)), math.ceil(best + step) + 1)
-    return int(best_of(torch.tensor(near, dtype=torch.float32)))
-
-
 def drifted(moments: Moments, evidence: Evidence, guess: Counts, total: int) -> Moments:
     """Return the moments of a model that moved while it trained.
 
@@ -296,4 +245,4 @@ def drifted(moments: Moments, evidence: Evidence, guess: Counts, total: int) -> 
 
 def shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " vocabulary"]:
     """Return the least-squares estimate of each token's share k/N of the targets."""
-    return (evidence.gradient * moments.along).sum(dim=1) - moments.offset
+    return torch.einsum("vd,vd->v", evidence.gradient, moments.along) - moments.offset

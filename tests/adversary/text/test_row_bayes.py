@@ -8,9 +8,9 @@ from adversary.text.row_bayes import (
     candidates,
     counts,
     drifted,
-    likeliest_total,
     noise_variance,
 )
+from adversary.text.total import likeliest_total
 from tests.adversary.text.small import BOS, EOS, Small, gradient, texts
 
 SIZE = 256
@@ -129,3 +129,15 @@ def test_no_targets_give_no_counts_and_one_auxiliary_target_is_refused():
     assert int(counts(made, Evidence(head), 0).each.sum()) == 0
     with pytest.raises(ValueError, match="at least 2 targets, got 1"):
         moments(torch.ones(1, 4), torch.ones(9, 4), torch.tensor([3]))
+
+
+@pytest.mark.worked
+def test_tokens_that_no_auxiliary_text_holds_share_what_those_held_once_show():
+    """Of four targets two tokens stand once: others have (2 + 1)/(4 + 2) of the targets."""
+    stream = torch.Generator().manual_seed(0)
+    features, weight = (torch.randn(n, 3, generator=stream) for n in (4, 8))
+    made = moments(features, weight, torch.tensor([3, 4, 5, 5]))
+    assert made.exposure == pytest.approx(8)
+    assert made.rates.tolist() == pytest.approx(
+        [n / 8 for n in (0.5, 0.5, 0.5, 1.5, 1.5, 2.5, 0.5, 0.5)]
+    )
