@@ -13,8 +13,9 @@ auxiliary data to choose settings with.
 *Differs from the paper*:
 - Optimiser (Adam on the gradient or on its signs), rate, weight of the prior and start are chosen
   on rehearsed clients with auxiliary examples (`adversary.inversion.tuning`), and a remark says
-  which. Without such examples: Adam, rate 0.1, weight 0.001, within 0.05 of mid-grey. The paper has
-  signs, 0.1, a weight by data set, and N(0, 1).
+  which. Without pictures it rehearses with synthetic ones (`adversary.inversion.stand_ins`). Of
+  features without labelled examples: Adam, rate 0.1, weight 0.001, within 0.05 of the middle. The
+  paper has signs, 0.1, a weight by data set, and N(0, 1).
 - The weight of the prior falls on the way and the rate falls along a cosine
   (`adversary.inversion.continuation`); the paper's weight is constant, its rate falls to a tenth at
   3/8, 5/8 and 7/8.

@@ -11,8 +11,10 @@ others do not.
 defense, also labelled auxiliary data.
 *Exact when*: never, because of the priors.
 *Differs from the paper*:
-- No registration of restarts before their mean (its Eq. 12), no noise in the steps, and no
-  distance of batch statistics from those of batch normalisation.
+- Restarts are registered by pairing examples of one label and by whole shifts
+  (`adversary.inversion.registration`), the paper's by RANSAC-flow; no noise in the steps.
+- Where a client uploads buffers, features are held to the statistics of its own batches
+  (`adversary.inversion.batch_norms`); else, as in the paper, to the running ones.
 - Weights are those of mean penalties and of a squared distance relative to the observed one's
   length; the paper's belong to ImageNet and sums.
 - Adam is given signs, as by Geiping et al., which at a thousand steps comes further.
@@ -45,6 +47,7 @@ def see_through_gradients(
     tv: NotNegative = 0.01,
     energy: NotNegative = 1e-4,
     group: NotNegative = 0.01,
+    norms: NotNegative = 10.0,
     hypotheses: AtLeastOne = 4,
 ) -> Float[Tensor, "n *shape"] | Estimate:
     """Return the examples of the restart with the lowest loss, with the spread of restarts.
@@ -59,6 +62,8 @@ def see_through_gradients(
         tv: Weight of the mean total variation, ≥ 0; of inputs that are no images there is none.
         energy: Weight of the mean square; ≥ 0.
         group: Weight of the mean squared distance from the mean of all restarts; ≥ 0.
+        norms: Weight of the distance of the inputs of batch norms from the mean and variance that
+            are known of them; ≥ 0. Of models without batch norms, or without statistics, none.
         hypotheses: Labels of a batch that are tried, at most; ≥ 1.
 
     Raises:
@@ -72,6 +77,7 @@ def see_through_gradients(
         tv=tv,
         energy=energy,
         group=group,
+        norms=norms,
     )
     recover = partial(label_hypotheses, most=hypotheses)
     return reconstruct(view, auxiliary, generator, settings, recover=recover, adapt=[adapt])

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from adversary.inversion.rows import Rows
+from adversary.inversion.rows import Rows, Statistics
 from fedsim.core.types import LocalTraining
 
 
@@ -46,6 +46,7 @@ def simulated(
     local: LocalTraining,
     *,
     differentiable: bool = True,
+    statistics: Statistics | None = None,
 ) -> list[Tensor]:
     """Return what clients with these examples would upload, (rows, *parameter shape) each.
 
@@ -55,13 +56,14 @@ def simulated(
         targets: Probabilities of classes, before label smoothing.
         local: The protocol.
         differentiable: Whether what is returned will be differentiated.
+        statistics: Filled with those of batch norms in the first step (`Rows.gradients`).
 
     Returns:
         The gradient, or trained − sent weights.
     """
     targets = smoothed(targets, local)
     steps = [(inputs[:, rows], targets[:, rows]) for rows in batches(inputs.shape[1], local)]
-    return _stepped(model, steps, local, differentiable=differentiable)
+    return _stepped(model, steps, local, statistics, differentiable=differentiable)
 
 
 def shared(
@@ -92,19 +94,22 @@ def shared(
     """
     targets = smoothed(targets, local) * inputs.shape[1]
     steps = [(inputs, targets * share.unsqueeze(-1)) for share in shares.unbind(1)]
-    return _stepped(model, steps, local, differentiable=differentiable)
+    return _stepped(model, steps, local, None, differentiable=differentiable)
 
 
 def _stepped(
     model: Rows,
     steps: Sequence[tuple[Tensor, Tensor]],
     local: LocalTraining,
+    statistics: Statistics | None,
     *,
     differentiable: bool,
 ) -> list[Tensor]:
     """Return the uploads after steps on these inputs and targets."""
     (inputs, targets), *others = steps
-    gradients = model.gradients(inputs, targets, differentiable=differentiable)
+    gradients = model.gradients(
+        inputs, targets, differentiable=differentiable, statistics=statistics
+    )
     if local.upload == "gradient":
         return gradients
     velocity = gradients

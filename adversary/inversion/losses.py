@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adversary.inversion.batch_norms import unlikeness
 from adversary.inversion.continuation import weight_at
 from adversary.inversion.distances import DISTANCES
 from adversary.inversion.local_steps import flat, simulated
-from adversary.inversion.priors import Form, disagreement, energy, total_variation
+from adversary.inversion.priors import Form, energy, total_variation
 from adversary.inversion.problems import Problem
+from adversary.inversion.registration import disagreement
+from adversary.inversion.rows import Statistics
 from adversary.inversion.settings import Settings
 
 
@@ -47,17 +50,33 @@ class Losses:
         if targets is None:
             logits = v[:, self.form.size :].unflatten(1, (-1, self.problem.classes))
             targets = logits.softmax(dim=-1)
-        losses, settings = self.distance(images, targets), self.settings
+        statistics: Statistics = {}
+        losses, settings = self.distance(images, targets, statistics), self.settings
+        known = self.problem.statistics
+        if settings.norms and known is not None and statistics:
+            losses = losses + settings.norms * unlikeness(statistics, known)
         smooth, short = (weight_at(self.tv, share), total_variation), (settings.energy, energy)
-        for weight, penalty in (smooth, short, (settings.group, disagreement)):
+        for weight, penalty in (smooth, short):
             if isinstance(weight, Tensor) or weight:
                 losses = losses + weight * penalty(images)
+        if settings.group:
+            losses = losses + settings.group * disagreement(images, targets.detach().argmax(dim=2))
         return losses
 
-    def distance(self, images: Tensor, targets: Tensor) -> Float[Tensor, " rows"]:
-        """Return how far the simulated uploads are from the observed one, without priors."""
+    def distance(
+        self, images: Tensor, targets: Tensor, statistics: Statistics | None = None
+    ) -> Float[Tensor, " rows"]:
+        """Return how far the simulated uploads are from the observed one, without priors.
+
+        Args:
+            images: Guesses.
+            targets: Of their labels.
+            statistics: Filled with those of batch norms, where something is known of them.
+        """
         problem = self.problem
-        upload = flat(simulated(problem.model, images, targets, problem.local)) / problem.unit
+        collected = statistics if problem.statistics is not None and self.settings.norms else None
+        parts = simulated(problem.model, images, targets, problem.local, statistics=collected)
+        upload = flat(parts) / problem.unit
         if problem.change is not None:
             upload = problem.change(upload)
         if problem.keep is not None:

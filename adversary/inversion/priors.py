@@ -65,15 +65,6 @@ def energy(images: Images) -> Float[Tensor, " rows"]:
     return images.square().flatten(1).mean(dim=1)
 
 
-def disagreement(images: Images) -> Float[Tensor, " rows"]:
-    """Return the mean squared distance of each row from the mean of all rows.
-
-    Source: Yin et al., "See through Gradients", CVPR 2021, Eq. 11, without its registration. The
-    mean stands still while rows are drawn to it.
-    """
-    return (images - images.detach().mean(dim=0)).square().flatten(1).mean(dim=1)
-
-
 @dataclass(frozen=True, eq=False)
 class Form:
     """What guesses are written as.

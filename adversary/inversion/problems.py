@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adversary.costs import Cost, of_descent
+from adversary.inversion.batch_norms import statistics_of
 from adversary.inversion.local_steps import flat
 from adversary.inversion.reading import batch_size
-from adversary.inversion.rows import Rows
+from adversary.inversion.rows import Rows, Statistics
 from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
@@ -35,6 +36,7 @@ class Problem:
         classes: Number of labels.
         change: What is done to the simulated upload before it is compared; None for nothing.
         keep: 1 for entries that are compared, 0 for others, shape (entries,); None for all.
+        statistics: What is known of the inputs of batch norms over the batch; None for nothing.
     """
 
     model: Rows
@@ -45,6 +47,7 @@ class Problem:
     classes: int
     change: Change | None = None
     keep: Float[Tensor, " entries"] | None = None
+    statistics: Statistics | None = None
 
 
 def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
@@ -69,8 +72,15 @@ def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
     if not bool(observed.any()):
         raise ValueError("update: must not be zero")
     shape, classes = (count, *input_shape(auxiliary)), auxiliary.num_classes
+    whole = local.upload == "gradient" or count <= local.batch_size  # else it is of several batches
     return Problem(
-        model=model, local=local, unit=unit, observed=observed, shape=shape, classes=classes
+        model=model,
+        local=local,
+        unit=unit,
+        observed=observed,
+        shape=shape,
+        classes=classes,
+        statistics=statistics_of(auxiliary.model, observation) if whole else None,
     )
 
 

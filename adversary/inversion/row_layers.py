@@ -25,12 +25,21 @@ def _given(args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
 
 
 class _Layers(TorchFunctionMode):
-    """Stands between a model and the layers that it calls."""
+    """Stands between a model and the layers that it calls.
 
-    def __init__(self, weights: Params, rows: int) -> None:
+    Args:
+        weights: The parameters by name.
+        rows: Of inputs.
+        statistics: Where batch norms put the mean and the unbiased variance of each row's inputs,
+            (rows, channels), by the identity of their running mean; None for nowhere.
+    """
+
+    def __init__(
+        self, weights: Params, rows: int, statistics: dict[int, tuple[Tensor, Tensor]] | None = None
+    ) -> None:
         super().__init__()
         self.names = {id(value): name for name, value in weights.items()}
-        self.rows = rows
+        self.rows, self.statistics = rows, statistics
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -58,7 +67,12 @@ class _Layers(TorchFunctionMode):
         if func is functional.group_norm:
             eps = given.get("eps", 1e-5)
             return functional.group_norm(x, given["num_groups"], None, None, eps)
-        eps = given.get("eps", 1e-5)
+        eps, running = given.get("eps", 1e-5), given.get("running_mean")
+        if self.statistics is not None and running is not None:
+            each = x.unflatten(0, (self.rows, -1)).transpose(1, 2).flatten(2)
+            several = int(each.shape[2] > 1)
+            variances = each.var(dim=2, correction=several)
+            self.statistics[id(running)] = each.mean(dim=2), variances
         if not given.get("training"):
             still = given["running_mean"], given["running_var"]
             return functional.batch_norm(x, *still, None, None, eps=eps)
@@ -70,8 +84,10 @@ class _Layers(TorchFunctionMode):
 class SharedLayers(_Layers):
     """Layers run once over all rows, and remember how to take weight gradients row by row."""
 
-    def __init__(self, weights: Params, rows: int) -> None:
-        super().__init__(weights, rows)
+    def __init__(
+        self, weights: Params, rows: int, statistics: dict[int, tuple[Tensor, Tensor]] | None = None
+    ) -> None:
+        super().__init__(weights, rows, statistics)
         self.taps: list[tuple[Tensor, int, Any]] = []
 
     def _tap(self, out: Tensor, backward: Any) -> Tensor:

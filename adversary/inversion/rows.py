@@ -22,6 +22,9 @@ from adversary.inversion.row_layers import NotLayeredError, OwnLayers, SharedLay
 from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Batch norms by name → mean and unbiased variance of their inputs, (*rows, channels) each."""
+
 
 def cross_entropy(
     logits: Float[Tensor, "*rows batch classes"], targets: Float[Tensor, "*rows batch classes"]
@@ -61,6 +64,12 @@ class Rows:
         self.weights = {name: parameters[name].detach() for name in names}
         self.dtype = next(iter(self.weights.values())).dtype
         self.layered = True
+        self.norms = {
+            id(module.running_mean): name
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and module.running_mean is not None
+        }
 
     def gradients(
         self,
@@ -69,6 +78,7 @@ class Rows:
         weights: Params | None = None,
         *,
         differentiable: bool = True,
+        statistics: Statistics | None = None,
     ) -> list[Tensor]:
         """Return the gradient of each row's loss, (rows, *parameter shape) per parameter.
 
@@ -77,21 +87,35 @@ class Rows:
             targets: Probabilities of classes.
             weights: By name, (rows, *parameter shape), where rows have their own.
             differentiable: Whether what is returned will be differentiated.
+            statistics: Filled with those of the inputs of batch norms, by their names, where rows
+                share the weights and go through the model together.
         """
         with torch.enable_grad(), plain_attention():
             if self.layered:
                 try:
                     if weights is None:
-                        return self._shared(inputs, targets, differentiable=differentiable)
+                        return self._shared(
+                            inputs, targets, statistics, differentiable=differentiable
+                        )
                     return self._per_row(inputs, targets, weights, differentiable=differentiable)
                 except NotLayeredError:
                     self.layered = False
             return self._looped(inputs, targets, weights, differentiable=differentiable)
 
-    def _shared(self, inputs: Tensor, targets: Tensor, *, differentiable: bool) -> list[Tensor]:
+    def _shared(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        statistics: Statistics | None,
+        *,
+        differentiable: bool,
+    ) -> list[Tensor]:
         rows, weights = len(inputs), self.weights
-        with SharedLayers(weights, rows) as layers:
+        collected = None if statistics is None else dict[int, tuple[Tensor, Tensor]]()
+        with SharedLayers(weights, rows, collected) as layers:
             logits = functional_call(self.model, weights, (inputs.flatten(0, 1),))
+        if statistics is not None and collected is not None:
+            statistics |= {self.norms[key]: value for key, value in collected.items()}
         total = cross_entropy(logits.unflatten(0, inputs.shape[:2]), targets).sum()
         if any(tap[0]._version != tap[1] for tap in layers.taps):  # overwritten in place
             raise NotLayeredError

@@ -24,6 +24,7 @@ class Settings:
             along a cosine (`continuation`); else the weight stays, and the rate falls in steps.
         energy: Weight of the mean square.
         group: Weight of the distance between restarts.
+        norms: Weight of the distance from what is known of batch norms (`batch_norms`).
         prior: What guesses are written as, see `priors.form_of`.
         box: Whether points are kept in the range of the data on their way.
         start: Where restarts begin, see `priors.pixels`.
@@ -38,6 +39,7 @@ class Settings:
     falls: bool = False
     energy: float = 0.0
     group: float = 0.0
+    norms: float = 0.0
     prior: str = "pixels"
     box: bool = True
     start: Start = "uniform"
@@ -46,7 +48,7 @@ class Settings:
         for name in ("iterations", "restarts"):
             if getattr(self, name) < 1:
                 raise NotApplicable(f"{name}: must be at least 1, got {getattr(self, name)}")
-        for name in ("tv", "energy", "group"):
+        for name in ("tv", "energy", "group", "norms"):
             if not getattr(self, name) >= 0:
                 raise NotApplicable(f"{name}: must be at least 0, got {getattr(self, name)}")
         if not self.lr > 0:

@@ -4,7 +4,8 @@ fedsim's own. What is best depends on the network, on its weights and on the num
 The adversary makes updates of the model sent from auxiliary examples, reconstructs them with each
 value of one setting after the other, and keeps what came nearest to examples that it knows; it
 never looks at the client's. All values of a setting and all rehearsed clients are rows of one
-descent. A choice is made once per model sent and serves all of its clients.
+descent. A choice is made once per model sent and serves all of its clients. An adversary without
+pictures rehearses with synthetic ones (`stand_ins`), and draws labels where it has none.
 
 *Cost*: 12 rows of `ITERATIONS` steps, 60 % of an attack on one client with the default options.
 """
@@ -22,6 +23,7 @@ from adversary.inversion.priors import data_range
 from adversary.inversion.problems import Problem
 from adversary.inversion.rehearsed import nearest_error, rehearsed_victims
 from adversary.inversion.settings import Settings
+from adversary.inversion.stand_ins import with_stand_ins
 from adversary.workspace import Workspace, undefended
 from fedsim.core.errors import Remark
 from fedsim.core.rng import generator as derived
@@ -33,7 +35,7 @@ STEPS = (("adam", 0.1), ("adam", 0.03), ("signed", 0.03))
 PRIORS = (1e-3, 1e-2, 1e-4)
 STARTS = ("grey", "uniform")
 """Optimisers with their rates in ranges of the data, weights of the total variation, and starts;
-the first of each is taken where there is nothing to rehearse with."""
+the first of each is taken of features without labelled examples, which have no stand-ins."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,19 @@ class Choice:
         settings: With what was chosen.
         tried: Settings and the mean PSNR of their rehearsed guesses, in dB of the data's range.
         iterations: Of each rehearsed attack.
+        examples: What was rehearsed with.
     """
 
     settings: Settings
     tried: tuple[tuple[Settings, float], ...]
     iterations: int
+    examples: str = "auxiliary examples"
 
     def __str__(self) -> str:
         best, nearest = self.settings, max(psnr for _, psnr in self.tried)
         return (
             f"matching by {best.optimiser} with lr {best.lr:.3g} and tv {best.tv:.3g} from "
-            f"{best.start}, chosen on {VICTIMS} rehearsed clients with auxiliary examples "
+            f"{best.start}, chosen on {VICTIMS} rehearsed clients with {self.examples} "
             f"({nearest:.1f} dB after {self.iterations} iterations)"
         )
 
@@ -68,8 +72,8 @@ def tuned(
 ) -> Adapt:
     """Return what chooses settings by rehearsals; those that are given stay.
 
-    Where there are no labelled auxiliary examples it takes the first of the values that it would
-    have tried.
+    Of features, where there are no labelled auxiliary examples, it takes the first of the values
+    that it would have tried.
 
     Args:
         optimiser: As in `Settings`.
@@ -84,11 +88,13 @@ def tuned(
         size, auxiliary = problem.shape[0], work.auxiliary
         stages = _stages(data_range(auxiliary), len(problem.shape) == 4, *given)
         settings = _first(settings, stages)
-        if auxiliary.inputs is None or auxiliary.labels is None or not len(auxiliary.labels):
+        examples = _lacking(auxiliary)
+        images = len(problem.shape) == 4
+        if max(map(len, stages)) == 1 or (examples and not images):
             return problem, settings
-        if max(map(len, stages)) == 1:
-            return problem, settings
+        work = work.derived(with_stand_ins) if examples else work
         choice = work.part(choose, size, settings, given)
+        choice = replace(choice, examples=examples) if examples else choice
         warnings.warn(str(choice), Remark, stacklevel=2)
         return problem, choice.settings
 
@@ -117,6 +123,14 @@ def choose(
         scores |= _scores(fresh, victims, iterations, work.auxiliary)
         settings = max(candidates, key=lambda it: scores[it])
     return Choice(settings, tuple(scores.items()), iterations)
+
+
+def _lacking(auxiliary: Auxiliary) -> str:
+    """Return what stands in for labelled examples; empty where there are some."""
+    inputs, labels = auxiliary.inputs, auxiliary.labels
+    if inputs is None or not len(inputs):
+        return "synthetic pictures"
+    return "auxiliary pictures and drawn labels" if labels is None or not len(labels) else ""
 
 
 def _first(settings: Settings, stages: list[list[dict[str, Any]]]) -> Settings:

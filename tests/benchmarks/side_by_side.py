@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,11 @@ from torch import Tensor, nn
 from adversary.adapters.breaching import _case, _quiet
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.inversion.tuning import PRIORS, STARTS, STEPS
 from fedsim.core.errors import Remark
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Estimate, View
 from fedsim.models.resnet18 import resnet18
 from tests.adversary.inversion.networks import named
 from tests.benchmarks.gradient_matching import CLASSES, SHAPE, psnr
@@ -103,16 +105,17 @@ def theirs(view: View, auxiliary: Auxiliary, tv: float, iterations: int, *, froz
     return answer["data"].detach(), time.process_time() - begun
 
 
-def ours(view: View, auxiliary: Auxiliary, iterations: int) -> Row:
+def ours(view: View, auxiliary: Auxiliary, iterations: int, given: dict[str, Any]) -> Row:
     begun = time.process_time()
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", Remark)
         guess = inverting_gradients(
-            view, auxiliary, generator(0), restarts=1, iterations=iterations
+            view, auxiliary, generator(0), restarts=1, iterations=iterations, **given
         )
     for remark in {str(it.message) for it in remarks if it.category is Remark} - SAID:
         SAID.add(remark)
         print(remark, flush=True)
+    guess = guess.values if isinstance(guess, Estimate) else guess
     return guess, time.process_time() - begun
 
 
@@ -122,7 +125,9 @@ SAID: set[str] = set()
 def compare(name: str, args: argparse.Namespace) -> None:
     data, model = cifar_part(), network(name, frozen=args.frozen)
     auxiliary = Auxiliary(model, CLASSES, inputs=data.test_inputs, labels=data.test_labels)
-    known = auxiliary if args.rehearse else replace(auxiliary, labels=None)
+    optimiser, lr = STEPS[0]
+    first = {"optimiser": optimiser, "lr": lr, "tv": PRIORS[0], "start": STARTS[0]}
+    given = {} if args.rehearse else first
     memory, sent = Memory(), None
     cases = []
     for place in range(args.images):
@@ -154,8 +159,10 @@ def compare(name: str, args: argparse.Namespace) -> None:
         spent.append(table(f"breaching, total variation {tv:g}, {args.iterations}", attack))
 
     def own(iterations: int) -> float:
-        first = ours(cases[0][0], known, iterations)[1]
-        seconds = table(f"fedsim, {iterations}", lambda view: ours(view, known, iterations))
+        first = ours(cases[0][0], auxiliary, iterations, given)[1]
+        seconds = table(
+            f"fedsim, {iterations}", lambda view: ours(view, auxiliary, iterations, given)
+        )
         print(f"{name}: rehearsal {max(0.0, first - seconds):.1f} CPU-s, once for all images")
         return seconds
 

@@ -8,7 +8,7 @@ from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion import tuning
 from adversary.inversion.problems import problem_of
 from adversary.inversion.settings import Settings
-from adversary.inversion.tuning import PRIORS, STEPS, VICTIMS, choose, tuned
+from adversary.inversion.tuning import STEPS, VICTIMS, choose, tuned
 from adversary.workspace import workspace
 from fedsim.core.errors import Remark
 from fedsim.core.memory import Memory
@@ -48,13 +48,26 @@ def test_settings_that_are_given_stay_and_cost_no_rehearsal():
     assert chosen.lr == 0.5
 
 
-@pytest.mark.parametrize("lacks", ["inputs", "labels"])
-def test_without_labelled_pictures_the_first_values_are_taken(lacks):
+@pytest.mark.parametrize(
+    ("lacks", "examples"),
+    [("inputs", "synthetic pictures"), ("labels", "auxiliary pictures and drawn labels")],
+)
+def test_without_labelled_pictures_others_stand_in(lacks, examples):
     known = replace(AUXILIARY, **{lacks: None}, input_shape=SHAPE)
-    chosen = settings_of(client(), known)
-    assert (chosen.optimiser, chosen.tv, chosen.start) == (STEPS[0][0], PRIORS[0], "grey")
+    with pytest.warns(Remark, match=f"rehearsed clients with {examples} "):
+        chosen = settings_of(client(), known, tv=0.01, start="grey")
     width = 1.0 if lacks == "inputs" else float(PICTURES[2:].max() - PICTURES[2:].min())
-    assert chosen.lr == pytest.approx(STEPS[0][1] * width)
+    rates = [(kind, pytest.approx(rate * width)) for kind, rate in STEPS]
+    assert any((chosen.optimiser, chosen.lr) == it for it in rates)
+
+
+def test_of_features_without_labelled_examples_the_first_values_are_taken():
+    model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, CLASSES))
+    known = Auxiliary(model, CLASSES, input_shape=(6,))
+    gradient = plain_gradient(model, torch.rand(1, 6), torch.tensor([2]))
+    chosen = settings_of(observe(gradient, 1, sent=model), known)
+    assert (chosen.optimiser, chosen.tv, chosen.start) == (STEPS[0][0], 0.0, "grey")
+    assert chosen.lr == pytest.approx(STEPS[0][1] * 6)  # features are taken from −3 to 3
 
 
 def test_what_came_nearest_is_chosen_and_a_choice_serves_all_clients_of_a_model(monkeypatch):
