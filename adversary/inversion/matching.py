@@ -24,6 +24,7 @@ from adversary.inversion.problems import Problem, problem_of
 from adversary.inversion.settings import Settings
 from adversary.inversion.spread import estimated
 from adversary.workspace import Workspace, workspace
+from fedsim.core import progress
 from fedsim.core.errors import Remark
 from fedsim.core.types import Auxiliary, Estimate, View
 
@@ -67,7 +68,8 @@ def reconstruct(
         settings = replace(settings, tv=0.0)
     labels = None if recover is None else recover(view, auxiliary, generator)
     for change in adapt:
-        problem, settings = change(problem, work, settings)
+        with progress.part("rehearsing"):
+            problem, settings = change(problem, work, settings)
     if labels is not None and labels.ndim > 1:
         labels = labels[raced(problem, settings, labels, generator, box=data_range(auxiliary))]
     guesses, losses = match(problem, settings, labels, generator, box=data_range(auxiliary))
@@ -101,7 +103,8 @@ def raced(
         return 0
     short = min(RACE, settings.iterations)
     racing = replace(settings, restarts=len(hypotheses), iterations=short, group=0.0)
-    _, losses = match(problem, racing, hypotheses, generator, box=box, form=form)
+    with progress.part("comparing labels"):
+        _, losses = match(problem, racing, hypotheses, generator, box=box, form=form)
     best = int(losses.nan_to_num(nan=torch.inf).argmin())
     said = f"labels: hypothesis {best + 1} of {len(hypotheses)} has the lowest matching loss"
     warnings.warn(said, Remark, stacklevel=2)

@@ -35,4 +35,5 @@ class Answering:
 
 def text_of(step: Step) -> str:
     """Return where an answer is: `dlg, client 3: 1,200 of 1,500 iterations`."""
-    return f"{step.subject}: {step.done:,} of {step.total:,} {step.what}"
+    subject = f"{step.subject}, {step.part}" if step.part else step.subject
+    return f"{subject}: {step.done:,} of {step.total:,} {step.what}"

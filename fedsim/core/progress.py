@@ -17,6 +17,7 @@ class Step:
 
     Attributes:
         subject: The attack and the client, in words.
+        part: What of the answer is worked on, where that is not the answer itself; else empty.
         done: Steps of the loop that it is in; an answer can have several loops in a row.
         total: At most so many.
         what: They are, in the plural.
@@ -26,6 +27,7 @@ class Step:
     done: int
     total: int
     what: str
+    part: str = ""
 
 
 Listener = Callable[[Step], None]
@@ -36,12 +38,14 @@ class _Answer:
     """An answer that somebody waits for.
 
     Attributes:
+        part: As in `Step`.
         counting: Whether a loop counts already.
         deaf: Whether the listener failed.
     """
 
     subject: str
     listener: Listener
+    part: str = ""
     counting: bool = False
     deaf: bool = False
 
@@ -69,6 +73,20 @@ def answering(subject: str) -> Iterator[None]:
         yield
     finally:
         _ANSWER.reset(token)
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Say what of an answer the block works on."""
+    answer = _ANSWER.get()
+    if answer is None:
+        yield
+        return
+    before, answer.part = answer.part, name
+    try:
+        yield
+    finally:
+        answer.part = before
 
 
 def steps(total: int, what: str) -> Iterator[int]:
@@ -104,6 +122,6 @@ def report(done: int, total: int, what: str) -> None:
     if answer is None or answer.counting or answer.deaf:
         return
     try:
-        answer.listener(Step(answer.subject, done, total, what))
+        answer.listener(Step(answer.subject, done, total, what, answer.part))
     except Exception:  # a closed terminal
         answer.deaf = True

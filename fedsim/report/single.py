@@ -29,13 +29,13 @@ def match_sentence(run: RunData, attack: str) -> str:
     """
     curves = [curve for curve in run.curves if curve.title == attack]
     gap = run.gap(curves[0], MATCH_RATE) if curves else None
-    if gap is None:
+    if gap is None or not gap.blinds.all():  # a recording of when blind was the mean picture's rate
         return ""
     chance, interval = float(gap.blinds.mean()), gap.interval()
     rate, by_chance = (written(MATCH_RATE, value) for value in (chance + gap.mean, chance))
     text = (
-        f"Match rate: {rate} of the examples are picked from {run.folder.config.grading.candidates}"
-        f" candidates, the example and others of the data set; {by_chance} is chance"
+        f"Match rate: {rate} of the examples are picked from {1 / chance:,.0f} candidates, the "
+        f"example and others of the data set; {by_chance} is chance"
     )
     if interval is None:
         return f"{text}."

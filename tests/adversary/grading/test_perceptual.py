@@ -37,8 +37,13 @@ def test_pictures_are_given_in_colour_and_large_enough():
 
     a, b = torch.zeros(2, 1, 8, 10), torch.ones(2, 1, 8, 10)
     assert perceptual.lpips_similarity(a, b, Seen()).tolist() == [0.75, 0.75]
+
+
+@pytest.mark.untyped  # what types refuse, too
+def test_pairs_have_one_shape():
+    a = torch.zeros(2, 1, 8, 10)
     with pytest.raises(ValueError, match=r"b: must have the shape of a, \(2, 1, 8, 10\), got"):
-        perceptual.lpips_similarity(a, b[:1], Seen())
+        perceptual.lpips_similarity(a, a[:1], torch.nn.Identity())
 
 
 def test_the_packages_own_network_gives_equal_pictures_one():

@@ -17,6 +17,9 @@ def test_short_answers_say_nothing_and_long_ones_not_every_step():
             answering(Step(subject, step, 1500, "iterations"))
     expected = [f"long: {step} of 1,500 iterations" for step in range(16, 45, 2)]  # from 2 s on
     assert said == expected
+    clock.now += 1
+    answering(Step("long", 1234, 1500, "iterations", "rehearsing"))
+    assert said[-1] == "long, rehearsing: 1,234 of 1,500 iterations"
 
 
 def test_a_run_shows_where_a_long_answer_is_and_writes_the_same_ledger(tmp_path, undrawn):

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from fedsim.core.progress import Step, answering, listening, report, steps
+from fedsim.core.progress import Step, answering, listening, part, report, steps
 
 
 def test_each_step_is_reported_before_it_is_made():
@@ -38,6 +38,21 @@ def test_loops_inside_one_that_counts_say_nothing_until_it_ends():
             break
         assert list(steps(1, "last")) == [1]
     assert [step.what for step in heard] == ["outer", "outer", "left early", "last"]
+
+
+def test_a_part_of_an_answer_has_a_name_until_it_ends():
+    heard = []
+    with listening(heard.append), answering("answer"):
+        with part("rehearsing"):
+            assert list(steps(1, "iterations")) == [1]
+            with part("comparing labels"):
+                report(0, 1, "iterations")
+            report(0, 1, "iterations")
+        assert list(steps(1, "iterations")) == [1]
+    names = [step.part for step in heard]
+    assert names == ["rehearsing", "comparing labels", "rehearsing", ""]
+    with part("of nothing"):
+        assert list(steps(1, "iterations")) == [1]
 
 
 def test_a_listener_that_fails_is_no_failure_of_the_attack_and_hears_no_more():

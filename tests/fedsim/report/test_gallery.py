@@ -79,13 +79,24 @@ def of(run):
 def test_the_match_rate_has_its_chance_and_an_interval(run):
     sentence = of(run).sentences[0]
     assert sentence.startswith("Match rate: ")
-    assert "picked from 100 candidates" in sentence
     rows = [
         r for r in run.ledger().to_pylist() if (r["attack"], r["metric"]) == (NAME, "match_rate")
     ]
     chance = [row["blind"] for row in rows if row["client"] is not None]
-    assert f"; {100 * sum(chance) / len(chance):.1f} % is chance." in sentence
+    mean = sum(chance) / len(chance)
+    assert f"picked from {1 / mean:.0f} candidates" in sentence
+    assert f"; {100 * mean:.1f} % is chance." in sentence
     assert "The 95 % interval over 2 " in sentence
+
+
+def test_a_recording_of_before_there_was_a_chance_says_nothing_of_it(run, tmp_path):
+    folder = RunFolder(shutil.copytree(run.path, tmp_path / "old"))
+    rows = folder.ledger().to_pylist()
+    for row in rows:
+        if row["metric"] == "match_rate":
+            row["blind"] = 0.0  # what the mean picture had picked
+    write_table(folder.path / "leakage.parquet", pa.Table.from_pylist(rows, schema=LEAKAGE))
+    assert not galleries(RunData(folder))[0].sentences[0]
 
 
 def test_the_ledger_has_rows_of_due_rounds_and_asked_clients_alone(run):
