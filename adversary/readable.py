@@ -8,6 +8,7 @@ from adversary.inversion.fully_connected import first_layer
 from adversary.inversion.reading import mean_gradient
 from adversary.labels.head import read_head
 from adversary.labels.projections import moved_tensors
+from adversary.text.inverted import spanned
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.memory import Memory
@@ -19,6 +20,7 @@ READERS: Mapping[str, Callable[[Observation, Workspace], Any]] = {
     "first layer": lambda observation, work: first_layer(
         mean_gradient(observation, work.auxiliary), work.auxiliary
     ),
+    "spans": spanned,
 }
 
 

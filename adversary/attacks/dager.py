@@ -76,6 +76,7 @@ ATTACKS = (
         family="text",
         infer=dager,
         summary="exact texts from a gradient, prefix by prefix in the spans of its layers",
+        reads="spans",
         kinds=("tokens", "language"),
     ),
 )

@@ -62,15 +62,10 @@ def inverted(observation: Observation, work: Workspace) -> Inverted:
     Raises:
         NotApplicable: The model has no such layers, or trains only adapters of low rank there.
     """
+    site = spanned(observation, work)
     tables, layers = find_tables(work), work.part(layers_of)
     case = _Case(observation, work, layers, tables, tokens_of(observation, work, tables))
-    site = layers.first_in(observation.update.delta)
     rows = site.rows(observation.update.delta)
-    if len(rows) < site.width - 1:  # adapters: their span is cut off at their rank
-        raise NotApplicable(
-            f"model: must train first maps with at least {site.width - 1} rows together to show "
-            f"every direction of their input, got {len(rows)}: adapters, which span-pursuit reads"
-        )
     words = work.part(words_of, site, tuple(case.tokens.tolist()), keep=2)
     span = span_of(rows)
     rank, _ = widest_gap(span)
@@ -81,6 +76,22 @@ def inverted(observation: Observation, work: Workspace) -> Inverted:
         if layers.causal:
             return _decoded(model, case, choices)
         return _encoded(model, case, words, span.cut(rank), choices)
+
+
+def spanned(observation: Observation, work: Workspace) -> Site:
+    """Return the first maps of an update, whose rows can show every direction of their input.
+
+    Raises:
+        NotApplicable: As `inverted`.
+    """
+    site = work.part(layers_of).first_in(observation.update.delta)
+    rows = site.rows(observation.update.delta)
+    if len(rows) < site.width - 1:  # adapters: their span is cut off at their rank
+        raise NotApplicable(
+            f"model: must train first maps with at least {site.width - 1} rows together to show "
+            f"every direction of their input, got {len(rows)}: adapters, which span-pursuit reads"
+        )
+    return site
 
 
 def _choices(words: Dictionary, span: Span, case: _Case) -> list[Int[Tensor, " _"]]:

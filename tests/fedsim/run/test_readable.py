@@ -8,8 +8,10 @@ from torch import nn
 from fedsim import api
 from fedsim.core.rng import generator
 from fedsim.data import Dataset
+from fedsim.models.gpt import gpt
 from fedsim.run.prepare import prepare
 from fedsim.run.readable import unreadable
+from tests.adversary.text.cases import Adapter
 from tests.builders import small_config
 
 MODULE = "tests.fedsim.run.test_readable:"
@@ -139,3 +141,26 @@ def test_a_head_that_noise_or_pruning_only_hides_is_still_read():
     for defense in ([noise], [{"name": "prune", "rate": 0.9}], [{"name": "sign"}]):
         config = small_config(model={"name": "mlp"}, attack=["llg", "eb-gls"], defense=defense)
         assert unreadable(prepare(config)) == {}
+
+
+def with_adapters(input_shape, num_classes, vocabulary):
+    model = gpt(input_shape, num_classes, vocabulary, width=32).requires_grad_(requires_grad=False)
+    for block in model.get_submodule("blocks").children():
+        attention = block.get_submodule("attention")
+        query = attention.get_submodule("query")
+        assert isinstance(query, nn.Linear)
+        attention.add_module("query", Adapter(query, 8))
+    return model
+
+
+@pytest.mark.parametrize(("model", "refused"), [("gpt", False), ("with_adapters", True)])
+def test_dager_says_beforehand_that_adapters_hold_no_whole_texts(model, refused):
+    config = small_config(
+        data={"name": "messages", "limit": 64, "tokeniser": "bytes"},
+        model={"name": MODULE + model} if refused else {"name": model},
+        attack=["dager", "span-pursuit"], federation={"rounds": 1},
+    )  # fmt: skip
+    reasons = unreadable(prepare(config))
+    assert bool(reasons) == refused
+    assert all("adapters, which span-pursuit reads" in reason for reason in reasons)
+    assert set(reasons.values()) <= {("dager",)}
