@@ -1,11 +1,15 @@
 """What attacks on a round of language models cost beside its training, and what they read.
 
-    uv run python -m tests.benchmarks.text_rounds --rounds 6 --seeds 0 1 2
+    uv run python -m tests.benchmarks.text_rounds --rounds 4 --seeds 0 1
+    uv run python -m tests.benchmarks.text_rounds --vocabulary 50000 --seeds 0 1 2 3
 
 SMS messages, a GPT of width 128 and 1,024 tokens, eight clients of 16 texts; `token-rows`,
 `row-bayes` and `positions` attack every client in every round. The cost is the CPU time of a run
 with these attacks less that of the same run without, over that of the run without, in the rounds
 after the first. Needs the folder of data.
+
+With --vocabulary, instead, `row-bayes` on gradients of 20 random texts, whose tokens follow Zipf's
+law, of an initial model with so many tokens; 400 other such texts are auxiliary.
 """
 
 import argparse
@@ -16,11 +20,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fedsim import api
+from adversary.attacks.row_bayes import row_bayes
+from adversary.grading import counts
+from adversary.text.reading import target_moments
+from adversary.workspace import workspace
+from fedsim import api, models
 from fedsim.config import Config, parse
+from fedsim.core.form import IGNORED, Form
+from fedsim.core.memory import Memory
+from fedsim.core.rng import generator
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Truth, Update, View
+from fedsim.core.vocabulary import BOS, EOS, Vocabulary
 from tests.benchmarks.record import record
 
+LENGTH = 32
 ATTACKS = ("token-rows", "row-bayes", "positions")
 PROTOCOLS: Mapping[str, Mapping[str, object]] = {
     "gradients": {"strategy": "fedsgd", "batch_size": 16},
@@ -74,13 +89,62 @@ def measured(protocol: str, rounds: int, seed: int) -> dict[str, float]:
     return figures
 
 
+def zipf_texts(size: int, count: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets of texts of 10 to 31 tokens."""
+    inputs = torch.zeros(count, LENGTH, dtype=torch.int64)
+    targets = torch.full((count, LENGTH), IGNORED)
+    rates = 1 / torch.arange(1, size - 2).double()
+    for row in range(count):
+        length = int(torch.randint(10, LENGTH, (), generator=stream))
+        ids = 3 + torch.multinomial(rates, length, replacement=True, generator=stream)
+        inputs[row, : length + 1] = torch.cat([torch.tensor([BOS]), ids])
+        targets[row, : length + 1] = torch.cat([ids, torch.tensor([EOS])])
+    return inputs, targets
+
+
+def large(size: int, seeds: Sequence[int]) -> dict[str, float]:
+    """Return CPU-seconds of an upload and of what a round shares, and what is read."""
+    form, stream = Form((LENGTH,), size, torch.int64, size, per_token=True), generator(0, "zipf")
+    model = models.build(parse({"model": {"name": "gpt"}}).model, form, seed=0)
+    inputs, labels = zipf_texts(size, 400, stream)
+    words = Vocabulary(tuple(b"" if id_ < 3 else b"%d" % id_ for id_ in range(size)))
+    auxiliary = Auxiliary(
+        model, size, inputs=inputs, labels=labels, input_shape=(LENGTH,), vocabulary=words,
+        per_token=True,
+    )  # fmt: skip
+    sent, memory = {name: it.detach().clone() for name, it in model.state_dict().items()}, Memory()
+    local, each = LocalTraining(lr=0.1, batch_size=20, upload="gradient"), list[tuple[float, ...]]()
+    for seed in seeds:
+        texts, targets = zipf_texts(size, 20, generator(seed, "zipf client"))
+        loss = torch.nn.functional.cross_entropy(model(texts), targets)
+        slopes = torch.autograd.grad(loss, list(model.parameters()))
+        delta = dict(zip(dict(model.named_parameters()), slopes, strict=True))
+        view = View([Observation(sent, Update(1, str(seed), delta, 20), local)], memory=memory)
+        begun = time.process_time()
+        workspace(view, auxiliary).part(target_moments)
+        shared = time.process_time()
+        guess = row_bayes(view, auxiliary, generator(0))
+        spent, truth = time.process_time() - shared, targets[targets != IGNORED]
+        asr = counts.grade(guess, Truth(truth, torch.arange(20)))["asr"]
+        each.append((shared - begun, spent, asr, abs(int(guess.sum()) / len(truth) - 1)))
+    rest = np.array(each)[1:].mean(axis=0)  # the first call finds the tables
+    names = ("an upload: CPU-s", "row-bayes asr", "error of N")
+    return {"a round's moments: CPU-s": each[0][0], **dict(zip(names, rest[1:], strict=True))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--protocols", nargs="+", default=list(PROTOCOLS))
+    parser.add_argument("--vocabulary", type=int)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.vocabulary:
+        figures = large(given.vocabulary, given.seeds)
+        print("\n".join(f"{name}: {value:.3f}" for name, value in figures.items()))
+        record("text_rounds", {f"V = {given.vocabulary}: {n}": v for n, v in figures.items()})
+        return
     with tempfile.TemporaryDirectory() as folder:  # imports
         run(config("one step", rounds=2, seed=0, attacks=ATTACKS), Path(folder) / "first")
     for protocol in given.protocols:
