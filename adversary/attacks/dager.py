@@ -19,8 +19,8 @@ is the one with the widest fall, which is the first perceptron's input more ofte
 attention's. An answer is certified if the rank of the later layer is the number of prefixes, all
 rows of the token table that moved are used, and the gradient of the recovered batch is the upload;
 a remark says so otherwise. How often each text occurs, and what follows a text that was cut, is
-read off the head's gradient. Of an encoder with several texts, the answer is one token of each
-position.
+read off the head's gradient. Of an encoder with two texts, tokens change between them as long as
+that turns their gradient towards the update; with more, the answer is one token of each position.
 """
 
 import warnings

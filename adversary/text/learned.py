@@ -112,15 +112,14 @@ def _better(
     answer: Callable[[Learned, Observation], Tensor],
 ) -> Tensor | None:
     def prefers(work: Workspace) -> bool:  # computed once for all clients of the round
-        gains = []
+        gain = 0.0
         for client in learned.held_out:
             try:
                 plain = quality(static(client.observation, work), client)
             except ValueError:
                 plain = 0.0
-            gains.append(quality(answer(learned, client.observation), client) - plain)
-        gain = torch.tensor(gains, dtype=torch.float64)
-        return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5
+            gain += quality(answer(learned, client.observation), client) - plain
+        return gain > 0
 
     kept = learned.asking.memory.get(
         (_better, answer), (learned,), lambda: prefers(learned.asking), keep=8
