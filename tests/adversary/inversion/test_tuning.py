@@ -8,7 +8,7 @@ from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion import tuning
 from adversary.inversion.problems import problem_of
 from adversary.inversion.settings import Settings
-from adversary.inversion.tuning import STEPS, VICTIMS, choose, tuned
+from adversary.inversion.tuning import PRIORS, STEPS, VICTIMS, choose, tuned
 from adversary.workspace import workspace
 from fedsim.core.errors import Remark
 from fedsim.core.memory import Memory
@@ -89,6 +89,9 @@ def test_what_came_nearest_is_chosen_and_a_choice_serves_all_clients_of_a_model(
     assert len(scores) == len(STEPS) + 2 + 1
     assert scores[choice.settings] == max(scores.values())
     assert choice.iterations == SHORT.iterations
+    careful = choose(workspace(views[0], AUXILIARY), 1, SHORT, (None, None, None, None), 99.0)
+    assert (careful.settings.optimiser, careful.settings.tv) == (STEPS[0][0], PRIORS[0])
+    assert dict(careful.tried)[careful.settings] == scores[careful.settings]
 
 
 def test_features_have_no_total_variation():
