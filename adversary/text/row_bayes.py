@@ -16,7 +16,7 @@ from adversary.text.moments import Moments
 
 RIDGE = 0.2  # variance of a whitened coordinate that no auxiliary target shows
 GROWTH = 1.15  # from one count to the next, where counts are large
-NEAR = 3  # counts of the grid that are weighed on both sides of a row's estimate, at least
+NEAR = 5  # counts of the grid that are weighed on both sides of a row's estimate, at least
 WIDE = 7  # the same after several local steps
 SPREAD = 3.0  # or so many standard deviations of a defense's noise
 CELLS = 1 << 19  # numbers that are held at a time

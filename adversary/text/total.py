@@ -8,7 +8,6 @@ from torch import Tensor
 from adversary.text.moments import SHRINKAGE, Moments
 from adversary.text.row_bayes import (
     CELLS,
-    NEAR,
     RIDGE,
     Evidence,
     grid_of,
@@ -19,6 +18,7 @@ from adversary.text.row_bayes import (
     window,
 )
 
+NEAR = 3  # counts of the grid that are weighed on both sides of an estimate, at least
 STAGES = (8, 6)  # totals on both sides of the best one, in ever finer steps
 
 
