@@ -21,6 +21,8 @@ import torch
 from fedsim import api, data
 from fedsim.config import Config, parse
 from fedsim.data import Dataset
+from fedsim.run.costs import expected_costs
+from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
 from tests.benchmarks.record import record
 
@@ -56,6 +58,14 @@ def config_of(rounds: int, clients: int, attack: str = "llg") -> Config:
     })  # fmt: skip
 
 
+def looking_back(rounds: int) -> Config:
+    """Return a run whose attack on a round reads all rounds before it, too."""
+    tables = config_of(rounds, PER_ROUND).model_dump(mode="json")
+    tables |= {"attack": ["cosine-mia-rounds"], "auxiliary": {"share": 0.2}}
+    tables["data"]["limit"] = 10 * PER_ROUND
+    return parse(tables)
+
+
 def audited(rounds: int) -> Config:
     """Return a run of two clients whose uploads are audited after every round."""
     config = config_of(rounds, 2)
@@ -79,7 +89,7 @@ def of_all(marks: Sequence[float]) -> float:
 
 
 def over_rounds(folder: Path, rounds: Sequence[int]) -> dict[str, list[float]]:
-    """Return costs by the number of rounds: of the rounds, of reading the run again, of audits."""
+    """Return costs by the number of rounds: of rounds, their audits, and of reading them again."""
     costs = defaultdict[str, list[float]](list)
     for number in rounds:
         marks: list[float] = []
@@ -89,6 +99,14 @@ def over_rounds(folder: Path, rounds: Sequence[int]) -> dict[str, list[float]]:
         )
         costs["the rounds of a run"].append(of_all(marks))
         costs["Run.ledger()"].append(cpu(run.ledger))
+        plan = prepare(config_of(number, PER_ROUND))
+        costs["what a run will cost, estimated"].append(cpu(lambda plan=plan: expected_costs(plan)))
+        marks.clear()
+        api.run(
+            looking_back(number), folder / f"back{number}",
+            on_round=lambda _: marks.append(time.process_time()),
+        )  # fmt: skip
+        costs["the rounds of a run, attacked over all rounds so far"].append(of_all(marks))
         marks.clear()
         api.run(
             audited(number), folder / f"audited{number}",
