@@ -94,18 +94,19 @@ class Uses:
     def neighbours(
         self, order: Float[Tensor, "epochs steps n"]
     ) -> Float[Tensor, "orders epochs steps n"]:
-        """Return all orders where these are few, else those that differ in one epoch."""
+        """Return all orders where these are few, else up to `ORDERS` that differ in one epoch."""
         ways = list(islice(_arranged(self.sizes.long().tolist(), self.count), ARRANGED + 1))
         many, epochs = len(ways) > ARRANGED, self.local.epochs
         if not many and len(ways) ** epochs <= ORDERS:
             return torch.stack([torch.stack(of) for of in product(ways, repeat=epochs)])
         others = []
         for epoch in range(epochs):
-            for way in _swapped(order[epoch]) if many else ways:
+            nearby = _swapped(order[epoch]) if many else ways
+            for way in islice(nearby, max(1, ORDERS // epochs)):
                 other = order.clone()
                 other[epoch] = way
                 others.append(other)
-        return torch.stack(others[:ORDERS] if others else [order])
+        return torch.stack(others or [order])
 
 
 def _arranged(sizes: list[int], count: int) -> Iterator[Float[Tensor, "steps n"]]:

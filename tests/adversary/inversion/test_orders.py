@@ -75,7 +75,7 @@ def test_the_nearest_order_of_an_order_is_itself_and_of_uses_near_it():
 
 @pytest.mark.parametrize(
     ("count", "size", "epochs", "expected"),
-    [(2, 1, 3, 2**3), (4, 2, 2, 6**2), (4, 2, 5, 5 * 6), (6, 1, 2, 2 * 15)],
+    [(2, 1, 3, 2**3), (4, 2, 2, 6**2), (4, 2, 5, 5 * 6), (6, 1, 2, 2 * 15), (60, 10, 3, 600)],
 )
 def test_neighbours_are_all_orders_where_few_and_else_differ_in_one_epoch(
     count, size, epochs, expected
