@@ -137,7 +137,8 @@ def example_losses(
 def gradients(loss: Tensor, parameters: Params, *, keep: bool = False) -> tuple[Tensor, ...]:
     """Return the gradient of a loss at each parameter, dense; zero where the loss does not use it.
 
-    PyTorch's optimisers treat a parameter that has no gradient in the same way.
+    PyTorch's SGD and Adam treat a parameter that has no gradient in the same way. Its AdamW leaves
+    such a parameter alone, and ours decays it.
 
     Args:
         loss: One number.

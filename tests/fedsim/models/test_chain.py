@@ -73,6 +73,17 @@ def test_clients_together_are_as_one_by_one(name):
     assert_as_one_by_one(model, images(torch.float64), 1e-12)
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.AvgPool2d((3, 1)), nn.AdaptiveAvgPool2d(2)]
+)
+def test_no_client_is_pooled_with_another_where_images_have_no_channels(layer):
+    inputs = images(torch.float64)[:, :, 0]
+    with global_stream(0, "chain"):
+        size = layer(inputs[0]).flatten(1).shape[1]
+        model = nn.Sequential(layer, nn.Flatten(), nn.Linear(size, 3)).double()
+    assert_as_one_by_one(model, inputs, 1e-12)
+
+
 @pytest.mark.parametrize("name", ["cnn", "mlp", "lenet", "lenet5"])
 def test_models_of_a_run_are_chains(name):
     model = models.build(Model(name=name), Form((1, 28, 28), 10), seed=0)
