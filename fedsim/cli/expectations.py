@@ -39,7 +39,8 @@ def _of_optimizer(plan: Any) -> Iterator[str]:
     ]
     if titles:
         yield (
-            f"local.optimizer: {', '.join(titles)} read an update as a sum of gradients, which "
+            f"local.optimizer: {', '.join(titles)} {'reads' if len(titles) == 1 else 'read'} an "
+            "update as a sum of gradients, which "
             f"{TITLES[plan.local.optimizer]} does not make; a value near the blind guess shows no "
             "protection"
         )
