@@ -27,7 +27,9 @@ that uploads weights uses every example once an epoch, so its counts are multipl
 example's share is its gradient of all that was uploaded, by autodiff (`projections`); then (1) to
 (3) but the zeros of (3) do not apply, and (4) is the mean along the straight way; (7) of several
 local steps, what this answer and five published ones were worth on rehearsed clients (`stacked`);
-(8) of one noisy gradient all layers, each by the noise that it has (`under_noise`).
+(8) of one noisy gradient all layers, each by the noise that it has (`under_noise`); (9) how much of
+the update the counts leave unexplained: evidence is that much weaker, so that a model which knows
+the auxiliary examples better than the client's does not mislead.
 *Differs from the paper*: there is none.
 """
 
@@ -44,7 +46,7 @@ from adversary.attacks.stacked import stacked
 from adversary.labels import dropped
 from adversary.labels.certain import certain, is_clean, noise_variance
 from adversary.labels.draws import weighted_overlap_counts
-from adversary.labels.gls import Fit, fit_counts
+from adversary.labels.gls import Fit, best_spread, fit_counts
 from adversary.labels.head import (
     HeadGradient,
     auxiliary_forward,
@@ -69,6 +71,8 @@ from fedsim.core.types import Auxiliary, Observation, View
 Refine = Literal["", "search", "gibbs"]
 ROUNDS = 3  # of tracing and solving
 NOISY = 0.1  # of the examples' own variance in a sketch of all that was uploaded
+OPEN = 0.25  # variance of a count: below, it is a whole number that the evidence knows
+MANY = 200  # classes from which drawing from the prior costs too much
 
 
 def eb_gls(
@@ -104,7 +108,9 @@ def eb_gls(
         weighted = weighted_overlap_counts(solution.evidence)
         if weighted is not None:
             return weighted * problem.uses
-    counts = solution.posterior.whole(solution.counts)
+    counts = (
+        solution.posterior.whole(solution.counts) if refine or problem.noisy else whole(solution)
+    )
     if not refine and problem.whole and not problem.noisy:
         counts = stacked(view.latest, work, counts, _plain)
         counts = round_above(counts.double(), problem.lower, problem.total)
@@ -118,7 +124,22 @@ def eb_gls(
 
 def _plain(observation: Observation, work: Workspace) -> Int[Tensor, " classes"]:
     """Return the most likely counts of a client's examples."""
-    return (fit := solve(observation, work)[1]).posterior.whole(fit.counts)
+    return whole(solve(observation, work)[1])
+
+
+def whole(fit: Fit) -> Int[Tensor, " classes"]:
+    """Return whole counts: the most likely ones, or of a bad fit those of largest expected overlap.
+
+    The latter where the evidence, as weak as the misfit says, leaves counts open.
+    """
+    evidence = fit.tempered
+    if fit.misfit > 1 and evidence.variance() > OPEN:
+        if len(fit.counts) > MANY:
+            return evidence.with_prior(best_spread(evidence)).whole(fit.counts)
+        weighted = weighted_overlap_counts(evidence)
+        if weighted is not None:
+            return weighted
+    return fit.posterior.whole(fit.counts)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def evidence(observation: Observation, work: Workspace) -> Evidence:
 
 def _weighed(observation: Observation, work: Workspace, only: tuple[str, ...]) -> Evidence:
     """Return what one update says, blurred by what rehearsals are wrong by."""
-    alone = solve(observation, work)[1].evidence
+    alone = solve(observation, work)[1].tempered
     error = work.part(_error, only) * alone.total**2
     blur = SYSTEMATIC * error * torch.eye(len(alone.linear), dtype=torch.float64)
     return blurred(alone, blur)

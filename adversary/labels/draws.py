@@ -45,7 +45,7 @@ def weighted_overlap_counts(evidence: Evidence) -> Int[Tensor, " classes"] | Non
     return most_overlapping(reached)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def prior_draws(
     classes: int, total: int
 ) -> tuple[Float[Tensor, "draws classes"], Float[Tensor, " draws"]]:

@@ -24,16 +24,28 @@ class Fit:
         evidence: What the update says, without a prior.
         spread: The prior's variance that makes the update most likely (empirical Bayes).
         counts: The most likely real-valued counts under that prior.
+        misfit: Mean square of what these counts leave of the sketch, in standard deviations of the
+            covariance that they imply: about 1 where auxiliary examples are like the client's.
     """
 
     evidence: Evidence
     spread: float
     counts: Float[Tensor, " classes"]
+    misfit: float
 
     @property
     def posterior(self) -> Evidence:
         """Evidence and prior together."""
         return self.evidence.with_prior(self.spread)
+
+    @property
+    def tempered(self) -> Evidence:
+        """Evidence as weak as the fit is bad: its logarithm over the misfit's square.
+
+        A model that fits its auxiliary data better than a client's gives too small a covariance.
+        What counts can absorb of the difference is not in the misfit, hence the square.
+        """
+        return self.evidence.tempered(max(1.0, self.misfit) ** 2)
 
 
 def fit_counts(
@@ -69,7 +81,7 @@ def fit_counts(
         weighed = weighing.best() if place is None else weighing.at(place)
         place, evidence = weighed.place, Evidence(weighed.quadratic, weighed.linear, lower, total)
         counts = evidence.with_prior(weighed.spread).most_likely().clamp(min=0)
-        fit = Fit(evidence, weighed.spread, counts)
+        fit = Fit(evidence, weighed.spread, counts, weighing.misfit(place, counts))
     assert fit is not None
     return fit
 
@@ -189,6 +201,13 @@ class _Weighing:
         likelihood -= float(rest.square().sum()) / size / 2 + len(rest) * math.log(size) / 2
         likelihood -= float(white.factor.diagonal().log().sum())
         return _Weighed(place, quadratic, pull + quadratic @ self.even, likelihood, spread)
+
+    def misfit(self, place: int, counts: Tensor) -> float:
+        """Return the mean square of what counts leave of the sketch, where it should be white."""
+        white, size = self._whitened(place)
+        rest = (self.sketch - self.moments.means @ counts).unsqueeze(1)
+        left = torch.linalg.solve_triangular(white.factor, rest, upper=False)
+        return float(left.square().mean()) / size
 
     def _whitened(self, place: int) -> tuple[_Whitened, float]:
         """Return the means under the covariance of a ridge, and what it is to be multiplied by.

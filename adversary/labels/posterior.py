@@ -79,6 +79,17 @@ class Evidence:
         # The prior's mean is constant over classes, so that it adds nothing to r.
         return Evidence(self.quadratic + centring / spread, self.linear, self.lower, self.total)
 
+    def tempered(self, heat: float) -> "Evidence":
+        """Divide the logarithm of what the evidence says."""
+        return Evidence(self.quadratic / heat, self.linear / heat, self.lower, self.total)
+
+    def variance(self) -> float:
+        """Return a count's mean posterior variance on counts that add up; infinite where open."""
+        classes = len(self.linear)
+        centring = torch.eye(classes, dtype=torch.float64) - 1 / classes
+        strength = torch.linalg.eigvalsh(centring @ self.quadratic @ centring)[1:]
+        return float((1 / strength.clamp(min=0)).mean())
+
     def most_likely(self) -> Float[Tensor, " classes"]:
         """Return the real-valued counts of least ½ nᵀQn − rᵀn within the bounds.
 
