@@ -153,12 +153,16 @@ def learned_from(work: Workspace, size: int) -> Learned:
     asking, clients = work.derived(_even), clients_of(work, size)
     fitted, held_out = clients[::2], clients[1::2]
     looks = tuple(_discriminant(rows, fitted, asking) for rows in (_embedding, _turned))
-    features = lambda observation: _features(observation, asking, looks)
-    shown = torch.cat([features(it.observation) for it in fitted]).numpy()
+    shown = torch.cat([_features(it.observation, asking, looks) for it in fitted])
+    columns = ~shown.isnan().all(dim=0)  # a frozen table shows nothing, and trees refuse that
+    if int(columns.sum()) == 1:  # the rates alone
+        raise NotApplicable("update: must move a table of tokens, got none that moves")
+    features = lambda observation: _features(observation, asking, looks)[:, columns].numpy()
 
     def fit(values: Sequence[Tensor]) -> Callable[[Observation], Tensor]:
-        trees = HistGradientBoostingRegressor(**TREES).fit(shown, torch.cat(list(values)).numpy())
-        return lambda observation: torch.from_numpy(trees.predict(features(observation).numpy()))
+        trees = HistGradientBoostingRegressor(**TREES)
+        trees.fit(shown[:, columns].numpy(), torch.cat(list(values)).numpy())
+        return lambda observation: torch.from_numpy(trees.predict(features(observation)))
 
     expected = fit([it.counts for it in fitted])
     chance = fit([it.used.double() for it in fitted])

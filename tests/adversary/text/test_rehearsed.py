@@ -44,6 +44,32 @@ def test_who_knows_the_noise_reads_more_of_the_tokens():
     assert knowing["asr"] >= static["asr"] - 0.05
 
 
+def frozen(*layers, rows):
+    """Return a view, its truth, and what an adversary that knows of frozen layers has."""
+    model = language()
+    defense = build_defenses(
+        parse({"defense": [{"name": "freeze", "layers": list(layers)}]}).defense
+    )
+    plain = gradient(model, INPUTS[rows], TARGETS[rows])
+    delta, _ = defense.apply(plain, defense.init(plain), generator(0, "defense"))
+    return *seen(model, rows, delta=delta), replace(auxiliary_of(model), defense=defense)
+
+
+def test_who_knows_of_a_frozen_embedding_learns_from_the_head():
+    view, truth, knowing = frozen("tokens", rows=torch.arange(2))
+    got, blind, _ = graded(adaptive(TOKEN_ROWS), view, truth, knowing)
+    assert got["f1"] > blind["f1"] + 0.2
+    got, blind, _ = graded(adaptive(ROW_BAYES), view, truth, knowing)
+    assert got["asr"] > blind["asr"] + 0.2
+
+
+def test_frozen_tables_are_refused_though_the_defense_is_public():
+    view, _, knowing = frozen("tokens", "head", rows=torch.arange(2))
+    (answer,) = attack_view(view, [adaptive(TOKEN_ROWS)], knowing, seed=0)
+    assert answer.refused
+    assert "must move a table of tokens" in answer.reason
+
+
 @pytest.mark.parametrize("attack", [TOKEN_ROWS, ROW_BAYES, POSITIONS], ids=lambda it: it.name)
 def test_where_the_static_answer_is_exact_it_stays(attack):
     rows = torch.arange(1)
