@@ -34,8 +34,8 @@ def match_sentence(run: RunData, attack: str) -> str:
     chance, interval = float(gap.blinds.mean()), gap.interval()
     rate, by_chance = (written(MATCH_RATE, value) for value in (chance + gap.mean, chance))
     text = (
-        f"Match rate: {rate} of the examples are picked from {1 / chance:,.0f} candidates, the "
-        f"example and others of the data set; {by_chance} is chance"
+        f"Match rate: {rate} of the examples are picked, from {round(1 / chance, 1):,g} candidates "
+        f"for each, it and others of the data set; {by_chance} is chance"
     )
     if interval is None:
         return f"{text}."

@@ -12,6 +12,7 @@ from fedsim.core.units import title_of, written
 from fedsim.report.data import RunData, listed, spans
 from fedsim.report.select import records, select
 from fedsim.report.single import TEXT, single_gaps
+from fedsim.report.verdict import verdict
 from fedsim.run.notes import note_of
 from fedsim.run.outcomes import NOT_SAFE, Answers, pattern_of
 
@@ -148,7 +149,9 @@ def _chance(run: RunData) -> list[str]:
     sentences = []
     for family in run.families:
         best = run.leaders(family)[0]
-        if best.baseline or (family == TEXT and _whole_texts(run)):
+        if best.baseline:
+            continue
+        if _whole_texts(run) if family == TEXT else _single_examples(run, family):
             continue
         name, value, blind = best.metric_name, best.main.value, best.main.blind_value
         who = f"No {family} attack{_where_answered(run, family)}"
@@ -170,6 +173,11 @@ def _whole_texts(run: RunData) -> bool:
     """Whether whole texts are recovered above blind, which a mean over tokens may hide."""
     gaps = (gap for it in run.leaders(TEXT) for _, gap in single_gaps(run, it))
     return any(gap.mean > 0 for gap in gaps)
+
+
+def _single_examples(run: RunData, family: str) -> bool:
+    """Whether the verdict is that single examples are above blind, where the mean hides it."""
+    return any(it.family == family and it.kind == "comparisons" for it in verdict(run).findings)
 
 
 def _where_answered(run: RunData, family: str) -> str:
