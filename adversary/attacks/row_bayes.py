@@ -90,8 +90,9 @@ def counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]:
 
 def _counted(latest: Observation, work: Workspace) -> Int[Tensor, " vocabulary"]:
     epochs, auxiliary = latest.local.epochs, work.auxiliary
+    head = table(latest.update.delta, find_tables(work).head, HEAD)  # classifiers have none
     expected, deviation = expected_total(latest, auxiliary)
-    if only_signs(table(latest.update.delta, find_tables(work).head, HEAD)):
+    if only_signs(head):
         return epochs * _by_frequency(latest, work, round(expected))
     moments = work.part(target_moments)
     observed = unscaled(moments, evidence(latest, work))

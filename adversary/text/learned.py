@@ -80,11 +80,15 @@ class Learned:
 def better_set(observation: Observation, work: Workspace, static: Answer) -> Tensor | None:
     """Return the learned set of tokens; None where rehearsed clients prefer the static answer.
 
+    None, too, of a classifier: moments are those of targets.
+
     Args:
         observation: The upload.
         work: With the defense and auxiliary texts.
         static: The answer of who does not know the defense, as a mask.
     """
+    if find_tables(work).head is None:
+        return None
     learned = work.part(learned_from, rehearsed_size(observation))
     return _better(learned, observation, static, _set_f1, Learned.named)
 

@@ -74,6 +74,8 @@ def better_order(
         work: With the defense and auxiliary texts.
         static: The answer of who does not know the defense: ids.
     """
+    if find_tables(work).head is None:  # of a classifier: no model of language to learn with
+        return None
     ordering = work.part(_ordering, static)
     if not ordering.helps:
         return None

@@ -12,10 +12,21 @@ from adversary.attacks.token_rows import ATTACK as TOKEN_ROWS
 from adversary.grading.answers import attack_view
 from adversary.grading.families import FAMILIES
 from defenses import build as build_defenses
+from fedsim import models
 from fedsim.config import parse
+from fedsim.core.form import Form
 from fedsim.core.rng import generator
 from tests.adversary.text.small import gradient
-from tests.adversary.text.test_attacks import INPUTS, TARGETS, auxiliary_of, graded, language, seen
+from tests.adversary.text.test_attacks import (
+    INPUTS,
+    LENGTH,
+    SIZE,
+    TARGETS,
+    auxiliary_of,
+    graded,
+    language,
+    seen,
+)
 
 
 def both(attack, rows, name, **options):
@@ -61,6 +72,24 @@ def test_who_knows_of_a_frozen_embedding_learns_from_the_head():
     assert got["f1"] > blind["f1"] + 0.2
     got, blind, _ = graded(adaptive(ROW_BAYES), view, truth, knowing)
     assert got["asr"] > blind["asr"] + 0.2
+
+
+@pytest.mark.parametrize("attack", [TOKEN_ROWS, POSITIONS], ids=lambda it: it.name)
+def test_of_a_classifier_behind_noise_both_adversaries_give_the_static_answer(attack):
+    options = parse({"model": {"name": "bert", "width": 64}}).model
+    model = models.build(options, Form((LENGTH,), 3, torch.int64, SIZE), seed=0)
+    defense = build_defenses(parse({"defense": [{"name": "gaussian", "std": 1e-3}]}).defense)
+    delta, _ = defense.apply(
+        gradient(model, INPUTS[:1], torch.tensor([2])), {}, generator(0, "defense")
+    )
+    view, truth = seen(model, torch.arange(1), delta=delta)
+    labels = torch.arange(300) % 3
+    auxiliary = replace(auxiliary_of(model), num_classes=3, labels=labels, per_token=False)
+    static, blind, _ = graded(attack, view, truth, auxiliary)
+    metric = "f1" if attack is TOKEN_ROWS else "token_f1"
+    assert static[metric] > blind[metric]
+    knowing = replace(auxiliary, defense=defense)
+    assert graded(adaptive(attack), view, truth, knowing)[0] == static
 
 
 def test_frozen_tables_are_refused_though_the_defense_is_public():
