@@ -42,7 +42,10 @@ def clients_of(work: Workspace, size: int) -> list[Client]:
     if len(inputs) < 2:
         raise NotApplicable(f"auxiliary.inputs: must hold at least 4 texts, got {len(inputs)}")
     tables, stream = find_tables(work), generator(0, "rehearsed texts")
-    names = [it for it in (tables.tokens, tables.head, tables.positions) if it is not None]
+    every = (tables.tokens, tables.head, tables.positions)
+    names = [it for it in every if it is not None and it in work.sent]
+    if not names:  # adapters alone
+        raise NotApplicable("update: must hold a table of tokens, got none: all were frozen")
     entries = sum(work.sent[name].numel() for name in names)
     like = Observation(work.sent, Update(1, "rehearsed", {}, size), work.local)
     rows = [

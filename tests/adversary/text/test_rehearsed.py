@@ -16,6 +16,7 @@ from fedsim import models
 from fedsim.config import parse
 from fedsim.core.form import Form
 from fedsim.core.rng import generator
+from fedsim.core.types import View
 from tests.adversary.text.small import gradient
 from tests.adversary.text.test_attacks import (
     INPUTS,
@@ -72,6 +73,18 @@ def test_who_knows_of_a_frozen_embedding_learns_from_the_head():
     assert got["f1"] > blind["f1"] + 0.2
     got, blind, _ = graded(adaptive(ROW_BAYES), view, truth, knowing)
     assert got["asr"] > blind["asr"] + 0.2
+
+
+@pytest.mark.parametrize("attack", [TOKEN_ROWS, ROW_BAYES, POSITIONS], ids=lambda it: it.name)
+def test_adapters_alone_are_refused_though_the_defense_is_public(attack):
+    view, _, knowing = frozen("tokens", rows=torch.arange(1))
+    tables = {"tokens.weight", "head.weight", "positions.weight"}
+    keep = lambda values: {name: it for name, it in values.items() if name not in tables}
+    latest = view.latest
+    update = replace(latest.update, delta=keep(latest.update.delta))
+    view = View([replace(latest, sent=keep(latest.sent), update=update)])
+    (answer,) = attack_view(view, [adaptive(attack)], knowing, seed=0)
+    assert answer.refused, answer.reason
 
 
 @pytest.mark.parametrize("attack", [TOKEN_ROWS, POSITIONS], ids=lambda it: it.name)
