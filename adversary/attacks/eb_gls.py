@@ -45,8 +45,8 @@ from adversary.attack import Attack
 from adversary.attacks.stacked import stacked
 from adversary.labels import dropped
 from adversary.labels.certain import certain, is_clean, noise_variance
-from adversary.labels.draws import weighted_overlap_counts
-from adversary.labels.gls import Fit, best_spread, fit_counts
+from adversary.labels.draws import weighted_overlap_counts, whole_counts
+from adversary.labels.gls import Fit, fit_counts
 from adversary.labels.head import (
     HeadGradient,
     auxiliary_forward,
@@ -71,8 +71,6 @@ from fedsim.core.types import Auxiliary, Observation, View
 Refine = Literal["", "search", "gibbs"]
 ROUNDS = 3  # of tracing and solving
 NOISY = 0.1  # of the examples' own variance in a sketch of all that was uploaded
-OPEN = 0.25  # variance of a count: below, it is a whole number that the evidence knows
-MANY = 200  # classes from which drawing from the prior costs too much
 
 
 def eb_gls(
@@ -108,9 +106,10 @@ def eb_gls(
         weighted = weighted_overlap_counts(solution.evidence)
         if weighted is not None:
             return weighted * problem.uses
-    counts = (
-        solution.posterior.whole(solution.counts) if refine or problem.noisy else whole(solution)
-    )
+    if refine or problem.noisy:
+        counts = solution.posterior.whole(solution.counts)
+    else:
+        counts = whole_counts(solution)
     if not refine and problem.whole and not problem.noisy:
         counts = stacked(view.latest, work, counts, _plain)
         counts = round_above(counts.double(), problem.lower, problem.total)
@@ -123,23 +122,8 @@ def eb_gls(
 
 
 def _plain(observation: Observation, work: Workspace) -> Int[Tensor, " classes"]:
-    """Return the most likely counts of a client's examples."""
-    return whole(solve(observation, work)[1])
-
-
-def whole(fit: Fit) -> Int[Tensor, " classes"]:
-    """Return whole counts: the most likely ones, or of a bad fit those of largest expected overlap.
-
-    The latter where the evidence, as weak as the misfit says, leaves counts open.
-    """
-    evidence = fit.tempered
-    if fit.misfit > 1 and evidence.variance() > OPEN:
-        if len(fit.counts) > MANY:
-            return evidence.with_prior(best_spread(evidence)).whole(fit.counts)
-        weighted = weighted_overlap_counts(evidence)
-        if weighted is not None:
-            return weighted
-    return fit.posterior.whole(fit.counts)
+    """Return the counts of a client's examples without what rehearsals make of them."""
+    return whole_counts(solve(observation, work)[1])
 
 
 @dataclass(frozen=True)

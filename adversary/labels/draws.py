@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adversary.labels.gls import Fit, best_spread
 from adversary.labels.posterior import Evidence, most_overlapping
 from fedsim.core.rng import generator
 
@@ -23,6 +24,23 @@ and a rest of all. One in ten has even labels alone.
 """
 DRAWS = 2000  # of each kind
 ENOUGH = 100.0  # draws that all weights together must be worth
+OPEN = 0.25  # variance of a count: below, evidence says which whole number it is
+MANY = 200  # classes, beyond which draws from the prior cost seconds
+
+
+def whole_counts(fit: Fit) -> Int[Tensor, " classes"]:
+    """Return the most likely counts, or those of largest expected overlap where a fit is bad.
+
+    The latter where the evidence, as weak as the fit's misfit says, leaves counts open.
+    """
+    evidence = fit.tempered
+    if fit.misfit > 1 and evidence.variance() > OPEN:
+        if len(fit.counts) > MANY:
+            return evidence.with_prior(best_spread(evidence)).whole(fit.counts)
+        weighted = weighted_overlap_counts(evidence)
+        if weighted is not None:
+            return weighted
+    return fit.posterior.whole(fit.counts)
 
 
 def weighted_overlap_counts(evidence: Evidence) -> Int[Tensor, " classes"] | None:
