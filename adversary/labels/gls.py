@@ -75,15 +75,16 @@ def fit_counts(
     """
     even = _even(len(lower), total)
     counts = even if start is None else start
-    place, fit = None, None
+    weighed, evidence = None, None
     for _ in range(rounds):
         weighing = _Weighing(sketch, moments, counts, noise, even)
-        weighed = weighing.best() if place is None else weighing.at(place)
-        place, evidence = weighed.place, Evidence(weighed.quadratic, weighed.linear, lower, total)
+        weighed = weighing.best() if weighed is None else weighing.at(weighed.place)
+        evidence = Evidence(weighed.quadratic, weighed.linear, lower, total)
         counts = evidence.with_prior(weighed.spread).most_likely().clamp(min=0)
-        fit = Fit(evidence, weighed.spread, counts, weighing.misfit(place, counts))
-    assert fit is not None
-    return fit
+    assert weighed is not None
+    assert evidence is not None
+    left = sketch - moments.means @ counts
+    return Fit(evidence, weighed.spread, counts, weighed.mean_square(left))
 
 
 def most_likely_noise(
@@ -158,6 +159,8 @@ class _Weighed:
         linear: r.
         likelihood: Logarithm, up to what no ridge changes.
         spread: The most likely variance of the prior.
+        white: Where the covariance is white, up to a factor.
+        size: That factor.
     """
 
     place: int
@@ -165,6 +168,13 @@ class _Weighed:
     linear: Tensor
     likelihood: float
     spread: float
+    white: _Whitened
+    size: float
+
+    def mean_square(self, left: Tensor) -> float:
+        """Return the mean square of what is left of a sketch, in standard deviations."""
+        white = torch.linalg.solve_triangular(self.white.factor, left.unsqueeze(1), upper=False)
+        return float(white.square().mean()) / self.size
 
 
 @dataclass(frozen=True)
@@ -200,14 +210,8 @@ class _Weighing:
         likelihood, spread = _gain(white.strength / size, along, float(self.even[0]))
         likelihood -= float(rest.square().sum()) / size / 2 + len(rest) * math.log(size) / 2
         likelihood -= float(white.factor.diagonal().log().sum())
-        return _Weighed(place, quadratic, pull + quadratic @ self.even, likelihood, spread)
-
-    def misfit(self, place: int, counts: Tensor) -> float:
-        """Return the mean square of what counts leave of the sketch, where it should be white."""
-        white, size = self._whitened(place)
-        rest = (self.sketch - self.moments.means @ counts).unsqueeze(1)
-        left = torch.linalg.solve_triangular(white.factor, rest, upper=False)
-        return float(left.square().mean()) / size
+        linear = pull + quadratic @ self.even
+        return _Weighed(place, quadratic, linear, likelihood, spread, white, size)
 
     def _whitened(self, place: int) -> tuple[_Whitened, float]:
         """Return the means under the covariance of a ridge, and what it is to be multiplied by.

@@ -51,6 +51,16 @@ def posed(activation, seed, *, size=8, upload="gradient", **options):
     return latest, work, labels, read_head(latest, work)
 
 
+def proven(model, inputs, labels, local, *, seed=0):
+    """Return how many labels a client's update proves; none that it does not have."""
+    latest = client(model, inputs, labels, local, seed=seed).latest
+    known = Auxiliary(model, CLASSES, inputs=torch.rand(12, 5), labels=torch.arange(12) % CLASSES)
+    work = workspace(View([latest]), known)
+    lower = certain(latest, work, read_head(latest, work))
+    assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())
+    return int(lower.sum())
+
+
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_worked_example(case):
     # The zero head's shares are (1/3 − e_y)·[h, 1]; the bias alone has the answer.
@@ -166,14 +176,7 @@ def test_uploaded_weights_prove_no_more_than_is_true(local):
         stream, model = generator(seed, "weights"), network(nn.ReLU, seed)
         labels = torch.randint(CLASSES, (1 + seed % 9,), generator=stream)
         inputs = torch.randn(len(labels), 5, generator=stream)
-        latest = client(model, inputs, labels, local, seed=seed).latest
-        known = Auxiliary(
-            model, CLASSES, inputs=torch.rand(12, 5), labels=torch.arange(12) % CLASSES
-        )
-        work = workspace(View([latest]), known)
-        lower = certain(latest, work, read_head(latest, work))
-        assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())
-        used += int(lower.sum())
+        used += proven(model, inputs, labels, local, seed=seed)
     assert (used > 20) == (not local.proximal_mu and not local.label_smoothing)
 
 
@@ -198,14 +201,7 @@ def test_bounds_of_smoothed_labels_hold(smoothing):
         stream, model = generator(seed, "smooth"), network(nn.ReLU, seed)
         labels = torch.randint(CLASSES, (9,), generator=stream)
         local = LocalTraining(0.1, 9, upload="gradient", label_smoothing=smoothing)
-        latest = client(model, torch.randn(9, 5, generator=stream), labels, local).latest
-        known = Auxiliary(
-            model, CLASSES, inputs=torch.rand(12, 5), labels=torch.arange(12) % CLASSES
-        )
-        work = workspace(View([latest]), known)
-        lower = certain(latest, work, read_head(latest, work))
-        assert bool((lower <= torch.bincount(labels, minlength=CLASSES)).all())
-        used += int(lower.sum())
+        used += proven(model, torch.randn(9, 5, generator=stream), labels, local)
     assert used > 10
 
 
