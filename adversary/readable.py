@@ -37,7 +37,7 @@ def unread(
         auxiliary: What the adversary knows; its model decides.
         trials: Updates of this model. What one of them lets an attack read is read; the second is
             made only where the first refuses an attack.
-        memory: Keeps what is found of the model.
+        memory: Keeps what is computed of the model.
     """
     attacks, reasons = [attack for attack in attacks if attack.reads], dict[str, str]()
     left = {attack.reads for attack in attacks}
@@ -47,11 +47,11 @@ def unread(
         left = set(reasons)
         if not left:
             break
-    found: dict[str, list[str]] = {}
+    refused: dict[str, list[str]] = {}
     for attack in attacks:
         if attack.reads in reasons:
-            found.setdefault(reasons[attack.reads], []).append(attack.title)
-    return {reason: tuple(titles) for reason, titles in found.items()}
+            refused.setdefault(reasons[attack.reads], []).append(attack.title)
+    return {reason: tuple(titles) for reason, titles in refused.items()}
 
 
 def _refused(observation: Observation, work: Workspace, name: str) -> str | None:
