@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.costs import allocation, beyond_memory
+from adversary.costs import allocation
 from adversary.grading.families import FAMILIES, Family
-from adversary.inversion.applicable import whole_numbers
+from adversary.grading.refusals import inapplicable
 from adversary.labels.validity import validity_number
 from adversary.workspace import undefended, workspace
 from fedsim.core.boundary import PASSING, explained
@@ -193,40 +193,11 @@ def _blind_stream(view: View, family: Family, seed: int) -> Generator:
     return generator(seed, "blind", family.name, latest.client, latest.round)
 
 
-def without_gradient(attack: Attack, auxiliary: Auxiliary) -> str:
-    """Return why inputs cannot be reconstructed, empty if they can: ids have no gradient."""
-    return whole_numbers(auxiliary) if attack.family == "reconstruction" else ""
-
-
 def _is_asked(view: View, attack: Attack, auxiliary: Auxiliary) -> bool:
     """Return whether an attack is run on a view."""
     latest = view.latest.update
     due = attack.is_due(latest.round, latest.client)
-    return due and not _inapplicable(view, attack, auxiliary)
-
-
-def _inapplicable(view: View, attack: Attack, auxiliary: Auxiliary) -> str:
-    """Return why an attack is not run on a view; empty if it is."""
-    family, clients = FAMILIES[attack.family], view.latest.update.num_clients
-    if family.alone and clients > 1:
-        return f"num_clients: must be 1 to {family.alone}, got {clients}"
-    return without_gradient(attack, auxiliary) or _beyond_memory(view, attack, auxiliary)
-
-
-def _beyond_memory(view: View, attack: Attack, auxiliary: Auxiliary) -> str:
-    """Return why an attack's memory does not suffice; empty where it does, or no estimate is made.
-
-    The estimate is made once a run.
-    """
-    latest = view.latest
-    if attack.cost is None or (count := latest.update.num_examples) is None:
-        return ""
-    if latest.local.upload == "weights":  # of what is simulated one step's graph is the least
-        count = min(count, latest.local.batch_size)
-    estimate = view.memory.run.get(
-        attack, (auxiliary, count), lambda: attack.estimate(auxiliary, count)
-    )
-    return "" if estimate is None else beyond_memory(attack.title, estimate, attack.memory)
+    return due and not inapplicable(view, attack, auxiliary)
 
 
 def _guess_all(
@@ -265,7 +236,7 @@ def _guess(
     family, latest = FAMILIES[attack.family], view.latest.update
     stream = generator(seed, "infer", attack.title, latest.client, latest.round)
     try:
-        if reason := _inapplicable(view, attack, auxiliary):
+        if reason := inapplicable(view, attack, auxiliary):
             raise NotApplicable(reason)
         names = ("infer", attack.title, latest.client, latest.round, "model")
         with (

@@ -1,18 +1,16 @@
 """Families of secrets: the best guess without an update, and how a guess is graded."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.grading import (
     counts,
     exposures,
     linkage,
+    membership,
     reconstructions,
     records,
     texts,
@@ -21,10 +19,9 @@ from adversary.grading import (
     usage,
 )
 from adversary.grading.secrets import Secrets, grade_attributes
-from adversary.grading.sources import blind_sources, pool_sources
+from adversary.grading.sources import blind_sources, grade_sources, pool_sources
 from adversary.linkage.guess import checked
 from adversary.members.imputation import imputed
-from adversary.members.scores import within_classes
 from adversary.secrets import SECRETS
 from adversary.workspace import workspace
 from fedsim.core.form import Kind
@@ -101,73 +98,6 @@ class Family:
         return tuple(dict.fromkeys((*headlines, *self.secondary, *self.of_uncertainty)))
 
 
-def blind_members(
-    view: View,  # noqa: ARG001
-    auxiliary: Auxiliary,
-    generator: Generator,  # noqa: ARG001
-) -> Float[Tensor, " m"]:
-    """Score every candidate alike: within a class, nothing but the update tells them apart."""
-    candidates = auxiliary.candidates
-    return torch.zeros(0 if candidates is None else len(candidates.labels), dtype=torch.float64)
-
-
-def grade_members(guess: Tensor, truth: Truth) -> dict[str, float]:
-    """Grade scores of membership within classes, so that knowing a client's labels buys nothing.
-
-    Args:
-        guess: A real score per candidate, higher for a member, shape (m,).
-        truth: With members and classes.
-
-    Returns:
-        `auroc` and `advantage`, as `adversary.members.scores.within_classes`.
-    """
-    if truth.members is None or truth.classes is None:
-        return {"auroc": math.nan, "advantage": math.nan}
-    return within_classes(guess, truth.members, truth.classes)
-
-
-def blind_ranges(
-    view: View,  # noqa: ARG001
-    auxiliary: Auxiliary,
-    generator: Generator,  # noqa: ARG001
-) -> Float[Tensor, " m"]:
-    """Score every range alike."""
-    ranges = auxiliary.ranges
-    return torch.zeros(0 if ranges is None else len(ranges.labels), dtype=torch.float64)
-
-
-def grade_ranges(guess: Tensor, truth: Truth) -> dict[str, float]:
-    """Grade whether ranges with an example that the client used score above others of the class.
-
-    Args:
-        guess: A real score per range, higher where it holds an example used, shape (m,).
-        truth: With ranges and their classes.
-
-    Returns:
-        `auroc` and `advantage`, as for membership.
-    """
-    if truth.ranges is None or truth.range_classes is None:
-        return {"auroc": math.nan, "advantage": math.nan}
-    return within_classes(guess, truth.ranges, truth.range_classes)
-
-
-def grade_sources(guess: Tensor, truth: Truth) -> dict[str, float]:
-    """Grade whether this client's candidates score above other clients' of the same class.
-
-    Args:
-        guess: A score per candidate, higher where this client is a likelier source, shape (m,).
-        truth: With members, classes and users.
-
-    Returns:
-        `auroc`: as for membership, among the candidates that exactly one client of the round used.
-    """
-    if truth.members is None or truth.classes is None or truth.users is None:
-        return {"auroc": math.nan}
-    unique = truth.users == 1
-    among = replace(truth, members=truth.members[unique], classes=truth.classes[unique])
-    return {"auroc": grade_members(guess[unique], among)["auroc"]}
-
-
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
@@ -185,16 +115,16 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="membership",
             metrics=("auroc", "advantage"),
-            blind=blind_members,
-            grade=grade_members,
+            blind=membership.blind_members,
+            grade=membership.grade_members,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
             kinds=("values", "tokens", "language"),
         ),
         Family(
             name="range",
             metrics=("auroc", "advantage"),
-            blind=blind_ranges,
-            grade=grade_ranges,
+            blind=membership.blind_ranges,
+            grade=membership.grade_ranges,
             ceiling=lambda _: {"auroc": 1.0, "advantage": 1.0},
             kinds=("values",),
         ),

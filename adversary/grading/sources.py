@@ -7,6 +7,7 @@ client has names the right one far more often than by chance. That guess is the 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch import Generator, Tensor
 
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
+from adversary.grading.membership import grade_members
 from fedsim.core.types import Auxiliary, Truth, View
 
 
@@ -32,6 +34,23 @@ def blind_sources(view: View, auxiliary: Auxiliary, generator: Generator) -> Flo
     except ValueError:
         return torch.zeros(len(candidates.labels), dtype=torch.float64)
     return counts[candidates.labels]
+
+
+def grade_sources(guess: Tensor, truth: Truth) -> dict[str, float]:
+    """Grade whether this client's candidates score above other clients' of the same class.
+
+    Args:
+        guess: A score per candidate, higher where this client is a likelier source, shape (m,).
+        truth: With members, classes and users.
+
+    Returns:
+        `auroc`: as for membership, among the candidates that exactly one client of the round used.
+    """
+    if truth.members is None or truth.classes is None or truth.users is None:
+        return {"auroc": math.nan}
+    unique = truth.users == 1
+    among = replace(truth, members=truth.members[unique], classes=truth.classes[unique])
+    return {"auroc": grade_members(guess[unique], among)["auroc"]}
 
 
 def pool_sources(guesses: Sequence[Tensor], truths: Sequence[Truth]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Generator
 
-from adversary.grading.answers import without_gradient
+from adversary.grading.refusals import without_gradient
 from adversary.readable import unread
 from defenses import Defense
 from fedsim.core.boundary import PASSING

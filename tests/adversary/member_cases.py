@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from adversary.attack import Attack
 from adversary.grading import selection
-from adversary.grading.families import grade_members, grade_ranges
+from adversary.grading.membership import grade_members, grade_ranges
 from adversary.rehearsal import rehearse_with
 from defenses import Defense
 from fedsim.config import Part

@@ -11,7 +11,8 @@ from adversary.attacks.attribute_inference import attribute_inference
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.fedmia import fedmia
 from adversary.attacks.shadow_inference import shadow_inference
-from adversary.grading.families import FAMILIES, grade_members
+from adversary.grading.families import FAMILIES
+from adversary.grading.membership import grade_members
 from adversary.over_rounds import Sums, averaged, distinct, over_rounds
 from adversary.secrets import SECRETS, prior, secret_of
 from fedsim import api

@@ -7,7 +7,7 @@ from adversary.adaptive.corrections import learn, whiten
 from adversary.adaptive.members import LUCK, NONE, Choice, best_of, infer, most_helpful, rehearsed
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.grading import selection
-from adversary.grading.families import grade_members
+from adversary.grading.membership import grade_members
 from adversary.workspace import workspace
 from defenses import Defense, chain, clip, dp_sgd, gaussian, perturb
 from fedsim.config import Part

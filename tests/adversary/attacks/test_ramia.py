@@ -7,7 +7,8 @@ from torch import nn
 
 from adversary.attacks.ramia import ramia, ramia_centre, trimmed_mean
 from adversary.attacks.rmia import rmia
-from adversary.grading.families import FAMILIES, grade_ranges
+from adversary.grading.families import FAMILIES
+from adversary.grading.membership import grade_ranges
 from adversary.members.ranges import centres, members
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable

@@ -6,7 +6,7 @@ from torch import nn
 
 from adversary.adaptive.readings import likelihood_reading
 from adversary.attacks.rmia import rmia, rmia_online
-from adversary.grading.families import grade_members
+from adversary.grading.membership import grade_members
 from adversary.members import references
 from adversary.members.references import (
     chosen_factor,

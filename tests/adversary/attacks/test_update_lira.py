@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adversary.attacks.update_lira import update_lira
-from adversary.grading.families import grade_members
+from adversary.grading.membership import grade_members
 from adversary.members import shadows as module
 from adversary.members.candidates import cosines
 from adversary.members.shadows import SHADOWS, shadow_size, shadows

@@ -6,8 +6,8 @@ import torch
 
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
-from adversary.grading.families import FAMILIES, grade_sources
-from adversary.grading.sources import blind_sources, pool_sources
+from adversary.grading.families import FAMILIES
+from adversary.grading.sources import blind_sources, grade_sources, pool_sources
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
 from tests.adversary import member_cases as cases

@@ -9,7 +9,7 @@ from adversary.games.predictors import VALIDATION
 from adversary.games.stand_ins import fitting
 from fedsim import config as configs
 from fedsim.core.errors import RunStopped
-from fedsim.games import board as games_board
+from fedsim.games import pools as games_pools
 from fedsim.games import table as games
 from fedsim.games.board import prepare
 from tests.builders import same_params
@@ -79,7 +79,7 @@ def test_a_defense_on_uploads_is_on_the_uploads_that_train():
 
 def test_task_accuracy_is_of_the_model_that_uploads():
     its = board()
-    dataset = games_board._federated(its.config).dataset
+    dataset = games_pools.federated_records(its.config).dataset
     model = its.learner.model.eval()
     model.load_state_dict(dict(its.states[0]))
     right = model(dataset.test_inputs).argmax(dim=1) == dataset.test_labels
@@ -101,11 +101,11 @@ def test_a_defender_s_records_are_in_none_of_its_trials_and_no_adversary_has_the
     assert len(own | private | auxiliary) == sum(map(len, (own, private, auxiliary)))
     assert len(own) + len(private) == len(plain.private.labels)
     aside = [as_set(surrogate(one.learner).marked) for one in perturbed.stand_ins]
-    assert len(aside) == games_board.STAND_INS == len(set(map(frozenset, aside)))
+    assert len(aside) == games_pools.STAND_INS == len(set(map(frozenset, aside)))
     for theirs, one in zip(aside, perturbed.stand_ins, strict=True):
         assert theirs | as_set(one.pool) == auxiliary
         assert not theirs & as_set(one.pool)
-    fitted = fitting(games_board.STAND_INS, 1 - VALIDATION)
+    fitted = fitting(games_pools.STAND_INS, 1 - VALIDATION)
     learned, chosen = (set().union(*part) for part in (aside[:fitted], aside[fitted:]))
     assert not learned & chosen  # predictors are chosen on defenses of other records
     assert all(len(theirs) == len(own) for theirs in aside[fitted:])
