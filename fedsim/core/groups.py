@@ -31,12 +31,16 @@ class GroupFile(Mapping[str, "Group"]):
 
     Their names are read without the groups. All of the file is checked before any of them is used.
 
+    Args:
+        path: The file.
+        checked: Whether its checksum was compared, or made, a moment ago.
+
     Raises:
         BadRecording: The file is missing, not as it was written, or holds no groups.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.file = path, TensorFile(path)
+    def __init__(self, path: Path, *, checked: bool = False) -> None:
+        self.path, self.file = path, TensorFile(path, checked=checked)
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -115,15 +119,38 @@ def groups_in(path: Path) -> GroupFile:
         BadRecording: The file is missing.
     """
     try:
-        status = path.stat()
+        state = state_of(path)
     except OSError:
         raise BadRecording(f"{path}: the file is missing") from None
-    return _groups_in(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _groups_in(path, *state)
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what is another for a file that was changed, or that another was renamed to.
+
+    Raises:
+        OSError: The file is missing.
+    """
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def was_written(path: Path) -> None:
+    """Take note that this process has just written a file, by whose bytes its checksum was made.
+
+    As long as the file stays as it is, this process need not read all of it to compare them.
+    """
+    _WRITTEN[path] = state_of(path)
+    while len(_WRITTEN) > _OPEN:
+        del _WRITTEN[next(iter(_WRITTEN))]
+
+
+_WRITTEN: dict[Path, tuple[int, ...]] = {}
 
 
 @lru_cache(maxsize=_OPEN)
-def _groups_in(path: Path, *_: int) -> GroupFile:
-    return GroupFile(path)
+def _groups_in(path: Path, *state: int) -> GroupFile:
+    return GroupFile(path, checked=_WRITTEN.get(path) == state)
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:

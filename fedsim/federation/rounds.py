@@ -259,6 +259,7 @@ def _train_round(loop: _Loop, round_: int, params: Params) -> dict[str, Tensor]:
         messages = loop.fence.configure_train(round_, to_record(params), instructions, loop.grid)
     replies = loop.grid.send_and_receive(messages, timeout=config.federation.timeout)
     arrays, _ = loop.fence.aggregate_train(round_, replies)
+    loop.recording.tape.trust(round_)
     if arrays is None:
         raise RunStopped(_no_aggregate(round_, loop.recording))
     return cast_like(from_record(arrays), params)

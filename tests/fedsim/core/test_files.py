@@ -110,6 +110,23 @@ def test_safetensors_reads_every_kind_as_it_reads_its_own_files(tmp_path):
     assert head % 8 == 0
 
 
+@pytest.mark.worked
+def test_a_call_takes_few_bytes_in_as_many_buffers_as_fit(tmp_path, monkeypatch):
+    calls = []
+
+    def writev(descriptor, buffers, writev=os.writev):
+        calls.append([buffer.nbytes for buffer in buffers])
+        return writev(descriptor, buffers)
+
+    monkeypatch.setattr(files, "PIECE", 4)
+    monkeypatch.setattr(os, "writev", writev)
+    with (tmp_path / "x").open("wb", buffering=0) as file:
+        buffers = [memoryview(data) for data in (b"ab", b"", b"c", b"defghijklm", b"n")]
+        files.write_all(file.fileno(), buffers)
+    assert calls == [[2, 1], [4], [4], [2, 1]]
+    assert (tmp_path / "x").read_bytes() == b"abcdefghijklmn"
+
+
 @pytest.mark.twin
 @pytest.mark.parametrize("most", [1, 7, 8, 1000])
 def test_a_call_that_takes_a_part_is_followed_by_others(tmp_path, monkeypatch, most):

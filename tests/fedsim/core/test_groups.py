@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -6,7 +8,7 @@ from fedsim.core import seals
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import save_tensors
 from fedsim.core.group_writer import GroupWriter, save_groups
-from fedsim.core.groups import groups_in
+from fedsim.core.groups import groups_in, was_written
 from fedsim.core.truths import save_shared, shared_path
 
 ODD = {
@@ -99,6 +101,20 @@ def test_truths_of_one_round_that_come_in_two_parts_are_kept_together(tmp_path):
     assert {client: truth.facts for client, truth in truths.items()} == {
         "0": {"update_cosine": "0.5"}, "1": {}
     }  # fmt: skip
+
+
+def test_a_file_that_was_just_written_is_not_read_to_check_it_until_it_is_changed(
+    tmp_path, monkeypatch
+):
+    path, checked = tmp_path / "x", []
+    save_groups(path, {"a": (ODD, {})}, {})
+    was_written(path)
+    monkeypatch.setattr(seals, "check", checked.append)
+    assert groups_in(path)["a"]["w"].shape == (4, 3)
+    assert not checked
+    os.utime(path, (1, 1))
+    assert groups_in(path)["a"]["w"].shape == (4, 3)
+    assert checked == [path]
 
 
 def test_names_are_read_without_the_groups_which_are_checked_before_they_are_used(tmp_path):
