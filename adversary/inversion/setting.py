@@ -14,7 +14,6 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from adversary.inversion.activations import ACTIVATIONS
 from adversary.inversion.chain import chain, check_trained, drops_out, first_linear, follows
@@ -174,6 +173,8 @@ def _trial(
     auxiliary: Auxiliary, shape: tuple[int, ...], count: int
 ) -> tuple[set[str], str | None, float]:
     """Return the kinks, why there is no derivative, and the operations of a gradient."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     stream, called = generator(0, "setting"), _Called()
     flops = FlopCounterMode(display=False)
     model = still(auxiliary.model)

@@ -282,6 +282,7 @@ def test_a_run_starts_without_what_only_audits_and_reports_need():
         "pandas",
         "sklearn",
         "torchvision",
+        "triton",
         "peft",
         "transformers",
     )
