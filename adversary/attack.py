@@ -42,7 +42,8 @@ class Attack:
             by itself.
         reads: What of an update it cannot do without (`adversary.readable`): a linear "head"'s
             gradient, that of a fully connected "first layer", whole "spans" of a token model's
-            first maps, any parameter that the "update" moves, or nothing in particular.
+            first maps, any parameter that the "update" moves, with the defense "rehearsed texts",
+            which upload a table of tokens, or nothing in particular.
         over_rounds: Whether it asks about all that the client has used so far, instead of in the
             latest round.
         every: It attacks rounds 1, 1 + every, 1 + 2·every, and so on.
@@ -69,7 +70,7 @@ class Attack:
     adaptive: bool = False
     has_twin: bool = True
     rehearses: bool = False
-    reads: Literal["", "head", "first layer", "spans", "update"] = ""
+    reads: Literal["", "head", "first layer", "rehearsed texts", "spans", "update"] = ""
     over_rounds: bool = False
     every: int = 1
     clients: tuple[str, ...] | None = None

@@ -169,5 +169,6 @@ ATTACK = Attack(
     needs=("vocabulary", "inputs", "labels"),
     summary="how often each token is a target, row by row of the head",
     kinds=("language",),
+    reads="rehearsed texts",
     rehearses=True,
 )

@@ -87,6 +87,7 @@ ATTACK = Attack(
     infer=token_rows,
     needs=("vocabulary",),
     summary="the set of tokens, from the rows of the embedding that moved",
+    reads="rehearsed texts",
     rehearses=True,
     any_optimizer=True,
 )

@@ -16,6 +16,7 @@ from fedsim.core.rng import generator
 from fedsim.core.types import Observation, Update
 
 CLIENTS, FEWEST = 32, 4  # rehearsed
+TEXTS = 4  # auxiliary: half of them for clients, half for what is learned from these
 ENTRIES = 2**28  # of their rows, at most: 1 GiB
 
 
@@ -36,16 +37,26 @@ class Client:
     counts: Int[Tensor, " vocabulary"]
 
 
-def clients_of(work: Workspace, size: int) -> list[Client]:
-    """Return clients with random auxiliary texts, defended."""
-    inputs, targets = (it[1::2] for it in auxiliary_texts(work.auxiliary))
-    if len(inputs) < 2:
-        raise NotApplicable(f"auxiliary.inputs: must hold at least 4 texts, got {len(inputs)}")
-    tables, stream = find_tables(work), generator(0, "rehearsed texts")
+def rehearsable(work: Workspace) -> list[str]:
+    """Return the tables that rehearsed clients upload.
+
+    Raises:
+        NotApplicable: There are too few auxiliary texts, or no table travels.
+    """
+    if (count := len(auxiliary_texts(work.auxiliary)[0])) < TEXTS:
+        raise NotApplicable(f"auxiliary.inputs: must hold at least {TEXTS} texts, got {count}")
+    tables = find_tables(work)
     every = (tables.tokens, tables.head, tables.positions)
     names = [it for it in every if it is not None and it in work.sent]
     if not names:  # adapters alone
         raise NotApplicable("update: must hold a table of tokens, got none: all were frozen")
+    return names
+
+
+def clients_of(work: Workspace, size: int) -> list[Client]:
+    """Return clients with random auxiliary texts, defended."""
+    inputs, targets = (it[1::2] for it in auxiliary_texts(work.auxiliary))
+    names, stream = rehearsable(work), generator(0, "rehearsed texts")
     entries = sum(work.sent[name].numel() for name in names)
     like = Observation(work.sent, Update(1, "rehearsed", {}, size), work.local)
     rows = [

@@ -164,3 +164,22 @@ def test_dager_says_beforehand_that_adapters_hold_no_whole_texts(model, refused)
     assert bool(reasons) == refused
     assert all("adapters, which span-pursuit reads" in reason for reason in reasons)
     assert set(reasons.values()) <= {("dager",)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "model", "reason"),
+    [
+        (30, {"name": "gpt"}, "auxiliary.inputs: must hold at least 4 texts, got 3"),
+        (40, {"name": "gpt"}, None),
+        (40, {"name": MODULE + "with_adapters"}, "update: must hold a table of tokens, got none"),
+    ],
+)
+def test_texts_that_cannot_be_rehearsed_are_named_before_training(limit, model, reason):
+    config = small_config(
+        data={"name": "messages", "limit": limit, "tokeniser": "bytes"}, model=model,
+        attack=["token-rows", "row-bayes"], defense=[{"name": "gaussian", "std": 0.01}],
+    )  # fmt: skip
+    [(got, titles)] = unreadable(prepare(config)).items() if reason else [("", ())]
+    assert got.startswith(reason or "")
+    assert set(titles) == ({"token-rows (adaptive)", "row-bayes (adaptive)"} if reason else set())
+    assert bool(unreadable(prepare(config))) == bool(reason)
