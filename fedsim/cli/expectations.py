@@ -6,6 +6,9 @@ from typing import Any
 
 from fedsim.core.local_training import TITLES
 
+ENOUGH = 13  # auxiliary examples of a class, measured on ten heads: docs/results/labels.md
+SHOWS_NOTHING = "a value near the blind guess shows no protection"
+
 
 def expectations(plan: Any) -> Iterator[str]:
     """Yield what became of a user's data, where it runs, and what to expect of attacks.
@@ -24,6 +27,7 @@ def expectations(plan: Any) -> Iterator[str]:
     for reason, titles in unreadable(plan).items():
         yield f"{', '.join(titles)} will refuse every update: {reason}"
     yield from _of_optimizer(plan)
+    yield from _of_few_auxiliary(plan)
     if costs := expected_costs(plan):
         yield from remarks(plan, costs)
     if any(attack.family == "reconstruction" for attack in plan.attacks):
@@ -41,8 +45,25 @@ def _of_optimizer(plan: Any) -> Iterator[str]:
         yield (
             f"local.optimizer: {', '.join(titles)} {'reads' if len(titles) == 1 else 'read'} an "
             "update as a sum of gradients, which "
-            f"{TITLES[plan.local.optimizer]} does not make; a value near the blind guess shows no "
-            "protection"
+            f"{TITLES[plan.local.optimizer]} does not make; {SHOWS_NOTHING}"
+        )
+
+
+def _of_few_auxiliary(plan: Any) -> Iterator[str]:
+    """Yield which attacks on labels estimate classes from too few auxiliary examples."""
+    auxiliary = plan.auxiliary
+    if auxiliary.labels is None or auxiliary.per_token:
+        return
+    count, classes = len(auxiliary.labels), auxiliary.num_classes
+    titles = [
+        attack.title
+        for attack in plan.attacks
+        if attack.family == "label" and "labels" in attack.needs and not attack.adaptive
+    ]
+    if titles and count < ENOUGH * classes:
+        yield (
+            f"auxiliary: {count} examples of {classes} classes are few for {', '.join(titles)}; "
+            f"with fewer than {ENOUGH} a class, {SHOWS_NOTHING}"
         )
 
 

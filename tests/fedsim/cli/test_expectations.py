@@ -22,3 +22,21 @@ def test_a_run_says_which_attacks_read_what_adam_does_not_make(attacks, sentence
 
 def test_nothing_is_said_of_sgd():
     assert not [it for it in expectations(prepare(small_config())) if "optimizer" in it]
+
+
+@pytest.mark.parametrize(("share", "few"), [(0.1, True), (0.5, False)])
+def test_a_run_says_which_attacks_estimate_classes_from_few_examples(share, few):
+    plan = prepare(
+        small_config(
+            data={"limit": 400}, attack=["llg", "eb-gls", "rlu"], auxiliary={"share": share}
+        )
+    )
+    sentences = [it for it in expectations(plan) if it.startswith("auxiliary")]
+    expected = "auxiliary: 40 examples of 10 classes are few for eb-gls, rlu; with fewer than 13"
+    assert len(sentences) == few
+    assert all(it.startswith(expected) for it in sentences)
+
+
+def test_auxiliary_examples_that_no_attack_on_labels_uses_are_never_few():
+    plan = prepare(small_config(data={"limit": 200}, attack=["llg", "uniform"]))
+    assert not [it for it in expectations(plan) if it.startswith("auxiliary")]
