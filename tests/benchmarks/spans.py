@@ -161,11 +161,16 @@ def prefixes(x: Tensor) -> int:
     return len({tuple(text[: k + 1]) for text in texts for k in range(len(text))})
 
 
-def exact_batches(seed: int, steps: int) -> Iterator[tuple[int, Answer]]:
-    """Yield b, the number of distinct prefixes, and dager's answer, for batches of 1 to 6 texts."""
+def exact_batches(seed: int, steps: int, most: int | None = None) -> Iterator[tuple[int, Answer]]:
+    """Yield b, the number of distinct prefixes, and dager's answer, for batches of 1 to 6 texts.
+
+    Batches with b above `most` are left out.
+    """
     model = gpt(seed, steps)
     for count in (1, 2, 3, 4, 5, 6):
         x, y = drawn(count, "dager", seed, count)
+        if most is not None and prefixes(x) > most:
+            continue
         observation = seen(model, gradient(model, x, y), count, GRADIENT)
         yield prefixes(x), answered(dager, [observation], auxiliary_of(model), x)
 

@@ -1,4 +1,4 @@
-"""The doors of configs, data sets and files of ids, before ten thousand seeded inputs.
+"""The doors of configs, data sets and files of ids, before six thousand seeded inputs.
 
 Each is refused in one sentence or accepted as it was given, and nothing is written.
 """
@@ -161,10 +161,10 @@ def folder(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ten_thousand_configs(folder):
+def test_three_thousand_configs(folder):
     counts = {"accepted": 0, "refused": 0}
 
-    @settings(max_examples=5000, derandomize=True, **MANY)
+    @settings(max_examples=1500, derandomize=True, **MANY)
     @given(st.lists(CHANGES, max_size=4))
     def by_settings(changes):
         texts = [(key, written(value)) for key, value in changes]
@@ -175,14 +175,14 @@ def test_ten_thousand_configs(folder):
                 assert_kept(config, {key.strip(): value for key, value in changes})
             assert_survives(config, folder / "again.toml")
 
-    @settings(max_examples=2000, derandomize=True, **MANY)
+    @settings(max_examples=600, derandomize=True, **MANY)
     @given(st.lists(st.tuples(KEYS, RAW), max_size=2))
     def by_raw_settings(changes):
         with refused_or_accepted(counts):
             config = configs.read(None, [f"{key}={text}" for key, text in changes])
             assert_survives(config, folder / "again.toml")
 
-    @settings(max_examples=3000, derandomize=True, **MANY)
+    @settings(max_examples=900, derandomize=True, **MANY)
     @given(st.sets(st.sampled_from(sorted(VALID)), max_size=6), st.data())
     def by_file(names, data):
         chosen = [f"{name}={written(VALID[name])}" for name in sorted(names)]
@@ -212,7 +212,7 @@ def test_ten_thousand_configs(folder):
     by_raw_settings()
     by_file()
     print(f"configs: {counts}")
-    assert min(counts.values()) > 1000
+    assert min(counts.values()) > 300
 
 
 FLOATS = st.one_of(

@@ -8,7 +8,7 @@ from tests.benchmarks import spans
 from tests.real_data import present
 
 pytestmark = [pytest.mark.paper]
-SEEDS = range(5)
+SEEDS = range(3)  # five stand in docs/results/text.md
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +18,16 @@ def messages():
 
 @pytest.mark.parametrize("steps", [0, spans.STEPS])
 def test_batches_below_the_cliff_are_exact_and_certified(steps):
-    answers = [it for seed in SEEDS for it in spans.exact_batches(seed, steps)]
-    limit = 77 if steps else 126  # weak directions of a trained model are lost beyond, at times
+    far = 126  # beyond, an answer takes a hundred times as long: one seed shows what it is
+    answers = [
+        it for seed in SEEDS for it in spans.exact_batches(seed, steps, None if not seed else far)
+    ]
+    limit = 77 if steps else far  # weak directions of a trained model are lost beyond, at times
     below = [it for prefixes, it in answers if prefixes <= limit]
     assert mean(it.metrics["exact"] for it in below) >= 0.95
     assert mean(it.certified for it in below) >= 0.95
     assert not any(it.certified and it.metrics["exact"] < 1 for _, it in answers)
+    assert any(prefixes > far and it.metrics["exact"] < 1 for prefixes, it in answers)
 
 
 @pytest.mark.parametrize("rounds", [1, 4])
