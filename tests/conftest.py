@@ -91,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(PLACES[place])
         if hasattr(getattr(item, "obj", None), "hypothesis"):
             item.add_marker("theorem")
+    # Processes of others mostly wait: they begin first, and other tests fill the time.
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("deploy", "e2e"))))
 
 
 def shares_a_module_fixture(item: pytest.Item) -> bool:

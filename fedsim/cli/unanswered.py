@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from fedsim.run.outcomes import Answers
 
 MOST = 3  # attacks that are named in one round
+NO_ERROR = (
+    "A refusal is no error: the attack cannot read such an update. Its figures are of the updates "
+    "that it answered."
+)
 
 
 class Unanswered:
@@ -40,5 +44,7 @@ def print_unanswered(answers: "Sequence[Answers]") -> None:
     for each in unanswered(answers):
         head = "Failed" if each.failed else "Refused"
         print_line(head, f"{each.title} {each.sentence}", "yellow")
+    if any(each.refused and each.answered for each in answers):
+        print_line("", NO_ERROR, "yellow")
     for family in silent(answers):
         print_line("Open", f"No {family} attack answered. {NOT_SAFE}", "yellow")

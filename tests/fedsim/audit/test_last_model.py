@@ -67,7 +67,7 @@ def test_the_bound_comes_near_the_exact_value_and_the_claim_stands(tmp_path):
     [([DP_SGD], "natural"), ([CLIP, SIGMA], "gradient"), ([CLIP, SIGMA, QUANTISE], "natural")],
 )
 def test_an_honest_mechanism_is_silent(tmp_path, defenses, canary):
-    seeds = 10
+    seeds = 5
     results = [
         audited(last(*defenses, seed=seed, trials=60, canary=[canary]), tmp_path / str(seed))
         for seed in range(seeds)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedsim.cli import console
-from fedsim.cli.unanswered import Unanswered
+from fedsim.cli.unanswered import NO_ERROR, Unanswered, print_unanswered
 from fedsim.config import dump
 from fedsim.run.outcomes import NOT_SAFE, Answers
 from tests import unanswering as un
@@ -94,6 +94,16 @@ def test_at_chance_is_an_answer(here, capsys):
     for word in ("failed", "refused", "Failed", "Refused", "Open", "!"):
         assert word not in out
     assert _cells(rounds_of(out)[2])[0].endswith("%")
+
+
+@pytest.mark.parametrize(("refused", "failed", "said"), [(28, 0, 1), (32, 0, 0), (0, 28, 0)])
+def test_a_refusal_of_some_updates_is_called_no_error(refused, failed, said, capsys):
+    some = Answers(
+        attack="analytic", adaptive=False, family="reconstruction", updates=32, failed=failed,
+        refused=refused, reason="local: must be one step", reasons=1,
+    )  # fmt: skip
+    print_unanswered([some])
+    assert " ".join(capsys.readouterr().out.split()).count(NO_ERROR) == said
 
 
 def test_a_sweep_says_of_each_run_what_was_not_answered(here, capsys):
