@@ -13,7 +13,8 @@ from fedsim import models
 from fedsim.config import Part
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import observation, recorded_clients
+from strategies.tape import recorded_clients
+from strategies.tape_views import observation
 
 Scored = uploads.ClientScores | NDArray[np.float64]
 """Of an update canary, or of every record canary."""

@@ -19,7 +19,8 @@ from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import UNCERTAINTY, UNDETERMINED, RunFolder
 from fedsim.run.truth import carried_by, truths_of
 from fedsim.run.unnamed import unnamed
-from strategies.tape import cohort, recorded_rounds, views
+from strategies.tape import recorded_rounds
+from strategies.tape_views import cohort, views
 
 TruthOf = Callable[[answers.Answer], Truth | None]
 PICTURES = "reconstruction"

@@ -13,7 +13,8 @@ from fedsim.core.errors import RunStopped
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, held_record, to_record
 from strategies import Fence, Recording, sampling
-from strategies.tape import recorded_clients, views
+from strategies.tape import recorded_clients
+from strategies.tape_views import views
 from strategies.uploads import Passed
 from tests.builders import grid_of, reply_with
 

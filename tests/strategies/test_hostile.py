@@ -14,7 +14,7 @@ from fedsim.core.wire import from_record, to_record
 from fedsim.federation import inline
 from fedsim.federation.grid import SimulationGrid
 from strategies import STRATEGIES, Fence, Recording, build, sampling, state
-from strategies.tape import views
+from strategies.tape_views import views
 from tests.builders import small_config
 from tests.strategies import hostile
 

@@ -23,7 +23,8 @@ from fedsim.federation.grid import SimulationGrid
 from fedsim.federation.mods import as_mod
 from strategies import Fence, Recording, SecureAggregation
 from strategies.legacy import LegacyRecording
-from strategies.tape import recorded_clients, recorded_rounds, views
+from strategies.tape import recorded_clients, recorded_rounds
+from strategies.tape_views import views
 from tests.strategies.test_secagg_plus import BATCH, LR, NAMES, Client, data_of, net, trained
 
 CLIENTS = 4

@@ -8,7 +8,8 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import to_record
 from strategies import Recording, Tape
-from strategies.tape import recorded_clients, recorded_rounds, views
+from strategies.tape import recorded_clients, recorded_rounds
+from strategies.tape_views import views
 from tests.builders import grid_of, norms, reply_with, same_params
 
 SENT = {"w": torch.ones(3), "b": torch.zeros(1)}

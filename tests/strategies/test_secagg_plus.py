@@ -26,7 +26,8 @@ from fedsim.federation.grid import SimulationGrid
 from strategies import Tape
 from strategies.legacy import LegacyRecording
 from strategies.secagg_plus import SecAggPlusRecording
-from strategies.tape import members_of, recorded_clients, recorded_rounds, views
+from strategies.tape import members_of, recorded_clients, recorded_rounds
+from strategies.tape_views import views
 
 CLIENTS, LR, BATCH = 5, 0.1, 20
 NAMES = ["0.weight", "0.bias", "2.weight", "2.bias"]

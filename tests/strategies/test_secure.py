@@ -17,7 +17,8 @@ from fedsim.core.wire import from_record, to_record
 from fedsim.federation.grid import SimulationGrid
 from strategies import FedSGD, Recording, SecureAggregation, Tape
 from strategies.secure import SECURE, masked_reply
-from strategies.tape import cohort_name, members_of, recorded_clients, recorded_rounds, views
+from strategies.tape import cohort_name, members_of, recorded_clients, recorded_rounds
+from strategies.tape_views import views
 from tests.builders import auxiliary_of, bilinear, norms, observe, plain_gradient, reply_with
 
 SHAPES = {"w": (5, 4), "b": (5,)}

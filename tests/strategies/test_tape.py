@@ -5,7 +5,7 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.group_writer import save_groups
 from fedsim.core.types import LocalTraining
 from strategies import Tape
-from strategies.tape import views
+from strategies.tape_views import views
 
 LOCAL = LocalTraining(lr=0.1, batch_size=4)
 STATE = {"w": torch.ones(3)}

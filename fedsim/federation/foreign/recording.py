@@ -23,7 +23,8 @@ from fedsim.federation.foreign.parts import examples_of, load_sent, model_of, no
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder, write_config
 from strategies import STRATEGIES
-from strategies.tape import recorded_rounds, views
+from strategies.tape import recorded_rounds
+from strategies.tape_views import views
 
 
 def is_foreign(path: Path) -> bool:

@@ -14,7 +14,7 @@ from fedsim.federation.client_app import app
 from fedsim.federation.flower_private import set_message_id
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import observation
+from strategies.tape_views import observation
 from tests.builders import grid_of, rows_without_seconds, same_params, small_config
 
 pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]

@@ -16,7 +16,7 @@ from fedsim.core.errors import BadRecording, RunStopped
 from fedsim.core.params import norm
 from fedsim.federation.foreign import App
 from strategies import Tape
-from strategies.tape import views
+from strategies.tape_views import views
 from tests.builders import rows_without_seconds, same_params, small_config
 
 pytestmark = pytest.mark.usefixtures("undrawn")

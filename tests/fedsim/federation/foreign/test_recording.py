@@ -22,7 +22,8 @@ from fedsim.federation.grid import SimulationGrid
 from fedsim.federation.mods import as_mod, keep_truth
 from fedsim.run.run_folder import RunFolder
 from strategies import Tape
-from strategies.tape import recorded_clients, recorded_rounds, views
+from strategies.tape import recorded_clients, recorded_rounds
+from strategies.tape_views import views
 from tests.builders import small_config
 from tests.fedsim.cli.test_main import fedsim
 from tests.quickstart import client_app, server_app
