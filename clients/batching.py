@@ -13,6 +13,7 @@ from torch import Tensor
 from clients.operator import Site
 from clients.task import Ready
 from fedsim.core.rng import global_state, global_stream
+from fedsim.core.types import Params
 from fedsim.models.batching import DRAWS, Batching
 from fedsim.models.batching import batching as batching_of
 from fedsim.models.together import OneByOne, train_together
@@ -28,7 +29,7 @@ def batching(site: Site) -> Batching:
 
 def trained_together(
     clients: Sequence[Ready], *, mixes: bool
-) -> list[tuple[dict[str, Tensor], Int[Tensor, " _"]]]:
+) -> list[tuple[Params, Int[Tensor, " _"]]]:
     """Train clients of one site, with one protocol.
 
     Args:

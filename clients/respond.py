@@ -67,7 +67,7 @@ def begin(task: Task) -> Ready:
     )
 
 
-def finish(ready: Ready, trained: dict[str, Tensor], used: Int[Tensor, " uses"]) -> Response:
+def finish(ready: Ready, trained: Params, used: Int[Tensor, " uses"]) -> Response:
     """Defend what is uploaded.
 
     Args:
@@ -197,8 +197,8 @@ def _check_still(task: Task, trained: Params) -> None:
 
 
 def _defended(
-    task: Task, trained: dict[str, Tensor], memory: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    task: Task, trained: Params, memory: dict[str, Tensor]
+) -> tuple[Params, dict[str, Tensor], dict[str, Tensor]]:
     """Return the upload, what the defenses remember after it, and the defended update in it."""
     config = task.site.config
     if not config.defense:
@@ -229,7 +229,7 @@ def _cost(
     task: Task,
     examples: Examples,
     local: LocalTraining,
-    trained: dict[str, Tensor],
+    trained: Params,
     update: dict[str, Tensor],
 ) -> dict[str, float]:
     """Return how far the upload is from what the client would have uploaded undefended."""

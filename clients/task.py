@@ -12,7 +12,7 @@ from defenses.defense import Batches
 from defenses.promise import Relation
 from fedsim.core.rng import generator
 from fedsim.core.sgd import shuffled
-from fedsim.core.types import LocalTraining
+from fedsim.core.types import LocalTraining, Params
 from fedsim.data import Dataset
 
 
@@ -64,7 +64,7 @@ class Response:
         fidelity: How far the upload is from the undefended one, by metric; stands with the truth.
     """
 
-    upload: dict[str, Tensor]
+    upload: Params
     num_examples: int
     memory: dict[str, Tensor] = field(default_factory=dict)
     coins: Tensor | None = None

@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
+from fedsim.core.blocks import Block, Row
 from fedsim.core.boundary import PASSING, raised
 from fedsim.core.errors import RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
@@ -205,6 +206,10 @@ class Fence(AroundStrategy):
 
     def _arrays(self, record: ArrayRecord, sent: Params) -> Passed:
         upload, length = decoded(record, sent, self.upload)
+        if isinstance(upload, Row):
+            block = upload.block
+            if length <= block.results.get(Fence, id(self), lambda: self._allows(block, sent)):
+                return Passed(upload, self.upload, length, record)
         ours = self._dtypes
         changed = [n for n, value in upload.items() if value.dtype != ours.get(n, sent[n]).dtype]
         if changed:
@@ -221,6 +226,14 @@ class Fence(AroundStrategy):
             )
         in_order = {name: upload[name] for name in sent}
         return Passed(in_order, self.upload, length, None if changed else record)
+
+    def _allows(self, block: Block, sent: Params) -> float:
+        """Return the largest norm of the rows of a block that pass as they are; −1 for none."""
+        places, ours = block.layout.places, self._dtypes
+        same = all(places[n].dtype == ours.get(n, sent[n]).dtype for n in places)
+        if not same or block.layout.names != tuple(sent):
+            return -1.0
+        return _largest(frozenset(value.dtype for value in sent.values()))
 
     def _metrics(self, reply: Message) -> MetricRecord:
         key = self.weighted_by_key

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fedsim.core.accepts import Rule
+from fedsim.core.blocks import Row
 from fedsim.core.errors import ConfigError
 from fedsim.core.files import TensorFile
 from fedsim.core.group_writer import Written
@@ -209,7 +210,7 @@ class Recording(AroundStrategy):
             return 0
         self.norms[client] = length
         written = self._write(round_, place, client, reply, upload)
-        size = sum(value.nbytes for value in upload.values())
+        size = _nbytes(upload)
         if held + size > self.memory:
             if written is None:
                 written = _Spooled(self.tape.spool(round_, client, upload))
@@ -252,6 +253,13 @@ class Recording(AroundStrategy):
             client,
             refused,
         )
+
+
+def _nbytes(upload: Params) -> int:
+    """Return how many bytes an upload takes."""
+    if isinstance(upload, Row):
+        return upload.block.layout.size
+    return sum(value.nbytes for value in upload.values())
 
 
 class _Spooled:

@@ -4,7 +4,7 @@ import json
 import os
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core import seals
+from fedsim.core.blocks import ALIGNED, Block, Layout, Place, Row, layout_of
 from fedsim.core.errors import BadRecording, ConfigError
-from fedsim.core.files import HEAD, KINDS, MOST_HEAD, dense, memory_of, write_all
+from fedsim.core.files import HEAD, KINDS, MOST_HEAD, PIECE, dense, memory_of, write_all
 from fedsim.core.types import Params
 
 Facts = Mapping[str, str | int | float]
-_ALIGNED = 8  # bytes
 _ROOM = 24  # for the name of a group: a number of 64 bits has 20 digits
 _OFFSETS = 30  # digits of a begin and an end
 _ENDS = 6  # quotes, a comma and brackets around them
@@ -43,11 +43,12 @@ class GroupWriter:
         self._groups: dict[str, tuple[int, dict[str, str]]] = {}
         self._names: dict[tuple[str, ...], int] = {}
         self._fields: list[str] = []
-        self._forms: dict[tuple[object, ...], list[tuple[str, str]]] = {}
+        self._forms: dict[object, _Form] = {}
+        self._waiting: tuple[Block, int, int] | None = None  # rows, from the one to the other
         self._file, self._start, self._size, self._checksum = -1, 0, 0, 0
 
     def add(self, name: str, tensors: Params, facts: Facts) -> "Written":
-        """Write a group.
+        """Write a group; rows of a block at the latest when others come, or the file is closed.
 
         Args:
             name: Any text; no other group's.
@@ -61,31 +62,49 @@ class GroupWriter:
             OSError: The disk is full or the folder cannot be written; nothing is left behind.
             ConfigError: As many such groups as are expected make a head that nobody reads.
         """
-        arrays = {key: dense(value.detach()) for key, value in tensors.items()}
         said = {key: str(value) for key, value in facts.items()}
+        row = tensors if isinstance(tensors, Row) else None
+        arrays = row or {key: dense(it.detach()) for key, it in tensors.items()}
+        form = self._form(arrays)
         if self._file < 0:
             self._open(self._room(arrays, said))
-        written, parts, prefix = Written(self, {}), [], quote(name, safe="")
-        for key, tail in self._form(arrays):
-            value, part = arrays[key], memory_of(arrays[key])
-            written.places[key] = self._size, value.dtype, value.shape
-            self._field(f'"{prefix}{tail}', part.nbytes)
-            parts.append(part)
+        written = Written(self, self._size, form.layout)
+        fields = form.fields(quote(name, safe=""), len(self._groups), self._size)
+        self._fields += fields
         if not self._groups:
-            self._check_head(self.expected * sum(map(len, self._fields)))
-        if lack := -self._size % _ALIGNED:
-            self._field(f'"{len(self._groups)}{_tail("U8", [lack])}', lack)
-            parts.append(memoryview(bytes(lack)))
+            self._check_head(self.expected * sum(map(len, fields)))
+        if row is None:
+            parts = [memory_of(arrays[key]) for key in form.layout.places]
+            self._write([*parts, memoryview(bytes(form.layout.lack))])
+        else:
+            self._wait(row.block, row.place)
+        self._size += form.layout.size
+        self._groups[name] = self._names.setdefault(form.layout.names, len(self._names)), said
+        return written
+
+    def _wait(self, block: Block, place: int) -> None:
+        """Let a row wait for its neighbours, until all together are worth a call."""
+        waiting = self._waiting
+        if waiting is not None and waiting[0] is block and waiting[2] == place:
+            first = waiting[1]
+        else:
+            self._write([])
+            first = place
+        self._waiting = block, first, place + 1
+        if (place + 1 - first) * block.layout.size >= PIECE:
+            self._write([])
+
+    def _write(self, parts: Sequence[memoryview]) -> None:
+        """Write the rows that wait, and more."""
+        waiting, self._waiting = self._waiting, None
+        rows = [] if waiting is None else [waiting[0].bytes_of(*waiting[1:])]
         try:
-            write_all(self._file, parts)
+            write_all(self._file, [*rows, *parts])
         except BaseException:
             self.discard()
             raise
-        for part in parts:
+        for part in (*rows, *parts):
             self._checksum = zlib.crc32(part, self._checksum)
-        number = self._names.setdefault(tuple(tensors), len(self._names))
-        self._groups[name] = number, said
-        return written
 
     def close(self) -> None:
         """Fill in the head, and give the file its name; without groups there is none.
@@ -96,6 +115,7 @@ class GroupWriter:
         """
         if self._file < 0:
             return
+        self._write([])
         try:
             head = self._head()
             self._check_head(len(head))
@@ -114,6 +134,7 @@ class GroupWriter:
 
     def discard(self) -> None:
         """Leave nothing behind of a file that is not closed."""
+        self._waiting = None
         self._part.unlink(missing_ok=True)
 
     def read(self, begin: int, dtype: torch.dtype, shape: torch.Size) -> Tensor:
@@ -122,6 +143,7 @@ class GroupWriter:
         Raises:
             BadRecording: Somebody has cut the file.
         """
+        self._write([])
         data = torch.empty(shape, dtype=dtype)
         memory, place = memory_of(data), self._start + begin
         while memory.nbytes:
@@ -148,21 +170,18 @@ class GroupWriter:
         facts_of = _ROOM + len(json.dumps(json.dumps([0, facts])))
         room = 512 + len(json.dumps(self.metadata)) + 2 * sum(names)
         room += self.expected * (fields + facts_of)
-        return min(room + -room % _ALIGNED, MOST_HEAD)
+        return min(room + -room % ALIGNED, MOST_HEAD)
 
-    def _form(self, arrays: Params) -> list[tuple[str, str]]:
-        """Return the arrays in their order in the file, with what the head says of each."""
-        form = tuple((key, value.dtype, value.shape) for key, value in arrays.items())
-        if (tails := self._forms.get(form)) is None:
-            # Wide types first, so that all values are aligned.
-            keys = sorted(arrays, key=lambda key: -arrays[key].element_size())
-            tails = [(key, _tail_of(key, arrays[key])) for key in keys]
-            self._forms[form] = tails
-        return tails
-
-    def _field(self, text: str, size: int) -> None:
-        self._fields.append(f"{text}{self._size},{self._size + size}]}}")
-        self._size += size
+    def _form(self, arrays: Params) -> "_Form":
+        """Return how such arrays lie in the file, and what the head says of each."""
+        if isinstance(arrays, Row):
+            key: object = id(arrays.block.layout)  # which the form keeps alive
+        else:
+            key = tuple((name, value.dtype, value.shape) for name, value in arrays.items())
+        if (form := self._forms.get(key)) is None:
+            layout = arrays.block.layout if isinstance(arrays, Row) else layout_of(arrays)
+            form = self._forms[key] = _Form.of(layout)
+        return form
 
     def _head(self) -> bytes:
         text = {
@@ -173,7 +192,7 @@ class GroupWriter:
         }
         fields = (f'"__metadata__":{json.dumps(text)}', *self._fields)
         data = f"{{{','.join(fields)}}}".encode()
-        return bytes(8) + data + b" " * (-len(data) % _ALIGNED)
+        return bytes(8) + data + b" " * (-len(data) % ALIGNED)
 
     def _check_head(self, size: int) -> None:
         if size <= MOST_HEAD:
@@ -201,15 +220,48 @@ class Written:
 
     Attributes:
         writer: Of the file.
-        places: Array → where it begins behind the head, its type, its shape.
+        begin: Where the group begins behind the head.
+        layout: Of its arrays.
     """
 
     writer: GroupWriter
-    places: dict[str, tuple[int, torch.dtype, torch.Size]]
+    begin: int
+    layout: Layout
 
     def __call__(self, name: str) -> NDArray:
         """Return an array."""
-        return self.writer.read(*self.places[name]).numpy()
+        place = self.layout.places[name]
+        return self.writer.read(self.begin + place.begin, place.dtype, place.shape).numpy()
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How groups of one form stand in a file.
+
+    Attributes:
+        layout: Of the arrays.
+        tails: What the head says of each from the slash to its offsets, and these in the group.
+        filler: The same of the bytes that fill a group up, from the end of their name; empty
+            where there are none.
+    """
+
+    layout: Layout
+    tails: Sequence[tuple[str, int, int]]
+    filler: str
+
+    @classmethod
+    def of(cls, layout: Layout) -> "_Form":
+        """Return the form of groups that lie so."""
+        tails = [(_tail_of(key, it), it.begin, it.end) for key, it in layout.places.items()]
+        return cls(layout, tails, _tail("U8", [layout.lack]) if layout.lack else "")
+
+    def fields(self, prefix: str, number: int, begin: int) -> list[str]:
+        """Return what the head says of a group's arrays."""
+        of = [f'"{prefix}{tail}{begin + a},{begin + b}]}}' for tail, a, b in self.tails]
+        if self.filler:
+            end = begin + self.layout.size
+            of.append(f'"{number}{self.filler}{end - self.layout.lack},{end}]}}')
+        return of
 
 
 def save_groups(path: Path, groups: Mapping[str, tuple[Params, Facts]], metadata: Facts) -> None:
@@ -224,10 +276,10 @@ def save_groups(path: Path, groups: Mapping[str, tuple[Params, Facts]], metadata
     writer.close()
 
 
-def _tail_of(key: str, value: Tensor) -> str:
+def _tail_of(key: str, place: Place) -> str:
     """Return what the head says of an array of a group, from the slash to its offsets."""
     name = json.dumps(key)[1:-1]
-    return f"/{name}{_tail(KINDS[value.dtype], list(value.shape))}"
+    return f"/{name}{_tail(KINDS[place.dtype], list(place.shape))}"
 
 
 def _tail(kind: str, shape: list[int]) -> str:

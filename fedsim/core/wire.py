@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedsim.core.blocks import Row
 from fedsim.core.types import Params
 
 ARRAYS = "arrays"  # the ArrayRecord of a train message and of its reply
@@ -36,12 +37,22 @@ def held_record(params: Params) -> ArrayRecord:
 
     The tensors must not change afterwards.
     """
-    return record_of({name: HeldArray(_values(value)) for name, value in params.items()})
+    if not isinstance(params, Row):
+        return record_of({name: HeldArray(_values(value)) for name, value in params.items()})
+    of, place, record = params.block.arrays, params.place, RowRecord()
+    record_of({name: HeldArray(values[place]) for name, values in of.items()}, record)
+    vars(record)["row"] = params
+    return record
 
 
-def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
-    """Return arrays as an ArrayRecord; its setter checks each, which takes ten times as long."""
-    record = ArrayRecord()
+def record_of(arrays: Mapping[str, Array], record: ArrayRecord | None = None) -> ArrayRecord:
+    """Return arrays as an ArrayRecord; its setter checks each, which takes ten times as long.
+
+    Args:
+        arrays: They.
+        record: An empty one to take; a new one by default.
+    """
+    record = ArrayRecord() if record is None else record
     entries = vars(record).get(_ENTRIES)
     if type(entries) is dict:
         entries.update(arrays)
@@ -57,6 +68,8 @@ def from_record(record: ArrayRecord) -> dict[str, Tensor]:
 
 def read_record(record: ArrayRecord) -> dict[str, Tensor]:
     """Decode an ArrayRecord into tensors that nobody may change: held ones are not copied."""
+    if (row := row_of(record)) is not None:
+        return dict(row)
     return {
         name: array.tensor() if type(array) is HeldArray else torch.from_numpy(_decode(array))
         for name, array in record.items()
@@ -138,6 +151,32 @@ class HeldArray(LazyArray):
         flags = self.values.flags
         whole = flags.c_contiguous and flags.writeable  # those of another process may be neither
         return torch.from_numpy(self.values if whole else self.values.copy())
+
+
+class RowRecord(ArrayRecord):
+    """An ArrayRecord of a row of a block, as long as nobody puts another array in it.
+
+    Attributes:
+        row: The tensors of its arrays; None where it is not known whose they are.
+    """
+
+    row: Row | None = None
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        vars(self)["row"] = None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        vars(self)["row"] = None
+        super().__delitem__(key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "row": None}  # a copy takes its arrays along, and not the block
+
+
+def row_of(record: ArrayRecord) -> Row | None:
+    """Return the row of a block whose tensors a record holds; None where it holds others."""
+    return record.row if isinstance(record, RowRecord) else None
 
 
 def _values(value: Tensor) -> NDArray:

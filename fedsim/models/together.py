@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from fedsim.core.blocks import PLAIN, Block
 from fedsim.core.devices import CPU, device_of, moved, on
 from fedsim.core.form import IGNORED
 from fedsim.core.sgd import Descent, gradients
@@ -38,7 +39,7 @@ def train_together(
     local: LocalTraining,
     *,
     mixes: bool,
-) -> list[dict[str, Tensor]]:
+) -> list[Params]:
     """Train clients with given batches, all at the same time.
 
     Args:
@@ -51,7 +52,7 @@ def train_together(
         mixes: As in `Batching`.
 
     Returns:
-        The state that each uploads.
+        The state that each uploads; rows of a block where its types allow it.
 
     Raises:
         OneByOne: A buffer moved.
@@ -69,11 +70,12 @@ def _trained(
     local: LocalTraining,
     *,
     mixes: bool,
-) -> list[dict[str, Tensor]]:
+) -> list[Params]:
     """Train clients where the model is; arguments as in `train_together`."""
     # So that at each step those whose batches are of one size are mostly side by side.
-    order = sorted(range(len(steps)), key=lambda it: (len(steps[it]), len(steps[it][-1])))[::-1]
-    state = _stacked(model, [sent[client] for client in order])
+    size = lambda client: (len(steps[client]), len(steps[client][-1]))
+    order = sorted(range(len(steps)), key=size, reverse=True)
+    state, block = _stacked(model, [sent[client] for client in order])
     names = [name for name, value in model.named_parameters() if value.requires_grad]
     moving = {name: state[name] for name in names}
     still = {name: value for name, value in state.items() if name not in moving}
@@ -96,20 +98,35 @@ def _trained(
                 descent.step(slopes, rows, before=number)
     if odd := changed(before, still, before):
         raise OneByOne(f"{odd[0]} moves while the model trains")
-    parts = zip(*(moved(value, CPU).unbind() for value in state.values()), strict=True)
-    uploads = dict(zip(order, (dict(zip(state, part, strict=True)) for part in parts), strict=True))
+    uploads = dict(zip(order, _rows(state, block), strict=True))
     return [uploads[client] for client in range(len(steps))]
 
 
-def _stacked(model: nn.Module, sent: Sequence[Params]) -> dict[str, Tensor]:
-    """Return the clients' states in one, as the model's: a row for each client."""
-    like, first = model.state_dict(), sent[0]
-    if all(each is first for each in sent):
-        count = len(sent)
-        rows = {n: first[n].to(v.device, v.dtype).expand(count, *v.shape) for n, v in like.items()}
-        return {name: value.clone() for name, value in rows.items()}
+def _stacked(model: nn.Module, sent: Sequence[Params]) -> tuple[Params, Block | None]:
+    """Return the clients' states in one, as the model's: a row for each client.
+
+    With them is the block that they lie in, if they do.
+    """
+    like, count = model.state_dict(), len(sent)
+    if device_of(model) == CPU and PLAIN.issuperset(value.dtype for value in like.values()):
+        block = Block(like, count)
+        for name, rows in block.stacked.items():
+            if all(each is sent[0] for each in sent):
+                rows.copy_(sent[0][name])
+            else:
+                torch.stack([each[name].to(rows.dtype) for each in sent], out=rows)
+        return block.stacked, block
     stacked = {n: torch.stack([each[n].to(v.dtype) for each in sent]) for n, v in like.items()}
-    return {name: moved(value, like[name].device) for name, value in stacked.items()}
+    return {name: moved(value, like[name].device) for name, value in stacked.items()}, None
+
+
+def _rows(state: Params, block: Block | None) -> Iterator[Params]:
+    """Yield the state of each client."""
+    if block is not None:
+        yield from map(block.row, range(block.count))
+        return
+    for part in zip(*(moved(value, CPU).unbind() for value in state.values()), strict=True):
+        yield dict(zip(state, part, strict=True))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp.strategy import FedAdam, FedAvg, Krum
 
 import strategies.uploads
+from fedsim.core.blocks import Block
 from fedsim.core.errors import RunStopped
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, held_record, to_record
@@ -216,6 +217,40 @@ def test_uploads_beyond_the_memory_leave_it(tmp_path, memory, kept):
     arrays, _ = one_round(Fence(recording), grid_of(3, answer))
     assert np.array_equal(arrays["w"].numpy(), np.full(3, 8 / 6, np.float32))
     assert alive[0] <= kept  # the last one may still be at hand
+
+
+ROWS = {
+    "as-sent": SENT,
+    "turned": {"b": SENT["b"], "w": SENT["w"]},
+    "wide": {"w": SENT["w"].double(), "b": SENT["b"]},
+    "missing": {"w": SENT["w"]},
+    "whole": {"w": SENT["w"], "b": torch.zeros(1, dtype=torch.int64)},
+    "other-shape": {"w": torch.ones(4), "b": SENT["b"]},
+}
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize("kind", ["weights", "gradient"])
+@pytest.mark.parametrize("form", ROWS)
+def test_rows_of_a_block_pass_as_each_by_itself(tmp_path, form, kind):
+    block = Block(ROWS[form], 4)
+    for name, rows in block.stacked.items():
+        rows.copy_(torch.linspace(-2, 3, rows.numel()).view(rows.shape))
+        if name == "w":
+            rows[1, 0], rows[3] = torch.nan, 1e19
+    results = []
+    for name, state in (("rows", block.row), ("plain", lambda k: dict(block.row(k)))):
+        strategy = FedAvg(min_train_nodes=1)
+        recording = Recording(strategy, tmp_path / name, client_of=str, upload=kind)
+        metrics = MetricRecord({NUM_EXAMPLES: 2})
+        contents = [RecordDict({ARRAYS: held_record(state(k)), METRICS: metrics}) for k in range(4)]
+        arrays, _ = one_round(Fence(recording, upload=kind), grid_of(4, contents.__getitem__))
+        mean = {} if arrays is None else {n: array.numpy().tobytes() for n, array in arrays.items()}
+        files = (tmp_path / name / "rounds").rglob("*.safetensors")
+        data = {path.name: path.read_bytes() for path in files}
+        results.append((recording.norms, recording.failures, mean, data))
+    assert results[0] == results[1]
+    assert len(results[0][0]) == (0 if form in {"missing", "other-shape"} else 2)
 
 
 @pytest.mark.parametrize("name", ["w", "z"])
