@@ -13,10 +13,9 @@ pytestmark = pytest.mark.paper
 
 PEERS = ("llg", "llg-star", "llg-plus", "llbg", "ilrg", "zlg-plus", "dimitrov", "rlu")
 SEVERAL = [
-    "lenet5 64,8,1,.05 unb", "lenet5 64,8,5,.05 unb", "lenet5 64,8,10,.05 unb",
-    "lenet5 64,8,10,.05 iid", "cnn 100,10,10,.02 unb", "lenet 80,8,1,.01 unb",
-    "half-trained 64,8,5,.05 unb", "momentum 64,8,5,.02 unb", "prox 64,8,5,.05 unb",
-    "smooth 64,8,5,.05 0.5",
+    "lenet5 64,8,10,.05 unb", "lenet5 64,8,10,.05 iid", "cnn 100,10,10,.02 unb",
+    "lenet 80,8,1,.01 unb", "half-trained 64,8,5,.05 unb", "momentum 64,8,5,.02 unb",
+    "prox 64,8,5,.05 unb", "smooth 64,8,5,.05 0.5",
 ]  # fmt: skip
 SLOW = {
     name for name in CELLS if {"C=100", "cifar", "1000"} & set(name.split())
@@ -62,7 +61,7 @@ def test_untrained_models_are_answered_exactly(model):
     assert float(exact.double().mean()) >= 0.95
 
 
-@pytest.mark.parametrize("std", [0.03, 0.1, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("std", [0.03, 0.3, 3.0])
 def test_under_noise_ours_is_near_the_best_shrunken_peer_and_not_below_even_counts(std):
     """Sixty victims a cell stand in docs/results/labels.md; here are twenty."""
     rows = noise.measured("none", std, "unb", trials=20)
