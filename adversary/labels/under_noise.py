@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.labels.gls import Fit, fit_counts
-from adversary.labels.gradients import labelled
-from adversary.labels.head import find_head, forward
-from adversary.labels.moments import Moments, measure, scales
-from adversary.labels.projections import (
+from adversary.labels.directions import (
     Directions,
     Projections,
     basis_of,
     directions_of,
-    moved_tensors,
     start_shares,
 )
+from adversary.labels.gls import Fit, fit_counts
+from adversary.labels.gradients import labelled
+from adversary.labels.head import find_head, forward
+from adversary.labels.moments import Moments, measure, scales
+from adversary.labels.projections import moved_tensors
 from adversary.labels.reading import end_state
 from adversary.labels.rounding import Remainder, is_signs, step_of, variances
 from adversary.steps import num_labels, to_sum

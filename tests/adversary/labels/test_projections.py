@@ -8,8 +8,9 @@ from adversary.attacks import ATTACKS
 from adversary.attacks.eb_gls import eb_gls, pose
 from adversary.attacks.eb_gls_rounds import eb_gls_rounds
 from adversary.labels import projections
+from adversary.labels.directions import directions_of
 from adversary.labels.head import has_head
-from adversary.labels.projections import directions_of, project
+from adversary.labels.projections import project
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import example_gradients
@@ -168,7 +169,7 @@ def test_no_example_is_in_the_mean_that_it_is_compared_with(monkeypatch):
         return float((means[0, 0] - means[0, 1]).abs())
 
     assert apart() < 1.5  # in units of the spread
-    monkeypatch.setattr("adversary.labels.projections._leave_out", lambda *_: None)
+    monkeypatch.setattr("adversary.labels.directions._leave_out", lambda *_: None)
     assert apart() > 3
 
 
