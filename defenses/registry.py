@@ -6,8 +6,9 @@ from typing import Any
 from defenses.chain import chain
 from defenses.defense import Defense
 from fedsim.config import Part
-from fedsim.core.catalog import Entry, call, collect, find_entry, options_of
+from fedsim.core.catalog import Entry, call, find_entry, options_of
 from fedsim.core.errors import ConfigError
+from fedsim.core.records import Records
 
 MODULES = (
     "clip",
@@ -24,7 +25,7 @@ MODULES = (
     "sparsify",
     "vib",
 )
-DEFENSES: dict[str, Entry] = collect("defenses", MODULES, "DEFENSE")
+DEFENSES = Records[Entry]("defenses", MODULES, "DEFENSE")
 
 
 def build(parts: Iterable[Part]) -> Defense:

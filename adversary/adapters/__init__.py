@@ -4,16 +4,16 @@ In: a view, as for every attack. Out: a guess. `breaching:…` needs the package
 `leakpro:…` LeakPro; an attack whose package is absent is refused.
 """
 
-from adversary.adapters import breaching, leakpro
+import importlib
+
 from adversary.adapters.package import is_installed
 from adversary.attack import Attack
 from fedsim.core.errors import ConfigError, nearest
+from fedsim.core.records import Records
 
-ADAPTERS: dict[str, Attack] = {
-    attack.name: attack for attack in (*breaching.ATTACKS, *leakpro.ATTACKS)
-}
+MODULES = ("breaching", "leakpro")  # each called like its package
+ADAPTERS = Records[Attack]("adversary.adapters", MODULES, "ATTACK")
 """By the name in a config."""
-INSTALL = {breaching.PACKAGE: breaching.INSTALL, leakpro.PACKAGE: leakpro.INSTALL}
 
 
 def check_adapter(key: str, name: str) -> None:
@@ -27,12 +27,13 @@ def check_adapter(key: str, name: str) -> None:
         ConfigError: As above.
     """
     package = name.partition(":")[0]
-    if ":" not in name or package not in INSTALL:
+    if ":" not in name or package not in MODULES:
         return
     if name not in ADAPTERS:
         raise ConfigError(f"{key}: must be a known name, got '{name}'; {nearest(name, ADAPTERS)}")
     if not is_installed(package):
+        install = importlib.import_module(f"adversary.adapters.{package}").INSTALL
         raise ConfigError(
-            f"{key}: '{name}' needs {package}, which must be installed ({INSTALL[package]}), got "
-            "no such package"
+            f"{key}: '{name}' needs {package}, which must be installed ({install}), got no such "
+            "package"
         )

@@ -4,7 +4,7 @@ In: what the server knows of one client, and what the adversary knew before. Out
 """
 
 from adversary.attack import Attack
-from fedsim.core.catalog import collect
+from fedsim.core.records import Records
 
 MODULES = (
     "llg",
@@ -55,7 +55,7 @@ MODULES = (
     "baselines",
 )
 
-ATTACKS: dict[str, Attack] = collect("adversary.attacks", MODULES, "ATTACK")
+ATTACKS = Records[Attack]("adversary.attacks", MODULES, "ATTACK")
 
 
 def is_baseline(name: str) -> bool:

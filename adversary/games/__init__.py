@@ -10,7 +10,7 @@ distributions and users. Membership and source are two more instances of it.
 """
 
 from adversary.games.game import Game
-from fedsim.core.catalog import collect
+from fedsim.core.records import Records
 
 MODULES = (
     "attribute",
@@ -21,4 +21,4 @@ MODULES = (
     "membership",
     "source",
 )
-GAMES: dict[str, Game] = collect("adversary.games", MODULES, "GAME")
+GAMES = Records[Game]("adversary.games", MODULES, "GAME")

@@ -1,6 +1,6 @@
 """The attacks that a config lists, with their options, their schedules and their adaptive twins."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -15,16 +15,17 @@ from fedsim.config import Part
 from fedsim.core.catalog import check_options, find, with_extensions
 from fedsim.core.errors import ConfigError
 from fedsim.core.form import KINDS, Kind
+from fedsim.core.records import Joined
 from fedsim.core.types import Auxiliary
 
 
-def available() -> dict[str, Attack]:
+def available() -> Mapping[str, Attack]:
     """Return every attack by name: fedsim's own, those of packages, and other programs'.
 
     Raises:
         ConfigError: An entry point of a package cannot be imported.
     """
-    return {**with_extensions(ATTACKS, "attacks"), **ADAPTERS}
+    return Joined(with_extensions(ATTACKS, "attacks"), ADAPTERS)
 
 
 def needs(parts: Iterable[Part]) -> set[str]:

@@ -1,14 +1,14 @@
 """Named parts: the built-in ones, those of installed packages, and `package.module:function`.
 
 A config chooses attacks, defenses, games, strategies, data sets and models by name. Each part has
-a file with its record, and each room lists the names of these files. This module reads the files'
-records and the entry points of packages, and it checks the options of a part.
+a file with its record, and each room lists the names of these files. `fedsim.core.records` reads
+them; this module adds the entry points of packages, and it checks the options of a part.
 """
 
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from fedsim.core.boundary import boundary, is_sentence, raised
 from fedsim.core.errors import ConfigError, FedsimError, nearest
+from fedsim.core.records import Joined
 
 Part = TypeVar("Part")
 _imports: ContextVar[bool] = ContextVar("imports", default=True)
@@ -46,28 +47,6 @@ class Entry:
         return text.splitlines()[0] if text else ""
 
 
-def collect(package: str, modules: Iterable[str], attribute: str) -> dict[str, Any]:
-    """Return the records in a package's modules by name, in the order of the list.
-
-    Args:
-        package: The package of the modules.
-        modules: Names of modules in it, each with one record or several.
-        attribute: The record's name in the module, as `ATTACK`; a module with several has a tuple
-            of them under the plural, `ATTACKS`.
-
-    Raises:
-        ValueError: Two records have the same name.
-    """
-    records: dict[str, Any] = {}
-    for module in modules:
-        names = vars(importlib.import_module(f"{package}.{module}"))
-        for record in (names[attribute],) if attribute in names else names[f"{attribute}S"]:
-            if record.name in records:
-                raise ValueError(f"{package}: names must differ, got '{record.name}' twice")
-            records[record.name] = record
-    return records
-
-
 def find_entry(key: str, name: str, builtin: Mapping[str, Entry], kind: str) -> Entry:
     """Return the entry called `name`; a function that a user or a package brings becomes one.
 
@@ -90,7 +69,7 @@ def _as_entry(name: str, part: Any) -> Entry:
     return part if isinstance(part, Entry) else Entry(name, part)
 
 
-def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
+def with_extensions(builtin: Mapping[str, Part], kind: str) -> Mapping[str, Part]:
     """Return the built-in parts and those that packages offer as `fedsim.<kind>` entry points.
 
     Raises:
@@ -100,7 +79,7 @@ def with_extensions(builtin: Mapping[str, Part], kind: str) -> dict[str, Part]:
         point.name: _imported(f"entry point {point.name}", point.value)
         for point in offered(f"fedsim.{kind}", tuple(sys.path))
     }
-    return {**extensions, **builtin}
+    return Joined(builtin, extensions)
 
 
 @lru_cache

@@ -1,6 +1,7 @@
 """The data sets by name."""
 
-from fedsim.core.catalog import Entry, collect
+from fedsim.core.catalog import Entry
+from fedsim.core.records import Records
 
 MODULES = (
     "digits",
@@ -18,4 +19,4 @@ MODULES = (
     "banking77",
     "paint_girl",
 )
-DATASETS: dict[str, Entry] = collect("fedsim.data", MODULES, "DATASET")
+DATASETS = Records[Entry]("fedsim.data", MODULES, "DATASET")

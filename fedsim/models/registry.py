@@ -9,9 +9,10 @@ from torch import nn
 
 from fedsim.config import Model
 from fedsim.core.boundary import boundary
-from fedsim.core.catalog import Entry, check_options, collect, find_entry
+from fedsim.core.catalog import Entry, check_options, find_entry
 from fedsim.core.form import Form
 from fedsim.core.paths import user_path
+from fedsim.core.records import Records
 from fedsim.core.rng import global_stream
 from fedsim.core.torch_settings import settings_kept
 from fedsim.models.check import (
@@ -40,7 +41,7 @@ MODULES = (
     "gpt",
     "bert",
 )
-MODELS: dict[str, Entry] = collect("fedsim.models", MODULES, "MODEL")
+MODELS = Records[Entry]("fedsim.models", MODULES, "MODEL")
 
 
 def build(model: Model, form: Form, *, seed: int) -> nn.Module:

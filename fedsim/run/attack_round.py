@@ -8,7 +8,6 @@ from adversary.attack import Attack
 from adversary.grading import answers, leakage
 from adversary.grading.families import FAMILIES
 from clients import carried
-from fedsim import explain
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
@@ -224,7 +223,9 @@ def _about_round(plan: Plan, view: View, attacks: Sequence[Attack]) -> list[Meas
     """Return what holds for every client of the round, from the first client's view."""
     measures = answers.validity(view, attacks, plan.auxiliary)
     if any(attack.family == PICTURES for attack in attacks):
-        measures += explain.hindered(plan.model, view.latest, plan.federated.dataset.input_shape)
+        from fedsim.explain import hindered
+
+        measures += hindered(plan.model, view.latest, plan.federated.dataset.input_shape)
     return measures
 
 
@@ -242,5 +243,7 @@ def _stored(plan: Plan, answer: answers.Answer, guess: Tensor) -> dict[str, Tens
         stored[f"{name}/{UNCERTAINTY}"] = answer.uncertainty
     if answer.attack.over_rounds or answer.attack.baseline:
         return stored
-    shares = explain.undetermined(plan.model, latest, guess)
+    from fedsim.explain import undetermined
+
+    shares = undetermined(plan.model, latest, guess)
     return stored | ({} if shares is None else {f"{name}/{UNDETERMINED}": shares})

@@ -7,46 +7,15 @@ from fedsim.core import catalog
 from fedsim.core.catalog import Entry
 from fedsim.core.errors import ConfigError
 
-RECORDS = "from fedsim.core.catalog import Entry\n"
-
 
 def bare(root: str, *, size: int = 3) -> str:
     """Return the folder, of a size."""
     return root * size
 
 
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package of three modules, of which two hold a record of the same name."""
-    (tmp_path / "rooms").mkdir()
-    files = {
-        "__init__": "",
-        "pair": f"{RECORDS}PARTS = (Entry('b', len), Entry('a', max))",
-        "single": f"{RECORDS}PART = Entry('c', min)",
-        "again": f"{RECORDS}PART = Entry('a', sum)",
-    }
-    for name, text in files.items():
-        (tmp_path / "rooms" / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "rooms"
-    for name in [name for name in sys.modules if name.split(".")[0] == "rooms"]:
-        del sys.modules[name]
-
-
 def offer(monkeypatch, **paths):
     points = [EntryPoint(name, path, "fedsim.parts") for name, path in paths.items()]
     monkeypatch.setattr(catalog, "offered", lambda group, path: points)
-
-
-def test_records_stand_in_the_order_of_the_list(package):
-    assert list(catalog.collect(package, ("pair", "single"), "PART")) == ["b", "a", "c"]
-    assert list(catalog.collect(package, ("single", "pair"), "PART")) == ["c", "b", "a"]
-    assert catalog.collect(package, ("single",), "PART")["c"].make is min
-
-
-def test_a_name_that_two_records_have_is_refused(package):
-    with pytest.raises(ValueError, match="rooms: names must differ, got 'a' twice"):
-        catalog.collect(package, ("pair", "again"), "PART")
 
 
 def test_what_packages_offer_stands_beside_the_built_in(monkeypatch):

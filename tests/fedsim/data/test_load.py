@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def test_attributes_survive_the_limit(monkeypatch):
     def toy(root: Path) -> data.Dataset:
         return replace(toy_dataset(root), attributes={"sex": sex})
 
-    monkeypatch.setitem(data.DATASETS, "toy", Entry("toy", toy))
+    monkeypatch.setattr(sys.modules["fedsim.data.load"], "DATASETS", {"toy": Entry("toy", toy)})
     limited = data.load(Data(name="toy", limit=40), seed=0)
     assert len(limited.labels) == 40
     assert limited.attributes == {"sex": sex}
