@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from clients.operator import Site
+from clients.site import Site
 from clients.task import Ready
 from fedsim.core.rng import global_state, global_stream
 from fedsim.core.types import Params

@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from clients.operator import Operator, Site
+from clients.operator import Operator
+from clients.site import Site
 from defenses.defense import Batches
 from defenses.promise import Relation
 from fedsim.core.rng import generator

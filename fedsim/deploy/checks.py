@@ -153,7 +153,8 @@ def check_key(home: Path, name: str, link: Path | None) -> None:
 
 def check_node(home: Path, name: str, number: int, run: str) -> None:
     """What a node's operator decides must be valid and go with the run; its data are read."""
-    from clients.operator import operator, site
+    from clients.operator import operator
+    from clients.site import site
 
     try:
         settings = tomllib.loads((home / "node.toml").read_text(encoding="utf-8"))

@@ -14,8 +14,9 @@ from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor
 
 from clients.batching import batching, trained_together
-from clients.operator import Site, operator
+from clients.operator import operator
 from clients.respond import begin, finish
+from clients.site import Site
 from clients.task import Ready, Response
 from fedsim.core.types import LocalTraining
 from fedsim.core.wire import ARRAYS, from_record, records_of

@@ -9,8 +9,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients.operator import SIMULATED, Operator, Refused, operator, site
+from clients.operator import SIMULATED, Operator, Refused, operator
 from clients.respond import COINS, respond
+from clients.site import site
 from clients.task import Response, Task
 from fedsim.core.errors import one_line
 from fedsim.core.truths import save_own

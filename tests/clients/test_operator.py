@@ -4,7 +4,8 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from clients.operator import Refused, agreed, described, operator, parse_defense, site
+from clients.operator import Refused, agreed, described, operator, parse_defense
+from clients.site import site
 from fedsim import api, models
 from fedsim.config import Part, to_json
 from fedsim.core.errors import RunStopped

@@ -5,8 +5,9 @@ import sys
 import pytest
 import torch
 
-from clients.operator import Refused, operator, site
+from clients.operator import Refused, operator
 from clients.respond import COINS, respond
+from clients.site import site
 from clients.task import Task
 from fedsim import models
 from fedsim.config import to_json

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clients.batching import batching
-from clients.operator import operator, site
+from clients.operator import operator
+from clients.site import site
 from clients.train import train
 from fedsim import config as configs
 from fedsim.core.params import norm, subtract

@@ -1,6 +1,7 @@
 import pytest
 
-from clients.operator import operator, site
+from clients.operator import operator
+from clients.site import site
 from fedsim import config
 from fedsim.core.errors import ConfigError
 from fedsim.core.paths import user_path
