@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from fedsim.core.errors import ConfigError
 
@@ -87,17 +88,43 @@ def seldom_collected() -> Iterator[None]:
     """Let the collector of cycles pass over what is there now, and look at the rest less often.
 
     What was imported and prepared for a run are 300,000 objects, which it would look at again and
-    again. Whoever makes many new ones inside collects them. Somebody else's frozen objects stay
-    frozen.
+    again. Whoever makes many new ones inside collects them. Of blocks that overlap, in one thread
+    or in several, the first changes the collector and the last changes it back. Somebody else's
+    frozen objects stay frozen.
     """
-    ours, before = not gc.get_freeze_count(), gc.get_threshold()
-    if ours:
-        gc.freeze()
-    if 0 < before[0] < SELDOM:  # 0 turns it off
-        gc.set_threshold(SELDOM, *before[1:])
+    _collector.enter()
     try:
         yield
     finally:
-        gc.set_threshold(*before)
-        if ours:
-            gc.unfreeze()
+        _collector.leave()
+
+
+class _Collector:
+    """What `seldom_collected` changed, and how many blocks are open in this process."""
+
+    def __init__(self) -> None:
+        self._lock, self._open = Lock(), 0
+        self._frozen, self._before = False, gc.get_threshold()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open > 1:
+                return
+            self._frozen, self._before = not gc.get_freeze_count(), gc.get_threshold()
+            if self._frozen:
+                gc.freeze()
+            if 0 < self._before[0] < SELDOM:  # 0 turns it off
+                gc.set_threshold(SELDOM, *self._before[1:])
+
+    def leave(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open:
+                return
+            gc.set_threshold(*self._before)
+            if self._frozen:
+                gc.unfreeze()
+
+
+_collector = _Collector()

@@ -1,10 +1,11 @@
 """What this machine has."""
 
 import gc
+import threading
 
 import pytest
 
-from fedsim.core.machine import free_memory, seldom_collected
+from fedsim.core.machine import SELDOM, free_memory, seldom_collected
 
 
 @pytest.fixture
@@ -53,3 +54,32 @@ def test_what_is_there_is_not_collected_inside_and_is_again_after():
             pass
         assert gc.get_freeze_count() > 0
     assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
+
+
+def test_of_runs_in_two_threads_the_last_changes_the_collector_back():
+    before, entered, left = gc.get_threshold(), threading.Event(), threading.Event()
+
+    def first():
+        with seldom_collected():
+            entered.set()
+            left.wait(60)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(60)
+    with seldom_collected():
+        left.set()
+        thread.join()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] == max(before[0], SELDOM)
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
+
+
+def test_what_somebody_else_froze_stays_frozen():
+    gc.freeze()
+    try:
+        with seldom_collected():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
