@@ -43,6 +43,7 @@ MODULES = (
     "spear",
     "r_gap",
     "april",
+    "patch_spans",
     "joint",
     "auto_reconstruct",
     "token_rows",

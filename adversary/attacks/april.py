@@ -79,7 +79,7 @@ def _embedding(auxiliary: Auxiliary) -> Embedding:
     embedding = embedding_of(auxiliary.model, input_shape(auxiliary))
     if embedding.weight not in trained_names(auxiliary) and not embedding.readers:
         raise NotApplicable(
-            f"april: {embedding.layer} must be trained, or an attention must take the tokens by "
+            f"patches: {embedding.layer} must be trained, or an attention must take the tokens by "
             "themselves, got neither"
         )
     return embedding

@@ -17,15 +17,20 @@ from adversary.attacks.analytic import agreed, analytic
 from adversary.attacks.april import april
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.joint import joint, operations
+from adversary.attacks.patch_spans import patch_spans
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
 from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.setting import SECOND, Setting
+from adversary.inversion.token_descent import ROUNDS
+from adversary.inversion.token_spans import LAYERS
 from adversary.labels.head import input_shape
 from fedsim.core.types import Auxiliary, Estimate, View
 
 CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 ENSEMBLE = 30  # restarts of TabLeak
+NEAR = 0.01  # of grey's misfit: a picture but for one patch or two
+RESTARTS = 2  # of each example's descents into spans
 REHEARSALS = 2.2  # times the work of matching, with the rehearsals that choose its settings
 WORTH = 1000  # iterations from which on these are worth it
 LARGEST = 64  # examples of a batch that SPEAR was measured to take apart
@@ -83,6 +88,16 @@ def _embedded(setting: Setting) -> str | None:
     return f"{setting.positions} has the slopes of the patches' embeddings, of one example"
 
 
+def _spanned(setting: Setting) -> str | None:
+    if setting.structure is None or setting.mixing is not None or setting.steps > 1:
+        return None
+    usable = setting.structure.usable(setting.count)
+    if not usable:
+        return None
+    tokens = usable[0].rank(1)
+    return f"{setting.count} × {tokens} tokens do not fill the spans of {usable[0].module}'s inputs"
+
+
 def _walked(setting: Setting) -> str | None:
     if setting.unwalkable is not None or setting.count > 1 or setting.steps > 1:
         return None
@@ -120,6 +135,16 @@ def _per_iteration(setting: Setting, restarts: float) -> Work:
     return "iterations", restarts * SECOND * setting.cost * setting.steps
 
 
+def _per_descent(setting: Setting) -> Work:
+    """Return what an iteration of all rows of `patch-spans` takes of the first layers."""
+    assert setting.structure is not None
+    structure, count = setting.structure, setting.count
+    last = structure.readers.index(structure.usable(count)[:LAYERS][-1])
+    depth = (last + 1) / len(structure.readers)
+    rows = RESTARTS * count + ROUNDS * (count + RESTARTS)
+    return "iterations", rows * depth * setting.cost / count
+
+
 def _matching(
     view: View, auxiliary: Auxiliary, generator: Generator, *, iterations: int = 3000
 ) -> Tensor | Estimate:
@@ -138,6 +163,13 @@ RULES = (
     Rule(name="spear", infer=spear, applies=_zeros, certified=True),
     Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
     Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
+    Rule(
+        name="patch-spans",
+        infer=partial(patch_spans, restarts=RESTARTS, misfit=NEAR),
+        applies=_spanned,
+        work=_per_descent,
+        certified=True,
+    ),
     Rule(name="hybrid", infer=hybrid, applies=_walked, enough=CLOSED),
     Rule(
         name="joint",

@@ -77,17 +77,8 @@ def embedding_of(model: nn.Module, shape: Shape) -> Embedding:
     Raises:
         NotApplicable: It does not, or patches overlap; says so.
     """
-    trial = _Trial(model, shape)
-    try:
-        trial.run()
-    except PASSING:
-        raise
-    except Exception as error:
-        raise NotApplicable(
-            f"april: a gradient of one example must be computable, got {explained(error)}"
-        ) from None
-    if trial.layer is None:
-        raise NotApplicable("april: the first layer must embed patches, got none that is linear")
+    trial = _tried(model, shape)
+    assert trial.layer is not None
     pixels = _pixels(trial.name, trial.layer, trial.probe, trial.tokens)
     slopes = _tokens(trial.layer, trial.slopes[0])
     for name, slope in trial.gradients.items():
@@ -104,8 +95,36 @@ def embedding_of(model: nn.Module, shape: Shape) -> Embedding:
                     readers=trial.readers(rows(slope)),
                 )
     raise NotApplicable(
-        f"april: a trained position embedding must be added to what {trial.name} returns, got none"
+        "patches: a trained position embedding must be added to what "
+        f"{trial.name} returns, got none"
     )
+
+
+def pixels_of(model: nn.Module, shape: Shape) -> Tensor:
+    """Return which number of the input each entry of each patch is, shape (patches, size).
+
+    Raises:
+        NotApplicable: The first layer embeds no patches, or they overlap.
+    """
+    trial = _tried(model, shape)
+    assert trial.layer is not None
+    return _pixels(trial.name, trial.layer, trial.probe, trial.tokens)
+
+
+def _tried(model: nn.Module, shape: Shape) -> "_Trial":
+    """Return an example's trial; refuse a model that has no linear layer first."""
+    trial = _Trial(model, shape)
+    try:
+        trial.run()
+    except PASSING:
+        raise
+    except Exception as error:
+        raise NotApplicable(
+            f"patches: a gradient of one example must be computable, got {explained(error)}"
+        ) from None
+    if trial.layer is None:
+        raise NotApplicable("patches: the first layer must embed patches, got none that is linear")
+    return trial
 
 
 class _Trial:
@@ -220,14 +239,14 @@ def _pixels(name: str, layer: nn.Module, probe: Tensor, tokens: Tensor) -> Tenso
             or tuple(layer.stride) != layer.kernel_size
             or layer.padding not in ((0, 0), "valid")
         ):
-            raise NotApplicable(f"april: the patches of {name} = Conv2d must not overlap")
+            raise NotApplicable(f"patches: the patches of {name} = Conv2d must not overlap")
         return functional.unfold(numbers, layer.kernel_size, stride=layer.stride)[0].T.long()
     order = probe.flatten().argsort()
     places = torch.searchsorted(probe.flatten()[order], tokens.flatten())
     places = order[places.clamp(max=len(order) - 1)]
     each_once = len(places.unique()) == tokens.numel()
     if not each_once or not torch.equal(probe.flatten()[places], tokens.flatten()):
-        raise NotApplicable(f"april: {name} = Linear must take the pixels of patches, each once")
+        raise NotApplicable(f"patches: {name} = Linear must take the pixels of patches, each once")
     return places.view(-1, tokens.shape[-1])
 
 

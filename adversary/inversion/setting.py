@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adversary.inversion.activations import ACTIVATIONS
 from adversary.inversion.chain import chain, check_trained, drops_out, first_linear, follows
-from adversary.inversion.patches import embedding_of
+from adversary.inversion.patches import embedding_of, pixels_of
 from adversary.inversion.rows import still
+from adversary.inversion.token_spans import Structure, structure_of
 from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from fedsim.core.attention import plain_attention
@@ -46,6 +47,7 @@ class Setting:
         after: The type of the module after it; empty without.
         positions: A trained position embedding that is added to patches that train, too; None
             without.
+        structure: How the model takes pictures in patches apart; None where it does not.
         unwalkable: Why a recursion cannot walk back through the model; None if it can.
         mixing: The first layer that makes an example's gradient depend on more than the example
             (batch norm, dropout); None without.
@@ -62,6 +64,7 @@ class Setting:
     first: str | None
     after: str
     positions: str | None
+    structure: Structure | None
     unwalkable: str | None
     mixing: str | None
     kink: str | None
@@ -93,6 +96,7 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
     if local.upload == "weights":
         steps = local.epochs * -(-count // local.batch_size)
     first, after = _first(model, shape)
+    positions, structure = _patched(auxiliary, shape)
     kinks, flat, cost = _trial(auxiliary, shape, min(count, PROBED))
     return Setting(
         shape=shape,
@@ -101,7 +105,8 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
         steps=steps,
         first=first,
         after=after,
-        positions=_positions(auxiliary, shape),
+        positions=positions,
+        structure=structure,
         unwalkable=_unwalkable(model, shape),
         mixing=_mixing(model),
         kink=min(kinks, default=None),
@@ -119,6 +124,22 @@ def _first(model: nn.Module, shape: tuple[int, ...]) -> tuple[str | None, str]:
         raise
     except Exception:  # it begins otherwise, or does not run on random inputs
         return None, ""
+
+
+def _patched(auxiliary: Auxiliary, shape: tuple[int, ...]) -> tuple[str | None, Structure | None]:
+    """Return the position embedding that is trained, and the layers that take tokens."""
+    try:
+        pixels_of(auxiliary.model, shape)
+    except NotApplicable:
+        return None, None
+    return _positions(auxiliary, shape), _structure(auxiliary)
+
+
+def _structure(auxiliary: Auxiliary) -> Structure | None:
+    try:
+        return structure_of(auxiliary)
+    except NotApplicable:
+        return None
 
 
 def _positions(auxiliary: Auxiliary, shape: tuple[int, ...]) -> str | None:

@@ -72,9 +72,29 @@ class Patched(nn.Module):
         return self.head(tokens + tokens.mean(1, keepdim=True).tanh())
 
 
+class Tokens(nn.Module):
+    """The same with a linear layer on each token, for attacks that read the tokens' span."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 24, 2, stride=2)
+        self.positions = nn.Parameter(torch.randn(1, 9, 24))
+        self.each = nn.Linear(24, 24)
+        self.head = nn.Linear(216, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        return self.head(self.each(tokens).tanh().flatten(1))
+
+
 with global_stream(0, "patched"):
-    PATCHED = Patched()
-PICTURED = (KNOWS, replace(KNOWS, model=PATCHED))  # what who attacks pictures may know
+    PATCHED, TOKENS = Patched(), Tokens()
+PICTURED = (  # what who attacks pictures may know
+    KNOWS,
+    replace(KNOWS, model=PATCHED),
+    replace(KNOWS, model=TOKENS),
+)
 
 
 def trial(seed: int, *, independent: bool = False, size: int = 1) -> tuple[View, Truth]:

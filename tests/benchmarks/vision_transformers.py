@@ -1,11 +1,13 @@
 """What the gradients of vision transformers give back of CIFAR-10 pictures: APRIL, then matching.
 
     uv run python -m tests.benchmarks.vision_transformers [--images N] [--matched N]
+    uv run python -m tests.benchmarks.vision_transformers --spans BATCHES [--size B] [--model NAME]
 
 Pictures are the first of the lossless part of CIFAR-10, one per client. PSNR is in dB on pixels in
 [0, 1], with the standard error over pictures; blind is the mean of the test pictures. Trained means
 SGD on other pictures of the part. Matching is `inverting-gradients` on a smaller transformer, and
-on batches.
+on batches. `--spans` is `patch-spans` on batches of one float32 gradient; of batches PSNR is that
+of the nearest answer to each picture.
 """
 
 import argparse
@@ -20,9 +22,11 @@ from torch.nn import functional
 
 from adversary.attacks.april import april
 from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.attacks.patch_spans import patch_spans
 from adversary.inversion.patches import embedding_of
 from clients.train import train
 from fedsim.core.doubled import doubled
+from fedsim.core.errors import remarks_of_attacks
 from fedsim.core.params import subtract
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
@@ -33,7 +37,6 @@ from tests.real_data import cifar_part
 SHAPE, CLASSES = (3, 32, 32), 10
 STEPS, BATCH, RATE = 100, 16, 0.05  # of the training before
 GRADIENT = LocalTraining(0.1, 1, upload="gradient")
-TWO = LocalTraining(0.1, 2, upload="gradient")
 PROTOCOLS = {
     "gradient, float64": GRADIENT,
     "gradient, float32": GRADIENT,
@@ -96,7 +99,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 def client(model: nn.Module, x: Tensor, y: Tensor, name: str) -> View:
     """Return what the server sees of a client."""
-    local = TWO if "of two" in name else PROTOCOLS[name]
+    local = replace(PROTOCOLS.get(name, GRADIENT), batch_size=len(y))
     sent = {key: value.clone() for key, value in model.state_dict().items()}
     if name.endswith("float64"):
         model, x = doubled(model), x.double()
@@ -128,6 +131,26 @@ def measured(model: nn.Module, name: str, images: int) -> Result:
     return Result(values, seconds / images, condition)
 
 
+def nearest(answer: Tensor, x: Tensor) -> list[float]:
+    """Return the PSNR of the nearest answer to each picture."""
+    guesses = answer.clamp(0, 1).double().flatten(1)
+    errors = torch.cdist(x.double().flatten(1), guesses).square().amin(dim=1) / x[0].numel()
+    return [-10 * math.log10(max(float(error), 1e-35)) for error in errors]
+
+
+def by_spans(model: nn.Module, batches: int, size: int, name: str) -> Iterator[Result]:
+    """Attack batches by the spans of their tokens."""
+    data, auxiliary = cifar_part(), Auxiliary(model, CLASSES, input_shape=SHAPE)
+    for place in range(0, batches * size, size):
+        x, y = data.inputs[place : place + size], data.labels[place : place + size]
+        view = client(model, x, y, name)
+        begun = time.process_time()
+        with remarks_of_attacks() as remarks:
+            answer = patch_spans(view, auxiliary, generator(0, place))
+        print(f"{place}: {'; '.join(remarks)}", flush=True)
+        yield Result(nearest(answer, x), (time.process_time() - begun) / size)
+
+
 def matched(images: int, size: int) -> Result:
     """Match gradients of batches on a transformer of four narrow blocks."""
     data = cifar_part()
@@ -145,8 +168,7 @@ def matched(images: int, size: int) -> Result:
             view, auxiliary, generator(0, place), restarts=1, iterations=ITERATIONS
         )
         seconds += time.process_time() - begun
-        each = torch.cdist(x.flatten(1), answer.flatten(1)).square() / x[0].numel()
-        values += [-10 * math.log10(float(error)) for error in each.amin(dim=1)]
+        values += nearest(answer, x)
     return Result(values, seconds / len(values))
 
 
@@ -194,13 +216,35 @@ def rows(images: int, number: int) -> Iterator[tuple[str, Result]]:
         yield f"matching, batch of {size}", matched(number, size)
 
 
+def spans(name: str, protocol: str, batches: int, size: int) -> None:
+    """Print what spans give of each batch, and of all."""
+    with global_stream(0, name):
+        model = MODELS[name]()
+    results = []
+    for result in by_spans(model, batches, size, protocol):
+        print([round(value, 1) for value in result.psnr], f"{result.seconds:.1f} CPU-s", flush=True)
+        results.append(result)
+    values = [value for result in results for value in result.psnr]
+    total = Result(values, sum(result.seconds for result in results) / len(results))
+    title = f"{name}; {protocol}; spans, batches of {size}"
+    print(f"{title}: {total}; blind {blind(batches * size)}")
+    record("vision_transformers", {f"{title}: PSNR, dB": sum(values) / len(values)})
+
+
 def main() -> None:
     """Print a line per model and protocol, and append its figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--matched", type=int, default=4)
+    parser.add_argument("--spans", type=int, default=0)
+    parser.add_argument("--size", type=int, default=2)
+    parser.add_argument("--model", choices=MODELS, default="vit")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="gradient, float32")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.spans:
+        spans(asked.model, asked.protocol, asked.spans, asked.size)
+        return
     for name, result in rows(asked.images, asked.matched):
         print(f"{name}: {result}", flush=True)
         mean = sum(result.psnr) / len(result.psnr)

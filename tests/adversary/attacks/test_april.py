@@ -150,7 +150,7 @@ def test_an_attention_that_takes_tokens_alone_gives_them_away_behind_a_frozen_em
     ],
 )
 def test_other_models_are_refused_in_a_sentence(make, rule):
-    with pytest.raises(NotApplicable, match=f"april: {rule}"):
+    with pytest.raises(NotApplicable, match=f"patches: {rule}"):
         embedding_of(made(make), SHAPE)
 
 
