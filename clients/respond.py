@@ -5,6 +5,7 @@ read from disk, written, or remembered in between. The Flower shell around it is
 `fedsim.federation.client_app`.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -18,6 +19,7 @@ from clients.task import Examples, Ready, Response, Task
 from clients.train import train
 from defenses import Defense, defend
 from defenses.promise import Relation
+from fedsim.core.blocks import Block
 from fedsim.core.errors import one_line
 from fedsim.core.form import IGNORED
 from fedsim.core.params import cast_like, mismatch, subtract
@@ -46,13 +48,17 @@ def respond(task: Task) -> Response:
     return finish(ready, trained, used)
 
 
-def begin(task: Task) -> Ready:
+def begin(task: Task, *, fits: bool = False) -> Ready:
     """Accept a task.
+
+    Args:
+        task: The task.
+        fits: Whether the weights sent are those of a task of this site that was accepted.
 
     Raises:
         Refused: As `respond`.
     """
-    if reason := mismatch(task.sent, task.site.state):
+    if not fits and (reason := mismatch(task.sent, task.site.state)):
         raise Refused(f"weights sent: must be of the run's model, got {reason}")
     local = task.site.config.local_training(task.proximal_mu)
     relation, coins = _canary(task)
@@ -67,13 +73,16 @@ def begin(task: Task) -> Ready:
     )
 
 
-def finish(ready: Ready, trained: Params, used: Int[Tensor, " uses"]) -> Response:
+def finish(
+    ready: Ready, trained: Params, used: Int[Tensor, " uses"], truth: Params | None = None
+) -> Response:
     """Defend what is uploaded.
 
     Args:
         ready: The task.
         trained: The state after training; of a gradient upload, with the gradient in it.
         used: Place of every example used, one entry per use.
+        truth: What `truths_of` gives for it, if that was called.
 
     Raises:
         ValueError: The update is not finite, or a defense gives something else than an update.
@@ -81,12 +90,13 @@ def finish(ready: Ready, trained: Params, used: Int[Tensor, " uses"]) -> Respons
     task, local, relation = ready.task, ready.local, ready.relation
     config, coins, examples = task.site.config, ready.coins, ready.examples
     upload, memory, update = _defended(task, trained, ready.memory)
-    truth: dict[str, Tensor] = {}
     cost: dict[str, float] = {}
-    if task.with_truth:
-        truth = _truth(task, examples, used)
+    if not task.with_truth:
+        truth = {}
+    else:
+        truth = _truth(task, examples, used) if truth is None else truth
         if relation:
-            truth[COINS] = coins.to(torch.uint8)
+            truth = {**truth, COINS: coins.to(torch.uint8)}
         if config.defense and relation is not carried.UPDATE:
             cost = _cost(task, examples, local, trained, update)
     return Response(
@@ -220,9 +230,32 @@ def _truth(task: Task, examples: Examples, used: Tensor) -> dict[str, Tensor]:
     Rows of a folder of the client's own mean nothing here.
     """
     places = used.new_zeros(0) if task.site.own_data else used
-    rows = examples.rows[places[places < len(examples.rows)]]
-    labels = examples.labels[used]
+    if examples.canaries is not None:
+        places = places[places < len(examples.rows)]
+    rows, labels = examples.rows[places], examples.labels[used]
     return {"labels": labels if labels.ndim == 1 else labels[labels != IGNORED], "indices": rows}
+
+
+def truths_of(clients: Sequence[Ready], used: Sequence[Int[Tensor, " uses"]]) -> list[Params]:
+    """Return the ground truth of clients of one site; rows of a block where their sizes are equal.
+
+    Args:
+        clients: Their tasks, without canaries.
+        used: For each the place of every example used.
+    """
+    site = clients[0].task.site
+    sizes = {len(places) for places in used}
+    if site.own_data or site.federated.dataset.y.ndim > 1 or len(sizes) > 1:
+        pairs = zip(clients, used, strict=True)
+        return [_truth(client.task, client.examples, places) for client, places in pairs]
+    rows = [client.examples.rows for client in clients]
+    begins = torch.tensor([0, *map(len, rows[:-1])]).cumsum(0)
+    indices = torch.cat(rows)[torch.stack(list(used)) + begins.unsqueeze(1)]
+    truth = {"labels": site.federated.dataset.y[indices], "indices": indices}
+    block = Block({name: values[0] for name, values in truth.items()}, len(clients))
+    for name, values in truth.items():
+        block.stacked[name].copy_(values)
+    return [block.row(place) for place in range(block.count)]
 
 
 def _cost(

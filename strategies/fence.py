@@ -25,7 +25,14 @@ from fedsim.core.boundary import PASSING, raised
 from fedsim.core.errors import RunStopped, is_disk_full, plain
 from fedsim.core.params import cast_like, mismatch, not_finite
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import METRICS, NUM_EXAMPLES, from_record, records_of
+from fedsim.core.wire import (
+    METRICS,
+    NUM_EXAMPLES,
+    content_of,
+    from_record,
+    metrics_of,
+    records_of,
+)
 from strategies.around import AroundStrategy, check_strategy
 from strategies.secure import SecureAggregation
 from strategies.senders import Senders, reason_of
@@ -202,7 +209,7 @@ class Fence(AroundStrategy):
             raise
         except Exception as error:  # a client in this process may upload any object
             raise Refused(FORMS[0], f"content: must be readable ({error})") from None
-        return RecordDict({key: arrays, METRICS: metrics})
+        return content_of({key: arrays, METRICS: metrics})
 
     def _arrays(self, record: ArrayRecord, sent: Params) -> Passed:
         upload, length = decoded(record, sent, self.upload)
@@ -240,6 +247,8 @@ class Fence(AroundStrategy):
         value = num_examples_of(reply, key)
         if value > self.max_examples:
             raise Refused(BOUND, f"{key}: must be at most {self.max_examples:,}, got {value:g}")
+        if not self.metrics and type(value) in {int, float}:
+            return metrics_of({key: value})
         stated = next(iter(records_of(reply.content, MetricRecord).values()))
         for name in self.metrics:
             number = stated.get(name)

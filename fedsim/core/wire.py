@@ -1,6 +1,6 @@
 """Tensors ⇄ Flower records: the one place where what travels is encoded and decoded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, TypeVar, cast
@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsim.core.blocks import Row
+from fedsim.core.blocks import Block, Row
 from fedsim.core.types import Params
 
 ARRAYS = "arrays"  # the ArrayRecord of a train message and of its reply
@@ -22,6 +22,7 @@ METRICS = "metrics"  # the MetricRecord of a reply
 NUM_EXAMPLES = "num-examples"
 
 Kind = TypeVar("Kind", ArrayRecord, MetricRecord, ConfigRecord)
+Filled = TypeVar("Filled", ArrayRecord, MetricRecord, ConfigRecord, RecordDict)
 _STYPE = "numpy.ndarray"
 _ENTRIES = "_data"  # the attribute of a record in which Flower keeps what is in it
 _HEADER, _WIDEST = 4096, 16  # bytes before the values, and of one value, at most
@@ -39,10 +40,27 @@ def held_record(params: Params) -> ArrayRecord:
     """
     if not isinstance(params, Row):
         return record_of({name: HeldArray(_values(value)) for name, value in params.items()})
-    of, place, record = params.block.arrays, params.place, RowRecord()
-    record_of({name: HeldArray(values[place]) for name, values in of.items()}, record)
+    record = RowRecord()
+    fields = params.block.results.get(held_record, None, lambda: _fields(params.block))
+    record_of({name: _held(*of, params.place) for name, of in fields.items()}, record)
     vars(record)["row"] = params
     return record
+
+
+def _fields(block: Block) -> dict[str, tuple[dict[str, Any], Sequence[NDArray]]]:
+    """Return what the arrays of a block's rows have in common, and the values of each."""
+    whole = block.stacked.items()
+    alike = {name: {"dtype": _name(it.numpy().dtype), "shape": it.shape[1:]} for name, it in whole}
+    return {
+        name: ({**fields, "shape": tuple(fields["shape"]), "stype": _STYPE}, block.arrays[name])
+        for name, fields in alike.items()
+    }
+
+
+def _held(fields: Mapping[str, Any], rows: Sequence[NDArray], place: int) -> "HeldArray":
+    array = HeldArray.__new__(HeldArray)
+    vars(array).update(fields, values=rows[place])
+    return array
 
 
 def record_of(arrays: Mapping[str, Array], record: ArrayRecord | None = None) -> ArrayRecord:
@@ -52,13 +70,37 @@ def record_of(arrays: Mapping[str, Array], record: ArrayRecord | None = None) ->
         arrays: They.
         record: An empty one to take; a new one by default.
     """
-    record = ArrayRecord() if record is None else record
-    entries = vars(record).get(_ENTRIES)
-    if type(entries) is dict:
-        entries.update(arrays)
+    return _filled(ArrayRecord() if record is None else record, arrays)
+
+
+def content_of(records: Mapping[str, ArrayRecord | MetricRecord | ConfigRecord]) -> RecordDict:
+    """Return `RecordDict(records)`, without its check of each in a fifth of the time."""
+    return _filled(RecordDict(), records)
+
+
+def metrics_of(metrics: Mapping[str, int | float]) -> MetricRecord:
+    """Return `MetricRecord(metrics)`, without its check of each in a third of the time."""
+    return _filled(MetricRecord(), metrics)
+
+
+def facts_of(facts: Mapping[str, int | float]) -> ConfigRecord:
+    """Return `ConfigRecord(facts)`, without its check of each in a third of the time."""
+    return _filled(ConfigRecord(), facts)
+
+
+def _filled(record: Filled, entries: Mapping[str, Any]) -> Filled:
+    """Put entries into a record past its setter, which checks each."""
+    kept = vars(record).get(_ENTRIES)
+    if type(kept) is dict:
+        kept.update(entries)
     else:  # kept elsewhere by this version of Flower
-        record.update(arrays)
+        record.update(entries)
     return record
+
+
+def tensors_in(record: ArrayRecord) -> Params:
+    """Return what `read_record` returns; of a row of a block the row itself."""
+    return row_of(record) or read_record(record)
 
 
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clients.batching import batching, trained_together
 from clients.operator import operator
-from clients.respond import begin, finish
+from clients.respond import begin, finish, truths_of
 from clients.site import Site
 from clients.task import Ready, Response
 from fedsim.core.types import LocalTraining
@@ -102,13 +102,14 @@ class Batched:
         try:
             with process_goes_on():
                 results = trained_together(ready, mixes=mixes)
+                truths = truths_of(ready, [used for _, used in results])
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # what the model raises one by one is each client's
             self.alone[refusal(error)] += len(clients)
             return
-        for client, each, result in zip(clients, ready, results, strict=True):
-            client.respond = partial(finish, each, *result)
+        for client, each, result, truth in zip(clients, ready, results, truths, strict=True):
+            client.respond = partial(finish, each, *result, truth)
 
     def _hindrance(self, ready: Ready) -> str:
         """Return why a client cannot train with others; empty if it can."""
@@ -130,7 +131,8 @@ def _ready(client: _Client, decoded: dict[int, dict[str, Tensor]]) -> Ready | No
 
     Args:
         client: Whose message.
-        decoded: Contents of messages of this batch; clients that were sent the same share it.
+        decoded: Contents of accepted messages of this batch; clients that were sent the same share
+            it.
     """
     content = client.message.content
     if client.message.metadata.message_type.split(".")[0] != "train":
@@ -138,10 +140,12 @@ def _ready(client: _Client, decoded: dict[int, dict[str, Tensor]]) -> Ready | No
     try:
         with process_goes_on():
             record = records_of(content, ArrayRecord)[ARRAYS]
-            if id(record) not in decoded:
-                decoded[id(record)] = from_record(record)
+            sent, fits = decoded.get(id(record)), id(record) in decoded
+            sent = from_record(record) if sent is None else sent
             node = operator(client.context.node_config)
-            return begin(task_of(client.message, client.context, node, decoded[id(record)]))
+            ready = begin(task_of(client.message, client.context, node, sent), fits=fits)
+            decoded[id(record)] = sent
+            return ready
     except KeyboardInterrupt:
         raise
     except BaseException:  # the inline engine's answer says what it is

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
@@ -22,8 +22,11 @@ from fedsim.core.wire import (
     FEDSIM,
     METRICS,
     NUM_EXAMPLES,
+    content_of,
+    facts_of,
     from_record,
     held_record,
+    metrics_of,
     records_of,
     to_record,
 )
@@ -125,7 +128,7 @@ def _keep_truth(context: Context, task: Task, response: Response) -> None:
         save_own(folder, task.round, task.client, response.truth, response.fidelity)
         return
     context.state[TRUTH] = held_record(response.truth)
-    context.state[FACTS] = ConfigRecord({"round": task.round, **response.fidelity})
+    context.state[FACTS] = facts_of({"round": task.round, **response.fidelity})
 
 
 def _remember(context: Context, response: Response, node: Operator) -> None:
@@ -143,9 +146,9 @@ def _content(message: Message, context: Context, response: Response, task: Task)
         return masked_reply(
             message, response.upload, response.num_examples, context.node_id, run.config.seed
         )
-    metrics = MetricRecord({NUM_EXAMPLES: response.num_examples})
+    metrics = metrics_of({NUM_EXAMPLES: response.num_examples})
     encode = held_record if task.operator.simulated else to_record
-    return RecordDict({ARRAYS: encode(response.upload), METRICS: metrics})
+    return content_of({ARRAYS: encode(response.upload), METRICS: metrics})
 
 
 def _truth_folder(context: Context) -> Path | None:
@@ -156,7 +159,7 @@ def _truth_folder(context: Context) -> Path | None:
     no Ray worker and writes only where its operator says.
     """
     folder = str(context.node_config.get(TRUTH, ""))
-    if not folder and _simulated_by_flower() and context.run_config.get("out"):
+    if not folder and context.run_config.get("out") and _simulated_by_flower():
         return Path(str(context.run_config["out"])) / "truth"
     return Path(folder) if folder else None
 

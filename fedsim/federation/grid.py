@@ -13,7 +13,7 @@ from fedsim.core.errors import plain
 from fedsim.core.group_writer import Facts
 from fedsim.core.truths import save_shared
 from fedsim.core.types import Params
-from fedsim.core.wire import from_record, records_of, to_record
+from fedsim.core.wire import from_record, records_of, tensors_in, to_record
 from fedsim.federation.client_app import COLLECTED, FACTS, TRUTH
 from fedsim.federation.flower_private import enter_run, set_message_id
 
@@ -144,4 +144,4 @@ def _taken(context: Context) -> tuple[int, Params, Facts] | None:
     facts = records_of(context.state, ConfigRecord)[FACTS]
     del context.state[TRUTH], context.state[FACTS]
     costs = {name: float(str(value)) for name, value in facts.items() if name != "round"}
-    return int(str(facts["round"])), from_record(truth), costs
+    return int(str(facts["round"])), tensors_in(truth), costs
