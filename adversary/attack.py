@@ -52,6 +52,9 @@ class Attack:
         any_optimizer: Whether it holds where an update is no sum of gradients, as after Adam: it
             reads which parameters moved or what the uploaded model makes of records, or compares
             with clients that it trains as the protocol says.
+        on_device: Whether all of it computes where the adversary runs the model
+            (`Auxiliary.device`): what it is given lies there then. Else it computes on the CPU, and
+            what it asks of the model is brought back (`adversary.placement`).
         plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
             words, or nothing; None for an attack that does the same everywhere.
         memory: How many bytes of memory it may take; None for half of what is free.
@@ -76,6 +79,7 @@ class Attack:
     clients: tuple[str, ...] | None = None
     kinds: tuple[Kind, ...] | None = None
     any_optimizer: bool = False
+    on_device: bool = False
     plan: Plan | None = None
     memory: float | None = None
     cost: CostOf | None = None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedsim.core import devices
 from fedsim.core.machine import free_memory
 
 GIGA = 1e9
@@ -41,15 +42,19 @@ class Cost:
         return memory if self.seconds is None else f"{_duration(self.seconds)} and {memory}"
 
 
-def beyond_memory(name: str, cost: Cost, most: float | None) -> str:
+def beyond_memory(
+    name: str, cost: Cost, most: float | None, device: torch.device = devices.CPU
+) -> str:
     """Return why an attack is not run; empty where its memory suffices.
 
     Args:
         name: Of the attack.
         cost: Its estimate.
         most: Bytes that it may take; None for half of what is free.
+        device: Where it computes.
     """
-    free = free_memory() if most is None else None
+    there = free_memory() if device.type == "cpu" else devices.free_memory(device)
+    free = there if most is None else None
     limit = most if free is None else SHARE * free
     if limit is None or cost.num_bytes <= limit:
         return ""

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from adversary.workspace import loaded
 from fedsim.core.boundary import PASSING
+from fedsim.core.devices import device_of, here, moved, on
 from fedsim.core.form import Form
 from fedsim.core.params import subtract
 from fedsim.core.rng import global_state, global_stream
@@ -139,23 +140,33 @@ def drawn(
 def train_alone(
     observation: Observation, model: nn.Module, client: Client, defense: Any
 ) -> Observation:
-    """Return what a client uploads that trains by itself."""
-    local, model = observation.local, loaded(model, observation.sent)
+    """Return what a client uploads that trains by itself, where the model is."""
+    home = here()
+    with on(device_of(model)):
+        state = moved(_trained_alone(observation, model, client, defense), home)
+    if observation.local.upload == "weights":
+        state = subtract(state, {name: observation.sent[name] for name in state})
+    return _uploaded(observation, state, client)
+
+
+def _trained_alone(
+    observation: Observation, model: nn.Module, client: Client, defense: Any
+) -> Params:
+    """Return a client's trained state, or the gradient of its batch."""
+    device, local = device_of(model), observation.local
+    loaded(model, observation.sent)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     hook = (defense is not None and defense.gradient) or mean_gradient
 
     def gradient(batch: Tensor) -> Sequence[Tensor]:
-        inputs, labels = client.inputs[batch], client.labels[batch]
+        inputs, labels = moved((client.inputs[batch], client.labels[batch]), device)
         return hook(model, trained, inputs, labels, local, client.coins)
 
     with global_stream(client.seed, "rehearsal"):
         if local.upload == "gradient":
-            delta = dict(zip(trained, gradient(client.steps[0]), strict=True))
-        else:
-            descend(list(trained.values()), local, client.steps, gradient)
-            sent = {name: observation.sent[name] for name in model.state_dict()}
-            delta = subtract(model.state_dict(), sent)
-    return _uploaded(observation, delta, client)
+            return dict(zip(trained, gradient(client.steps[0]), strict=True))
+        descend(list(trained.values()), local, client.steps, gradient)
+        return model.state_dict()
 
 
 def _train_together(

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from adversary.local_training import drawn, grouping, train_alone, trained
 from adversary.workspace import Workspace, working_copy
+from fedsim.core.devices import device_of, here, moved
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, Observation, Params
 
@@ -101,6 +102,7 @@ def rehearse_each(
             that train together all are taken before the first is trained.
         defense: As for `rehearse_with`.
     """
+    model = _placed(model, auxiliary)
     waiting = (drawn(observation.local, *each, defense) for each in clients)
     for first in waiting:
         group = grouping(observation.local, auxiliary, first, defense)
@@ -162,6 +164,15 @@ def defended(observation: Observation, auxiliary: Auxiliary, generator: Generato
     trained = {n: delta[n] for n, value in model.named_parameters() if value.requires_grad}
     changed = {**delta, **defense.apply(trained, defense.init(trained), generator)[0]}
     return replace(observation, update=replace(observation.update, delta=changed))
+
+
+def _placed(model: nn.Module, auxiliary: Auxiliary) -> nn.Module:
+    """Return a model to train, a copy of it where the adversary runs the model."""
+    device = auxiliary.device
+    if device.type == device_of(model).type or here().type != "cpu":
+        return model
+    memory = auxiliary.rehearsals.memory
+    return memory.get(_placed, model, lambda: moved(model, device), keep=4)
 
 
 def _draw(labels: Int[Tensor, " n"], label: int, count: int, generator: Generator) -> Tensor:

@@ -28,7 +28,7 @@ def workspace(view: View, auxiliary: Auxiliary) -> "Workspace":
         view: One client's observations, with the memory of its round.
         auxiliary: What the adversary knew before round 1; the object itself counts.
     """
-    return _workspace(auxiliary, view.latest.sent, view.latest.local, view.memory)
+    return workspace_of(auxiliary, view.latest.sent, view.latest.local, view.memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +70,11 @@ class Workspace:
 
     def knowing(self, auxiliary: Auxiliary) -> "Workspace":
         """Return the workspace with another auxiliary."""
-        return _workspace(auxiliary, self.sent, self.local, self.memory)
+        return workspace_of(auxiliary, self.sent, self.local, self.memory)
 
     def at(self, observation: Observation) -> "Workspace":
         """Return the workspace for another observation."""
-        return _workspace(self.auxiliary, observation.sent, observation.local, self.memory)
+        return workspace_of(self.auxiliary, observation.sent, observation.local, self.memory)
 
 
 def undefended(auxiliary: Auxiliary) -> Auxiliary:
@@ -119,9 +119,10 @@ def evaluating(work: Workspace, state: Params) -> Iterator[nn.Module]:
         model.train()
 
 
-def _workspace(
+def workspace_of(
     auxiliary: Auxiliary, sent: Params, local: LocalTraining, memory: Memory
 ) -> Workspace:
+    """Return the workspace of one adversary, model sent and protocol; the same one each time."""
     # The workspace holds the weights, so that no others take their id.
     return memory.get(
         Workspace,

@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 import strategies
 from fedsim.config import Config, Engine, Part, Rule
 from fedsim.core.boundary import PASSING, explained
+from fedsim.core.devices import resolved
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError
 from fedsim.core.rng import threads
 from fedsim.core.types import Leak, Measure
@@ -27,7 +28,7 @@ from fedsim.federation.progress import Round
 from fedsim.federation.rounds import federate
 from fedsim.federation.training_grid import OnClient
 from fedsim.run.attack_round import attack_round
-from fedsim.run.device import on_cpu
+from fedsim.run.device import attacking_on, on_cpu
 from fedsim.run.glance import glance, line_of
 from fedsim.run.ledger import AUDIT
 from fedsim.run.marks import failing
@@ -165,6 +166,7 @@ def attack(
     *,
     app: App | None = None,
     allow: Iterable[str] = (),
+    device: str = "cpu",
     on_round: Callable[[int, int], None] = lambda *_: None,
 ) -> pa.Table:
     """Attack a recording without training, and put the rows into its ledger.
@@ -174,6 +176,7 @@ def attack(
         attacks: Names and options; their earlier rows are replaced.
         app: What is said of somebody else's app; what was said before is kept beside its tape.
         allow: Modules, paths and addresses that its config may use, if you did not write it.
+        device: Where attacks run the model, as `engine.device`; wherever its clients trained.
         on_round: Called with rounds done and in all.
 
     Returns:
@@ -181,9 +184,10 @@ def attack(
 
     Raises:
         BadRecording: A file is missing or damaged, or its config names what is not allowed.
-        ConfigError: An attack's name or option is wrong, or something of an app is not told.
+        ConfigError: An attack's name or option is wrong, something of an app is not told, or the
+            machine lacks the device.
     """
-    folder = RunFolder(Path(recording))
+    device, folder = resolved(device, "--device"), RunFolder(Path(recording))
     folder.check_files()
     foreign = is_foreign(folder.path)
     if foreign:
@@ -198,6 +202,7 @@ def attack(
         folder.check_trusted(allow, given=[part.name for part in attacks], config=config)
         plan = prepare(config)
     load_base(folder.path, plan.model)
+    plan = attacking_on(plan, device)
     rounds = recorded_rounds(folder.path)
     if folder.finished_rounds:  # the round in which a run was killed is not whole
         rounds = [number for number in rounds if number <= folder.finished_rounds[-1]]

@@ -32,6 +32,13 @@ INDEXED = {  # indices may come from the CPU
 }
 
 
+WRITTEN_OUT = {  # what torch leaves as a mark on a tensor, which kernels here would not see
+    aten._efficientzerotensor.default: aten.zeros.default,
+    aten._conj.default: aten._conj_physical.default,
+    aten._neg_view.default: aten.neg.default,
+}
+
+
 class Remote(Tensor):
     """A tensor of the accelerator.
 
@@ -80,6 +87,8 @@ class _Shortcuts(TorchFunctionMode):
             return torch.tensor(*args, **{**options, "device": CPU}).to(DEVICE)
         if func is Tensor.tolist:
             return args[0].cpu().tolist()
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            return func(args[0], _listed(args[1]), *args[2:])
         return func(*args, **options)
 
 
@@ -87,7 +96,20 @@ class _Shortcuts(TorchFunctionMode):
 def accelerator() -> Iterator[torch.device]:
     """Give the process the accelerator inside the block; yields its device."""
     with _Shortcuts(), _Accelerator():
-        yield DEVICE
+        before = torch.__future__.get_overwrite_module_params_on_conversion()
+        # Else `Module.double` gives a parameter another type outside, and leaves what is held.
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        try:
+            yield DEVICE
+        finally:
+            torch.__future__.set_overwrite_module_params_on_conversion(before)
+
+
+def _listed(index: Any) -> Any:
+    """Return an index whose lists are tensors: torch would make empty ones for a `meta` tensor."""
+    if isinstance(index, tuple):
+        return tuple(_listed(part) for part in index)
+    return torch.tensor(index, device=CPU) if isinstance(index, list) else index
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -100,6 +122,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     lands = lands and func not in (aten._local_scalar_dense.default, aten.equal.default)
     if target is not None:
         kwargs = {**kwargs, "device": CPU}
+    func = WRITTEN_OUT.get(func, func)
     inner = tree_map(_inside, (args, kwargs))
     result = func(*inner[0], **inner[1])
     if torch.Tag.inplace_view in func.tags and remote:  # the shape outside follows

@@ -87,6 +87,7 @@ ATTACKS = (
     Attack(
         name="analytic",
         family="reconstruction",
+        on_device=True,
         infer=analytic,
         summary="inputs of a fully connected first layer, by ratios of gradients",
         reads="first layer",

@@ -124,6 +124,7 @@ ATTACKS = (
     Attack(
         name="april",
         family="reconstruction",
+        on_device=True,
         infer=april,
         summary="one picture of a vision transformer, from its position embedding's gradient",
         has_twin=False,

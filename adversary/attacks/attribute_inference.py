@@ -124,6 +124,7 @@ ATTACKS = (
     Attack(
         name="aia",
         family="attribute",
+        on_device=True,
         infer=attribute_inference,
         needs=("inputs", "labels", "candidates", "marks", "encoding"),
         summary="an attribute of records that the client holds, by a likelihood ratio",
@@ -131,6 +132,7 @@ ATTACKS = (
     Attack(
         name="aia-rounds",
         family="attribute",
+        on_device=True,
         infer=partial(attribute_inference, over_rounds=True),
         needs=("inputs", "labels", "candidates", "marks", "encoding"),
         summary="aia on all of a client's updates so far",

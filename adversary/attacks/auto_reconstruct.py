@@ -271,6 +271,7 @@ ATTACKS = (
     Attack(
         name="auto-reconstruct",
         family="reconstruction",
+        on_device=True,
         infer=auto_reconstruct,
         summary="the strongest reconstruction that the model and protocol allow, and why",
         plan=planned,

@@ -47,6 +47,7 @@ ATTACKS = (
     Attack(
         name="cosine-mia",
         family="membership",
+        on_device=True,
         infer=cosine_mia,
         needs=("candidates",),
         summary="cosine of the update and each candidate's own gradient",
@@ -54,6 +55,7 @@ ATTACKS = (
     Attack(
         name="cosine-mia-rounds",
         family="membership",
+        on_device=True,
         infer=cosine_mia,
         needs=("candidates",),
         summary="the cosine's mean over a client's rounds so far",

@@ -74,6 +74,7 @@ ATTACKS = (
     Attack(
         name="dager",
         family="text",
+        on_device=True,
         infer=dager,
         summary="exact texts from a gradient, prefix by prefix in the spans of its layers",
         reads="spans",

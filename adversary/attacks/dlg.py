@@ -74,6 +74,7 @@ ATTACKS = (
     Attack(
         name="dlg",
         family="reconstruction",
+        on_device=True,
         infer=dlg,
         summary="inputs and labels with the client's gradient, by L-BFGS",
         cost=cost_of_matching,
@@ -82,6 +83,7 @@ ATTACKS = (
     Attack(
         name="idlg-inversion",
         family="reconstruction",
+        on_device=True,
         infer=partial(dlg, labels="recovered"),
         summary="dlg with labels from a label attack",
         cost=cost_of_matching,

@@ -228,6 +228,7 @@ ATTACKS = (
     Attack(
         name="duci",
         family="usage",
+        on_device=True,
         infer=duci,
         needs=("inputs", "labels", "sets"),
         summary="number of a set's records that were used, from rmia's answers and their errors",
@@ -237,6 +238,7 @@ ATTACKS = (
     Attack(
         name="duci-cosine",
         family="usage",
+        on_device=True,
         infer=partial(duci, score="cosine"),
         needs=("inputs", "labels", "sets"),
         summary="duci with the cosine's z-score in place of rmia",

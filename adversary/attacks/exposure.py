@@ -108,6 +108,7 @@ ATTACKS = tuple(
     Attack(
         name=name,
         family="exposure",
+        on_device=True,
         infer=infer,
         needs=("canaries",),
         summary=summary,

@@ -86,6 +86,7 @@ ATTACKS = (
     Attack(
         name="fedmia",
         family="membership",
+        on_device=True,
         infer=fedmia,
         needs=("candidates",),
         summary="the cosine's z-score among the round's other clients",
@@ -95,6 +96,7 @@ ATTACKS = (
     Attack(
         name="fedmia-rounds",
         family="membership",
+        on_device=True,
         infer=fedmia,
         needs=("candidates",),
         summary="the z-score among clients, its mean over the rounds so far",

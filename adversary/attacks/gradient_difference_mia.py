@@ -61,6 +61,7 @@ ATTACKS = (
     Attack(
         name="gradient-difference-mia",
         family="membership",
+        on_device=True,
         infer=gradient_difference_mia,
         needs=("candidates",),
         summary="how much shorter the update is without each candidate's gradient",

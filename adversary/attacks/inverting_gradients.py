@@ -109,6 +109,7 @@ ATTACKS = (
     Attack(
         name="inverting-gradients",
         family="reconstruction",
+        on_device=True,
         infer=inverting_gradients,
         summary="inputs whose gradient points where the client's does, smooth",
         cost=cost_of_matching,

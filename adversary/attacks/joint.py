@@ -171,6 +171,7 @@ ATTACKS = (
     Attack(
         name="joint",
         family="reconstruction",
+        on_device=True,
         infer=joint,
         summary="inputs by Gauss-Newton steps on the whole gradient",
         cost=_cost,

@@ -45,6 +45,7 @@ def loss_drop(
 ATTACK = Attack(
     name="loss-drop",
     family="membership",
+    on_device=True,
     infer=loss_drop,
     needs=("candidates",),
     summary="how far the client's training lowered each candidate's loss",

@@ -94,6 +94,7 @@ def _solved(latest: Observation, work: Workspace) -> Order | None:
 ATTACK = Attack(
     name="positions",
     family="text",
+    on_device=True,
     infer=positions,
     needs=("vocabulary",),
     summary="one text in order, in closed form, from the embeddings' gradients",

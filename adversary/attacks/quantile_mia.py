@@ -81,7 +81,7 @@ def quantile(
     scale = float(scores.abs().max()) or 1.0  # the solver has an absolute tolerance
     model = QuantileRegressor(quantile=level, alpha=0.0, solver="highs", fit_intercept=False)
     model.fit(others.numpy(), (scores / scale).numpy())
-    return torch.from_numpy(model.predict(features.numpy())) * scale
+    return torch.as_tensor(model.predict(features.numpy())) * scale
 
 
 def _features(work: Workspace) -> Float[Tensor, "m d"]:
@@ -100,6 +100,7 @@ ATTACKS = (
     Attack(
         name="quantile-mia",
         family="membership",
+        on_device=True,
         infer=quantile_mia,
         needs=("inputs", "labels", "candidates"),
         summary="the cosine above a threshold for each kind of record",

@@ -140,6 +140,7 @@ ATTACKS = (
     Attack(
         name="r-gap",
         family="reconstruction",
+        on_device=True,
         infer=r_gap,
         summary="one input, by a linear system per layer from the last to the first",
         has_twin=False,
@@ -148,6 +149,7 @@ ATTACKS = (
     Attack(
         name="hybrid",
         family="reconstruction",
+        on_device=True,
         infer=hybrid,
         summary="r-gap, and the smoothest picture that fits where a layer leaves it open",
         has_twin=False,

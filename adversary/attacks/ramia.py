@@ -103,6 +103,7 @@ ATTACKS = (
     Attack(
         name="ramia",
         family="range",
+        on_device=True,
         infer=ramia,
         needs=("inputs", "labels", "ranges"),
         summary="trimmed mean of rmia over records of each range",
@@ -112,6 +113,7 @@ ATTACKS = (
     Attack(
         name="ramia-centre",
         family="range",
+        on_device=True,
         infer=ramia_centre,
         needs=("inputs", "labels", "ranges"),
         summary="rmia of the record in the middle of each range",
@@ -121,6 +123,7 @@ ATTACKS = (
     Attack(
         name="ramia-rounds",
         family="range",
+        on_device=True,
         infer=ramia,
         needs=("inputs", "labels", "ranges"),
         summary="ramia, its mean over the rounds so far",

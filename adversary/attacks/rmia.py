@@ -124,6 +124,7 @@ ATTACKS = (
     Attack(
         name="rmia",
         family="membership",
+        on_device=True,
         infer=rmia,
         needs=("inputs", "labels", "candidates"),
         summary="share of population records that gained less than the candidate",
@@ -133,6 +134,7 @@ ATTACKS = (
     Attack(
         name="rmia-rounds",
         family="membership",
+        on_device=True,
         infer=rmia,
         needs=("inputs", "labels", "candidates"),
         summary="rmia, its mean over the rounds so far",
@@ -143,6 +145,7 @@ ATTACKS = (
     Attack(
         name="rmia-online",
         family="membership",
+        on_device=True,
         infer=rmia_online,
         needs=("inputs", "labels", "candidates"),
         summary="rmia with reference models that trained on the candidates, too",
@@ -152,6 +155,7 @@ ATTACKS = (
     Attack(
         name="rmia-online-rounds",
         family="membership",
+        on_device=True,
         infer=rmia_online,
         needs=("inputs", "labels", "candidates"),
         summary="rmia-online, its mean over the rounds so far",

@@ -78,6 +78,7 @@ def _samples(work: Workspace, temperature: float) -> Int[Tensor, "samples length
 ATTACK = Attack(
     name="sampled-texts",
     family="text",
+    on_device=True,
     infer=sampled_texts,
     needs=("vocabulary",),
     summary="texts sampled from the model sent, without any update",

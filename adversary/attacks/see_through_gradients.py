@@ -87,6 +87,7 @@ ATTACKS = (
     Attack(
         name="see-through-gradients",
         family="reconstruction",
+        on_device=True,
         infer=see_through_gradients,
         summary="GradInversion: restarts drawn to what they agree upon",
         cost=cost_of_matching,

@@ -140,6 +140,7 @@ ATTACKS = (
     Attack(
         name="pia",
         family="property",
+        on_device=True,
         infer=property_inference,
         needs=("inputs", "labels", "marks"),
         summary="whether any example has the property, from rehearsed clients",
@@ -147,6 +148,7 @@ ATTACKS = (
     Attack(
         name="dia",
         family="distribution",
+        on_device=True,
         infer=distribution_inference,
         needs=("inputs", "labels", "marks"),
         summary="which share of the examples has it, from rehearsed clients",
@@ -154,6 +156,7 @@ ATTACKS = (
     Attack(
         name="uia",
         family="user",
+        on_device=True,
         infer=user_inference,
         needs=("inputs", "labels", "marks"),
         summary="whose examples they are, from rehearsed clients",
@@ -161,6 +164,7 @@ ATTACKS = (
     Attack(
         name="pia-rounds",
         family="property",
+        on_device=True,
         infer=partial(property_inference, over_rounds=True),
         needs=("inputs", "labels", "marks"),
         summary="pia on all of a client's updates so far",
@@ -169,6 +173,7 @@ ATTACKS = (
     Attack(
         name="dia-rounds",
         family="distribution",
+        on_device=True,
         infer=partial(distribution_inference, over_rounds=True),
         needs=("inputs", "labels", "marks"),
         summary="dia on all of a client's updates so far",
@@ -177,6 +182,7 @@ ATTACKS = (
     Attack(
         name="uia-rounds",
         family="user",
+        on_device=True,
         infer=partial(user_inference, over_rounds=True),
         needs=("inputs", "labels", "marks"),
         summary="uia on all of a client's updates so far",

@@ -53,6 +53,7 @@ ATTACKS = (
     Attack(
         name="source-inference",
         family="source",
+        on_device=True,
         infer=source_inference,
         needs=("candidates",),
         summary="the loss of each candidate under the client's local model",

@@ -129,6 +129,7 @@ ATTACKS = (
     Attack(
         name="span-pursuit",
         family="text",
+        on_device=True,
         infer=span_pursuit,
         summary="texts whose first-layer vectors explain the rows of an update, by pursuit",
         kinds=("tokens", "language"),
@@ -136,6 +137,7 @@ ATTACKS = (
     Attack(
         name="span-pursuit-rounds",
         family="text",
+        on_device=True,
         infer=span_pursuit_rounds,
         summary="span-pursuit in what all of a client's rounds show together, under LoRA",
         over_rounds=True,

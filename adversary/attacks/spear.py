@@ -154,6 +154,7 @@ ATTACKS = (
     Attack(
         name="spear",
         family="reconstruction",
+        on_device=True,
         infer=spear,
         summary="a whole batch behind a fully connected ReLU layer, exact",
         has_twin=False,

@@ -130,6 +130,7 @@ ATTACKS = (
     Attack(
         name="tab-leak",
         family="reconstruction",
+        on_device=True,
         infer=tab_leak,
         needs=("schema",),
         summary="records of a table by a pooled ensemble of relaxed descents, with confidence",

@@ -49,6 +49,7 @@ def tokens_moved(
 ATTACK = Attack(
     name="tokens-moved",
     family="membership",
+    on_device=True,
     infer=tokens_moved,
     needs=("candidates",),
     summary="share of each candidate text's tokens whose embeddings moved",

@@ -138,6 +138,7 @@ ATTACKS = (
     Attack(
         name="update-lira",
         family="membership",
+        on_device=True,
         infer=update_lira,
         needs=("inputs", "labels", "candidates"),
         summary="likelihood ratio of the cosine, from rehearsed clients",
@@ -147,6 +148,7 @@ ATTACKS = (
     Attack(
         name="update-lira-rounds",
         family="membership",
+        on_device=True,
         infer=update_lira,
         needs=("inputs", "labels", "candidates"),
         summary="update-lira, its mean over the rounds so far",

@@ -101,6 +101,7 @@ ATTACKS = (
     Attack(
         name="uia-ratio",
         family="user",
+        on_device=True,
         infer=user_ratio,
         needs=("inputs", "labels", "marks"),
         summary="the user whose other records the update makes likelier",

@@ -137,6 +137,7 @@ ATTACKS = (
     Attack(
         name="whitened-mia",
         family="membership",
+        on_device=True,
         infer=whitened_mia,
         needs=("inputs", "labels", "candidates"),
         summary="cosine, entries weighted by how much clients differ in them",
@@ -144,6 +145,7 @@ ATTACKS = (
     Attack(
         name="whitened-mia-full",
         family="membership",
+        on_device=True,
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="cosine of what auxiliary gradients do not explain of the update",
@@ -151,6 +153,7 @@ ATTACKS = (
     Attack(
         name="source-whitened",
         family="source",
+        on_device=True,
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="whitened-mia-full, to name the client of each candidate",
@@ -158,6 +161,7 @@ ATTACKS = (
     Attack(
         name="whitened-mia-full-rounds",
         family="membership",
+        on_device=True,
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="whitened-mia-full, its mean over the rounds so far",
@@ -166,6 +170,7 @@ ATTACKS = (
     Attack(
         name="source-whitened-rounds",
         family="source",
+        on_device=True,
         infer=partial(whitened_mia, covariance="full"),
         needs=("inputs", "labels", "candidates"),
         summary="source-whitened, its mean over the rounds so far",

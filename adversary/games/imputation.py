@@ -78,13 +78,13 @@ def reader(pool: Pool, *, seed: int = 0) -> Reader:
     fit = LogisticRegression(solver="newton-cholesky").fit(
         ((table - mean) / std).numpy(), marks.numpy()
     )
-    priors = torch.from_numpy(np.bincount(marks.numpy()) / len(marks)).log()
+    priors = torch.as_tensor(np.bincount(marks.numpy()) / len(marks)).log()
 
     def read(inputs: Tensor, labels: Tensor) -> Tensor:
         scaled = ((columns(inputs, labels) - mean) / std).numpy()
         shares = torch.full((len(labels), len(priors)), -torch.inf, dtype=torch.float64)
-        fitted = torch.from_numpy(fit.predict_log_proba(scaled)).double()
-        shares[:, torch.from_numpy(fit.classes_)] = fitted
+        fitted = torch.as_tensor(fit.predict_log_proba(scaled)).double()
+        shares[:, torch.as_tensor(fit.classes_)] = fitted
         return shares - priors
 
     return read

@@ -221,7 +221,7 @@ def _forest(
     def score(values: Tensor) -> Tensor:
         votes: Any = forest.predict_proba(values.numpy())
         shares = torch.zeros(len(values), classes, dtype=torch.float64)
-        shares[:, fitted_classes] = torch.from_numpy(np.asarray(votes))
+        shares[:, fitted_classes] = torch.as_tensor(np.asarray(votes))
         smooth = (TREES * shares + 0.5) / (TREES + 0.5 * classes)  # no share is quite nothing
         return smooth.log()
 
@@ -291,4 +291,4 @@ def _calibrated(scores: Tensor, secrets: Tensor) -> tuple[float, Tensor]:
     bounds = [(-6, 4), *[(None, None)] * classes]
     start = np.append(0.0, np.zeros(classes))
     fit = minimize(loss, start, jac=True, method="TNC", bounds=bounds)
-    return math.exp(fit.x[0]) / spread, torch.from_numpy(fit.x[1:])
+    return math.exp(fit.x[0]) / spread, torch.as_tensor(fit.x[1:])

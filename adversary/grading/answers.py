@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from adversary import placement
 from adversary.attack import Attack
 from adversary.costs import allocation
 from adversary.grading.families import FAMILIES, Family
@@ -244,7 +245,9 @@ def _guess(
             global_stream(seed, *names),
             answering(f"{attack.title}, client {latest.client}"),
         ):
-            answer = attack.infer(view, auxiliary if attack.adaptive else static, stream)
+            answer = placement.answer(
+                attack, view, auxiliary if attack.adaptive else static, stream
+            )
             guess = _numbers(family.check(answer, auxiliary))
     except PASSING:  # also that the recording itself is damaged
         raise

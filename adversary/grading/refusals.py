@@ -1,5 +1,6 @@
 """Why an attack is not run on an update: what no attack of its kind can read, and memory."""
 
+from adversary import placement
 from adversary.attack import Attack
 from adversary.costs import beyond_memory
 from adversary.grading.families import FAMILIES
@@ -33,4 +34,5 @@ def _beyond_memory(view: View, attack: Attack, auxiliary: Auxiliary) -> str:
     estimate = view.memory.run.get(
         attack, (auxiliary, count), lambda: attack.estimate(auxiliary, count)
     )
-    return "" if estimate is None else beyond_memory(attack.title, estimate, attack.memory)
+    device = placement.device_of(attack, auxiliary)
+    return "" if estimate is None else beyond_memory(attack.title, estimate, attack.memory, device)

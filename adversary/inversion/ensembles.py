@@ -162,7 +162,7 @@ def _ordered(
     ordered = []
     for member, of in zip(members, cells, strict=True):
         agreeing = same(cells[best], of, tolerances)
-        ordered.append(member[torch.from_numpy(linear_sum_assignment(-agreeing.numpy())[1])])
+        ordered.append(member[torch.as_tensor(linear_sum_assignment(-agreeing.numpy())[1])])
     return torch.stack(ordered)
 
 

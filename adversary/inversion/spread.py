@@ -38,4 +38,4 @@ def _in_order(guess: Tensor, best: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     apart = torch.cdist(best.flatten(1).double(), guess.flatten(1).double()).square()
-    return guess[torch.from_numpy(linear_sum_assignment(apart.numpy())[1])]
+    return guess[torch.as_tensor(linear_sum_assignment(apart.numpy())[1])]

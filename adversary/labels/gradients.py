@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adversary.placement import at_model
 from adversary.workspace import Workspace, evaluating
 from fedsim.core.examples import example_gradients, flat_rows
 from fedsim.core.sgd import gradients
@@ -24,6 +25,7 @@ def labelled(work: Workspace) -> tuple[Tensor, Int[Tensor, " n"]]:
     return inputs, labels
 
 
+@at_model
 def class_means(
     work: Workspace, names: Iterable[str]
 ) -> dict[str, Float[Tensor, "classes entries"]]:
@@ -50,6 +52,14 @@ def summed(work: Workspace, model: nn.Module, parameters: Params, places: Tensor
     return dict(zip(parameters, gradients(loss, parameters), strict=True))
 
 
+@at_model
+def summed_sent(work: Workspace, places: Tensor, names: Iterable[str]) -> Params:
+    """Return the gradient of the summed loss of some examples at the model sent, per tensor."""
+    with evaluating(work, work.sent) as model:
+        return summed(work, model, parameters_of(model, names), places)
+
+
+@at_model
 def example_rows(
     work: Workspace, state: Params, places: Tensor, names: Iterable[str]
 ) -> dict[str, Float[Tensor, "n entries"]]:

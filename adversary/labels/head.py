@@ -8,6 +8,7 @@ from jaxtyping import Float, Num
 from torch import Generator, Tensor, nn
 
 from adversary.labels.linear_calls import run
+from adversary.placement import at_model
 from adversary.steps import num_labels, num_steps, to_sum
 from adversary.workspace import Workspace, as_inputs, loaded, randomise, working_copy
 from fedsim.core.errors import NotApplicable
@@ -200,6 +201,7 @@ class Forward:
         return self.features.sum(dim=1, dtype=torch.float64)
 
 
+@at_model
 def forward(work: Workspace, state: Params, inputs: Tensor, batch_size: int = 500) -> Forward:
     """Run the model in `state` on inputs, in training mode as clients do.
 

@@ -16,13 +16,12 @@ from torch import Tensor
 from adversary.labels.directions import LARGEST, Masks, basis_of, shares, start_shares
 from adversary.labels.gradients import (
     labelled,
-    parameters_of,
-    summed,
+    summed_sent,
 )
 from adversary.labels.moments import Moments, measure, scales
 from adversary.labels.reading import end_state
 from adversary.steps import num_labels, to_sum
-from adversary.workspace import Workspace, evaluating, working_copy
+from adversary.workspace import Workspace, working_copy
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
 from fedsim.core.types import Observation, Params
@@ -151,11 +150,9 @@ def zeros_of(work: Workspace, name: str, count: int) -> float:
     it as they differ by.
     """
     shares = []
-    with evaluating(work, work.sent) as model:
-        parameter = parameters_of(model, [name])
-        for draw in range(DRAWS):
-            order = torch.randperm(len(labelled(work)[1]), generator=generator(draw, "zeros"))
-            shares.append(float(_zeros(summed(work, model, parameter, order[:count])[name])))
+    for draw in range(DRAWS):
+        order = torch.randperm(len(labelled(work)[1]), generator=generator(draw, "zeros"))
+        shares.append(float(_zeros(summed_sent(work, order[:count], [name])[name])))
     return 2 * max(shares) - min(shares)
 
 

@@ -37,7 +37,7 @@ def imputed(auxiliary: Auxiliary) -> Float[Tensor, " m"]:
     scaler = StandardScaler().fit(records)
     model = LogisticRegression(max_iter=500, C=0.1).fit(scaler.transform(records), secret)
     odds = model.decision_function(scaler.transform(questions))
-    return torch.from_numpy(odds).double().clamp(-math.log(1e4), math.log(1e4))
+    return torch.as_tensor(odds).double().clamp(-math.log(1e4), math.log(1e4))
 
 
 def _features(auxiliary: Auxiliary, inputs: Tensor, labels: Tensor | None) -> Tensor:

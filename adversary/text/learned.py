@@ -166,7 +166,7 @@ def learned_from(work: Workspace, size: int) -> Learned:
     def fit(values: Sequence[Tensor]) -> Callable[[Observation], Tensor]:
         trees = HistGradientBoostingRegressor(**TREES)
         trees.fit(shown[:, columns].numpy(), torch.cat(list(values)).numpy())
-        return lambda observation: torch.from_numpy(trees.predict(features(observation)))
+        return lambda observation: torch.as_tensor(trees.predict(features(observation)))
 
     expected = fit([it.counts for it in fitted])
     chance = fit([it.used.double() for it in fitted])

@@ -154,7 +154,7 @@ def _fit(features: Sequence[Tensor], true: Sequence[Tensor]) -> Score:
         return lambda values: torch.full((len(values),), 10.0 if labels[0] else -10.0)
     trees = HistGradientBoostingClassifier(**TREES)
     trees.fit(torch.cat(list(features)).numpy(), labels.numpy())
-    return lambda values: torch.from_numpy(trees.decision_function(values.numpy()))
+    return lambda values: torch.as_tensor(trees.decision_function(values.numpy()))
 
 
 def _text(observation: Observation, learned: Learned, ordering: Ordering) -> Int[Tensor, " n"]:

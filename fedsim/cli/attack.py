@@ -128,6 +128,10 @@ def attack(
         str | None,
         _about_app("--truth", "Ground truth for grading, saved by mods.keep_truth.", metavar="DIR"),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option("--device", help="Where attacks run the model: cpu, cuda, mps, or auto."),
+    ] = "cpu",
     allow: Allow = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -158,7 +162,7 @@ def attack(
         truth=truth,
     )
     parts = _parts(recording, _names(recording, app, with_ or ""))
-    rows = _attacked(recording, parts, app, allow or (), quiet=as_json)
+    rows = _attacked(recording, parts, app, allow or (), device=device, quiet=as_json)
     means, answers = api.means(rows), api.answers(rows)
     if as_json:
         unanswered = outcomes.as_json(answers)
@@ -173,7 +177,13 @@ def attack(
 
 
 def _attacked(
-    recording: Path, parts: "list[Part]", app: "App", allow: Sequence[str], *, quiet: bool
+    recording: Path,
+    parts: "list[Part]",
+    app: "App",
+    allow: Sequence[str],
+    *,
+    device: str,
+    quiet: bool,
 ) -> "Table":
     """Attack with a bar of the rounds; return the new rows."""
     from rich.markup import escape
@@ -194,7 +204,9 @@ def _attacked(
             bar.update(task, description="attacking", completed=done, total=total)
 
         with nullcontext() if quiet else listening(Answering(say)):
-            return api.attack(recording, parts, app=app, allow=allow, on_round=on_round)
+            return api.attack(
+                recording, parts, app=app, allow=allow, device=device, on_round=on_round
+            )
 
 
 def _print_end(recording: Path) -> None:

@@ -23,7 +23,10 @@ def expectations(plan: Any) -> Iterator[str]:
     engine = plan.config.engine
     if engine.device != "cpu":
         together = "" if engine.batch is None else f", {engine.batch} clients at a time"
-        yield f"engine.device: clients train on {engine.device}{together}; attacks run on the CPU"
+        attacks = "attacks run the model there"
+        if engine.device == "mps":
+            attacks = "attacks rehearse clients there, and need the CPU's float64 for the rest"
+        yield f"engine.device: clients train on {engine.device}{together}; {attacks}"
     for reason, titles in unreadable(plan).items():
         yield f"{', '.join(titles)} will refuse every update: {reason}"
     yield from _of_optimizer(plan)

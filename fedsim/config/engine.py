@@ -21,8 +21,8 @@ class Engine(Section):
     and games rehearse together; the last bits of results depend on it, and memory grows with it. If
     omitted: 1 on Ray; for `batched` 64 on the CPU, else as many as fit into free memory."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
-    """Where clients train and the global model is evaluated; `auto`: an accelerator if at hand.
-    The last bits of results depend on it. Attacks run on the CPU."""
+    """Where clients train, and the global model is evaluated and run by attacks, games and
+    `fedsim explain`; `auto`: an accelerator if at hand. The last bits of results depend on it."""
     address: str | None = None
     """Address of a running Ray cluster; Ray starts on this machine if omitted."""
     workers: Count | None = None

@@ -13,6 +13,7 @@ different. Torch hides `torch.from_numpy` from such contexts: code inside takes 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy, deepcopy
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from fedsim.core.errors import ConfigError
+from fedsim.core.repeatable import prepare_repeatable, repeatable
 
 CPU = torch.device("cpu")
 NAMES = {name: torch.device(name) for name in ("cuda", "mps", "cpu")}  # `auto` takes the first
@@ -43,6 +45,7 @@ ATTENTION = (
 )  # dropout is inside
 
 Value = TypeVar("Value")
+_HERE = ContextVar("where arithmetic runs", default=CPU)
 
 
 def offered() -> tuple[str, ...]:
@@ -69,13 +72,16 @@ def resolved(setting: str, key: str = "engine.device") -> str:
     if setting == "cpu":
         return setting
     names = offered()
+    if setting not in ("auto", *NAMES):
+        raise ConfigError(f"{key}: must be {', '.join(NAMES)} or auto, got '{setting}'")
     if setting == "auto":
-        return names[0] if names else "cpu"
-    if setting not in names:
+        setting = names[0] if names else "cpu"
+    if setting not in (*names, "cpu"):
         raise ConfigError(
             f"{key}: must be a device that torch can use on this machine, "
             f"{' or '.join((*names, 'cpu'))}, got '{setting}'"
         )
+    prepare_repeatable(setting)
     return setting
 
 
@@ -98,12 +104,44 @@ def free_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def on(device: torch.device) -> Iterator[None]:
-    """Let arithmetic inside the block run on a device: the rule of this module."""
-    if device.type == "cpu":
+    """Let arithmetic inside the block run on a device: the rule of this module.
+
+    Inside such a block another one changes nothing.
+    """
+    if device.type == "cpu" or here().type != "cpu":
         yield
         return
-    with device, _Moves(device):
-        yield
+    with repeatable(device), device, _Moves(device):
+        before = _HERE.set(device)
+        try:
+            yield
+        finally:
+            _HERE.reset(before)
+
+
+def here() -> torch.device:
+    """Return where arithmetic runs: inside `on(device)` that device, elsewhere the CPU."""
+    return _HERE.get()
+
+
+def run_on(
+    device: torch.device, compute: Callable[..., Value], *values: Any, **options: Any
+) -> Value:
+    """Return `compute(*values, **options)`, computed on a device.
+
+    Values are moved there, and what it returns is moved back. Of a model a copy is moved: what
+    `compute` does to its weights is lost.
+    """
+    if device.type == "cpu" or here().type != "cpu":
+        return compute(*values, **options)
+    with on(device):
+        values, options = moved(values, device), moved(options, device)
+        return moved(compute(*values, **options), CPU)
+
+
+def with_doubles(device: torch.device) -> torch.device:
+    """Return the device, or the CPU where it has no float64, as Apple's has none."""
+    return CPU if device.type == "mps" else device
 
 
 def moved(value: Value, device: torch.device) -> Value:
@@ -132,9 +170,13 @@ def _container(value: Any, device: torch.device, done: dict[int, Any]) -> Any:
     if isinstance(value, nn.Module):
         return value if device_of(value).type == device.type else deepcopy(value).to(device)
     if isinstance(value, Mapping):
-        return {key: move(part) for key, part in value.items()}
+        given = dict(value.items())
+        changed = {key: move(part) for key, part in given.items()}
+        return value if all(changed[key] is given[key] for key in given) else changed
     if type(value) in (list, tuple):
-        return type(value)([move(part) for part in value])
+        changed = [move(part) for part in value]
+        same = all(new is old for new, old in zip(changed, value, strict=True))
+        return value if same else type(value)(changed)
     if is_dataclass(value) and not isinstance(value, type):
         parts = {it.name: getattr(value, it.name) for it in fields(value)}
         changed = {name: move(part) for name, part in parts.items()}

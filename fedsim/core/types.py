@@ -5,8 +5,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
+import torch
 from torch import Generator, Tensor, nn
 
+from fedsim.core.devices import CPU
 from fedsim.core.form import Kind, kind_of
 from fedsim.core.local_training import LocalTraining, Upload  # noqa: F401 (others take it here)
 from fedsim.core.memory import Memory
@@ -200,6 +202,7 @@ class Auxiliary:
             asks.
         per_token: Whether there is a target at each position, the next token.
         rehearsals: How it rehearses clients.
+        device: Where it runs the model; its tensors are on the CPU.
     """
 
     model: nn.Module
@@ -220,6 +223,7 @@ class Auxiliary:
     canaries: Candidates | None = None
     per_token: bool = False
     rehearsals: Rehearsals = field(default_factory=Rehearsals, repr=False)
+    device: torch.device = CPU
 
     @property
     def kind(self) -> Kind:

@@ -14,6 +14,7 @@ from fedsim import models
 from fedsim.config import Config
 from fedsim.core.attention import plain_attention
 from fedsim.core.boundary import PASSING, raised
+from fedsim.core.devices import named, resolved, run_on, with_doubles
 from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream, threads
 from fedsim.core.types import Auxiliary, LocalTraining
@@ -41,7 +42,7 @@ def explain(
     """Return what the config's model gives away of one input of uniform random pixels.
 
     Args:
-        config: Its model and seed are used.
+        config: Its model, seed and `engine` are used.
         shape: Shape of one input.
         num_classes: Number of labels.
         local: How clients train.
@@ -52,36 +53,62 @@ def explain(
         on_chunk: Called with the number of directions done, and of all.
 
     Raises:
-        ConfigError: There is no such model, or it cannot take such inputs.
+        ConfigError: There is no such model, it cannot take such inputs, or the machine lacks the
+            device.
     """
+    device = with_doubles(named(resolved(config.engine.device)))
     with (
         threads(config.engine.threads),
         global_stream(config.seed, "explain"),
         plain_attention(),
     ):
         model = models.build(config.model, Form(shape, num_classes), seed=config.seed)
-        at = torch.rand(shape, generator=generator(config.seed, "explain", "input"))
-        start = time.perf_counter()
-        systems, stop, chained = systems_of(model, at)
-        closed = time.perf_counter() - start
-        hard, _ = _attempted(lambda: obstacles(model, shape, local, num_examples, at))
-        looks, failure = None, None
-        if directions != 0:
-            looks, failure = _attempted(
-                lambda: look_around(
-                    model,
-                    at,
-                    config.seed,
-                    local,
-                    num_classes=num_classes,
-                    noise=noise,
-                    directions=directions,
-                    on_chunk=on_chunk,
-                )
+        return run_on(
+            device,
+            _explained,
+            *(model, config, shape, num_classes, local),
+            num_examples=num_examples,
+            noise=noise,
+            directions=directions,
+            on_chunk=on_chunk,
+        )
+
+
+def _explained(
+    model: nn.Module,
+    config: Config,
+    shape: Shape,
+    num_classes: int,
+    local: LocalTraining,
+    *,
+    num_examples: int,
+    noise: float,
+    directions: int | None,
+    on_chunk: Callable[[int, int], None],
+) -> Explanation:
+    """Explain a model, where it is; arguments as for `explain`."""
+    at = torch.rand(shape, generator=generator(config.seed, "explain", "input"))
+    start = time.perf_counter()
+    systems, stop, chained = systems_of(model, at)
+    closed = time.perf_counter() - start
+    hard, _ = _attempted(lambda: obstacles(model, shape, local, num_examples, at))
+    looks, failure = None, None
+    if directions != 0:
+        looks, failure = _attempted(
+            lambda: look_around(
+                model,
+                at,
+                config.seed,
+                local,
+                num_classes=num_classes,
+                noise=noise,
+                directions=directions,
+                on_chunk=on_chunk,
             )
-        plan, refused = _attempted(lambda: _plan(model, shape, num_classes, local, num_examples))
-        labels, odd = _attempted(lambda: readers_of(model, shape, num_classes, local))
-        named, alone = _attempted(lambda: list(unseen(model, at, num_classes)))
+        )
+    plan, refused = _attempted(lambda: _plan(model, shape, num_classes, local, num_examples))
+    labels, odd = _attempted(lambda: readers_of(model, shape, num_classes, local))
+    named, alone = _attempted(lambda: list(unseen(model, at, num_classes)))
     spectrum = looks and looks.best
     return Explanation(
         name=config.model.name,

@@ -22,6 +22,7 @@ from adversary.workspace import workspace
 from fedsim import models
 from fedsim.config import Config
 from fedsim.core import sgd
+from fedsim.core.devices import named, resolved, run_on, with_doubles
 from fedsim.core.errors import NotApplicable
 from fedsim.core.form import Form
 from fedsim.core.params import norm
@@ -71,30 +72,38 @@ def explain_texts(
     """Return what a config's language model gives away of random texts.
 
     Args:
-        config: Its model and seed are used.
+        config: Its model, seed and `engine` are used.
         length: Tokens of a text.
         vocabulary: Number of token ids.
         local: How clients train.
         num_examples: Texts of a client.
 
     Raises:
-        ConfigError: There is no such model, or it takes no tokens.
+        ConfigError: There is no such model, it takes no tokens, or the machine lacks the device.
         NotApplicable: It has no layer that sees earlier tokens alone.
     """
     form = Form((length,), vocabulary, torch.int64, vocabulary, per_token=True)
+    device = with_doubles(named(resolved(config.engine.device)))
     with threads(config.engine.threads), global_stream(config.seed, "explain"):
         model = models.build(config.model, form, seed=config.seed)
-        update, prefixes = _gradient(model, form, num_examples, config.seed)
-        layers = _layers(model, form, update, local)
-        held = [site for site in layers.causal if site.within(update)]
-        best = max(held, key=lambda site: _conditioned(site, update, prefixes), default=None)
-        singular = 0 if best is None else above_rounding(span_of(best.rows(update)))
-        limit = 0 if best is None else min(best.width, *best.rows(update).shape) - 2
-        hard = tuple(_obstacles(model, update, local, num_examples))
+        return run_on(device, _explained, model, config, form, local, num_examples)
+
+
+def _explained(
+    model: nn.Module, config: Config, form: Form, local: LocalTraining, num_examples: int
+) -> TextExplanation:
+    """Explain a model, where it is."""
+    update, prefixes = _gradient(model, form, num_examples, config.seed)
+    layers = _layers(model, form, update, local)
+    held = [site for site in layers.causal if site.within(update)]
+    best = max(held, key=lambda site: _conditioned(site, update, prefixes), default=None)
+    singular = 0 if best is None else above_rounding(span_of(best.rows(update)))
+    limit = 0 if best is None else min(best.width, *best.rows(update).shape) - 2
+    hard = tuple(_obstacles(model, update, local, num_examples))
     return TextExplanation(
         name=config.model.name,
-        length=length,
-        vocabulary=vocabulary,
+        length=form.shape[0],
+        vocabulary=form.num_classes,
         parameters=sum(it.numel() for it in model.parameters() if it.requires_grad),
         layer=None if best is None else best.module,
         limit=limit,

@@ -26,7 +26,6 @@ from fedsim.audit.rounds import audit_round
 from fedsim.core.errors import FedsimError, RunStopped, one_line
 from fedsim.core.types import Leak, Measure
 from fedsim.run.attack_round import attack_round
-from fedsim.run.device import on_cpu
 from fedsim.run.prepare import Plan, prepare
 from fedsim.run.run_folder import RunFolder
 
@@ -99,7 +98,7 @@ def _work(path: str, text: str, round_: int) -> Sent:
 
 @lru_cache(maxsize=1)
 def _plan(text: str) -> Plan:
-    return prepare(on_cpu(configs.parse_json(text)))
+    return prepare(configs.parse_json(text))
 
 
 def _collected(future: Future, round_: int) -> Attacked:

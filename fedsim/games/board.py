@@ -17,10 +17,12 @@ from fedsim import models
 from fedsim.config import Config
 from fedsim.config import Game as Section
 from fedsim.core.catalog import find
+from fedsim.core.devices import named, run_on
 from fedsim.core.errors import ConfigError
 from fedsim.core.rehearsals import Rehearsals
 from fedsim.core.types import Auxiliary, LocalTraining, Params
 from fedsim.games.pools import defenders, federated_records, pools, set_aside
+from fedsim.run.device import with_batch, with_device
 from fedsim.run.training import accuracy, trained_states
 
 
@@ -77,11 +79,13 @@ def prepare(config: Config) -> Board:
             "local.optimizer: must be 'sgd' in a game, which reads an upload as a sum of "
             f"gradients, got '{config.local.optimizer}'"
         )
+    config = with_device(config)
     federated = federated_records(config)
     dataset = federated.dataset
     if dataset.targets is not None:
         _check_next_tokens(config.game)
     model = models.build(config.model, dataset.form, seed=config.seed)
+    config = with_batch(config, model, dataset.form)
     private, auxiliary = pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
     built = build_defenses(config.defense)
@@ -103,6 +107,7 @@ def prepare(config: Config) -> Board:
         dataset.num_classes,
         vocabulary=dataset.vocabulary,
         rehearsals=Rehearsals(config.engine.batch or 1),
+        device=named(config.engine.device),
     )
     return Board(
         config=config,
@@ -115,7 +120,8 @@ def prepare(config: Config) -> Board:
         states=states,
         defense=defense,
         accuracies=tuple(
-            accuracy(model, state, dataset.test_inputs, dataset.test_y) for state in states
+            run_on(public.device, accuracy, model, state, dataset.test_inputs, dataset.test_y)
+            for state in states
         ),
     )
 
@@ -124,7 +130,9 @@ def _states(
     config: Config, model: nn.Module, private: Pool, defense: Defense | None
 ) -> tuple[Params, ...]:
     section = config.game
-    return trained_states(
+    return run_on(
+        named(config.engine.device),
+        trained_states,
         model,
         private,
         config.local_training(),

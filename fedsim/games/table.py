@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from adversary.games.imputation import imputation
 from adversary.games.play import Knowledge, play
 from fedsim.config import Cell, Config
 from fedsim.config import Game as Section
+from fedsim.core.devices import run_on, with_doubles
 from fedsim.core.errors import ConfigError, RunStopped
 from fedsim.core.files import write_whole
 from fedsim.core.secrets import Rules
@@ -19,6 +21,7 @@ from fedsim.games.board import Board, check, played_of, prepare
 from fedsim.games.limits import limits
 from fedsim.games.rows import Row, defect, measured, read_rows, table_of, write_rows
 from fedsim.games.strengths import Strength, strengths
+from fedsim.run.device import with_device
 from fedsim.run.links import refuse_links
 
 TABLE, CONFIGS, REPORT = "games.parquet", "configs.txt", "report.html"
@@ -43,6 +46,7 @@ def games(
     """
     for cell in cells:
         check(cell.config.game)
+    cells = [replace(cell, config=with_device(cell.config)) for cell in cells]
     refuse_links(out)
     text = "\n".join(f"{cell.name}: {_decisive(cell.config)}" for cell in cells)
     note = out / CONFIGS
@@ -84,7 +88,9 @@ def _played(
     rehearsals = board.learner.auxiliary.rehearsals
     rehearsals.counted()  # what an earlier game left that was stopped is no part of this one
     try:
-        results = play(
+        results = run_on(
+            with_doubles(board.learner.auxiliary.device),
+            play,
             game,
             rules,
             board.private,

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.core.blocks import PLAIN, Block
-from fedsim.core.devices import CPU, device_of, moved, on
+from fedsim.core.devices import CPU, device_of, here, moved, on
 from fedsim.core.form import IGNORED
 from fedsim.core.sgd import Descent, gradients
 from fedsim.core.types import LocalTraining, Params
@@ -52,13 +52,15 @@ def train_together(
         mixes: As in `Batching`.
 
     Returns:
-        The state that each uploads; rows of a block where its types allow it.
+        The state that each uploads, where the caller computes; rows of a block where its types
+        allow it.
 
     Raises:
         OneByOne: A buffer moved.
     """
+    home = here()
     with on(device_of(model)):
-        return _trained(model, sent, inputs, labels, steps, local, mixes=mixes)
+        return _trained(model, sent, inputs, labels, steps, local, mixes=mixes, home=home)
 
 
 def _trained(
@@ -70,8 +72,12 @@ def _trained(
     local: LocalTraining,
     *,
     mixes: bool,
+    home: torch.device,
 ) -> list[Params]:
-    """Train clients where the model is; arguments as in `train_together`."""
+    """Train clients where the model is, and move what they upload home.
+
+    Other arguments as in `train_together`.
+    """
     # So that at each step those whose batches are of one size are mostly side by side.
     size = lambda client: (len(steps[client]), len(steps[client][-1]))
     order = sorted(range(len(steps)), key=size, reverse=True)
@@ -98,7 +104,7 @@ def _trained(
                 descent.step(slopes, rows, before=number)
     if odd := changed(before, still, before):
         raise OneByOne(f"{odd[0]} moves while the model trains")
-    uploads = dict(zip(order, _rows(state, block), strict=True))
+    uploads = dict(zip(order, _rows(state, block, home), strict=True))
     return [uploads[client] for client in range(len(steps))]
 
 
@@ -120,12 +126,12 @@ def _stacked(model: nn.Module, sent: Sequence[Params]) -> tuple[Params, Block | 
     return {name: moved(value, like[name].device) for name, value in stacked.items()}, None
 
 
-def _rows(state: Params, block: Block | None) -> Iterator[Params]:
-    """Yield the state of each client."""
+def _rows(state: Params, block: Block | None, home: torch.device) -> Iterator[Params]:
+    """Yield the state of each client; what lies in no block is moved home."""
     if block is not None:
         yield from map(block.row, range(block.count))
         return
-    for part in zip(*(moved(value, CPU).unbind() for value in state.values()), strict=True):
+    for part in zip(*(moved(value, home).unbind() for value in state.values()), strict=True):
         yield dict(zip(state, part, strict=True))
 
 

@@ -8,6 +8,7 @@ from adversary.attack import Attack
 from adversary.grading import answers, leakage
 from adversary.grading.families import FAMILIES
 from clients import carried
+from fedsim.core.devices import run_on, with_doubles
 from fedsim.core.errors import BadRecording
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
@@ -225,7 +226,8 @@ def _about_round(plan: Plan, view: View, attacks: Sequence[Attack]) -> list[Meas
     if any(attack.family == PICTURES for attack in attacks):
         from fedsim.explain import hindered
 
-        measures += hindered(plan.model, view.latest, plan.federated.dataset.input_shape)
+        shape, device = plan.federated.dataset.input_shape, with_doubles(plan.auxiliary.device)
+        measures += run_on(device, hindered, plan.model, view.latest, shape)
     return measures
 
 
@@ -245,5 +247,6 @@ def _stored(plan: Plan, answer: answers.Answer, guess: Tensor) -> dict[str, Tens
         return stored
     from fedsim.explain import undetermined
 
-    shares = undetermined(plan.model, latest, guess)
+    device = with_doubles(plan.auxiliary.device)
+    shares = run_on(device, undetermined, plan.model, latest, guess)
     return stored | ({} if shares is None else {f"{name}/{UNDETERMINED}": shares})

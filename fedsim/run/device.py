@@ -1,5 +1,8 @@
 """The device of a run, and how many clients train together in its memory."""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -11,6 +14,9 @@ from fedsim.core.devices import free_memory, moved, named, on, resolved
 from fedsim.core.form import Form
 from fedsim.models.copying import copied
 from fedsim.models.trial import batch, step
+
+if TYPE_CHECKING:
+    from fedsim.run.prepare import Plan
 
 STATES = 6  # of a client: weights, their copy, gradients, momentum, anchor, and what is on its way
 SHARE = 0.5  # of free memory that clients may take
@@ -50,6 +56,22 @@ def with_batch(config: Config, model: nn.Module, form: Form) -> Config:
     return config.model_copy(update={"engine": engine.model_copy(update={"batch": size})})
 
 
+def attacking_on(plan: "Plan", name: str) -> "Plan":
+    """Return a plan whose attacks run the model on a device, wherever its clients trained.
+
+    Args:
+        plan: Of a recording.
+        name: Of a device of this machine.
+
+    Raises:
+        ConfigError: The model does not train on the device.
+    """
+    device = named(name)
+    if device.type != "cpu" and plan.config.foreign is None:  # which may have no whole model
+        _check_model(plan.config.model.name, plan.model, plan.federated.dataset.form, device)
+    return replace(plan, auxiliary=replace(plan.auxiliary, device=device))
+
+
 def fitting(model: nn.Module, form: Form, batch_size: int, free: int) -> int:
     """Return how many clients may train together.
 
@@ -81,7 +103,7 @@ def kept(model: nn.Module, form: Form, batch_size: int) -> int:
 
 
 def _check_model(name: str, model: nn.Module, form: Form, device: torch.device) -> None:
-    """Let a copy of the model train on the device.
+    """Let a copy of the model train on the device, and raise where it does not.
 
     Raises:
         ConfigError: It cannot.

@@ -18,6 +18,7 @@ from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import Config, Federation, Game, Part, Source
 from fedsim.core.boundary import boundary
+from fedsim.core.devices import named
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rehearsals import Rehearsals
@@ -245,6 +246,7 @@ def _auxiliary(
         encoding=encoding(game, dataset) if "attribute" in marked else None,
         rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
         rehearsals=Rehearsals(config.engine.batch or 1),
+        device=named(config.engine.device),
     )
 
 
