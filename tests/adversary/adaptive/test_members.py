@@ -143,6 +143,7 @@ def test_a_client_that_tells_no_number_is_one_clear_error():
 
 
 @pytest.mark.contract
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("name", "hidden"),
     [
@@ -204,6 +205,7 @@ def test_a_rotation_inside_training_that_the_adversary_knows_hides_no_member(nam
 
 
 @pytest.mark.contract
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("name", "defense"),
     [

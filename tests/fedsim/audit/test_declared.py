@@ -5,7 +5,7 @@ import pytest
 from defenses.promise import Relation, gaussian_epsilon, mu_of_epsilon
 from tests.fedsim.audit.test_table import audited, config
 
-pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
+pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract, pytest.mark.untyped]
 
 
 def test_the_mu_of_an_epsilon_is_the_inverse():

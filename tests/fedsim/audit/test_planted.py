@@ -8,7 +8,7 @@ from fedsim.config import parse
 from fedsim.report.audits import write_audit_report
 from tests.fedsim.audit.test_table import CLIP, DP_SGD, audited, config
 
-pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
+pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract, pytest.mark.untyped]
 
 PLANTED = "tests.planted:"
 DP = {"clip": 0.5, "noise": 2.0}

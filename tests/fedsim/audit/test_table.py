@@ -20,7 +20,7 @@ from fedsim.config import parse
 from fedsim.core.errors import ClaimRefuted, ConfigError, RunStopped
 from tests.builders import small_config
 
-pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract]
+pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract, pytest.mark.untyped]
 
 FEW = ["average", "natural", "gradient"]
 CLIP = {"name": "clip", "bound": 0.5}
