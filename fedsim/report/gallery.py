@@ -100,26 +100,34 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
             table=table,
         )
     read = [recovered(run.folder, attack, last, client, originals) for client in rows[last]]
-    examples = _extremes([each for each in read if each is not None])
-    if examples:
-        heading = f"Round {last}: {listed(PLACES[: len(examples)])} example by PSNR"
-        rounds = _over_rounds(run, attack, rows, originals)
+    if examples := _extremes([each for each in read if each is not None]):
         return Gallery(
             attack=attack,
             values=values,
-            heading=heading,
+            heading=f"Round {last}: {listed(PLACES[: len(examples)])} example by PSNR",
             examples=examples,
-            rounds=rounds,
+            rounds=_over_rounds(run, attack, rows, originals),
             sentences=[
                 match_sentence(run, attack),
                 "The 32-bit pictures limit PSNR to about 150 dB.",
                 *_left_out(run, attack),
             ],
         )
-    client = rows[last][0]
-    guesses = guess_of(run.folder, attack, last, client)[:SHOWN_GUESSES]
-    shares = undetermined(run.folder, attack, last, client)
-    alone = [
+    return Gallery(
+        attack=attack,
+        values=values,
+        heading=f"Round {last}: recovered from client {rows[last][0]}",
+        examples=_guesses_alone(run, attack, last, rows[last][0]),
+        rounds=(),
+        sentences=[reason or "The ground truth is not available.", *_left_out(run, attack)],
+    )
+
+
+def _guesses_alone(run: RunData, attack: str, round_: int, client: str) -> list[Shown]:
+    """Return the first guesses of a client, where there is no truth to put beside them."""
+    guesses = guess_of(run.folder, attack, round_, client)[:SHOWN_GUESSES]
+    shares = undetermined(run.folder, attack, round_, client)
+    return [
         Shown(
             f"guess {place}",
             {"recovered": picture(guess, open_)},
@@ -127,16 +135,6 @@ def _gallery(run: RunData, attack: str, originals: Originals | None, reason: str
         )
         for place, (guess, open_) in enumerate(zip(guesses, shares, strict=False), start=1)
     ]
-    sentence = reason or "The ground truth is not available."
-    heading = f"Round {last}: recovered from client {client}"
-    return Gallery(
-        attack=attack,
-        values=values,
-        heading=heading,
-        examples=alone,
-        rounds=(),
-        sentences=[sentence, *_left_out(run, attack)],
-    )
 
 
 def _why_none(run: RunData, attack: str) -> str:

@@ -27,7 +27,7 @@ from fedsim.data.adult import adult as read_adult
 from tests.adversary.games.game_cases import error
 from tests.real_data import SHARED
 
-pytestmark = pytest.mark.paper
+pytestmark = [pytest.mark.paper, pytest.mark.xdist_group("games on Adult")]
 
 POOL, STEPS = 15_000, 400  # records of each party; SGD steps before the game
 TRIALS, SHADOWS, THEIRS = 1500, 2400, 2000

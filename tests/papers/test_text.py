@@ -1,4 +1,4 @@
-"""Floors of attacks on language models: messages, a GPT of width 128, 1,024 tokens, five seeds."""
+"""Floors of attacks on language models: messages, a GPT of width 128, 1,024 tokens, three seeds."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -24,7 +24,9 @@ from fedsim.data import federate
 from tests.adversary.text.small import gradient, loss, sgd, trained
 from tests.real_data import present
 
-SEEDS = range(5)
+pytestmark = pytest.mark.xdist_group("one trained GPT")
+
+SEEDS = range(3)
 STEPS, BATCH = 260, 32  # of Adam on the adversary's half, as for `trained` in the tables
 
 

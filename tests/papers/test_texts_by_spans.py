@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks import spans
 from tests.real_data import present
 
-pytestmark = [pytest.mark.paper]
+pytestmark = [pytest.mark.paper, pytest.mark.xdist_group("trained GPTs")]
 SEEDS = range(3)  # five stand in docs/results/text.md
 
 
