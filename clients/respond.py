@@ -60,7 +60,7 @@ def begin(task: Task, *, fits: bool = False) -> Ready:
     """
     if not fits and (reason := mismatch(task.sent, task.site.state)):
         raise Refused(f"weights sent: must be of the run's model, got {reason}")
-    local = task.site.config.local_training(task.proximal_mu)
+    local = task.site.local(task.proximal_mu)
     relation, coins = _canary(task)
     examples = _examples(task, relation, coins)
     return Ready(
@@ -220,7 +220,7 @@ def _defended(
         task.site.trainable,
         memory,
         generator=task.operator.coins(config.seed, "defense", task.client, task.round),
-        upload=config.local_training().upload,
+        upload=task.site.local(0.0).upload,
     )
 
 

@@ -18,6 +18,7 @@ from fedsim.config.outside import SIGNS, names_outside
 from fedsim.core.accepts import Rule
 from fedsim.core.devices import named
 from fedsim.core.paths import user_path
+from fedsim.core.types import LocalTraining
 from fedsim.models.copying import copied, keeps_nothing
 
 NAMES = Rule(
@@ -76,6 +77,16 @@ class Site:
         """Return a new copy of the model, on the device."""
         model = copied(self.model)
         return model if self.device.type == "cpu" else model.to(self.device)
+
+    def local(self, proximal_mu: float) -> LocalTraining:
+        """Return how clients train, with FedProx's pull; one object for all of them."""
+        if proximal_mu not in self._locals:
+            self._locals[proximal_mu] = self.config.local_training(proximal_mu)
+        return self._locals[proximal_mu]
+
+    @cached_property
+    def _locals(self) -> dict[float, LocalTraining]:
+        return {}
 
     def rows(self, client: str) -> Tensor:
         """Return the rows of the training set that are a client's."""

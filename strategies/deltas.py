@@ -1,7 +1,8 @@
 """Updates that are computed when they are read, one layer at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from fedsim.config.foreign import Source
@@ -20,6 +21,18 @@ class Delta(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return difference(self.upload[name], self.sent[name])
+
+    @staticmethod
+    def stacked(many: Sequence[Params], name: str) -> Tensor | None:
+        """Return an array of many deltas to the same weights, as `stacked` asks for it."""
+        deltas = [each for each in many if type(each) is Delta]
+        origins = {id(each.sent): each.sent for each in deltas}
+        if len(deltas) < len(many) or len(origins) > 1:
+            return None
+        uploads = [each.upload[name] for each in deltas]
+        if len({(value.dtype, value.shape) for value in uploads}) > 1:
+            return None
+        return difference(torch.stack(uploads), deltas[0].sent[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.upload)

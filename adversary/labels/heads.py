@@ -10,6 +10,7 @@ from torch import Tensor
 from adversary.labels.head import HeadGradient, NoHead, find_head
 from adversary.steps import num_labels, to_sum
 from adversary.workspace import workspace
+from fedsim.core.params import stacked
 from fedsim.core.types import Auxiliary, View
 
 
@@ -51,9 +52,10 @@ def read_heads(views: Sequence[View], auxiliary: Auxiliary) -> HeadGradients:
     latest = [view.latest for view in views]
     head = find_head(workspace(views[0], auxiliary))
     names = [name for name in (head.weight, head.bias) if name is not None]
-    if any(name not in set(each.update.delta) for each in latest for name in names):
+    deltas = [each.update.delta for each in latest]
+    if not all(set(names).issubset(delta) for delta in deltas):
         raise NoHead("update: must hold the head's gradient, got none")
-    parts = {name: torch.stack([each.update.delta[name] for each in latest]) for name in names}
+    parts = {name: stacked(deltas, name) for name in names}
     weight, bias = head.slopes(parts)
     if not bool(_moved(*parts.values()).all()):
         raise ValueError("update: must move the head, got zeros")

@@ -1,7 +1,7 @@
 """Arithmetic on named tensors: pure functions, in the order of the first argument."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -51,6 +51,17 @@ def cast_like(params: Params, like: Params) -> dict[str, Tensor]:
         return (value.round() if rounded else value).to(dtype)
 
     return {name: cast(params[name], value.dtype) for name, value in like.items()}
+
+
+def stacked(params: Sequence[Params], name: str) -> Tensor:
+    """Return one array of each of some params, stacked.
+
+    A class of mappings may have a static method of this name that does so at once for many of its
+    own, or returns None.
+    """
+    at_once = getattr(type(params[0]), "stacked", None)
+    values = None if at_once is None else at_once(params, name)
+    return torch.stack([each[name] for each in params]) if values is None else values
 
 
 def mismatch(params: Params, like: Params) -> str | None:

@@ -24,6 +24,7 @@ from fedsim.core.wire import (
     NUM_EXAMPLES,
     content_of,
     facts_of,
+    filled,
     from_record,
     held_record,
     metrics_of,
@@ -127,8 +128,8 @@ def _keep_truth(context: Context, task: Task, response: Response) -> None:
     if folder is not None:
         save_own(folder, task.round, task.client, response.truth, response.fidelity)
         return
-    context.state[TRUTH] = held_record(response.truth)
-    context.state[FACTS] = facts_of({"round": task.round, **response.fidelity})
+    facts = facts_of({"round": task.round, **response.fidelity})
+    filled(context.state, {TRUTH: held_record(response.truth), FACTS: facts})
 
 
 def _remember(context: Context, response: Response, node: Operator) -> None:

@@ -4,10 +4,20 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedsim.core import wire
-from fedsim.core.wire import HeldArray, LazyArray, from_record, held_record, read_record, to_record
+from fedsim.core.wire import (
+    HeldArray,
+    LazyArray,
+    content_of,
+    facts_of,
+    from_record,
+    held_record,
+    metrics_of,
+    read_record,
+    to_record,
+)
 
 STATE = {
     "b": torch.randn(3, 2),
@@ -85,3 +95,18 @@ def test_records_are_filled_where_flower_keeps_their_entries(monkeypatch):
     assert type(vars(ArrayRecord())[wire._ENTRIES]) is dict
     monkeypatch.setattr(wire, "_ENTRIES", "elsewhere")
     assert list(held_record(STATE)) == list(STATE)
+
+
+def test_records_that_are_filled_are_flowers_own():
+    arrays = held_record(STATE)
+    content = content_of({"a": arrays, "m": metrics_of({"n": 3, "x": 0.5})})
+    assert content == RecordDict({"a": arrays, "m": MetricRecord({"n": 3, "x": 0.5})})
+    assert facts_of({"round": 2}) == ConfigRecord({"round": 2})
+    content["m"]["y"] = 1
+    with pytest.raises(TypeError):
+        content["m"]["z"] = "text"
+
+
+def test_records_are_filled_where_another_version_of_flower_keeps_its_entries(monkeypatch):
+    monkeypatch.setattr(wire, "_ENTRIES", "_elsewhere")
+    test_records_that_are_filled_are_flowers_own()
