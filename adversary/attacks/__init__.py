@@ -44,6 +44,7 @@ MODULES = (
     "r_gap",
     "april",
     "patch_spans",
+    "grad_vit",
     "joint",
     "auto_reconstruct",
     "token_rows",

@@ -55,10 +55,13 @@ class Losses:
         known = self.problem.statistics
         if settings.norms and known is not None and statistics:
             losses = losses + settings.norms * unlikeness(statistics, known)
-        smooth, short = (weight_at(self.tv, share), total_variation), (settings.energy, energy)
-        for weight, penalty in (smooth, short):
+        early = share < settings.late
+        smooth = (0.0 if early else weight_at(self.tv, share), total_variation)
+        for weight, penalty in (smooth, (settings.energy, energy)):
             if isinstance(weight, Tensor) or weight:
                 losses = losses + weight * penalty(images)
+        if settings.seams and self.problem.seams is not None and not early:
+            losses = losses + settings.seams * self.problem.seams.of(images).mean(dim=1)
         if settings.group:
             losses = losses + settings.group * disagreement(images, targets.detach().argmax(dim=2))
         return losses
@@ -81,4 +84,8 @@ class Losses:
             upload = problem.change(upload)
         if problem.keep is not None:
             upload = upload * problem.keep
-        return DISTANCES[self.settings.distance](upload, problem.observed)
+        losses = DISTANCES[self.settings.distance](upload, problem.observed)
+        if problem.marked is not None and self.settings.marked:
+            marked = upload[:, problem.marked], problem.observed[:, problem.marked]
+            losses = losses + self.settings.marked * DISTANCES["cosine"](*marked)
+        return losses

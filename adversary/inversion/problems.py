@@ -13,6 +13,7 @@ from adversary.inversion.batch_norms import statistics_of
 from adversary.inversion.local_steps import flat
 from adversary.inversion.reading import batch_size
 from adversary.inversion.rows import Rows, Statistics
+from adversary.inversion.seams import Seams
 from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
 from adversary.steps import mean_weight, num_steps
@@ -37,6 +38,8 @@ class Problem:
         change: What is done to the simulated upload before it is compared; None for nothing.
         keep: 1 for entries that are compared, 0 for others, shape (entries,); None for all.
         statistics: What is known of the inputs of batch norms over the batch; None for nothing.
+        marked: Entries whose cosine counts by itself; None for none.
+        seams: Where patches meet; None where there are none.
     """
 
     model: Rows
@@ -48,6 +51,8 @@ class Problem:
     change: Change | None = None
     keep: Float[Tensor, " entries"] | None = None
     statistics: Statistics | None = None
+    marked: slice | None = None
+    seams: Seams | None = None
 
 
 def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:

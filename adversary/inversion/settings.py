@@ -25,6 +25,9 @@ class Settings:
         energy: Weight of the mean square.
         group: Weight of the distance between restarts.
         norms: Weight of the distance from what is known of batch norms (`batch_norms`).
+        marked: Weight of one minus the cosine of the problem's marked entries.
+        seams: Weight of the jumps between patches, of models that take patches.
+        late: Share of the way from which total variation and seams count.
         prior: What guesses are written as, see `priors.form_of`.
         box: Whether points are kept in the range of the data on their way.
         start: Where restarts begin, see `priors.pixels`.
@@ -40,6 +43,9 @@ class Settings:
     energy: float = 0.0
     group: float = 0.0
     norms: float = 0.0
+    marked: float = 0.0
+    seams: float = 0.0
+    late: float = 0.0
     prior: str = "pixels"
     box: bool = True
     start: Start = "uniform"
@@ -48,7 +54,7 @@ class Settings:
         for name in ("iterations", "restarts"):
             if getattr(self, name) < 1:
                 raise NotApplicable(f"{name}: must be at least 1, got {getattr(self, name)}")
-        for name in ("tv", "energy", "group", "norms"):
+        for name in ("tv", "energy", "group", "norms", "marked", "seams", "late"):
             if not getattr(self, name) >= 0:
                 raise NotApplicable(f"{name}: must be at least 0, got {getattr(self, name)}")
         if not self.lr > 0:

@@ -1,13 +1,14 @@
 """What the gradients of vision transformers give back of CIFAR-10 pictures: APRIL, then matching.
 
     uv run python -m tests.benchmarks.vision_transformers [--images N] [--matched N]
+    uv run python -m tests.benchmarks.vision_transformers --matching --matched BATCHES [--size B]
     uv run python -m tests.benchmarks.vision_transformers --spans BATCHES [--size B] [--model NAME]
 
 Pictures are the first of the lossless part of CIFAR-10, one per client. PSNR is in dB on pixels in
 [0, 1], with the standard error over pictures; blind is the mean of the test pictures. Trained means
-SGD on other pictures of the part. Matching is `inverting-gradients` on a smaller transformer, and
-on batches. `--spans` is `patch-spans` on batches of one float32 gradient; of batches PSNR is that
-of the nearest answer to each picture.
+SGD on other pictures of the part. Matching is on a smaller transformer, and on batches. `--spans`
+is `patch-spans` on batches of one float32 gradient; of batches PSNR is that of the nearest answer
+to each picture.
 """
 
 import argparse
@@ -15,12 +16,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adversary.attack import Infer
 from adversary.attacks.april import april
+from adversary.attacks.grad_vit import grad_vit
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.patch_spans import patch_spans
 from adversary.inversion.patches import embedding_of
@@ -29,7 +34,7 @@ from fedsim.core.doubled import doubled
 from fedsim.core.errors import remarks_of_attacks
 from fedsim.core.params import subtract
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining, Observation, Update, View
 from fedsim.models.vit import vit
 from tests.benchmarks.record import record
 from tests.real_data import cifar_part
@@ -44,7 +49,14 @@ PROTOCOLS = {
     "weights, 5 steps, lr 0.1": LocalTraining(0.1, 1, 5),
     "weights, 5 steps, lr 0.01": LocalTraining(0.01, 1, 5),
 }
-ITERATIONS = 300  # of matching
+SHORT: dict[str, Any] = {"restarts": 1, "iterations": 150}
+MATCHING: dict[str, Infer] = {
+    "inverting-gradients": partial(
+        inverting_gradients, optimiser="adam", lr=0.1, tv=1e-3, start="grey", **SHORT
+    ),
+    "grad-vit": partial(grad_vit, **SHORT),
+    "grad-vit without positions and seams": partial(grad_vit, positions=0.0, seams=0.0, **SHORT),
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ def by_spans(model: nn.Module, batches: int, size: int, name: str) -> Iterator[R
         yield Result(nearest(answer, x), (time.process_time() - begun) / size)
 
 
-def matched(images: int, size: int) -> Result:
+def matched(infer: Infer, batches: int, size: int) -> Result:
     """Match gradients of batches on a transformer of four narrow blocks."""
     data = cifar_part()
     with global_stream(0, "matched"):
@@ -160,15 +172,13 @@ def matched(images: int, size: int) -> Result:
         model, CLASSES, inputs=data.test_inputs[:200], labels=data.test_labels[:200]
     )
     values, seconds = [], 0.0
-    for place in range(0, images, size):
+    for place in range(0, batches * size, size):
         x, y = data.inputs[place : place + size], data.labels[place : place + size]
         view = client(model, x, y, "gradient, float32")
         begun = time.process_time()
-        answer = inverting_gradients(
-            view, auxiliary, generator(0, place), restarts=1, iterations=ITERATIONS
-        )
+        answer = infer(view, auxiliary, generator(0, place))
         seconds += time.process_time() - begun
-        values += nearest(answer, x)
+        values += nearest(answer.values if isinstance(answer, Estimate) else answer, x)
     return Result(values, seconds / len(values))
 
 
@@ -213,7 +223,8 @@ def rows(images: int, number: int) -> Iterator[tuple[str, Result]]:
             yield f"{name}; {protocol}", measured(model, protocol, images)
     yield "vit; two examples taken for one", mistaken(images // 2)
     for size in (1, 2) if number else ():
-        yield f"matching, batch of {size}", matched(number, size)
+        for title, infer in MATCHING.items():
+            yield f"{title}, batch of {size}", matched(infer, number, size)
 
 
 def spans(name: str, protocol: str, batches: int, size: int) -> None:
@@ -237,6 +248,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--matched", type=int, default=4)
     parser.add_argument("--spans", type=int, default=0)
+    parser.add_argument("--matching", action="store_true", help="nothing but matching")
     parser.add_argument("--size", type=int, default=2)
     parser.add_argument("--model", choices=MODELS, default="vit")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="gradient, float32")
@@ -244,6 +256,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.spans:
         spans(asked.model, asked.protocol, asked.spans, asked.size)
+        return
+    if asked.matching:
+        for title, infer in MATCHING.items():
+            result = matched(infer, asked.matched, asked.size)
+            print(f"{title}, batches of {asked.size}: {result}", flush=True)
         return
     for name, result in rows(asked.images, asked.matched):
         print(f"{name}: {result}", flush=True)
