@@ -99,6 +99,11 @@ def seldom_collected() -> Iterator[None]:
         _collector.leave()
 
 
+def pass_over() -> None:
+    """Inside `seldom_collected`, let the collector pass over what has come since, too."""
+    _collector.pass_over()
+
+
 class _Collector:
     """What `seldom_collected` changed, and how many blocks are open in this process."""
 
@@ -116,6 +121,11 @@ class _Collector:
                 gc.freeze()
             if 0 < self._before[0] < SELDOM:  # 0 turns it off
                 gc.set_threshold(SELDOM, *self._before[1:])
+
+    def pass_over(self) -> None:
+        with self._lock:
+            if self._open and self._frozen:
+                gc.freeze()
 
     def leave(self) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ from fedsim.core.errors import (
     is_disk_full,
     one_line,
 )
-from fedsim.core.machine import seldom_collected
+from fedsim.core.machine import pass_over, seldom_collected
 from fedsim.core.params import cast_like
 from fedsim.core.types import Measure, Params
 from fedsim.core.wire import BASE, FEDSIM, from_record, to_record
@@ -161,7 +161,8 @@ def _rounds(loop: _Loop, checkpoint: Checkpoint, attack: Attack, on_round: OnRou
         while len(waiting) > but:
             on_round(_commit(loop.folder, waiting.popleft()))
 
-    for round_ in range(checkpoint.round + 1, loop.plan.config.federation.rounds + 1):
+    first = checkpoint.round + 1
+    for round_ in range(first, loop.plan.config.federation.rounds + 1):
         try:
             trained = _round(loop, round_, checkpoint.params, attack)
         except RunStopped:
@@ -171,6 +172,8 @@ def _rounds(loop: _Loop, checkpoint: Checkpoint, attack: Attack, on_round: OnRou
         waiting.append(trained)
         commit(but=loop.plan.config.engine.attackers)
         gc.collect()  # Flower's RecordDict refers to itself, and to the uploads in it
+        if round_ == first:  # what it has imported and prepared stays
+            pass_over()
     commit()
 
 

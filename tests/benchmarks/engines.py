@@ -6,15 +6,17 @@
 
 MNIST's 60,000 images are split evenly over the clients (ResNet-18: 60 images each); batches of 16,
 one epoch. `--small` is the table of small clients: the bare loop, inline and batched, from 4 images
-a client to 600, ResNet-18, and an MLP on Adult where its folder is given. Each cell is a process of
-its own; all cells of one call belong together: compare the ratios. CPU-seconds and
-wall time are per round: the median of the rounds after the first, which starts workers; with Flower
-the mean. Peak memory is the main process's, with Flower the sum over all its processes.
+a client to 600, ResNet-18, and an MLP on Adult where its folder is given. `--cell messages …` is
+what Flower's messages and average cost alone. Each cell is a process of its own; all cells of one
+call belong together: compare the ratios. CPU-seconds and wall time are per round: the median of the
+rounds after the first, which starts workers; with Flower the mean. Peak memory is the main
+process's, with Flower the sum over all its processes.
 """
 
 import argparse
 import itertools
 import json
+import logging
 import os
 import resource
 import shutil
@@ -92,6 +94,41 @@ def bare(config, on_round) -> None:
         on_round(round_)
 
 
+def messages_alone(config, on_round) -> None:
+    """Flower's messages and average, and nothing else: each client uploads what it was sent."""
+    from flwr.app import ConfigRecord, Message
+    from flwr.serverapp.strategy import FedAvg
+
+    from fedsim import data, models
+    from fedsim.core.wire import (
+        ARRAYS,
+        METRICS,
+        NUM_EXAMPLES,
+        content_of,
+        held_record,
+        metrics_of,
+        to_record,
+    )
+    from fedsim.federation.grid import SimulationGrid
+    from fedsim.federation.inline import inline
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    clients = config.federation.clients
+    model = models.build(config.model, data.federate(config).dataset.form, seed=config.seed)
+    state = dict(model.state_dict())
+    strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=1)
+    grid = SimulationGrid(clients, inline, Path("unused"))
+    on_round(0)
+    for round_ in range(1, config.federation.rounds + 1):
+        messages = strategy.configure_train(round_, to_record(state), ConfigRecord(), grid)
+        uploads = (held_record(state) for _ in range(clients))
+        weight = {METRICS: metrics_of({NUM_EXAMPLES: 1})}
+        contents = (content_of({ARRAYS: upload, **weight}) for upload in uploads)
+        replies = [Message(it, reply_to=to) for it, to in zip(contents, messages, strict=True)]
+        strategy.aggregate_train(round_, replies)
+        on_round(round_)
+
+
 def empty_message(count: int = 2000) -> float:
     """Return the CPU-seconds of one message to a simulated client that does nothing, and back."""
     from flwr.app import Message, MessageType, RecordDict
@@ -155,8 +192,8 @@ def measure(way: str, asked: list[str], out: Path) -> dict[str, float]:
     report.write_report = lambda *_, **__: None  # it is no part of a round
     marks: list[tuple[float, float]] = []
     note = lambda *_: marks.append((cpu_seconds(), time.perf_counter()))
-    if way == "bare":
-        bare(config.read(None, asked), note)
+    if way in ALONE:
+        ALONE[way](config.read(None, asked), note)
     else:
         api.run(config.read(None, [*asked, f"engine.name={way}"]), out, on_round=note)
     spent = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(marks[1:])]
@@ -227,6 +264,9 @@ def measure_flower(asked: list[str], clients: int, out: Path, home: Path) -> dic
         "wall": seconds / rounds,
         "peak_mb": peak,
     }
+
+
+ALONE = {"bare": bare, "messages": messages_alone}
 
 
 def _strings(*values: str):
