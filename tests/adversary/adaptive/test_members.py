@@ -196,7 +196,6 @@ IN_TRAINING = {
     [
         ("cosine-mia", 0.16), ("gradient-difference-mia", 0.14), ("whitened-mia", 0.2),
         ("fedmia", 0.16), ("quantile-mia", 0.16), ("update-lira", 0.16),
-        pytest.param("whitened-mia-full", 0.35, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_rotation_inside_training_that_the_adversary_knows_hides_no_member(name, hidden):

@@ -67,7 +67,7 @@ def test_a_record_that_is_always_drawn_is_refuted(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 2])  # seed 1 is in the default tier
 @pytest.mark.parametrize(
     ("defenses", "method"),
     [
@@ -83,5 +83,5 @@ def test_the_leak_is_refuted_in_each_seed(tmp_path, defenses, method, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("defenses", [[DP_SGD], [CLIP, {"name": "gaussian", "std": 1.0}]])
 def test_what_is_learned_of_an_honest_mechanism_refutes_nothing(tmp_path, defenses):
-    for seed in range(5):
+    for seed in range(3):
         assert not refuting(tmp_path / str(seed), defenses, seed, trials=200)
