@@ -33,7 +33,7 @@ class Rounds:
         self.columns = self._columns([part.name for part in config.attack], records=False)
         self.eta = Eta(config.federation.rounds, console)
         self.bar = self.eta.bar(quiet=quiet)
-        self.started = False
+        self.started = self.titled = False
         self.unanswered = Unanswered()
         self.alone: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
 
@@ -49,6 +49,7 @@ class Rounds:
         titles = [attack.name for attack in plan.attacks if not attack.adaptive]
         self.columns = self._columns(titles, records=plan.auxiliary.schema is not None)
         if not self.quiet:
+            self._entitle()
             for sentence in expectations(plan):
                 self.console.print(sentence, style="yellow", markup=False)
 
@@ -117,15 +118,25 @@ class Rounds:
         for text in texts:
             print_hanging(self.bar.console, " " * 7, text, "yellow")
 
+    def _entitle(self) -> None:
+        """Print what is run and where to, once, before anything else."""
+        if self.titled:
+            return
+        self.titled = True
+        federation, data = self.config.federation, self.config.data
+        clients, rounds = federation.clients, federation.rounds
+        self.console.print(
+            f"{data.name} · {self.config.model.name} · {federation.strategy} · "
+            f"{clients} client{'s' * (clients > 1)} · {rounds} round{'s' * (rounds > 1)} "
+            f"→ {self.target}",
+            soft_wrap=True,
+        )
+
     def _start(self) -> None:
         """Print the head of the table, once there is something to put under it."""
         self.started = True
-        federation, data = self.config.federation, self.config.data
-        self.console.print(
-            f"{data.name} · {self.config.model.name} · {federation.strategy} · "
-            f"{federation.clients} clients · {federation.rounds} rounds → {self.target}\n",
-            soft_wrap=True,
-        )
+        self._entitle()
+        self.console.print()
         self.console.print(self.columns.heads(), style="bold")
-        self.task = self.bar.add_task("", total=federation.rounds, left="")
+        self.task = self.bar.add_task("", total=self.config.federation.rounds, left="")
         self.bar.start()
