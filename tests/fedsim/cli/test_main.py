@@ -79,7 +79,8 @@ def test_with_many_attacks_a_round_stays_one_line_and_names_the_best(here, capsy
         capsys, "run", "run.toml", "--set", attacks, "--set", "federation.rounds=1"
     )
     assert code == 0
-    head, _, line, *_ = out.splitlines()[2:]
+    lines = out.splitlines()
+    head, _, line, *_ = lines[next(k for k, it in enumerate(lines) if it.startswith("round ")) :]
     assert len(head) <= 80
     words = ["round", "accuracy", "llg", "ASR", "best", "ASR", "blind", "ASR", "seconds"]
     assert head.split() == words
