@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.accepts import Rule
-from fedsim.core.boundary import boundary, in_one_line, is_sentence
-from fedsim.core.errors import ConfigError
 from fedsim.core.params import all_finite
 from fedsim.data.check_images import check_image, is_bytes, is_image, remark_on
-from fedsim.data.check_texts import check_ids
+from fedsim.data.check_texts import check_ids, loaded
 from fedsim.data.types import Attribute, Dataset, Number
 
 PART = "data set"
@@ -45,7 +43,6 @@ CHECKS = (
 )
 
 
-@in_one_line()
 def checked(name: str, dataset: Dataset) -> Dataset:
     """Return the data set with tensors of float32 or int64, or refuse it.
 
@@ -56,13 +53,8 @@ def checked(name: str, dataset: Dataset) -> Dataset:
     Raises:
         ConfigError: It breaks one of `CHECKS`.
     """
-    with boundary("data.name", f"'{name}' must give what can be read"):
-        try:
-            return _checked(dataset)
-        except ValueError as error:
-            if not is_sentence(error):
-                raise
-            raise ConfigError(f"data.name: '{name}' gives {error}") from None
+    with loaded(name):
+        return _checked(dataset)
 
 
 def _checked(dataset: Dataset) -> Dataset:

@@ -1,5 +1,7 @@
 """The door of texts: of a loader's texts, and of data sets that are token ids already."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -25,7 +27,22 @@ BOTH = Rule(PART, "targets", "must be there for training and test rows, with a v
 CHECKS = (STRINGS, PAIRED, VALUES, IDS, PADS, TARGETS, SIZE, BOTH)
 
 
-@in_one_line()
+@contextmanager
+def loaded(name: str) -> Iterator[None]:
+    """Turn what is wrong with a loader's data into one sentence that names the loader.
+
+    Raises:
+        ConfigError: A rule is broken, or the data cannot be read.
+    """
+    with in_one_line(), boundary("data.name", f"'{name}' must give what can be read"):
+        try:
+            yield
+        except ValueError as error:
+            if not is_sentence(error):
+                raise
+            raise ConfigError(f"data.name: '{name}' gives {error}") from None
+
+
 def checked_texts(name: str, given: Texts) -> Texts:
     """Return texts with labels of int64, or refuse them.
 
@@ -36,13 +53,8 @@ def checked_texts(name: str, given: Texts) -> Texts:
     Raises:
         ConfigError: They break one of `CHECKS`.
     """
-    with boundary("data.name", f"'{name}' must give what can be read"):
-        try:
-            return _checked(given)
-        except ValueError as error:
-            if not is_sentence(error):
-                raise
-            raise ConfigError(f"data.name: '{name}' gives {error}") from None
+    with loaded(name):
+        return _checked(given)
 
 
 def check_ids(dataset: Dataset, inputs: Tensor, test_inputs: Tensor, num_classes: int) -> None:
