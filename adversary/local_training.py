@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
 from adversary.workspace import loaded
+from fedsim.core import devices
 from fedsim.core.boundary import PASSING
 from fedsim.core.devices import device_of, here, moved, on
 from fedsim.core.form import Form
@@ -23,6 +24,7 @@ from fedsim.core.rng import global_state, global_stream
 from fedsim.core.sgd import descend, mean_gradient, shuffled
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Params
 from fedsim.models.batching import DRAWS, batching, refusal
+from fedsim.models.fitting import fitting
 from fedsim.models.together import OneByOne, train_together
 from fedsim.models.trial import parameters_of
 
@@ -67,8 +69,9 @@ class Grouping:
 def grouping(local: LocalTraining, auxiliary: Auxiliary, client: Client, defense: Any) -> Grouping:
     """Return how many clients train together with one.
 
-    By shapes alone, so that results are the same on every machine: memory is bounded, and models
-    gain nothing whose stacked weights leave the cache.
+    On the CPU by shapes alone, so that results are the same on every machine: memory is bounded,
+    and models gain nothing whose stacked weights leave the cache. On an accelerator as many as fit
+    into its memory when the first of their size is rehearsed.
     """
     rehearsals, shape = auxiliary.rehearsals, tuple(client.inputs.shape[1:])
     if rehearsals.batch < 2:
@@ -85,9 +88,14 @@ def grouping(local: LocalTraining, auxiliary: Auxiliary, client: Client, defense
     trial = memory.get(batching, (model, form), lambda: batching(model, form, local))
     if trial.hindrance:
         return Grouping(reason=trial.hindrance)
+    size = max(map(len, client.steps))
+    if (free := devices.free_memory(auxiliary.device)) is not None:
+        many = lambda: fitting(model, form, size, free)
+        return Grouping(
+            min(rehearsals.batch, memory.get(fitting, (model, form, size), many)), trial.mixes
+        )
     weights = sum(value.numel() for value in model.state_dict().values())
-    numbers = max(map(len, client.steps)) * prod(shape)
-    most = min(WEIGHTS // max(1, weights), NUMBERS // max(1, numbers))
+    most = min(WEIGHTS // max(1, weights), NUMBERS // max(1, size * prod(shape)))
     if most < 2:
         return Grouping(
             reason=f"two clients have more than {WEIGHTS:,} weights or {NUMBERS:,} inputs of a step"

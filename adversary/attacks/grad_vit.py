@@ -113,6 +113,7 @@ ATTACKS = (
     Attack(
         name="grad-vit",
         family="reconstruction",
+        on_device=True,
         infer=grad_vit,
         summary="gradient matching for vision transformers, smooth across patches",
         cost=cost_of_matching,

@@ -105,6 +105,7 @@ ATTACKS = (
     Attack(
         name="patch-spans",
         family="reconstruction",
+        on_device=True,
         infer=patch_spans,
         summary="a batch of a vision transformer's pictures, from spans of its tokens",
         has_twin=False,

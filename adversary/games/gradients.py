@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
+from fedsim.core import devices
 from fedsim.core.attention import plain_attention
 from fedsim.core.types import Params
 
 RECORDS = 8192  # that go through the model together
-PARAMETERS = 2**18  # entries of all gradients of a chunk: they stay in the cache
+PARAMETERS = 2**18  # entries of all gradients of a chunk: they stay in the cache,
+MOST, SHARE = 2**27, 1 / 16  # which an accelerator needs not: half a gigabyte, or of what is free
 
 
 def batch_gradients(
@@ -46,7 +48,7 @@ def batch_gradients(
     working.load_state_dict(dict(state))
     trained = {n: v for n, v in working.named_parameters() if v.requires_grad}
     size = sum(value.numel() for value in trained.values())
-    chunk = max(1, min(RECORDS // max(1, inputs.shape[1]), PARAMETERS // max(1, size)))
+    chunk = max(1, min(RECORDS // max(1, inputs.shape[1]), entries_at_once() // max(1, size)))
     if inputs.is_floating_point():
         inputs = inputs.to(next(iter(trained.values())).dtype)
     take = _by_layer if _layers(working, trained) is not None else _by_batch
@@ -56,6 +58,12 @@ def batch_gradients(
         flat = take(working, trained, x, y, smoothing)
         into.copy_(flat if reduce is None else reduce(flat))
     return features
+
+
+def entries_at_once() -> int:
+    """Return how many entries of gradients are computed at a time, where arithmetic runs."""
+    free = devices.free_memory(devices.here())
+    return PARAMETERS if free is None else max(1, min(MOST, int(SHARE * free / 4)))
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adversary.games.evidence import Evidence, Records
 from adversary.games.game import Draws
-from adversary.games.gradients import PARAMETERS, RECORDS, Reading, batch_gradients
+from adversary.games.gradients import RECORDS, Reading, batch_gradients, entries_at_once
 from adversary.games.summary import Beside, Summary
 from adversary.members.candidates import trained_names
 from adversary.projection import Reduce
@@ -112,7 +112,7 @@ class Learner:
         """Return flat uploads, or what is read off them, some at a time."""
         size = sum(self.model.get_parameter(name).numel() for name in self.names)
         flats, rows = map(self._whole, deltas), []
-        while some := list(islice(flats, max(1, PARAMETERS // size))):
+        while some := list(islice(flats, max(1, entries_at_once() // size))):
             rows.append(torch.stack(some) if reading is None else reading(torch.stack(some)))
         return torch.cat(rows)
 
@@ -120,7 +120,7 @@ class Learner:
         """Yield the undefended gradient of every batch, as an observation like `like`."""
         parameters = [self.model.get_parameter(name) for name in self.names]
         sizes = [value.numel() for value in parameters]
-        together = max(1, PARAMETERS // sum(sizes))
+        together = max(1, entries_at_once() // sum(sizes))
         for x, y in zip(inputs.split(together), labels.split(together), strict=True):
             for flat in batch_gradients(
                 self.model, like.sent, x, y, smoothing=self.local.label_smoothing

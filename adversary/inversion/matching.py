@@ -4,6 +4,7 @@ All restarts are rows of one computation (`rows`, `descent`); the winner is the 
 loss, which is all that the attacker sees.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from adversary.attack import Infer
+from adversary.costs import FIXED, SHARE, of_descent
 from adversary.inversion.applicable import check_twice
 from adversary.inversion.continuation import continued
 from adversary.inversion.descent import Best, adam, lbfgs
@@ -24,7 +26,7 @@ from adversary.inversion.problems import Problem, problem_of
 from adversary.inversion.settings import Settings
 from adversary.inversion.spread import estimated
 from adversary.workspace import Workspace, workspace
-from fedsim.core import progress
+from fedsim.core import devices, progress
 from fedsim.core.errors import Remark
 from fedsim.core.types import Auxiliary, Estimate, View
 
@@ -144,7 +146,7 @@ def match(
     )
     rows = settings.restarts
     start, targets = _begin(problem, form, labels, rows, generator)
-    size = rows if settings.group else max(1, ENTRIES // problem.observed.shape[1])
+    size = rows if settings.group else _at_once(problem)
     results = []
     for part in torch.arange(rows).split(size):
         observed = problem.observed if len(problem.observed) == 1 else problem.observed[part]
@@ -162,6 +164,16 @@ def match(
         images = form.images(points[:, : form.size])
     low, high = (edge.to(images.dtype) for edge in box)
     return torch.maximum(torch.minimum(images, high), low), torch.cat([b.losses for b in results])
+
+
+def _at_once(problem: Problem) -> int:
+    """Return how many rows are computed at a time: on an accelerator as many as fit into it."""
+    if (free := devices.free_memory(devices.here())) is None:
+        return max(1, ENTRIES // problem.observed.shape[1])
+    model = copy.deepcopy(problem.model.model).requires_grad_(requires_grad=True)
+    batch, *shape = problem.shape
+    cost = of_descent(model, tuple(shape), batch, rows=1, dtype=problem.model.dtype)
+    return 1 if cost is None else max(1, int(SHARE * free / max(1.0, cost.num_bytes - FIXED)))
 
 
 def _begin(

@@ -90,11 +90,13 @@ def problem_of(observation: Observation, auxiliary: Auxiliary) -> Problem:
 
 
 def cost_of_matching(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:
-    """Return what gradient matching costs, of as many `restarts`.
+    """Return what gradient matching costs, of as many `restarts` as are computed at a time.
+
+    On an accelerator they are as many as fit, so that one has to.
 
     Raises:
         ValueError: The shape of an input is not known.
     """
-    rows = int(options.get("restarts", 1))
+    rows = int(options.get("restarts", 1)) if auxiliary.device.type == "cpu" else 1
     shape = input_shape(auxiliary)
     return of_descent(auxiliary.model, shape, count, rows=rows, dtype=torch.float32)

@@ -209,3 +209,10 @@ def test_a_block_inside_another_changes_nothing() -> None:
 def test_names_of_no_device_are_refused() -> None:
     with pytest.raises(devices.ConfigError, match="--device: must be cuda, mps, cpu or auto"):
         devices.resolved("gpu", "--device")
+
+
+def test_all_but_labels_and_links_compute_there() -> None:
+    there = {attack.family for attack in ATTACKS.values() if attack.on_device}
+    here_only = {attack.family for attack in ATTACKS.values() if not attack.on_device}
+    assert here_only == {"label", "linkage", "tokens"}
+    assert not there & here_only

@@ -17,8 +17,8 @@ from fedsim.core.form import Form
 from fedsim.core.params import alike
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import LocalTraining
+from fedsim.models.fitting import fitting, kept
 from fedsim.models.together import train_together
-from fedsim.run.device import fitting, kept
 from fedsim.run.prepare import prepare
 from tests.accelerator import DEVICE, accelerator
 
