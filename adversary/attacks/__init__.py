@@ -45,6 +45,7 @@ MODULES = (
     "april",
     "patch_spans",
     "grad_vit",
+    "subspace",
     "joint",
     "auto_reconstruct",
     "token_rows",

@@ -90,10 +90,13 @@ class Tokens(nn.Module):
 
 with global_stream(0, "patched"):
     PATCHED, TOKENS = Patched(), Tokens()
-PICTURED = (  # what who attacks pictures may know
-    KNOWS,
-    replace(KNOWS, model=PATCHED),
-    replace(KNOWS, model=TOKENS),
+with global_stream(0, "narrowing"):  # a convolution with few places, for attacks on nothing else
+    NARROWING = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 24, 3, 2, 1), nn.Tanh(),
+        nn.Flatten(), nn.Linear(216, 5),
+    )  # fmt: skip
+PICTURED = tuple(  # what who attacks pictures may know
+    replace(KNOWS, model=model) for model in (FLAT, PATCHED, TOKENS, NARROWING)
 )
 
 

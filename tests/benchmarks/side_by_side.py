@@ -6,11 +6,12 @@ Networks: lenet, cnn2_c2, convnet (breaching's ConvNet-64), resnet18 (no pooling
 convolution, so that training-mode batch norm has more than one value per channel). Batch norm is in
 training mode, or with --frozen in evaluation mode with statistics of 200 test images.
 
-Rows: breaching with each weight of its total variation; this project with as many iterations, and
-with as many CPU-seconds as breaching's mean. Labels are those of iDLG for both. PSNR is in dB on
-pixels in [0, 1], blind is the mean of the auxiliary images, ± is the standard error. breaching's
-total variation pads images with zeros, which pulls their borders down: the inner PSNR leaves out a
-border of two pixels.
+Rows: `subspace` of this project where it applies; breaching with each weight of its total
+variation; `inverting-gradients` of this project with as many iterations, and with as many
+CPU-seconds as breaching's mean (--no-matching leaves them out). Labels are those of iDLG for both.
+PSNR is in dB on pixels in [0, 1], blind is the mean of the auxiliary images, ± is the standard
+error. breaching's total variation pads images with zeros, which pulls their borders down: the inner
+PSNR leaves out a border of two pixels.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from adversary.adapters.breaching import _case, _quiet
 from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
+from adversary.attacks.subspace import hindrance, subspace
 from adversary.inversion.tuning import PRIORS, STARTS, STEPS
 from fedsim.core.errors import Remark
 from fedsim.core.memory import Memory
@@ -119,6 +121,18 @@ def ours(view: View, auxiliary: Auxiliary, iterations: int, given: dict[str, Any
     return guess, time.process_time() - begun
 
 
+def exact(view: View, auxiliary: Auxiliary) -> Row:
+    """Return what `subspace` answers, the mean auxiliary image where it has no answer."""
+    begun = time.process_time()
+    try:
+        guess = subspace(view, auxiliary, generator(0))
+    except ValueError as reason:
+        print(reason, flush=True)
+        assert auxiliary.inputs is not None
+        guess = auxiliary.inputs.mean(dim=0, keepdim=True)
+    return guess, time.process_time() - begun
+
+
 SAID: set[str] = set()
 
 
@@ -150,6 +164,9 @@ def compare(name: str, args: argparse.Namespace) -> None:
         return seconds
 
     table("blind", lambda _: (data.test_inputs.mean(dim=0, keepdim=True), 0.0))
+    warnings.simplefilter("ignore", Remark)
+    if not hindrance(auxiliary):
+        table("subspace", lambda view: exact(view, auxiliary))
     spent = []
     theirs(cases[0][0], auxiliary, 0.2, 1, frozen=args.frozen)  # imports take seconds
     for tv in args.weights:
@@ -166,6 +183,8 @@ def compare(name: str, args: argparse.Namespace) -> None:
         print(f"{name}: rehearsal {max(0.0, first - seconds):.1f} CPU-s, once for all images")
         return seconds
 
+    if not args.matching:
+        return
     seconds = own(args.iterations)
     if args.longer and spent and (ratio := sum(spent) / len(spent) / seconds) > 1:
         own(int(args.iterations * ratio))
@@ -185,6 +204,7 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--weights", type=float, nargs="*", default=WEIGHTS)
     parser.add_argument("--rehearse", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--matching", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--longer", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,0 +1,175 @@
+"""Inputs of convolutions that one example's gradient gives away, and a picture that has them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adversary.inversion.descent import lbfgs
+from adversary.inversion.priors import total_variation
+from adversary.inversion.rows import still
+from adversary.inversion.windows import Windows, inputs_in_span, spans_windows
+from adversary.labels.head import input_shape
+from adversary.workspace import Workspace, loaded
+from fedsim.core.attention import plain_attention
+from fedsim.core.doubled import doubled
+from fedsim.core.errors import NotApplicable
+from fedsim.core.rng import generator as derived
+from fedsim.core.types import Auxiliary, Params
+
+PROBES = 3  # random inputs whose slopes say which places are reached
+REACHED = 1e-6  # singular value of slopes, of the largest
+SMOOTH, FALL, STAGES = 1e-3, 0.3, 10  # weight of the total variation: first, factor, how often
+SCALE = 10.0  # logarithm of the picture's scale, per unit of its variable
+HISTORY = 50
+
+
+class _ReachedError(Exception):
+    """The last layer that is needed has its input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the input of one convolution is known of: that it lies in a linear space.
+
+    Attributes:
+        model: A copy at the weights sent, float64, in training mode.
+        name: Of the convolution.
+        basis: Of the space, orthonormal, (numbers, dimensions).
+    """
+
+    model: nn.Module
+    name: str
+    basis: Float[Tensor, "n k"]
+
+    def of(self, pictures: Float[Tensor, "1 *shape"]) -> Float[Tensor, " n"]:
+        """Return the convolution's input; layers behind it do not run."""
+        values: list[Tensor] = []
+
+        def take(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            values.append(given[0])
+            raise _ReachedError
+
+        handle = self.model.get_submodule(self.name).register_forward_pre_hook(take)
+        try:
+            with plain_attention():
+                self.model(pictures)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+        return values[0].flatten()
+
+    def misfit(self, pictures: Float[Tensor, "1 *shape"]) -> Float[Tensor, ""]:
+        """Return the squared share of the input that is outside the space."""
+        values = self.of(pictures)
+        outside = values - self.basis @ (self.basis.T @ values)
+        return outside.square().sum() / values.square().sum().clamp(min=1e-30)
+
+
+def candidates(auxiliary: Auxiliary) -> list[tuple[str, int]]:
+    """Return convolutions whose gradient can have the span of their windows, and their places.
+
+    In the order in which they run.
+    """
+    model, places = still(auxiliary.model), dict[str, int]()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            hook = lambda _, __, out, name=name: places.update({name: out[0][0].numel()})
+            module.register_forward_hook(hook)
+    parameter = next(model.parameters())
+    model(_random(auxiliary, 0).to(parameter.dtype))
+    modules = dict(model.named_modules())
+    return [(name, count) for name, count in places.items() if spans_windows(modules[name], count)]
+
+
+def features_of(work: Workspace, gradient: Params, refusals: list[str]) -> Features | None:
+    """Return what is known of the earliest convolution's input that anything is known of.
+
+    Args:
+        work: Of the weights sent.
+        gradient: One example's, float64.
+        refusals: Filled with why earlier convolutions say nothing.
+    """
+    model = loaded(doubled(still(work.auxiliary.model)), work.sent)
+    trained = [name for name, _ in candidates(work.auxiliary) if f"{name}.weight" in gradient]
+    for windows in _windows(model, work.auxiliary, trained):
+        try:
+            basis = inputs_in_span(windows, gradient[f"{windows.name}.weight"])
+        except NotApplicable as reason:
+            refusals.append(str(reason))
+            continue
+        return Features(model, windows.name, basis)
+    return None
+
+
+def _windows(model: nn.Module, auxiliary: Auxiliary, names: Sequence[str]) -> list[Windows]:
+    """Return the convolutions with the places that slopes reach, seen on random inputs."""
+    inputs, outputs = dict[str, Tensor](), dict[str, Tensor]()
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            inputs[name], outputs[name] = given[0], out.requires_grad_()
+            return out.clone()  # what follows may overwrite it
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(note(name)) for name in names]
+    slopes = dict[str, list[Tensor]]({name: [] for name in names})
+    for probe in range(PROBES):
+        with torch.enable_grad(), plain_attention():
+            logits = model(_random(auxiliary, probe))
+            label = torch.tensor([probe % auxiliary.num_classes])
+            loss = functional.cross_entropy(logits, label)
+            parts = torch.autograd.grad(loss, [outputs[name] for name in names])
+        for name, part in zip(names, parts, strict=True):
+            slopes[name].append(part[0].flatten(1))
+    for handle in handles:
+        handle.remove()
+    reached = []
+    for name in names:
+        rows = functional.normalize(torch.cat(slopes[name]), dim=1)
+        _, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+        reach = right[sizes > REACHED * sizes[0].clamp(min=1e-30)].T
+        if reach.shape[1] > 1:
+            conv, (_, channels, height, width) = model.get_submodule(name), inputs[name].shape
+            assert isinstance(conv, nn.Conv2d)
+            reached.append(Windows(name, conv, (channels, height, width), reach))
+    return reached
+
+
+def _random(auxiliary: Auxiliary, place: int) -> Float[Tensor, "1 *shape"]:
+    stream = derived(0, "reached places", place)
+    return torch.rand(1, *input_shape(auxiliary), generator=stream, dtype=torch.float64)
+
+
+def pictured(
+    features: Features, start: Float[Tensor, "1 *shape"], *, iterations: int
+) -> tuple[Float[Tensor, "1 *shape"], float]:
+    """Return a picture whose features lie in their space, and their misfit, by L-BFGS.
+
+    The weight of the total variation falls from stage to stage. The scale of the picture is a
+    variable of its own: batch norm in training mode leaves no more of it than the small number that
+    it adds to variances, which is enough for float32 gradients once it is descended along.
+    """
+    point = torch.cat([start.double().flatten(), torch.zeros(1, dtype=torch.float64)]).unsqueeze(0)
+    picture_at = lambda v: (v[:, :-1] * (SCALE * v[:, -1:]).exp()).view(start.shape)
+    for stage in range(STAGES):
+        weight = SMOOTH * FALL**stage
+
+        def evaluate(points: Tensor, weight: float = weight) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                v = points.detach().requires_grad_()
+                picture = picture_at(v)
+                loss = features.misfit(picture) + weight * total_variation(picture.unsqueeze(0))[0]
+                (slope,) = torch.autograd.grad(loss, v)
+            return loss.detach().unsqueeze(0), slope
+
+        steps = max(2, iterations // STAGES)
+        point = lbfgs(evaluate, point, steps=steps, history=HISTORY).points
+    picture = picture_at(point)
+    with torch.no_grad():
+        return picture, float(features.misfit(picture))
