@@ -41,6 +41,7 @@ MODULES = (
     "tab_leak",
     "analytic",
     "spear",
+    "spear_plus_plus",
     "r_gap",
     "april",
     "patch_spans",

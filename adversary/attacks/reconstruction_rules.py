@@ -20,7 +20,9 @@ from adversary.attacks.joint import joint, operations
 from adversary.attacks.patch_spans import patch_spans
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
+from adversary.attacks.spear_plus_plus import spear_plus_plus
 from adversary.attacks.tab_leak import tab_leak
+from adversary.inversion.dictionary import operations as dictionary_operations
 from adversary.inversion.setting import SECOND, Setting
 from adversary.inversion.token_descent import ROUNDS
 from adversary.inversion.token_spans import LAYERS
@@ -33,7 +35,7 @@ NEAR = 0.01  # of grey's misfit: a picture but for one patch or two
 RESTARTS = 2  # of each example's descents into spans
 REHEARSALS = 2.2  # times the work of matching, with the rehearsals that choose its settings
 WORTH = 1000  # iterations from which on these are worth it
-LARGEST = 64  # examples of a batch that SPEAR was measured to take apart
+DRAWN, LEARNED = 32, 128  # examples of a batch that SPEAR, SPEAR++ was measured to take apart
 
 Work = tuple[str, float]
 """The option that says how long an attack works, and the operations that each unit of it takes; of
@@ -69,9 +71,9 @@ def _ratio(setting: Setting) -> str | None:
     return f"the first layer {setting.first} is fully connected with a bias, of one example"
 
 
-def _zeros(setting: Setting) -> str | None:
+def _zeros(setting: Setting, *, least: int, most: int) -> str | None:
     fits = setting.first is not None and setting.after == "ReLU" and setting.steps == 1
-    if not fits or not 1 < setting.count <= LARGEST:
+    if not fits or not least < setting.count <= most:
         return None
     return f"ReLU follows the fully connected {setting.first}, of {setting.count} examples"
 
@@ -160,7 +162,19 @@ def _matching(
 
 RULES = (
     Rule(name="analytic", infer=analytic, applies=_ratio, enough=CLOSED),
-    Rule(name="spear", infer=spear, applies=_zeros, certified=True),
+    Rule(
+        name="spear",
+        infer=spear,
+        applies=partial(_zeros, least=1, most=DRAWN),
+        certified=True,
+    ),
+    Rule(
+        name="spear-plus-plus",
+        infer=spear_plus_plus,
+        applies=partial(_zeros, least=DRAWN, most=LEARNED),
+        work=lambda setting: ("", dictionary_operations(setting.count)),
+        certified=True,
+    ),
     Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
     Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
     Rule(

@@ -18,6 +18,7 @@ as zero follows from what each row has outside the B leading directions.
 
 import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,10 +68,29 @@ def spear(
         ValueError: The first layer is not linear with a bias and ReLU, the client took several
             steps, or no answer passes.
     """
-    if draws < 1 or not seconds >= 0:
-        raise NotApplicable(
-            f"spear: draws must be at least 1 and seconds at least 0, got {draws}, {seconds:g}"
-        )
+    limits = checked_limits("spear", draws, seconds)
+    return whole_batch(view, auxiliary, generator, limits=limits, resume=resume)
+
+
+def whole_batch(
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    *,
+    limits: Limits,
+    resume: str = "",
+    learn: bool = False,
+) -> Float[Tensor, "n *shape"]:
+    """Return all inputs of the batch; see `spear`.
+
+    Args:
+        view: One client's observations.
+        auxiliary: The architecture.
+        generator: Of the search.
+        limits: Of the search.
+        resume: A folder, or nothing.
+        learn: Whether directions are learned as a dictionary before rows are drawn.
+    """
     check_inputs(view, auxiliary)
     latest, shape = view.latest, input_shape(auxiliary)
     gradient, sent = batch_gradient(latest, auxiliary), weights(latest, auxiliary)
@@ -85,10 +105,11 @@ def spear(
     if earlier is not None:  # other draws than before
         seed = int(torch.randint(2**62, (1,), generator=generator))
         generator = derived(seed, "resumed", earlier[1])
-        draws += earlier[1]
-    limits = Limits(draws=draws, seconds=seconds)
+        limits = replace(limits, draws=limits.draws + earlier[1])
     try:
-        answer = batch(rows, weight, batch_size(latest), generator, limits=limits, earlier=earlier)
+        answer = batch(
+            rows, weight, batch_size(latest), generator, limits=limits, earlier=earlier, learn=learn
+        )
     except UnfinishedError as unfinished:
         if path is not None:
             tensors = {"inactive": unfinished.inactive.to(torch.uint8)}
@@ -98,6 +119,15 @@ def spear(
     if reason := _unlike(answer, inputs, names[1], workspace(view, auxiliary)):
         warnings.warn(f"not certified by the later layers: {reason}", Remark, stacklevel=2)
     return inputs
+
+
+def checked_limits(name: str, draws: int, seconds: float) -> Limits:
+    """Return the limits of a search, or refuse them."""
+    if draws < 1 or not seconds >= 0:
+        raise NotApplicable(
+            f"{name}: draws must be at least 1 and seconds at least 0, got {draws}, {seconds:g}"
+        )
+    return Limits(draws=draws, seconds=seconds)
 
 
 def _unlike(

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from adversary.inversion.half_spaces import separating
 from adversary.inversion.low_rank import Factors
 
 CUT = 20.0  # noise levels below which a product is zero
@@ -38,7 +39,7 @@ DEPENDS = 0.9  # leverage of a row without which a direction may be open
 CLEAR = 0.02  # of a typical product: where noise is larger, no product is called zero
 ROUNDS = 6
 MORE = 3  # rows beyond B − 1 that a direction needs: one or two may be chance
-RIDGE, NEWTON = 1e-3, 12
+NEWTON = 12
 WRONG = 0.01  # share of the rows that may lie on the wrong side, near it
 
 
@@ -105,16 +106,16 @@ class Search:
         if len(self.directions) == len(self.values):
             return True
         output = self.outputs @ self._guess(self.mean[None])[0]
-        last = self._refined(output < 0, strict=False)
-        return last is not None and self._add(*last)
+        last = self.refined(output < 0, strict=False)
+        return last is not None and self.add(*last)
 
     def replace(self, inactive: Bool[Tensor, "k m"]) -> None:
         """Take the directions that rows determine in the place of all others."""
-        refined = [self._refined(zero) for zero in inactive]
+        refined = [self.refined(zero) for zero in inactive]
         self.forget(torch.zeros(len(self.directions), dtype=torch.bool))
         for pair in refined:
             if pair is not None:
-                self._add(*pair)
+                self.add(*pair)
 
     def forget(self, keep: Bool[Tensor, " k"]) -> None:
         """Drop the directions that are not to be kept."""
@@ -173,7 +174,7 @@ class Search:
         normal = self._normal(basis)
         products = (normal @ self.whitened.T).abs()
         scale = (normal / self.values).norm(dim=1, keepdim=True)  # of noise in a product
-        zero = _zero(products, CUT * scale * (1 + weights.square().sum(dim=2)).sqrt())
+        zero = zeros(products, CUT * scale * (1 + weights.square().sum(dim=2)).sqrt())
         counts = zero.sum(dim=1)
         for place in counts.argsort(descending=True, stable=True).tolist():
             if counts[place] <= chosen.shape[1] or len(self.directions) == len(self.values):
@@ -183,11 +184,11 @@ class Search:
             rows = zero[place].numpy().tobytes()
             if rows in self.refused:
                 continue
-            refined = self._refined(zero[place])
+            refined = self.refined(zero[place])
             if refined is None or not self._is_half_space(refined[1]):
                 self.refused.add(rows)
             else:
-                self._add(*refined)
+                self.add(*refined)
 
     def _normal(self, basis: Float[Tensor, "k b1 b"]) -> Float[Tensor, "k b"]:
         """Return what is orthogonal to each basis, of length 1."""
@@ -196,7 +197,7 @@ class Search:
         normal = rest[torch.arange(len(rest)), :, largest]
         return normal / normal.norm(dim=1, keepdim=True)
 
-    def _refined(
+    def refined(
         self, zero: Bool[Tensor, " m"], *, strict: bool = True
     ) -> tuple[Tensor, Tensor] | None:
         """Return the direction nearest to orthogonal to rows, and all rows orthogonal to it.
@@ -212,7 +213,7 @@ class Search:
                 return None
             products = (self.rows @ right[-1]).abs()
             spread = (self.rows @ right[:-1].T / values[:-1]).square().sum(dim=1)
-            before, zero = zero, _zero(products, CUT * (1 + spread).sqrt())
+            before, zero = zero, zeros(products, CUT * (1 + spread).sqrt())
             if torch.equal(before, zero):
                 break
         else:
@@ -229,17 +230,11 @@ class Search:
 
         With more examples than classes, slopes of several examples cancel wherever all are active
         (where the layer feeds the head): exact zeros, too, but of no input's. The input is looked
-        for by Newton's method for logistic regression.
+        for by logistic regression.
         """
+        start = self.features.new_zeros(self.features.shape[1])
+        weights = separating(self.features, zero, start, steps=NEWTON)
         sign = 1 - 2 * zero.to(self.features.dtype)
-        weights = self.features.new_zeros(self.features.shape[1])
-        ridge = RIDGE * torch.eye(len(weights), dtype=weights.dtype)
-        for _ in range(NEWTON):
-            margin = sign * (self.features @ weights)
-            chance = torch.sigmoid(-margin)
-            slope = self.features.T @ (sign * chance) - RIDGE * weights
-            curved = self.features.T * (chance * (1 - chance)) @ self.features + ridge
-            weights = weights + torch.linalg.solve(curved, slope)
         wrong = (sign * (self.features @ weights) <= 0).sum()
         return int(wrong) <= WRONG * len(zero)
 
@@ -249,7 +244,7 @@ class Search:
         level = CUT * len(self.rows) ** 0.5
         return len(values) >= rank - 1 and float(values[rank - 2]) > level
 
-    def _add(self, direction: Float[Tensor, " b"], zero: Bool[Tensor, " m"]) -> bool:
+    def add(self, direction: Float[Tensor, " b"], zero: Bool[Tensor, " m"]) -> bool:
         """Add a direction unless it is known."""
         if bool((self.inactive == zero).all(dim=1).any()):
             return False
@@ -258,7 +253,7 @@ class Search:
         return True
 
 
-def _zero(products: Float[Tensor, "*k m"], levels: Float[Tensor, "*k m"]) -> Bool[Tensor, "*k m"]:
+def zeros(products: Float[Tensor, "*k m"], levels: Float[Tensor, "*k m"]) -> Bool[Tensor, "*k m"]:
     """Return which products are zero but for noise, where noise is so small that it tells."""
     typical = products.square().mean(dim=-1, keepdim=True).sqrt()
     return (products < levels) & (levels < CLEAR * typical)

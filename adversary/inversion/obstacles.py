@@ -125,7 +125,7 @@ def _batch(local: LocalTraining, num_examples: int) -> Iterator[Obstacle]:
             f"{size} per step",
             f"each gradient is the mean over {size} examples: systems layer by layer hold for one "
             "example; exact recovery is left where an example is alone on a unit, or behind a wide "
-            "linear first layer with ReLU (SPEAR: 32 examples on 200 units, 64 on 1,000)",
+            "linear first layer with ReLU (SPEAR: 32 examples on 200 units; SPEAR++: 128 on 2,000)",
         )
 
 

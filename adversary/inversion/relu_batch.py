@@ -8,12 +8,15 @@ active, which no other combination has.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from adversary.inversion.dictionary import Dictionary
 from adversary.inversion.inactive import CUT, Search
 from adversary.inversion.low_rank import Factors, factors
 from fedsim.core import progress
@@ -75,6 +78,7 @@ def batch(
     *,
     limits: Limits | None = None,
     earlier: tuple[Bool[Tensor, "k units"], int] | None = None,
+    learn: bool = False,
 ) -> Batch:
     """Return all inputs of a ReLU layer's batch, exact, in any order.
 
@@ -85,6 +89,7 @@ def batch(
         generator: Draws the units that are taken to be inactive.
         limits: Of the search.
         earlier: What an unfinished search of the same gradient had: `inactive` and `draws`.
+        learn: Whether directions are learned as a dictionary before rows are drawn.
 
     Raises:
         UnfinishedError: The search ended.
@@ -98,7 +103,8 @@ def batch(
         search.replace(earlier[0][:, parts.alive])
         search.draws = earlier[1]
     if count > 1:
-        _run(search, parts, weight, generator, limits or Limits())
+        step = Dictionary(search).step if learn else search.step
+        _run(search, parts, weight, partial(step, generator), limits or Limits())
     inputs, inactive = _solved(parts, search)
     if not bool(inputs.isfinite().all()):
         raise ValueError("spear: slopes of the biases must not cancel, got a sum of 0 for an input")
@@ -143,7 +149,7 @@ def expected_draws(inactive: Tensor, units: int) -> float:
 
 
 def _run(
-    search: Search, parts: Factors, weight: Tensor, generator: Generator, limits: Limits
+    search: Search, parts: Factors, weight: Tensor, step: Callable[[], None], limits: Limits
 ) -> None:
     """Search until there is a direction per example, and inputs and zeros agree."""
     rank, begun = len(search.values), time.process_time()
@@ -166,7 +172,7 @@ def _run(
                 inactive,
                 search.draws,
             )
-        search.step(generator)
+        step()
 
 
 def _agreeing(search: Search, parts: Factors, weight: Tensor) -> Bool[Tensor, " b"]:
@@ -208,8 +214,11 @@ def _check_product(
     parts: Factors, points: Float[Tensor, "b b"], inactive: Bool[Tensor, "b m"]
 ) -> None:
     """Refuse inputs of which no slopes with these zeros give the gradient's rows."""
+    slopes = torch.linalg.lstsq(points.T, parts.rows.T).solution.T
+    bounds = ((slopes * inactive.T) @ points).norm(dim=1)  # what dropping these slopes changes
+    unclear = ~(bounds <= CUT * len(points))
     worst = 0.0
-    for row, zero in zip(parts.rows, inactive.T, strict=True):
+    for row, zero in zip(parts.rows[unclear], inactive.T[unclear], strict=True):
         active = points[~zero]
         if len(active):
             fit = torch.linalg.lstsq(active.T, row[:, None]).solution[:, 0] @ active

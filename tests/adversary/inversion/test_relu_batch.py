@@ -60,6 +60,21 @@ def test_thirty_two_pictures_take_some_draws_each_where_any_rows_would_take_mill
     assert expected_draws(inactive, int(alive.sum())) > 1e6 > 100 * answer.draws
 
 
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 150), (torch.float32, 80)])
+def test_a_learned_dictionary_takes_a_batch_apart_in_some_starts_each(dtype, least):
+    x = pictures(16)
+    received, weight = seen(x, units=300, dtype=dtype)
+    answer = batch(received, weight, 16, generator(0), learn=True)
+    assert worst(answer, x) > least
+    assert answer.draws < 20 * 16
+
+
+def test_a_dictionary_of_few_units_is_completed_by_draws():
+    x = records(10)
+    answer = batch(*seen(x, units=60), 10, generator(0), learn=True)
+    assert worst(answer, x) > 150
+
+
 def test_slopes_are_zero_where_inputs_are_inactive_and_make_up_the_gradient():
     x = pictures(5)
     received, weight = seen(x)
@@ -75,6 +90,8 @@ def test_of_a_dense_gradient_or_of_other_weights_nothing_is_returned():
     dense, weight = seen(x, units=80, activation=nn.Tanh)
     with pytest.raises(UnfinishedError, match="spear: . of 3 examples' zeros in .* draws"):
         batch(dense, weight, 3, generator(0))
+    with pytest.raises(UnfinishedError, match="spear: . of 3 examples' zeros in .* draws"):
+        batch(dense, weight, 3, generator(0), limits=Limits(draws=50), learn=True)
     received, weight = seen(x, units=80)
     moved = weight + torch.tensor([0.0] * FEATURES + [5.0])
     with pytest.raises(UnfinishedError, match="spear: . of 3 examples' zeros"):
