@@ -131,7 +131,7 @@ def auto_reconstruct(
         inputs = answer.values if isinstance(answer, Estimate) else answer
         misfit = None
         if evidence is not None:  # what a certified attack answers is in an order of its own
-            misfit = evidence.misfit(inputs, ordered=not rule.certified)
+            misfit = evidence.misfit(inputs, ordered=rule.ordered and not rule.certified)
         tried.append(Tried(rule, answer, inputs, misfit, "; ".join(remarks)))
         if _settles(tried[-1], evidence, count):
             break

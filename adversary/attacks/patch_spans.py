@@ -9,29 +9,33 @@ picture of the batch is one whose tokens lie in the spans of the first layers. T
 picture at a time. Descents on pixels solve it (`adversary.inversion.token_descent`).
 
 *Server must know*: the weights sent, the gradient of one step, and the number of examples.
-*Exact when*: descents end in the spans; a remark says how many do. Rounding of float32 gradients
-hides the weakest directions of spans.
+*Exact when*: descents end at the client's pictures. A remark says how many answers lie in the
+spans, and how far the upload simulated on a whole answer is from the client's: blends of pictures
+lie in the spans, too, where no attention or activation comes before the layers. Rounding of
+float32 gradients hides the weakest directions of spans.
 *Differs from the paper*: DAGER tests a finite vocabulary. Pixels are continuous, and descended on.
 """
 
 import copy
 import warnings
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from adversary.attack import Attack
 from adversary.inversion.applicable import check_inputs
+from adversary.inversion.evidence import Evidence
 from adversary.inversion.priors import data_range
 from adversary.inversion.reading import batch_gradient, batch_size, precise
 from adversary.inversion.token_descent import pictures, polished
-from adversary.inversion.token_misfit import Misfit
+from adversary.inversion.token_misfit import GREY, Misfit
 from adversary.inversion.token_spans import outsides, structure_of
 from adversary.labels.head import input_shape
 from adversary.workspace import Workspace, loaded, workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.ranges import AboveZero, AtLeastOne
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, Observation, View
 
 POLISH = 100  # iterations in float64
 
@@ -86,13 +90,25 @@ def patch_spans(
     if not bool((near := answer.misfits < misfit).any()):
         least = float(answer.misfits.min())
         raise ValueError(f"misfit: must be below {misfit:g} of a picture, got {least:.1g}")
-    layers = ", ".join(it.reader.module for it in said)
-    warnings.warn(
-        f"{answer.solved} of {count} pictures lie in the spans of {layers}", Remark, stacklevel=2
-    )
     low, high = (edge.double() for edge in data_range(auxiliary))
-    images = answer.points[near].unflatten(1, shape)
-    return images.maximum(low.clamp(max=0.0)).minimum(high.clamp(min=1.0))
+    points = torch.full_like(answer.points[near], GREY)  # where no patch lies
+    points[:, pixels] = answer.points[near][:, pixels]
+    images = points.unflatten(1, shape)
+    images = images.maximum(low.clamp(max=0.0)).minimum(high.clamp(min=1.0))
+    layers = ", ".join(it.reader.module for it in said)
+    sentence = f"{answer.solved} of {count} pictures lie in the spans of {layers}"
+    warnings.warn(sentence + _explains(images, latest, auxiliary), Remark, stacklevel=2)
+    return images
+
+
+def _explains(
+    images: Float[Tensor, "k *shape"], observation: Observation, auxiliary: Auxiliary
+) -> str:
+    """Return how far the upload of a whole answer is from the client's; empty of others."""
+    misfit = Evidence(observation, auxiliary, None).misfit(images, ordered=False)
+    if misfit is None:
+        return ""
+    return f"; the upload simulated on them differs by {misfit:.1g} of the client's"
 
 
 def _single(work: Workspace) -> nn.Module:

@@ -53,6 +53,7 @@ class Rule:
         work: What it costs in a setting.
         enough: Misfit at which no other attack is nearer: of closed forms, whose error is that of
             rounding alone.
+        ordered: Whether its answer is in the order of the labels.
         certified: Whether it tests its answer by itself, and refuses or says what it could not
             test; its answer is in an order of its own.
     """
@@ -62,6 +63,7 @@ class Rule:
     applies: Callable[[Setting], str | None]
     work: Callable[[Setting], Work] = lambda _: ("", 0.0)
     enough: float = 0.0
+    ordered: bool = True
     certified: bool = False
 
 
@@ -182,7 +184,8 @@ RULES = (
         infer=partial(patch_spans, restarts=RESTARTS, misfit=NEAR),
         applies=_spanned,
         work=_per_descent,
-        certified=True,
+        enough=CLOSED,
+        ordered=False,
     ),
     Rule(name="hybrid", infer=hybrid, applies=_walked, enough=CLOSED),
     Rule(

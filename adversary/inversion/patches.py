@@ -221,7 +221,7 @@ def _tokens(layer: nn.Module, out: Tensor) -> Tensor:
 
 def _place(rows: Tensor, slopes: Tensor) -> int | None:
     """Return from which row on a gradient is that of the patches."""
-    if rows.shape[1] != slopes.shape[1] or not bool(slopes.any()):
+    if rows.shape[1:] != slopes.shape[1:] or not bool(slopes.any()):
         return None
     for first in range(len(rows) - len(slopes) + 1):
         if _near(rows[first : first + len(slopes)], slopes):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from adversary.attacks.auto_reconstruct import planned
 from adversary.attacks.patch_spans import patch_spans
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator
@@ -77,3 +78,18 @@ def test_a_head_of_zeros_gives_nothing_away():
     torch.nn.init.zeros_(model.head.weight)
     with pytest.raises(ValueError, match="directions of tokens must exceed the rounding"):
         answer(model)
+
+
+def test_blends_that_lie_in_the_spans_do_not_pass_for_the_upload():
+    model = made(lambda: Cut("linear", "rows", "maps"))  # 16 features: only patches are read
+    with pytest.warns(Remark, match="in the spans of linear; the upload simulated .* differs by"):
+        answer(model, iterations=40)
+
+
+@pytest.mark.parametrize(("width", "chosen"), [(96, True), (12, False)])
+def test_auto_reconstruct_takes_it_where_spans_have_room(width, chosen):
+    model = small(width=width)
+    sentence = planned(
+        Auxiliary(model, CLASSES, input_shape=SHAPE), LocalTraining(0.1, 2, upload="gradient"), 2
+    )
+    assert ("patch-spans (2 × 7 tokens do not fill the spans of" in sentence) == chosen
