@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,63 @@ def sweep(
     run_cells(cells, out_, again=again, workers=workers, as_json=as_json)
 
 
+class _Progress:
+    """A line for each run as it ends, and a bar below them.
+
+    Args:
+        cells: What is run.
+        target: Folder of the runs.
+        clients_seen: Whether each client's reply is seen, or ended runs alone.
+        quiet: Print nothing.
+    """
+
+    def __init__(
+        self, cells: "Sequence[Cell]", target: Path, *, clients_seen: bool, quiet: bool
+    ) -> None:
+        self.cells, self.target, self.quiet = cells, target, quiet
+        self.rounds = [cell.config.federation.rounds for cell in cells]
+        self.failed: dict[str, str] = {}
+        self.done = 0
+        self.eta = Eta(sum(self.rounds), err)
+        if not clients_seen:
+            self.eta.begin(0)
+        self.bar = self.eta.bar(quiet=quiet)
+
+    def __enter__(self) -> "_Progress":
+        self.bar.__enter__()
+        self.task = self.bar.add_task("", total=sum(self.rounds), left="")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.__exit__(*error)
+
+    def replied(self, round_: int, count: int, asked: int) -> None:
+        """Show that a client of the current run has replied."""
+        before = sum(self.rounds[: self.done]) + round_ - 1
+        if self.eta.first is None:  # runs that were finished before say nothing of the pace
+            self.eta.begin(before)
+        rounds = before + count / asked
+        self._reached(rounds)
+        if not self.quiet:
+            name = self.cells[self.done].name
+            self.eta.line(f"{name}  round {round_}, {self.eta.left(rounds)}")
+
+    def ended(self, cell: "Cell", reason: str | None) -> None:
+        """Show that a run has ended, or why it failed."""
+        self.done += 1
+        self._reached(sum(self.rounds[: self.done]))
+        if reason is not None:
+            self.failed[cell.name] = reason
+        if not self.quiet:
+            text = reason or _done(self.target / cell.name)
+            out.print(f"{cell.name}  {text}", soft_wrap=True)
+
+    def _reached(self, rounds: float) -> None:
+        text = f"run {min(self.done + 1, len(self.cells))}/{len(self.cells)}"
+        left = self.eta.left(rounds)
+        self.bar.update(self.task, completed=rounds, description=text, left=left)
+
+
 def run_cells(
     cells: "Sequence[Cell]",
     target: Path,
@@ -62,40 +119,15 @@ def run_cells(
     from fedsim.run import outcomes
 
     engine = None if workers is None else Engine(name="ray", workers=workers)
-    failed: dict[str, str] = {}
-    rounds = [cell.config.federation.rounds for cell in cells]
-    eta = Eta(sum(rounds), err)
-    if engine is not None:  # there are no clients to be seen
-        eta.begin(0)
-    with eta.bar(quiet=as_json) as bar:
-        task, done = bar.add_task("", total=sum(rounds), left=""), 0
-
-        def reached(rounds_done: float) -> None:
-            text = f"run {min(done + 1, len(cells))}/{len(cells)}"
-            bar.update(task, completed=rounds_done, description=text, left=eta.left(rounds_done))
-
-        def client(round_: int, count: int, asked: int) -> None:
-            if eta.first is None:  # runs that were finished before say nothing of the pace
-                eta.begin(sum(rounds[:done]) + round_ - 1)
-            rounds_done = sum(rounds[:done]) + round_ - 1 + count / asked
-            reached(rounds_done)
-            if not as_json:
-                eta.line(f"{cells[done].name}  round {round_}, {eta.left(rounds_done)}")
-
-        def show(cell: "Cell", reason: str | None) -> None:
-            nonlocal done
-            done += 1
-            reached(sum(rounds[:done]))
-            if reason is not None:
-                failed[cell.name] = reason
-            if not as_json:
-                text = reason or _done(target / cell.name)
-                out.print(f"{cell.name}  {text}", soft_wrap=True)
-
-        try:
-            paths = sweeps.sweep(cells, target, engine=engine, on_cell=show, on_client=client)
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped; {again}") from None
+    progress = _Progress(cells, target, clients_seen=engine is None, quiet=as_json)
+    try:
+        with progress:
+            paths = sweeps.sweep(
+                cells, target, engine=engine, on_cell=progress.ended, on_client=progress.replied
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {again}") from None
+    failed = progress.failed
     report = api.report(paths, target / "report.html") if paths else None
     answers = {path: _answers(path) for path in paths}
     if as_json:
