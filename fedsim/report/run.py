@@ -15,7 +15,8 @@ from fedsim.report.embed import library, payload
 from fedsim.report.exposed import exposed
 from fedsim.report.figures import STYLE, Picture
 from fedsim.report.gallery import galleries
-from fedsim.report.over_rounds import heat_map, over_rounds, side_by_side
+from fedsim.report.heat_map import heat_map
+from fedsim.report.over_rounds import over_rounds, side_by_side
 from fedsim.report.page import write_page
 from fedsim.report.papers import NARROWEST, PAGE, WIDEST, write_figures
 from fedsim.report.repeats import Repeats, over_seeds

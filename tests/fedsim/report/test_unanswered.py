@@ -5,7 +5,7 @@ import re
 from fedsim import api
 from fedsim.report.data import RunData
 from fedsim.report.defenses import Defended, trade_off
-from fedsim.report.over_rounds import heat_map
+from fedsim.report.heat_map import heat_map
 from fedsim.report.warnings import warnings
 from fedsim.run.outcomes import NOT_SAFE
 from fedsim.run.run_folder import RunFolder
