@@ -10,6 +10,7 @@ from functools import cache, cached_property
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy
 from numpy.typing import NDArray
 
 from fedsim.core.units import Scale
@@ -127,9 +128,7 @@ def _of_equals(
 @cache
 def _quantile(probability: float, degrees: int) -> float:
     """Return a quantile of Student's distribution."""
-    from scipy import stats
-
-    return float(stats.t.ppf(probability, degrees))
+    return float(scipy.special.stdtrit(degrees, probability))
 
 
 def _clustered(rest: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
