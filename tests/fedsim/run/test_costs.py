@@ -1,8 +1,12 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from adversary.attack import Attack
 from fedsim.run.costs import Costs, expected_costs, remarks
 from fedsim.run.prepare import prepare
+from fedsim.run.rehearsed_costs import num_sizes
 from tests.builders import small_config
 
 MODULE = "tests.fedsim.run.test_costs:"
@@ -44,8 +48,16 @@ def looking_back(view, auxiliary, generator):
     return torch.zeros(auxiliary.num_classes, dtype=torch.long)
 
 
+def by_size(view, auxiliary, generator):
+    """Costs 5 s once for each size of clients in a round, and 1 s."""
+    view.memory.get(by_size, view.latest.update.num_examples, lambda: spend(5))
+    spend(1)
+    return torch.zeros(auxiliary.num_classes, dtype=torch.long)
+
+
 STAGED = Attack(name="staged", family="label", infer=staged)
 SECOND = Attack(name="second", family="label", infer=staged)
+BY_SIZE = Attack(name="by-size", family="label", infer=by_size)
 LOOKING_BACK = Attack(name="looking-back", family="label", infer=looking_back)
 
 
@@ -75,6 +87,32 @@ def test_an_attack_that_looks_back_costs_more_with_each_round():
     few = planned(attack=attack, clients=8, per_round=2, rounds=100)
     (seconds,) = expected_costs(few, CLOCK).attacks.values()
     assert seconds == 100 * 2 * 1 + 0.5 * 100 * 2 * 99 / 2 / 4
+
+
+def sized(plan, *sizes):
+    rows = torch.cat(plan.federated.clients)[: sum(sizes)].split(list(sizes))
+    return replace(plan, federated=replace(plan.federated, clients=rows))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "per_round", "distinct"),
+    [
+        ((8, 8, 8, 8), None, 1),
+        ((8, 8, 8, 9), None, 1),  # within a factor of the square root of 2
+        ((4, 8, 8, 12), None, 3),
+        ((4, 8, 8, 8), 2, 1.5),  # of 6 pairs of clients three are of one size
+    ],
+)
+def test_what_is_spent_once_for_each_size_of_clients_is_counted_as_often(
+    sizes, per_round, distinct
+):
+    rounds = 50 if per_round is None else 100
+    plan = planned(attack=MODULE + "BY_SIZE", rounds=rounds, per_round=per_round)
+    plan = sized(plan, *sizes)
+    assert num_sizes(plan) == pytest.approx(distinct)
+    (seconds,) = expected_costs(plan, CLOCK).attacks.values()
+    shown = distinct if per_round is None else 1  # no third client is rehearsed of a pair
+    assert seconds == pytest.approx(rounds * (5 * shown + (per_round or 4)))
 
 
 def test_an_attack_on_every_other_round_and_some_clients_costs_less():
