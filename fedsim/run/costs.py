@@ -18,7 +18,7 @@ from fedsim.core.boundary import PASSING
 from fedsim.core.memory import Memory
 from fedsim.core.rng import threads
 from fedsim.run.prepare import Plan
-from fedsim.run.rehearsed_costs import Clock, Rehearsed, cohorts, num_sizes, rehearse
+from fedsim.run.rehearsed_costs import Clock, Rehearsed, cohorts, num_sizes, rehearse, sizes_of
 
 FEWEST = 200  # answers of one attack in a run are rehearsed
 SHARE = 0.1  # of the training's seconds is worth a word,
@@ -66,7 +66,7 @@ def expected_costs(plan: Plan, clock: Clock = time.process_time) -> Costs | None
         except Exception:  # the round will say which client fails, and why
             return None
         rehearsed = rehearse(plan, uploads, attacks, run, clock)
-    sizes = [len(rows) for rows in plan.federated.clients]
+    sizes = sizes_of(plan)
     federation = plan.config.federation
     examples = federation.rounds * federation.sampled * sum(sizes) / len(sizes)
     return Costs(seconds * examples, {it: _whole(plan, it, rehearsed[it]) for it in attacks})

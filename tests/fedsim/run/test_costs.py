@@ -6,7 +6,7 @@ import torch
 from adversary.attack import Attack
 from fedsim.run.costs import Costs, expected_costs, remarks
 from fedsim.run.prepare import prepare
-from fedsim.run.rehearsed_costs import num_sizes
+from fedsim.run.rehearsed_costs import num_sizes, sizes_of
 from tests.builders import small_config
 
 MODULE = "tests.fedsim.run.test_costs:"
@@ -55,9 +55,21 @@ def by_size(view, auxiliary, generator):
     return torch.zeros(auxiliary.num_classes, dtype=torch.long)
 
 
+IMPORTED = []
+
+
+def importing(view, auxiliary, generator):
+    """Costs 0.5 s once a process, and 0.125 s."""
+    if not IMPORTED:
+        IMPORTED.append(spend(0.5))
+    spend(0.125)
+    return torch.zeros(auxiliary.num_classes, dtype=torch.long)
+
+
 STAGED = Attack(name="staged", family="label", infer=staged)
 SECOND = Attack(name="second", family="label", infer=staged)
 BY_SIZE = Attack(name="by-size", family="label", infer=by_size)
+IMPORTING = Attack(name="importing", family="label", infer=importing)
 LOOKING_BACK = Attack(name="looking-back", family="label", infer=looking_back)
 
 
@@ -113,6 +125,19 @@ def test_what_is_spent_once_for_each_size_of_clients_is_counted_as_often(
     (seconds,) = expected_costs(plan, CLOCK).attacks.values()
     shown = distinct if per_round is None else 1  # no third client is rehearsed of a pair
     assert seconds == pytest.approx(rounds * (5 * shown + (per_round or 4)))
+
+
+def test_what_a_first_answer_imports_is_no_part_of_a_run():
+    IMPORTED.clear()
+    (seconds,) = expected_costs(planned(attack=MODULE + "IMPORTING"), CLOCK).attacks.values()
+    assert seconds == 50 * 4 * 0.125
+
+
+def test_an_upload_of_a_gradient_is_of_one_batch():
+    plan = planned(strategy="fedsgd")
+    assert plan.local.batch_size == 8
+    assert sizes_of(sized(plan, 4, 8, 12, 70)) == [4, 8, 8, 8]
+    assert sizes_of(sized(planned(), 4, 8, 12, 70)) == [4, 8, 12, 70]
 
 
 def test_an_attack_on_every_other_round_and_some_clients_costs_less():
