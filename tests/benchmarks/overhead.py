@@ -20,7 +20,10 @@ from tests.benchmarks.engines import ROOT
 from tests.benchmarks.record import record
 
 CELLS = {  # (model, clients, images) → rounds
+    ("cnn", 20, 4): 12,
     ("cnn", 100, 4): 8,
+    ("cnn", 200, 4): 6,
+    ("cnn", 40, 60): 5,
     ("resnet18", 10, 60): 3,
     ("cnn", 1000, 60): 2,
     ("cnn", 100, 600): 2,
@@ -48,17 +51,23 @@ def main() -> None:
     parser.add_argument("--pfl", type=Path, help="the Python of an environment with pfl 0.6.0")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--images", default="", help="only cells of so many images a client")
+    parser.add_argument("--clients", default="", help="only cells of so many clients")
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     ways = [way for way in chosen.ways.split(",") if way != "pfl" or chosen.pfl]
-    only = {int(number) for number in chosen.images.split(",") if number}
+    wanted_images, wanted_clients = (
+        {int(number) for number in option.split(",") if number}
+        for option in (chosen.images, chosen.clients)
+    )
     print(f"| model | clients × images | {' | '.join(ways)} |")
     print(f"| --- | --- |{' --- |' * len(ways)}")
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(shutil.copytree(chosen.data, folder, dirs_exist_ok=True))
         for (model, clients, images), rounds in CELLS.items():
-            if only and images not in only:
+            if wanted_images and images not in wanted_images:
+                continue
+            if wanted_clients and clients not in wanted_clients:
                 continue
             spent: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(chosen.repeats):
