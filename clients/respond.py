@@ -236,7 +236,7 @@ def _truth(task: Task, examples: Examples, used: Tensor) -> dict[str, Tensor]:
     return {"labels": labels if labels.ndim == 1 else labels[labels != IGNORED], "indices": rows}
 
 
-def truths_of(clients: Sequence[Ready], used: Sequence[Int[Tensor, " uses"]]) -> list[Params]:
+def truths_of(clients: Sequence[Ready], used: Sequence[Int[Tensor, " _"]]) -> list[Params]:
     """Return the ground truth of clients of one site; rows of a block where their sizes are equal.
 
     Args:
