@@ -24,9 +24,11 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
+from adversary.attacks.joint import Solution
 from adversary.attacks.reconstruction_rules import RULES, Rule
 from adversary.costs import beyond_memory
 from adversary.inversion.applicable import check_inputs
+from adversary.inversion.assignments import STARTS
 from adversary.inversion.evidence import Evidence
 from adversary.inversion.reading import batch_size
 from adversary.inversion.setting import TERA, Setting, setting_of
@@ -121,18 +123,14 @@ def auto_reconstruct(
             options, spent = _afforded(rule, setting, share, most)
             left -= spent
             with remarks_of_attacks() as remarks:
-                answer = rule.infer(view, auxiliary, generator, **options)
+                result = rule.infer(view, auxiliary, generator, **options)
         except PASSING:
             raise
         except Exception as error:  # the next attack may have an answer
             reasons.append(f"{rule.name}: {explained(error)}")
             refused = refused and isinstance(error, NotApplicable)
             continue
-        inputs = answer.values if isinstance(answer, Estimate) else answer
-        misfit = None
-        if evidence is not None:  # what a certified attack answers is in an order of its own
-            misfit = evidence.misfit(inputs, ordered=rule.ordered and not rule.certified)
-        tried.append(Tried(rule, answer, inputs, misfit, "; ".join(remarks)))
+        tried.append(_held(rule, result, remarks, evidence))
         if _settles(tried[-1], evidence, count):
             break
     if not tried:
@@ -141,6 +139,22 @@ def auto_reconstruct(
     best = _best(tried, evidence, count)
     warnings.warn(_sentence(best, tried, reasons, setting, evidence), Remark, stacklevel=2)
     return best.answer
+
+
+def _held(
+    rule: Rule, result: Tensor | Estimate | Solution, remarks: Sequence[str], evidence: Evidence
+) -> Tried:
+    """Return an answer, held to the upload."""
+    if isinstance(result, Solution):
+        answer, remarks = result.answer, (*remarks, *result.remarks)
+    else:
+        answer = result
+    inputs = answer.values if isinstance(answer, Estimate) else answer
+    if isinstance(result, Solution):  # with labels and an order of its own
+        misfit = result.misfit
+    else:  # what a certified attack answers is in an order of its own, too
+        misfit = evidence.misfit(inputs, ordered=rule.ordered and not rule.certified)
+    return Tried(rule, answer, inputs, misfit, "; ".join(remarks))
 
 
 def _setting(work: Workspace, count: int) -> Setting:
@@ -159,12 +173,10 @@ def _fitting(setting: Setting) -> list[Rule]:
     return rules
 
 
-def _evidence(
-    view: View, auxiliary: Auxiliary, generator: Generator, setting: Setting
-) -> Evidence | None:
-    """Return what answers are held to; None where it is not known in which step each was used."""
+def _evidence(view: View, auxiliary: Auxiliary, generator: Generator, setting: Setting) -> Evidence:
+    """Return what answers are held to; without labels where steps of examples are not known."""
     if not setting.ordered:
-        return None
+        return Evidence(view.latest, auxiliary, None)
     try:
         labels = batch_labels(view, auxiliary, generator)
     except PASSING:
@@ -191,7 +203,10 @@ def _afforded(
     amount = min(wanted, int(share // max(unit, 1.0)))
     if amount < min(FEWEST[option], wanted):
         raise NotApplicable(_beyond(FEWEST[option] * unit, share))
-    return {option: amount}, amount * unit
+    if not rule.starts:
+        return {option: amount}, amount * unit
+    starts = min(STARTS, max(1, int(share // (amount * unit))))
+    return {option: amount, "starts": starts}, starts * amount * unit
 
 
 def _check_memory(rule: Rule, auxiliary: Auxiliary, setting: Setting) -> None:
@@ -215,16 +230,16 @@ def _beyond(needed: float, share: float) -> str:
     )
 
 
-def _settles(last: Tried, evidence: Evidence | None, count: int) -> bool:
+def _settles(last: Tried, evidence: Evidence, count: int) -> bool:
     """Return whether nothing is to be gained from further attacks."""
     if last.rule.certified:
         return len(last.inputs) == count
-    if evidence is None or last.misfit is None:
+    if last.misfit is None:
         return False
     return last.misfit <= max(evidence.enough, last.rule.enough)
 
 
-def _best(tried: Sequence[Tried], evidence: Evidence | None, count: int) -> Tried:
+def _best(tried: Sequence[Tried], evidence: Evidence, count: int) -> Tried:
     """Return the answer of the least misfit; parts that are certain replace those of others."""
     last = tried[-1]
     if _settles(last, evidence, count):
@@ -243,7 +258,7 @@ def _best(tried: Sequence[Tried], evidence: Evidence | None, count: int) -> Trie
     rows, places = linear_sum_assignment(apart.square().numpy())
     inputs = best.inputs.clone()
     inputs[torch.as_tensor(places)] = certain.inputs[torch.as_tensor(rows)].to(inputs.dtype)
-    misfit = None if evidence is None else evidence.misfit(inputs)
+    misfit = evidence.misfit(inputs)
     remark = f"{len(certain.inputs)} of {count} by {certain.rule.name}"
     return Tried(best.rule, inputs, inputs, misfit, "; ".join(filter(None, (remark, best.remark))))
 
@@ -253,13 +268,16 @@ def _sentence(
     tried: Sequence[Tried],
     reasons: Sequence[str],
     setting: Setting,
-    evidence: Evidence | None,
+    evidence: Evidence,
 ) -> str:
     """Return what was chosen and why, how well it explains the upload, and what else was tried."""
     parts = [f"{best.rule.name}, because {best.rule.applies(setting)}", best.remark]
-    if best.misfit is not None and evidence is not None:
+    if best.misfit is not None:
+        verdict = "" if best.misfit <= evidence.enough else ": the answer is not verified"
         parts.append(f"its simulated upload differs by {best.misfit:.1g} of the client's, rounding "
-                     f"by {evidence.enough:.1g}")  # fmt: skip
+                     f"by {evidence.enough:.1g}{verdict}")  # fmt: skip
+    elif not best.rule.certified:
+        parts.append("the answer is not verified: its upload cannot be simulated")
     others = [it for it in tried if it.rule is not best.rule]
     parts += [
         f"{it.rule.name} differs by {it.misfit:.1g}" for it in others if it.misfit is not None

@@ -4,7 +4,6 @@ To add an attack, put a rule at its place in `RULES`. `applies` says why it fits
 says what it costs, so that a budget can be kept.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from adversary.attack import Infer
 from adversary.attacks.analytic import agreed, analytic
 from adversary.attacks.april import april
 from adversary.attacks.inverting_gradients import inverting_gradients
-from adversary.attacks.joint import joint, operations
+from adversary.attacks.joint import operations, solved
 from adversary.attacks.patch_spans import patch_spans
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
@@ -56,6 +55,7 @@ class Rule:
         ordered: Whether its answer is in the order of the labels.
         certified: Whether it tests its answer by itself, and refuses or says what it could not
             test; its answer is in an order of its own.
+        starts: Whether it makes as many starts as it is given.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Rule:
     enough: float = 0.0
     ordered: bool = True
     certified: bool = False
+    starts: bool = False
 
 
 def _ratio(setting: Setting) -> str | None:
@@ -110,9 +111,12 @@ def _walked(setting: Setting) -> str | None:
 
 def _solved(setting: Setting) -> str | None:
     smooth = setting.kink is None and setting.flat is None and setting.mixing is None
-    if not smooth or not setting.ordered:
+    if not smooth:
         return None
-    return f"the model has no kinks, for Gauss-Newton steps{_simulated(setting)}"
+    fitted = ""
+    if setting.steps > 1 and setting.count > 1:
+        fitted = "; labels are fitted" if setting.ordered else "; labels and orders are fitted"
+    return f"the model has no kinks, for Gauss-Newton steps{_simulated(setting)}{fitted}"
 
 
 def _columns(setting: Setting) -> str | None:
@@ -190,9 +194,10 @@ RULES = (
     Rule(name="hybrid", infer=hybrid, applies=_walked, enough=CLOSED),
     Rule(
         name="joint",
-        infer=partial(joint, budget=math.inf),  # that of auto-reconstruct counts
+        infer=solved,
         applies=_solved,
         work=_per_step,
+        starts=True,
     ),
     Rule(
         name="tab-leak",

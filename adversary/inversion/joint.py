@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
@@ -128,7 +128,7 @@ def gauss_newton(
     """
     x, damping, most = start.clone(), None, DENSE
     reach = high - low
-    at, error = _linearised(residual, x)
+    at, error = linearised(residual, x)
     for step in range(steps):
         progress.report(step, steps, "Gauss-Newton steps")
         if error <= DONE or not math.isfinite(error):
@@ -141,7 +141,7 @@ def gauss_newton(
         while True:
             move = at.solve(right, damping, most)
             tried = (x + move).clamp(low - reach, high + reach)
-            trial, lower = _linearised(residual, tried)
+            trial, lower = linearised(residual, tried)
             if lower < error:
                 gain, solved = 1 - lower / error, at.fits(most)
                 x, at, error = tried, trial, lower
@@ -162,15 +162,7 @@ def misfit(residual: Residual, inputs: Float[Tensor, "n *shape"]) -> float:
     return float(residual(inputs).detach().square().sum())
 
 
-def jacobian(
-    residual: Residual, inputs: Float[Tensor, "n *shape"]
-) -> Float[Tensor, "unknowns entries"] | None:
-    """Return the residual's derivative in each number of the inputs; None where it is too large."""
-    at = _Linear(residual, inputs)
-    return at.columns() if at.fits(LARGE) else None
-
-
-class _Linear:
+class Linearised:
     """The residual at a point, and products with its Jacobian there."""
 
     def __init__(self, residual: Residual, x: Tensor) -> None:
@@ -229,6 +221,17 @@ class _Linear:
         parts = [self._pushed(rows.view(-1, *self.x.shape)) for rows in unit.split(TOGETHER)]
         return torch.cat(parts)
 
+    def sketch(self, count: int, generator: Generator) -> Float[Tensor, "count entries"]:
+        """Return an orthonormal basis of about the directions in which J is largest.
+
+        N. Halko, P. Martinsson, J. Tropp, SIAM Review 2011, Algorithm 4.3 with one iteration.
+        """
+        drawn = torch.randn(count, self.x.numel(), dtype=self.x.dtype, generator=generator)
+        basis = self._pushed(drawn.view(count, *self.x.shape))
+        basis = torch.linalg.qr(basis.T).Q.T
+        again = torch.stack([self.pull(it) for it in basis])
+        return torch.linalg.qr(self._pushed(again).T).Q.T
+
     def fits(self, most: int) -> bool:
         """Return whether the Jacobian is formed, of so many unknowns at most."""
         return self.x.numel() <= most and self.x.numel() * self.dual.numel() <= ENTRIES
@@ -255,8 +258,9 @@ class _Linear:
         return x
 
 
-def _linearised(residual: Residual, x: Tensor) -> tuple[_Linear, float]:
-    at = _Linear(residual, x)
+def linearised(residual: Residual, x: Tensor) -> tuple[Linearised, float]:
+    """Return the residual at a point with its derivative, and ‖r(x)‖²."""
+    at = Linearised(residual, x)
     return at, float(at.value.square().sum())
 
 

@@ -1,6 +1,7 @@
 """What is chosen for ten architectures, what is said of it, and what it gives back."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,8 +89,9 @@ def test_every_architecture_has_an_answer_and_a_reason(name):
     assert planned(auxiliary, ONE, 1).startswith(f"tries {first} (")
     inputs = torch.rand(1, *shape, generator=generator(0, "inputs"))
     answer, remark = attacked(model, inputs, torch.tensor([1]), iterations=2, steps=1)
-    assert answer.shape == inputs.shape
-    assert answer.isfinite().all()
+    values = answer.values if isinstance(answer, Estimate) else answer
+    assert values.shape == inputs.shape
+    assert values.isfinite().all()
     assert ", because " in remark
     assert "its simulated upload differs by" in remark
 
@@ -108,6 +110,27 @@ def test_one_example_behind_a_linear_layer_is_exact_after_any_steps(epochs, mome
     with pytest.warns(Remark, match="analytic, because the first layer .* of one example"):
         answer = auto_reconstruct(view, auxiliary, generator(0, "auto"))
     assert psnr(answer, x) > 60
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_of_batches_of_one_labels_and_orders_are_fitted_and_another_protocol_is_not_verified(
+    epochs,
+):
+    with global_stream(0, "smooth"):
+        model = nn.Sequential(nn.Linear(16, 30, bias=False), nn.Sigmoid(), nn.Linear(30, CLASSES))
+    local, labels = LocalTraining(0.5, 1, 2), torch.tensor([1, 2])
+    x = torch.rand(2, 16, generator=generator(0, "inputs"))
+    sent = {name: value.clone() for name, value in model.state_dict().items()}
+    trained, _ = train(model, sent, x, labels, local, generator=generator(0, "order"))
+    delta = {name: trained[name] - value for name, value in sent.items()}
+    view = observe(delta, 2, sent=sent, local=replace(local, epochs=epochs))
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(16,))
+    assert "labels and orders are fitted" in planned(auxiliary, local, 2)
+    with pytest.warns(Remark, match="^joint, .* labels and orders are fitted") as said:
+        answer = auto_reconstruct(view, auxiliary, generator(0, "auto"), budget=0.02)
+    right = max(psnr(answer.values, x), psnr(answer.values.flip(0), x)) > 60
+    assert right == (epochs == 2)
+    assert ("not verified" in str(said[0].message)) == (not right)
 
 
 def test_a_certificate_ends_the_search():

@@ -8,7 +8,7 @@ from adversary.attacks import joint as attack
 from adversary.inversion import joint
 from adversary.inversion.joint import gauss_newton, misfit, of_gradient
 from clients.train import train
-from fedsim.core.errors import Remark
+from fedsim.core.errors import NotApplicable, remarks_of_attacks
 from fedsim.core.params import subtract
 from fedsim.core.rng import generator
 from fedsim.core.types import Auxiliary, LocalTraining
@@ -78,22 +78,40 @@ def test_a_batch_is_found_up_to_its_order():
     assert psnr(found.inputs, x) > 60
 
 
-def test_labels_are_exchanged_until_an_answer_explains_several_local_steps(monkeypatch):
+def three_epochs(labels, rows, monkeypatch, **options):
+    """Return the PSNR of two examples after local steps, and their errors and uncertainty."""
     model = net(nn.Flatten(), nn.Linear(16, 60), nn.Sigmoid(), nn.Linear(60, CLASSES)).float()
-    x, labels = images(2, 1, 4, 4).float(), torch.tensor([0, 3])
+    x = images(2, 1, 4, 4).float()
     local = LocalTraining(lr=0.5, batch_size=2, epochs=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     after, _ = train(copy.deepcopy(model), before, x, labels, local, generator=generator(0))
     view = observe(subtract(after, before), 2, sent=model, local=local)
     known = Auxiliary(model, CLASSES, input_shape=(1, 4, 4))
-    rows = torch.tensor([[1, 2], [0, 3], [0, 0]])
     monkeypatch.setattr(attack, "label_hypotheses", lambda *_, most: rows[:most])
-    with pytest.warns(Remark, match="hypothesis 2 of 3 has the lowest error"):
-        guess = attack.joint(view, known, generator(0), steps=15)
-    right = max(psnr(guess, x), psnr(guess.flip(0), x))
-    wrong = attack.joint(view, known, generator(0), steps=15, hypotheses=1)
-    assert right > 50
-    assert right > max(psnr(wrong, x), psnr(wrong.flip(0), x)) + 20
+    guess = attack.joint(view, known, generator(0), **options)
+    order = max(([0, 1], [1, 0]), key=lambda it: psnr(guess.values[it], x))
+    return psnr(guess.values[order], x), (guess.values[order] - x, guess.uncertainty[order])
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [3, 3]])
+def test_wrong_labels_of_several_local_steps_are_changed(labels, monkeypatch):
+    with remarks_of_attacks() as remarks:
+        right, (error, unsure) = three_epochs(
+            torch.tensor(labels), torch.tensor([[1, 2]]), monkeypatch
+        )
+    assert "no start explains the upload" not in "; ".join(remarks)
+    assert right > 60
+    assert 0.2 < float(error.square().mean().sqrt() / unsure.square().mean().sqrt()) < 5
+
+
+def test_steps_are_shortened_to_the_budget_and_refused_where_too_few_are_left(monkeypatch):
+    rows, labels = torch.tensor([[0, 3]]), torch.tensor([0, 3])
+    with remarks_of_attacks() as remarks:
+        three_epochs(labels, rows, monkeypatch, budget=5e-05)
+    assert "budget: 5e-05 is enough for 6 of 40 steps" in remarks
+    rule = r"budget: must be at least \S+ for 2 examples and 3 steps as estimated, got 1e-09"
+    with pytest.raises(NotApplicable, match=rule):
+        three_epochs(labels, rows, monkeypatch, budget=1e-9)
 
 
 def test_steps_never_make_the_error_larger_and_the_error_is_that_of_the_answer():
@@ -114,7 +132,7 @@ def test_products_with_the_jacobian_are_those_of_the_dense_one():
         return torch.cat([g.flatten() for g in torch.autograd.grad(
             loss, parameters, create_graph=True)])  # fmt: skip
 
-    at = joint._Linear(residual, x)
+    at = joint.Linearised(residual, x)
     dense = torch.autograd.functional.jacobian(residual, x).flatten(1)
     v, u = torch.randn(64).double(), torch.randn(len(dense)).double()
     torch.testing.assert_close(at.push(v.view_as(x)), dense @ v)
