@@ -1,8 +1,6 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +11,10 @@ from adversary.attacks.reconstruction_rules import RULES
 from adversary.attacks.spear_plus_plus import spear_plus_plus
 from adversary.inversion.dictionary import operations
 from adversary.inversion.relu_batch import UnfinishedError
+from adversary.inversion.setting import Setting
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, View
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary.inversion.inversion_cases import CLASSES, gradient, images, net, psnr, view
 
 SHAPE = (3, 8, 8)
@@ -88,7 +87,22 @@ def test_the_cost_grows_with_the_fourth_power_of_the_batch_and_memory_with_the_l
     ("count", "names"), [(32, ["spear"]), (33, ["spear-plus-plus"]), (129, [])]
 )
 def test_the_size_of_the_batch_says_which_of_the_two_is_tried(count, names):
-    setting: Any = SimpleNamespace(first="1", after="ReLU", steps=1, count=count)
+    setting = Setting(
+        shape=SHAPE,
+        local=LocalTraining(0.1, count, upload="gradient"),
+        count=count,
+        steps=1,
+        first="1",
+        after="ReLU",
+        positions=None,
+        structure=None,
+        unwalkable=None,
+        mixing=None,
+        kink="ReLU",
+        records=False,
+        flat=None,
+        cost=1.0,
+    )
     spears = [rule for rule in RULES if rule.name.startswith("spear")]
     assert [rule.name for rule in spears if rule.applies(setting)] == names
 
