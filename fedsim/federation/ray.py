@@ -26,6 +26,7 @@ from fedsim.core.ray_jobs import (
     ray,
 )
 from fedsim.federation.flower_private import shell_of
+from fedsim.federation.gpus import gpu_places
 from fedsim.federation.grid import Execute, Job, failed
 
 START = 120.0  # seconds that a new worker may take
@@ -92,15 +93,19 @@ def ray_actors(engine: Engine, alone: Counter[str]) -> Iterator[Execute]:
         alone: Is given why clients of the latest round did not, with how many.
 
     Raises:
-        RunStopped: Ray cannot start or be reached.
+        RunStopped: Ray cannot start or be reached, or lacks machines with a GPU.
     """
     with connected(engine.address, engine.workers) as count:
-        yield from _actors(count, engine.batch or 1, alone)
+        share = 0.0
+        if engine.device == "cuda":
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            count, share = gpu_places(nodes, count, engine.workers)  # noqa: PLW2901
+        yield from _actors(count, engine.batch or 1, share, alone)
 
 
-def _actors(count: int, size: int, alone: Counter[str]) -> Iterator[Execute]:
-    """Yield once: how to run clients on that many actors."""
-    workers = _Workers(count, size)
+def _actors(count: int, size: int, share: float, alone: Counter[str]) -> Iterator[Execute]:
+    """Yield once: how to run clients on that many actors, each with a share of a GPU."""
+    workers = _Workers(count, size, share)
 
     def execute(jobs: Iterable[Job], timeout: float | None) -> Iterator[tuple[Message, Context]]:
         alone.clear()
@@ -122,11 +127,12 @@ class _Workers:
     Args:
         count: How many.
         size: The most clients that train together on each.
+        share: Of a GPU, that each takes.
     """
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, share: float = 0.0) -> None:
         self.size = size
-        self._start = ray.remote(num_cpus=1)(_Worker).remote
+        self._start = ray.remote(num_cpus=1, num_gpus=share)(_Worker).remote
         self.actors: list[Any] = [self._start(size) for _ in range(count)]
         ray.get([actor.ready.remote() for actor in self.actors])
 

@@ -110,7 +110,8 @@ def has_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("engine", ["inline", "batched"])
 @pytest.mark.usefixtures("has_cuda")
 def test_a_run_there_records_the_same_bits(engine: str, tmp_path: Path) -> None:
-    settings = [f"engine.name={engine}", "federation.rounds=1", "federation.clients=4", "attack=[]"]
+    settings = [f"engine.name={engine}", "federation.rounds=1", "federation.clients=4"]
+    settings += ['attack=["llg","loss-drop"]']
     api.run(configs.read(None, settings), tmp_path / "here")
     with accelerator():
         api.run(configs.read(None, [*settings, "engine.device=auto"]), tmp_path / "there")
@@ -119,6 +120,9 @@ def test_a_run_there_records_the_same_bits(engine: str, tmp_path: Path) -> None:
         file = f"rounds/0001/{name}.safetensors"
         here, there = ((tmp_path / at / file).read_bytes() for at in ("here", "there"))
         assert here == there
+    here, there = (api.Run(tmp_path / at).ledger().drop("seconds") for at in ("here", "there"))
+    assert here.num_rows > 4
+    assert here == there
 
 
 @pytest.mark.usefixtures("has_cuda")
@@ -131,6 +135,13 @@ def test_a_recording_is_attacked_where_the_device_is_lacking(
     monkeypatch.setattr(devices, "offered", tuple)
     rows = api.attack(tmp_path / "run", [Part(name="llg")])
     assert rows.num_rows > 0
+    with pytest.raises(ConfigError, match=r"--device: .*got 'cuda'"):
+        api.attack(tmp_path / "run", [Part(name="llg")], device="cuda")
+    monkeypatch.setattr(devices, "offered", lambda: ("cuda",))
+    with accelerator():
+        again = api.attack(tmp_path / "run", [Part(name="llg")], device="auto")
+    assert again.drop("seconds") == rows.drop("seconds")
+    monkeypatch.setattr(devices, "offered", tuple)
     assert api.Run(tmp_path / "run").config().engine.device == "cuda"
     with pytest.raises(ConfigError, match=r"engine\.device: .*got 'cuda'"):
         api.resume(tmp_path / "run")

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.nn import functional
 from fedsim.core import devices
 from fedsim.core.devices import CPU, free_memory, moved, on, resolved
 from fedsim.core.errors import ConfigError
+from fedsim.core.repeatable import repeatable
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Candidates
 from tests.accelerator import DEVICE, accelerator
@@ -77,3 +80,26 @@ def test_a_setting_is_the_best_device_at_hand(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigError, match=r"engine\.device: must be a device .* cpu, got 'mps'"):
         resolved("mps")
     assert free_memory(CPU) is None
+
+
+def test_cuda_repeats_its_bits_inside_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: torch.tensor([7]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, _: seeds.append(int(state)))
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+
+    def settings() -> tuple[object, ...]:
+        cudnn = torch.backends.cudnn
+        exact = (cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        return (*exact, cudnn.deterministic, torch.get_deterministic_debug_mode())
+
+    before = settings()
+    for stream in ("a", "a", "b"):
+        with global_stream(0, stream), repeatable(torch.device("cuda")):
+            assert settings() == (False, False, True, 1)
+            warnings.warn("x does not have a deterministic implementation", stacklevel=1)
+    assert settings() == before
+    assert seeds[1::2] == [7, 7, 7]
+    assert seeds[0] == seeds[2] != seeds[4]  # by the CPU's generator
+    with repeatable(CPU):
+        assert settings() == before
