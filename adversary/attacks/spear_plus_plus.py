@@ -79,6 +79,7 @@ ATTACKS = (
     Attack(
         name="spear-plus-plus",
         family="reconstruction",
+        on_device=True,
         infer=spear_plus_plus,
         summary="a whole larger batch behind a fully connected ReLU layer, exact",
         has_twin=False,

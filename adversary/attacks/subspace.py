@@ -142,6 +142,7 @@ ATTACKS = (
     Attack(
         name="subspace",
         family="reconstruction",
+        on_device=True,
         infer=subspace,
         summary="a picture whose features fit the span of a late convolution's gradient",
         plan=planned,
