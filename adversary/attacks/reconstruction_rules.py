@@ -20,6 +20,7 @@ from adversary.attacks.patch_spans import patch_spans
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear
 from adversary.attacks.spear_plus_plus import spear_plus_plus
+from adversary.attacks.subspace import STARTS, subspace
 from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.dictionary import operations as dictionary_operations
 from adversary.inversion.setting import SECOND, Setting
@@ -109,6 +110,12 @@ def _walked(setting: Setting) -> str | None:
     return "every layer can be walked back through, of one example"
 
 
+def _narrowed(setting: Setting) -> str | None:
+    if setting.narrow is None or setting.count > 1 or setting.steps > 1:
+        return None
+    return f"the gradient of {setting.narrow} spans the windows of its input, of one example"
+
+
 def _solved(setting: Setting) -> str | None:
     smooth = setting.kink is None and setting.flat is None and setting.mixing is None
     if not smooth:
@@ -192,6 +199,13 @@ RULES = (
         ordered=False,
     ),
     Rule(name="hybrid", infer=hybrid, applies=_walked, enough=CLOSED),
+    Rule(
+        name="subspace",
+        infer=subspace,
+        applies=_narrowed,
+        work=lambda setting: ("iterations", STARTS * setting.cost),  # through the first layers
+        enough=CLOSED,
+    ),
     Rule(
         name="joint",
         infer=solved,

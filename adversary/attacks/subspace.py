@@ -33,6 +33,7 @@ from fedsim.core.types import Auxiliary, LocalTraining, View
 
 FITS = 1e-3  # share of inputs outside their space above which another start is tried
 STUCK = 1e-2  # above which there is no answer
+STARTS = 2
 
 
 def subspace(
@@ -41,7 +42,7 @@ def subspace(
     generator: Generator,
     *,
     iterations: AtLeastOne = 400,
-    starts: AtLeastOne = 2,
+    starts: AtLeastOne = STARTS,
 ) -> Float[Tensor, "1 *shape"]:
     """Return the picture of one example.
 

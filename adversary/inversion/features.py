@@ -18,6 +18,7 @@ from fedsim.core.attention import plain_attention
 from fedsim.core.doubled import doubled
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator as derived
+from fedsim.core.rng import global_stream
 from fedsim.core.types import Auxiliary, Params
 
 PROBES = 3  # random inputs whose slopes say which places are reached
@@ -70,20 +71,40 @@ class Features:
         return outside.square().sum() / values.square().sum().clamp(min=1e-30)
 
 
-def candidates(auxiliary: Auxiliary) -> list[tuple[str, int]]:
-    """Return convolutions whose gradient can have the span of their windows, and their places.
+@dataclass(frozen=True)
+class Candidate:
+    """A convolution whose gradient can have the span of its windows.
 
-    In the order in which they run.
+    Attributes:
+        name: Of the module.
+        numbers: In its input.
     """
-    model, places = still(auxiliary.model), dict[str, int]()
+
+    name: str
+    numbers: int
+
+
+def candidates(auxiliary: Auxiliary) -> list[Candidate]:
+    """Return the convolutions whose gradient can have the span of their windows, as they run.
+
+    Raises:
+        Exception: Whatever the model raises on one picture.
+    """
+    model, spanning = still(auxiliary.model), list[Candidate]()
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+            if spans_windows(module, out[0][0].numel()):
+                spanning.append(Candidate(name, given[0].numel()))
+
+        return hook
+
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            hook = lambda _, __, out, name=name: places.update({name: out[0][0].numel()})
-            module.register_forward_hook(hook)
-    parameter = next(model.parameters())
-    model(_random(auxiliary, 0).to(parameter.dtype))
-    modules = dict(model.named_modules())
-    return [(name, count) for name, count in places.items() if spans_windows(modules[name], count)]
+            module.register_forward_hook(note(name))
+    with torch.no_grad(), global_stream(0, "candidates"):
+        model(_random(auxiliary, 0).to(next(model.parameters()).dtype))
+    return spanning
 
 
 def features_of(work: Workspace, gradient: Params, refusals: list[str]) -> Features | None:
@@ -95,7 +116,8 @@ def features_of(work: Workspace, gradient: Params, refusals: list[str]) -> Featu
         refusals: Filled with why earlier convolutions say nothing.
     """
     model = loaded(doubled(still(work.auxiliary.model)), work.sent)
-    trained = [name for name, _ in candidates(work.auxiliary) if f"{name}.weight" in gradient]
+    names = dict.fromkeys(it.name for it in candidates(work.auxiliary))
+    trained = [name for name in names if f"{name}.weight" in gradient]
     for windows in _windows(model, work.auxiliary, trained):
         try:
             basis = inputs_in_span(windows, gradient[f"{windows.name}.weight"])

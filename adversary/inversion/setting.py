@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adversary.inversion.activations import ACTIVATIONS
 from adversary.inversion.chain import chain, check_trained, drops_out, first_linear, follows
+from adversary.inversion.features import candidates
 from adversary.inversion.patches import embedding_of, pixels_of
 from adversary.inversion.rows import still
 from adversary.inversion.token_spans import Structure, structure_of
@@ -48,6 +49,8 @@ class Setting:
         positions: A trained position embedding that is added to patches that train, too; None
             without.
         structure: How the model takes pictures in patches apart; None where it does not.
+        narrow: The first convolution whose gradient spans the windows of its input, if that has no
+            fewer numbers than an example; None without.
         unwalkable: Why a recursion cannot walk back through the model; None if it can.
         mixing: The first layer that makes an example's gradient depend on more than the example
             (batch norm, dropout); None without.
@@ -65,6 +68,7 @@ class Setting:
     after: str
     positions: str | None
     structure: Structure | None
+    narrow: str | None
     unwalkable: str | None
     mixing: str | None
     kink: str | None
@@ -107,6 +111,7 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
         after=after,
         positions=positions,
         structure=structure,
+        narrow=_narrow(auxiliary, shape),
         unwalkable=_unwalkable(model, shape),
         mixing=_mixing(model),
         kink=min(kinks, default=None),
@@ -114,6 +119,18 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
         flat=flat,
         cost=cost * count / min(count, PROBED),
     )
+
+
+def _narrow(auxiliary: Auxiliary, shape: tuple[int, ...]) -> str | None:
+    if len(shape) != 3:
+        return None
+    try:
+        spanning = candidates(auxiliary)
+    except PASSING:
+        raise
+    except Exception:  # it does not run on one picture
+        return None
+    return spanning[0].name if spanning and spanning[0].numbers >= math.prod(shape) else None
 
 
 def _first(model: nn.Module, shape: tuple[int, ...]) -> tuple[str | None, str]:

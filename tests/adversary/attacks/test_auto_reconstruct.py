@@ -53,9 +53,9 @@ HERE = "tests.adversary.attacks.test_auto_reconstruct:"
 ARCHITECTURES = {  # the attack that is tried first
     "mlp": (IMAGE, "analytic"),
     "lenet": ((3, 16, 16), "hybrid"),
-    "cnn": (IMAGE, "inverting-gradients"),
+    "cnn": (IMAGE, "subspace"),
     HERE + "strided": (IMAGE, "hybrid"),
-    HERE + "resnet": ((3, 40, 40), "inverting-gradients"),
+    HERE + "resnet": ((3, 40, 40), "subspace"),
     HERE + "convnet": (IMAGE, "inverting-gradients"),
     SMALL + "vit": (IMAGE, "april"),
     SMALL + "lstm": (SEQUENCE, "joint"),
