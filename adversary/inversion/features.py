@@ -174,24 +174,27 @@ def pictured(
     """Return a picture whose features lie in their space, and their misfit, by L-BFGS.
 
     The weight of the total variation falls from stage to stage. The scale of the picture is a
-    variable of its own: batch norm in training mode leaves no more of it than the small number that
-    it adds to variances, which is enough for float32 gradients once it is descended along.
+    variable of its own in later stages: batch norm in training mode leaves no more of it than the
+    small number that it adds to variances, which is enough for float32 gradients once it is
+    descended along. From the start on it leads models in evaluation mode astray.
     """
     point = torch.cat([start.double().flatten(), torch.zeros(1, dtype=torch.float64)]).unsqueeze(0)
-    picture_at = lambda v: (v[:, :-1] * (SCALE * v[:, -1:]).exp()).view(start.shape)
+    picture_at = lambda v, rate: (v[:, :-1] * (rate * v[:, -1:]).exp()).view(start.shape)
     for stage in range(STAGES):
-        weight = SMOOTH * FALL**stage
+        weight, rate = SMOOTH * FALL**stage, SCALE * (stage >= STAGES // 2)
 
-        def evaluate(points: Tensor, weight: float = weight) -> tuple[Tensor, Tensor]:
+        def evaluate(
+            points: Tensor, weight: float = weight, rate: float = rate
+        ) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 v = points.detach().requires_grad_()
-                picture = picture_at(v)
+                picture = picture_at(v, rate)
                 loss = features.misfit(picture) + weight * total_variation(picture.unsqueeze(0))[0]
                 (slope,) = torch.autograd.grad(loss, v)
             return loss.detach().unsqueeze(0), slope
 
         steps = max(2, iterations // STAGES)
         point = lbfgs(evaluate, point, steps=steps, history=HISTORY).points
-    picture = picture_at(point)
+    picture = picture_at(point, SCALE)
     with torch.no_grad():
         return picture, float(features.misfit(picture))
