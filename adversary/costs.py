@@ -53,8 +53,8 @@ def beyond_memory(
         most: Bytes that it may take; None for half of what is free.
         device: Where it computes.
     """
-    there = free_memory() if device.type == "cpu" else devices.free_memory(device)
-    free = there if most is None else None
+    unused = free_memory() if device.type == "cpu" else devices.free_memory(device)
+    free = unused if most is None else None
     limit = most if free is None else SHARE * free
     if limit is None or cost.num_bytes <= limit:
         return ""

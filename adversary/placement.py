@@ -64,8 +64,8 @@ def at_model(
                 work.local,
                 work.memory,
             )
-            there: Callable[..., Result] = compute
-            return moved(there(placed, *moved(values, device), **moved(options, device)), CPU)
+            anywhere: Callable[..., Result] = compute
+            return moved(anywhere(placed, *moved(values, device), **moved(options, device)), CPU)
 
     return computed
 

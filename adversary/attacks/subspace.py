@@ -83,9 +83,9 @@ def subspace(
             f"{least:.1g} of them outside"
         )
     low, high = (edge.to(best.dtype) for edge in data_range(auxiliary))
-    known, of = features.basis.shape[1], features.basis.shape[0]
+    inputs, dimensions = features.basis.shape
     warnings.warn(
-        f"the {of:,} inputs of {features.name} lie in a space of {known} dimensions; "
+        f"the {inputs:,} inputs of {features.name} lie in a space of {dimensions} dimensions; "
         f"{least:.1g} of the picture's are outside",
         Remark,
         stacklevel=2,

@@ -67,12 +67,12 @@ class _Progress:
     def __exit__(self, *error: Any) -> None:
         self.bar.__exit__(*error)
 
-    def replied(self, round_: int, count: int, asked: int) -> None:
+    def replied(self, round_: int, count: int, sampled: int) -> None:
         """Show that a client of the current run has replied."""
         before = sum(self.rounds[: self.done]) + round_ - 1
         if self.eta.first is None:  # runs that were finished before say nothing of the pace
             self.eta.begin(before)
-        rounds = before + count / asked
+        rounds = before + count / sampled
         self._reached(rounds)
         if not self.quiet:
             name = self.cells[self.done].name

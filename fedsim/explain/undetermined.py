@@ -79,12 +79,12 @@ def _of_directions(looks: Sequence[_Look]) -> Tensor:
     Entries that are only dead at this answer have no part in it: nearby, more would show.
     """
     nothing, stream = torch.zeros(looks[0].entries.numel()), generator(0, "shares")
-    there = [it.products for it in looks if it.products is not None]
+    of_all = [it.products for it in looks if it.products is not None]
     nearby = [it.nearby for it in looks if it.nearby is not None]
-    if len(there) < len(looks):
+    if len(of_all) < len(looks):
         return nothing
     rows, kernel = [], torch.zeros(0)
-    for products in there:
+    for products in of_all:
         rows.append(combined(products, stream))
         kernel = kernel_of(torch.cat(rows))
         if not len(kernel):

@@ -174,24 +174,24 @@ def _with_arrays(config: Config, app: App, tape: Params, path: Path) -> Config:
     assert foreign is not None
     if foreign.head_only:
         return config
-    there = shapes_of(tape)
-    mine = shapes_of(without_counters(model, len(there)).state_dict())
+    recorded = shapes_of(tape)
+    mine = shapes_of(without_counters(model, len(recorded)).state_dict())
     if app.arrays is not None and app.arrays != IN_ORDER:
         sources = read_arrays(Path(app.arrays))
     elif foreign.arrays and app.arrays is None:
         sources = dict(foreign.arrays)
-    elif mine == there:
+    elif mine == recorded:
         return config
-    elif (named := by_name(model, mine, there)) is not None:
+    elif (named := by_name(model, mine, recorded)) is not None:
         sources = named
-    elif len(mine) != len(there):
+    elif len(mine) != len(recorded):
         reason = mismatch(tape, model.state_dict())
         raise ConfigError(
             f"--model: must be the model of {path}, got '{config.model.name}' that is not: {reason}"
         )
     else:
-        sources = propose(mine, there, in_order=app.arrays == IN_ORDER)
-    check(mine, there, sources)
+        sources = propose(mine, recorded, in_order=app.arrays == IN_ORDER)
+    check(mine, recorded, sources)
     return config.model_copy(update={"foreign": foreign.model_copy(update={"arrays": sources})})
 
 
