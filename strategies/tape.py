@@ -27,7 +27,7 @@ from fedsim.config import Record
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import save_tensors
 from fedsim.core.group_writer import GroupWriter, Written
-from fedsim.core.groups import Group, groups_in, was_written
+from fedsim.core.groups import Group, groups_in, state_of, was_written
 from fedsim.core.listing import FILE, files_below, write_list
 from fedsim.core.types import Params, Upload
 from strategies.tape_files import members_in
@@ -62,6 +62,7 @@ class Tape:
         if not append and recorded_rounds(self.folder):
             raise ConfigError(f"tape: must be a folder without rounds, got {self.folder}")
         self._round, self._uploads = 0, None
+        self._finished: tuple[int, tuple[int, ...]] | None = None  # a round, and its file's state
         shutil.rmtree(self._spool, ignore_errors=True)  # of a process that was killed
 
     def keeps(self, round_: int, client: str | None = None) -> bool:
@@ -124,6 +125,8 @@ class Tape:
         if self._uploads is not None and self._round == round_:
             self._uploads.close()
             self._uploads = None
+            if (path := _path(self.folder, round_, UPLOADS)).exists():
+                self._finished = round_, state_of(path)
         folder = _path(self.folder, round_, SENT).parent
         if folder.exists():
             write_list(folder / FILE, files_below(folder, ["."]))
@@ -131,10 +134,10 @@ class Tape:
     def trust(self, round_: int) -> None:
         """Let this process read a round that it has just finished without comparing its checksum.
 
-        As long as the file is not changed.
+        As long as the file is as it was when the round was finished.
         """
-        if (path := _path(self.folder, round_, UPLOADS)).exists():
-            was_written(path)
+        if self._finished is not None and self._finished[0] == round_:
+            was_written(_path(self.folder, round_, UPLOADS), self._finished[1])
 
     def discard_spool(self) -> None:
         """Let go of what `spool` wrote and nobody reads any more."""

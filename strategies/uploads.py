@@ -178,7 +178,8 @@ def _lengths(block: Block, sent: Params, kind: Upload) -> list[float]:
     for name, values in block.stacked.items():
         if values.is_floating_point():
             origin = sent[name].to(values.dtype)
-            moved = (values - origin if kind == "weights" else values).flatten(1)
+            moved = values - origin if kind == "weights" else values
+            moved = moved.unsqueeze(-1).flatten(1)  # a number has no axis of its own
             norms.append(torch.linalg.vector_norm(moved, dim=1))
     if not norms:
         return [0.0] * block.count

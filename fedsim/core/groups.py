@@ -128,19 +128,25 @@ def groups_in(path: Path) -> GroupFile:
 def state_of(path: Path) -> tuple[int, ...]:
     """Return what is another for a file that was changed, or that another was renamed to.
 
+    Whoever changes a file can set back when its bytes changed, and not when its entry did.
+
     Raises:
         OSError: The file is missing.
     """
     status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def was_written(path: Path) -> None:
-    """Take note that this process has just written a file, by whose bytes its checksum was made.
+def was_written(path: Path, state: tuple[int, ...]) -> None:
+    """Take note that this process has written a file, by whose bytes its checksum was made.
 
-    As long as the file stays as it is, this process need not read all of it to compare them.
+    As long as the file stays as it was, this process need not read all of it to compare them.
+
+    Args:
+        path: The file.
+        state: What `state_of` said of it as it was written.
     """
-    _WRITTEN[path] = state_of(path)
+    _WRITTEN[path] = state
     while len(_WRITTEN) > _OPEN:
         del _WRITTEN[next(iter(_WRITTEN))]
 

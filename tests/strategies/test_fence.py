@@ -16,7 +16,7 @@ from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, held_record, to_reco
 from strategies import Fence, Recording, sampling
 from strategies.tape import recorded_clients
 from strategies.tape_views import views
-from strategies.uploads import Passed
+from strategies.uploads import Passed, decoded
 from tests.builders import grid_of, reply_with
 
 SENT = {"w": torch.ones(3), "b": torch.zeros(1)}
@@ -253,13 +253,24 @@ def test_rows_of_a_block_pass_as_each_by_itself(tmp_path, form, kind):
     assert len(results[0][0]) == (0 if form in {"missing", "other-shape"} else 2)
 
 
+@pytest.mark.parametrize("kind", ["weights", "gradient"])
+def test_rows_of_numbers_and_of_nothing_have_the_norm_of_each_by_itself(kind):
+    sent = {"w": torch.ones(2, 3), "s": torch.tensor(2.0), "n": torch.tensor(1)}
+    sent |= {"e": torch.zeros(0, 3), "d": torch.tensor(0.5, dtype=torch.float64)}
+    block = Block(sent, 3)
+    for rows in block.stacked.values():
+        rows.copy_(torch.arange(rows.numel()).view(rows.shape))
+    for row in map(block.row, range(3)):
+        together, one = (decoded(held_record(it), sent, kind) for it in (row, dict(row)))
+        assert together[0] is row
+        assert together[1] == pytest.approx(one[1], rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["w", "z"])
 def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch):
-    decoded = []
+    read = []
     decode = strategies.uploads.read_record
-    monkeypatch.setattr(
-        strategies.uploads, "read_record", lambda r: (decoded.append(r), decode(r))[1]
-    )
+    monkeypatch.setattr(strategies.uploads, "read_record", lambda r: (read.append(r), decode(r))[1])
 
     def huge(client):
         content = upload(client)
@@ -270,8 +281,8 @@ def test_a_gibibyte_is_refused_before_it_is_decoded(tmp_path, name, monkeypatch)
     assert recording.failures == [
         ("1", f"{name}: must hold at most {4144 if name == 'w' else 4096} bytes, got {2**30}")
     ]
-    decoded = [record for record in decoded if type(record) is not Passed]
-    assert len(decoded) == 2  # the fence hands on what it decoded
+    read = [record for record in read if type(record) is not Passed]
+    assert len(read) == 2  # the fence hands on what it decoded
     assert arrays["w"].numpy() == pytest.approx(np.full(3, HONEST))
 
 

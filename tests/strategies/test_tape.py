@@ -5,7 +5,7 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.group_writer import save_groups
 from fedsim.core.types import LocalTraining
 from strategies import Tape
-from strategies.tape_views import views
+from strategies.tape_views import observation, views
 
 LOCAL = LocalTraining(lr=0.1, batch_size=4)
 STATE = {"w": torch.ones(3)}
@@ -174,3 +174,17 @@ def test_the_latest_round_is_read_without_looking_at_those_before_it(tmp_path, m
     assert second.observations[-1] is second.observations[1] is second.latest
     assert [len(cohort) for cohort in second.cohorts] == [2, 2]
     assert second.until(0).latest.update.round == 1
+
+
+def test_a_round_that_somebody_changed_after_it_was_finished_is_checked(tmp_path):
+    tape, path = Tape(tmp_path), tmp_path / "rounds" / "0001" / "uploads.safetensors"
+    tape.write_sent(1, {"w": torch.ones(3)})
+    tape.write_upload(1, "0", {"w": torch.ones(3)}, 2, "weights")
+    tape.finish(1)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.with_name("other").write_bytes(data)
+    path.with_name("other").replace(path)
+    tape.trust(1)
+    with pytest.raises(BadRecording, match="must be as it was written"):
+        observation(tmp_path, 1, "0", LocalTraining(0.1, 4))

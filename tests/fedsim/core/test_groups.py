@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from fedsim.core import seals
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import save_tensors
 from fedsim.core.group_writer import GroupWriter, save_groups
-from fedsim.core.groups import groups_in, was_written
+from fedsim.core.groups import groups_in, state_of, was_written
 from fedsim.core.truths import save_shared, shared_path
 
 ODD = {
@@ -108,11 +109,14 @@ def test_a_file_that_was_just_written_is_not_read_to_check_it_until_it_is_change
 ):
     path, checked = tmp_path / "x", []
     save_groups(path, {"a": (ODD, {})}, {})
-    was_written(path)
+    was_written(path, state_of(path))
     monkeypatch.setattr(seals, "check", checked.append)
     assert groups_in(path)["a"]["w"].shape == (4, 3)
     assert not checked
-    os.utime(path, (1, 1))
+    times = path.stat()
+    time.sleep(0.02)  # a file system's clock ticks every ten milliseconds at most
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nobody had changed it
     assert groups_in(path)["a"]["w"].shape == (4, 3)
     assert checked == [path]
 

@@ -1,3 +1,5 @@
+from math import prod
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -52,9 +54,13 @@ def assert_alike(one, other):
             "local": {"momentum": 0.5, "epochs": 2, "batch_size": 5},
             "defense": [{"name": "clip", "bound": 0.5}, {"name": "gaussian", "std": 0.001}],
         },
+        {
+            "federation": {"clients": 4, "rounds": 1},
+            "model": "tests.fedsim.federation.test_batched:Scaled",
+        },
         {"federation": {"clients": 5, "rounds": 2, "strategy": "fedsgd"}, "model": "cnn"},
     ],
-    ids=["dirichlet", "prox-momentum-noise", "fedsgd-cnn"],
+    ids=["dirichlet", "prox-momentum-noise", "scaled", "fedsgd-cnn"],
 )
 def test_a_run_is_as_inline_but_for_rounding(tmp_path, tables):
     inline = api.run(small_config(**tables), tmp_path / "inline")
@@ -93,6 +99,17 @@ def test_rehearsed_clients_that_cannot_train_together_are_counted(tmp_path):
     assert counts("together") == []
     (count,) = counts("alone", model="tests.fedsim.federation.test_batched:normed")
     assert count > 0
+
+
+class Scaled(torch.nn.Linear):
+    """A linear model whose logits are multiplied by a parameter without an axis."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(prod(input_shape), num_classes)
+        self.scale = torch.nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, input):
+        return super().forward(input.flatten(1)) * self.scale
 
 
 def normed(input_shape, num_classes):
