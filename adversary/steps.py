@@ -34,13 +34,18 @@ def num_steps(observation: Observation) -> int:
     if observation.local.upload == "gradient":
         return clients
     per_client = -(-num_labels(observation) // (observation.local.epochs * clients))
-    steps = observation.local.epochs * -(-per_client // observation.local.batch_size)
+    steps = steps_of(observation.local, per_client)
     if steps > MOST_STEPS:
         raise ValueError(
             f"num_examples: must be few enough for {MOST_STEPS} local steps, got "
             f"{observation.update.num_examples} for {steps}"
         )
     return clients * steps
+
+
+def steps_of(local: LocalTraining, count: int) -> int:
+    """Return how many batch gradients one client's update of so many examples sums."""
+    return 1 if local.upload == "gradient" else local.epochs * -(-count // local.batch_size)
 
 
 def to_sum(observation: Observation) -> float:

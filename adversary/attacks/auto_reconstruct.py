@@ -273,9 +273,7 @@ def _sentence(
     """Return what was chosen and why, how well it explains the upload, and what else was tried."""
     parts = [f"{best.rule.name}, because {best.rule.applies(setting)}", best.remark]
     if best.misfit is not None:
-        verdict = "" if best.misfit <= evidence.enough else ": the answer is not verified"
-        parts.append(f"its simulated upload differs by {best.misfit:.1g} of the client's, rounding "
-                     f"by {evidence.enough:.1g}{verdict}")  # fmt: skip
+        parts.append(f"its simulated upload {evidence.verdict(best.misfit)}")
     elif not best.rule.certified:
         parts.append("the answer is not verified: its upload cannot be simulated")
     others = [it for it in tried if it.rule is not best.rule]

@@ -34,8 +34,9 @@ from adversary.inversion.settings import Settings
 from adversary.inversion.through_defenses import adapt
 from adversary.labels.head import input_shape
 from adversary.workspace import Workspace
+from fedsim.core.errors import NotApplicable
 from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
-from fedsim.core.types import Auxiliary, Estimate, View
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 
 
 def grad_vit(
@@ -109,6 +110,22 @@ def _embedding(auxiliary: Auxiliary) -> Embedding:
     return embedding_of(auxiliary.model, input_shape(auxiliary))
 
 
+def planned(auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
+    """Return why every update will be refused; empty where it may not be.
+
+    Args:
+        auxiliary: The architecture.
+        local: How clients train; every protocol will do.
+        count: Examples of an update; any number will do.
+    """
+    del local, count
+    try:
+        _embedding(auxiliary)
+    except NotApplicable as error:
+        return f"will refuse every update: {error}"
+    return ""
+
+
 ATTACKS = (
     Attack(
         name="grad-vit",
@@ -116,6 +133,7 @@ ATTACKS = (
         on_device=True,
         infer=grad_vit,
         summary="gradient matching for vision transformers, smooth across patches",
+        plan=planned,
         cost=cost_of_matching,
         rehearses=True,
     ),

@@ -35,7 +35,7 @@ from adversary.costs import Cost, of_descent
 from adversary.inversion.applicable import check_twice
 from adversary.inversion.assignments import STARTS, Uploads, assigned
 from adversary.inversion.covariance import deviations
-from adversary.inversion.evidence import enough
+from adversary.inversion.evidence import TELLING, enough
 from adversary.inversion.joint import (
     DENSE,
     INNER,
@@ -211,6 +211,11 @@ def _solution(residual: Residual, fit: Fit, limit: float, remark: str) -> Soluti
         said = (
             f"no start explains the upload: the nearest differs by {misfit:.1g} of it, rounding "
             f"by {limit:.1g}"
+        )
+    elif limit > TELLING:
+        said = (
+            f"the answer is not verified: rounding is {limit:.1g} of the upload, and must be at "
+            f"most {TELLING:g} to tell answers apart"
         )
     unsure = deviations(residual, fit.inputs)
     answer = fit.inputs if unsure is None else Estimate(fit.inputs, unsure)

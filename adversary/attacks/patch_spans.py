@@ -32,10 +32,11 @@ from adversary.inversion.token_descent import pictures, polished
 from adversary.inversion.token_misfit import GREY, Misfit
 from adversary.inversion.token_spans import outsides, structure_of
 from adversary.labels.head import input_shape
+from adversary.steps import steps_of
 from adversary.workspace import Workspace, loaded, workspace
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.ranges import AboveZero, AtLeastOne
-from fedsim.core.types import Auxiliary, Observation, View
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, View
 
 POLISH = 100  # iterations in float64
 
@@ -101,6 +102,25 @@ def patch_spans(
     return images
 
 
+def planned(auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
+    """Return why every update will be refused; empty where it may not be.
+
+    Args:
+        auxiliary: The architecture.
+        local: How clients train.
+        count: Examples of an update.
+    """
+    try:
+        structure = structure_of(auxiliary)
+    except NotApplicable as error:
+        return f"will refuse every update: {error}"
+    if not structure.usable(count):
+        return f"will refuse every update: {structure.refusal(count)}"
+    if (steps := steps_of(local, count)) > 1:
+        return f"will refuse every update: local must be one step, got {steps}"
+    return ""
+
+
 def _explains(
     images: Float[Tensor, "k *shape"], observation: Observation, auxiliary: Auxiliary
 ) -> str:
@@ -124,6 +144,7 @@ ATTACKS = (
         on_device=True,
         infer=patch_spans,
         summary="a batch of a vision transformer's pictures, from spans of its tokens",
+        plan=planned,
         has_twin=False,
     ),
 )

@@ -97,7 +97,7 @@ def whole_batch(
     layer = first_linear(auxiliary.model, shape)
     after = follows(auxiliary.model, layer, shape)
     if after != "ReLU":
-        raise NotApplicable(f"spear: ReLU must follow {layer}, got {after}")
+        raise NotApplicable(f"{layer}: ReLU must follow, got {after}")
     names = f"{layer}.weight", f"{layer}.bias"
     rows, weight = (_beside(values[names[0]], values[names[1]]) for values in (gradient, sent))
     path = _path(resume, rows) if resume else None

@@ -21,6 +21,7 @@ from fedsim.core.types import Auxiliary, Observation
 
 SINGLE = 1e-5  # relative error of a gradient that is computed in 32 bits
 ROUNDING = 3.0  # times the rounding of uploaded weights is no difference
+TELLING = 1e-2  # share of an upload up to which its rounding leaves no other answers, about
 CLASSES = 100  # labels that are tried, at most
 EQUATIONS = 4  # times as many entries of the gradient as unknown labels' probabilities
 MOST = 50_000_000  # numbers of the system of labels
@@ -45,6 +46,13 @@ class Evidence:
         self.problem: Problem = problem_of(observation, replace(auxiliary, model=model))
         self.labels = labels
         self.enough = enough(observation, self.problem)
+
+    def verdict(self, misfit: float) -> str:
+        """Return in words whether an answer explains the upload, and no other answer could."""
+        said = f"differs by {misfit:.1g} of the client's, rounding by {self.enough:.1g}"
+        if self.enough > TELLING:
+            said += f", which must be at most {TELLING:g} to tell answers apart"
+        return said if misfit <= self.enough <= TELLING else f"{said}: the answer is not verified"
 
     def misfit(self, inputs: Float[Tensor, "k *shape"], *, ordered: bool = True) -> float | None:
         """Return ‖u(x) − u‖/‖u‖ over the uploads; None where an answer cannot be held to it.

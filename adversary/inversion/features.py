@@ -146,7 +146,9 @@ def _windows(model: nn.Module, auxiliary: Auxiliary, names: Sequence[str]) -> li
             logits = model(_random(auxiliary, probe))
             label = torch.tensor([probe % auxiliary.num_classes])
             loss = functional.cross_entropy(logits, label)
-            parts = torch.autograd.grad(loss, [outputs[name] for name in names])
+            parts = torch.autograd.grad(
+                loss, [outputs[name] for name in names], materialize_grads=True
+            )
         for name, part in zip(names, parts, strict=True):
             slopes[name].append(part[0].flatten(1))
     for handle in handles:

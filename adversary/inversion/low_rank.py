@@ -53,7 +53,7 @@ def factors(gradient: Float[Tensor, "units n"], count: int, generator: Generator
     norms = gradient.norm(dim=1)
     alive = norms > ALIVE * norms.max()
     if int(alive.sum()) < count:
-        raise ValueError(f"spear: as many units as examples must be active, {count}")
+        raise ValueError(f"update: {count} units must be active, got {int(alive.sum())}")
     rows = gradient[alive] / norms[alive, None]
     values, right = _leading(rows, count + MORE, generator)
     _check_rank(values, count)
@@ -61,7 +61,7 @@ def factors(gradient: Float[Tensor, "units n"], count: int, generator: Generator
     readable = noise * READABLE < 1
     alive[alive.clone()] = readable
     if int(readable.sum()) < count:
-        raise ValueError(f"spear: as many units as examples must exceed the noise, {count}")
+        raise ValueError(f"update: {count} units must exceed the noise, got {int(readable.sum())}")
     scaled = rows[readable] / noise[readable, None]
     values, right = _leading(scaled, count, generator)
     return Factors(scaled @ right.T, values, right, alive)
@@ -87,7 +87,7 @@ def _check_rank(values: Float[Tensor, " k"], count: int) -> None:
     if count <= len(ratio) and ratio[count - 1] < GAP:
         other = max(range(len(ratio)), key=lambda k: ratio[k]) + 1
         what = f"got {other}" if ratio[other - 1] >= GAP else "got none that stands out of noise"
-        raise ValueError(f"spear: the gradient must have rank {count}, one per example, {what}")
+        raise ValueError(f"update: the gradient must have rank {count}, one per example, {what}")
 
 
 def _noise(

@@ -107,7 +107,7 @@ def batch(
         _run(search, parts, weight, partial(step, generator), limits or Limits())
     inputs, inactive = _solved(parts, search)
     if not bool(inputs.isfinite().all()):
-        raise ValueError("spear: slopes of the biases must not cancel, got a sum of 0 for an input")
+        raise ValueError("update: slopes of biases must not cancel, got a sum of 0 for an input")
     _check_product(parts, inputs @ parts.right.T, inactive)
     slopes = torch.linalg.lstsq(inputs.T, gradient[parts.alive].T).solution.T
     exact = gradient.new_zeros(len(gradient), count)
@@ -166,9 +166,11 @@ def _run(
         if late or over or search.draws >= limits.draws:
             inactive = torch.zeros(len(search.inactive), len(parts.alive), dtype=torch.bool)
             inactive[:, parts.alive] = search.inactive
+            spent = f" and {limits.seconds:g} CPU-seconds" if late else ""
             raise UnfinishedError(
-                f"spear: {len(inactive)} of {rank} examples' zeros in {search.draws} draws; the "
-                f"others are estimated to take {expected:.0f} more, of {limits.draws} allowed",
+                f"search: {len(inactive)} of {rank} examples' zeros in {search.draws} draws{spent}"
+                f"; the others are estimated to take {expected:.0f} more, of {limits.draws} "
+                "allowed",
                 inactive,
                 search.draws,
             )
@@ -226,4 +228,4 @@ def _check_product(
         else:
             worst = math.inf
     if worst > CUT * len(points):
-        raise ValueError(f"spear: inputs must give the gradient, got {worst:.2g} noise levels off")
+        raise ValueError(f"update: inputs must give the gradient, got {worst:.2g} noise levels off")

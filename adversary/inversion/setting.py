@@ -23,6 +23,7 @@ from adversary.inversion.rows import still
 from adversary.inversion.token_spans import Structure, structure_of
 from adversary.labels.head import input_shape
 from adversary.members.candidates import trained_names
+from adversary.steps import steps_of
 from fedsim.core.attention import plain_attention
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import NotApplicable
@@ -96,9 +97,6 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
     model, shape = auxiliary.model, input_shape(auxiliary)
     if not trained_names(auxiliary):
         raise NotApplicable("model: must have a trained parameter, got none")
-    steps = 1
-    if local.upload == "weights":
-        steps = local.epochs * -(-count // local.batch_size)
     first, after = _first(model, shape)
     positions, structure = _patched(auxiliary, shape)
     kinks, flat, cost = _trial(auxiliary, shape, min(count, PROBED))
@@ -106,7 +104,7 @@ def setting_of(auxiliary: Auxiliary, local: LocalTraining, count: int) -> Settin
         shape=shape,
         local=local,
         count=count,
-        steps=steps,
+        steps=steps_of(local, count),
         first=first,
         after=after,
         positions=positions,

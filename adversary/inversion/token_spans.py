@@ -76,7 +76,9 @@ def structure_of(auxiliary: Auxiliary) -> Structure:
         raise NotApplicable(f"inputs: must be pictures of patches, got shape {tuple(shape)}")
     pixels = pixels_of(model, shape)
     if len(pixels) < 2:
-        raise NotApplicable(f"patches: must be at least 2, got {len(pixels)}")
+        raise NotApplicable(
+            f"patches: the model must take a picture in 2 or more, got {len(pixels)}"
+        )
     readers = tuple(it for it in readers_of(model, shape) if it.rank(1) >= len(pixels))
     if not readers:
         raise NotApplicable("spans: a trained linear layer must take a row per patch, got none")

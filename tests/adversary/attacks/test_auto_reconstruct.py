@@ -9,11 +9,12 @@ from torch import nn
 
 from adversary.attacks.analytic import agreed
 from adversary.attacks.auto_reconstruct import auto_reconstruct, planned
+from adversary.attacks.joint import joint
 from adversary.inversion.setting import setting_of
 from clients.train import train
 from fedsim import models
 from fedsim.config import Model
-from fedsim.core.errors import NotApplicable, Remark
+from fedsim.core.errors import NotApplicable, Remark, remarks_of_attacks
 from fedsim.core.form import Form
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.schema import Column, Schema
@@ -131,6 +132,25 @@ def test_of_batches_of_one_labels_and_orders_are_fitted_and_another_protocol_is_
     right = max(psnr(answer.values, x), psnr(answer.values.flip(0), x)) > 60
     assert right == (epochs == 2)
     assert ("not verified" in str(said[0].message)) == (not right)
+
+
+@pytest.mark.parametrize(("lr", "verified"), [(0.1, True), (1e-7, False)])
+def test_what_rounding_leaves_open_is_not_verified(lr, verified):
+    with global_stream(0, "smooth"):
+        model = nn.Sequential(nn.Linear(16, 30, bias=False), nn.Sigmoid(), nn.Linear(30, CLASSES))
+    x, label = torch.rand(1, 16, generator=generator(0, "inputs")), torch.tensor([1])
+    sent = {name: value.clone() for name, value in model.state_dict().items()}
+    local = LocalTraining(lr, 1)
+    trained, _ = train(model, sent, x, label, local, generator=generator(0, "order"))
+    delta = {name: trained[name] - value for name, value in sent.items()}
+    view = observe(delta, 1, sent=sent, local=local)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=(16,))
+    with pytest.warns(Remark, match="its simulated upload differs by") as said:
+        auto_reconstruct(view, auxiliary, generator(0, "auto"), budget=0.002)
+    assert ("not verified" in str(said[0].message)) == (not verified)
+    with remarks_of_attacks() as remarks:
+        joint(view, auxiliary, generator(0, "joint"), steps=8)
+    assert ("rounding is" in "; ".join(remarks)) == (not verified)
 
 
 def test_a_certificate_ends_the_search():

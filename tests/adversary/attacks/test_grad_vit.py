@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from adversary.attacks import ATTACKS
 from adversary.attacks.grad_vit import _patched, grad_vit
 from adversary.inversion.losses import Losses
 from adversary.inversion.priors import pixels
@@ -12,7 +13,7 @@ from adversary.inversion.settings import Settings
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary
+from fedsim.core.types import Auxiliary, LocalTraining
 from fedsim.models.vit import vit
 from tests.adversary.attacks.test_april import made
 from tests.adversary.inversion.inversion_cases import images
@@ -53,3 +54,12 @@ def test_a_model_without_patches_is_refused():
     view = observe(plain_gradient(model, X, LABEL), 1, sent=model)
     with pytest.raises(NotApplicable, match="patches: a trained position embedding must be added"):
         grad_vit(view, Auxiliary(model, CLASSES, input_shape=SHAPE), generator(0), iterations=2)
+
+
+def test_a_plan_says_which_models_are_refused():
+    _, auxiliary = case()
+    plan, local = ATTACKS["grad-vit"].plan, LocalTraining(lr=0.1, batch_size=4, epochs=3)
+    assert plan(auxiliary, local, 4) == ""
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(24, CLASSES))
+    sentence = plan(Auxiliary(dense, CLASSES, input_shape=SHAPE), local, 4)
+    assert sentence.startswith("will refuse every update: patches: a trained position embedding")

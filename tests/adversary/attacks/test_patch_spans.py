@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
+from adversary.attacks import ATTACKS
 from adversary.attacks.auto_reconstruct import planned
 from adversary.attacks.patch_spans import patch_spans
 from fedsim.core.errors import NotApplicable, Remark
@@ -93,3 +95,15 @@ def test_auto_reconstruct_takes_it_where_spans_have_room(width, chosen):
         Auxiliary(model, CLASSES, input_shape=SHAPE), LocalTraining(0.1, 2, upload="gradient"), 2
     )
     assert ("patch-spans (2 × 7 tokens do not fill the spans of" in sentence) == chosen
+
+
+def test_a_plan_says_which_updates_are_refused():
+    plan, local = ATTACKS["patch-spans"].plan, LocalTraining(0.1, 2, upload="gradient")
+    model = Auxiliary(small(), CLASSES, input_shape=SHAPE)
+    assert plan(model, local, 2) == ""
+    assert "must leave tokens" in plan(model, local, 40)
+    assert "must be one step, got 3" in plan(model, LocalTraining(0.1, 2, epochs=3), 2)
+    dense = Auxiliary(
+        nn.Sequential(nn.Flatten(), nn.Linear(288, CLASSES)), CLASSES, input_shape=SHAPE
+    )
+    assert "must take a picture in 2 or more, got 1" in plan(dense, local, 2)

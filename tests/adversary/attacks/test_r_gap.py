@@ -239,7 +239,7 @@ def test_what_is_missing_or_broken_is_one_clear_sentence():
 
 def test_spear_wants_relu():
     observed, known, _ = seen(perceptron(nn.Tanh), 2)
-    with pytest.raises(ValueError, match="spear: ReLU must follow 1, got Tanh"):
+    with pytest.raises(ValueError, match="1: ReLU must follow, got Tanh"):
         spear(observed, known, generator(0))
 
 

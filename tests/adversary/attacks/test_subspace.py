@@ -119,6 +119,28 @@ def test_descents_that_get_stuck_have_no_answer():
         subspace(view, auxiliary(model), generator(0), iterations=1)
 
 
+class Unused(nn.Module):
+    """A net with a convolution that no logit depends on, as auxiliary heads have in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.unused = net(Still), nn.Conv2d(3, 72, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        self.unused(x)
+        return self.net(x)
+
+
+def test_a_convolution_that_no_logit_depends_on_is_passed_over():
+    with global_stream(0, "unused"):
+        model, x = Unused(), picture()
+    gradient = {f"net.{n}": value for n, value in plain_gradient(model.net, x, LABEL).items()}
+    zeros = {f"unused.{n}": torch.zeros_like(p) for n, p in model.unused.named_parameters()}
+    view = observe(gradient | zeros, 1, sent=model)
+    with pytest.warns(Remark, match="inputs of net.4 lie in a space of"):
+        subspace(view, auxiliary(model), generator(0), iterations=100)
+
+
 def test_a_plan_says_which_models_are_refused():
     plan, local = ATTACKS["subspace"].plan, LocalTraining(lr=0.1, batch_size=1, epochs=1)
     assert plan(auxiliary(net()), local, 1) == ""

@@ -88,13 +88,15 @@ def test_slopes_are_zero_where_inputs_are_inactive_and_make_up_the_gradient():
 def test_of_a_dense_gradient_or_of_other_weights_nothing_is_returned():
     x = records(3)
     dense, weight = seen(x, units=80, activation=nn.Tanh)
-    with pytest.raises(UnfinishedError, match="spear: . of 3 examples' zeros in .* draws"):
+    with pytest.raises(UnfinishedError, match="search: . of 3 examples' zeros in .* draws"):
         batch(dense, weight, 3, generator(0))
-    with pytest.raises(UnfinishedError, match="spear: . of 3 examples' zeros in .* draws"):
+    with pytest.raises(UnfinishedError, match="search: . of 3 examples' zeros in .* draws"):
         batch(dense, weight, 3, generator(0), limits=Limits(draws=50), learn=True)
+    with pytest.raises(UnfinishedError, match="draws and 1e-09 CPU-seconds; the others"):
+        batch(dense, weight, 3, generator(0), limits=Limits(seconds=1e-9))
     received, weight = seen(x, units=80)
     moved = weight + torch.tensor([0.0] * FEATURES + [5.0])
-    with pytest.raises(UnfinishedError, match="spear: . of 3 examples' zeros"):
+    with pytest.raises(UnfinishedError, match="search: . of 3 examples' zeros"):
         batch(received, moved, 3, generator(0))
 
 
@@ -143,7 +145,7 @@ def test_expected_draws_are_those_of_all_choices_of_rows():
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
-        (torch.zeros(50, 20), "as many units as examples must be active"),
+        (torch.zeros(50, 20), "units must be active, got 0"),
         (torch.ones(50, 20), "biases must not cancel|must have rank 3"),
         (torch.randn(50, 20, generator=generator(0)), "must have rank .* none that stands out"),
     ],
