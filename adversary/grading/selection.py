@@ -20,11 +20,7 @@ from fedsim.core.types import Auxiliary
 
 
 def available() -> Mapping[str, Attack]:
-    """Return every attack by name: fedsim's own, those of packages, and other programs'.
-
-    Raises:
-        ConfigError: An entry point of a package cannot be imported.
-    """
+    """Return every attack by name: fedsim's own, those of packages, and other programs'."""
     return Joined(with_extensions(ATTACKS, "attacks"), ADAPTERS)
 
 

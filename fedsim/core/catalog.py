@@ -8,7 +8,7 @@ them; this module adds the entry points of packages, and it checks the options o
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def find_entry(key: str, name: str, builtin: Mapping[str, Entry], kind: str) -> 
     """Return the entry called `name`; a function that a user or a package brings becomes one.
 
     Raises:
-        ConfigError: As `find` and `with_extensions`.
+        ConfigError: As `find`, or its entry point cannot be imported.
     """
     return _as_entry(name, find(key, name, with_extensions(builtin, kind)))
 
@@ -60,7 +60,7 @@ def entries(builtin: Mapping[str, Entry], kind: str) -> dict[str, Entry]:
     """Return the built-in entries and those that packages offer.
 
     Raises:
-        ConfigError: As `with_extensions`.
+        ConfigError: An entry point cannot be imported.
     """
     return {name: _as_entry(name, part) for name, part in with_extensions(builtin, kind).items()}
 
@@ -72,14 +72,30 @@ def _as_entry(name: str, part: Any) -> Entry:
 def with_extensions(builtin: Mapping[str, Part], kind: str) -> Mapping[str, Part]:
     """Return the built-in parts and those that packages offer as `fedsim.<kind>` entry points.
 
-    Raises:
-        ConfigError: An entry point cannot be imported.
+    A built-in part keeps its name. An entry point is imported when its part is needed, so that a
+    package that cannot be imported stops no run without it.
     """
-    extensions = {
-        point.name: _imported(f"entry point {point.name}", point.value)
-        for point in offered(f"fedsim.{kind}", tuple(sys.path))
-    }
-    return Joined(builtin, extensions)
+    return Joined(builtin, _Extensions(offered(f"fedsim.{kind}", tuple(sys.path))))
+
+
+class _Extensions(Mapping[str, Any]):
+    """What entry points name, by name.
+
+    Raises:
+        ConfigError: An entry point cannot be imported; when its part is needed.
+    """
+
+    def __init__(self, points: Iterable[EntryPoint]) -> None:
+        self._paths = {point.name: point.value for point in points}
+
+    def __getitem__(self, name: str) -> Any:
+        return _imported(f"entry point {name}", self._paths[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 @lru_cache

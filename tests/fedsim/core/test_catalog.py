@@ -21,7 +21,7 @@ def offer(monkeypatch, **paths):
 def test_what_packages_offer_stands_beside_the_built_in(monkeypatch):
     offer(monkeypatch, theirs=f"{__name__}:bare", mine=f"{__name__}:offer")
     mine = Entry("mine", bare, paper="Nobody, 1999")
-    listed = catalog.entries({"mine": mine}, "parts")
+    listed = catalog.entries({"mine": mine}, "parts")  # a built-in part keeps its name
     assert listed == {"mine": mine, "theirs": Entry("theirs", bare)}
     assert listed["theirs"].summary == "Return the folder, of a size."
 
@@ -41,6 +41,10 @@ def test_an_entry_point_that_cannot_be_imported_is_one_sentence(monkeypatch):
     offer(monkeypatch, broken="nowhere:part")
     with pytest.raises(ConfigError, match="entry point broken: must be an importable"):
         catalog.entries({}, "parts")
+    builtin = {"mine": Entry("mine", bare)}
+    assert catalog.find_entry("part", "mine", builtin, "parts") is builtin["mine"]
+    with pytest.raises(ConfigError, match="did you mean 'broken'"):
+        catalog.find_entry("part", "broke", builtin, "parts")
 
 
 def test_the_users_folder_is_on_no_path_before_a_module_in_it_is_named(tmp_path, monkeypatch):
