@@ -113,7 +113,7 @@ def test_one_example_behind_a_linear_layer_is_exact_after_any_steps(epochs, mome
     assert psnr(answer, x) > 60
 
 
-@pytest.mark.parametrize("epochs", [2, 3])
+@pytest.mark.parametrize("epochs", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_of_batches_of_one_labels_and_orders_are_fitted_and_another_protocol_is_not_verified(
     epochs,
 ):
