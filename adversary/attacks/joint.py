@@ -60,7 +60,7 @@ from fedsim.core.types import Auxiliary, Estimate, Observation, View
 
 SPREAD = 0.1  # standard deviation of a random start
 EXPLAINED = 1e-8  # squared error over the update's square below which no other labels are tried
-FEWEST = 3  # Gauss-Newton steps below which none is begun
+FEWEST = 10  # Gauss-Newton steps below which none is begun: right orders take 5 to 11
 COMPARED = 200  # assignments in one step, about
 
 
@@ -101,7 +101,7 @@ def joint(
         hypotheses: Labels of a batch that are tried, at most, until an answer explains the update;
             ≥ 1. Of a batch whose labels the head's gradient decides there is one.
         budget: 10¹² floating-point operations that an answer may take, as estimated from shapes;
-            > 0. Starts and steps are fewer where they would take more. Below three steps an update
+            > 0. Starts and steps are fewer where they would take more. Below ten steps an update
             is refused: how many examples it is of is the client's claim.
 
     Raises:

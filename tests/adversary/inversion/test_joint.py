@@ -107,9 +107,9 @@ def test_wrong_labels_of_several_local_steps_are_changed(labels, monkeypatch):
 def test_steps_are_shortened_to_the_budget_and_refused_where_too_few_are_left(monkeypatch):
     rows, labels = torch.tensor([[0, 3]]), torch.tensor([0, 3])
     with remarks_of_attacks() as remarks:
-        three_epochs(labels, rows, monkeypatch, budget=5e-05)
-    assert "budget: 5e-05 is enough for 6 of 40 steps" in remarks
-    rule = r"budget: must be at least \S+ for 2 examples and 3 steps as estimated, got 1e-09"
+        three_epochs(labels, rows, monkeypatch, budget=1e-4)
+    assert "budget: 0.0001 is enough for 13 of 40 steps" in remarks
+    rule = r"budget: must be at least \S+ for 2 examples and 10 steps as estimated, got 1e-09"
     with pytest.raises(NotApplicable, match=rule):
         three_epochs(labels, rows, monkeypatch, budget=1e-9)
 
