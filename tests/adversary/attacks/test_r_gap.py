@@ -25,6 +25,7 @@ from tests.adversary.inversion.inversion_cases import (
     net,
     psnr,
     sent,
+    values_of,
     view,
 )
 
@@ -61,7 +62,7 @@ def seen(model, count, *, seed=0, blocks=False):
 )  # fmt: skip
 def test_inputs_come_back_in_the_datas_own_range(attack, model, count):
     observed, known, x = seen(model, count)
-    found = attack(observed, known, generator(0))
+    found = values_of(attack(observed, known, generator(0)))
     assert found.shape == x.shape
     best = [max(psnr(one, true) for one in found) for true in x]
     assert min(best) > 60
@@ -72,7 +73,8 @@ def test_answers_and_their_grades_keep_float64(attack):
     model = perceptron(nn.ReLU if attack is spear else nn.Sigmoid).double()
     x = images(1, 3, 8, 8)
     known = Auxiliary(model, CLASSES, input_shape=(3, 8, 8))
-    guess = attack(view(model, gradient(model, x, torch.tensor([1])), 1), known, generator(0))
+    observed = view(model, gradient(model, x, torch.tensor([1])), 1)
+    guess = values_of(attack(observed, known, generator(0)))
     assert guess.dtype == torch.float64
     low, high = bounds(x)
     lineup = Lineup(examples=x, others=torch.arange(0), blank=x[0] * 0, low=low, high=high)

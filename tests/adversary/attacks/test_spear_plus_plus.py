@@ -100,6 +100,7 @@ def test_the_size_of_the_batch_says_which_of_the_two_is_tried(count, names):
         mixing=None,
         kink="ReLU",
         records=False,
+        narrow=None,
         flat=None,
         cost=1.0,
     )

@@ -89,7 +89,7 @@ def test_a_defense_sees_each_upload_by_itself(local, defense, monkeypatch):
         hidden, _ = defense.apply(own, defense.init(own), stream)
         torch.testing.assert_close(found[place], flat(hidden) / factor, rtol=1e-4, atol=1e-6)
     assert torch.equal(uploads(client, inputs, labels, defense=False), plain)
-    monkeypatch.setattr(learners, "PARAMETERS", 1)  # one batch after the other
+    monkeypatch.setattr(learners, "entries_at_once", lambda: 1)  # one batch after the other
     torch.testing.assert_close(uploads(client, inputs, labels), found)
 
 

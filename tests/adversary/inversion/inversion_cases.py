@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import LocalTraining, Observation, Update, View
+from fedsim.core.types import Estimate, LocalTraining, Observation, Update, View
 
 CLASSES = 5
 
@@ -45,6 +45,12 @@ def view(model: nn.Module, delta: dict, count: int | None, local: LocalTraining 
     return View([Observation(sent(model), Update(1, "0", delta, count), local)])
 
 
-def psnr(found: Tensor, true: Tensor) -> float:
+def values_of(answer: Tensor | Estimate) -> Tensor:
+    """Return the numbers of an answer, whether it has their uncertainty or not."""
+    return answer.values if isinstance(answer, Estimate) else answer
+
+
+def psnr(found: Tensor | Estimate, true: Tensor) -> float:
     """Return the peak signal-to-noise ratio in dB, of pixels in [0, 1]."""
+    found = values_of(found)
     return float(-10 * torch.log10((found.double() - true.double()).square().mean()))
