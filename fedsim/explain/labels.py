@@ -31,7 +31,11 @@ def readers_of(model: nn.Module, shape: Shape, num_classes: int, local: LocalTra
     local = replace(local, upload="gradient")
     trial = Observation(sent, Update(1, "trial", slopes, len(labels)), local)
     auxiliary = Auxiliary(model, num_classes, input_shape=shape)
-    attacks = [attack for attack in ATTACKS.values() if attack.family == "label" and attack.reads]
+    attacks = [
+        attack
+        for attack in ATTACKS.values()
+        if attack.family == "label" and attack.reads and "vocabulary" not in attack.needs
+    ]
     with Memory() as memory:
         refused = unread(attacks, auxiliary, [trial], memory)
         silent = {title for titles in refused.values() for title in titles}

@@ -105,7 +105,7 @@ def test_the_joint_verdict_holds_where_the_papers_metric_is_below_zero():
 
 def test_it_says_what_auto_reconstruct_would_try():
     assert told("lenet", directions=0).plan.startswith("tries hybrid (every layer can be walked")
-    assert told("cnn", directions=0).plan.startswith("tries inverting-gradients (the gradient")
+    assert told("cnn", directions=0).plan.startswith("tries subspace (the gradient of 3 spans")
 
 
 def test_branches_have_ranks_layer_by_layer_but_no_metric():
