@@ -110,15 +110,17 @@ def planned(auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
         local: How clients train.
         count: Examples of an update.
     """
+    reason = ""
     try:
         structure = structure_of(auxiliary)
     except NotApplicable as error:
-        return f"will refuse every update: {error}"
-    if not structure.usable(count):
-        return f"will refuse every update: {structure.refusal(count)}"
-    if (steps := steps_of(local, count)) > 1:
-        return f"will refuse every update: local must be one step, got {steps}"
-    return ""
+        reason = str(error)
+    else:
+        if not structure.usable(count):
+            reason = structure.refusal(count)
+        elif (steps := steps_of(local, count)) > 1:
+            reason = f"local must be one step, got {steps}"
+    return f"will refuse every update: {reason}" if reason else ""
 
 
 def _explains(

@@ -49,12 +49,12 @@ def held_record(params: Params) -> ArrayRecord:
 
 def _fields(block: Block) -> dict[str, tuple[dict[str, Any], Sequence[NDArray]]]:
     """Return what the arrays of a block's rows have in common, and the values of each."""
-    whole = block.stacked.items()
-    alike = {name: {"dtype": _name(it.numpy().dtype), "shape": it.shape[1:]} for name, it in whole}
-    return {
-        name: ({**fields, "shape": tuple(fields["shape"]), "stype": _STYPE}, block.arrays[name])
-        for name, fields in alike.items()
+    alike = lambda values: {
+        "dtype": _name(values.numpy().dtype),
+        "shape": tuple(values.shape[1:]),
+        "stype": _STYPE,
     }
+    return {name: (alike(values), block.arrays[name]) for name, values in block.stacked.items()}
 
 
 def _held(fields: Mapping[str, Any], rows: Sequence[NDArray], place: int) -> "HeldArray":
