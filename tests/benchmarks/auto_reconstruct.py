@@ -10,14 +10,13 @@ the mean of the adversary's examples.
 import argparse
 import math
 import time
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from adversary.attacks.auto_reconstruct import auto_reconstruct
-from fedsim.core.errors import Remark
+from fedsim.core.errors import remarks_of_attacks
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Estimate
 from fedsim.data import adult
@@ -113,10 +112,9 @@ def main() -> None:
             size = SIZES.get(name, 1)
             x, y = inputs[size * place :][:size], labels[size * place :][:size]
             view = observe(plain_gradient(model, x, y), size, sent=model)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", Remark)
+            with remarks_of_attacks() as remarks:
                 answer = auto_reconstruct(view, auxiliary, generator(0), budget=asked.budget)
-            remark = next(str(it.message) for it in caught if it.category is Remark)
+            remark = remarks[0]
             answer = answer.values if isinstance(answer, Estimate) else answer
             values.append(psnr(nearest(answer, x), x, width))
             blind.append(psnr(mean_of(others), x, width))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.inversion.tuning import PRIORS, STARTS, STEPS
-from fedsim.core.errors import Remark
+from fedsim.core.errors import Remark, remarks_of_attacks
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Estimate
@@ -83,14 +83,13 @@ def compare(name: str, images: int, iterations: int) -> None:
             latest = replace(view.latest, sent=sent)
             same = replace(view, observations=(latest,), memory=memory)
             begun = time.process_time()
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", Remark)
+            with remarks_of_attacks() as remarks:
                 guess = inverting_gradients(
                     same, known, generator(0), restarts=1, iterations=iterations, **given
                 )
             spent.append(time.process_time() - begun)
             values.append(psnr(guess.values if isinstance(guess, Estimate) else guess, x))
-            remark = next((str(it.message) for it in caught if "chosen" in str(it.message)), remark)
+            remark = next((it for it in remarks if "chosen" in it), remark)
         attack = sorted(spent)[len(spent) // 2]
         choice = max(0.0, spent[0] - attack) if not given else 0.0
         seconds = f"choice {choice:.1f} CPU-s, attack {attack:.2f} CPU-s"

@@ -31,7 +31,7 @@ from adversary.attacks.batch_labels import batch_labels
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.subspace import hindrance, subspace
 from adversary.inversion.tuning import PRIORS, STARTS, STEPS
-from fedsim.core.errors import Remark
+from fedsim.core.errors import Remark, remarks_of_attacks
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.types import Auxiliary, Estimate, View
@@ -109,12 +109,11 @@ def theirs(view: View, auxiliary: Auxiliary, tv: float, iterations: int, *, froz
 
 def ours(view: View, auxiliary: Auxiliary, iterations: int, given: dict[str, Any]) -> Row:
     begun = time.process_time()
-    with warnings.catch_warnings(record=True) as remarks:
-        warnings.simplefilter("always", Remark)
+    with remarks_of_attacks() as remarks:
         guess = inverting_gradients(
             view, auxiliary, generator(0), restarts=1, iterations=iterations, **given
         )
-    for remark in {str(it.message) for it in remarks if it.category is Remark} - SAID:
+    for remark in set(remarks) - SAID:
         SAID.add(remark)
         print(remark, flush=True)
     guess = guess.values if isinstance(guess, Estimate) else guess

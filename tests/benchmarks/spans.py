@@ -8,7 +8,6 @@ that the adversary does not have; it trains the tokeniser and, for 260 steps of 
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,7 +30,7 @@ from adversary.workspace import workspace
 from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import parse, read
-from fedsim.core.errors import Remark
+from fedsim.core.errors import remarks_of_attacks
 from fedsim.core.rng import generator, threads
 from fedsim.core.types import (
     Auxiliary,
@@ -142,8 +141,7 @@ def answered(
 ) -> Answer:
     """Return how an attack does on the texts `x`."""
     view, stream = View(observations), Generator().manual_seed(0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Remark)
+    with remarks_of_attacks() as remarks:
         start = time.process_time()
         guess = attack(view, auxiliary, stream)
         seconds = time.process_time() - start
@@ -152,7 +150,7 @@ def answered(
     truth = Truth(torch.zeros(0), torch.zeros(0), texts=used)
     grade = lambda it: grading.grade(grading.checked(it, auxiliary), truth)
     blind = grading.grade(grading.blind(view, auxiliary, stream), truth)
-    return Answer(grade(guess), blind, seconds, not caught)
+    return Answer(grade(guess), blind, seconds, not remarks)
 
 
 def prefixes(x: Tensor) -> int:

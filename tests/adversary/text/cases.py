@@ -1,7 +1,6 @@
 """Clients of fedsim's own token models, and what attacks on texts answer."""
 
 import copy
-import warnings
 
 import torch
 from torch import Generator, nn
@@ -9,7 +8,7 @@ from torch.nn import functional
 
 from fedsim import models
 from fedsim.config import parse
-from fedsim.core.errors import Remark
+from fedsim.core.errors import remarks_of_attacks
 from fedsim.core.form import Form
 from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from fedsim.core.vocabulary import Vocabulary
@@ -108,10 +107,9 @@ def auxiliary_of(model, inputs=None, **fields):
 
 def answered(attack, observations, auxiliary):
     """Return an attack's texts and its remarks."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Remark)
+    with remarks_of_attacks() as remarks:
         guess = attack(View(observations), auxiliary, Generator().manual_seed(0))
-    return [tuple(text.tolist()) for text in guess], [str(it.message) for it in caught]
+    return [tuple(text.tolist()) for text in guess], remarks
 
 
 def unpadded(ids):
