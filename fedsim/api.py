@@ -18,7 +18,7 @@ from fedsim.core.boundary import PASSING, explained
 from fedsim.core.devices import resolved
 from fedsim.core.errors import BadRecording, ConfigError, FedsimError
 from fedsim.core.rng import threads
-from fedsim.core.types import Leak, Measure
+from fedsim.core.rows import Leak, Measure
 from fedsim.core.wire import ARRAYS, METRICS, NUM_EXAMPLES, to_record
 from fedsim.federation import engines
 from fedsim.federation.engines import Started

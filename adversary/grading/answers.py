@@ -19,7 +19,8 @@ from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import NotApplicable, remarks_of_attacks
 from fedsim.core.progress import answering
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, Estimate, Measure, View
+from fedsim.core.rows import Measure
+from fedsim.core.types import Auxiliary, Estimate, View
 
 MOST = 2**26  # numbers in the models of the views that are answered at once
 

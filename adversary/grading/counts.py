@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 from adversary.labels.counts import expected_overlap, largest_remainder, largest_remainders
 from adversary.steps import num_labels
 from fedsim.core.form import IGNORED
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 METRICS = ("asr", "skill", "exact", "precision", "recall")
 

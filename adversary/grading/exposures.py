@@ -9,7 +9,8 @@ from torch import Generator, Tensor
 
 from adversary.text.exposure import exposure, log_likelihoods
 from adversary.workspace import workspace
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 METRICS = ("exposure",)
 

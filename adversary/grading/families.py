@@ -25,7 +25,8 @@ from adversary.members.imputation import imputed
 from adversary.secrets import SECRETS
 from adversary.workspace import workspace
 from fedsim.core.form import Kind
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from adversary.grading.answers import Answer
 from adversary.grading.families import FAMILIES
-from fedsim.core.types import Leak, Note, NoteKind, Outcome, Truth
+from fedsim.core.ground_truth import Truth
+from fedsim.core.rows import Leak, Note, NoteKind, Outcome
 
 Values = Mapping[str, float]
 

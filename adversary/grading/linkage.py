@@ -8,7 +8,8 @@ from torch import Generator, Tensor
 
 from adversary.linkage.guess import packed, unpacked
 from adversary.members.scores import within_classes
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 METRICS = ("auroc", "accuracy", "ari")
 

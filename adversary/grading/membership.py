@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.members.scores import within_classes
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 
 def blind_members(

@@ -26,7 +26,8 @@ from adversary.grading.identification import cells, identified
 from adversary.grading.images import psnr, ssim
 from adversary.grading.orientations import feature_similarity
 from adversary.grading.perceptual import lpips_similarity, network
-from fedsim.core.types import Auxiliary, Estimate, Lineup, Truth, View
+from fedsim.core.ground_truth import Lineup, Truth
+from fedsim.core.types import Auxiliary, Estimate, View
 
 METRICS = ("psnr", "best_psnr", "ssim", "match_rate")
 OF_IMAGES = ("feature_similarity", "lpips_similarity")

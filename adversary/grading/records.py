@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adversary.members.scores import within_classes
+from fedsim.core.ground_truth import Lineup, Records, Truth
 from fedsim.core.rng import generator
 from fedsim.core.schema import agree, same
-from fedsim.core.types import Lineup, Records, Truth
 
 METRICS = (
     "cell_accuracy",

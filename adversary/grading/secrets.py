@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 from adversary.games import scores
 from adversary.secrets import prior
 from adversary.steps import keeps_data
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 
 def grade_attributes(guess: Tensor, truth: Truth) -> dict[str, float]:

@@ -16,7 +16,8 @@ from torch import Generator, Tensor
 from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
 from adversary.grading.membership import grade_members
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 
 def blind_sources(view: View, auxiliary: Auxiliary, generator: Generator) -> Float[Tensor, " m"]:

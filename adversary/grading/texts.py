@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 
 from adversary.grading.rouge import f_value, rouge_l, rouge_n
 from fedsim.core.form import PAD
-from fedsim.core.types import Auxiliary, Texts, Truth, View
+from fedsim.core.ground_truth import Texts, Truth
+from fedsim.core.types import Auxiliary, View
 from fedsim.core.vocabulary import Vocabulary
 
 METRICS = ("token_f1", "rougeL", "rouge1", "rouge2", "exact", "rare_words")

@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 
 from adversary.grading.rouge import f_value
 from adversary.grading.texts import check_ids, plain
-from fedsim.core.types import Auxiliary, Truth, View
+from fedsim.core.ground_truth import Truth
+from fedsim.core.types import Auxiliary, View
 
 METRICS = ("f1", "precision", "recall", "rare_recall")
 DRAWS = 32  # clients of auxiliary texts, for the size of the blind set

@@ -10,9 +10,9 @@ from torch import Tensor
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
+from fedsim.core.ground_truth import Truth
 from fedsim.core.groups import Group, GroupFile, groups_in
 from fedsim.core.truths import own_path, shared_path
-from fedsim.core.types import Truth
 
 LABELS = Rule("recording", "labels of the truth", "must be numbers below the number of classes")
 INDICES = Rule(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adversary.grading import records
 from adversary.grading.reconstructions import assigned, is_image, paired, scaled
-from fedsim.core.types import Truth
+from fedsim.core.ground_truth import Truth
 
 CORRELATION = "uncertainty_correlation"
 METRICS = (records.CONFIDENCE, CORRELATION)

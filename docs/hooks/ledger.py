@@ -5,7 +5,7 @@ import re
 
 from texts import code, table
 
-from fedsim.core.types import Leak, Measure
+from fedsim.core.rows import Leak, Measure
 from fedsim.run.ledger import LEAKAGE, METRICS
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adversary.auditing.finding import METRICS, Guarantee
 from fedsim.audit.rounds import audit_round, is_due
-from fedsim.core.types import Leak
+from fedsim.core.rows import Leak
 from fedsim.run.device import on_cpu
 from fedsim.run.prepare import prepare
 from fedsim.run.public_base import load_base

@@ -24,7 +24,7 @@ from adversary.auditing.uploads import ClientScores
 from adversary.grading.truth import read_coins
 from clients import carried
 from fedsim.audit.round_scores import Evidence, Scored, values
-from fedsim.core.types import Leak, Measure, Note
+from fedsim.core.rows import Leak, Measure, Note
 from fedsim.run.claims import claimed
 from fedsim.run.ledger import AUDIT
 from fedsim.run.notes import row_of

@@ -12,11 +12,12 @@ from torch import Generator, Tensor, nn
 
 from adversary.secrets import SECRETS, secret_of
 from fedsim.conformance.views import bilinear, observe, plain_gradient
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
 from fedsim.core.schema import Column, schema_of
 from fedsim.core.secrets import Encoding, Rules
-from fedsim.core.types import Auxiliary, Candidates, Ranges, Sets, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, Ranges, Sets, View
 
 NUM_CLASSES, OTHERS = 10, 7
 MODEL = bilinear(NUM_CLASSES, features=20)

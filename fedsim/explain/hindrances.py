@@ -9,7 +9,8 @@ from adversary.inversion.obstacles import Obstacle, obstacles
 from fedsim.core.boundary import raised
 from fedsim.core.errors import FedsimError
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import LocalTraining, Measure, Observation, Params
+from fedsim.core.rows import Measure
+from fedsim.core.types import LocalTraining, Observation, Params
 from fedsim.explain.explanation import Shape
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from fedsim import config as configs
 from fedsim.audit.rounds import audit_round
 from fedsim.core.errors import FedsimError, RunStopped, one_line
-from fedsim.core.types import Leak, Measure
+from fedsim.core.rows import Leak, Measure
 from fedsim.run.attack_round import attack_round
 from fedsim.run.prepare import Plan, prepare
 from fedsim.run.run_folder import RunFolder

@@ -15,7 +15,8 @@ from fedsim.core.devices import moved, named, on
 from fedsim.core.errors import RunStopped
 from fedsim.core.form import IGNORED
 from fedsim.core.rng import global_stream
-from fedsim.core.types import Leak, Measure, Params
+from fedsim.core.rows import Leak, Measure
+from fedsim.core.types import Params
 from fedsim.core.units import title_of
 from fedsim.run.attack_round import ALONE as REHEARSED_ALONE
 from fedsim.run.batches import evaluated

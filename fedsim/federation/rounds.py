@@ -23,7 +23,8 @@ from fedsim.core.errors import (
 )
 from fedsim.core.machine import pass_over, seldom_collected
 from fedsim.core.params import cast_like
-from fedsim.core.types import Measure, Params
+from fedsim.core.rows import Measure
+from fedsim.core.types import Params
 from fedsim.core.wire import BASE, FEDSIM, from_record, to_record
 from fedsim.federation.attack_pool import Attack, Collect, attackers
 from fedsim.federation.progress import Round, costs, evaluate, one_by_one, summary

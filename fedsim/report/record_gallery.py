@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adversary.grading.reconstructions import is_image
 from adversary.grading.records import Compared, compared, confidence, records_of
-from fedsim.core.types import Truth
+from fedsim.core.ground_truth import Truth
 from fedsim.report.guesses import examples_of, uncertainty
 from fedsim.report.visible import visible
 from fedsim.run.originals import Originals

@@ -11,7 +11,7 @@ from torch import Tensor
 from adversary.grading.images import ssim
 from adversary.grading.reconstructions import assigned, decibels, paired, scaled
 from adversary.grading.uncertainty import in_order, rank_correlation
-from fedsim.core.types import Truth
+from fedsim.core.ground_truth import Truth
 from fedsim.core.units import written
 from fedsim.report.guesses import examples_of, uncertainty, undetermined
 from fedsim.report.images import picture

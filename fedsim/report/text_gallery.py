@@ -11,9 +11,9 @@ from adversary.grading.rouge import common_places, rouge_l
 from adversary.grading.texts import FILL, METRICS, drawn, paired, rare, words
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.ground_truth import Texts
 from fedsim.core.rng import generator
 from fedsim.core.tables import frame
-from fedsim.core.types import Texts
 from fedsim.core.units import written
 from fedsim.core.vocabulary import Vocabulary
 from fedsim.data import federate

@@ -10,9 +10,11 @@ from adversary.grading.families import FAMILIES
 from clients import carried
 from fedsim.core.devices import run_on, with_doubles
 from fedsim.core.errors import BadRecording
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
-from fedsim.core.types import Leak, Measure, Observation, Truth, View
+from fedsim.core.rows import Leak, Measure
+from fedsim.core.types import Observation, View
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from clients import carried
+from fedsim.core.rows import Measure
 from fedsim.core.truths import facts_of
-from fedsim.core.types import Measure
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import carried_by

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from fedsim.core.rows import Leak, Measure
 from fedsim.core.tables import read_table
-from fedsim.core.types import Leak, Measure
 from fedsim.core.units import ADAPTIVE
 
 LEAKAGE = pa.schema(

@@ -7,7 +7,7 @@ A row's metric is the attack's title with `_failed` or `_refused` where it gave 
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from fedsim.core.types import Measure, Note, NoteKind, NoteSplit
+from fedsim.core.rows import Measure, Note, NoteKind, NoteSplit
 from fedsim.core.units import attack_of, title_of
 
 SUFFIXES: dict[NoteKind, str] = {kind: f"_{kind}" for kind in get_args(NoteKind)}

@@ -10,9 +10,9 @@ from adversary.grading.reconstructions import blank, bounds
 from adversary.grading.texts import words
 from fedsim.config import Grading
 from fedsim.core.errors import BadRecording
+from fedsim.core.ground_truth import Lineup, Records, Texts, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Lineup, Records, Texts, Truth
 from fedsim.data import Federated
 
 CELLS = 4_000_000  # of the table of distances between guesses and the pool

@@ -24,8 +24,8 @@ from fedsim.config import Config
 from fedsim.core import seals
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile, save_tensors, write_whole
+from fedsim.core.rows import Leak, Measure
 from fedsim.core.tables import write_table
-from fedsim.core.types import Leak, Measure
 from fedsim.data.tokeniser import FILE as TOKENISER
 from fedsim.data.tokeniser import Tokeniser
 from fedsim.data.tokeniser import write as write_tokeniser

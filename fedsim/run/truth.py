@@ -9,7 +9,7 @@ from adversary.grading.truth import joined, read_coins, read_truth, read_truths
 from adversary.members.scores import groups_of
 from adversary.secrets import SECRETS, secret_of
 from clients import carried
-from fedsim.core.types import Truth
+from fedsim.core.ground_truth import Truth
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from strategies.tape import is_recorded, members_of, recorded_clients, recorded_rounds

@@ -7,9 +7,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Observation, Truth, View
+from fedsim.core.types import Observation, View
 
 LATEST = 500  # uploads of one round, at most; more are sampled
 EARLIER = 1000  # uploads of earlier rounds, at most: the last rounds, at least one

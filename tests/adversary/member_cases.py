@@ -12,9 +12,10 @@ from adversary.grading.membership import grade_members, grade_ranges
 from adversary.rehearsal import rehearse_with
 from defenses import Defense
 from fedsim.config import Part
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Observation, Ranges, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Observation, Ranges, View
 from tests.adversary.label_cases import client
 from tests.builders import bilinear
 

@@ -20,8 +20,9 @@ from clients.train import train
 from fedsim import models
 from fedsim.config import Model
 from fedsim.core.form import Form
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.benchmarks.record import record
 from tests.builders import observe, prune
 from tests.real_data import cifar_part, mnist

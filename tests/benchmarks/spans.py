@@ -31,6 +31,7 @@ from defenses import build as build_defenses
 from fedsim import data, models
 from fedsim.config import parse, read
 from fedsim.core.errors import remarks_of_attacks
+from fedsim.core.ground_truth import Texts, Truth
 from fedsim.core.rng import generator, threads
 from fedsim.core.types import (
     Auxiliary,
@@ -38,8 +39,6 @@ from fedsim.core.types import (
     LocalTraining,
     Observation,
     Params,
-    Texts,
-    Truth,
     Update,
     View,
 )

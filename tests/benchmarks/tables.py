@@ -23,18 +23,11 @@ from adversary.grading import records
 from adversary.grading.reconstructions import blank, bounds, checked
 from clients.train import train
 from fedsim.core.errors import NotApplicable
+from fedsim.core.ground_truth import Lineup, Records, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.params import subtract
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import (
-    Auxiliary,
-    Estimate,
-    Lineup,
-    LocalTraining,
-    Records,
-    Truth,
-    View,
-)
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 from fedsim.data.adult import adult
 from fedsim.data.heart_disease import heart_disease
 from fedsim.data.types import Dataset

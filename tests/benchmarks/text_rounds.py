@@ -29,9 +29,10 @@ from adversary.workspace import workspace
 from fedsim import api, models
 from fedsim.config import Config, parse
 from fedsim.core.form import IGNORED, Form
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Truth, Update, View
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from fedsim.core.vocabulary import BOS, EOS, Vocabulary
 from tests.benchmarks.record import record
 

@@ -17,9 +17,10 @@ from adversary.workspace import workspace
 from defenses import build as build_defenses
 from fedsim import models
 from fedsim.config import parse
+from fedsim.core.ground_truth import Texts, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Texts, Truth, Update, View
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from fedsim.data import federate
 from tests.adversary.text.small import gradient, loss, sgd, trained
 from tests.real_data import present

@@ -11,9 +11,10 @@ from adversary.grading.membership import grade_members
 from adversary.workspace import workspace
 from defenses import Defense, chain, clip, dp_sgd, gaussian, perturb
 from fedsim.config import Part
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
 from fedsim.core.sgd import mean_gradient
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining, View
 from tests.adversary import member_cases as cases
 from tests.adversary.games.game_cases import rotation
 from tests.adversary.label_cases import client

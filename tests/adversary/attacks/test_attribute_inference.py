@@ -9,10 +9,11 @@ from adversary.grading.families import FAMILIES
 from adversary.members.imputation import imputed
 from fedsim import api
 from fedsim.core.errors import ConfigError
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.secrets import Encoding
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth, View
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining, View
 from fedsim.data import Attribute, Dataset
 from fedsim.run.prepare import prepare
 from tests.adversary.label_cases import client

@@ -10,8 +10,9 @@ from adversary.members.candidates import CHUNK
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.models.resnet18 import resnet18
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder

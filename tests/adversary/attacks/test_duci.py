@@ -23,8 +23,9 @@ from adversary.members.calibration import Calibration
 from adversary.members.shadows import shadows
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Sets, Truth, View
+from fedsim.core.types import Auxiliary, Sets, View
 from tests.adversary import member_cases as cases
 from tests.adversary.games.game_cases import rotation
 from tests.adversary.label_cases import client

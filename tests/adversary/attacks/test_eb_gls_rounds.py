@@ -10,8 +10,9 @@ from adversary.labels.posterior import Evidence
 from adversary.over_rounds import same_data
 from adversary.workspace import workspace
 from clients.train import train
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Observation, Truth, Update, View
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.builders import bilinear
 
 CLASSES = 5

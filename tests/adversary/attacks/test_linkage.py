@@ -13,9 +13,10 @@ from adversary.linkage.guess import packed
 from defenses.gaussian import gaussian
 from fedsim.conformance.sequential import has_advantage, is_better
 from fedsim.core.errors import NotApplicable
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Truth
+from fedsim.core.types import Auxiliary
 from fedsim.run.unnamed import EARLIER, LATEST, unnamed
 from tests.builders import bilinear, observe, plain_gradient, same_params
 

@@ -6,8 +6,9 @@ from adversary.attacks.llg import impact, impact_and_offset, llg, llg_plus, llg_
 from adversary.grading.families import FAMILIES
 from adversary.labels.head import forward
 from adversary.workspace import workspace
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Truth
+from fedsim.core.types import Auxiliary
 from tests.adversary.label_cases import asr, hand, known, untrained
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, work_at
 

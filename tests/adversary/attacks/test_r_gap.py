@@ -16,8 +16,9 @@ from adversary.grading.leakage import grade
 from adversary.grading.reconstructions import bounds, checked, pool
 from clients.train import train
 from fedsim.core.errors import Remark
+from fedsim.core.ground_truth import Lineup, Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Lineup, LocalTraining, Observation, Truth, Update, View
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from tests.adversary.inversion.inversion_cases import (
     CLASSES,
     gradient,

@@ -12,8 +12,9 @@ from adversary.grading.membership import grade_ranges
 from adversary.members.ranges import centres, members
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Candidates, Ranges, Truth
+from fedsim.core.types import Auxiliary, Candidates, Ranges
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
 

@@ -19,8 +19,9 @@ from adversary.members.shadows import shadow_size, shadows, shown
 from adversary.workspace import workspace
 from defenses import Defense
 from fedsim.core.errors import NotApplicable
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Candidates, Truth
+from fedsim.core.types import Auxiliary, Candidates
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
 

@@ -14,10 +14,11 @@ from defenses import gaussian
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
+from fedsim.core.ground_truth import Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
 from fedsim.core.secrets import Rules
-from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from fedsim.data import Dataset
 from fedsim.run.prepare import prepare
 from tests.adversary.label_cases import client

@@ -6,8 +6,9 @@ from scipy.stats import binom
 
 from adversary.grading.families import FAMILIES
 from adversary.labels.counts import expected_overlap
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Candidates, LocalTraining, Truth
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from tests.builders import bilinear, observe, plain_gradient
 
 LABEL = FAMILIES["label"]

@@ -13,9 +13,10 @@ from adversary.grading.truth import read_coins, read_truth, read_truths
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError, NotApplicable
 from fedsim.core.files import save_tensors
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
 from fedsim.core.truths import save_own, save_shared
-from fedsim.core.types import Auxiliary, LocalTraining, Truth
+from fedsim.core.types import Auxiliary, LocalTraining
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient, random_attack
 
 MODEL = bilinear(3)

@@ -11,8 +11,9 @@ from adversary.grading.families import FAMILIES
 from adversary.grading.images import psnr
 from adversary.grading.reconstructions import METRICS, blank, bounds, chance, paired
 from fedsim.config import Config, Grading
+from fedsim.core.ground_truth import Lineup, Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, Lineup, Truth
+from fedsim.core.types import Auxiliary
 from fedsim.data import federate
 from fedsim.data.digits import digits
 from fedsim.run.originals import Originals

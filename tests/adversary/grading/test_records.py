@@ -9,9 +9,9 @@ import torch
 from adversary.grading import records
 from adversary.grading.families import FAMILIES
 from adversary.grading.reconstructions import METRICS
+from fedsim.core.ground_truth import Lineup, Records, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.schema import Column, schema_of
-from fedsim.core.types import Lineup, Records, Truth
 
 FAMILY = FAMILIES["reconstruction"]
 SCHEMA = schema_of(

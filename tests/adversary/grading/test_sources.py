@@ -8,8 +8,9 @@ from adversary.attacks.eb_gls import eb_gls
 from adversary.attacks.llg import llg
 from adversary.grading.families import FAMILIES
 from adversary.grading.sources import blind_sources, grade_sources, pool_sources
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining, Truth, View
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
 

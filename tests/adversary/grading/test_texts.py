@@ -5,7 +5,8 @@ import torch
 
 from adversary.grading import texts, tokens
 from adversary.grading.texts import checked, grade, paired, words
-from fedsim.core.types import Auxiliary, Texts, Truth
+from fedsim.core.ground_truth import Texts, Truth
+from fedsim.core.types import Auxiliary
 from fedsim.core.vocabulary import Vocabulary
 
 BOS, EOS = 1, 2

@@ -12,7 +12,7 @@ from adversary.attack import Attack
 from adversary.attacks import ATTACKS
 from adversary.grading import answers, counts, leakage
 from fedsim.core.errors import BadRecording, NotApplicable, Remark
-from fedsim.core.types import Truth
+from fedsim.core.ground_truth import Truth
 from tests.builders import auxiliary_of, bilinear, observe, plain_gradient
 
 CLASSES = 4

@@ -20,17 +20,10 @@ from defenses import build as build_defenses
 from fedsim import models
 from fedsim.config import parse
 from fedsim.core.form import Form
+from fedsim.core.ground_truth import Texts, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator
-from fedsim.core.types import (
-    Auxiliary,
-    LocalTraining,
-    Observation,
-    Texts,
-    Truth,
-    Update,
-    View,
-)
+from fedsim.core.types import Auxiliary, LocalTraining, Observation, Update, View
 from fedsim.core.vocabulary import Vocabulary
 from tests.adversary.text.small import BOS, EOS, PAD, sgd, texts, trained
 from tests.adversary.text.small import gradient as gradient_of

@@ -13,7 +13,7 @@ from fedsim.check.of_attacks import Ledger
 from fedsim.check.output import as_json, write_junit
 from fedsim.config import Part, parse_rule
 from fedsim.core.errors import ConfigError
-from fedsim.core.types import Leak, Measure
+from fedsim.core.rows import Leak, Measure
 from fedsim.run.ledger import leakage_table, metrics_table
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config

@@ -7,7 +7,7 @@ from fedsim.audit import table as audits
 from fedsim.check import gate
 from fedsim.check.of_tables import BLUNT, of_audited_rounds
 from fedsim.config import Config, parse_rule
-from fedsim.core.types import Leak, Measure
+from fedsim.core.rows import Leak, Measure
 from fedsim.games import rows as game_rows
 from fedsim.games import table as games
 from fedsim.run.ledger import leakage_table, metrics_table

@@ -11,8 +11,8 @@ import torch
 from fedsim.core import files
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile, save_tensors, write_whole
+from fedsim.core.rows import Leak
 from fedsim.core.tables import read_table, write_table
-from fedsim.core.types import Leak
 from fedsim.run.ledger import LEAKAGE, leakage_table
 from tests.builders import same_params
 

@@ -10,8 +10,8 @@ from fedsim.core import seals
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import MOST_HEAD, TensorFile, save_tensors
 from fedsim.core.listing import compare, files_below, read_list, write_list
+from fedsim.core.rows import Leak
 from fedsim.core.tables import read_table, write_table
-from fedsim.core.types import Leak
 from fedsim.run.ledger import LEAKAGE, leakage_table, read_rows
 
 ROW = Leak(

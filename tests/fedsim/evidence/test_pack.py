@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from fedsim.core.errors import BadRecording, ConfigError
-from fedsim.core.types import Leak
+from fedsim.core.rows import Leak
 from fedsim.evidence.facts import Facts
 from fedsim.evidence.mapping import SOURCES, mapping
 from fedsim.evidence.pack import write_pack

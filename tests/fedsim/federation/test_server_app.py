@@ -3,7 +3,7 @@
 from collections import Counter
 from types import SimpleNamespace
 
-from fedsim.core.types import Measure
+from fedsim.core.rows import Measure
 from fedsim.federation.rounds import _rounds_of, _uploaded
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.run_folder import RunFolder

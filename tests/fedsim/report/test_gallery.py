@@ -16,9 +16,9 @@ from adversary.grading.truth import read_truth
 from fedsim import api, data
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.ground_truth import Truth
 from fedsim.core.tables import write_table
 from fedsim.core.truths import save_own, save_shared
-from fedsim.core.types import Truth
 from fedsim.core.units import beyond_blind, written
 from fedsim.report.counts import counts_picture
 from fedsim.report.data import RunData

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from fedsim import api
-from fedsim.core.types import Leak
+from fedsim.core.rows import Leak
 from fedsim.report.data import RunData
 from fedsim.report.intervals import mean_interval
 from fedsim.report.repeats import Repeats, over_seeds

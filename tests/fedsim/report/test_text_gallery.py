@@ -6,7 +6,7 @@ import torch
 from adversary.attack import Attack
 from fedsim import api, data
 from fedsim.core.errors import BadRecording
-from fedsim.core.types import Texts
+from fedsim.core.ground_truth import Texts
 from fedsim.core.vocabulary import Vocabulary
 from fedsim.report.data import RunData
 from fedsim.report.text_gallery import _pieces, _ranked, checked_ids, text_galleries

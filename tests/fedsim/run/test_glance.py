@@ -11,7 +11,7 @@ import pytest
 from fedsim import api
 from fedsim.config import Cell, Config
 from fedsim.core.errors import RunStopped
-from fedsim.core.types import Leak
+from fedsim.core.rows import Leak
 from fedsim.run import marks
 from fedsim.run.glance import glance, glances, in_words, line_of, strongest
 from fedsim.run.ledger import leakage_table

@@ -3,8 +3,8 @@ import pytest
 
 from fedsim import api
 from fedsim.core.errors import BadRecording
+from fedsim.core.rows import Leak, Measure
 from fedsim.core.tables import read_table, write_table
-from fedsim.core.types import Leak, Measure
 from fedsim.federation.progress import summary
 from fedsim.report.data import curve_of
 from fedsim.run.ledger import (

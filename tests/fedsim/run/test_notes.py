@@ -2,7 +2,7 @@ from dataclasses import astuple
 
 import pytest
 
-from fedsim.core.types import Measure, Note
+from fedsim.core.rows import Measure, Note
 from fedsim.run import notes
 
 

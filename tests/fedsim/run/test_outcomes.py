@@ -6,7 +6,7 @@ import pytest
 
 from fedsim import api
 from fedsim.core.errors import NoAnswer
-from fedsim.core.types import Leak
+from fedsim.core.rows import Leak
 from fedsim.run.ledger import leakage_table
 from fedsim.run.outcomes import answers_of, as_json, check_answered, silent
 from tests import unanswering as un

@@ -8,8 +8,9 @@ from fedsim import api, data
 from fedsim.config import Part
 from fedsim.config.adversary import RangeQueries
 from fedsim.core.errors import ConfigError
+from fedsim.core.ground_truth import Truth
 from fedsim.core.rng import generator
-from fedsim.core.types import Ranges, Truth
+from fedsim.core.types import Ranges
 from fedsim.run.prepare import prepare
 from fedsim.run.ranges import around, draw_ranges, rows_within
 from fedsim.run.truth import with_ranges

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from fedsim.core.errors import BadRecording, ConfigError
+from fedsim.core.rows import Leak, Measure
 from fedsim.core.seals import UNSEALED, sealed
-from fedsim.core.types import Leak, Measure
 from fedsim.run.checkpoint import Checkpoint
 from fedsim.run.run_folder import RunFolder
 from tests.builders import same_params, small_config

@@ -5,7 +5,7 @@ from adversary.grading import selection
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
-from fedsim.core.types import Truth
+from fedsim.core.ground_truth import Truth
 from fedsim.run.prepare import prepare
 from fedsim.run.truth import with_usage
 from fedsim.run.usage_sets import SHARES, draw_sets

@@ -12,7 +12,7 @@ import pytest
 from fedsim import api
 from fedsim.config.outside import names_outside
 from fedsim.core.errors import BadRecording, ConfigError, RunStopped
-from fedsim.core.types import Leak, Measure
+from fedsim.core.rows import Leak, Measure
 from fedsim.run.ledger import leakage_table, metrics_table
 from fedsim.run.run_folder import RunFolder
 from fedsim.track import process
