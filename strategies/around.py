@@ -80,6 +80,13 @@ class AroundStrategy(Strategy):
         self.strategy.summary()
 
 
+def name_of(strategy: Strategy) -> str:
+    """Return the name of a strategy's class; of one that fedsim wraps, that of the one inside."""
+    while isinstance(strategy, AroundStrategy):
+        strategy = strategy.strategy
+    return type(strategy).__name__
+
+
 def check_strategy(strategy: object) -> None:
     """Refuse what is no strategy of Flower's message API, with what to write instead.
 

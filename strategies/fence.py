@@ -23,7 +23,7 @@ from fedsim.core.accepts import Rule
 from fedsim.core.blocks import Block, Row
 from fedsim.core.boundary import PASSING, raised
 from fedsim.core.errors import RunStopped, is_disk_full, plain
-from fedsim.core.params import cast_like, mismatch, not_finite
+from fedsim.core.params import cast_like
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import (
     METRICS,
@@ -33,7 +33,8 @@ from fedsim.core.wire import (
     metrics_of,
     records_of,
 )
-from strategies.around import AroundStrategy, check_strategy
+from strategies.aggregates import not_a_model, not_finite_in
+from strategies.around import AroundStrategy, check_strategy, name_of
 from strategies.secure import SecureAggregation
 from strategies.senders import Senders, reason_of
 from strategies.sent import Sent, key_of
@@ -58,11 +59,7 @@ NORM = Rule(FENCED, "update", "must have a norm whose square stays far below ove
 METRIC = Rule(FENCED, "metrics", "must be the weight and those that the strategy needs", "left out")
 DTYPE = Rule(FENCED, "any array", "must be of the model's dtype", "cast, and logged once")
 REASON = Rule(FENCED, "reason of an error", "must be one printable line of 300 characters", "cut")
-AGGREGATE = "aggregate of a strategy"
-STOPS = "the run stops; nothing of the round is committed"
-MODEL = Rule(AGGREGATE, "arrays", "must be an ArrayRecord with the model's names and shapes", STOPS)
-REAL = Rule(AGGREGATE, "any array", "must be real numbers, finite in the model's dtype", STOPS)
-CHECKS = (*FORMS, WEIGHT, BOUND, NORM, METRIC, DTYPE, REASON, MODEL, REAL)
+CHECKS = (*FORMS, WEIGHT, BOUND, NORM, METRIC, DTYPE, REASON)
 
 
 class Fence(AroundStrategy):
@@ -145,7 +142,7 @@ class Fence(AroundStrategy):
             )
         except BaseException as error:
             raise self._stopped(server_round, "aggregate", error) from error
-        if arrays is not None and (reason := self._not_a_model(arrays)):
+        if arrays is not None and (reason := not_a_model(arrays, self._model, self._dtypes)):
             raise RunStopped(
                 f"round {server_round}: the aggregate of {name_of(self.strategy)} must be a "
                 f"finite model, got {plain(reason)}"
@@ -158,21 +155,6 @@ class Fence(AroundStrategy):
             return error
         name = name_of(self.strategy)
         return RunStopped(f"round {round_}: {name} cannot {what} ({raised(error)})")
-
-    def _not_a_model(self, arrays: Any) -> str | None:
-        """Return what keeps an aggregate from being the next model, or None."""
-        if not isinstance(arrays, ArrayRecord):
-            return f"a {type(arrays).__name__}"
-        try:
-            aggregate = from_record(arrays)
-        except Exception as error:  # NumPy's decoder raises whatever the bytes lead it to
-            return f"arrays that are not numbers ({error})"
-        if reason := mismatch(aggregate, self._model):
-            return reason
-        for name, value in aggregate.items():
-            if value.is_complex():
-                return f"{name} of {value.dtype}"
-        return _lost(aggregate, self._model, self._dtypes)
 
     def _passed(self, replies: Iterable[Message]) -> Iterator[Message]:
         """Yield one reply for each message that was answered: cleaned, or an error."""
@@ -221,7 +203,7 @@ class Fence(AroundStrategy):
         changed = [n for n, value in upload.items() if value.dtype != ours.get(n, sent[n]).dtype]
         if changed:
             dtypes = _empty(sent) | {name: ours[name] for name in sent if name in ours}
-            if reason := _lost(upload, sent, dtypes):
+            if reason := not_finite_in(upload, sent, dtypes):
                 raise Refused(DTYPE, reason)
             self._say_cast(changed[0], upload, dtypes)
             upload = cast_like(upload, dtypes)
@@ -267,13 +249,6 @@ class Fence(AroundStrategy):
             )
 
 
-def name_of(strategy: Strategy) -> str:
-    """Return the name of a strategy's class; of one that fedsim wraps, that of the one inside."""
-    while isinstance(strategy, AroundStrategy):
-        strategy = strategy.strategy
-    return type(strategy).__name__
-
-
 def _masked(strategy: Strategy) -> bool:
     while isinstance(strategy, AroundStrategy):
         if isinstance(strategy, SecureAggregation):
@@ -293,11 +268,6 @@ def _weighted_by(strategy: Strategy) -> str:
 def _empty(params: Params) -> dict[str, Tensor]:
     """Return a tensor of no size of each dtype."""
     return {name: value.new_empty(0) for name, value in params.items()}
-
-
-def _lost(params: Params, like: Params, dtypes: Params) -> str | None:
-    """Return which entry is not finite, or would not be in the model's dtypes, or None."""
-    return not_finite(params, like) or not_finite(cast_like(params, dtypes), like)
 
 
 @lru_cache(maxsize=64)

@@ -1,29 +1,26 @@
 """Recording: an honest-but-curious server around any Flower strategy."""
 
 import logging
-import weakref
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import NDArray
 
 from fedsim.core.accepts import Rule
 from fedsim.core.blocks import Row
 from fedsim.core.errors import ConfigError
-from fedsim.core.files import TensorFile
 from fedsim.core.group_writer import Written
 from fedsim.core.params import mismatch
 from fedsim.core.types import Params, Upload
-from fedsim.core.wire import NUM_EXAMPLES, LazyArray
+from fedsim.core.wire import NUM_EXAMPLES
 from strategies.around import AroundStrategy, check_strategy
 from strategies.secure import SecureAggregation, Sum
 from strategies.senders import Senders, reason_of
 from strategies.sent import Sent, key_of
+from strategies.spooled import Spooled, close_file, from_memory, put_off, read_whole
 from strategies.tape import Tape, cohort_name, in_order
 from strategies.uploads import (
     DECODED,
@@ -135,11 +132,11 @@ class Recording(AroundStrategy):
         if isinstance(self.strategy, SecureAggregation):
             return self._aggregate_sum(self.strategy, server_round, replies)
         try:
-            return _read(
+            return read_whole(
                 self.strategy.aggregate_train(server_round, self._receive(server_round, replies))
             )
         finally:
-            _open.cache_clear()
+            close_file()
             self.tape.discard_spool()
 
     def _receive(self, round_: int, replies: Iterable[Message]) -> list[Message]:
@@ -213,11 +210,11 @@ class Recording(AroundStrategy):
         size = _nbytes(upload)
         if held + size > self.memory:
             if written is None:
-                written = _Spooled(self.tape.spool(round_, client, upload))
-            _put_off(record, written)
+                written = Spooled(self.tape.spool(round_, client, upload))
+            put_off(record, written)
             return 0
         if type(record) is not Passed:  # which holds them as they are
-            _put_off(record, partial(_from_memory, upload))
+            put_off(record, partial(from_memory, upload))
         return size
 
     def _write(
@@ -260,46 +257,3 @@ def _nbytes(upload: Params) -> int:
     if isinstance(upload, Row):
         return upload.block.layout.size
     return sum(value.nbytes for value in upload.values())
-
-
-class _Spooled:
-    """Arrays of a file that is deleted once nobody can ask for them any more.
-
-    A strategy may keep a reply for later rounds.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        weakref.finalize(self, path.unlink, missing_ok=True)
-
-    def __call__(self, name: str) -> NDArray:
-        """Return an array."""
-        return _from_file(self.path, name)
-
-
-def _put_off(record: ArrayRecord, fetch: Callable[[str], NDArray]) -> None:
-    """Put arrays that are fetched by name in place of a record's own."""
-    for name, array in record.items():
-        record[name] = LazyArray(partial(fetch, name), array.dtype, array.shape)
-
-
-def _read(result: Any) -> Any:
-    """Return an aggregate; where it is a reply's own record, with arrays in place of lazy ones."""
-    for record in result if isinstance(result, tuple) else ():
-        if isinstance(record, ArrayRecord):
-            for name, array in record.items():
-                record[name] = Array(array.numpy()) if isinstance(array, LazyArray) else array
-    return result
-
-
-def _from_memory(upload: Params, name: str) -> NDArray:
-    return upload[name].numpy().copy()
-
-
-def _from_file(path: Path, name: str) -> NDArray:
-    return _open(path)[name].numpy()
-
-
-@lru_cache(maxsize=1)  # one, because a mapped file counts as memory
-def _open(path: Path) -> TensorFile:
-    return TensorFile(path)

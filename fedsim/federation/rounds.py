@@ -35,7 +35,7 @@ from fedsim.run.prepare import Plan
 from fedsim.run.public_base import check_base, write_base
 from fedsim.run.run_folder import RunFolder
 from strategies import Fence, Recording, Tape, state
-from strategies.fence import name_of
+from strategies.around import name_of
 
 OnRound = Callable[[Round], None]
 """Called after every commit."""

@@ -88,8 +88,8 @@ def test_large_rounds_are_spooled_to_disk_and_leave_nothing_behind(tmp_path, pre
     tape = Tape(tmp_path, clients=[f"{prefix}0"])
     recording = Recording(Looking(), tape, client_of=lambda node: f"{prefix}{node - 2}", memory=20)
     arrays, _ = one_round(recording, grid_of(3, upload))
-    assert list(seen.values()).count("_from_memory") == 1  # one of 16 bytes fits
-    assert set(seen.values()) <= {"_from_memory", "Written", "_Spooled"}
+    assert list(seen.values()).count("from_memory") == 1  # one of 16 bytes fits
+    assert set(seen.values()) <= {"from_memory", "Written", "Spooled"}
     assert arrays["w"].numpy() == pytest.approx(np.full(3, 8 / 6))
     assert [path.name for path in (tmp_path / "rounds").iterdir()] == ["0001"]
     assert recorded_clients(tmp_path, 1) == [f"{prefix}0"]
