@@ -79,7 +79,7 @@ def right(stopped, tmp_path_factory):
 @pytest.mark.contract
 @pytest.mark.parametrize("seed", range(10))
 def test_damage_is_refused_or_changes_nothing(seed, stopped, right, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedsim.api._started", started)
+    monkeypatch.setattr("fedsim.api.runs._started", started)
     monkeypatch.chdir(tmp_path)
     draw, counts, sentences = random.Random(seed), Counter(), []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -152,7 +152,7 @@ print(json.dumps({"error": "the server is\\u001b[31m gone"}), flush=True)
 @pytest.mark.parametrize("child", [CRASHES, HANGS, MUTE, RAISES])
 def test_a_tracker_that_fails_is_one_warning(child, tmp_path, undrawn, monkeypatch, caplog):
     monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", child))
-    monkeypatch.setattr("fedsim.api.check_installed", lambda _: None)
+    monkeypatch.setattr("fedsim.api.runs.check_installed", lambda _: None)
     run = api.run(config("tensorboard", patience=1.0), tmp_path / "run")
     plain = api.run(small_config(data={"limit": 120}), tmp_path / "plain")
     assert rows_without_seconds(run.ledger()) == rows_without_seconds(plain.ledger())
@@ -165,14 +165,14 @@ def test_a_tracker_that_fails_is_one_warning(child, tmp_path, undrawn, monkeypat
 
 def test_a_tracker_that_cannot_start_is_one_warning(tmp_path, undrawn, monkeypatch, caplog):
     monkeypatch.setattr(process, "COMMAND", (str(tmp_path / "nothing"),))
-    monkeypatch.setattr("fedsim.api.check_installed", lambda _: None)
+    monkeypatch.setattr("fedsim.api.runs.check_installed", lambda _: None)
     api.run(config("mlflow", "wandb"), tmp_path / "run")
     assert len(caplog.records) == 2
 
 
 def test_a_run_that_fails_in_its_first_round_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", MUTE))
-    monkeypatch.setattr("fedsim.api.check_installed", lambda _: None)
+    monkeypatch.setattr("fedsim.api.runs.check_installed", lambda _: None)
 
     def stop(_):
         raise RunStopped("at once")
@@ -193,7 +193,7 @@ def test_a_missing_package_is_refused_before_anything_is_written(tmp_path, monke
 
 @pytest.mark.parametrize("name", ["track", "track/tensorboard", "track/mlflow.json", "track/wandb"])
 def test_no_link_is_written_through(name, recordings, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedsim.api.check_installed", lambda _: None)
+    monkeypatch.setattr("fedsim.api.runs.check_installed", lambda _: None)
     run = recordings.copy(config("tensorboard"), tmp_path / "run").path
     (tmp_path / "target").mkdir()
     (run / name).parent.mkdir(exist_ok=True)
