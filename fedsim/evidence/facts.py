@@ -21,9 +21,11 @@ from fedsim.core.catalog import nothing_imported
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
 from fedsim.games import table as games
-from fedsim.report.data import Curve, RunData
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
+from fedsim.report.finding import Finding
 from fedsim.report.select import numbers, select
-from fedsim.report.verdict import Finding, Verdict, verdict
+from fedsim.report.verdict import Verdict, verdict
 from fedsim.run.outcomes import Answers
 from fedsim.run.run_folder import RunFolder
 from strategies.tape import recorded_rounds

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from adversary.attacks import is_baseline
 from fedsim.core.errors import ConfigError
-from fedsim.report.data import Curve, RunData, listed
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, Picture, picture
 from fedsim.report.over_rounds import COLOURS, MARKERS
+from fedsim.report.words import listed
 from fedsim.run.truth import truth_of
 
 if TYPE_CHECKING:

@@ -1,108 +1,28 @@
-"""What a report shows of one run: each attack's curves and sums, as the two tables hold them."""
+"""What a report shows of one run, as the two tables hold it."""
 
 # pyarrow.compute makes its functions at import:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from adversary.attacks import is_baseline
-from adversary.grading.families import FAMILIES
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
-from fedsim.core.units import beyond_blind, name_of, scale_of, title_of
+from fedsim.core.units import scale_of
 from fedsim.report.facts import facts_of
 from fedsim.report.intervals import Gap, gap_of
 from fedsim.report.select import records, select
-from fedsim.run.ledger import AUDIT, attacks_of, over_clients, titled
+from fedsim.run.ledger import AUDIT, attacks_of, titled
 from fedsim.run.notes import note_of
 from fedsim.run.outcomes import NOT_SAFE, Answers, answers_of, in_part, num_uploads, silent
 from fedsim.run.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """One metric of one attack over rounds.
-
-    Attributes:
-        rounds: The rounds in which it was graded.
-        mean: Over the clients of each round; `low` and `high` are the 10th and 90th percentile.
-        blind: The same mean for the best guess without an update.
-        value: Mean over all clients and rounds together, as in the ledger; `blind_value` too.
-    """
-
-    rounds: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    blind: NDArray[np.float64]
-    value: float
-    blind_value: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One attack in one run.
-
-    Attributes:
-        attack: As the config calls it.
-        adaptive: Whether the attacker knows the clients' defense.
-        metric: The first of its family's metrics that was graded; `main` is its series.
-        skills: The ledger's skill, where the family has it.
-        means: Mean of every metric over all clients and rounds.
-        answers: What became of it on all updates; means are over those that it answered.
-        order: Its place in the config.
-        gap: How far each update's main metric is above blind; None without any blind guess.
-    """
-
-    attack: str
-    adaptive: bool
-    family: str
-    metric: str
-    main: Series
-    skills: Series | None
-    means: Mapping[str, float]
-    milliseconds: float
-    answers: Answers
-    order: int
-    gap: Gap | None = None
-
-    @property
-    def skill(self) -> float:
-        """The ledger's skill; without it, what the attack finds of what blind leaves open."""
-        if self.skills is not None:
-            return self.skills.value
-        return beyond_blind(self.metric, self.main.value, self.main.blind_value)
-
-    @property
-    def baseline(self) -> bool:
-        """Whether it looks at no update."""
-        return is_baseline(self.attack)
-
-    @property
-    def title(self) -> str:
-        """What it is called in tables and pictures."""
-        return title_of(self.attack, adaptive=self.adaptive)
-
-    @property
-    def metric_name(self) -> str:
-        """What its metric is called in a sentence and a table's head."""
-        return name_of(self.metric)
-
-    @property
-    def l1(self) -> float | None:
-        """The label papers' error L1/2N, which is 1 − ASR."""
-        return 1 - self.means["asr"] if self.family == "label" and "asr" in self.means else None
+from fedsim.report.curves import Curve, curve_of, graded_rows
 
 
 class RunData:
@@ -232,7 +152,7 @@ class RunData:
     def gap(self, curve: Curve, metric: str) -> Gap | None:
         """Return how far each update of one attack is above blind by any of its metrics."""
         rows = self.ledger.filter(pc.equal(self.ledger["title"], curve.title))
-        rows = _graded(rows.filter(pc.equal(rows["metric"], metric)))
+        rows = graded_rows(rows.filter(pc.equal(rows["metric"], metric)))
         return gap_of(rows, scale_of(metric))
 
     @cached_property
@@ -271,65 +191,3 @@ class RunData:
         """Return every client and round that one attack was run on, with its outcome."""
         rows = select(frame(self.ledger), title=title)
         return rows.loc[:, ["client", "round", "outcome"]].dropna().drop_duplicates()
-
-
-def curve_of(rows: pa.Table, order: int = 0) -> Curve | None:
-    """Return one attack's curve from its ledger rows, or None where nothing could be graded."""
-    graded = _graded(rows)
-    metrics = graded["metric"].unique().to_pylist()
-    if not metrics:
-        return None
-    family = graded["family"][0].as_py()
-    ranked = FAMILIES[family].ranked if family in FAMILIES else metrics
-    main = next((metric for metric in ranked if metric in metrics), metrics[0])
-    parts = {name: graded.filter(pc.equal(graded["metric"], name)) for name in metrics}
-    return Curve(
-        attack=graded["attack"][0].as_py(),
-        adaptive=graded["adaptive"][0].as_py(),
-        family=family,
-        metric=main,
-        main=_series(parts[main]),
-        skills=_series(parts["skill"]) if "skill" in parts else None,
-        means={name: float(np.mean(part["value"].to_numpy())) for name, part in parts.items()},
-        milliseconds=1000 * float(np.mean(parts[main]["seconds"].to_numpy())),
-        answers=answers_of(rows)[0],
-        order=order,
-        gap=gap_of(parts[main], scale_of(main)),
-    )
-
-
-def _graded(rows: pa.Table) -> pa.Table:
-    """Return the rows with a finite value that means are taken of."""
-    return over_clients(rows.filter(pc.fill_null(pc.is_finite(rows["value"]), fill_value=False)))
-
-
-def spans(numbers: Sequence[int]) -> str:
-    """Return numbers in words, neighbours joined: `1–3, 5 and 9`."""
-    parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    texts = [f"{part[0]}–{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts]
-    return listed(texts)
-
-
-def listed(texts: Sequence[str]) -> str:
-    """Return texts as a list in a sentence."""
-    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
-
-
-def _series(rows: pa.Table) -> Series:
-    values, blinds = rows["value"].to_numpy(), rows["blind"].to_numpy().astype(float)
-    rounds, place = np.unique(rows["round"].to_numpy(), return_inverse=True)
-    groups = [values[place == i] for i in range(len(rounds))]
-    return Series(
-        rounds=rounds,
-        mean=np.array([group.mean() for group in groups]),
-        low=np.array([np.percentile(group, 10) for group in groups]),
-        high=np.array([np.percentile(group, 90) for group in groups]),
-        blind=np.array([blinds[place == i].mean() for i in range(len(rounds))]),
-        value=float(values.mean()),
-        blind_value=float(blinds.mean()),
-    )

@@ -11,11 +11,13 @@ import defenses
 from defenses import Promise
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import frame
-from fedsim.report.data import Curve, RunData, listed
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.facts import part_text
 from fedsim.report.figures import Picture, fit, metric_name, panels_of, picture
 from fedsim.report.over_rounds import COLOURS, MARKERS, short
 from fedsim.report.select import select
+from fedsim.report.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.units import scale_of
-from fedsim.report.data import Curve, RunData
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.exposed import means_at, most_exposed, peaks, rows_of
 from fedsim.report.figures import metric_name
 from fedsim.report.intervals import Gap

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.report.data import Curve, RunData
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.intervals import Gap
 
 MOST = 150  # clients of a table or a map

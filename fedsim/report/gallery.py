@@ -13,13 +13,14 @@ from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.tables import frame
 from fedsim.core.units import name_of, written
 from fedsim.data import federate
-from fedsim.report.data import RunData, listed
+from fedsim.report.data import RunData
 from fedsim.report.guesses import guess_of, undetermined
 from fedsim.report.images import picture
 from fedsim.report.record_gallery import Records, recovered_records
 from fedsim.report.recovered import Recovered, Shown, recovered, undetermined_text
 from fedsim.report.select import select
 from fedsim.report.single import match_sentence
+from fedsim.report.words import listed
 from fedsim.run.originals import Originals
 from fedsim.run.outcomes import NOT_SAFE
 

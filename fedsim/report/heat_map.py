@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.units import scale_of
-from fedsim.report.data import Curve, RunData
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.figures import WIDTH, Picture, metric_name, picture, ticks_of
 from fedsim.report.over_rounds import short
 from fedsim.report.select import records

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedsim.report.data import Curve, RunData, Series
+from fedsim.report.curves import Curve, Series
+from fedsim.report.data import RunData
 from fedsim.report.figures import (
     Picture,
     fit,

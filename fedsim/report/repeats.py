@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.core.units import name_of, scale_of, written
-from fedsim.report.data import Curve, RunData, Series
+from fedsim.report.curves import Curve, Series
+from fedsim.report.data import RunData
 from fedsim.report.differences import labels_of
+from fedsim.report.finding import points, unit_after
 from fedsim.report.intervals import LEVEL, mean_interval
 from fedsim.report.unmeasured import limits_of
-from fedsim.report.verdict import points, unit_after
 from fedsim.run.outcomes import NOT_SAFE, Answers
 
 

@@ -8,7 +8,8 @@ from fedsim.core.catalog import nothing_imported
 from fedsim.core.errors import ConfigError
 from fedsim.report.audit_rounds import audit_section
 from fedsim.report.counts import counts_picture
-from fedsim.report.data import Curve, RunData
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.defenses import Defended, trade_off
 from fedsim.report.differences import labels_of
 from fedsim.report.embed import library, payload

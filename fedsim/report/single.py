@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from fedsim.core.units import written
-from fedsim.report.data import Curve, RunData
+from fedsim.report.curves import Curve
+from fedsim.report.data import RunData
 from fedsim.report.intervals import Gap
 
 TEXT, MATCH_RATE = "text", "match_rate"

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from fedsim.report.data import listed
+from fedsim.report.words import listed
 from fedsim.run.outcomes import Answers
 
 NAMED = 4  # attacks without an answer, rounds and clients that are named

@@ -9,10 +9,11 @@ from adversary.auditing.finding import METRICS, Guarantee
 from adversary.labels.validity import LIMIT
 from fedsim.core.tables import frame
 from fedsim.core.units import title_of, written
-from fedsim.report.data import RunData, listed, spans
+from fedsim.report.data import RunData
 from fedsim.report.select import records, select
 from fedsim.report.single import TEXT, single_gaps
 from fedsim.report.verdict import verdict
+from fedsim.report.words import listed, spans
 from fedsim.run.notes import note_of
 from fedsim.run.outcomes import NOT_SAFE, Answers, pattern_of
 

@@ -15,8 +15,9 @@ from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
 from fedsim.core.tables import write_table
-from fedsim.report.data import RunData, spans
+from fedsim.report.data import RunData
 from fedsim.report.warnings import warnings
+from fedsim.report.words import spans
 from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fedsim.report.data import Curve, Series
+from fedsim.report.curves import Curve, Series
 from fedsim.report.differences import labels_of, settings_of, varied
 from fedsim.report.settings import against_settings, lines
 from fedsim.run.outcomes import Answers

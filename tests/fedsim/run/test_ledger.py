@@ -6,7 +6,7 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.rows import Leak, Measure
 from fedsim.core.tables import read_table, write_table
 from fedsim.federation.progress import summary
-from fedsim.report.data import curve_of
+from fedsim.report.curves import curve_of
 from fedsim.run.ledger import (
     LEAKAGE,
     METRICS,
