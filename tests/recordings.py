@@ -10,7 +10,7 @@ from fedsim import api
 from fedsim.config import Config
 from fedsim.core.listing import FILE, read_list, write_list
 from fedsim.core.seals import digits_in
-from fedsim.run.run_folder import sealed_config
+from fedsim.run.kept_config import sealed_config
 
 
 def forge_config(run: Path, config: Config) -> None:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
-from fedsim.run.run_folder import UNCERTAINTY, UNDETERMINED, RunFolder
+from fedsim.run.guesses import UNCERTAINTY, UNDETERMINED
+from fedsim.run.run_folder import RunFolder
 
 GUESSES = Rule("recording", "recovered examples", "must be finite, in the shape of the data")
 SHARES = Rule("recording", "undetermined shares", "must be from 0 to 1, in the shape of the answer")

@@ -15,10 +15,11 @@ from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
 from fedsim.core.rows import Leak, Measure
 from fedsim.core.types import Observation, View
+from fedsim.run.guesses import UNCERTAINTY, UNDETERMINED
 from fedsim.run.notes import row_of
 from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
-from fedsim.run.run_folder import UNCERTAINTY, UNDETERMINED, RunFolder
+from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import carried_by, truths_of
 from fedsim.run.unnamed import unnamed
 from strategies.tape import recorded_rounds

@@ -7,13 +7,15 @@ from pathlib import Path
 from fedsim.core.errors import BadRecording
 from fedsim.core.listing import FILE, compare, files_below, read_list, write_list
 from fedsim.core.seals import digits_in
+from fedsim.run.checkpoint import CLIENTS, PARAMS, STRATEGY
+from fedsim.run.ledger import LEDGER, MEASURES
 from fedsim.run.links import ENTRIES
 from fedsim.run.public_base import BASE
 from strategies.tape import is_recorded, numbered, recorded_rounds
 
 CONFIG = "config.toml"
-TABLES = ("leakage.parquet", "metrics.parquet")
-MOMENT = ("params.safetensors", "strategy.safetensors")  # of the last round alone
+TABLES = (LEDGER, MEASURES)
+MOMENT = (PARAMS, STRATEGY)  # of the last round alone
 
 
 def name_of(round_: int) -> str:
@@ -68,7 +70,7 @@ def client_states(run: Path) -> dict[str, Path]:
     for round_ in numbered(run / "state"):
         folder = run / "state" / name_of(round_)
         for name in read_list(folder / FILE):
-            path = folder / "clients" / name.rpartition("/")[2]  # a name in a list is no path
+            path = folder / CLIENTS / name.rpartition("/")[2]  # a name in a list is no path
             if name == path.relative_to(run).as_posix():
                 files[path.stem] = path
     return files

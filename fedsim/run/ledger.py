@@ -40,7 +40,7 @@ METRICS = pa.schema(
     ]
 )
 
-
+LEDGER, MEASURES = "leakage.parquet", "metrics.parquet"
 REQUIRED = ("round", "attack", "family", "split", "metric", "seconds", "adaptive", "outcome")
 
 

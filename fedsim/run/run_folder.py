@@ -9,7 +9,6 @@ leakage.parquet metrics.parquet the two tables, whole once the run has ended
 state/0001/                     a finished round: its table rows, and what resuming needs
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,29 +18,26 @@ from pathlib import Path
 import pyarrow as pa
 from torch import Tensor
 
-from fedsim import config as configs
 from fedsim.config import Config
-from fedsim.core import seals
 from fedsim.core.errors import BadRecording, ConfigError
-from fedsim.core.files import TensorFile, save_tensors, write_whole
+from fedsim.core.files import TensorFile
 from fedsim.core.rows import Leak, Measure
 from fedsim.core.tables import write_table
 from fedsim.data.tokeniser import FILE as TOKENISER
 from fedsim.data.tokeniser import Tokeniser
 from fedsim.data.tokeniser import write as write_tokeniser
 from fedsim.run import committed, marks, trust
-from fedsim.run.checkpoint import Checkpoint
-from fedsim.run.ledger import LEAKAGE, METRICS, leakage_table, metrics_table
+from fedsim.run.checkpoint import PARAMS, Checkpoint, client_file, read_checkpoint, write_checkpoint
+from fedsim.run.guesses import add_guesses, read_guesses, write_guesses
+from fedsim.run.kept_config import read_config, write_config
+from fedsim.run.ledger import LEAKAGE, LEDGER, MEASURES, METRICS, leakage_table, metrics_table
 from fedsim.run.links import ENTRIES, refuse_links
 from fedsim.run.public_base import BASE
 from fedsim.run.rows import without, without_attacks
-from fedsim.run.tables import LEDGER, MEASURES, WRITTEN, Tables
+from fedsim.run.tables import WRITTEN, Tables
 from strategies.tape import numbered, recorded_rounds
 
 REPORT = "report.html"
-ARITHMETIC = "engine"  # in a checkpoint: which engines give its bits, where not all do
-UNCERTAINTY = "uncertainty"  # behind an answer's name: of each entry, as the attack says it
-UNDETERMINED = "undetermined"  # behind an answer's name: shares of entries that no gradient holds
 
 
 class RunFolder:
@@ -95,11 +91,7 @@ class RunFolder:
         Raises:
             BadRecording: It is missing or was not written by fedsim.
         """
-        seals.read(self.path / "config.toml")
-        try:
-            return configs.read(self.path / "config.toml")
-        except ConfigError as error:
-            raise BadRecording(str(error)) from None
+        return read_config(self.path)
 
     def check_trusted(
         self,
@@ -170,25 +162,19 @@ class RunFolder:
         """
         round_ = checkpoint.round
         if guesses:
-            save_tensors(self._guesses(round_), guesses, {"round": round_})
+            write_guesses(self._guesses(round_), round_, guesses)
         folder = self.state_of(round_)
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         write_table(part / LEDGER, leakage_table(leaks))
         write_table(part / MEASURES, metrics_table(measures))
-        tensors, description = checkpoint.strategy
-        arithmetic = self.config.engine.arithmetic
-        metadata = {ARITHMETIC: arithmetic} if arithmetic else {}
-        save_tensors(part / "params.safetensors", checkpoint.params, metadata)
-        save_tensors(part / "strategy.safetensors", tensors, {"state": json.dumps(description)})
-        for client, state in checkpoint.clients.items():
-            save_tensors(part / "clients" / f"{client}.safetensors", state, {})
+        write_checkpoint(part, checkpoint, self.config.engine.arithmetic)
         before = self._client_states if checkpoint.clients else {}
         committed.write(self.path, round_, part)
         part.rename(folder)
         renewed = [before[client] for client in checkpoint.clients if client in before]
         committed.forget(self.path, round_ - 1, renewed)
-        before |= {c: folder / "clients" / f"{c}.safetensors" for c in checkpoint.clients}
+        before |= {client: client_file(folder, client) for client in checkpoint.clients}
 
     def restore(self) -> Checkpoint | None:
         """Return the last finished round, or None before the first; unfinished ones are deleted.
@@ -207,33 +193,10 @@ class RunFolder:
         if finished:
             self.check_files()
         committed.clear(self.path, finished)
-        return self._checkpoint(finished[-1]) if finished else None
-
-    def _checkpoint(self, last: int) -> Checkpoint:
-        memory = TensorFile(self.state_of(last) / "strategy.safetensors")
-        newest = committed.client_states(self.path)
-        clients = {client: dict(TensorFile(path)) for client, path in newest.items()}
-        try:
-            description = json.loads(memory.metadata["state"])
-        except (KeyError, ValueError, RecursionError):
-            raise BadRecording(f"{memory.path}: must hold a strategy's state") from None
-        params = TensorFile(self.state_of(last) / "params.safetensors")
-        self._check_arithmetic(params.metadata.get(ARITHMETIC, ""))
-        return Checkpoint(last, dict(params), (dict(memory), description), clients)
-
-    def _check_arithmetic(self, before: str) -> None:
-        """Refuse to go on in an engine that gives other bits than the finished rounds' one.
-
-        Raises:
-            BadRecording: It does.
-        """
-        now = self.config.engine.arithmetic
-        if now != before:
-            same = "'inline' or 'ray'"
-            raise BadRecording(
-                f"{self.path}: must go on in the engine of its finished rounds, {before or same}, "
-                f"got {now or same}"
-            )
+        if not finished:
+            return None
+        newest, arithmetic = committed.client_states(self.path), self.config.engine.arithmetic
+        return read_checkpoint(self.state_of(finished[-1]), finished[-1], newest, arithmetic)
 
     def discard_untrained(self) -> None:
         """Delete a run of which no round is finished, so that the same command can begin it again.
@@ -258,7 +221,7 @@ class RunFolder:
         """
         if not self.finished_rounds:
             raise BadRecording(f"{self.path}: must have a finished round, got none")
-        return dict(TensorFile(self.state_of(self.finished_rounds[-1]) / "params.safetensors"))
+        return dict(TensorFile(self.state_of(self.finished_rounds[-1]) / PARAMS))
 
     def write_tables(self) -> None:
         """Write the two tables over all finished rounds, keeping later attacks' rows."""
@@ -288,12 +251,7 @@ class RunFolder:
 
     def write_guesses(self, round_: int, guesses: Mapping[str, Tensor]) -> None:
         """Add answers to those of a round, by `attack/client`; what is renewed takes its shares."""
-        path = self._guesses(round_)
-        before = dict(self.guesses(round_)) if path.exists() else {}
-        for name in guesses:
-            before.pop(f"{name}/{UNDETERMINED}", None)
-            before.pop(f"{name}/{UNCERTAINTY}", None)
-        save_tensors(path, {**before, **guesses}, {"round": round_})
+        add_guesses(self._guesses(round_), round_, guesses)
 
     def guesses(self, round_: int) -> Mapping[str, Tensor]:
         """Return every attack's answers in one round, by `attack/client`, and their shares.
@@ -301,10 +259,7 @@ class RunFolder:
         Raises:
             BadRecording: The file is missing, damaged, or another round's.
         """
-        file = TensorFile(self._guesses(round_))
-        if (got := file.metadata.get("round")) != str(round_):
-            raise BadRecording(f"{file.path}: must be of round {round_}, got {got}")
-        return file
+        return read_guesses(self._guesses(round_), round_)
 
     @cached_property
     def _client_states(self) -> dict[str, Path]:
@@ -321,15 +276,3 @@ class RunFolder:
 
     def _guesses(self, round_: int) -> Path:
         return self.path / "guesses" / f"{committed.name_of(round_)}.safetensors"
-
-
-def sealed_config(config: Config) -> bytes:
-    """Return a config as a run keeps it: TOML under its checksum."""
-    return seals.sealed(f"# {seals.UNSEALED}\n{configs.dump(config)}".encode())
-
-
-def write_config(path: Path, config: Config) -> None:
-    """Write a run's config with its checksum, and remember that this user wrote it."""
-    data = sealed_config(config)
-    write_whole(path / "config.toml", lambda file: file.write_bytes(data))
-    trust.remember(path / "config.toml", config)

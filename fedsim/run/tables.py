@@ -15,10 +15,9 @@ from fedsim.core.errors import BadRecording
 from fedsim.core.files import write_whole
 from fedsim.core.tables import write_table
 from fedsim.run.committed import name_of
-from fedsim.run.ledger import METRICS, read_rows
+from fedsim.run.ledger import LEDGER, MEASURES, METRICS, read_rows
 from fedsim.run.rows import in_order, of_attacks, without_attacks
 
-LEDGER, MEASURES = "leakage.parquet", "metrics.parquet"
 WRITTEN = ".tables"  # of which round both tables were written last
 
 

@@ -8,10 +8,9 @@ from collections import defaultdict
 import pyarrow as pa
 
 from fedsim.core.units import title_of
-from fedsim.run.ledger import LEAKAGE, METRICS, over_clients, read_rows
+from fedsim.run.ledger import LEAKAGE, LEDGER, MEASURES, METRICS, over_clients, read_rows
 from fedsim.run.outcomes import answers_of
 from fedsim.run.run_folder import RunFolder
-from fedsim.run.tables import LEDGER, MEASURES
 
 NOTES = "attack"  # the split of what attacks say about their answers
 COUNTED = "failed"

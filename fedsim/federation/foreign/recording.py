@@ -20,8 +20,9 @@ from fedsim.federation.foreign.app import App
 from fedsim.federation.foreign.config import config_of, last_round, recorded_arrays
 from fedsim.federation.foreign.evidence import VIEWS, check_head
 from fedsim.federation.foreign.parts import examples_of, load_sent, model_of, nothing
+from fedsim.run.kept_config import write_config
 from fedsim.run.prepare import Plan
-from fedsim.run.run_folder import RunFolder, write_config
+from fedsim.run.run_folder import RunFolder
 from strategies import STRATEGIES
 from strategies.tape import recorded_rounds
 from strategies.tape_views import views

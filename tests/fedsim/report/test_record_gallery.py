@@ -16,7 +16,8 @@ from fedsim.data import Attribute, Dataset, Number
 from fedsim.report.data import RunData
 from fedsim.report.gallery import galleries
 from fedsim.report.run import write_report
-from fedsim.run.run_folder import UNCERTAINTY, RunFolder
+from fedsim.run.guesses import UNCERTAINTY
+from fedsim.run.run_folder import RunFolder
 
 HERE = "tests.fedsim.report.test_record_gallery"
 COLOURS, NAME = ("red", "<b>green</b>", "blue"), 'age <i>"in years"</i>'
