@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.answering import Answering
+from fedsim.cli.app_options import AppOptions
 from fedsim.cli.assumptions import print_assumptions
 from fedsim.cli.console import err, out, print_next, print_report, quoted
 from fedsim.cli.eta import Eta
-from fedsim.cli.options import Allow, Json, Strict, parse_shape
+from fedsim.cli.grouped import with_options
+from fedsim.cli.options import Allow, Json, Strict
 from fedsim.cli.tables import print_attacks
 from fedsim.cli.unanswered import print_unanswered
 from fedsim.core.errors import ConfigError
@@ -22,14 +24,8 @@ if TYPE_CHECKING:
     from fedsim.config import Part
     from fedsim.federation.foreign import App
 
-PANEL = "For another app's recording (saved in its config.toml, so give them once)"
 
-
-def _about_app(flag: str, text: str, **options: Any) -> Any:
-    """Return an option that describes another app."""
-    return typer.Option(flag, help=text, rich_help_panel=PANEL, **options)
-
-
+@with_options(AppOptions)
 def attack(
     recording: Annotated[
         Path,
@@ -43,91 +39,7 @@ def attack(
         str | None,
         typer.Option("--with", metavar="NAME[,NAME]", help="Attacks to run; must be given."),
     ] = None,
-    model: Annotated[
-        str | None, _about_app("--model", "Architecture of the model.", metavar="MODULE:NAME")
-    ] = None,
-    num_classes: Annotated[int | None, _about_app("--num-classes", "Number of labels.")] = None,
-    local_lr: Annotated[
-        float | None, _about_app("--local-lr", "Learning rate of the clients' SGD.")
-    ] = None,
-    local_batch_size: Annotated[
-        int | None, _about_app("--local-batch-size", "Batch size of the clients.")
-    ] = None,
-    local_epochs: Annotated[
-        int | None, _about_app("--local-epochs", "Local epochs per round (1 if omitted).")
-    ] = None,
-    local_momentum: Annotated[
-        float | None, _about_app("--local-momentum", "Momentum of the SGD (0 if omitted).")
-    ] = None,
-    local_label_smoothing: Annotated[
-        float | None,
-        _about_app("--local-label-smoothing", "Label smoothing of the loss (0 if omitted)."),
-    ] = None,
-    local_optimizer: Annotated[
-        str | None,
-        _about_app(
-            "--local-optimizer",
-            "Optimizer of the clients (sgd if omitted). Attacks read every upload as SGD's.",
-            metavar="NAME",
-        ),
-    ] = None,
-    head_weight: Annotated[
-        str | None,
-        _about_app(
-            "--head-weight",
-            "Array on tape that is the last layer's weight, in place of --model.",
-            metavar="NAME",
-        ),
-    ] = None,
-    head_bias: Annotated[
-        str | None,
-        _about_app("--head-bias", "Array on tape that is its bias.", metavar="NAME"),
-    ] = None,
-    arrays: Annotated[
-        str | None,
-        _about_app(
-            "--arrays",
-            "Which array on tape is which of the model's: a TOML file, or in-order.",
-            metavar="FILE",
-        ),
-    ] = None,
-    input_shape: Annotated[
-        str | None,
-        _about_app(
-            "--input-shape",
-            "Shape of one example (may be omitted if only one size fits the model).",
-            metavar="CxHxW",
-        ),
-    ] = None,
-    vocabulary: Annotated[
-        int | None, _about_app("--vocabulary", "Number of token ids, of a model of texts.")
-    ] = None,
-    task: Annotated[
-        str | None,
-        _about_app(
-            "--task",
-            "What a model of texts learns: label, or next for the next token (label if omitted).",
-            metavar="TASK",
-        ),
-    ] = None,
-    auxiliary: Annotated[
-        str | None,
-        _about_app(
-            "--auxiliary",
-            "The adversary's own examples: a data set or MODULE:FUNCTION.",
-            metavar="NAME",
-        ),
-    ] = None,
-    auxiliary_root: Annotated[
-        str | None, _about_app("--auxiliary-root", "Folder of that data set.", metavar="DIR")
-    ] = None,
-    auxiliary_limit: Annotated[
-        int | None, _about_app("--auxiliary-limit", "Number of its examples (all if omitted).")
-    ] = None,
-    truth: Annotated[
-        str | None,
-        _about_app("--truth", "Ground truth for grading, saved by mods.keep_truth.", metavar="DIR"),
-    ] = None,
+    described: AppOptions,
     device: Annotated[
         str,
         typer.Option("--device", help="Where attacks run the model: cpu, cuda, mps, or auto."),
@@ -138,29 +50,9 @@ def attack(
 ) -> None:
     """Attack a recording without training."""
     from fedsim import api
-    from fedsim.federation.foreign import App
     from fedsim.run import outcomes
 
-    app = App(
-        model=model,
-        num_classes=num_classes,
-        lr=local_lr,
-        batch_size=local_batch_size,
-        epochs=local_epochs,
-        momentum=local_momentum,
-        label_smoothing=local_label_smoothing,
-        optimizer=local_optimizer,
-        head_weight=head_weight,
-        head_bias=head_bias,
-        arrays=arrays,
-        input_shape=None if input_shape is None else parse_shape(input_shape, "--input-shape"),
-        vocabulary=vocabulary,
-        task=task,
-        auxiliary=auxiliary,
-        auxiliary_root=auxiliary_root,
-        auxiliary_limit=auxiliary_limit,
-        truth=truth,
-    )
+    app = described.app()
     parts = _parts(recording, _names(recording, app, with_ or ""))
     rows = _attacked(recording, parts, app, allow or (), device=device, quiet=as_json)
     means, answers = api.means(rows), api.answers(rows)

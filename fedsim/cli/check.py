@@ -10,6 +10,7 @@ from fedsim.cli.options import Json
 from fedsim.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fedsim.check.gate import Gate
     from fedsim.config import Rule
 
 STYLES = {"pass": "green", "fail": "red", "open": "red"}
@@ -63,13 +64,16 @@ def check(
     if as_json:
         out.print_json(data=in_json(gate), allow_nan=False)
     else:
-        for verdict in gate.verdicts:
-            head = verdict.word.capitalize()
-            text = f"{verdict.rule.text}: {verdict.sentence}"
-            print_line(head, text, STYLES[verdict.word])
-            for note in verdict.notes:
-                print_line("", note, "dim")
+        _print_verdicts(gate)
     gate.check()
+
+
+def _print_verdicts(gate: "Gate") -> None:
+    for verdict in gate.verdicts:
+        text = f"{verdict.rule.text}: {verdict.sentence}"
+        print_line(verdict.word.capitalize(), text, STYLES[verdict.word])
+        for note in verdict.notes:
+            print_line("", note, "dim")
 
 
 def _parsed(text: str) -> "Rule":

@@ -21,6 +21,14 @@ app = typer.Typer(
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of the deployment (check: or of one role).")
 ]
+RunConfig = Annotated[
+    Path | None, typer.Option(help="TOML config file (the deployment's run.toml if omitted).")
+]
+
+FlowerApp = Annotated[
+    Path | None,
+    typer.Option("--app", help="Folder of a full Flower app (the thin one in DIR if omitted)."),
+]
 
 
 @app.command(cls=Command)
@@ -62,9 +70,7 @@ def init(
 def check(
     folder: Folder,
     *,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML config file (the deployment's run.toml if omitted).")
-    ] = None,
+    config: RunConfig = None,
     as_json: Json = False,
 ) -> None:
     """Check a deployment, or the folder of one role, before anything starts."""
@@ -89,14 +95,9 @@ def check(
 def run(
     folder: Folder,
     *,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML config file (the deployment's run.toml if omitted).")
-    ] = None,
+    config: RunConfig = None,
     set_: Set = None,
-    app_: Annotated[
-        Path | None,
-        typer.Option("--app", help="Folder of a full Flower app (the thin one in DIR if omitted)."),
-    ] = None,
+    app_: FlowerApp = None,
     out_: Annotated[
         Path | None,
         typer.Option("--out", help="New folder for the run folder (not fetched if omitted)."),

@@ -1,14 +1,17 @@
 """`fedsim game`: inference games, as a table and pictures."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsim.cli.console import Interrupted, out, print_line, print_report, say
 from fedsim.cli.options import ConfigFile, Json, Over, Set
+
+if TYPE_CHECKING:
+    from fedsim.games.rows import Row
 
 HEADER = (
     "game             batch rounds  adversary  AUROC  95 %            imputed  ceiling  bits"
@@ -41,27 +44,13 @@ def game(
     say("Loading …", quiet=as_json)
     from fedsim.games import table as games
     from fedsim.games.five_defenses import five_defenses
-    from fedsim.report.games import wide, write_games_report
+    from fedsim.report.games import write_games_report
     from fedsim.run.setting import listed
 
     build = five_defenses if defenses else configs.cells
     cells = build(config, set_ or (), overs)
-    headed = False
-
-    def show(rows: Any) -> None:
-        nonlocal headed
-        if not as_json:
-            if not headed:
-                out.print(HEADER, style="bold", soft_wrap=True)
-                headed = True
-            for line in wide([vars(row) for row in rows]):
-                out.print(_line(line, several=len(cells) > 1), soft_wrap=True)
-            if rows and rows[0].one_by_one:
-                text = f"  trained one by one: {rows[0].one_by_one}"
-                out.print(text, style="yellow", markup=False, soft_wrap=True)
-
     try:
-        table = games.games(cells, out_, on_rows=show)
+        table = games.games(cells, out_, on_rows=_Lines(several=len(cells) > 1, quiet=as_json))
     except KeyboardInterrupt:
         raise Interrupted("stopped; the same command continues the games") from None
     rows = table.to_pylist()
@@ -73,6 +62,28 @@ def game(
     out.print()
     print_line("Table", path)
     print_report(report)
+
+
+class _Lines:
+    """Prints the rows of each game as they come, under one header."""
+
+    def __init__(self, *, several: bool, quiet: bool) -> None:
+        self.several, self.quiet, self.headed = several, quiet, False
+
+    def __call__(self, rows: "Sequence[Row]") -> None:
+        """Print a line for each adversary of one game."""
+        if self.quiet:
+            return
+        from fedsim.report.games import wide
+
+        if not self.headed:
+            out.print(HEADER, style="bold", soft_wrap=True)
+            self.headed = True
+        for line in wide([vars(row) for row in rows]):
+            out.print(_line(line, several=self.several), soft_wrap=True)
+        if rows and rows[0].one_by_one:
+            text = f"  trained one by one: {rows[0].one_by_one}"
+            out.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def _line(line: Mapping[str, Any], *, several: bool) -> str:

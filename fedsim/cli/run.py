@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from fedsim.config import Config
     from fedsim.run.outcomes import Answers
 
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Repeat the setting with so many seeds, from its own on: runs OUT/seed-0, …."
+    ),
+]
+
 
 def run(
     config: ConfigFile = None,
@@ -35,28 +42,15 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run (the newest without --out).")
     ] = False,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Repeat the setting with so many seeds, from its own on: runs OUT/seed-0, ….",
-        ),
-    ] = None,
+    seeds: Seeds = None,
     allow: Allow = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Train a federation, attack every round, and draw what leaked."""
-    if resume and (config or set_ or engine):
-        raise ConfigError("--resume: uses the run's own config, got a config or settings")
-    if allow and not resume:
-        raise ConfigError(f"--allow: must go with --resume, got {allow[0]} for a new run")
+    _check_together(config, set_, engine, seeds, allow, resume=resume)
     from fedsim import config as configs
 
-    if resume and seeds:
-        raise ConfigError(
-            f"--seeds: the same command with --out goes on with all runs, got --resume and {seeds}"
-        )
     settings = [*(set_ or []), *([f"engine.name={engine}"] if engine else [])]
     resolved = configs.read(config, settings)  # a mistake is named before torch is imported
     say("Loading …", quiet=as_json)
@@ -67,13 +61,10 @@ def run(
         return
     from fedsim import api
     from fedsim.run import outcomes
-    from fedsim.run.run_folder import RunFolder
 
     if resume:
         target = out_ or api.newest_unfinished()
-        folder = RunFolder(target)
-        folder.check_trusted(allow or ())
-        resolved = folder.config
+        resolved = _trusted_config(target, allow or ())
     else:
         target = out_ or api.new_folder(resolved)
     finished = _execute(resolved, target, allow or (), resume=resume, quiet=as_json)
@@ -84,6 +75,43 @@ def run(
         _print_end(finished, answers)
     if strict:
         outcomes.check_answered(answers)
+
+
+def _check_together(
+    config: Path | None,
+    settings: Sequence[str] | None,
+    engine: str | None,
+    seeds: int | None,
+    allow: Sequence[str] | None,
+    *,
+    resume: bool,
+) -> None:
+    """Refuse options that do not go with each other.
+
+    Raises:
+        ConfigError: There are such options.
+    """
+    if resume and (config or settings or engine):
+        raise ConfigError("--resume: uses the run's own config, got a config or settings")
+    if allow and not resume:
+        raise ConfigError(f"--allow: must go with --resume, got {allow[0]} for a new run")
+    if resume and seeds:
+        raise ConfigError(
+            f"--seeds: the same command with --out goes on with all runs, got --resume and {seeds}"
+        )
+
+
+def _trusted_config(run: Path, allow: Sequence[str]) -> "Config":
+    """Return the config of a run that goes on.
+
+    Raises:
+        BadRecording: It is damaged, or names what this user has not allowed.
+    """
+    from fedsim.run.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.check_trusted(allow)
+    return folder.config
 
 
 def _print_end(finished: "Run", answers: "Sequence[Answers]") -> None:
