@@ -24,8 +24,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence, Records
+from adversary.games.learn import learn
 from adversary.games.learner import Learner
-from adversary.games.play import learn
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
 from adversary.members.imputation import imputed

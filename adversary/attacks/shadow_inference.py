@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.games import GAMES
 from adversary.games.game import with_label_skew
+from adversary.games.learn import learn
 from adversary.games.learner import Learner
-from adversary.games.play import learn
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
 from adversary.over_rounds import Terms, added, distinct, held_out, summed

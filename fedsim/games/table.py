@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from adversary.games.game import Game
 from adversary.games.imputation import imputation
-from adversary.games.play import Knowledge, play
+from adversary.games.learn import Knowledge
+from adversary.games.play import play
 from fedsim.config import Cell, Config
 from fedsim.config import Game as Section
 from fedsim.core.devices import run_on, with_doubles

@@ -8,8 +8,9 @@ from torch import Generator, Tensor, nn
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence
 from adversary.games.game import draw_secrets
+from adversary.games.learn import Knowledge
 from adversary.games.learner import Learner
-from adversary.games.play import Knowledge, Played, play
+from adversary.games.play import Played, play
 from adversary.games.records import Pool
 from adversary.games.scores import Measured, auroc, macro_auroc
 from defenses import Defense

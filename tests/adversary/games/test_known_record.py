@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from adversary.games.evidence import Evidence
 from adversary.games.known_record import cosine, record_scores
-from adversary.games.play import Knowledge
+from adversary.games.learn import Knowledge
 from adversary.games.predictors import choose
 from adversary.games.scores import auroc, information
 from fedsim.core.rng import generator

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from adversary.games import GAMES, predictors
-from adversary.games.play import Knowledge, learn, play
+from adversary.games.learn import Knowledge, learn
+from adversary.games.play import play
 from adversary.games.scores import auroc, information
 from adversary.games.stand_ins import StandIn, drawn, split
 from defenses import Defense, clip, gaussian, prune, sign
