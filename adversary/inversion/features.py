@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adversary.inversion.descent import lbfgs
+from adversary.inversion.lbfgs import lbfgs
 from adversary.inversion.priors import total_variation
 from adversary.inversion.rows import still
 from adversary.inversion.windows import Windows, inputs_in_span, spans_windows

@@ -18,7 +18,8 @@ from adversary.attack import Infer
 from adversary.costs import FIXED, SHARE, of_descent
 from adversary.inversion.applicable import check_twice
 from adversary.inversion.continuation import continued
-from adversary.inversion.descent import Best, adam, lbfgs
+from adversary.inversion.descent import Best, adam
+from adversary.inversion.lbfgs import lbfgs
 from adversary.inversion.local_steps import one_hot
 from adversary.inversion.losses import Losses
 from adversary.inversion.priors import Form, data_range, form_of

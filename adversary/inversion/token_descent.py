@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from adversary.inversion.descent import Evaluate, lbfgs
+from adversary.inversion.descent import Evaluate
+from adversary.inversion.lbfgs import lbfgs
 from adversary.inversion.seams import Seams
 from adversary.inversion.token_misfit import GREY, Misfit
 from fedsim.core import progress

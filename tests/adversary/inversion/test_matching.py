@@ -11,8 +11,9 @@ from adversary.grading.answers import attack_view
 from adversary.grading.selection import build
 from adversary.inversion import through_defenses
 from adversary.inversion.continuation import SETTLED, SMOOTH, continued, weight_at
-from adversary.inversion.descent import _Pairs, adam, lbfgs
+from adversary.inversion.descent import adam
 from adversary.inversion.distances import DISTANCES
+from adversary.inversion.lbfgs import _Pairs, lbfgs
 from adversary.inversion.local_steps import flat, one_hot, simulated
 from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range
