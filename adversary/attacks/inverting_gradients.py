@@ -23,6 +23,8 @@ auxiliary data to choose settings with.
 - 3,000 iterations instead of 4,800 to 24,000; all restarts go through the model together.
 - Labels come from a label attack. Where its posterior leaves others plausible, they are tried too,
   and those of the lowest loss are taken. The paper takes labels as known for larger batches.
+- The answer is shrunk towards the mean auxiliary example by a weight that is learned on rehearsed
+  clients (`adversary.inversion.shrinkage`), and a remark says which. The paper's is as it is.
 - Who knows the defense compares uploads in the way, and with the weight of the prior, that came
   nearest on rehearsed clients (`adversary.inversion.through_defenses`).
 """
@@ -38,9 +40,10 @@ from adversary.attacks.batch_labels import label_hypotheses
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
+from adversary.inversion.shrinkage import shrunk
 from adversary.inversion.through_defenses import adapt
 from adversary.inversion.tuning import tuned
-from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
+from fedsim.core.ranges import AboveZero, AtLeastOne, Count, NotNegative
 from fedsim.core.types import Auxiliary, Estimate, View
 
 
@@ -58,8 +61,9 @@ def inverting_gradients(
     start: Literal["grey", "uniform", "normal"] | None = None,
     prior: str = "pixels",
     hypotheses: AtLeastOne = 4,
+    rehearsals: Count = 2,
 ) -> Float[Tensor, "n *shape"] | Estimate:
-    """Return the examples of the restart with the lowest loss, with the spread of restarts.
+    """Return the examples of the restart with the lowest loss, with their uncertainty.
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -78,6 +82,9 @@ def inverting_gradients(
             `adversary.inversion.priors.generative`.
         hypotheses: Labels of a batch that are tried, at most; ≥ 1. Of a batch whose labels the
             head's gradient decides there is one.
+        rehearsals: Clients that are attacked with as many iterations to learn by how much to shrink
+            answers and how uncertain they are (`inversion.shrinkage`), once for all clients of a
+            round; ≥ 0. 0: answers as matching ends, with the spread of restarts.
 
     Raises:
         ConfigError: The prior cannot be imported.
@@ -102,6 +109,7 @@ def inverting_gradients(
         settings,
         recover=partial(label_hypotheses, most=hypotheses),
         adapt=(tuned(**given), adapt),
+        finish=shrunk(rehearsals),
     )
 
 

@@ -7,7 +7,6 @@ says what it costs, so that a budget can be kept.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import Generator, Tensor
 
@@ -23,9 +22,11 @@ from adversary.attacks.spear_plus_plus import spear_plus_plus
 from adversary.attacks.subspace import STARTS, subspace
 from adversary.attacks.tab_leak import tab_leak
 from adversary.inversion.dictionary import operations as dictionary_operations
+from adversary.inversion.priors import data_range
 from adversary.inversion.setting import SECOND, Setting
 from adversary.inversion.token_descent import ROUNDS
 from adversary.inversion.token_spans import LAYERS
+from adversary.inversion.tuning import PRIORS, STEPS
 from adversary.labels.head import input_shape
 from fedsim.core.types import Auxiliary, Estimate, View
 
@@ -33,8 +34,7 @@ CLOSED = 1e-2  # misfit of closed forms that descents do not improve on
 ENSEMBLE = 30  # restarts of TabLeak
 NEAR = 0.01  # of grey's misfit: a picture but for one patch or two
 RESTARTS = 2  # of each example's descents into spans
-REHEARSALS = 2.2  # times the work of matching, with the rehearsals that choose its settings
-WORTH = 1000  # iterations from which on these are worth it
+REHEARSALS = 1  # clients attacked beside the one, to learn by how much to shrink its answer
 DRAWN, LEARNED = 32, 128  # examples of a batch that SPEAR, SPEAR++ was measured to take apart
 
 Work = tuple[str, float]
@@ -163,13 +163,19 @@ def _per_descent(setting: Setting) -> Work:
 def _matching(
     view: View, auxiliary: Auxiliary, generator: Generator, *, iterations: int = 3000
 ) -> Tensor | Estimate:
-    """Return what matching finds; where it is short, without rehearsals, which would be longer."""
-    given: dict[str, Any] = {}
-    if iterations < WORTH:
-        smooth = 1e-3 if len(input_shape(auxiliary)) == 3 else 0.0
-        given = {"optimiser": "adam", "lr": 0.1, "tv": smooth, "start": "grey"}
+    """Return what matching finds with the first values of its settings, which cost no choice."""
+    (optimiser, rate), (low, high) = STEPS[0], data_range(auxiliary)
     return inverting_gradients(
-        view, auxiliary, generator, restarts=1, iterations=iterations, **given
+        view,
+        auxiliary,
+        generator,
+        restarts=1,
+        iterations=iterations,
+        optimiser=optimiser,
+        lr=rate * float((high - low).float().mean()),
+        tv=PRIORS[0] if len(input_shape(auxiliary)) == 3 else 0.0,
+        start="grey",
+        rehearsals=REHEARSALS,
     )
 
 
@@ -223,6 +229,6 @@ RULES = (
         name="inverting-gradients",
         infer=_matching,
         applies=_matched,
-        work=partial(_per_iteration, restarts=REHEARSALS),
+        work=partial(_per_iteration, restarts=1 + REHEARSALS),
     ),
 )

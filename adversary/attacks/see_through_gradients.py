@@ -18,6 +18,7 @@ defense, also labelled auxiliary data.
 - Weights are those of mean penalties and of a squared distance relative to the observed one's
   length; the paper's belong to ImageNet and sums.
 - Adam is given signs, as by Geiping et al., which at a thousand steps comes further.
+- The answer is shrunk towards the mean auxiliary example (`adversary.inversion.shrinkage`).
 - Labels come from a label attack (the paper's own is the attack `grad-inversion`).
 """
 
@@ -31,8 +32,9 @@ from adversary.attacks.batch_labels import label_hypotheses
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.problems import cost_of_matching
 from adversary.inversion.settings import Settings
+from adversary.inversion.shrinkage import shrunk
 from adversary.inversion.through_defenses import adapt
-from fedsim.core.ranges import AboveZero, AtLeastOne, NotNegative
+from fedsim.core.ranges import AboveZero, AtLeastOne, Count, NotNegative
 from fedsim.core.types import Auxiliary, Estimate, View
 
 
@@ -49,8 +51,9 @@ def see_through_gradients(
     group: NotNegative = 0.01,
     norms: NotNegative = 10.0,
     hypotheses: AtLeastOne = 4,
+    rehearsals: Count = 2,
 ) -> Float[Tensor, "n *shape"] | Estimate:
-    """Return the examples of the restart with the lowest loss, with the spread of restarts.
+    """Return the examples of the restart with the lowest loss, with their uncertainty.
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -65,6 +68,8 @@ def see_through_gradients(
         norms: Weight of the distance of the inputs of batch norms from the mean and variance that
             are known of them; ≥ 0. Of models without batch norms, or without statistics, none.
         hypotheses: Labels of a batch that are tried, at most; ≥ 1.
+        rehearsals: Clients on which it is learned by how much to shrink answers, as in
+            `inverting_gradients`, by one descent each; ≥ 0.
 
     Raises:
         ValueError: As for `adversary.inversion.matching.reconstruct`, or an option out of range.
@@ -80,7 +85,15 @@ def see_through_gradients(
         norms=norms,
     )
     recover = partial(label_hypotheses, most=hypotheses)
-    return reconstruct(view, auxiliary, generator, settings, recover=recover, adapt=[adapt])
+    return reconstruct(
+        view,
+        auxiliary,
+        generator,
+        settings,
+        recover=recover,
+        adapt=[adapt],
+        finish=shrunk(rehearsals),
+    )
 
 
 ATTACKS = (

@@ -37,6 +37,9 @@ ENTRIES = 2**25  # of the simulated uploads of all rows that are computed at a t
 Adapt = Callable[[Problem, Workspace, Settings], tuple[Problem, Settings]]
 """What the adversary knows beforehand → the problem and the settings, changed by it."""
 
+Finish = Callable[[Tensor | Estimate, float, Problem, Workspace, Settings], Tensor | Estimate]
+"""An answer and its loss, with the problem and the settings that led to it → the final answer."""
+
 
 def reconstruct(
     view: View,
@@ -46,6 +49,7 @@ def reconstruct(
     *,
     recover: Infer | None = None,
     adapt: Sequence[Adapt] = (),
+    finish: Finish | None = None,
 ) -> Float[Tensor, "n *shape"] | Estimate:
     """Return the client's examples as the best restart has them, in the range of the data.
 
@@ -60,6 +64,7 @@ def reconstruct(
             row, of which the one with the lowest loss is taken; None to fit them too.
         adapt: Change how to match, in this order: by rehearsals (`tuning`), by a defense that the
             adversary knows (`through_defenses`).
+        finish: Makes the final answer, see `shrinkage`; None to leave it as it is.
 
     Raises:
         ValueError: As for `problem_of` or `applicable.check_twice`, the label attack has no answer,
@@ -78,7 +83,11 @@ def reconstruct(
     guesses, losses = match(problem, settings, labels, generator, box=data_range(auxiliary))
     if not bool(torch.isfinite(losses).any()):
         raise ValueError("matching: a restart must have a finite loss, got none")
-    return estimated(guesses, losses)
+    answer = estimated(guesses, losses)
+    if finish is None:
+        return answer
+    loss = float(losses[torch.isfinite(losses)].min())
+    return finish(answer, loss, problem, work, settings)
 
 
 def raced(

@@ -14,7 +14,7 @@ VICTIMS = 3  # rehearsed clients
 
 
 def rehearsed_victims(
-    work: Workspace, size: int, count: int
+    work: Workspace, size: int, count: int, *, first: int = 0
 ) -> list[tuple[Problem, Float[Tensor, "n *shape"], Int[Tensor, " n"]]]:
     """Return what an attacker sees of each rehearsed client, its examples and their labels.
 
@@ -22,13 +22,14 @@ def rehearsed_victims(
         work: With auxiliary inputs and labels; clients have the defense that the adversary knows.
         size: Examples of each client.
         count: How many clients.
+        first: The number of the first; others of the same number are the same.
     """
     auxiliary = work.auxiliary
     inputs, labels = auxiliary.inputs, auxiliary.labels
     assert inputs is not None
     assert labels is not None
     clients = list[Examples]()
-    for place in range(count):
+    for place in range(first, first + count):
         rows = torch.randperm(len(labels), generator=derived(0, "reconstructed", place))[:size]
         rows = rows.repeat(-(-size // len(rows)))[:size]
         rows = rows[labels[rows].argsort()]
@@ -38,7 +39,7 @@ def rehearsed_victims(
     model, defense = work.lasting(working_copy), auxiliary.defense
     hook = defense if defense is not None and defense.gradient is not None else None
     uploads, victims = rehearse_each(like, auxiliary, model, clients, defense=hook), []
-    for place, (upload, (x, y, _)) in enumerate(zip(uploads, clients, strict=True)):
+    for place, (upload, (x, y, _)) in enumerate(zip(uploads, clients, strict=True), first):
         if defense is not None:
             coins = derived(0, "reconstructed", place, "defense")
             upload = defended(upload, auxiliary, coins)  # noqa: PLW2901

@@ -30,11 +30,14 @@ def estimated(
     others = guesses[finite]
     if len(others) < 2:
         return best
-    return Estimate(best, torch.stack([_in_order(each, best) for each in others]).std(dim=0))
+    return Estimate(best, torch.stack([in_order(each, best) for each in others]).std(dim=0))
 
 
-def _in_order(guess: Tensor, best: Tensor) -> Tensor:
-    """Return the examples of a guess in the order of those that they are nearest to."""
+def in_order(guess: Tensor, best: Tensor) -> Tensor:
+    """Return the examples of a guess in the order of those that they are nearest to.
+
+    Both have shape (batch, *shape).
+    """
     from scipy.optimize import linear_sum_assignment
 
     apart = torch.cdist(best.flatten(1).double(), guess.flatten(1).double()).square()

@@ -58,3 +58,11 @@ def with_stand_ins(auxiliary: Auxiliary) -> Auxiliary:
     coins = derived(0, "labels of stand-ins")
     labels = torch.randint(auxiliary.num_classes, (len(inputs),), generator=coins)
     return replace(auxiliary, inputs=inputs, labels=labels)
+
+
+def lacking(auxiliary: Auxiliary) -> str:
+    """Return what stands in for labelled examples; empty where there are some."""
+    inputs, labels = auxiliary.inputs, auxiliary.labels
+    if inputs is None or not len(inputs):
+        return "synthetic pictures"
+    return "auxiliary pictures and drawn labels" if labels is None or not len(labels) else ""

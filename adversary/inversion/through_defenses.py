@@ -92,6 +92,13 @@ def choose(work: Workspace, size: int, settings: Settings) -> Choice:
     return Choice(way, tv, tuple(table))
 
 
+def way_of(problem: Problem) -> str:
+    """Return in which of `WAYS` a problem is compared."""
+    if problem.keep is not None:
+        return "survivors"
+    return "plain" if problem.change is None else "through"
+
+
 def changed(problem: Problem, way: str, auxiliary: Auxiliary) -> Problem:
     """Return the problem as it is compared in one of `WAYS`."""
     if way == "survivors":

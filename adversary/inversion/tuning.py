@@ -14,7 +14,7 @@ first value of a setting stays unless another is ahead by `MARGIN`.
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from adversary.inversion.priors import data_range
 from adversary.inversion.problems import Problem
 from adversary.inversion.rehearsed import nearest_error, rehearsed_victims
 from adversary.inversion.settings import Settings
-from adversary.inversion.stand_ins import with_stand_ins
+from adversary.inversion.stand_ins import lacking, with_stand_ins
 from adversary.workspace import Workspace, undefended
 from fedsim.core.errors import Remark
 from fedsim.core.rng import generator as derived
@@ -33,7 +33,11 @@ from fedsim.core.types import Auxiliary
 VICTIMS = 2  # rehearsed clients
 MARGIN = 1.0  # dB by which others must be ahead of the first values on stand-ins
 ITERATIONS = 300  # of a rehearsed attack, or the attack's own where these are fewer
-STEPS = (("adam", 0.1), ("adam", 0.03), ("signed", 0.03))
+STEPS: tuple[tuple[Literal["adam", "signed"], float], ...] = (
+    ("adam", 0.1),
+    ("adam", 0.03),
+    ("signed", 0.03),
+)
 PRIORS = (1e-3, 1e-2, 1e-4)
 STARTS = ("grey", "uniform")
 """Optimisers with their rates in ranges of the data, weights of the total variation, and starts;
@@ -90,7 +94,7 @@ def tuned(
         size, auxiliary = problem.shape[0], work.auxiliary
         stages = _stages(data_range(auxiliary), len(problem.shape) == 4, *given)
         settings = _first(settings, stages)
-        examples = _lacking(auxiliary)
+        examples = lacking(auxiliary)
         images = len(problem.shape) == 4
         if max(map(len, stages)) == 1 or (examples and not images):
             return problem, settings
@@ -133,14 +137,6 @@ def choose(
         ahead = scores[best] >= scores[candidates[0]] + margin
         settings = best if ahead else candidates[0]
     return Choice(settings, tuple(scores.items()), iterations)
-
-
-def _lacking(auxiliary: Auxiliary) -> str:
-    """Return what stands in for labelled examples; empty where there are some."""
-    inputs, labels = auxiliary.inputs, auxiliary.labels
-    if inputs is None or not len(inputs):
-        return "synthetic pictures"
-    return "auxiliary pictures and drawn labels" if labels is None or not len(labels) else ""
 
 
 def _first(settings: Settings, stages: list[list[dict[str, Any]]]) -> Settings:

@@ -242,7 +242,7 @@ def test_through_a_defense_the_truth_still_fits_and_its_gradient_passes():
 def test_knowing_the_defense_helps_with_signs(monkeypatch):
     monkeypatch.setattr(through_defenses, "VICTIMS", 1)
     view, x, _ = client(defense=sign())
-    options = {"restarts": 1, "iterations": 60, "tv": 0.0}
+    options = {"restarts": 1, "iterations": 60, "tv": 0.0, "rehearsals": 0}
     static = inverting_gradients(view, INFORMED, generator(0), **options)
     known = replace(INFORMED, defense=sign())
     adaptive = inverting_gradients(view, known, generator(0), **options)
@@ -286,7 +286,7 @@ def test_knowing_the_defense_of_inputs_that_are_no_images_needs_no_total_variati
     known = Auxiliary(model, CLASSES, inputs=inputs, labels=labels, input_shape=(6,))
     known = replace(known, defense=prune(rate=0.5))
     for attack in (inverting_gradients, dlg):
-        guess = attack(view, known, generator(0), iterations=20, restarts=1)
+        guess = attack(view, known, generator(0), iterations=20, restarts=2).values
         assert guess.shape == x.shape
 
 
