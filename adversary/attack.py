@@ -14,7 +14,7 @@ from fedsim.core.types import Auxiliary, LocalTraining, View
 from fedsim.core.units import title_of
 
 Infer = Callable[[View, Auxiliary, Generator], Any]
-Plan = Callable[[Auxiliary, LocalTraining, int], str]
+Plan = Callable[..., str]
 CostOf = Callable[[Auxiliary, int, Mapping[str, Any]], Cost | None]
 InferAll = Callable[[Sequence[View], Auxiliary], Sequence[Any] | Tensor]
 
@@ -56,7 +56,8 @@ class Attack:
             (`Auxiliary.device`): what it is given lies there then. Else it computes on the CPU, and
             what it asks of the model is brought back (`adversary.placement`).
         plan: (auxiliary, local training, examples of an update) → what it will do there and why, in
-            words, or nothing; None for an attack that does the same everywhere.
+            words, or nothing; None for an attack that does the same everywhere. It is given those
+            of the options that it has as keyword-only arguments.
         memory: How many bytes of memory it may take; None for half of what is free.
         cost: (auxiliary, examples of an update, options) → what an answer costs at most, estimated
             from shapes; None where no estimate can be made. Without one an attack takes no more
@@ -93,6 +94,20 @@ class Attack:
         """Return whether it attacks a round (and in it a client)."""
         known = client is None or self.clients is None or client in self.clients
         return (round_ - 1) % self.every == 0 and known
+
+    def planned(self, auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
+        """Return what it will do with its options and why; empty where there is nothing to say.
+
+        Args:
+            auxiliary: The architecture.
+            local: How clients train.
+            count: Examples of an update.
+        """
+        if self.plan is None:
+            return ""
+        options = {name: it.default for name, it in options_of(self.infer).items()}
+        given = {name: options[name] for name in options_of(self.plan)}
+        return self.plan(auxiliary, local, count, **given)
 
     def estimate(self, auxiliary: Auxiliary, count: int) -> Cost | None:
         """Return what an answer costs; None where no estimate can be made.

@@ -39,7 +39,12 @@ class Cost:
     def __str__(self) -> str:
         """In words."""
         memory = f"{_gigabytes(self.num_bytes)} of memory"
-        return memory if self.seconds is None else f"{_duration(self.seconds)} and {memory}"
+        return memory if self.seconds is None else f"{self.duration} and {memory}"
+
+    @property
+    def duration(self) -> str:
+        """The seconds in words, 0 s where they depend on the update."""
+        return _duration(self.seconds or 0.0)
 
 
 def beyond_memory(

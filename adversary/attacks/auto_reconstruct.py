@@ -24,22 +24,21 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.batch_labels import batch_labels
-from adversary.attacks.joint import Solution
+from adversary.attacks.joint_solution import Solution
 from adversary.attacks.reconstruction_rules import RULES, Rule
 from adversary.costs import beyond_memory
 from adversary.inversion.applicable import check_inputs
 from adversary.inversion.assignments import STARTS
-from adversary.inversion.evidence import Evidence
+from adversary.inversion.budgets import TERA, least, within
+from adversary.inversion.evidence import UNVERIFIED, Evidence
 from adversary.inversion.reading import batch_size
-from adversary.inversion.setting import TERA, Setting, setting_of
+from adversary.inversion.setting import Setting, setting_of
 from adversary.workspace import Workspace, workspace
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.catalog import options_of
 from fedsim.core.errors import NotApplicable, Remark, remarks_of_attacks
 from fedsim.core.ranges import AboveZero, AtLeastOne
 from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
-
-FEWEST = {"iterations": 30, "steps": 3}  # below which an attack is not begun
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,21 +60,59 @@ class Tried:
     remark: str = ""
 
 
-def planned(auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
+@dataclass(frozen=True)
+class Allotted:
+    """What a budget leaves to an attack.
+
+    Attributes:
+        rule: Of the attack.
+        options: With which it keeps to its part; None where that is not enough to begin.
+        reason: Why it is not begun; empty where it is.
+    """
+
+    rule: Rule
+    options: Mapping[str, int] | None
+    reason: str = ""
+
+
+def planned(
+    auxiliary: Auxiliary,
+    local: LocalTraining,
+    count: int,
+    *,
+    budget: float = 1.0,
+    iterations: int = 3000,
+    steps: int = 40,
+) -> str:
     """Return which attacks will be tried and why, or why none can be, in a sentence.
 
     Args:
         auxiliary: The architecture.
         local: How clients train.
         count: Examples of an update.
+        budget: As for `auto_reconstruct`.
+        iterations: The same.
+        steps: The same.
     """
     try:
         setting = setting_of(auxiliary, local, count)
-        rules = _fitting(setting)
+        parts = _allotted(_fitting(setting), setting, budget, iterations, steps)
     except NotApplicable as reason:
         return f"will refuse every update: {reason}"
-    names = ", then ".join(f"{rule.name} ({rule.applies(setting)})" for rule in rules)
-    return f"tries {names}" + (", until one explains the upload" if len(rules) > 1 else "")
+    begun = [it for it in parts if it.options is not None]
+    left_out = "; ".join(f"{it.rule.name}: {it.reason}" for it in parts if it.options is None)
+    if not begun:
+        return f"will refuse every update: auto-reconstruct: an attack must answer, got {left_out}"
+    names = ", then ".join(_described(it, setting) for it in begun)
+    until = ", until one explains the upload" if len(begun) > 1 else ""
+    return f"tries {names}{until}" + (f"; not {left_out}" if left_out else "")
+
+
+def _described(part: Allotted, setting: Setting) -> str:
+    """Return an attack's name, why it fits, and how long it works."""
+    amounts = [f"{value} {name}" for name, value in (part.options or {}).items()]
+    why = "; ".join([part.rule.applies(setting) or "", *amounts])
+    return f"{part.rule.name} ({why})"
 
 
 def auto_reconstruct(
@@ -103,8 +140,7 @@ def auto_reconstruct(
     """
     if not budget > 0:
         raise NotApplicable(f"budget: must be above 0, got {budget}")
-    most = {"iterations": iterations, "steps": steps}
-    for name, value in most.items():
+    for name, value in (("iterations", iterations), ("steps", steps)):
         if value < 1:
             raise NotApplicable(f"{name}: must be at least 1, got {value}")
     check_inputs(view, auxiliary)
@@ -112,18 +148,36 @@ def auto_reconstruct(
     setting = workspace(view, auxiliary).part(_setting, count)
     rules = _fitting(setting)
     evidence = _evidence(view, auxiliary, generator, setting)
-    left = budget * TERA
+    parts = _allotted(rules, setting, budget, iterations, steps)
+    tried, reasons = _tried(parts, view, auxiliary, generator, evidence)
+    best = _best(tried, evidence, count)
+    warnings.warn(_sentence(best, tried, reasons, setting, evidence), Remark, stacklevel=2)
+    return best.answer
+
+
+def _tried(
+    parts: Sequence[Allotted],
+    view: View,
+    auxiliary: Auxiliary,
+    generator: Generator,
+    evidence: Evidence,
+) -> tuple[list[Tried], list[str]]:
+    """Return the answers up to the first that settles, and why others gave none.
+
+    Raises:
+        ValueError: None has an answer; NotApplicable where all refused.
+    """
     tried: list[Tried] = []
     reasons: list[str] = []
-    refused = True
-    for rule in rules:
+    refused, count = True, evidence.problem.shape[0]
+    for part in parts:
+        rule = part.rule
         try:
-            _check_memory(rule, auxiliary, setting)
-            share = left if rule is rules[-1] else left / 2
-            options, spent = _afforded(rule, setting, share, most)
-            left -= spent
+            if part.options is None:
+                raise NotApplicable(part.reason)
+            _check_memory(rule, auxiliary, count, view.latest.local)
             with remarks_of_attacks() as remarks:
-                result = rule.infer(view, auxiliary, generator, **options)
+                result = rule.infer(view, auxiliary, generator, **part.options)
         except PASSING:
             raise
         except Exception as error:  # the next attack may have an answer
@@ -136,9 +190,7 @@ def auto_reconstruct(
     if not tried:
         sentence = f"auto-reconstruct: an attack must answer, got {'; '.join(reasons)}"
         raise NotApplicable(sentence) if refused else ValueError(sentence)
-    best = _best(tried, evidence, count)
-    warnings.warn(_sentence(best, tried, reasons, setting, evidence), Remark, stacklevel=2)
-    return best.answer
+    return tried, reasons
 
 
 def _held(
@@ -146,7 +198,7 @@ def _held(
 ) -> Tried:
     """Return an answer, held to the upload."""
     if isinstance(result, Solution):
-        answer, remarks = result.answer, (*remarks, *result.remarks)
+        answer, remarks = result.answer, (*remarks, result.remark)
     else:
         answer = result
     inputs = answer.values if isinstance(answer, Estimate) else answer
@@ -154,7 +206,7 @@ def _held(
         misfit = result.misfit
     else:  # what a certified attack answers is in an order of its own, too
         misfit = evidence.misfit(inputs, ordered=rule.ordered and not rule.certified)
-    return Tried(rule, answer, inputs, misfit, "; ".join(remarks))
+    return Tried(rule, answer, inputs, misfit, "; ".join(filter(None, remarks)))
 
 
 def _setting(work: Workspace, count: int) -> Setting:
@@ -186,30 +238,34 @@ def _evidence(view: View, auxiliary: Auxiliary, generator: Generator, setting: S
     return Evidence(view.latest, auxiliary, labels)
 
 
-def _afforded(
-    rule: Rule, setting: Setting, share: float, most: Mapping[str, int]
-) -> tuple[dict[str, int], float]:
-    """Return the options with which an attack keeps to its share, and the operations it takes.
+def _allotted(
+    rules: Sequence[Rule], setting: Setting, budget: float, iterations: int, steps: int
+) -> list[Allotted]:
+    """Return what a budget leaves to each attack: half of what is left, to the last one all."""
+    left, parts = budget * TERA, list[Allotted]()
+    for rule in rules:
+        share = left if rule is rules[-1] else left / 2
+        option, unit = rule.work(setting)
+        wanted = min(iterations if option == "iterations" else steps, _default(rule, option))
+        amount = within(option, wanted, unit, share) if option else int(unit <= share)
+        if not amount:
+            needed = unit * (least(option, wanted) if option else 1)
+            parts.append(Allotted(rule, None, _beyond(needed, share)))
+            continue
+        options, spent = ({option: amount} if option else {}), amount * unit
+        if rule.starts:
+            options["starts"] = min(STARTS, max(1, int(share // max(spent, 1.0))))
+            spent *= options["starts"]
+        left -= spent
+        parts.append(Allotted(rule, options))
+    return parts
 
-    Raises:
-        NotApplicable: It cannot.
-    """
-    option, unit = rule.work(setting)
-    if not option:
-        if unit > share:
-            raise NotApplicable(_beyond(unit, share))
-        return {}, unit
-    wanted = min(most[option], options_of(rule.infer)[option].default)
-    amount = min(wanted, int(share // max(unit, 1.0)))
-    if amount < min(FEWEST[option], wanted):
-        raise NotApplicable(_beyond(FEWEST[option] * unit, share))
-    if not rule.starts:
-        return {option: amount}, amount * unit
-    starts = min(STARTS, max(1, int(share // (amount * unit))))
-    return {option: amount, "starts": starts}, starts * amount * unit
+
+def _default(rule: Rule, option: str) -> int:
+    return options_of(rule.infer)[option].default if option else 1
 
 
-def _check_memory(rule: Rule, auxiliary: Auxiliary, setting: Setting) -> None:
+def _check_memory(rule: Rule, auxiliary: Auxiliary, count: int, local: LocalTraining) -> None:
     """Refuse an attack that would take more than half of the memory that is free.
 
     Raises:
@@ -217,7 +273,7 @@ def _check_memory(rule: Rule, auxiliary: Auxiliary, setting: Setting) -> None:
     """
     from adversary.attacks import ATTACKS  # which imports this module
 
-    alike = min(setting.count, setting.local.batch_size)  # of what is simulated one step's graph
+    alike = min(count, local.batch_size)  # of what is simulated one step's graph
     estimate = ATTACKS[rule.name].estimate(auxiliary, alike)
     if estimate is not None and (reason := beyond_memory(rule.name, estimate, None)):
         raise NotApplicable(reason)
@@ -275,7 +331,7 @@ def _sentence(
     if best.misfit is not None:
         parts.append(f"its simulated upload {evidence.verdict(best.misfit)}")
     elif not best.rule.certified:
-        parts.append("the answer is not verified: its upload cannot be simulated")
+        parts.append(f"{UNVERIFIED}: its upload cannot be simulated")
     others = [it for it in tried if it.rule is not best.rule]
     parts += [
         f"{it.rule.name} differs by {it.misfit:.1g}" for it in others if it.misfit is not None

@@ -21,8 +21,7 @@ with the lowest residual wins. The uncertainty is that of least squares
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,53 +29,25 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
-from adversary.attacks.batch_labels import label_hypotheses
+from adversary.attacks.joint_solution import solved
 from adversary.costs import Cost, of_descent
 from adversary.inversion.applicable import check_twice
-from adversary.inversion.assignments import STARTS, Uploads, assigned
-from adversary.inversion.covariance import deviations
-from adversary.inversion.evidence import TELLING, enough
+from adversary.inversion.assignments import STARTS
+from adversary.inversion.budgets import RATE, TERA, least, within
+from adversary.inversion.evidence import verdict, verified
 from adversary.inversion.joint import (
     DENSE,
     INNER,
     LARGE,
-    Fit,
-    Residual,
-    gauss_newton,
-    of_gradient,
-    of_upload,
 )
-from adversary.inversion.orders import Uses
-from adversary.inversion.problems import Problem, problem_of
-from adversary.inversion.reading import batch_gradient, batch_size, precise, weights
-from adversary.inversion.setting import SECOND, TERA, Setting, setting_of
+from adversary.inversion.reading import batch_size
+from adversary.inversion.setting import SECOND, Setting, setting_of
 from adversary.labels.head import input_shape
-from adversary.steps import num_steps
-from adversary.workspace import Workspace, workspace
-from fedsim.core.doubled import doubled
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.ranges import AboveZero, AtLeastOne
-from fedsim.core.types import Auxiliary, Estimate, Observation, View
+from fedsim.core.types import Auxiliary, Estimate, LocalTraining, View
 
-SPREAD = 0.1  # standard deviation of a random start
-EXPLAINED = 1e-8  # squared error over the update's square below which no other labels are tried
-FEWEST = 10  # Gauss-Newton steps below which none is begun: right orders take 5 to 11
 COMPARED = 200  # assignments in one step, about
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """Inputs, and how far they are from the upload.
-
-    Attributes:
-        answer: The inputs, with their uncertainty where it is computed.
-        misfit: ‖u(x) − u‖/‖u‖ with the labels and the order that were fitted, u the upload.
-        remarks: What is to be said of it.
-    """
-
-    answer: Tensor | Estimate
-    misfit: float
-    remarks: tuple[str, ...] = ()
 
 
 def joint(
@@ -112,114 +83,81 @@ def joint(
     if min(steps, restarts) < 1:
         raise NotApplicable(f"joint: steps, restarts must be at least 1, got {steps}, {restarts}")
     check_twice(view, auxiliary)
-    latest = view.latest
-    count = batch_size(latest)
-    step = operations(setting_of(auxiliary, latest.local, count)) / TERA
-    afforded = int(min(budget / step, steps))
-    if afforded < min(steps, FEWEST):
-        raise NotApplicable(
-            f"budget: must be at least {min(steps, FEWEST) * step:.2g} for {count} examples and "
-            f"{min(steps, FEWEST)} steps as estimated, got {budget:g}"
-        )
-    starts = int(min(budget / (afforded * step), STARTS * restarts))
+    setting = setting_of(auxiliary, view.latest.local, batch_size(view.latest))
+    amount, starts = _afforded(setting, steps, restarts, budget)
     solution = solved(
         view,
         auxiliary,
         generator,
-        steps=afforded,
+        steps=amount,
         restarts=restarts,
         hypotheses=hypotheses,
         starts=starts,
     )
-    remarks = list(solution.remarks)
-    if afforded < steps:
-        remarks.append(f"budget: {budget:g} is enough for {afforded} of {steps} steps")
-    for remark in remarks:
+    remarks = [solution.remark]
+    if not verified(solution.misfit, solution.rounding):
+        said = verdict(solution.misfit, solution.rounding)
+        remarks.append(f"the nearest answer's simulated upload {said}")
+    if amount < steps:
+        remarks.append(f"budget: {budget:g} is enough for {amount} of {steps} steps")
+    for remark in filter(None, remarks):
         warnings.warn(remark, Remark, stacklevel=2)
     return solution.answer
 
 
-def solved(
-    view: View,
+def planned(
     auxiliary: Auxiliary,
-    generator: Generator,
+    local: LocalTraining,
+    count: int,
     *,
-    steps: AtLeastOne = 40,
-    restarts: AtLeastOne = 1,
-    hypotheses: AtLeastOne = 10,
-    starts: int = STARTS,
-) -> Solution:
-    """Return what `joint` answers, without a budget.
+    steps: int = 40,
+    restarts: int = 1,
+    budget: float = 10.0,
+) -> str:
+    """Return how long an answer may take, or why every update will be refused; else nothing.
 
     Args:
-        view: See there.
-        auxiliary: See there.
-        generator: See there.
-        steps: See there.
-        restarts: See there.
-        hypotheses: See there.
-        starts: Of several local steps on several examples, at most.
+        auxiliary: The architecture.
+        local: How clients train.
+        count: Examples of an update.
+        steps: As for `joint`.
+        restarts: The same.
+        budget: The same.
     """
-    latest, shape = view.latest, input_shape(auxiliary)
-    count = batch_size(latest)
-    rows = label_hypotheses(view, auxiliary, generator, most=hypotheses)
-    work = workspace(view, auxiliary)
-    several = latest.local.upload == "weights" and num_steps(latest) > 1
-
-    def start(*, first: bool = False) -> Tensor:
-        grey = torch.full((count, *shape), 0.5, dtype=torch.float64)
-        if first and count == 1:
-            return grey  # of several, equal inputs would stay equal
-        return grey + SPREAD * torch.randn(grey.shape, generator=generator)
-
-    problem = _problem(latest, work)
-    limit = enough(latest, problem)
-    if several and count > 1:
-        uploads = Uploads(problem, Uses(count, latest.local))
-        best, number = assigned(
-            uploads, rows, start, generator, steps=steps, starts=starts, enough=limit**2
-        )
-        labels = ", ".join(str(it) for it in best.assignment.labels.tolist())
-        said = f"start {number} of {starts} has the lowest error, with labels {labels}"
-        return _solution(uploads.of(best.assignment), best.fit, limit, said)
-    residual_of = _of_steps(problem) if several else _of_gradient(latest, work)
-    best, place = None, 0
-    for number, labels in enumerate(rows):
-        for restart in range(restarts):
-            begin = start(first=not restart)
-            fit = gauss_newton(residual_of(labels), begin, steps=steps)
-            if math.isfinite(fit.error) and (best is None or fit.error < best.error):
-                best, place = fit, number
-        if best is not None and best.error <= EXPLAINED:
-            break
-    if best is None:
-        raise ValueError("joint: a start must have a finite error, got none")
-    said = f"labels: hypothesis {place + 1} of {len(rows)} has the lowest error"
-    return _solution(residual_of(rows[place]), best, limit, said if len(rows) > 1 else "")
+    try:
+        setting = setting_of(auxiliary, local, count)
+        amount, starts = _afforded(setting, steps, restarts, budget)
+    except NotApplicable as reason:
+        return f"will refuse every update: {reason}"
+    starts = starts if _assigns(setting) else restarts
+    cost = Cost(starts * amount * operations(setting) / RATE, 0.0)
+    if not cost.is_large:
+        return ""
+    return (
+        f"takes up to {cost.duration} for an answer where no start explains the upload, as "
+        f"estimated from shapes: {amount} steps from each of {starts} starts"
+    )
 
 
-def _solution(residual: Residual, fit: Fit, limit: float, remark: str) -> Solution:
-    """Return an answer with its uncertainty, and whether it explains the upload.
+def _afforded(setting: Setting, steps: int, restarts: int, budget: float) -> tuple[int, int]:
+    """Return how many steps and, where labels are fitted, starts a budget is enough for.
 
     Raises:
-        ValueError: It has no finite error.
+        NotApplicable: It is not enough to begin.
     """
-    if not math.isfinite(fit.error):
-        raise ValueError("joint: a start must have a finite error, got none")
-    misfit, said = math.sqrt(fit.error), ""
-    if misfit > limit:
-        said = (
-            f"no start explains the upload: the nearest differs by {misfit:.1g} of it, rounding "
-            f"by {limit:.1g}"
+    step, share = operations(setting), budget * TERA
+    amount, fewest = within("steps", steps, step, share), least("steps", steps)
+    if not amount:
+        raise NotApplicable(
+            f"budget: must be at least {fewest * step / TERA:.2g} for {setting.count} examples and "
+            f"{fewest} steps as estimated, got {budget:g}"
         )
-    elif limit > TELLING:
-        said = (
-            f"the answer is not verified: rounding is {limit:.1g} of the upload, and must be at "
-            f"most {TELLING:g} to tell answers apart"
-        )
-    unsure = deviations(residual, fit.inputs)
-    answer = fit.inputs if unsure is None else Estimate(fit.inputs, unsure)
-    return Solution(answer, misfit, tuple(filter(None, (remark, said))))
+    return amount, int(min(share / (amount * step), STARTS * restarts))
+
+
+def _assigns(setting: Setting) -> bool:
+    """Return whether labels and orders are fitted too."""
+    return setting.local.upload == "weights" and setting.steps > 1 and setting.count > 1
 
 
 def operations(setting: Setting) -> float:
@@ -232,24 +170,8 @@ def operations(setting: Setting) -> float:
     products = size if size <= LARGE else 0
     if size > DENSE:
         products += 2 * INNER
-    fits, compared = (2, COMPARED) if setting.steps > 1 and setting.count > 1 else (1, 0)
+    fits, compared = (2, COMPARED) if _assigns(setting) else (1, 0)
     return (fits * SECOND * (1 + products) + compared) * setting.cost * setting.steps
-
-
-def _of_gradient(latest: Observation, work: Workspace) -> Callable[[Tensor], Residual]:
-    gradient, sent = batch_gradient(latest, work.auxiliary), weights(latest, work.auxiliary)
-    model, smoothing = precise(work), latest.local.label_smoothing
-    return lambda labels: of_gradient(model, sent, gradient, labels, smoothing)
-
-
-def _of_steps(problem: Problem) -> Callable[[Tensor], Residual]:
-    return lambda labels: of_upload(problem, labels)
-
-
-def _problem(latest: Observation, work: Workspace) -> Problem:
-    precise(work)  # names a layer that stands in the way
-    model = doubled(work.auxiliary.model)
-    return problem_of(latest, replace(work.auxiliary, model=model))
 
 
 def _cost(auxiliary: Auxiliary, count: int, options: Mapping[str, Any]) -> Cost | None:  # noqa: ARG001
@@ -265,6 +187,7 @@ ATTACKS = (
         on_device=True,
         infer=joint,
         summary="inputs by Gauss-Newton steps on the whole gradient",
+        plan=planned,
         cost=_cost,
         has_twin=False,
     ),

@@ -14,7 +14,8 @@ from adversary.attack import Infer
 from adversary.attacks.analytic import agreed, analytic
 from adversary.attacks.april import april
 from adversary.attacks.inverting_gradients import inverting_gradients
-from adversary.attacks.joint import operations, solved
+from adversary.attacks.joint import operations
+from adversary.attacks.joint_solution import solved
 from adversary.attacks.patch_spans import patch_spans
 from adversary.attacks.r_gap import hybrid
 from adversary.attacks.spear import spear

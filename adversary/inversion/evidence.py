@@ -21,6 +21,7 @@ from fedsim.core.types import Auxiliary, Observation
 
 SINGLE = 1e-5  # relative error of a gradient that is computed in 32 bits
 ROUNDING = 3.0  # times the rounding of uploaded weights is no difference
+UNVERIFIED = "the answer is not verified"
 TELLING = 1e-2  # share of an upload up to which its rounding leaves no other answers, about
 CLASSES = 100  # labels that are tried, at most
 EQUATIONS = 4  # times as many entries of the gradient as unknown labels' probabilities
@@ -49,10 +50,7 @@ class Evidence:
 
     def verdict(self, misfit: float) -> str:
         """Return in words whether an answer explains the upload, and no other answer could."""
-        said = f"differs by {misfit:.1g} of the client's, rounding by {self.enough:.1g}"
-        if self.enough > TELLING:
-            said += f", which must be at most {TELLING:g} to tell answers apart"
-        return said if misfit <= self.enough <= TELLING else f"{said}: the answer is not verified"
+        return verdict(misfit, self.enough)
 
     def misfit(self, inputs: Float[Tensor, "k *shape"], *, ordered: bool = True) -> float | None:
         """Return ‖u(x) − u‖/‖u‖ over the uploads; None where an answer cannot be held to it.
@@ -119,6 +117,24 @@ class Evidence:
         upload = flat(parts).detach()
         apart = float((upload / problem.unit - problem.observed).norm())
         return apart / float(problem.observed.norm())
+
+
+def verdict(misfit: float, rounding: float) -> str:
+    """Return in words whether an answer explains an upload, and no other answer could.
+
+    Args:
+        misfit: ‖u(x) − u‖/‖u‖, u the upload.
+        rounding: The misfit that rounding alone makes.
+    """
+    said = f"differs by {misfit:.1g} of the client's, rounding by {rounding:.1g}"
+    if rounding > TELLING:
+        said += f", which must be at most {TELLING:g} to tell answers apart"
+    return said if verified(misfit, rounding) else f"{said}: {UNVERIFIED}"
+
+
+def verified(misfit: float, rounding: float) -> bool:
+    """Return whether an answer explains an upload to its rounding, and no other could."""
+    return misfit <= rounding <= TELLING
 
 
 def enough(observation: Observation, problem: Problem) -> float:

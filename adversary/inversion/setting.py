@@ -32,7 +32,6 @@ from fedsim.core.types import Auxiliary, LocalTraining
 
 KINKED = ("relu", "hardtanh", "hardswish", "hardsigmoid", "threshold", "max_pool", "abs", "clamp")
 PROBED = 2  # examples of the trial, at most
-TERA = 1e12  # floating-point operations that a budget counts in
 SECOND = 3.0  # gradients that a product with a second derivative takes
 
 

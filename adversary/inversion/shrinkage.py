@@ -1,4 +1,4 @@
-"""Answers that are drawn towards the mean example, by as much as rehearsed answers are noise.
+"""Answers that are drawn towards a fixed point, by as much as rehearsed answers are noise.
 
 W. James, C. Stein, "Estimation with quadratic loss", 1961: an estimate whose error is larger than
 its signal is improved by shrinking it towards a fixed point. Matching has such estimates where an
@@ -6,10 +6,15 @@ upload says little in the iterations given: they correlate with the picture by 0
 variance of noise.
 
 Idea: clients are rehearsed with auxiliary examples and attacked in the same way. The weight w that
-brings mean + w·(answer − mean) nearest to their examples is a linear regression, one number. The
-noise that it removes is taken to be proportional to the loss of matching: an answer that explains
-its upload better than rehearsed ones is shrunk less. What is left of the rehearsed clients' error
-is the uncertainty: its square is a constant and a share of the auxiliary examples' variance.
+brings c + w·(answer − c) nearest to their examples is a linear regression, one number. The noise
+that it removes is taken to be proportional to the loss of matching: an answer that explains its
+upload better than rehearsed ones is shrunk less. What is left of the rehearsed clients' error is
+the uncertainty, in proportion to the contrast of all auxiliary examples: its square is a constant
+and a share of their variance.
+
+Of pictures c is the mean grey level, so that shrinking changes nothing but contrast: towards the
+mean picture is 0.2 dB better and hides which picture it was. Where the weight says that an answer
+has next to nothing (below `LITTLE`), and of features, c is the mean auxiliary example.
 
 The client's own examples are never looked at. An adversary without pictures rehearses with
 synthetic ones (`stand_ins`) and shrinks towards the middle of the range.
@@ -38,6 +43,7 @@ from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Estimate
 
+LITTLE = 0.02  # weights below which an answer is no picture
 CLOSE = 0.95  # weights from here on count as 1: an answer that is right is not touched
 
 
@@ -47,6 +53,7 @@ class Shrinkage:
 
     Attributes:
         middle: What answers are drawn to, shape of one example.
+        mean: What those are drawn to that have next to nothing, the mean auxiliary example.
         noise: Variance of an answer's noise over that of its signal, from 0.
         loss: Mean matching loss of the rehearsed answers.
         floor: Part of the squared error that is the same everywhere.
@@ -57,6 +64,7 @@ class Shrinkage:
     """
 
     middle: Tensor
+    mean: Tensor
     noise: float
     loss: float
     floor: float
@@ -74,10 +82,13 @@ class Shrinkage:
     def of(self, answer: Float[Tensor, "n *shape"], loss: float) -> Estimate:
         """Return an answer shrunk, with its uncertainty."""
         weight = self.weight(loss)
-        middle = self.middle.to(answer.dtype)
-        values = answer if weight == 1 else middle + weight * (answer - middle)
+        values = answer if weight == 1 else self._drawn(answer, weight)
         error = (self.floor + self.share * self.variance).sqrt().to(answer.dtype)
         return Estimate(values, error.expand_as(values).clone())
+
+    def _drawn(self, answer: Tensor, weight: float) -> Tensor:
+        point = (self.mean if weight < LITTLE else self.middle).to(answer.dtype)
+        return point + weight * (answer - point)
 
     def sentence(self, loss: float) -> str:
         """Return the weight and how it was chosen."""
@@ -85,7 +96,8 @@ class Shrinkage:
         weight = self.weight(loss)
         if weight == 1:
             return f"not shrunk, by {clients}"
-        return f"shrunk towards the mean with weight {weight:.2g}, by {clients}"
+        where = "the mean example" if weight < LITTLE else "the mean level"
+        return f"shrunk towards {where} with weight {weight:.2g}, by {clients}"
 
 
 def shrunk(clients: int) -> Finish | None:
@@ -131,22 +143,27 @@ def rehearsed(work: Workspace, size: int, settings: Settings, way: str, clients:
         clients: How many, at least 1.
     """
     examples = lacking(work.auxiliary)
-    middle, variance = _prior(work)
+    middle, mean, variance = _prior(work)
     work = work.derived(with_stand_ins) if examples else work
     victims = rehearsed_victims(work, size, clients, first=VICTIMS)
     victims = [(changed(it, way, work.auxiliary), x, y) for it, x, y in victims]
     answers, losses = _attacked(victims, settings, data_range(work.auxiliary))
     truth = torch.stack([x for _, x, _ in victims]).double()
     guesses = [in_order(a, x) for a, x in zip(answers.double(), truth, strict=True)]
-    signal, guess = truth - middle, torch.stack(guesses) - middle
-    weight = float((signal * guess).sum() / guess.square().sum().clamp(min=1e-30))
+    guess = torch.stack(guesses)
+    signal, shown = truth - middle, guess - middle
+    weight = float((signal * shown).sum() / shown.square().sum().clamp(min=1e-30))
     weight = min(max(weight, 1e-6), 1.0)
     if weight >= CLOSE:
         weight = 1.0
-    errors = (signal - weight * guess).square().mean(dim=(0, 1))
+    point = mean if weight < LITTLE else middle
+    errors = (truth - point - weight * (guess - point)).square().mean(dim=(0, 1))
+    typical = (variance + (mean - point).square()).mean() / (truth - point).square().mean()
+    errors = errors * float(typical.nan_to_num(1.0, 1.0))
     floor, share = _explained(errors, variance)
     return Shrinkage(
         middle=middle,
+        mean=mean,
         noise=1 / weight - 1,
         loss=float(losses.double().mean()),
         floor=floor,
@@ -157,16 +174,22 @@ def rehearsed(work: Workspace, size: int, settings: Settings, way: str, clients:
     )
 
 
-def _prior(work: Workspace) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of auxiliary examples; without any the middle of the range."""
+def _prior(work: Workspace) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the middle, the mean and the variance of auxiliary examples.
+
+    Of pictures the middle is one level. Without examples it is that of the range, and the mean too.
+    """
     inputs = work.auxiliary.inputs
     if inputs is not None and len(inputs):
-        return inputs.double().mean(dim=0), inputs.double().var(dim=0, correction=0)
+        mean, variance = inputs.double().mean(dim=0), inputs.double().var(dim=0, correction=0)
+        middle = mean.mean().expand_as(mean) if mean.ndim == 3 else mean
+        return middle, mean, variance
     stand_ins = work.derived(with_stand_ins).auxiliary.inputs
     assert stand_ins is not None
     low, high = (edge.double() for edge in data_range(work.auxiliary))
     one = torch.ones(stand_ins.shape[1:], dtype=torch.float64)
-    return one * (low + high) / 2, one * stand_ins.double().var()
+    middle = one * (low + high) / 2
+    return middle, middle, one * stand_ins.double().var()
 
 
 def _attacked(

@@ -78,8 +78,7 @@ def _of_reconstruction(plan: Any) -> Iterator[str]:
     count = int(median(len(rows) for rows in plan.federated.clients))
     used = min(count, local.batch_size) if local.upload == "gradient" else count
     for attack in plan.attacks:
-        planned = None if attack.adaptive else attack.plan
-        if said := planned and planned(plan.auxiliary, local, used):
+        if not attack.adaptive and (said := attack.planned(plan.auxiliary, local, used)):
             yield f"{attack.title} {said}"
         if (cost := attack.estimate(plan.auxiliary, used)) is not None and cost.is_large:
             yield f"attack.{attack.title}: up to {cost} for an answer, as estimated from shapes"

@@ -153,7 +153,7 @@ def test_what_rounding_leaves_open_is_not_verified(lr, verified):
     assert ("not verified" in remark) == (not verified)
     with remarks_of_attacks() as remarks:
         joint(view, auxiliary, generator(0, "joint"), steps=8)
-    assert ("rounding is" in "; ".join(remarks)) == (not verified)
+    assert ("not verified" in "; ".join(remarks)) == (not verified)
 
 
 def test_a_certificate_ends_the_search():
@@ -248,6 +248,11 @@ def test_what_exceeds_the_budget_is_left_out_in_a_sentence():
         NotApplicable, match="inverting-gradients: budget: must leave .* operations"
     ):
         attacked(model, x, label, budget=1e-9)
+    auxiliary = Auxiliary(model, CLASSES, input_shape=IMAGE)
+    said = planned(auxiliary, ONE, 1, budget=1e-9)
+    assert re.match("will refuse every update: .*inverting-gradients: budget: must leave", said)
+    assert re.search(r"inverting-gradients \(.*; 50 iterations\)", planned(
+        auxiliary, ONE, 1, iterations=50))  # fmt: skip
     with pytest.raises(NotApplicable, match="budget: must be above 0, got 0"):
         attacked(model, x, label, budget=0)
     for name in ("iterations", "steps"):
@@ -317,7 +322,7 @@ def test_records_of_declared_columns_have_their_ensemble_and_its_uncertainty():
     with global_stream(0, "records"):
         model = nn.Sequential(nn.Linear(3, 8, bias=False), nn.ReLU(), nn.Linear(8, CLASSES))
     auxiliary = Auxiliary(model, CLASSES, input_shape=(3,), schema=Schema(columns))
-    assert "tab-leak (inputs encode declared columns of a table)" in planned(auxiliary, ONE, 1)
+    assert "tab-leak (inputs encode declared columns of a table; " in planned(auxiliary, ONE, 1)
     x = torch.tensor([[0.4, 0.0, 1.0], [-0.2, 1.0, 0.0]])
     view = observe(plain_gradient(model, x, torch.tensor([0, 1])), 2, sent=model)
     with pytest.warns(Remark, match="^tab-leak, because .*; its simulated upload differs by"):

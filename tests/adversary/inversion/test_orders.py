@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from adversary.attacks import joint as attack
+from adversary.attacks import joint_solution
+from adversary.attacks.joint import joint as joint_attack
 from adversary.inversion import assignments, joint
 from adversary.inversion.assignments import Assignment, Uploads
 from adversary.inversion.local_steps import flat, one_hot, shared, simulated
@@ -99,9 +100,9 @@ def test_examples_come_back_whatever_their_labels_and_order(
     view, known, x, used = victim(count, local, labels, seed=0)
     orders = order_of(used, Uses(count, local))
     assert size == count or bool((orders != orders[0]).any())
-    monkeypatch.setattr(attack, "label_hypotheses", lambda *_, most: labels[None] * 0)
+    monkeypatch.setattr(joint_solution, "label_hypotheses", lambda *_, most: labels[None] * 0)
     with pytest.warns(Remark, match="of 4 has the lowest error"):
-        guess = attack.joint(view, known, generator(0), steps=15)
+        guess = joint_attack(view, known, generator(0), steps=15)
     guess = guess.values if isinstance(guess, Estimate) else guess
     assert nearest(guess, x) > 60
 
@@ -112,5 +113,6 @@ def test_another_protocol_than_the_clients_explains_nothing():
     claimed = replace(view.latest, local=replace(local, epochs=3))
     view = replace(view, observations=(claimed,))
     with remarks_of_attacks() as remarks:
-        attack.joint(view, known, generator(0), steps=5)
-    assert remarks[-1].startswith("no start explains the upload: the nearest differs by 0.")
+        joint_attack(view, known, generator(0), steps=5)
+    assert remarks[-1].startswith("the nearest answer's simulated upload differs by 0.")
+    assert remarks[-1].endswith(": the answer is not verified")

@@ -1,0 +1,139 @@
+"""Gradient matching as it ends, and shrunk towards the mean auxiliary picture; the same descents.
+
+    uv run python -m tests.benchmarks.shrinkage NETWORK [--iterations 200] [--images 20]
+
+Networks: lenet, cnn2_c2, convnet (breaching's ConvNet in training mode; --width is that of its
+first convolution, 64 in breaching). One float32 gradient of each image; settings are the first of
+`adversary.inversion.tuning`, labels those of the label attack. PSNR is in dB on pixels in [0, 1],
+blind the mean auxiliary image, ± the standard error over images. The match rate is the share of
+images that an answer is nearest to among 100 others (chance 0.01); feature similarity compares
+histograms of oriented gradients. Uncertainty and error are root mean squares.
+"""
+
+import argparse
+import time
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from adversary.attacks.batch_labels import label_hypotheses
+from adversary.grading import reconstructions
+from adversary.grading.uncertainty import rank_correlation
+from adversary.inversion.matching import reconstruct
+from adversary.inversion.settings import Settings
+from adversary.inversion.shrinkage import shrunk
+from adversary.inversion.tuning import PRIORS, STARTS, STEPS
+from fedsim.core.errors import remarks_of_attacks
+from fedsim.core.memory import Memory
+from fedsim.core.rng import generator, global_stream
+from fedsim.core.types import Auxiliary, Lineup, Truth
+from tests.adversary.inversion.networks import named
+from tests.benchmarks.record import record
+from tests.benchmarks.side_by_side import convnet, shown
+from tests.builders import observe, plain_gradient
+from tests.real_data import cifar_part
+
+CLASSES, OTHERS = 10, 100
+METRICS = ("psnr", "ssim", "match_rate", "feature_similarity")
+
+
+def answers(args: argparse.Namespace) -> dict[str, list[tuple[Tensor, Tensor | None]]]:
+    """Return the answers before and after, each with its uncertainty, and print what was spent."""
+    data = cifar_part()
+    with global_stream(0, "shrinkage", args.network):
+        model = convnet(args.width) if args.network == "convnet" else named(args.network).float()
+    model.train()
+    auxiliary = Auxiliary(model, CLASSES, inputs=data.test_inputs, labels=data.test_labels)
+    optimiser, lr = STEPS[0]
+    settings = Settings(
+        optimiser=optimiser, lr=lr, tv=PRIORS[0], start=STARTS[0], falls=True, restarts=1,
+        iterations=args.iterations,
+    )  # fmt: skip
+    results: dict[str, list[tuple[Tensor, Tensor | None]]] = {"as it ends": [], "shrunk": []}
+    spent, sent, weights = {"as it ends": 0.0, "shrunk": 0.0}, None, list[str]()
+
+    def finished(answer, loss, problem, work, settings):
+        results["as it ends"].append((answer, None))
+        begun, finish = time.process_time(), shrunk(args.rehearsals)
+        assert finish is not None
+        with remarks_of_attacks() as remarks:
+            final = finish(answer, loss, problem, work, settings)
+        weights.extend(remarks)
+        results["shrunk"].append((final.values, final.uncertainty))
+        spent["shrunk"] += time.process_time() - begun
+        return final
+
+    with Memory() as memory:
+        for place in range(args.images):
+            x, y = data.inputs[place : place + 1], data.labels[place : place + 1]
+            view = observe(plain_gradient(model, x, y), 1, sent=model)
+            sent = sent or view.latest.sent
+            view = replace(view, observations=(replace(view.latest, sent=sent),), memory=memory)
+            begun = time.process_time()
+            reconstruct(
+                view, auxiliary, generator(0), settings,
+                recover=partial(label_hypotheses, most=4), finish=finished,
+            )  # fmt: skip
+            spent["as it ends"] += time.process_time() - begun
+    spent["as it ends"] -= spent["shrunk"]
+    print(
+        f"{spent['as it ends'] / args.images:.2f} CPU-s an image, rehearsal {spent['shrunk']:.1f} "
+        f"for all of them; {'; '.join(sorted(set(weights)))}",
+        flush=True,
+    )
+    return results
+
+
+def table(args: argparse.Namespace) -> None:
+    data = cifar_part()
+    examples = torch.cat([data.inputs[: args.images], data.test_inputs[:OTHERS]])
+    mean = data.test_inputs.mean(dim=0)
+    low, high = torch.zeros_like(mean), torch.ones_like(mean)
+    others = torch.arange(args.images, args.images + OTHERS)
+    lineup = Lineup(examples=examples, others=others, blank=mean, low=low, high=high)
+    title = f"{args.network} {args.width if args.network == 'convnet' else ''}{args.iterations}"
+    rows = {"blind": [(mean[None], None)] * args.images} | answers(args)
+    for what, guesses in rows.items():
+        grades: dict[str, list[float]] = {name: [] for name in METRICS}
+        unsure, errors, correlations = [], [], []
+        for place, (guess, uncertainty) in enumerate(guesses):
+            index = torch.tensor([place])
+            truth = Truth(index * 0, index, inputs=examples[index], lineup=lineup)
+            for name, value in reconstructions.grade(guess, truth).items():
+                if name in grades:
+                    grades[name].append(value)
+            if uncertainty is not None:
+                error = (guess - examples[index]).abs()
+                unsure.append(float(uncertainty.square().mean().sqrt()))
+                errors.append(float(error.square().mean().sqrt()))
+                correlations.append(rank_correlation(uncertainty, error))
+        text = "  ".join(f"{name} {shown(values)}" for name, values in grades.items() if values)
+        print(f"{title}: {what}: {text}", flush=True)
+        if unsure:
+            apart = torch.tensor(errors).square().mean().sqrt() / unsure[0]
+            print(
+                f"{title}: uncertainty {unsure[0]:.3f}, error over uncertainty {float(apart):.2f}, "
+                f"rank correlation {shown(correlations)}",
+                flush=True,
+            )
+        record("shrinkage", {f"{title}: {what}: PSNR, dB": sum(grades["psnr"]) / args.images})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=["lenet", "cnn2_c2", "convnet"])
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--rehearsals", type=int, default=2)
+    parser.add_argument("--width", type=int, default=64)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    table(args)
+
+
+if __name__ == "__main__":
+    main()
