@@ -127,7 +127,6 @@ def _case(
     shape = input_shape(auxiliary)
     if config in RGB_ONLY and shape[:-2] != (3,):
         raise NotApplicable(f"inputs: must be images of three channels, got shape {shape}")
-    sent = view.latest.sent
     about = {
         "num_data_points": batch_size(view.latest),
         "labels": None,
@@ -140,13 +139,7 @@ def _case(
         "metadata": about,
     }
     with _quiet(generator):
-        cfg = copy.deepcopy(_config(config))
-        if len(shape) == 3 and shape[0] != 3 and "regularization" in cfg:
-            cfg.regularization = {}  # its total variation is for three channels alone
-        if iterations is not None and "optim" in cfg:
-            cfg.optim.max_iterations = iterations
-        if restarts is not None and "restarts" in cfg:
-            cfg.restarts.num_trials = restarts
+        cfg = _settings(config, shape, iterations, restarts)
         attacker = import_module(f"{PACKAGE}.attacks").prepare_attack(
             auxiliary.model,
             nn.CrossEntropyLoss(),
@@ -161,8 +154,23 @@ def _case(
                 "classes": auxiliary.num_classes,
             }
         )
-    payload = {"parameters": [sent[name] for name in names], "buffers": None, "metadata": metadata}
+    sent = [view.latest.sent[name] for name in names]
+    payload = {"parameters": sent, "buffers": None, "metadata": metadata}
     return attacker, [payload], [shared]
+
+
+def _settings(
+    config: str, shape: tuple[int, ...], iterations: int | None, restarts: int | None
+) -> Any:
+    """Return breaching's configuration for examples of a shape, with other numbers of steps."""
+    cfg = copy.deepcopy(_config(config))
+    if len(shape) == 3 and shape[0] != 3 and "regularization" in cfg:
+        cfg.regularization = {}  # its total variation is for three channels alone
+    if iterations is not None and "optim" in cfg:
+        cfg.optim.max_iterations = iterations
+    if restarts is not None and "restarts" in cfg:
+        cfg.restarts.num_trials = restarts
+    return cfg
 
 
 @lru_cache

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.inversion.applicable import check_inputs
-from adversary.inversion.features import candidates, features_of, pictured
+from adversary.inversion.features import Features, candidates, features_of, pictured
 from adversary.inversion.priors import data_range
 from adversary.inversion.reading import batch_gradient, batch_size
 from adversary.labels.head import input_shape
@@ -69,14 +69,7 @@ def subspace(
     features = features_of(workspace(view, auxiliary), gradient, refusals)
     if features is None:
         raise NotApplicable(refusals[0] if refusals else "update: a gradient must reach places")
-    best, least = _start(auxiliary, generator, 0), torch.inf
-    for place in range(starts):
-        begin = _start(auxiliary, generator, place)
-        picture, misfit = pictured(features, begin, iterations=iterations)
-        if misfit < least:
-            best, least = picture, misfit
-        if least < FITS:
-            break
+    best, least = _descended(features, auxiliary, generator, iterations, starts)
     if least > STUCK:
         raise ValueError(
             f"{features.name}: descent must bring the picture's inputs into their space, got "
@@ -91,6 +84,21 @@ def subspace(
         stacklevel=2,
     )
     return torch.maximum(torch.minimum(best, high), low).float()
+
+
+def _descended(
+    features: Features, auxiliary: Auxiliary, generator: Generator, iterations: int, starts: int
+) -> tuple[Float[Tensor, "1 *shape"], float]:
+    """Return the picture of the best descent, and the share of its inputs outside their space."""
+    best, least = _start(auxiliary, generator, 0), torch.inf
+    for place in range(starts):
+        begin = _start(auxiliary, generator, place)
+        picture, misfit = pictured(features, begin, iterations=iterations)
+        if misfit < least:
+            best, least = picture, misfit
+        if least < FITS:
+            break
+    return best, least
 
 
 def hindrance(auxiliary: Auxiliary) -> str:

@@ -121,19 +121,9 @@ def one_run(
     Raises:
         ValueError: δ or confidence is no probability, or there are too few canaries.
     """
-    check_probability("delta", delta)
-    check_probability("confidence", confidence)
-    if not 0 < guessed <= 0.5:
-        raise ValueError(f"guessed: must be above 0 and at most 0.5, got {guessed:g}")
-    check_finite(scores)
+    _check(scores, guessed, delta=delta, confidence=confidence)
     m = len(scores)
     each = max(1, round(guessed * m))
-    least = fewest_canaries(guessed, delta=delta, confidence=confidence)
-    if m < least:
-        raise ValueError(
-            f"canaries: must be at least {least} to certify anything at {100 * confidence:g} % "
-            f"when {100 * guessed:g} % are guessed at each end, got {m}"
-        )
     order = np.argsort(scores, kind="stable")
     right = int(coins[order[m - each :]].sum() + (~coins[order[:each]]).sum())
     epsilon = one_run_epsilon(m, 2 * each, right, delta=delta, confidence=confidence)
@@ -148,6 +138,27 @@ def one_run(
         trials=m,
         most=most,
     )
+
+
+def _check(
+    scores: Float[np.ndarray, " m"], guessed: float, *, delta: float, confidence: float
+) -> None:
+    """Refuse what nothing can be certified of.
+
+    Raises:
+        ValueError: As `one_run`.
+    """
+    check_probability("delta", delta)
+    check_probability("confidence", confidence)
+    if not 0 < guessed <= 0.5:
+        raise ValueError(f"guessed: must be above 0 and at most 0.5, got {guessed:g}")
+    check_finite(scores)
+    least = fewest_canaries(guessed, delta=delta, confidence=confidence)
+    if len(scores) < least:
+        raise ValueError(
+            f"canaries: must be at least {least} to certify anything at {100 * confidence:g} % "
+            f"when {100 * guessed:g} % are guessed at each end, got {len(scores)}"
+        )
 
 
 def fewest_canaries(guessed: float, *, delta: float, confidence: float) -> int:

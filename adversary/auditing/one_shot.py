@@ -51,14 +51,7 @@ def one_shot(
             variance to.
     """
     check_probability("delta", delta)
-    check_finite(cosines)
-    if len(cosines) < 2:
-        raise ValueError(f"canaries: must be at least 2, got {len(cosines)}")
-    if fit_variance and len(cosines) < FEWEST:
-        raise ValueError(
-            f"canaries: must be at least {FEWEST} to fit a variance to, got {len(cosines)}; leave "
-            "it at 1/d"
-        )
+    _check_count(cosines, fit_variance=fit_variance)
     mean = apart * float(cosines.mean()) * math.sqrt(dimension)
     if fit_variance:
         spread = float(cosines.std(ddof=1)) * math.sqrt(dimension)
@@ -77,6 +70,22 @@ def one_shot(
         assumes="a release of independent Gaussian noise",
         mu=max(0.0, mean),
     )
+
+
+def _check_count(cosines: Float[np.ndarray, " k"], *, fit_variance: bool) -> None:
+    """Refuse too few cosines, or any that is not finite.
+
+    Raises:
+        ValueError: They are.
+    """
+    check_finite(cosines)
+    if len(cosines) < 2:
+        raise ValueError(f"canaries: must be at least 2, got {len(cosines)}")
+    if fit_variance and len(cosines) < FEWEST:
+        raise ValueError(
+            f"canaries: must be at least {FEWEST} to fit a variance to, got {len(cosines)}; leave "
+            "it at 1/d"
+        )
 
 
 def of_updates(updates: CoinedUpdates, claim: Claim, confidence: float) -> Finding:  # noqa: ARG001
@@ -100,24 +109,8 @@ def _one_way(mean: float, spread: float, delta: float) -> float:
     from scipy.optimize import brentq
 
     def excess(epsilon: float) -> float:
-        # log p − log q > ε: (1 − 1/s²)x²/2 + (m/s²)x − m²/(2s²) − log s − ε > 0
-        square = (1 - 1 / spread**2) / 2
-        slope, level = mean / spread**2, mean**2 / (2 * spread**2) + math.log(spread) + epsilon
-        if abs(square) < 1e-12:
-            if not slope:
-                return -delta
-            at = level / slope
-            parts = [(at, math.inf)] if slope > 0 else [(-math.inf, at)]
-        else:
-            root = slope**2 + 4 * square * level
-            if root < 0:
-                parts = [(-math.inf, math.inf)] if square > 0 else []
-            else:
-                ends = sorted((-slope + sign * math.sqrt(root)) / (2 * square) for sign in (-1, 1))
-                inner, low, high = (ends[0], ends[1]), (-math.inf, ends[0]), (ends[1], math.inf)
-                parts = [low, high] if square > 0 else [inner]
         total = 0.0
-        for low, high in parts:
+        for low, high in _likelier(mean, spread, epsilon):
             p = _mass((low - mean) / spread, (high - mean) / spread)
             q = _mass(low, high)
             total += p - (math.exp(epsilon + math.log(q)) if q > 0 else 0.0)
@@ -129,6 +122,22 @@ def _one_way(mean: float, spread: float, delta: float) -> float:
     while excess(high) > 0:
         high *= 2
     return float(brentq(excess, 0.0, high))  # type: ignore[arg-type]
+
+
+def _likelier(mean: float, spread: float, epsilon: float) -> list[tuple[float, float]]:
+    """Return where log p − log q > ε: (1 − 1/s²)x²/2 + (m/s²)x − m²/(2s²) − log s − ε > 0."""
+    square = (1 - 1 / spread**2) / 2
+    slope, level = mean / spread**2, mean**2 / (2 * spread**2) + math.log(spread) + epsilon
+    if abs(square) < 1e-12:
+        if not slope:
+            return []
+        at = level / slope
+        return [(at, math.inf)] if slope > 0 else [(-math.inf, at)]
+    root = slope**2 + 4 * square * level
+    if root < 0:
+        return [(-math.inf, math.inf)] if square > 0 else []
+    ends = sorted((-slope + sign * math.sqrt(root)) / (2 * square) for sign in (-1, 1))
+    return [(-math.inf, ends[0]), (ends[1], math.inf)] if square > 0 else [(ends[0], ends[1])]
 
 
 def _mass(low: float, high: float) -> float:

@@ -90,21 +90,8 @@ def moments(
     if len(targets) < 2:
         raise ValueError(f"auxiliary text: must have at least 2 targets, got {len(targets)}")
     size, count = len(weight), torch.bincount(targets, minlength=len(weight)).double()
-    sums = torch.zeros(weight.shape, dtype=torch.float64)  # Σ p_v h over targets other than v
-    squares = torch.zeros(size, dtype=torch.float64)
-    shares = []  # (p_y − 1)h
-    dtype = torch.promote_types(features.dtype, torch.float32)
-    features, weight = features.to(dtype), weight.to(dtype)
-    bias = None if bias is None else bias.to(dtype)
-    for rows in torch.arange(len(features)).split(max(1, CHUNK // size)):
-        h = features[rows]
-        p = functional.linear(h, weight, bias).softmax(dim=1)
-        place = torch.arange(len(rows)), targets[rows]
-        shares.append((p[place].double() - 1).unsqueeze(1) * h.double())
-        p[place] = 0.0
-        sums += p.T @ h
-        squares += p.square_().sum(dim=0)
-    h, share = features.double(), torch.cat(shares)
+    sums, squares, share = _sums(features, weight, targets, bias)
+    h = features.double()
     others = (len(h) - count).clamp(min=1)
     total = torch.zeros_like(sums).index_add_(0, targets, share)
     own = (total + SHRINKAGE * share.mean(dim=0)) / (count + SHRINKAGE).unsqueeze(1)
@@ -125,6 +112,28 @@ def moments(
         exposure,
         1 / (count + SHRINKAGE),
     )
+
+
+def _sums(
+    features: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None
+) -> tuple[
+    Float[Tensor, "vocabulary width"], Float[Tensor, " vocabulary"], Float[Tensor, "n width"]
+]:
+    """Return Σ p_v h and Σ p_v² over targets other than v, and each target's share (p_y − 1)h."""
+    sums, squares = torch.zeros(weight.shape).double(), torch.zeros(len(weight)).double()
+    shares = []
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    features, weight = features.to(dtype), weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    for rows in torch.arange(len(features)).split(max(1, CHUNK // len(weight))):
+        h = features[rows]
+        p = functional.linear(h, weight, bias).softmax(dim=1)
+        place = torch.arange(len(rows)), targets[rows]
+        shares.append((p[place].double() - 1).unsqueeze(1) * h.double())
+        p[place] = 0.0
+        sums += p.T @ h
+        squares += p.square_().sum(dim=0)
+    return sums, squares, torch.cat(shares)
 
 
 def _pseudo_count(count: Float[Tensor, " vocabulary"]) -> float:

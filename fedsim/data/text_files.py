@@ -45,12 +45,8 @@ def read_texts(
         OSError: It cannot be read.
         ValueError: It is another file; the sentence gives line, rule and value.
     """
-    table, seen = _rows(path, columns), set()
-    rows = {split: [] for split in SPLITS}
-    for row in table:
-        if row[-1] not in seen:
-            rows[row[0]].append(row)
-            seen.add(row[-1])
+    table = _rows(path, columns)
+    rows = _distinct(table)
     if not all(rows.values()):
         raise ValueError(f"{path.name}: {BOTH.rule}, got {', '.join(s for s in SPLITS if rows[s])}")
     names = sorted({row[1] for row in table}) if columns[1] == "label" else []
@@ -71,6 +67,16 @@ def read_texts(
         tokeniser=tokeniser,
         task=task,
     )
+
+
+def _distinct(table: Sequence[Sequence[str]]) -> dict[str, list[Sequence[str]]]:
+    """Return the rows of each split in order, of copies of a text the first row alone."""
+    rows, texts = {split: [] for split in SPLITS}, set()
+    for row in table:
+        if row[-1] not in texts:
+            rows[row[0]].append(row)
+            texts.add(row[-1])
+    return rows
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
