@@ -15,33 +15,7 @@ from defenses.accounting import num_steps
 from defenses.promise import gaussian_epsilon
 from fedsim.audit.runs import CanaryRuns
 from fedsim.core.files import write_whole
-
-TYPES = {
-    "setting": pa.string(),
-    "canary": pa.string(),
-    "relation": pa.string(),
-    "batch_size": pa.int32(),
-    "rounds": pa.int32(),
-    "view": pa.string(),
-    "apart": pa.float64(),
-    "exact": pa.float64(),
-    "method": pa.string(),
-    "guarantee": pa.string(),
-    "confidence": pa.float64(),
-    "assumes": pa.string(),
-    "statistic": pa.string(),
-    "epsilon": pa.float64(),
-    "delta": pa.float64(),
-    "mu": pa.float64(),
-    "most": pa.float64(),
-    "trials": pa.int32(),
-    "claimed": pa.float64(),
-    "claimed_relation": pa.string(),
-    "joint": pa.float64(),
-    "refutes": pa.bool_(),
-    "seconds": pa.float64(),
-}
-SCHEMA = pa.schema(list(TYPES.items()))
+from fedsim.core.tables import schema_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +65,9 @@ class Row:
     joint: float | None
     refutes: bool
     seconds: float
+
+
+SCHEMA = schema_of(Row)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,9 @@ interpreter has ended aborts the process, whose work was done.
 
 import io
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,8 +29,20 @@ ROWS = Rule("recording", "rows of a table", "must be at most 8 for each byte of 
 TEXTS = Rule("recording", "texts of a table", "must take at most 1 GiB together")
 FULL = Rule("recording", "cells of a table", "must be full, except client and measured values")
 CHECKS = (COLUMNS, ROWS, TEXTS, FULL)
+_CELLS = {str: pa.string(), int: pa.int32(), float: pa.float64(), bool: pa.bool_()}
 _MOST_BYTES, _MOST_TEXT = 2**32, 2**30
 _FEW = 10_000  # rows of which a small file may be, however well it is compressed
+
+
+def schema_of(row: type) -> pa.Schema:
+    """Return the columns of a table that has a row for each value of a dataclass; None is null."""
+    hints = get_type_hints(row)
+    return pa.schema([(field.name, _CELLS[_of_cell(hints[field.name])]) for field in fields(row)])
+
+
+def _of_cell(hint: Any) -> type:
+    """Return the type of the values that are not None."""
+    return next((each for each in get_args(hint) if each is not type(None)), hint)
 
 
 def write_table(path: Path, table: pa.Table) -> None:

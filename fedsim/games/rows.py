@@ -14,35 +14,7 @@ from adversary.games import scores
 from adversary.games.play import Played
 from fedsim.core.errors import ConfigError
 from fedsim.core.files import write_whole
-
-TYPES = {
-    "setting": pa.string(),
-    "game": pa.string(),
-    "batch_size": pa.int32(),
-    "rounds": pa.int32(),
-    "adversary": pa.string(),
-    "metric": pa.string(),
-    "value": pa.float64(),
-    "low": pa.float64(),
-    "high": pa.float64(),
-    "blind": pa.float64(),
-    "imputation": pa.float64(),
-    "ceiling": pa.float64(),
-    "records_ceiling": pa.float64(),
-    "promised_ceiling": pa.float64(),
-    "promise": pa.string(),
-    "task_accuracy": pa.float64(),
-    "defense": pa.string(),
-    "option": pa.string(),
-    "strength": pa.float64(),
-    "chosen": pa.string(),
-    "held_out": pa.float64(),
-    "defect": pa.string(),
-    "one_by_one": pa.string(),
-    "trials": pa.int32(),
-    "seconds": pa.float64(),
-}
-SCHEMA = pa.schema(list(TYPES.items()))
+from fedsim.core.tables import schema_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +77,9 @@ class Row:
     def key(self) -> tuple[str, str, int, int]:
         """Which game it is of."""
         return self.setting, self.game, self.batch_size, self.rounds
+
+
+SCHEMA = schema_of(Row)
 
 
 def measured(played: Played, classes: int) -> Iterator[tuple[str, scores.Measured, float]]:

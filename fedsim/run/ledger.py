@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from fedsim.core.rows import Leak, Measure
-from fedsim.core.tables import read_table
+from fedsim.core.tables import read_table, schema_of
 from fedsim.core.units import ADAPTIVE
 
 LEAKAGE = pa.schema(
@@ -29,17 +29,7 @@ LEAKAGE = pa.schema(
     ]
 )
 AUDIT = "audit"  # the family of rows that hold an ε, which no mean is taken of
-METRICS = pa.schema(
-    [
-        pa.field("round", pa.int32()),
-        pa.field("split", pa.string()),
-        pa.field("metric", pa.string()),
-        pa.field("value", pa.float64()),
-        pa.field("client", pa.string()),
-        pa.field("reason", pa.string()),
-    ]
-)
-
+METRICS = schema_of(Measure)
 LEDGER, MEASURES = "leakage.parquet", "metrics.parquet"
 REQUIRED = ("round", "attack", "family", "split", "metric", "seconds", "adaptive", "outcome")
 
