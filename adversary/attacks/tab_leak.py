@@ -97,16 +97,24 @@ def tab_leak(
     if labels != "joint" or batch == 1:
         rows = label_hypotheses(view, auxiliary, generator, most=hypotheses)
         recovered = rows[raced(problem, settings, rows, generator, box=box, form=form)]
-    members, losses = match(problem, settings, recovered, generator, box=box, form=form)
-    finite = losses.isfinite()
-    if not bool(finite.any()):
-        raise ValueError("matching: a restart must have a finite loss, got none")
-    members, losses = members[finite].flatten(2), losses[finite]
+    members, losses = _finite(*match(problem, settings, recovered, generator, box=box, form=form))
     tolerances = _tolerances(relaxation.schema, auxiliary)
     answer = pooled(members, losses, relaxation, tolerances, sharpness=sharpness, by=uncertainty)
     return Estimate(
         answer.records.view(batch, *shape).float(), answer.uncertainty.view(batch, *shape).float()
     )
+
+
+def _finite(members: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the members of finite loss, their batches flat, (m, batch, inputs), and the losses.
+
+    Raises:
+        ValueError: There is none.
+    """
+    finite = losses.isfinite()
+    if not bool(finite.any()):
+        raise ValueError("matching: a restart must have a finite loss, got none")
+    return members[finite].flatten(2), losses[finite]
 
 
 def _relaxation(schema: Schema | None, auxiliary: Auxiliary, shape: tuple[int, ...]) -> Relaxation:

@@ -62,25 +62,8 @@ def record_scores(
     variance = residual.square().mean(dim=0)
     level = float(variance.mean())
 
-    def ratio(divide: Divide) -> Score:
-        memory = Memory()  # many uploads are tried with the same records
-
-        def shifts(hypotheses: Tensor, part: float) -> tuple[Tensor, Tensor]:
-            shift = part * hypotheses
-            if absent is not None:
-                none = (absent - mean).expand(len(shift), 1, shift.shape[2], -1)
-                shift = torch.cat([none, shift], dim=1)
-            weight = divide(shift).double()
-            return weight, (weight * shift).sum(dim=-1) / 2
-
-        def score(trials: Evidence) -> Tensor:
-            part, records = through * trials.weight, _hypotheses(trials)
-            left = trials.uploads - mean - _others(trials, part)
-            key, compute = (records, part), lambda: shifts(records, part)
-            return _likelihood(left, *memory.get(shifts, key, compute, keep=1))
-
-        return _tamed(score, evidence)
-
+    gone = None if absent is None else absent - mean
+    ratio = lambda divide: _tamed(_ratio(divide, mean, gone, through), evidence)
     scores = {
         "ratio": ratio(_entrywise(variance + FLOOR * level + tiny)),
         "cosine": lambda trials: cosine(trials, through=through),
@@ -89,6 +72,34 @@ def record_scores(
         divide = _shrunk(*_principal(residual), SHRINKAGE * level + tiny)
         scores["whitened"] = ratio(divide)
     return scores
+
+
+def _ratio(divide: Divide, mean: Tensor, absent: Tensor | None, through: float) -> Score:
+    """Return the likelihood ratio under a covariance.
+
+    Args:
+        divide: Division by the covariance.
+        mean: Of uploads without the record's own share, shape (d,).
+        absent: The shift of an upload that the record is not in; None where it always is.
+        through: Which part of a gradient the defense lets through.
+    """
+    memory = Memory()  # many uploads are tried with the same records
+
+    def shifts(hypotheses: Tensor, part: float) -> tuple[Tensor, Tensor]:
+        shift = part * hypotheses
+        if absent is not None:
+            none = absent.expand(len(shift), 1, shift.shape[2], -1)
+            shift = torch.cat([none, shift], dim=1)
+        weight = divide(shift).double()
+        return weight, (weight * shift).sum(dim=-1) / 2
+
+    def score(trials: Evidence) -> Tensor:
+        part, records = through * trials.weight, _hypotheses(trials)
+        left = trials.uploads - mean - _others(trials, part)
+        key, compute = (records, part), lambda: shifts(records, part)
+        return _likelihood(left, *memory.get(shifts, key, compute, keep=1))
+
+    return score
 
 
 def defended_scores(

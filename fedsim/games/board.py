@@ -19,6 +19,7 @@ from fedsim.config import Game as Section
 from fedsim.core.catalog import find
 from fedsim.core.devices import named, run_on
 from fedsim.core.errors import ConfigError
+from fedsim.core.form import Form
 from fedsim.core.rehearsals import Rehearsals
 from fedsim.core.types import Auxiliary, LocalTraining, Params
 from fedsim.games.pools import defenders, federated_records, pools, set_aside
@@ -74,11 +75,7 @@ def prepare(config: Config) -> Board:
         ConfigError: A name, an option or the data are not what they must be.
     """
     check(config.game)
-    if config.local.optimizer != "sgd":
-        raise ConfigError(
-            "local.optimizer: must be 'sgd' in a game, which reads an upload as a sum of "
-            f"gradients, got '{config.local.optimizer}'"
-        )
+    _check_optimizer(config)
     config = with_device(config)
     federated = federated_records(config)
     dataset = federated.dataset
@@ -88,11 +85,7 @@ def prepare(config: Config) -> Board:
     config = with_batch(config, model, dataset.form)
     private, auxiliary = pools(config, federated)
     local = _protocol(config, min(config.game.batch_size))
-    built = build_defenses(config.defense)
-    try:
-        check_fit(built, model, local, [min(config.game.batch_size)], dataset.form)
-    except ValueError as error:
-        raise ConfigError(f"defense.{error}") from None
+    built = _fitting_defense(config, model, local, dataset.form)
     defense, rehearsed = built if config.defense else None, []
     if config.game.column is not None and built.against is not None:
         marked, private = set_aside(config, private)
@@ -124,6 +117,33 @@ def prepare(config: Config) -> Board:
             for state in states
         ),
     )
+
+
+def _check_optimizer(config: Config) -> None:
+    """Refuse clients whose updates are no sums of gradients.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if config.local.optimizer != "sgd":
+        raise ConfigError(
+            "local.optimizer: must be 'sgd' in a game, which reads an upload as a sum of "
+            f"gradients, got '{config.local.optimizer}'"
+        )
+
+
+def _fitting_defense(config: Config, model: nn.Module, local: LocalTraining, form: Form) -> Defense:
+    """Return the client's defense.
+
+    Raises:
+        ConfigError: It does not do what it says with this model or this batch.
+    """
+    built = build_defenses(config.defense)
+    try:
+        check_fit(built, model, local, [min(config.game.batch_size)], form)
+    except ValueError as error:
+        raise ConfigError(f"defense.{error}") from None
+    return built
 
 
 def _states(

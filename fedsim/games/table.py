@@ -11,7 +11,7 @@ import pyarrow as pa
 from adversary.games.game import Game
 from adversary.games.imputation import imputation
 from adversary.games.learn import Knowledge
-from adversary.games.play import play
+from adversary.games.play import Played, play
 from fedsim.config import Cell, Config
 from fedsim.config import Game as Section
 from fedsim.core.devices import run_on, with_doubles
@@ -88,24 +88,7 @@ def _played(
     rules = Rules(batch, section.shares, section.count, section.own, section.users)
     rehearsals = board.learner.auxiliary.rehearsals
     rehearsals.counted()  # what an earlier game left that was stopped is no part of this one
-    try:
-        results = run_on(
-            with_doubles(board.learner.auxiliary.device),
-            play,
-            game,
-            rules,
-            board.private,
-            board.auxiliary,
-            board.client(batch),
-            board.states[:rounds],
-            trials=section.trials,
-            shadows=section.shadows,
-            knowledge=_knowledge(section),
-            seed=board.config.seed,
-            stand_ins=board.rehearsed(batch),
-        )
-    except ValueError as error:
-        raise RunStopped(f"{game.name}, batches of {batch}: {error}") from None
+    results = _answers(board, game, rules, rounds)
     seconds, most = time.perf_counter() - begun, limits(board, game, rules, rounds)
     imputed = _imputed(board, game, rules, rounds)
     alone = [f"{count} clients: {reason}" for reason, count in rehearsals.counted().items()]
@@ -138,6 +121,33 @@ def _played(
                 trials=len(played.secrets),
                 seconds=seconds,
             )
+
+
+def _answers(board: Board, game: Game, rules: Rules, rounds: int) -> dict[str, Played]:
+    """Return what each adversary of a game answered.
+
+    Raises:
+        RunStopped: The game cannot be played with these records.
+    """
+    section = board.config.game
+    try:
+        return run_on(
+            with_doubles(board.learner.auxiliary.device),
+            play,
+            game,
+            rules,
+            board.private,
+            board.auxiliary,
+            board.client(rules.batch),
+            board.states[:rounds],
+            trials=section.trials,
+            shadows=section.shadows,
+            knowledge=_knowledge(section),
+            seed=board.config.seed,
+            stand_ins=board.rehearsed(rules.batch),
+        )
+    except ValueError as error:
+        raise RunStopped(f"{game.name}, batches of {rules.batch}: {error}") from None
 
 
 def _imputed(board: Board, game: Game, rules: Rules, rounds: int) -> float:

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 
 import strategies
@@ -22,7 +21,6 @@ from fedsim.core.devices import named
 from fedsim.core.errors import ConfigError
 from fedsim.core.memory import Memory
 from fedsim.core.rehearsals import Rehearsals
-from fedsim.core.rng import generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from fedsim.run import overlap
@@ -30,9 +28,10 @@ from fedsim.run.batches import check_batches
 from fedsim.run.claims import check_audit
 from fedsim.run.default_attacks import with_attacks
 from fedsim.run.device import with_batch, with_device
-from fedsim.run.ranges import AskedRanges, draw_ranges
+from fedsim.run.questions import draw_questions
+from fedsim.run.ranges import AskedRanges
 from fedsim.run.secret_columns import encoding, marks
-from fedsim.run.usage_sets import AskedSets, draw_sets
+from fedsim.run.usage_sets import AskedSets
 from strategies.masking import Protocol
 
 
@@ -92,7 +91,7 @@ def prepare(config: Config) -> Plan:
         perceptual.check()
     federated = data.federate(config)
     sizes = [len(rows) for rows in federated.clients]
-    check_sums(config.federation, max(sizes))
+    _check_sums(config.federation, max(sizes))
     overlap.check(federated, allowed=config.auxiliary.overlap, seed=config.seed)
     dataset = federated.dataset
     config = with_attacks(config, dataset.form.kind)
@@ -102,21 +101,13 @@ def prepare(config: Config) -> Plan:
     defense, moved = _checked_defense(config, model, dataset, sizes)
     check_audit(config, defense, moved, sizes)
     check_batches(config, defense, model, dataset, sizes)
-    needed = selection.needs(config.attack)
-    rows, candidates, ranges, sets = None, None, None, None
-    if config.auxiliary.candidates and "candidates" in needed:
-        rows, candidates = draw_candidates(federated, config.auxiliary.candidates, config.seed)
-    if config.auxiliary.range.count and "ranges" in needed:
-        ranges = draw_ranges(federated, config.auxiliary.range, config.seed)
-    if config.auxiliary.set_size and "sets" in needed:
-        sets = draw_sets(federated, config.auxiliary.set_size, config.local_training(), config.seed)
+    questions = draw_questions(config, federated)
     marked = _marks(config.attack, config.game, dataset)
     auxiliary = replace(
-        _auxiliary(
-            config, federated, model=model, defense=defense, candidates=candidates, marked=marked
-        ),
-        ranges=ranges.ranges if ranges else None,
-        sets=sets.sets if sets else None,
+        _auxiliary(config, federated, model=model, defense=defense, marked=marked),
+        candidates=questions.candidates,
+        ranges=questions.ranges.ranges if questions.ranges else None,
+        sets=questions.sets.sets if questions.sets else None,
     )
     attacks = selection.build(config.attack, auxiliary)
     _check_clients(attacks, config.federation, len(sizes))
@@ -131,14 +122,14 @@ def prepare(config: Config) -> Plan:
         auxiliary=auxiliary,
         attacks=attacks,
         moved=moved,
-        candidates=rows,
-        ranges=ranges,
-        sets=sets,
+        candidates=questions.rows,
+        ranges=questions.ranges,
+        sets=questions.sets,
         marks=marked,
     )
 
 
-def check_sums(federation: Federation, largest: int) -> None:
+def _check_sums(federation: Federation, largest: int) -> None:
     """Refuse secure aggregation whose numbers cannot hold the clients' weights.
 
     Args:
@@ -157,27 +148,6 @@ def check_sums(federation: Federation, largest: int) -> None:
             f"{largest}, got {protocol.max_examples}"
         )
     Protocol(round=0, members=tuple(map(str, range(count))), **protocol.model_dump())
-
-
-def draw_candidates(federated: data.Federated, count: int, seed: int) -> tuple[Tensor, Candidates]:
-    """Return the rows and records that membership is asked of: clients' and test rows, half each.
-
-    Fewer if there are not as many rows.
-
-    Args:
-        federated: The data.
-        count: How many candidates.
-        seed: The run's.
-    """
-    dataset = federated.dataset
-    private, stream = torch.cat(federated.clients), generator(seed, "candidates")
-    members = private[torch.randperm(len(private), generator=stream)[: count // 2]]
-    order = torch.randperm(len(dataset.test_labels), generator=stream)
-    tests = order[: count - count // 2]
-    return torch.cat([members, torch.full_like(tests, -1)]), Candidates(
-        torch.cat([dataset.inputs[members], dataset.test_inputs[tests]]),
-        torch.cat([dataset.y[members], dataset.test_y[tests]]),
-    )
 
 
 def _check_counters(federation: Federation, model: nn.Module) -> None:
@@ -223,7 +193,6 @@ def _auxiliary(
     *,
     model: nn.Module,
     defense: Defense,
-    candidates: Candidates | None,
     marked: Mapping[str, Tensor],
 ) -> Auxiliary:
     """Return what the adversary knows before round 1."""
@@ -241,7 +210,6 @@ def _auxiliary(
         canaries=None
         if federated.canary is None
         else Candidates(federated.canary.inputs, federated.canary.targets),
-        candidates=candidates,
         marks={family: of[held_out] for family, of in marked.items()} if marked else None,
         encoding=encoding(game, dataset) if "attribute" in marked else None,
         rules=Rules(1, game.shares, game.count, game.own, game.users) if marked else None,
