@@ -2,10 +2,11 @@
 
 J = d(gradient)/d(input), at one input with its label known, for every trained parameter. JᵀJ is a
 sum over parameters. For linear layers, convolutions and norms (`layer_tangents`) tangents of 64
-directions are one batch; of a convolution with many weights the gradient is seen through a random
-projection on both sides. For any other parameter JᵀJv is one product with J and one back
-(`products`). Which directions are hidden is decided by J, without squares and projections
-(`hidden`).
+directions are one batch. Of a linear layer the tangents of x and dz are kept where they are fewer
+numbers than those of dz xᵀ. Of many weights that places share the gradient is seen through a random
+projection on both sides. Of other parameters the columns of J are kept, or, of too many, JᵀJv is
+one product with J and one back (`products`). Which directions are hidden is decided by J, without
+squares and projections (`hidden`).
 """
 
 import time
@@ -16,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from adversary.inversion.gram import CONVS, Signals, View
+from adversary.inversion.gram import Signals, View, gram, rows_of
 from adversary.inversion.hidden import kernel, sizes, underived
 from adversary.inversion.layer_tangents import Moved, frozen, layers_of, parameters_of, tangents
 from adversary.inversion.products import Products
+from fedsim.core.doubled import doubled
 
 CHUNK = 64  # directions at a time
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
@@ -27,7 +29,6 @@ EDGES = {torch.float64: 1e-12, torch.float32: 1e-9}
 WEAK = 1e-6  # of it: what is below is looked at again
 FAINT = 1e-4  # of the edge: the squared size of what is not 0, but too weak to be measured
 ENTRIES = 2**25  # of products that are held at a time
-EXACT = 12  # columns per input number up to which the gradient of all convolutions is kept
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,7 +99,7 @@ def spectrum(
         generator: Draws the projections and, where time does not allow all, the directions.
         noise: Standard deviation of the noise on each parameter's gradient, once or several times.
         directions: Look at that many, drawn at random; at all without.
-        on_chunk: Called with directions done and in all.
+        on_chunk: Called with steps done and in all: chunks of directions, and layers.
 
     Raises:
         ValueError: The model has no trained parameter.
@@ -120,7 +121,9 @@ def spectrum(
     hidden = _hidden(sums.totals[1], products, scale, basis)
     lost = int((values <= edge**0.5 * values[0]).sum()) if hidden is None else len(hidden)
     values[len(values) - lost :] = 0
-    reason = None if hidden is None else underived(products, scale, hidden, generator)
+    reason = None
+    if hidden is not None:
+        reason = underived(_in_float64(products), scale, hidden.double(), generator)
     return Spectrum(
         singular=values,
         unknowns=size,
@@ -170,18 +173,26 @@ def _add_all(
         with frozen(model):
             return tangents(model, layers, at, label, chunk.view(-1, *at.shape))
 
-    rows = _rows(layers, at.numel())
-    views = {
-        name: View(module, parameters_of(model, module), rows[name], generator)
-        for name, module in layers.items()
-    }
-    if views:
-        _add_layers(moved_along, views, basis, sums, on_chunk)
+    views: dict[str, View] = {}
+    if layers:
+        points, _ = moved_along(basis[:1])
+        places = {name: it.x[0].numel() // it.x.shape[-1] for name, it in points.items()}
+        rows = rows_of(layers, places, at.numel(), len(basis))
+        views = {
+            name: View(module, parameters_of(model, module), rows[name], places[name], generator)
+            for name, module in layers.items()
+        }
     covered = {name for view in views.values() for name in view.names}
     others = [name for name in products.names if name not in covered]
+    chunks = -(-len(basis) // CHUNK)
+    layered = chunks + len(views) if views else 0
+    total = layered + (chunks if others else 0)
+    if views:
+        _add_layers(moved_along, views, basis, sums, lambda done: on_chunk(done, total))
     if others:
         rest = Products(model, others, products.x, products.labels)
-        _add_others(rest, basis, sums, on_chunk)
+        on_share = lambda share: on_chunk(layered + int(share * chunks), total)
+        _add_others(rest, basis, sums, on_share)
     return any(view.left is not None for view in views.values())
 
 
@@ -190,7 +201,7 @@ def _add_layers(
     views: Mapping[str, View],
     basis: Tensor,
     sums: _Sums,
-    on_chunk: Callable[[int, int], None],
+    on_step: Callable[[int], None],
 ) -> None:
     """Add the part of layers whose tangents are computed in batches."""
     columns: dict[str, Signals] = {}
@@ -203,10 +214,12 @@ def _add_layers(
                 columns[name] = _room(part, len(basis))
             columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
             columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
-        on_chunk(min((done + 1) * CHUNK, len(basis)), len(basis))
-    for name, view in views.items():
-        for parameter, gram in view.grams(points[name], columns.pop(name)):
-            sums.add(parameter, gram)
+        on_step(done + 1)
+    chunks = -(-len(basis) // CHUNK)
+    for done, (name, view) in enumerate(views.items(), start=chunks + 1):
+        for parameter, part in view.grams(points[name], columns.pop(name)):
+            sums.add(parameter, part)
+        on_step(done)
 
 
 def _room(part: Signals, count: int) -> Signals:
@@ -216,10 +229,13 @@ def _room(part: Signals, count: int) -> Signals:
 
 
 def _add_others(
-    products: Products, basis: Tensor, sums: _Sums, on_chunk: Callable[[int, int], None]
+    products: Products, basis: Tensor, sums: _Sums, on_share: Callable[[float], None]
 ) -> None:
-    """Add the part of any parameters: per direction a product with J, and one back for each D."""
+    """Add the part of any parameters: J's columns, or a product and one back for each D."""
     entries = sum(dual.numel() for dual in products.duals)
+    if entries * len(basis) <= ENTRIES:
+        _add_columns(products, basis, sums, on_share)
+        return
     together = max(1, min(CHUNK, ENTRIES // (entries * len(sums.levels))))
     parts = [torch.zeros_like(total) for total in sums.totals]
     for place, chunk in enumerate(basis.split(together)):
@@ -231,9 +247,21 @@ def _add_others(
         rows = products.pull(scaled).view(len(parts), len(chunk), -1) @ basis.T
         for part, row in zip(parts, rows, strict=True):
             part[place * together : place * together + len(chunk)] = row
-        on_chunk(min((place + 1) * together, len(basis)), len(basis))
+        on_share(min((place + 1) * together / len(basis), 1.0))
     for total, part in zip(sums.totals, parts, strict=True):
         total.add_((part + part.T) / 2)
+
+
+def _add_columns(
+    products: Products, basis: Tensor, sums: _Sums, on_share: Callable[[float], None]
+) -> None:
+    """Add the part of a few numbers, whose columns of J are kept: a quarter of the products."""
+    columns = []
+    for chunk in basis.split(CHUNK):
+        columns.append([it.flatten(1) for it in products.push(chunk.view(-1, *products.x.shape))])
+        on_share(min(len(columns) * CHUNK / len(basis), 1.0))
+    for name, *parts in zip(products.names, *columns, strict=True):
+        sums.add(name, gram(torch.cat(parts)))
 
 
 def _hidden(
@@ -256,20 +284,14 @@ def _hidden(
     return kernel(products, scale, vectors[:, squares <= WEAK * squares[-1]].T @ basis)
 
 
+def _in_float64(products: Products) -> Products:
+    """Return J in the precision in which differences of gradients tell its faults."""
+    if products.x.dtype == torch.float64:
+        return products
+    model, x = doubled(products.model), products.x.detach().double()
+    return Products(model, products.names, x, products.labels)
+
+
 def _error(gram: Tensor) -> float:
     """Return tr((G + 12·I)⁻¹)/n."""
     return float((1 / (torch.linalg.eigvalsh(gram).clamp(min=0) + 12)).mean())
-
-
-def _rows(layers: Mapping[str, nn.Module], size: int) -> dict[str, int]:
-    """Return how many numbers of each convolution's gradient are kept.
-
-    All of them, or most of the first layers: what pooling hides from the later ones, only these
-    can tell.
-    """
-    convs = {n: m.weight.numel() for n, m in layers.items() if isinstance(m, CONVS)}
-    if sum(convs.values()) <= EXACT * size:
-        return {name: convs.get(name, 0) for name in layers}
-    third = EXACT * size // 3
-    shares = {name: max(third // 2**i, third // len(convs), 1) for i, name in enumerate(convs)}
-    return {name: shares.get(name, 0) for name in layers}

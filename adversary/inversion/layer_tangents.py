@@ -117,7 +117,7 @@ def _gradient(module: nn.Module, at: Signals, moved: Signals) -> tuple[Tensor, T
     if isinstance(module, nn.Linear):
         x, dz, x_moved, dz_moved = (it.flatten(0, -2) for it in (at.x, at.dz, moved.x, moved.dz))
         return dz_moved.mT @ x + dz.mT @ x_moved, dz_moved.sum(dim=0)
-    parts = View(module, (), weight.numel(), Generator()).reduced(at, moved)
+    parts = View(module, (), weight.numel(), 1, Generator()).reduced(at, moved)
     return parts.x, parts.dz
 
 

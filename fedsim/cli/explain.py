@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -15,8 +14,6 @@ from fedsim.cli.options import Json, parse_shape
 from fedsim.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from fedsim.core.local_training import Optimizer
     from fedsim.explain import Explanation
 
@@ -119,33 +116,25 @@ def explain(
 def _explained(
     models: Sequence[str], settings: Sequence[str], *, quiet: bool, **protocol: Any
 ) -> "list[Explanation]":
-    """Explain models with a bar of their input directions; return them in order.
+    """Explain models, show how far it is, and return them in order.
 
     Args:
         models: Their names.
         settings: More settings of each config.
-        quiet: Show no bar.
+        quiet: Show nothing.
         protocol: Further arguments of `fedsim.explain.explain`.
     """
-    from rich.markup import escape
-    from rich.progress import Progress
-
     from fedsim import config as configs
+    from fedsim.cli.looking import Looking
     from fedsim.explain import explain
 
     explained = []
-    with Progress(console=err, transient=True, disable=quiet) as bar:
+    with Looking(err, quiet=quiet) as looking:
         for name in models:
-            task = bar.add_task(escape(name), total=None)
             config = configs.read(None, [f"model={name}", *settings])
-            on_chunk = partial(_move, bar, task)
-            explained.append(explain(config, on_chunk=on_chunk, **protocol))
-            bar.remove_task(task)
+            looking.begin(name)
+            explained.append(explain(config, on_chunk=looking.step, **protocol))
     return explained
-
-
-def _move(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total)
 
 
 def _check(classes: int, lr: float, noise: float, upload: str, epochs: int) -> None:

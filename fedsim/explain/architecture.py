@@ -50,7 +50,7 @@ def explain(
         noise: Standard deviation of noise on every entry of the gradient.
         directions: Number of input directions to look at; 0 for the closed forms alone. None for
             all, or for some drawn at random if all would take minutes.
-        on_chunk: Called with the number of directions done, and of all.
+        on_chunk: Called with the number of steps done, and of all.
 
     Raises:
         ConfigError: There is no such model, it cannot take such inputs, or the machine lacks the

@@ -140,6 +140,8 @@ LAYERS = {
     "shared linear": (lambda: nn.Linear(8, 8), LINE, twice),
     "shared convolution": (lambda: nn.Conv2d(2, 2, 3, padding=1), SQUARE, twice),
     "linear on places": (lambda: nn.Linear(8, 3), LINE, None),
+    "wide linear on places": (lambda: nn.Linear(8, 9), LINE, None),
+    "wide linear without bias": (lambda: nn.Linear(4, 9, bias=False), (2, 4), None),
     "linear sequence first": (lambda: nn.Linear(4, 3), WORDS,
                               lambda it, x: it(x.transpose(0, 1)).transpose(0, 1)),
 }  # fmt: skip
@@ -182,6 +184,24 @@ def test_a_random_projection_of_wide_convolutions_keeps_rank_and_scale():
     assert found.sketched
     assert found.rank == 72
     torch.testing.assert_close(found.singular, exact, rtol=0.5, atol=0)
+
+
+def test_a_random_projection_of_linear_layers_on_places_keeps_rank_and_scale(monkeypatch):
+    monkeypatch.setattr("adversary.inversion.gram.ROOM", 0)
+    wide = (lambda: nn.Linear(6, 60), nn.Tanh, lambda: nn.Linear(60, 60), nn.Tanh)
+    model, x = small(*wide), at()
+    found = spectrum(model, x, 1, generator=generator(0, "it"))
+    assert found.sketched
+    assert found.rank == 72
+    exact = torch.linalg.svdvals(jacobian(model, x, 1))
+    torch.testing.assert_close(found.singular, exact, rtol=0.5, atol=0)
+
+
+def test_differences_of_gradients_are_taken_in_float64():
+    model, x = small(lambda: nn.Linear(6, 30), nn.Tanh), at()
+    rough = spectrum(model.float(), x.float(), 0, generator=generator(0, "it"))
+    assert len(rough.hidden) == 0
+    assert rough.underived is None
 
 
 def test_random_directions_show_a_small_rank_and_no_more_than_their_number():

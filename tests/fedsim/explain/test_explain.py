@@ -131,7 +131,7 @@ def test_a_norm_right_after_a_convolution_without_bias_hides_the_scale_alone():
 
 
 def test_what_a_projection_lacks_is_decided_by_all_of_j(monkeypatch):
-    monkeypatch.setattr("adversary.inversion.jacobian.EXACT", 0)
+    monkeypatch.setattr("adversary.inversion.gram.EXACT", 0)
     hides, shows = told(f"{HERE}:hiding"), told(f"{HERE}:joint")
     assert hides.spectrum.sketched
     assert hides.verdict.text == "48 of 64 directions hidden"
