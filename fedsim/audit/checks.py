@@ -37,7 +37,8 @@ def check_sizes(audit: Audit, made: Mechanism, num_others: int) -> None:
     if made.defense.batches is not None and local.batch_size > audit.batch_size:
         raise ConfigError(
             f"audit.batch_size: must be at least local.batch_size = {local.batch_size}: it is all "
-            f"of the client's records, got {audit.batch_size}"
+            f"of the client's records, got {audit.batch_size}; --set audit.batch_size="
+            f"{2 * local.batch_size} lets half of them be drawn"
         )
     if audit.batch_size > num_others:
         raise ConfigError(

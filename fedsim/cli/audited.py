@@ -1,4 +1,4 @@
-"""What `fedsim audit` prints of a setting: its claim, a line per canary, and its defenses."""
+"""What `fedsim audit` prints of a setting: its claim, a column per canary, and its defenses."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def recorded_line(in_run: "Recorded") -> str:
 
 
 def print_setting(setting: "AuditResult", console: "Console", *, several: bool) -> None:
-    """Print one setting: its claim, a line per canary, and what its defenses are."""
+    """Print one setting: its claim, a column per canary, and what its defenses are."""
     from rich.table import Table
 
     if several:
@@ -42,9 +42,10 @@ def print_setting(setting: "AuditResult", console: "Console", *, several: bool) 
     console.print(setting.claimed, markup=False, soft_wrap=True)
     console.print()
     table = Table(box=None, pad_edge=False)
-    for place, head in enumerate(_heads(setting)):
+    first_line, *further = zip(_heads(setting), *lines(setting), strict=True)
+    for place, head in enumerate(first_line):
         table.add_column(head, justify="left" if place == 0 else "right")
-    for cells in lines(setting):
+    for cells in further:  # a line per method: there are more of these than of canaries
         table.add_row(*cells)
     console.print(table)
     first = setting.rows[0]
@@ -70,7 +71,7 @@ def print_setting(setting: "AuditResult", console: "Console", *, several: bool) 
 
 
 def lines(setting: "AuditResult") -> list[list[str]]:
-    """Return the cells of a line per canary."""
+    """Return the cells of each canary."""
     by: dict[str, dict[str, Row]] = {}
     for row in setting.rows:
         by.setdefault(row.canary, {})[row.method] = row

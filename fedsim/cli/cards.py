@@ -194,7 +194,7 @@ def _option(name: str, parameter: "Parameter", meaning: str) -> Option:
 def _of_entry(name: str, entry: Entry, facts: Mapping[str, str]) -> Card:
     function: Any = docstrings.function_of(entry.make)
     facts = {
-        "What it is": docstrings.title(function.__doc__),
+        "What it is": docstrings.title(function.__doc__) or "a part without a docstring",
         "Details": docstrings.details(function),
         "Paper": entry.paper,
         **facts,

@@ -20,6 +20,7 @@ from fedsim.cli.cards import (
     of_strategy,
 )
 from fedsim.cli.console import out, print_next
+from fedsim.cli.imported import IMPORTED, imported
 from fedsim.cli.options import Json
 from fedsim.core.catalog import Entry, entries, options_of, with_extensions
 from fedsim.core.errors import ConfigError, nearest
@@ -66,7 +67,10 @@ def list_(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="One of them, to see all that is said of it."),
+        typer.Argument(
+            metavar="NAME",
+            help="One of them, or your own package.module:function, to see all that is said of it.",
+        ),
     ] = None,
     *,
     as_json: Json = False,
@@ -91,12 +95,15 @@ def list_(
 
 
 def card(kind: str, name: str) -> Card:
-    """Return the card of one part.
+    """Return the card of one part, or of a user's own `package.module:function`.
 
     Raises:
-        ConfigError: There is no part of this name; the sentence names the nearest.
+        ConfigError: There is no part of this name; the sentence names the nearest. Or it cannot be
+            imported, or it is none of this kind.
     """
     parts = _parts(kind)
+    if ":" in name and name not in parts and kind in IMPORTED:
+        return _cards(kind)(name, imported(kind, name, parts))
     if name not in parts:
         raise ConfigError(
             f"list {kind}: must be a known name, got '{name}'; {nearest(name, parts)}"

@@ -225,6 +225,7 @@ def test_the_command_prints_a_table_and_fails_where_a_claim_is_refuted(tmp_path)
     path = written(tmp_path, config(DP_SGD, column="sex", canary=["natural", "gradient"]))
     done = runner.invoke(app, ["audit", str(path), "--out", str(out)])
     assert done.exit_code == 0, done.output
+    assert "…" not in done.output
     assert "Claim: ε = 4.38 at δ = 1e-05 (replace one example)" in done.stdout
     assert "Not to be compared: add or remove one example: ε = 1.99" in done.stdout
     assert "The claim stands: ε = 4.38 at δ = 1e-05 (replace one example). The runs" in done.stdout
@@ -299,6 +300,15 @@ def test_another_delta_is_worked_out_or_refused(tmp_path):
     })  # fmt: skip
     with pytest.raises(ConfigError, match="audit.delta: must be the defense's δ = 1e-05"):
         prepare(sampled)
+
+
+def test_too_few_records_for_a_step_are_refused_with_the_setting_that_helps():
+    made = config(DP_SGD, batch_size=1).model_dump(mode="json", exclude_none=True)
+    made |= {"federation": {}, "local": {"batch_size": 2, "epochs": 1}}
+    with pytest.raises(ConfigError, match="got 1; --set audit.batch_size=4 lets half of them"):
+        prepare(parse(made))
+    made["audit"]["batch_size"] = 4
+    prepare(parse(made))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Listings, cards and help pages show all there is: nothing is taken for markup."""
 
+import importlib
 import inspect
 import json
 import re
@@ -100,6 +101,42 @@ def test_cards_of_a_baseline_a_defense_and_a_strategy():
     assert "no proof" in listing.card("defenses", "clip").facts["Kind"]
     [eta, *_] = listing.card("strategies", "fedadam").options
     assert (eta.name, eta.type, eta.default) == ("eta", "number", "0.1")
+
+
+OWN = {
+    "attacks": "adversary.attacks.positions:ATTACK",
+    "datasets": "fedsim.data.digits:digits",
+    "defenses": "defenses.clip:clip",
+    "models": "fedsim.models.mlp:mlp",
+    "strategies": "flwr.serverapp.strategy:FedAdam",
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_users_own_part_has_the_card_of_a_part(kind):
+    module, _, attribute = OWN[kind].partition(":")
+    part = getattr(importlib.import_module(module), attribute)
+    parts = listing._parts(kind)
+    name = next(it for it, each in parts.items() if part in (each, getattr(each, "make", None)))
+    own, builtin = listing.card(kind, OWN[kind]), listing.card(kind, name)
+    assert own.name == OWN[kind]
+    assert own.options == builtin.options
+    paper = {} if kind == "attacks" else {"Paper"}  # an entry's paper is in its record
+    assert own.facts == {head: builtin.facts[head] for head in builtin.facts if head not in paper}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "rule"),
+    [
+        ("models", "fedsim.models.mlp:WIDTHS", "must be an importable"),
+        ("models", "fedsim.core.units:__name__", "must be a function"),
+        ("attacks", "fedsim.models.mlp:mlp", "must be an Attack"),
+        ("engines", "fedsim.models.mlp:mlp", "must be a known name"),
+    ],
+)
+def test_what_is_no_part_of_a_kind_is_refused(kind, name, rule):
+    with pytest.raises(ConfigError, match=rule):
+        listing.card(kind, name)
 
 
 def test_what_looks_like_markup_is_shown(capsys, monkeypatch):
