@@ -85,7 +85,7 @@ def _attacked(
     from fedsim.core.progress import listening
 
     eta = Eta(1, err)
-    with Progress(console=err, transient=True, disable=quiet) as bar:
+    with Progress(console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task("attacking", total=None)
 
         def say(text: str) -> None:

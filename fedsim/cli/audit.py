@@ -98,7 +98,8 @@ def _audited(
     from fedsim.config import Engine
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
+    hidden = quiet or not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
         task = bar.add_task("auditing", total=None)
 
         def show(setting: "AuditResult") -> None:

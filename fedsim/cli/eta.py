@@ -28,11 +28,12 @@ class Eta:
         self.first: float | None = None
 
     def bar(self, *, quiet: bool) -> "Progress":
-        """Return a bar with the time that is left behind it."""
+        """Return a bar with the time that is left behind it; it shows at a terminal alone."""
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}")
-        return Progress(*columns, console=self.console, transient=True, disable=quiet)
+        hidden = quiet or not self.console.is_terminal  # it would leave an empty line
+        return Progress(*columns, console=self.console, transient=True, disable=hidden)
 
     def begin(self, done: float) -> None:
         """Count from here on: what was done before says nothing of the pace."""

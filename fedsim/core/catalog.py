@@ -165,9 +165,19 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def check_options(
-    key: str, function: Callable[..., Any], options: Mapping[str, Any]
+    key: str,
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    beside: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return `options` in the types that `function` declares for them.
+
+    Args:
+        key: Of the table that holds them.
+        function: Their part's.
+        options: By name.
+        beside: Keys of the same table that are no options: one may have been meant.
 
     Raises:
         ConfigError: An option is unknown or has the wrong type.
@@ -176,7 +186,8 @@ def check_options(
     checked = {}
     for name, value in options.items():
         if name not in declared:
-            hint = nearest(name, declared) if declared else "there are no options"
+            keys = {*declared, *beside}
+            hint = nearest(name, keys) if keys else "there are no options"
             raise ConfigError(f"{key}.{name}: must be a known key; {hint}")
         checked[name] = _converted(f"{key}.{name}", declared[name].annotation, value)
     return checked

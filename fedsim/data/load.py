@@ -32,7 +32,7 @@ def load(data: Data, seed: int) -> Dataset | Texts:
             rule of `fedsim.data.check`.
     """
     make = find_entry("data.name", data.name, DATASETS, "datasets").make
-    options = check_options("data", make, data.options)
+    options = check_options("data", make, data.options, beside=type(data).model_fields)
     root = root_of(data.name, data.root)
     if data.name in DATASETS:
         dataset = _published(make, data.name, root, options)

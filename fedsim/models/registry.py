@@ -57,7 +57,7 @@ def build(model: Model, form: Form, *, seed: int) -> nn.Module:
         check_installed()
     with settings_kept(SETTINGS, threads=False):  # a module may set them for its own main
         make = find_entry("model.name", model.name, MODELS, "models").make
-    options = check_options("model", make, model.options)
+    options = check_options("model", make, model.options, beside=type(model).model_fields)
     data: dict[str, Any] = {"input_shape": form.shape, "num_classes": form.num_classes}
     if form.vocabulary is not None:
         data["vocabulary"] = form.vocabulary

@@ -40,7 +40,10 @@ def test_users_come_from_a_column_or_a_file(tmp_path):
             {"data": "tests.builders:observe"},
             "data.name: .* must be a function that takes a folder",
         ),
-        ({"data": {"name": "digits", "alhpa": 1}}, "data.alhpa: must be a known key"),
+        (
+            {"data": {"name": "digits", "alhpa": 1}},
+            "data.alhpa: must be a known key; did you mean 'alpha'",
+        ),
         ({"data": {"limit": 3}}, "federation.clients: must be at most the 3 private examples"),
         (
             {"data": TOY | {"partition": "user", "users": "usr"}},
