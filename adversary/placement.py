@@ -38,7 +38,9 @@ def answer(attack: Attack, view: View, auxiliary: Auxiliary, generator: Generato
         return attack.infer(view, auxiliary, generator)
     one = partial(_observation, memory=view.memory, device=device)
     cohorts = _Placed(view.cohorts, partial(_cohort, one=one, memory=view.memory))
-    placed = View(_Placed(view.observations, one), cohorts if view.cohorts else (), view.memory)
+    placed = View(
+        _Placed(view.observations, one), cohorts if view.cohorts else (), view.memory, view.names
+    )
     with on(device):
         knows = _auxiliary(auxiliary, view.memory, device)
         return moved(attack.infer(placed, knows, generator), CPU)

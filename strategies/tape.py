@@ -33,6 +33,7 @@ from fedsim.core.types import Params, Upload
 from strategies.tape_files import members_in
 
 SENT, UPLOADS = "sent", "uploads"
+FEW = 64  # rounds that are looked for one by one
 ROUND = re.compile("[0-9]{4,9}")
 
 
@@ -156,6 +157,14 @@ def recorded_rounds(folder: Path) -> list[int]:
     return numbered(folder / "rounds")
 
 
+def rounds_after(folder: Path, before: int, latest: int) -> list[int]:
+    """Return the rounds with uploads after one, until another; of few, without listing all."""
+    numbers: Iterable[int] = range(before + 1, latest + 1)
+    if latest - before > FEW:
+        numbers = (number for number in recorded_rounds(folder) if before < number <= latest)
+    return [number for number in numbers if uploads_path(folder, number).exists()]
+
+
 def numbered(folder: Path) -> list[int]:
     """Return the rounds that have a folder of their own below one, in order."""
     names = [path.name for path in folder.glob("[0-9]*")]
@@ -231,6 +240,11 @@ def upload_in(uploads: Mapping[str, Group], folder: Path, round_: int, client: s
         path = _path(folder, round_, UPLOADS)
         raise BadRecording(f"{path}: must hold the upload of client {client}, got none")
     return uploads[client]
+
+
+def uploads_path(folder: Path, round_: int) -> Path:
+    """Return the file of what the clients of a round uploaded."""
+    return _path(folder, round_, UPLOADS)
 
 
 def _path(folder: Path, round_: int, name: str) -> Path:

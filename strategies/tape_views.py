@@ -6,7 +6,9 @@ of clients: the sum of its clients' gradients, weighted by their numbers of exam
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar, overload
@@ -14,11 +16,18 @@ from typing import Generic, TypeVar, overload
 from fedsim.config.foreign import Source
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import TensorFile
-from fedsim.core.groups import Group
+from fedsim.core.groups import Group, state_of
 from fedsim.core.memory import Memory
 from fedsim.core.types import LocalTraining, Observation, Params, Update, View
 from strategies.deltas import Delta, Once, Renamed, Times
-from strategies.tape import in_order, recorded_rounds, sent_path, upload_in, uploads_of
+from strategies.tape import (
+    in_order,
+    rounds_after,
+    sent_path,
+    upload_in,
+    uploads_of,
+    uploads_path,
+)
 from strategies.tape_files import check_upload, members_in
 
 SENT_NAME = re.compile("[0-9a-f]{32}")
@@ -44,9 +53,11 @@ def views(
         sources: Name in the model → the array on tape; as they are where none are given.
     """
     memory = Memory() if memory is None else memory
-    cohorts = _Cohorts(folder, round_, local, sources)
+    past = memory.run.get(_Past, (folder, local, id(sources)), lambda: (_Past(), sources), keep=1)
+    cohorts = _Cohorts(folder, round_, local, sources, past[0])
     for client in cohorts.of(round_).clients:
-        yield View(_OfClient(cohorts, client), _CohortsOf(cohorts, client), memory)
+        of_client = _OfClient(cohorts, client), _CohortsOf(cohorts, client)
+        yield View(*of_client, memory, _Names(cohorts, client))
 
 
 def observation(folder: Path, round_: int, client: str, local: LocalTraining) -> Observation:
@@ -140,6 +151,44 @@ class _Cohort(Sequence[Observation]):
         return Renamed(params, self.sources) if self.sources else params
 
 
+class _Past:
+    """Which rounds are on tape, and which clients are in each; kept for all rounds of a run.
+
+    A round is looked at once. If the latest is not the file that it was, all are looked at again.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.token = object()
+        self.rounds: list[int] = []
+        self._states: list[tuple[int, ...]] = []
+        self._of_client: dict[str, array[int]] = {}
+
+    def until(self, cohorts: "_Cohorts") -> None:
+        """Take in the rounds until the latest one of a tape."""
+        latest = cohorts.latest
+        state = state_of(uploads_path(cohorts.folder, latest))
+        place = bisect_left(self.rounds, latest)
+        if place < len(self.rounds):
+            if (self.rounds[place], self._states[place]) == (latest, state):
+                return
+            self._forget()
+        before = self.rounds[-1] if self.rounds else 0
+        for round_ in rounds_after(cohorts.folder, before, latest):
+            clients = list(cohorts.of(round_).uploads)  # a damaged file is none
+            self._states.append(state_of(uploads_path(cohorts.folder, round_)))
+            self.rounds.append(round_)
+            for client in clients:
+                self._of_client.setdefault(client, array("q")).append(round_)
+
+    def of(self, client: str, latest: int) -> Sequence[int]:
+        """Return the rounds of a client until one."""
+        rounds = self._of_client.get(client, array("q"))
+        return rounds if rounds[-1] == latest else rounds[: bisect_right(rounds, latest)]
+
+
 class _Cohorts:
     """The cohorts of a round and of those before it; one object for all views of the round."""
 
@@ -149,14 +198,17 @@ class _Cohorts:
         round_: int,
         local: LocalTraining,
         sources: Mapping[str, Source] | None,
+        past: _Past,
     ) -> None:
         self.folder, self.latest, self.local, self.sources = folder, round_, local, sources
+        self._past = past
         self._opened: dict[int, _Cohort] = {}
 
     @cached_property
-    def rounds(self) -> list[int]:
-        """The recorded ones, in order."""
-        return [number for number in recorded_rounds(self.folder) if number <= self.latest]
+    def past(self) -> _Past:
+        """Which clients were in which rounds."""
+        self._past.until(self)
+        return self._past
 
     def of(self, round_: int) -> _Cohort:
         """Return a round's cohort."""
@@ -179,9 +231,8 @@ class _OverRounds(Sequence[Item], Generic[Item]):
         raise NotImplementedError
 
     @cached_property
-    def _rounds(self) -> list[int]:
-        of = self.cohorts.of
-        return [number for number in self.cohorts.rounds if self.client in of(number).uploads]
+    def _rounds(self) -> Sequence[int]:
+        return self.cohorts.past.of(self.client, self.cohorts.latest)
 
     def __bool__(self) -> bool:
         return True
@@ -197,6 +248,13 @@ class _OverRounds(Sequence[Item], Generic[Item]):
         if isinstance(index, slice):
             return [self._of(round_) for round_ in self._rounds[index]]
         return self._of(self.cohorts.latest if index == -1 else self._rounds[index])
+
+
+class _Names(_OverRounds[Hashable]):
+    """What stands for a client's rounds until each: the tape as it was looked at, and the round."""
+
+    def _of(self, round_: int) -> Hashable:
+        return self.cohorts.past.token, self.client, round_
 
 
 class _CohortsOf(_OverRounds[Sequence[Observation]]):

@@ -18,6 +18,8 @@ that prior the last update says what its batch was.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -25,11 +27,11 @@ from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.attacks.eb_gls import eb_gls, solve
+from adversary.carried import carried
 from adversary.labels.gls import best_spread
 from adversary.labels.head import find_head, own_head
 from adversary.labels.posterior import Evidence
 from adversary.labels.projections import moved_tensors
-from adversary.over_rounds import same_data
 from adversary.rehearsal import rehearse_all
 from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
@@ -40,7 +42,7 @@ TURNS = 5  # of adding up and weighing
 CLIENTS = 4  # rehearsed to see how far a round can be trusted
 SIZE = 100  # of each, in examples
 SYSTEMATIC = 0.25  # of their squared error is taken to be in every round; measured on MNIST
-UPDATES = 4096  # updates whose evidence is kept from round to round
+UPDATES = 512  # whose evidence is kept by themselves
 
 
 def eb_gls_rounds(
@@ -64,13 +66,20 @@ def eb_gls_rounds(
     if rounds is not None and rounds < 0:
         raise NotApplicable(f"eb-gls-rounds: rounds must be at least 0, got {rounds}")
     latest, work = view.latest, workspace(view, auxiliary)
-    earlier = [view.observations[k] for k in range(len(view.observations) - 1)][:rounds]
-    before = [evidence(o, work.at(o)) for o in earlier if same_data(o, latest)]
-    if not before:
+
+    def add(before: Stack | None, single: View) -> Stack:
+        return stacked([evidence(single.latest, work.at(single.latest))], before)
+
+    collect = partial(carried, view, (eb_gls_rounds, auxiliary, rounds), add, same=True)
+    earlier = len(view.observations) - 1
+    before = collect(until=earlier if rounds is None else min(rounds, earlier))
+    if before is None:
         return eb_gls(view, auxiliary, generator)
+    if rounds is None or rounds > earlier:
+        collect()  # the latest, for the next round
     last = evidence(latest, work)
     if latest.local.upload == "weights":
-        posterior = agree([*before, last])
+        posterior = agree(stacked([last], before), last)
     else:
         posterior = with_history(before, last)
     return posterior.whole(posterior.most_likely()) * latest.local.epochs
@@ -142,40 +151,58 @@ def blurred(e: Evidence, blur: Float[Tensor, "classes classes"]) -> Evidence:
     return Evidence(keep @ e.quadratic, keep @ e.linear, e.lower, e.total)
 
 
-def agree(rounds: Sequence[Evidence]) -> Evidence:
+class Stack(NamedTuple):
+    """Evidence of some updates, and the counts that each alone makes most likely.
+
+    Shapes (n, classes, classes), (n, classes), (n, classes) and (n,).
+    """
+
+    quadratic: Tensor
+    linear: Tensor
+    alone: Tensor
+    totals: Tensor
+
+
+def stacked(updates: Sequence[Evidence], before: Stack | None = None) -> Stack:
+    """Return evidence of updates below that of earlier ones."""
+    alone = [e.with_prior(best_spread(e)).most_likely() for e in updates]
+    rows = Stack(
+        torch.stack([e.quadratic for e in updates]),
+        torch.stack([e.linear for e in updates]),
+        torch.stack(alone),
+        torch.tensor([float(e.total) for e in updates], dtype=torch.float64),
+    )
+    return rows if before is None else Stack(*map(torch.cat, zip(before, rows, strict=True)))
+
+
+def agree(rounds: Stack, last: Evidence) -> Evidence:
     """Add evidence on the same counts, and the prior that makes it most likely.
 
     A round that is further from the common answer than its own certainty allows is taken to be
-    that much less certain.
+    that much less certain. `last` is of the last one.
     """
-    freedom = len(rounds[0].linear) - 1
-    trust = torch.ones(len(rounds), dtype=torch.float64)
-    quadratic = torch.stack([e.quadratic for e in rounds])
-    linear = torch.stack([e.linear for e in rounds])
-    alone = torch.stack([e.with_prior(best_spread(e)).most_likely() for e in rounds])
+    count, classes = rounds.linear.shape
+    trust = torch.ones(count, dtype=torch.float64)
     for turn in range(TURNS):
         summed = Evidence(
-            torch.einsum("t,tij->ij", trust, quadratic),
-            trust @ linear,
-            rounds[-1].lower,
-            rounds[-1].total,
+            torch.einsum("t,tij->ij", trust, rounds.quadratic),
+            trust @ rounds.linear,
+            last.lower,
+            last.total,
         )
         posterior = summed.with_prior(best_spread(summed))
-        if len(rounds) == 1 or turn == TURNS - 1:
+        if count == 1 or turn == TURNS - 1:
             return posterior
-        away = alone - posterior.most_likely()
-        misfit = torch.einsum("ti,tij,tj->t", away, quadratic, away) / freedom
+        away = rounds.alone - posterior.most_likely()
+        misfit = torch.einsum("ti,tij,tj->t", away, rounds.quadratic, away) / (classes - 1)
         trust = 1 / misfit.clamp(min=1)
     raise AssertionError("there is at least one turn")
 
 
-def with_history(rounds: Sequence[Evidence], last: Evidence) -> Evidence:
+def with_history(rounds: Stack, last: Evidence) -> Evidence:
     """Let earlier batches of a client say what its data are, as a prior for the last batch."""
-    if not rounds:
-        return last.with_prior(best_spread(last))
     share = _shares(rounds)
-    spread = _multinomial(share)
-    precision, pull = _on_shares(rounds, spread)
+    precision, pull = _on_shares(rounds, _multinomial(share))
     mean = torch.linalg.solve(precision, pull).clamp(min=0)
     mean = mean / mean.sum()
     total = last.total
@@ -184,11 +211,11 @@ def with_history(rounds: Sequence[Evidence], last: Evidence) -> Evidence:
     return Evidence(last.quadratic + prior, last.linear + prior @ (total * mean), last.lower, total)
 
 
-def _shares(rounds: Sequence[Evidence]) -> Float[Tensor, " classes"]:
+def _shares(rounds: Stack) -> Float[Tensor, " classes"]:
     """Return the mean of what each round alone says, a little towards even."""
-    alone = [e.with_prior(best_spread(e)).most_likely() / e.total for e in rounds]
-    classes = len(alone[0])
-    return (torch.stack(alone).mean(dim=0) * len(rounds) + 1 / classes) / (len(rounds) + 1)
+    alone = rounds.alone / rounds.totals.unsqueeze(1)
+    count, classes = alone.shape
+    return (alone.mean(dim=0) * count + 1 / classes) / (count + 1)
 
 
 def _multinomial(share: Float[Tensor, " classes"]) -> Float[Tensor, "classes classes"]:
@@ -198,17 +225,26 @@ def _multinomial(share: Float[Tensor, " classes"]) -> Float[Tensor, "classes cla
 
 
 def _on_shares(
-    rounds: Sequence[Evidence], spread: Float[Tensor, "classes classes"]
+    rounds: Stack, spread: Float[Tensor, "classes classes"]
 ) -> tuple[Float[Tensor, "classes classes"], Float[Tensor, " classes"]]:
     """Return precision and pull on the client's shares, from batches drawn with them."""
     classes = len(spread)
     precision = 1e-3 * torch.eye(classes, dtype=torch.float64)  # no round may say anything
     pull = torch.full((classes,), 1e-3 / classes, dtype=torch.float64)
-    for e in rounds:
-        blurry = blurred(e, e.total * spread)
-        precision = precision + e.total**2 * blurry.quadratic
-        pull = pull + e.total * blurry.linear
-    return precision, pull
+    totals = rounds.totals.view(-1, 1, 1)
+    # Blurred by what a batch's counts are off by; see `blurred`.
+    wide = torch.linalg.inv(totals * spread)
+    gone = torch.linalg.solve(rounds.quadratic + wide, rounds.quadratic).mT
+    keep = torch.eye(classes, dtype=torch.float64) - gone
+    # One by one: a product of many rounds at once is another in its last bits.
+    kept = torch.stack(list(map(torch.mm, keep, rounds.quadratic)))
+    pulls = torch.stack(list(map(torch.mv, keep, rounds.linear)))
+    return _added(precision, totals.square() * kept), _added(pull, totals[:, 0] * pulls)
+
+
+def _added(start: Tensor, terms: Float[Tensor, "n *shape"]) -> Tensor:
+    """Return a sum over rounds, taken in their order."""
+    return torch.cat([start.unsqueeze(0), terms]).cumsum(dim=0)[-1]
 
 
 ATTACKS = (

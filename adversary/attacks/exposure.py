@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
+from adversary.carried import carried
 from adversary.steps import trained_state
 from adversary.text.exposure import log_likelihoods
 from adversary.workspace import Workspace, workspace
@@ -80,8 +81,14 @@ def exposure_rounds(
         auxiliary: With canaries.
         generator: Not used.
     """
-    gains = [_gain(each, workspace(view, auxiliary).at(each)) for each in view.observations]
-    return sum(gains[1:], start=gains[0])
+
+    def add(before: Tensor | None, single: View) -> Tensor:
+        gain = _gain(single.latest, workspace(single, auxiliary))
+        return gain if before is None else before + gain
+
+    total = carried(view, (exposure_rounds, auxiliary), add)
+    assert total is not None  # there is the latest round
+    return total
 
 
 def _gain(observation: Observation, work: Workspace) -> Float[Tensor, " r"]:

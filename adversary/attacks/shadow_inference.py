@@ -30,7 +30,7 @@ from adversary.games.learn import learn
 from adversary.games.learner import Learner
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
-from adversary.over_rounds import Terms, added, distinct, held_out, summed
+from adversary.over_rounds import Terms, added, held_out, summed
 from adversary.rehearsal import rehearsed_size
 from adversary.secrets import prior
 from adversary.steps import keeps_data
@@ -88,7 +88,7 @@ def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
         odds = evidence(latest, work.at(latest), "property")[0]
         return ((odds + prior("property", single, auxiliary)).log_softmax(dim=0)[0],)
 
-    (log_none,) = summed(distinct(view, same=True), none, (auxiliary, "none"))
+    (log_none,), _ = summed(view, none, (auxiliary, "none"), same=True)
     return torch.stack([log_none, torch.log(-torch.expm1(log_none))])
 
 

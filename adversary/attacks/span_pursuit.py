@@ -24,13 +24,14 @@ model sent.
 import warnings
 from collections.abc import Sequence
 
+import torch
 from torch import Generator, Tensor, tensor
 
 from adversary.attack import Attack
-from adversary.over_rounds import distinct
+from adversary.over_rounds import summed
 from adversary.text.assembly import one_text, refined, several_texts
 from adversary.text.layers import layers_of
-from adversary.text.pursued import Pursued, check_one_client, is_frozen, pursued
+from adversary.text.pursued import Pursued, check_one_client, is_frozen, measured, pursued
 from adversary.text.replayed import likeness, next_tokens, padded
 from adversary.text.tables import find_tables
 from adversary.workspace import Workspace, evaluating, workspace
@@ -54,7 +55,9 @@ def span_pursuit(
     Raises:
         NotApplicable: The model has no such layer, or the update is a sum over clients.
     """
-    return _answer([view.latest], workspace(view, auxiliary))
+    work = workspace(view, auxiliary)
+    check_one_client(view.latest)
+    return _answer(view.latest, measured(view.latest, work), work, rounds=1)
 
 
 def span_pursuit_rounds(
@@ -77,16 +80,22 @@ def span_pursuit_rounds(
         raise NotApplicable(
             "model: must have a frozen token table to add spans over rounds, got one that trains"
         )
-    return _answer([it.latest for it in distinct(view, same=True)], work)
+    check_one_client(view.latest)
+    (rows,), rounds = summed(
+        view,
+        lambda single: (measured(single.latest, workspace(single, auxiliary)),),
+        (span_pursuit_rounds, auxiliary),
+        same=True,
+        plus=lambda above, below: torch.cat([above, below]),
+    )
+    return _answer(view.latest, rows, work, rounds)
 
 
-def _answer(observations: Sequence[Observation], work: Workspace) -> list[Tensor]:
-    latest = observations[-1]
-    check_one_client(latest)
+def _answer(latest: Observation, rows: Tensor, work: Workspace, rounds: int) -> list[Tensor]:
     texts = latest.update.num_examples
     if texts is not None and latest.local.upload == "gradient":
-        texts = min(texts, latest.local.batch_size) * len(observations)
-    picked = pursued(observations, work, texts=texts)
+        texts = min(texts, latest.local.batch_size) * rounds
+    picked = pursued(latest, rows, work, texts=texts)
     _remark(picked)
     return [tensor(text) for text in _texts(picked, work, latest, texts) if text]
 

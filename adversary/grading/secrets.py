@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from adversary.carried import carried
 from adversary.games import scores
 from adversary.secrets import prior
 from adversary.steps import keeps_data
@@ -46,9 +47,14 @@ class Secrets:
         latest = prior(self.name, view, auxiliary)
         if self.name != "property" or keeps_data(view.latest):
             return latest
-        rounds = range(len(view.observations))
-        none = sum(prior(self.name, view.until(k), auxiliary)[0] for k in rounds)
-        return torch.stack([torch.as_tensor(none), torch.log(-torch.expm1(torch.as_tensor(none)))])
+
+        def add(before: Tensor | None, single: View) -> Tensor:
+            none = prior(self.name, single, auxiliary)[0]
+            return none if before is None else before + none
+
+        none = carried(view, (prior, auxiliary), add)
+        assert none is not None  # there is the latest round
+        return torch.stack([none, torch.log(-torch.expm1(none))])
 
     def grade(self, guess: Tensor, truth: Truth) -> dict[str, float]:
         """Grade log-probabilities of the classes, shape (classes,).

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adversary.carried import digest
 from adversary.linkage.guess import packed
 from adversary.linkage.sequences import sequences
-from adversary.over_rounds import digest
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 

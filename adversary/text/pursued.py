@@ -1,6 +1,5 @@
 """Tokens and their positions, pursued in what a client's uploads show of its first layer."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,11 +47,29 @@ class Pursued:
         return tokens
 
 
-def pursued(observations: Sequence[Observation], work: Workspace, *, texts: int | None) -> Pursued:
+def measured(observation: Observation, work: Workspace) -> Float[Tensor, "rows width"]:
+    """Return the directions that an upload shows of its first layer, in units of their noise.
+
+    Args:
+        observation: Of one client.
+        work: Of the observation.
+
+    Raises:
+        NotApplicable: The model has no such layer, or the upload does not hold it.
+    """
+    site = work.part(layers_of).first_in(observation.update.delta)
+    noise = noise_of(observation, work, site, find_tables(work))
+    return whitened(observation, site, steps=_steps(observation), noise=noise)
+
+
+def pursued(
+    latest: Observation, rows: Float[Tensor, "rows width"], work: Workspace, *, texts: int | None
+) -> Pursued:
     """Return the (token, position) pairs that explain what uploads show of the first layer.
 
     Args:
-        observations: Of one client, all with the same first-layer inputs; the latest last.
+        latest: The latest of one client's.
+        rows: What `measured` returns of each, all with the same first-layer inputs.
         work: Of the latest.
         texts: Number of texts; None where it is not known.
 
@@ -60,18 +77,10 @@ def pursued(observations: Sequence[Observation], work: Workspace, *, texts: int 
         NotApplicable: The model has no such layer, or no upload holds it.
     """
     layers, tables = work.part(layers_of), find_tables(work)
-    site = layers.first_in(observations[-1].update.delta)
-    rows = torch.cat(
-        [
-            whitened(it, site, steps=_steps(it), noise=noise_of(it, work, site, tables))
-            for it in observations
-        ]
-    )
+    site = layers.first_in(latest.update.delta)
     if not len(rows):
         return Pursued(torch.zeros(0, 2, dtype=torch.long), placed=True, explained=True, rank=0)
-    words = work.part(
-        words_of, site, tuple(candidates(observations[-1], work, tables).tolist()), keep=2
-    )
+    words = work.part(words_of, site, tuple(candidates(latest, work, tables).tolist()), keep=2)
     picks = _picks(rows, words, work.auxiliary, texts, layers)
     placed = words.positions > 1
     return Pursued(words.pairs(picks.atoms), placed, picks.explained, picks.rank)

@@ -1,6 +1,6 @@
 """What an adversary sees and what it knew before: the types that attacks and defenses take."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -61,11 +61,15 @@ class View:
         cohorts: For each of them, those of every client of that round, this one's included; one
             object for all views of a round. Empty where other clients are not seen.
         memory: What attacks compute once; views that share it share that.
+        names: For each observation, what stands for it and all before it in the run's memory, so
+            that they need not be read again: of equal names observations are equal. Empty where
+            only reading them tells.
     """
 
     observations: Sequence[Observation]
     cohorts: Sequence[Sequence[Observation]] = ()
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+    names: Sequence[Hashable] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def latest(self) -> Observation:

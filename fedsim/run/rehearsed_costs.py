@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from adversary.attack import Attack
+from adversary.carried import Carried
 from adversary.grading.answers import attack_view
 from clients.train import train
 from fedsim.core.memory import Memory
@@ -221,10 +222,11 @@ class _Answering:
             }
 
     def growth(self, attack: Attack, memory: Memory, observations: Sequence[Observation]) -> float:
-        """Return what an earlier round adds to an answer."""
-        history = _History(observations)
+        """Return what an earlier round adds to an answer: nothing, if that is carried on."""
+        history, kept = _History(observations), memory.run.get(Carried, None, Carried)
+        asked = kept.asked
         self.cost(attack, memory, history)
-        if not history.looked_back:
+        if not history.looked_back or kept.asked > asked:
             return 0.0
         one, two = (
             min(

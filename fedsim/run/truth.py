@@ -1,18 +1,24 @@
 """The ground truth of what was recorded: of one client, or of a cohort under secure aggregation."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from adversary.grading.truth import joined, read_coins, read_truth, read_truths
 from adversary.members.scores import groups_of
 from adversary.secrets import SECRETS, secret_of
 from clients import carried
 from fedsim.core.ground_truth import Truth
+from fedsim.core.truths import shared_path
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
-from strategies.tape import is_recorded, members_of, recorded_clients, recorded_rounds
+from strategies.tape import is_recorded, members_of, recorded_clients, rounds_after
+
+BYTES = 2**28  # of what clients used so far: 256 MiB
 
 
 def truth_of(
@@ -68,33 +74,24 @@ def truths_of(
     In that round, or in all recorded rounds until then; None for a client that keeps its truth.
     Uploads of the `single`, which are no cohorts for sure, are not opened for it.
     """
-    rounds = [round_]
-    if so_far:
-        rounds = [number for number in recorded_rounds(folder.path) if number <= round_]
-    truths: dict[str, Truth | None] = {}
     clients = recorded_clients(folder.path, round_)
     alone = [client for client in clients if client in single]
     latest = read_truths(folder.truth, round_, alone, **_limits(plan))
-    for client in clients:
-        if client not in latest:
-            latest[client] = truth_of(folder, round_, client, plan)
-        earlier = [_earlier(plan, folder, number, client) for number in rounds[:-1]]
-        used = [*earlier, latest[client]]
-        whole = None
-        if used[-1] is not None:
-            whole = joined([truth for truth in used if truth is not None])
-        whole = with_canary(plan, with_ranges(plan, with_members(plan, whole)))
-        truths[client] = with_secrets(plan, with_usage(plan, client, whole))
-    return _with_users(truths)
+    used = {client: _used(plan, folder, round_, client, latest) for client in clients}
+    if so_far:
+        history = plan.memory.get(History, folder.path, lambda: History(plan, folder), keep=1)
+        used = {client: history.until(round_, client, used[client]) for client in clients}
+    return _with_users({client: with_secrets(plan, truth) for client, truth in used.items()})
 
 
-def _earlier(plan: Plan, folder: RunFolder, round_: int, client: str) -> Truth | None:
-    """Return what a client used in an earlier round, read once in a run; truth may come late."""
-    kept = plan.memory.get(_earlier, folder.path, dict[tuple[int, str], Truth], keep=1)
-    truth = kept.get((round_, client)) or truth_of(folder, round_, client, plan)
-    if truth is not None:
-        kept[round_, client] = truth
-    return truth
+def _used(
+    plan: Plan, folder: RunFolder, round_: int, client: str, read: Mapping[str, Truth | None]
+) -> Truth | None:
+    """Return what a client used in a round, with the answers that rounds add to."""
+    truth = read[client] if client in read else truth_of(folder, round_, client, plan)
+    truth = joined([truth]) if truth is not None else None
+    truth = with_canary(plan, with_ranges(plan, with_members(plan, truth)))
+    return with_usage(plan, client, truth)
 
 
 def with_members(plan: Plan, truth: Truth | None) -> Truth | None:
@@ -159,6 +156,96 @@ def carried_by(
         return None
     coins = (read_coins(folder.truth, number, client) for number in rounds)
     return relation if any(drawn is not None for drawn in coins) else None
+
+
+class History:
+    """What every client used in all rounds until one; a round is read once for each.
+
+    A client's truth may come late: it is looked for again until it is there, and then all of the
+    client's is read again.
+
+    Args:
+        plan: Of the run.
+        folder: The run.
+    """
+
+    def __init__(self, plan: Plan, folder: RunFolder) -> None:
+        self.plan, self.folder = plan, folder
+        self.rounds: list[int] = []
+        self._of_client: OrderedDict[str, _SoFar] = OrderedDict()
+        self._bytes = 0
+
+    def until(self, round_: int, client: str, latest: Truth | None) -> Truth | None:
+        """Return what a client used in all recorded rounds until one, as `_used` does for one.
+
+        Args:
+            round_: The latest.
+            client: Whose.
+            latest: What it used there; without it there is no answer.
+        """
+        before = self.rounds[-1] if self.rounds else 0
+        self.rounds += rounds_after(self.folder.path, before, round_)
+        so_far = self._of_client.pop(client, _SoFar())
+        self._bytes -= so_far.bytes
+        if so_far.round > round_ or any(self._read(late, client) for late in so_far.late):
+            so_far = _SoFar()
+        for number in self.rounds[bisect_right(self.rounds, so_far.round) :]:
+            if number < round_:
+                so_far = self._with(so_far, number, client, self._read(number, client))
+        if latest is not None and so_far.round < round_:
+            so_far = self._with(so_far, round_, client, latest)
+        self._of_client[client] = so_far
+        self._bytes += so_far.bytes
+        while self._bytes > BYTES and len(self._of_client) > 1:
+            self._bytes -= self._of_client.popitem(last=False)[1].bytes
+        return None if latest is None else so_far.used
+
+    def _read(self, round_: int, client: str) -> Truth | None:
+        return _used(self.plan, self.folder, round_, client, {})
+
+    def _with(self, before: "_SoFar", round_: int, client: str, truth: Truth | None) -> "_SoFar":
+        """Return what was used until a round, from what was used until the one before it."""
+        if truth is not None:
+            used = truth if before.used is None else both(before.used, truth)
+            return _SoFar(round_, used, before.late)
+        known = shared_path(self.folder.truth, round_).exists()  # of a simulation, whole
+        late = known and not is_recorded(self.folder.path, round_, client)
+        return _SoFar(round_, before.used, before.late if late else (*before.late, round_))
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """What a client used until a round, and the rounds of which it has not told it."""
+
+    round: int = 0
+    used: Truth | None = None
+    late: tuple[int, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """How much it takes, about."""
+        tensors = () if self.used is None else vars(self.used).values()
+        return 1024 + sum(it.nbytes for it in tensors if isinstance(it, Tensor))
+
+
+def both(before: Truth, after: Truth) -> Truth:
+    """Return what was used before or after, with the answers for either."""
+    return replace(
+        joined([before, after]),
+        members=_either(before.members, after.members),
+        classes=after.classes if before.classes is None else before.classes,
+        ranges=_either(before.ranges, after.ranges),
+        range_classes=after.range_classes if before.range_classes is None else before.range_classes,
+        in_set=_either(before.in_set, after.in_set),
+        canary=after.canary if before.canary is None else before.canary,
+        canaries=max(before.canaries, after.canaries),
+    )
+
+
+def _either(before: Tensor | None, after: Tensor | None) -> Tensor | None:
+    if before is None or after is None:
+        return after if before is None else before
+    return before | after
 
 
 def _with_users(truths: dict[str, Truth | None]) -> dict[str, Truth | None]:

@@ -5,15 +5,16 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from adversary import over_rounds as module
+from adversary import carried as module
 from adversary.attacks import ATTACKS
 from adversary.attacks.attribute_inference import attribute_inference
 from adversary.attacks.cosine_mia import cosine_mia
 from adversary.attacks.fedmia import fedmia
 from adversary.attacks.shadow_inference import shadow_inference
+from adversary.carried import Carried, carried
 from adversary.grading.families import FAMILIES
 from adversary.grading.membership import grade_members
-from adversary.over_rounds import Sums, averaged, distinct, over_rounds
+from adversary.over_rounds import averaged, over_rounds, summed
 from adversary.secrets import SECRETS, prior, secret_of
 from fedsim import api
 from fedsim.core.memory import Memory
@@ -131,21 +132,42 @@ def test_one_sum_is_kept_and_each_round_is_asked_about_once():
     for k in range(4):
         averaged(until(view, k, run), member_cases.KNOWN, generator(0), inner=inner)
     assert rounds == [1, 2, 3, 4]
-    assert len(run.get(Sums, None, Sums).by_name) == 1
+    assert len(run.get(Carried, None, Carried).by_name) == 1
     averaged(until(view, 3, Memory()), member_cases.KNOWN, generator(0), inner=inner)
     assert rounds == [1, 2, 3, 4] * 2
 
 
-def test_the_sums_that_were_used_last_are_kept(monkeypatch):
-    monkeypatch.setattr(module, "SUMS", 2)
-    sums = Sums()
-    for k in range(3):
-        sums.replace(None, (k,), (torch.tensor(k),))
-    assert list(sums.by_name) == [(1,), (2,)]
-    sums.replace((1,), (3,), (torch.tensor(3),))
-    assert list(sums.by_name) == [(2,), (3,)]
-    assert sums.longest([(2,), (3,), (4,)]) == (2, (torch.tensor(3),))
-    assert sums.longest([(4,)]) == (0, ())
+def test_what_was_used_longest_ago_is_forgotten_beyond_a_bound(monkeypatch):
+    size = module.ENTRY + 8
+    monkeypatch.setattr(module, "BYTES", 2 * size)
+    kept, value = Carried(), torch.zeros(2)
+    for name in "abc":
+        kept.replace(None, ("sum", name), value)
+    assert (list(kept.by_name), kept.bytes) == ([("sum", "b"), ("sum", "c")], 2 * size)
+    kept.replace(("sum", "b"), ("sum", "d"), value + 1)
+    assert (list(kept.by_name), kept.bytes) == ([("sum", "c"), ("sum", "d")], 2 * size)
+    place, state = kept.longest("sum", ["c", "d", "e"], 3)
+    assert (place, state.tolist()) == (2, [1.0, 1.0])
+    assert kept.longest("sum", ["c", "d", "e"], 1)[0] == 1
+    assert kept.longest("sum", ["e"], 1) == (0, None)
+    assert kept.longest("other", ["c", "d"], 2) == (0, None)
+
+
+def test_rounds_before_an_error_are_not_read_again():
+    view, run, asked = rounds_of_a_member(0, 3), Memory(), []
+
+    def add(before, single):
+        asked.append(single.latest.update.round)
+        if asked[-1] == 3:
+            raise ValueError("three")
+        return (before or 0) + 1
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="three"):
+            carried(until(view, 2, run), ("count",), add)
+    assert asked == [1, 2, 3, 3]
+    assert carried(until(view, 1, run), ("count",), add) == 2
+    assert carried(until(view, 2, run), ("other",), add, until=1) == 1
 
 
 def rounds_of_a_member(seed, rounds):
@@ -194,8 +216,11 @@ def test_an_upload_that_is_not_finite_costs_its_own_round_only():
 def test_uploads_of_other_data_are_left_out():
     one, two = kept("user", 0, 1, 2).observations
     fewer = replace(one, update=replace(one.update, num_examples=3))
-    assert [v.latest for v in distinct(View([fewer, two]), same=True)] == [two]
-    assert len(distinct(View([fewer, two]))) == 2
+    size = lambda single: (torch.tensor(single.latest.update.num_examples),)
+    (of_same,), rounds = summed(View([fewer, two]), size, ("size",), same=True)
+    assert (int(of_same), rounds) == (two.update.num_examples, 1)
+    (of_all,), rounds = summed(View([fewer, two]), size, ("size",))
+    assert (int(of_all), rounds) == (two.update.num_examples + 3, 2)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from tests.benchmarks.record import record
 ROUNDS = (10, 100, 1000)
 CLIENTS = (10, 1000, 10_000)
 PER_ROUND = 20
+LOOKING_BACK = ("cosine-mia-rounds", "fedmia-rounds", "eb-gls-rounds", "linkage-whitened-rounds")
 
 
 def toy(root: Path, *, size: int = 20_000) -> Dataset:
@@ -58,10 +59,10 @@ def config_of(rounds: int, clients: int, attack: str = "llg") -> Config:
     })  # fmt: skip
 
 
-def looking_back(rounds: int) -> Config:
-    """Return a run whose attack on a round reads all rounds before it, too."""
+def looking_back(rounds: int, attack: str) -> Config:
+    """Return a run whose attack on a round is about all rounds before it, too."""
     tables = config_of(rounds, PER_ROUND).model_dump(mode="json")
-    tables |= {"attack": ["cosine-mia-rounds"], "auxiliary": {"share": 0.2}}
+    tables |= {"attack": [attack], "auxiliary": {"share": 0.2}}
     tables["data"]["limit"] = 10 * PER_ROUND
     return parse(tables)
 
@@ -88,8 +89,10 @@ def of_all(marks: Sequence[float]) -> float:
     return (marks[-1] - marks[1]) / (len(marks) - 2) * len(marks)
 
 
-def over_rounds(folder: Path, rounds: Sequence[int]) -> dict[str, list[float]]:
-    """Return costs by the number of rounds: of rounds, their audits, and of reading them again."""
+def over_rounds(
+    folder: Path, rounds: Sequence[int], attacks: Sequence[str]
+) -> dict[str, list[float]]:
+    """Return costs by the number of rounds: of rounds, their attacks and audits, and of reading."""
     costs = defaultdict[str, list[float]](list)
     for number in rounds:
         marks: list[float] = []
@@ -101,12 +104,13 @@ def over_rounds(folder: Path, rounds: Sequence[int]) -> dict[str, list[float]]:
         costs["Run.ledger()"].append(cpu(run.ledger))
         plan = prepare(config_of(number, PER_ROUND))
         costs["what a run will cost, estimated"].append(cpu(lambda plan=plan: expected_costs(plan)))
-        marks.clear()
-        api.run(
-            looking_back(number), folder / f"back{number}",
-            on_round=lambda _: marks.append(time.process_time()),
-        )  # fmt: skip
-        costs["the rounds of a run, attacked over all rounds so far"].append(of_all(marks))
+        for attack in attacks:
+            marks.clear()
+            api.run(
+                looking_back(number, attack), folder / f"{attack}{number}",
+                on_round=lambda _: marks.append(time.process_time()),
+            )  # fmt: skip
+            costs[f"the rounds of a run, attacked by {attack}"].append(of_all(marks))
         marks.clear()
         api.run(
             audited(number), folder / f"audited{number}",
@@ -144,6 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", default=",".join(map(str, ROUNDS)))
     parser.add_argument("--clients", default=",".join(map(str, CLIENTS)))
     parser.add_argument("--each", type=int, default=20, help="rounds for each number of clients")
+    parser.add_argument("--attacks", default=",".join(LOOKING_BACK), help="over all rounds so far")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rounds, clients = (
@@ -154,7 +159,7 @@ def main() -> None:
         folder = Path(name)
         api.run(config_of(1, PER_ROUND), folder / "first")  # imports
         for what, sizes, costs in (
-            ("rounds", rounds, over_rounds(folder, rounds)),
+            ("rounds", rounds, over_rounds(folder, rounds, chosen.attacks.split(","))),
             ("clients", clients, over_clients(folder, clients, chosen.each)),
         ):
             print(f"\n| CPU-seconds by {what} | {' | '.join(map(str, sizes))} | exponents |")

@@ -25,7 +25,7 @@ from adversary.attacks.loss_drop import loss_drop
 from adversary.attacks.span_pursuit import span_pursuit, span_pursuit_rounds
 from adversary.attacks.tokens_moved import tokens_moved
 from adversary.grading import texts as grading
-from adversary.text.pursued import pursued
+from adversary.text.pursued import measured, pursued
 from adversary.workspace import workspace
 from defenses import build as build_defenses
 from fedsim import data, models
@@ -179,7 +179,8 @@ def noisy_pairs(seed: int, std: float) -> float:
     delta, _ = defense.apply(gradient(model, x, y), {}, generator(seed, "noise", std))
     observation = seen(model, delta, 2, GRADIENT)
     work = workspace(View([observation]), auxiliary_of(model))
-    answer = set(map(tuple, pursued([observation], work, texts=2).pairs.tolist()))
+    rows = measured(observation, work)
+    answer = set(map(tuple, pursued(observation, rows, work, texts=2).pairs.tolist()))
     true = {(int(x[n, i]), int(i)) for n, i in (x != 0).nonzero()}
     return 2 * len(answer & true) / (len(answer) + len(true))
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from adversary.attacks.eb_gls import eb_gls
-from adversary.attacks.eb_gls_rounds import agree, eb_gls_rounds, evidence, with_history
+from adversary.attacks.eb_gls_rounds import agree, eb_gls_rounds, evidence, stacked, with_history
+from adversary.carried import same_data
 from adversary.grading.counts import grade as grade_counts
 from adversary.labels.posterior import Evidence
-from adversary.over_rounds import same_data
 from adversary.workspace import workspace
 from clients.train import train
 from fedsim.core.ground_truth import Truth
@@ -98,24 +98,23 @@ def form(precision, counts):
 
 def test_a_round_that_contradicts_a_surer_one_is_hardly_heard():
     sure, wrong = form(100.0, [8, 1, 1]), form(1.0, [1, 1, 8])
-    posterior = agree([sure, wrong, wrong])
+    posterior = agree(stacked([sure, wrong, wrong]), wrong)
     assert posterior.whole(posterior.most_likely()).tolist() == [8, 1, 1]
 
 
 def test_rounds_that_agree_add_up():
-    posterior = agree([form(1.0, [7, 2, 1])] * 9)
+    told = [form(1.0, [7, 2, 1])] * 9
+    posterior = agree(stacked(told), told[-1])
     assert torch.allclose(posterior.most_likely(), torch.tensor([7.0, 2.0, 1.0]).double(), atol=0.4)
 
 
 def test_history_is_a_prior_for_the_last_batch():
-    told = [form(50.0, [6, 2, 2])] * 10
+    told = stacked([form(50.0, [6, 2, 2])] * 10)
     vague = form(1e-4, [0, 0, 10])
     after = with_history(told, vague)
     assert after.whole(after.most_likely()).tolist() == [6, 2, 2]
     certain = with_history(told, form(100.0, [0, 0, 10]))
     assert certain.whole(certain.most_likely()).tolist() == [0, 0, 10]
-    alone = with_history([], form(50.0, [6, 2, 2]))
-    assert alone.whole(alone.most_likely()).tolist() == [6, 2, 2]
 
 
 def test_only_updates_from_the_same_data_count():

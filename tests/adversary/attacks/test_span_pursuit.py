@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adversary.attacks.span_pursuit import span_pursuit, span_pursuit_rounds
-from adversary.text.pursued import pursued
+from adversary.text.pursued import measured, pursued
 from adversary.workspace import workspace
 from defenses import build as build_defenses
 from fedsim.config import parse
@@ -61,7 +61,11 @@ def test_spans_of_rounds_add_up():
         after = {n: v + (delta[n] + moved[n]) / 2 for n, v in state_of(model).items()}
         model.load_state_dict(after)
     work, true = workspace(View(rounds), auxiliary_of(model)), pairs_of(ids)
-    found = [pursued(some, work, texts=6).pairs.tolist() for some in (rounds[-1:], rounds)]
+    rows = [measured(seen, work.at(seen)) for seen in rounds]
+    found = [
+        pursued(rounds[-1], torch.cat(some), work, texts=6).pairs.tolist()
+        for some in (rows[-1:], rows)
+    ]
     correct = [len(true & set(map(tuple, pairs))) for pairs in found]
     assert correct[0] < correct[1]
     guess, _ = answered(span_pursuit_rounds, rounds, auxiliary_of(model))
