@@ -1,6 +1,7 @@
 """What is checked of a reply, against what its client was sent."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -37,6 +38,7 @@ DECODED = Rule(UPLOAD, "arrays", "must be numeric NumPy arrays", OFF)
 NAMES = Rule(UPLOAD, "arrays", "must have the names and shapes that were sent", OFF)
 FINITE = Rule(UPLOAD, "any array", "must be finite where what was sent is", OFF)
 WEIGHT = Rule(UPLOAD, "number of examples", "must be a number ≥ 0 in the only MetricRecord", OFF)
+LARGE = 2**20  # bytes of an upload whose differences are not taken all at once
 FORMS = (SENT, ONCE, RECORD, SIZE, DECODED, NAMES, FINITE)
 
 
@@ -147,10 +149,13 @@ def update_norm(upload: Params, sent: Params, kind: Upload) -> float:
     """
     names = [name for name, value in upload.items() if value.is_floating_point()]
     moved: tuple[Tensor, ...] | list[Tensor] = [upload[name] for name in names]
-    if kind == "weights" and moved:
+    if kind == "weights" and sum(value.nbytes for value in moved) > LARGE:
+        length = _length_of_large(moved, [sent[name] for name in names])
+    elif kind == "weights" and moved:
         origin = [sent[n].to(value.dtype) for n, value in zip(names, moved, strict=True)]
-        moved = torch._foreach_sub(moved, origin)
-    length = _length(moved)
+        length = _length(torch._foreach_sub(moved, origin))
+    else:
+        length = _length(moved)
     if kind == "weights" and math.isnan(length):  # constants of ∞
         length = _length([difference(upload[name], sent[name]) for name in names])
     return length
@@ -184,6 +189,18 @@ def _lengths(block: Block, sent: Params, kind: Upload) -> list[float]:
     if not norms:
         return [0.0] * block.count
     return [math.hypot(*parts) for parts in torch.stack(norms, dim=1).tolist()]
+
+
+def _length_of_large(values: Sequence[Tensor], origins: Sequence[Tensor]) -> float:
+    """Return the norm of values − origins; differences are taken in one tensor's memory."""
+    most = max(value.numel() for value in values)
+    room = {dtype: torch.empty(most, dtype=dtype) for dtype in {it.dtype for it in values}}
+    norms = []
+    for value, origin in zip(values, origins, strict=True):
+        difference = room[value.dtype][: value.numel()].view(value.shape)
+        torch.sub(value, origin.to(value.dtype), out=difference)
+        norms.append(torch.linalg.vector_norm(difference))
+    return math.hypot(*torch.stack(norms).tolist())
 
 
 def _length(moved: tuple[Tensor, ...] | list[Tensor]) -> float:

@@ -3,7 +3,7 @@
 import ctypes
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -68,7 +68,8 @@ def _left(group: Path) -> int | None:
 
 
 SELDOM = 20_000  # objects more than were freed, before the youngest are looked at
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
+MAPPED = 2**25  # bytes of what is made of new pages each time: the most that glibc comes to itself
 
 
 def keep_freed_memory() -> None:
@@ -77,10 +78,27 @@ def keep_freed_memory() -> None:
     By default each tensor of more than 32 MiB is made of new pages. To get and zero these takes as
     long as the arithmetic on them.
     """
+    _malloc({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1})
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed memory as `keep_freed_memory` does, and give it back to the system at the end."""
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        _malloc({M_MMAP_MAX: 2**16, M_MMAP_THRESHOLD: MAPPED, M_TRIM_THRESHOLD: 2 * MAPPED})
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _malloc(options: Mapping[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fedsim.config import Engine
-from fedsim.core.machine import check_cores, keep_freed_memory
+from fedsim.core.machine import check_cores, freed_memory_kept
 from fedsim.federation.grid import Execute
 from fedsim.federation.inline import inline
 
@@ -35,14 +35,15 @@ def start(engine: Engine) -> Iterator[Started]:
     if engine.address is None:
         check_cores("engine.attackers", engine.attackers)
     if engine.name == "inline":
-        yield Started(inline)
+        with freed_memory_kept():
+            yield Started(inline)
     elif engine.name == "batched":
         from fedsim.federation.batched import Batched
 
-        keep_freed_memory()
         assert engine.batch is not None
         batched = Batched(engine.batch)
-        yield Started(batched, lambda: dict(batched.alone))
+        with freed_memory_kept():
+            yield Started(batched, lambda: dict(batched.alone))
     else:
         from fedsim.federation.ray import ray_actors
 
