@@ -167,7 +167,9 @@ def _add_all(
 ) -> bool:
     """Add every parameter's part; return whether any is seen through a projection."""
     model, at, label = products.model, products.x.detach()[0], int(products.labels)
-    layers = layers_of(model, at, label, generator)
+    exact = _in_float64(products)  # in float32 rounding looks like a layer of another kind
+    names = layers_of(exact.model, exact.x.detach()[0], label, generator)
+    layers = {name: model.get_submodule(name) for name in names}
 
     def moved_along(chunk: Tensor) -> Moved:
         with frozen(model):
