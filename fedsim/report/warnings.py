@@ -118,7 +118,9 @@ def _partly(run: RunData) -> list[str]:
     ]
     if not attacks:
         return []
-    return [f"{_each(attacks)} Means are over the updates that an attack answered. {NOT_SAFE}"]
+    refused = "" if any(each.failed for each in attacks) else " A refusal is no error."
+    means = "Means are over the updates that an attack answered."
+    return [f"{_each(attacks)}{refused} {means} {NOT_SAFE}"]
 
 
 def _each(attacks: Sequence[Answers]) -> str:
