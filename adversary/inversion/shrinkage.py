@@ -12,9 +12,10 @@ upload better than rehearsed ones is shrunk less. What is left of the rehearsed 
 the uncertainty, in proportion to the contrast of all auxiliary examples: its square is a constant
 and a share of their variance.
 
-Of pictures c is the mean grey level, so that shrinking changes nothing but contrast: towards the
-mean picture is 0.2 dB better and hides which picture it was. Where the weight says that an answer
-has next to nothing (below `LITTLE`), and of features, c is the mean auxiliary example.
+Of pictures c is the mean grey level, so that shrinking changes nothing but contrast. Towards the
+mean picture the error is smaller (0.2 dB on CIFAR-10, 2.5 on digits), but its pattern hides whose
+picture it was: noisy answers that were identified at 0.7 then are at 0.15. Where the weight says
+that an answer has next to nothing (`LITTLE`), and of features, c is the mean auxiliary example.
 
 The client's own examples are never looked at. An adversary without pictures rehearses with
 synthetic ones (`stand_ins`) and shrinks towards the middle of the range.
@@ -96,7 +97,9 @@ class Shrinkage:
         weight = self.weight(loss)
         if weight == 1:
             return f"not shrunk, by {clients}"
-        where = "the mean example" if weight < LITTLE else "the mean level"
+        where = "the mean example"
+        if weight >= LITTLE and not torch.equal(self.middle, self.mean):
+            where = "the mean level"
         return f"shrunk towards {where} with weight {weight:.2g}, by {clients}"
 
 

@@ -113,7 +113,13 @@ def attacked(name: str) -> Recovered:
     view = observe(trained, 1, sent=model)
     auxiliary = Auxiliary(model, CLASSES, input_shape=shape)
     guess = ATTACKS["inverting-gradients"].infer(
-        view, auxiliary, generator(0, "matching"), iterations=ITERATIONS, restarts=1, tv=0.0
+        view,
+        auxiliary,
+        generator(0, "matching"),
+        iterations=ITERATIONS,
+        restarts=1,
+        tv=0.0,
+        rehearsals=0,
     )
     return Recovered(
         joint=_psnr(fit.inputs, x),

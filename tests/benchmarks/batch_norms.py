@@ -105,6 +105,7 @@ def main() -> None:
                     restarts=args.restarts,
                     iterations=args.iterations,
                     norms=weight,
+                    rehearsals=0,
                 )
                 values.append(psnr(guess.values if isinstance(guess, Estimate) else guess, x))
             seconds = (time.process_time() - begun) / len(cases)

@@ -85,7 +85,13 @@ def compare(name: str, images: int, iterations: int) -> None:
             begun = time.process_time()
             with remarks_of_attacks() as remarks:
                 guess = inverting_gradients(
-                    same, known, generator(0), restarts=1, iterations=iterations, **given
+                    same,
+                    known,
+                    generator(0),
+                    restarts=1,
+                    iterations=iterations,
+                    rehearsals=0,
+                    **given,
                 )
             spent.append(time.process_time() - begun)
             values.append(psnr(guess.values if isinstance(guess, Estimate) else guess, x))

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,14 @@ from adversary.attacks.dlg import dlg
 from adversary.attacks.inverting_gradients import inverting_gradients
 from adversary.attacks.see_through_gradients import see_through_gradients
 from adversary.grading.uncertainty import rank_correlation
+from adversary.inversion import registration
 from adversary.inversion.local_steps import one_hot
 from adversary.inversion.losses import Losses
 from adversary.inversion.matching import match
 from adversary.inversion.priors import data_range, pixels
 from adversary.inversion.problems import problem_of
 from adversary.inversion.settings import Settings
+from adversary.inversion.spread import in_order
 from clients.train import train
 from defenses.clip import clip
 from defenses.gaussian import gaussian
@@ -134,7 +137,7 @@ def table_geiping(images: int) -> Iterator[Line]:
             for place in range(images):
                 view, auxiliary, x, _ = victim(name, place)
                 guess = inverting_gradients(
-                    view, auxiliary, generator(0), tv=tv, restarts=2, iterations=3000
+                    view, auxiliary, generator(0), tv=tv, iterations=3000, rehearsals=0
                 )
                 found.append(psnr(guess, x))
             spent = (time.process_time() - begun) / images
@@ -167,12 +170,42 @@ def table_see_through(images: int) -> Iterator[Line]:
             begun = time.process_time()
             for place in range(images):
                 view, auxiliary, x, _ = victim(name, place)
-                options = {"restarts": 4, "iterations": 300, "group": group}
+                options = {"restarts": 4, "iterations": 300, "group": group, "rehearsals": 0}
                 guess = see_through_gradients(view, auxiliary, generator(0), **options)
                 results.append(psnr(guess, x))
             spent = (time.process_time() - begun) / images
             text = f"{name} group={group}: {_listed(results)} {spent:.1f} s/image"
             yield text, {f"{name} group={group}: mean PSNR, dB": _mean(results)}
+
+
+def table_registration(images: int) -> Iterator[Line]:
+    """Batches by see-through-gradients: no pull, to the plain mean, registered."""
+    plain = lambda images, _labels: images.mean(dim=0).expand_as(images)
+    ways = {
+        "no pull": (0.0, registration.consensus),
+        "to the mean as it is": (0.01, plain),
+        "registered": (0.01, registration.consensus),
+    }
+    for size in (2, 4):
+        for way, (group, consensus) in ways.items():
+            results, spent = [], 0.0
+            with mock.patch.object(registration, "consensus", consensus):
+                for place in range(images // size):
+                    view, auxiliary, x, _ = victim("cnn2_c2", place, size)
+                    options = {"iterations": 300, "group": group, "rehearsals": 0}
+                    begun = time.process_time()
+                    guess = see_through_gradients(view, auxiliary, generator(0), **options)
+                    spent += time.process_time() - begun
+                    values = guess.values if isinstance(guess, Estimate) else guess
+                    results += map(psnr, in_order(values, x), x)
+            rows = torch.tensor(results)
+            error = float(rows.std()) / len(rows) ** 0.5
+            label = f"cnn2_c2 B={size} {way}"
+            text = f"{float(rows.mean()):.2f} ± {error:.2f} dB, {len(rows)} images"
+            yield (
+                f"{label}: {text}, {spent / len(rows):.1f} CPU-s an image",
+                {f"{label}: mean PSNR, dB": _mean(results)},
+            )
 
 
 def table_uncertainty(images: int) -> Iterator[Line]:
@@ -182,7 +215,7 @@ def table_uncertainty(images: int) -> Iterator[Line]:
             rows = []
             for place in range(images):
                 view, auxiliary, x, _ = victim(name, place)
-                options = {"restarts": restarts, "iterations": 200}
+                options = {"restarts": restarts, "iterations": 200, "rehearsals": 0}
                 answer = inverting_gradients(view, auxiliary, generator(0), **options)
                 assert isinstance(answer, Estimate)
                 error, unsure = (answer.values - x).abs(), answer.uncertainty
@@ -220,7 +253,7 @@ def _fedavg(place: int, epochs: int, lr: float) -> list[float]:
 
 
 def table_defenses(images: int) -> Iterator[Line]:
-    options = {"restarts": 2, "iterations": 600}
+    options = {"restarts": 2, "iterations": 600, "rehearsals": 0}
     for name in ("cnn2_c2", "lenet"):
         for label, defense in DEFENSES.items():
             found: dict[str, list[float]] = {"static": [], "adaptive": []}
@@ -256,6 +289,7 @@ TABLES = {
     "geiping": table_geiping,
     "fedavg": table_fedavg,
     "see-through": table_see_through,
+    "registration": table_registration,
     "uncertainty": table_uncertainty,
     "defenses": table_defenses,
 }

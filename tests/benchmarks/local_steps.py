@@ -133,13 +133,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--matched", type=int, default=20, help="clients of matching, at most")
     parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--rehearsals", type=int, default=0, help="clients to learn shrinking by")
     args = parser.parse_args()
     torch.set_num_threads(1)
     attacks: dict[str, Callable[[View, Auxiliary], Tensor | Estimate]] = {
         "joint": lambda view, known: joint(view, known, generator(0)),
         "matching": lambda view, known: inverting_gradients(
             view, known, generator(0), restarts=1, iterations=args.iterations,
-            optimiser="adam", lr=0.1, tv=1e-3, start="grey",
+            optimiser="adam", lr=0.1, tv=1e-3, start="grey", rehearsals=args.rehearsals,
         ),
     }  # fmt: skip
     for epochs in args.epochs:

@@ -27,9 +27,10 @@ from adversary.inversion.settings import Settings
 from adversary.inversion.shrinkage import shrunk
 from adversary.inversion.tuning import PRIORS, STARTS, STEPS
 from fedsim.core.errors import remarks_of_attacks
+from fedsim.core.ground_truth import Lineup, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary, Lineup, Truth
+from fedsim.core.types import Auxiliary
 from tests.adversary.inversion.networks import named
 from tests.benchmarks.record import record
 from tests.benchmarks.side_by_side import convnet, shown

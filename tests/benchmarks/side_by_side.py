@@ -140,7 +140,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
     auxiliary = Auxiliary(model, CLASSES, inputs=data.test_inputs, labels=data.test_labels)
     optimiser, lr = STEPS[0]
     first = {"optimiser": optimiser, "lr": lr, "tv": PRIORS[0], "start": STARTS[0]}
-    given = {} if args.rehearse else first
+    given = {"rehearsals": args.rehearsals} | ({} if args.rehearse else first)
     memory, sent = Memory(), None
     cases = []
     for place in range(args.images):
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--weights", type=float, nargs="*", default=WEIGHTS)
     parser.add_argument("--rehearse", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--rehearsals", type=int, default=2, help="clients to learn shrinking by")
     parser.add_argument("--matching", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--longer", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()

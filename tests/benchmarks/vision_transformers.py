@@ -52,7 +52,7 @@ PROTOCOLS = {
 SHORT: dict[str, Any] = {"restarts": 1, "iterations": 150}
 MATCHING: dict[str, Infer] = {
     "inverting-gradients": partial(
-        inverting_gradients, optimiser="adam", lr=0.1, tv=1e-3, start="grey", **SHORT
+        inverting_gradients, optimiser="adam", lr=0.1, tv=1e-3, start="grey", rehearsals=0, **SHORT
     ),
     "grad-vit": partial(grad_vit, **SHORT),
     "grad-vit without positions and seams": partial(grad_vit, positions=0.0, seams=0.0, **SHORT),

@@ -29,7 +29,7 @@ def test_inverting_gradients_does_better_than_the_reference_at_its_best_prior(
 ):
     # breaching: 3,000 iterations, the best of three weights of the total variation.
     view, auxiliary, x, _ = victim(name, 0)
-    options = {"restarts": 2, "iterations": iterations}
+    options = {"restarts": 2, "iterations": iterations, "rehearsals": 0}
     first = {"optimiser": "adam", "lr": 0.1, "tv": 1e-3, "start": "grey"}
     guess = inverting_gradients(view, auxiliary, generator(0), **options, **first)
     assert psnr(guess, x) > reference
@@ -39,7 +39,7 @@ def test_inverting_gradients_does_better_than_the_reference_at_its_best_prior(
 def test_settings_chosen_on_other_pictures_do_better_than_a_constant_prior():
     # From uniform noise, with a weight that stays where the chosen one begins.
     view, auxiliary, x, _ = victim("cnn2_c2", 1)
-    options = {"restarts": 1, "iterations": 300}
+    options = {"restarts": 1, "iterations": 300, "rehearsals": 0}
     chosen = inverting_gradients(view, auxiliary, generator(0), **options)
     old = {"optimiser": "signed", "lr": 0.1, "tv": 0.3, "start": "uniform"}
     other = inverting_gradients(view, auxiliary, generator(0), **options, **old)
