@@ -113,6 +113,7 @@ def of_matching(restarts: int, iterations: int, batch: int, where: str) -> str:
 
     def match(count: int, device: torch.device) -> object:
         given = {"optimiser": "adam", "lr": 0.1, "tv": 1e-3, "start": "normal", "hypotheses": 1}
+        given["rehearsals"] = 0
         infer = ATTACKS["inverting-gradients"].infer
         attack = replace(
             ATTACKS["inverting-gradients"],
