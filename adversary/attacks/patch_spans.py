@@ -91,15 +91,20 @@ def patch_spans(
     if not bool((near := answer.misfits < misfit).any()):
         least = float(answer.misfits.min())
         raise ValueError(f"misfit: must be below {misfit:g} of a picture, got {least:.1g}")
-    low, high = (edge.double() for edge in data_range(auxiliary))
-    points = torch.full_like(answer.points[near], GREY)  # where no patch lies
-    points[:, pixels] = answer.points[near][:, pixels]
-    images = points.unflatten(1, shape)
-    images = images.maximum(low.clamp(max=0.0)).minimum(high.clamp(min=1.0))
+    images = _images(answer.points[near], pixels, auxiliary)
     layers = ", ".join(it.reader.module for it in said)
     sentence = f"{answer.solved} of {count} pictures lie in the spans of {layers}"
     warnings.warn(sentence + _explains(images, latest, auxiliary), Remark, stacklevel=2)
     return images
+
+
+def _images(points: Tensor, pixels: Tensor, auxiliary: Auxiliary) -> Float[Tensor, "k *shape"]:
+    """Return points as pictures in the range of the data, grey where no patch lies."""
+    low, high = (edge.double() for edge in data_range(auxiliary))
+    whole = torch.full_like(points, GREY)
+    whole[:, pixels] = points[:, pixels]
+    images = whole.unflatten(1, input_shape(auxiliary))
+    return images.maximum(low.clamp(max=0.0)).minimum(high.clamp(min=1.0))
 
 
 def planned(auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:

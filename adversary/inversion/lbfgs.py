@@ -44,8 +44,7 @@ def lbfgs(
     best.see(start, losses)
     pairs = _Pairs.of(start, history)
     v, refused = start.clone(), torch.zeros(len(start), dtype=torch.long)
-    d = -g
-    size = _first(g)
+    d, size = -g, _first(g)
     for _ in progress.steps(steps - 1, "iterations"):
         if bool((size == 0).all()):
             break

@@ -154,11 +154,10 @@ def match(
         box=box if settings.box else None,
         start=settings.start,
     )
-    rows = settings.restarts
-    start, targets = _begin(problem, form, labels, rows, generator)
-    size = rows if settings.group else _at_once(problem)
+    start, targets = _begin(problem, form, labels, settings.restarts, generator)
+    size = settings.restarts if settings.group else _at_once(problem)
     results = []
-    for part in torch.arange(rows).split(size):
+    for part in torch.arange(settings.restarts).split(size):
         observed = problem.observed if len(problem.observed) == 1 else problem.observed[part]
         evaluate = Losses(
             replace(problem, observed=observed),

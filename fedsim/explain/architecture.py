@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from adversary.attacks.auto_reconstruct import planned
+from adversary.attacks.allotments import planned
 from adversary.inversion.identifiability import metric
 from adversary.inversion.obstacles import obstacles
 from fedsim import models

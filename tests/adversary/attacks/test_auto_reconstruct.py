@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from adversary.attacks.allotments import planned
 from adversary.attacks.analytic import agreed
-from adversary.attacks.auto_reconstruct import auto_reconstruct, planned
+from adversary.attacks.auto_reconstruct import auto_reconstruct
 from adversary.attacks.joint import joint
 from adversary.inversion.setting import setting_of
 from clients.train import train

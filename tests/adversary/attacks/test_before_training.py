@@ -28,7 +28,7 @@ def test_joint_says_how_long_it_may_take_with_its_options():
     local = LocalTraining(lr=0.1, batch_size=1, epochs=5)
     of = lambda **options: build([Part(name="joint", **options)], auxiliary)[0]
     said = of().planned(auxiliary, local, 4)
-    assert said.startswith("takes up to ")
+    assert said.startswith("takes up to about ")
     assert ": 40 steps from each of 4 starts" in said
     assert of(steps=20).planned(auxiliary, local, 4).endswith("20 steps from each of 4 starts")
     assert of(budget=1e-6).planned(auxiliary, local, 4).startswith("will refuse every update: ")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from adversary.attacks import ATTACKS
-from adversary.attacks.auto_reconstruct import planned
+from adversary.attacks.allotments import planned
 from adversary.attacks.patch_spans import patch_spans
 from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator
