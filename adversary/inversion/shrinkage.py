@@ -44,7 +44,7 @@ from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Estimate
 
-LITTLE = 0.02  # weights below which an answer is no picture
+LITTLE = 0.04  # weights below which an answer is no picture: noise had 0.01 to 0.03
 CLOSE = 0.95  # weights from here on count as 1: an answer that is right is not touched
 
 
