@@ -3,8 +3,9 @@
     uv run python -m tests.benchmarks.single_pictures [ROW …] [--images N] [--types float32 …]
 
 Clients hold one image each, the first of the lossless part of CIFAR-10; one gradient at initial
-weights. PSNR is in dB on pixels in [0, 1], ± the standard error over images, with the least and the
-largest; blind is the mean test image. Memory is the peak of the process so far.
+weights. A ROW is an attack and a net, as "r-gap, lenet"; `ROWS` has them all. PSNR is in dB on
+pixels in [0, 1], ± the standard error over images, with the least and the largest; blind is the
+mean test image. Memory is the peak of the process so far.
 """
 
 import argparse
