@@ -92,8 +92,8 @@ class Attack:
 
     def is_due(self, round_: int, client: str | None = None) -> bool:
         """Return whether it attacks a round (and in it a client)."""
-        known = client is None or self.clients is None or client in self.clients
-        return (round_ - 1) % self.every == 0 and known
+        aimed = client is None or self.clients is None or client in self.clients
+        return (round_ - 1) % self.every == 0 and aimed
 
     def planned(self, auxiliary: Auxiliary, local: LocalTraining, count: int) -> str:
         """Return what it will do with its options and why; empty where there is nothing to say.

@@ -111,8 +111,8 @@ class Tape:
             "members": json.dumps(list(members)) if members else None,
             "sent": sent,
         }
-        known = {key: value for key, value in facts.items() if value is not None}
-        return self._uploads.add(client, upload, known)
+        given = {key: value for key, value in facts.items() if value is not None}
+        return self._uploads.add(client, upload, given)
 
     def spool(self, round_: int, client: str, upload: Params) -> Path:
         """Write an upload that is not recorded but too large to hold; its reader deletes it."""

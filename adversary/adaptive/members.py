@@ -91,7 +91,7 @@ def rehearsed(work: Workspace, size: int) -> Rehearsal:
     unaware = shadows(work, size)
     plain, uploaded, clients, members = [], [], [], []
     names = trained_names(work.auxiliary)
-    parts = lambda seen: [seen.update.delta[name] for name in names]
+    parts = lambda observation: [observation.update.delta[name] for name in names]
     for place, shadow in enumerate(unaware.clients):
         upload = shown(shadow, work)
         if place % 2:
@@ -100,7 +100,7 @@ def rehearsed(work: Workspace, size: int) -> Rehearsal:
         else:
             plain.append(shadow.observation)
             uploaded.append(upload)
-    learned = [[parts(seen) for seen in half] for half in (plain, uploaded)]
+    learned = [[parts(observation) for observation in half] for half in (plain, uploaded)]
     corrections = {
         **learn(*learned),
         "whiten": whiten(learned[1]),

@@ -36,10 +36,10 @@ def pulled_back(
         filter for J g_z. Nothing where autograd does not see through the defense.
     """
     names = trained_names(auxiliary)
-    pull = adjoint([_parts(seen, names) for seen in plain], names, auxiliary)
+    pull = adjoint([_parts(observation, names) for observation in plain], names, auxiliary)
     if pull is None:
         return {}
-    uploaded = [_parts(seen, names) for seen in defended]
+    uploaded = [_parts(observation, names) for observation in defended]
     means = [torch.stack(values).mean(dim=0) for values in zip(*uploaded, strict=True)]
     whitened = whiten(uploaded)
     shifted = lambda parts: [part - mean for part, mean in zip(parts, means, strict=True)]

@@ -107,13 +107,15 @@ def _error(latest: Observation, embedding: Embedding, gradient: dict[str, Tensor
     """Return the standard deviation of ΔᵀX − dW, from the rounding of both."""
     names, local = (embedding.weight, embedding.positions), latest.local
     unit = _unit(latest, embedding)
-    own, through = (unit * float(gradient[n].square().mean().sqrt()) for n in names)
+    direct, through = (unit * float(gradient[n].square().mean().sqrt()) for n in names)
     if local.upload == "weights":
         steps = num_steps(latest)
         lr = local.lr * mean_weight(local, steps) * steps
         rounded = (rounding(latest.sent[name], lr) for name in names)
-        own, through = (math.hypot(a, b) for a, b in zip((own, through), rounded, strict=True))
-    return math.hypot(own, through * math.sqrt(len(embedding.pixels)) / 2)
+        direct, through = (
+            math.hypot(a, b) for a, b in zip((direct, through), rounded, strict=True)
+        )
+    return math.hypot(direct, through * math.sqrt(len(embedding.pixels)) / 2)
 
 
 def _unit(latest: Observation, embedding: Embedding) -> float:

@@ -115,7 +115,7 @@ def num_examples(view: View, auxiliary: Auxiliary) -> Float[Tensor, "n 1"]:  # n
     Raises:
         NotApplicable: No client told it.
     """
-    counts = [seen.update.num_examples for seen in view.cohort]
+    counts = [observation.update.num_examples for observation in view.cohort]
     if all(count is None for count in counts):
         raise NotApplicable("num_examples: must be told by a client, got none")
     logs = [math.nan if count is None else math.log(count) for count in counts]

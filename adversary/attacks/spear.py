@@ -148,8 +148,8 @@ def _unlike(
     targets = targets * (1 - local.label_smoothing) + local.label_smoothing / classes
     each = inputs.repeat_interleave(classes, dim=0)[:, None]
     rows = Rows(model, dict(model.state_dict()), [bias])
-    (own,) = rows.gradients(each, targets[:, None], differentiable=False)
-    away = own.view(count, classes, -1) / count - answer.slopes.T[:, None]
+    (gradients,) = rows.gradients(each, targets[:, None], differentiable=False)
+    away = gradients.view(count, classes, -1) / count - answer.slopes.T[:, None]
     length = answer.slopes.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
     worst = float((away.norm(dim=2) / length[:, None]).amin(dim=1).max())
     if worst <= FITS:

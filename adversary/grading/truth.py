@@ -131,8 +131,8 @@ def _file(folder: Path, round_: int, client: str) -> TensorFile | Group | None:
     others = groups_in(shared) if shared.exists() else {}
     if client in others:
         file = others[client]
-    elif _is_file_name(client) and (own := own_path(folder, round_, client)).exists():
-        file = TensorFile(own)
+    elif _is_file_name(client) and (path := own_path(folder, round_, client)).exists():
+        file = TensorFile(path)
     else:
         return None
     for key, value in (("round", str(round_)), ("client", client)):

@@ -30,7 +30,7 @@ def statistics_of(model: nn.Module, observation: Observation) -> Statistics | No
         model: The architecture.
         observation: The upload.
     """
-    known: Statistics = {}
+    estimated: Statistics = {}
     delta, sent, local = observation.update.delta, observation.sent, observation.local
     for name, module in model.named_modules():
         key = f"{name}." if name else ""
@@ -46,12 +46,12 @@ def statistics_of(model: nn.Module, observation: Observation) -> Statistics | No
         else:
             continue
         if bool(torch.isfinite(mean).all()) and bool(torch.isfinite(variance).all()):
-            known[name] = mean, variance.clamp(min=0)
-    return known or None
+            estimated[name] = mean, variance.clamp(min=0)
+    return estimated or None
 
 
 def unlikeness(
-    statistics: Mapping[str, tuple[Tensor, Tensor]], known: Statistics
+    statistics: Mapping[str, tuple[Tensor, Tensor]], estimated: Statistics
 ) -> Float[Tensor, " rows"]:
     """Return how far means and standard deviations are from what is known, in the latter's unit.
 
@@ -59,10 +59,10 @@ def unlikeness(
 
     Args:
         statistics: Of guesses, (rows, channels) each.
-        known: Of the client, (channels,) each; of these the layers that guesses have.
+        estimated: Of the client, (channels,) each; of these the layers that guesses have.
     """
     parts = []
-    for name, (mean, variance) in known.items():
+    for name, (mean, variance) in estimated.items():
         if name not in statistics:
             continue
         means, variances = statistics[name]

@@ -242,14 +242,14 @@ class _Rectified(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.outputs: list[Tensor] = []
-        self.found = False
+        self.reached = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         taken = args[0] if args else (kwargs or {}).get("input")
         if getattr(func, "__name__", "") in RECTIFIERS:
-            self.found |= any(taken is it for it in self.outputs)
+            self.reached |= any(taken is it for it in self.outputs)
         return func(*args, **kwargs or {})
 
 
@@ -262,7 +262,7 @@ def _rectifies(model: nn.Module, name: str, shape: Shape) -> bool:
             model(_probe(model, shape))
     finally:
         hook.remove()
-    return called.found
+    return called.reached
 
 
 def _probe(model: nn.Module, shape: Shape) -> Tensor:

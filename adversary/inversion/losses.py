@@ -52,9 +52,9 @@ class Losses:
             targets = logits.softmax(dim=-1)
         statistics: Statistics = {}
         losses, settings = self.distance(images, targets, statistics), self.settings
-        known = self.problem.statistics
-        if settings.norms and known is not None and statistics:
-            losses = losses + settings.norms * unlikeness(statistics, known)
+        estimated = self.problem.statistics
+        if settings.norms and estimated is not None and statistics:
+            losses = losses + settings.norms * unlikeness(statistics, estimated)
         early = share < settings.late
         smooth = (0.0 if early else weight_at(self.tv, share), total_variation)
         for weight, penalty in (smooth, (settings.energy, energy)):

@@ -153,8 +153,8 @@ def shares(
             first = first or each
             mean = {n: weight * v + (mean[n] if mean else 0) for n, v in each.items()}
         products = basis.products(mean)
-        own = [_sum((mean[n] * first[n]).sum(dim=1).double() for n in g) for g in basis.groups]
-        _leave_out(products.means, torch.stack(own, dim=1), labels[places], counts)
+        lengths = [_sum((mean[n] * first[n]).sum(dim=1).double() for n in g) for g in basis.groups]
+        _leave_out(products.means, torch.stack(lengths, dim=1), labels[places], counts)
         parts.append(products)
         energies.append(_sum(value.double().square().sum(dim=1) for value in mean.values()))
     whole = Products(torch.cat([p.means for p in parts]), torch.cat([p.rest for p in parts]))
@@ -163,14 +163,14 @@ def shares(
 
 def _leave_out(
     products: Float[Tensor, "n groups classes"],
-    own: Float[Tensor, "n groups"],
+    lengths: Float[Tensor, "n groups"],
     labels: Int[Tensor, " n"],
     counts: Float[Tensor, " classes"],
 ) -> None:
     """Take each example out of its own class's mean, in place; a class of one stays."""
     rows, many = torch.arange(len(labels)), counts[labels].unsqueeze(1)
     among = products[rows, :, labels]
-    without = (many * among - own) / (many - 1).clamp(min=1)
+    without = (many * among - lengths) / (many - 1).clamp(min=1)
     products[rows, :, labels] = torch.where(many > 1, without, among)
 
 

@@ -129,8 +129,8 @@ class Moments:
         if EVEN not in self.kept:
             parts = torch.ones_like(self.counts), 1 / self.counts
             self.kept[EVEN] = [self.covariance(weights) for weights in parts]
-        own, error = self.kept[EVEN]
-        return count * own + count**2 * error
+        mean, error = self.kept[EVEN]
+        return count * mean + count**2 * error
 
     def middle(self, other: "Moments") -> "Moments":
         """Return the average of two models' moments: the trapezoid rule along training."""

@@ -34,8 +34,8 @@ def evidence(shares: Float[Tensor, "n classes"]) -> Float[Tensor, "n n"]:
     counts, alpha = EVIDENCE * shares, precision(shares[shares.sum(dim=1) > 0])
     alone, none = _log_beta(alpha + counts), _log_beta(alpha)
     parts = [
-        _log_beta(alpha + some.unsqueeze(1) + counts) + none - own.unsqueeze(1) - alone
-        for some, own in zip(counts.split(ROWS), alone.split(ROWS), strict=True)
+        _log_beta(alpha + some.unsqueeze(1) + counts) + none - total.unsqueeze(1) - alone
+        for some, total in zip(counts.split(ROWS), alone.split(ROWS), strict=True)
     ]
     return torch.cat(parts)
 

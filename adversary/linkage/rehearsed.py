@@ -22,10 +22,10 @@ def usual_size(view: View) -> int:
     Raises:
         NotApplicable: No client told its number of examples.
     """
-    counts = [seen.update.num_examples for seen in view.cohort]
+    counts = [observation.update.num_examples for observation in view.cohort]
     by_size = sorted(
-        (seen for seen in view.cohort if seen.update.num_examples is not None),
-        key=lambda seen: seen.update.num_examples or 0,
+        (observation for observation in view.cohort if observation.update.num_examples is not None),
+        key=lambda observation: observation.update.num_examples or 0,
     )
     if not by_size:
         raise NotApplicable(f"num_examples: must be told by a client, got {counts[0]}")

@@ -93,20 +93,20 @@ def calibration(
 
 
 def target_scores(
-    observation: Observation, work: Workspace, known: Calibration
+    observation: Observation, work: Workspace, fitted: Calibration
 ) -> Float[Tensor, " m"]:
     """Return a client's score of every record of the sets.
 
     Raises:
         ValueError: The update is not finite.
     """
-    upload = read(observation, known.reading)
-    signal = _signal(upload, work, known.asking, known.score)
-    value = _calibrated(signal, known.signals, known.use, known.factor, known.score)
-    count = len(value) - known.members.shape[1]
-    assert known.asking.candidates is not None
-    labels = known.asking.candidates.labels
-    return _ranked(value[:count], labels[:count], value[count:], labels[count:], known.score)
+    upload = read(observation, fitted.reading)
+    signal = _signal(upload, work, fitted.asking, fitted.score)
+    value = _calibrated(signal, fitted.signals, fitted.use, fitted.factor, fitted.score)
+    count = len(value) - fitted.members.shape[1]
+    assert fitted.asking.candidates is not None
+    labels = fitted.asking.candidates.labels
+    return _ranked(value[:count], labels[:count], value[count:], labels[count:], fitted.score)
 
 
 def _signal(

@@ -101,11 +101,11 @@ def offline(
 def online(work: Workspace, size: int, reading: Read | None) -> References:
     """Return p(x) = ½ (p_in(x) + p_out(x)), from clients to which all records are dealt out."""
     population = shadows(work, size).auxiliary
-    asked, others = work.auxiliary.candidates, population.candidates
-    assert asked is not None
+    candidates, others = work.auxiliary.candidates, population.candidates
+    assert candidates is not None
     assert others is not None
     records = Candidates(
-        torch.cat([asked.inputs, others.inputs]), torch.cat([asked.labels, others.labels])
+        torch.cat([candidates.inputs, others.inputs]), torch.cat([candidates.labels, others.labels])
     )
     clients = dealt(work, records, size)
     uploads = [read(shown(client, work), reading) for client in clients]
@@ -113,7 +113,7 @@ def online(work: Workspace, size: int, reading: Read | None) -> References:
     members = torch.stack([client.members for client in clients])
     sides = [mean_likelihood(values, use) for use in (members, ~members)]
     base = torch.logaddexp(*sides) - math.log(2)
-    count = len(asked.labels)
+    count = len(candidates.labels)
     return References(base[:count], base[count:], population, reading)
 
 

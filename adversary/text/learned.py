@@ -104,7 +104,7 @@ def better_counts(observation: Observation, work: Workspace, static: Answer) -> 
         static: The counts of who does not know the defense, over all local epochs.
     """
     learned = work.part(learned_from, rehearsed_size(observation))
-    once = lambda seen, asking: static(seen, asking) // seen.local.epochs
+    once = lambda observation, asking: static(observation, asking) // observation.local.epochs
     return _better(learned, observation, once, _overlap, Learned.counts)
 
 

@@ -19,18 +19,18 @@ class Moments:
 
     Attributes:
         whiten: From features to whitened coordinates, shape (width, coordinates).
-        own: Mean share of a target in its own row, shape (V, coordinates).
+        target: Mean share of a target in its own row, shape (V, coordinates).
         other: Mean share of a target in another token's row.
         mean: The same before whitening, shape (V, width).
         spread: Variance of the features along each coordinate, shape (coordinates,).
         squares: Mean squared probability of each token where it is not the target, shape (V,).
         rates: Share of each token among targets, shape (V,).
         exposure: Number of targets, with pseudo-counts, that rates are of.
-        errors: Variance of each coordinate of `own`, shape (V,).
+        errors: Variance of each coordinate of `target`, shape (V,).
     """
 
     whiten: Float[Tensor, "width coordinates"]
-    own: Float[Tensor, "vocabulary coordinates"]
+    target: Float[Tensor, "vocabulary coordinates"]
     other: Float[Tensor, "vocabulary coordinates"]
     mean: Float[Tensor, "vocabulary width"]
     spread: Float[Tensor, " coordinates"]
@@ -42,11 +42,11 @@ class Moments:
     @cached_property
     def between(self) -> Float[Tensor, "vocabulary coordinates"]:
         """What one more target adds to the mean of its row."""
-        return self.own - self.other
+        return self.target - self.other
 
     def at(self, rows: Int[Tensor, " rows"]) -> "Moments":
         """Return the moments of some tokens."""
-        names = ("own", "other", "mean", "squares", "rates", "errors")
+        names = ("target", "other", "mean", "squares", "rates", "errors")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @cached_property
@@ -94,7 +94,7 @@ def moments(
     h = features.double()
     others = (len(h) - count).clamp(min=1)
     total = torch.zeros_like(sums).index_add_(0, targets, share)
-    own = (total + SHRINKAGE * share.mean(dim=0)) / (count + SHRINKAGE).unsqueeze(1)
+    target = (total + SHRINKAGE * share.mean(dim=0)) / (count + SHRINKAGE).unsqueeze(1)
     within = share - (total / count.clamp(min=1).unsqueeze(1))[targets]
     freedom = max(1, len(h) - int((count > 0).sum()))
     whiten, spread = _whitening(within.T @ within / freedom, h.T @ h / len(h))
@@ -103,7 +103,7 @@ def moments(
     exposure = len(h) + pseudo * size
     return Moments(
         whiten,
-        own @ whiten,
+        target @ whiten,
         mean @ whiten,
         mean,
         spread,

@@ -240,7 +240,7 @@ def drifted(moments: Moments, evidence: Evidence, guess: Counts, total: int) -> 
     few, number = moments.at(rows), guess.each[rows].double()
     observed = total * (evidence.gradient[rows] @ few.whiten - few.other)
     left = observed - number.unsqueeze(1) * few.between
-    return replace(moments, own=moments.own + left.sum(dim=0) / number.sum().clamp(min=1))
+    return replace(moments, target=moments.target + left.sum(dim=0) / number.sum().clamp(min=1))
 
 
 def shares(moments: Moments, evidence: Evidence) -> Float[Tensor, " vocabulary"]:

@@ -37,8 +37,8 @@ def present(
         moments: Of the model sent.
     """
     back = torch.linalg.pinv(moments.whiten)
-    own, other = (_unit(mean @ back) for mean in (moments.own, moments.other))
-    scores = (head.double().sign() * (own - other)).sum(dim=1)
+    target, other = (_unit(mean @ back) for mean in (moments.target, moments.other))
+    scores = (head.double().sign() * (target - other)).sum(dim=1)
     low, high = scores.min(), scores.max()
     for _ in range(TURNS):  # two groups of scores: the mean of each, and the middle between them
         above = scores > (low + high) / 2

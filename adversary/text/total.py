@@ -30,7 +30,7 @@ class _Rows:
 
     Attributes:
         share: Estimated share of the targets.
-        own, other, noise, errors: What the variance of a row is made of.
+        target, other, noise, errors: What the variance of a row is made of.
         shape: Of the prior of a row's count, which is negative binomial.
         exposure: Of the auxiliary texts.
         grid: Counts that are weighed.
@@ -40,7 +40,7 @@ class _Rows:
     """
 
     share: Tensor
-    own: Tensor
+    target: Tensor
     other: Tensor
     noise: Tensor
     errors: Tensor
@@ -66,7 +66,7 @@ class _Rows:
         gaps = torch.cat([grid.diff(), grid.new_ones(1)]).log() - torch.lgamma(grid + 1)
         return cls(
             share=(shares(moments, evidence) / reliable).float(),
-            own=(1 / lengths).float(),
+            target=(1 / lengths).float(),
             other=(moments.squares * (squared @ moments.spread) / lengths.square()).float(),
             noise=noise_of_shares(moments, evidence).float(),
             errors=errors.float(),
@@ -86,8 +86,8 @@ class _Rows:
         places = torch.arange(width)[:, None, None] + begin
         k = self.grid.take(places)
         weight = self.weights.take(places * len(share) + torch.arange(len(share)))
-        variance = k * self.own + k.square().mul_(self.errors * self.own)
-        variance += RIDGE * self.own + totals * self.other + totals.square() * self.noise
+        variance = k * self.target + k.square().mul_(self.errors * self.target)
+        variance += RIDGE * self.target + totals * self.other + totals.square() * self.noise
         log = (estimates - k).square_().div_(variance).add_(variance.log_()).mul_(-0.5)
         log += weight.addcmul_(k, odds.log())
         if self.present is not None:

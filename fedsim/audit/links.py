@@ -189,9 +189,9 @@ def _moved(along: Tensor, clip: float, std: float) -> tuple[float, str, str]:
     """Return how likely a record moves a gradient so far, and both sentences about it."""
     most, mean = clip / RECORDS, float(along.mean())
     error = max(std / math.sqrt(len(along)), 1e-12)
-    told = f"one example of {RECORDS} moves the gradient by {mean:.3g}"
+    measured = f"one example of {RECORDS} moves the gradient by {mean:.3g}"
     p = float(scipy.special.ndtr((most * (1 + 1e-3) - mean) / error))
-    return p, told, f"{told}, claims at most clip/{RECORDS} = {most:.3g}"
+    return p, measured, f"{measured}, claims at most clip/{RECORDS} = {most:.3g}"
 
 
 def _noise_holds(streams: Mapping[str, Tensor], std: float, like: Mapping[str, Tensor]) -> _Looked:

@@ -251,7 +251,7 @@ def _verdict(rule: Rule, settings: Check, source: _Source) -> Verdict:
     ranked = sorted(limits, key=lambda it: it[1] - it[2], reverse=rule.upward)
     worst = ranked[0][0] if ranked else None
     # The interval in a table of games is its own.
-    own = worst is not None and worst.low is not None and rule.family != GAME
+    with_margin = worst is not None and worst.low is not None and rule.family != GAME
     return Verdict(
         rule=rule,
         word="fail" if violations else "open" if problems else "pass",
@@ -260,7 +260,7 @@ def _verdict(rule: Rule, settings: Check, source: _Source) -> Verdict:
         violations=violations,
         problems=tuple(problems),
         notes=tuple(evidence.notes),
-        confidence=confidence if own else 0.95 if worst and worst.low is not None else None,
+        confidence=confidence if with_margin else 0.95 if worst and worst.low is not None else None,
     )
 
 

@@ -79,11 +79,15 @@ def _check_attack(key: str, rule: Rule, names: set[str]) -> None:
     """Refuse an attack that is neither fedsim's, nor a package's, nor the run's."""
     if rule.family == TEST:
         raise ConfigError(f"{key}: must be {TEST}.METRIC, got '{rule.text}'")
-    own = _attacks(rule.family)
-    if rule.attack not in own | names and rule.family in FAMILIES:
-        own |= {name for name, attack in available().items() if attack.family == rule.family}
+    offered = _attacks(rule.family)
+    if rule.attack not in offered | names and rule.family in FAMILIES:
+        offered |= {name for name, attack in available().items() if attack.family == rule.family}
     _check(
-        key, rule, PARTS.get(rule.family, f"{rule.family} attack"), str(rule.attack), own | names
+        key,
+        rule,
+        PARTS.get(rule.family, f"{rule.family} attack"),
+        str(rule.attack),
+        offered | names,
     )
 
 

@@ -77,8 +77,8 @@ def version() -> None:
     out.print(f"fedsim {__version__}")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         version()
         raise typer.Exit
 

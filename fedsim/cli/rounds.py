@@ -77,7 +77,7 @@ class Rounds:
                 for reason, count in counts.items()
             )
 
-    def client(self, round_: int, count: int, asked: int) -> None:
+    def client(self, round_: int, count: int, sampled: int) -> None:
         """Show that a client of a round has replied, and how long the run will still take."""
         if self.quiet:
             return
@@ -85,8 +85,8 @@ class Rounds:
             self._start()
         if self.eta.first is None:
             self.eta.begin(round_ - 1)
-        left = self._reached(round_, round_ - 1 + count / asked)
-        self.eta.line(f"       round {round_}: {count} of {asked} clients{left and ', '}{left}")
+        left = self._reached(round_, round_ - 1 + count / sampled)
+        self.eta.line(f"       round {round_}: {count} of {sampled} clients{left and ', '}{left}")
 
     def step(self, text: str) -> None:
         """Show where the attack is that works on a long answer."""

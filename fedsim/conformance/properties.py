@@ -222,15 +222,15 @@ def _example(attack: Attack) -> tuple[View, Auxiliary]:
 
 def _tensors(view: View, auxiliary: Auxiliary) -> dict[str, Tensor]:
     """Return all that an attack is shown, by name."""
-    seen = [*view.observations, *(it for cohort in view.cohorts for it in cohort)]
+    observations = [*view.observations, *(it for cohort in view.cohorts for it in cohort)]
     tensors: dict[str, Tensor] = {}
-    for it in seen:
+    for it in observations:
         who = f"client {it.update.client}, round {it.update.round}"
         tensors |= {f"the update {name} of {who}": v for name, v in it.update.delta.items()}
         tensors |= {f"the weights {name} sent to {who}": v for name, v in it.sent.items()}
     tensors |= {f"the model ({k})": v for k, v in auxiliary.model.state_dict().items()}
-    own = {"inputs": auxiliary.inputs, "labels": auxiliary.labels}
-    return tensors | {f"auxiliary {k}": v for k, v in own.items() if v is not None}
+    auxiliary_data = {"inputs": auxiliary.inputs, "labels": auxiliary.labels}
+    return tensors | {f"auxiliary {k}": v for k, v in auxiliary_data.items() if v is not None}
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:

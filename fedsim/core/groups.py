@@ -45,8 +45,8 @@ class GroupFile(Mapping[str, "Group"]):
     @cached_property
     def metadata(self) -> dict[str, str]:
         """The text about all groups."""
-        own = ("names", "groups")
-        return {key: value for key, value in self.file.metadata.items() if key not in own}
+        reserved = ("names", "groups")
+        return {key: value for key, value in self.file.metadata.items() if key not in reserved}
 
     @cached_property
     def _groups(self) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:

@@ -170,8 +170,8 @@ def _tensor(field: str, given: object, rule: Rule) -> Tensor:
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise _refused(rule, field, f"{array.max()}")
     if array.dtype.kind == "f":
-        known = array.dtype.itemsize <= 8  # torch has no longdouble
-        array = array.astype(array.dtype.newbyteorder("=") if known else np.float64)
+        representable = array.dtype.itemsize <= 8  # torch has no longdouble
+        array = array.astype(array.dtype.newbyteorder("=") if representable else np.float64)
         return torch.from_numpy(array)
     return torch.from_numpy(array.astype(bool if array.dtype.kind == "b" else np.int64))
 

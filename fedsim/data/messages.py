@@ -130,18 +130,18 @@ def messages(
         task: What is learned: the "next" token, or the "label", the topic.
     """
     rows, topics = [], list(TOPICS)
-    seen: set[str] = set()
+    texts: set[str] = set()
     for speaker in SPEAKERS:
         draw = random.Random(derive(0, "messages", speaker))
         person = _Person(speaker, draw)
-        own = 0
-        while own < EACH:
+        count = 0
+        while count < EACH:
             topic = draw.choice(person.topics)
             text = person.message(topic)
-            if text not in seen:
-                seen.add(text)
-                rows.append((own % 5 == 4, speaker, topics.index(topic), text))
-                own += 1
+            if text not in texts:
+                texts.add(text)
+                rows.append((count % 5 == 4, speaker, topics.index(topic), text))
+                count += 1
     train, test = ([row[1:] for row in rows if row[0] == half] for half in (False, True))
     return Texts(
         texts=[text for _, _, text in train],

@@ -47,7 +47,7 @@ class Nodes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.waiting: dict[str, float] = {}  # clients that train, since when
-        self.asked = 0
+        self.sampled = 0
         self.missing, self.connected = "", False
         self.round = 0
         self.begun = self.news = self.counted = clock()
@@ -93,7 +93,7 @@ class Nodes:
             case {"ready": str(client)}:
                 return [f"client {client} ready"]
             case {"training": list(clients), "round": int(round_)}:
-                self.round, self.asked = round_, len(clients)
+                self.round, self.sampled = round_, len(clients)
                 self.waiting = dict.fromkeys(map(str, clients), self.clock())
                 return [f"round {round_}: {_listed(self.waiting)} training"]
             case {"replied": str(client), "ok": bool(ok)}:
@@ -106,12 +106,12 @@ class Nodes:
     def _replied(self, client: str, *, ok: bool) -> list[str]:
         since = self.waiting.pop(client, None)
         after = "" if since is None else f" after {self.clock() - since:.0f} s"
-        if self.asked <= FEW or not ok:
+        if self.sampled <= FEW or not ok:
             return [f"client {client} {'uploaded' if ok else 'failed'}{after}"]
         if self.waiting and self.clock() < self.counted + OFTEN:
             return []
         self.counted = self.clock()
-        return [f"{self.asked - len(self.waiting)} of {self.asked} clients replied"]
+        return [f"{self.sampled - len(self.waiting)} of {self.sampled} clients replied"]
 
 
 def _listed(clients: Mapping[str, float]) -> str:

@@ -63,12 +63,12 @@ def _auxiliary(facts: Facts) -> str:
         held = config.foreign.auxiliary or "none"
         return f"Its own examples: {held}. It knows the architecture or the last layer."
     knowledge = config.auxiliary
-    asked = ""
+    question = ""
     if any(each.family in ("membership", "source") for each in facts.answers):
-        asked = f" It asks about {knowledge.candidates} records, half of them clients'."
+        question = f" It asks about {knowledge.candidates} records, half of them clients'."
     return (
         "It knows the architecture, the number of classes, how clients train, and examples of its "
-        f"own: {100 * knowledge.share:g} % of the training examples, which no client has.{asked}"
+        f"own: {100 * knowledge.share:g} % of the training examples, which no client has.{question}"
     )
 
 

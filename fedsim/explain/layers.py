@@ -21,8 +21,8 @@ def systems_of(model: nn.Module, at: Tensor) -> tuple[list[System], str | None, 
     except ValueError as error:
         return list(_called(model, at)), one_line(error), False
     weighted = [it for it in layers if it.kind in ("linear", "conv")]
-    own = lambda module: trains_weight(module) and not shares_weight(model, module)
-    fixed = [it for it in weighted if not own(it.module)]
+    trains_alone = lambda module: trains_weight(module) and not shares_weight(model, module)
+    fixed = [it for it in weighted if not trains_alone(it.module)]
     if fixed:
         what = f"{fixed[0].name} = {type(fixed[0].module).__name__}"
         kept = systems([it for it in layers if it not in fixed])

@@ -69,9 +69,9 @@ class TrainingGrid(AroundGrid):
         Raises:
             RunStopped: A message does not.
         """
-        asked = self._checked(messages)
-        training = {m.metadata.dst_node_id for m in asked if _is_training(m)}
-        return self._counted(self.grid.send_and_receive(asked, timeout=timeout), len(training))
+        sent = self._checked(messages)
+        training = {m.metadata.dst_node_id for m in sent if _is_training(m)}
+        return self._counted(self.grid.send_and_receive(sent, timeout=timeout), len(training))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass through what keeps the rules.
@@ -81,11 +81,11 @@ class TrainingGrid(AroundGrid):
         """
         return self.grid.push_messages(self._checked(messages))
 
-    def _counted(self, replies: Iterable[Message], asked: int) -> Iterator[Message]:
+    def _counted(self, replies: Iterable[Message], sampled: int) -> Iterator[Message]:
         """Pass replies through as they come, and say how many came."""
         for count, reply in enumerate(replies, start=1):
-            if count <= asked:
-                self.on_client(self._round, count, asked)
+            if count <= sampled:
+                self.on_client(self._round, count, sampled)
             yield reply
 
     def _checked(self, messages: Iterable[Message]) -> list[Message]:

@@ -158,5 +158,5 @@ def _is_plain(kind: type[nn.Module]) -> bool:
         return False
     # PyTorch's own leave out what is compiled, and fill in what older versions lacked.
     states = (kind.__getstate__, kind.__setstate__)
-    own = all(getattr(it, "__module__", "torch.nn.").startswith("torch.nn.") for it in states)
-    return own and kind.__new__ is object.__new__
+    built_in = all(getattr(it, "__module__", "torch.nn.").startswith("torch.nn.") for it in states)
+    return built_in and kind.__new__ is object.__new__

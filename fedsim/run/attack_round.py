@@ -68,7 +68,7 @@ def _attack_views(
     leaks, measures, guesses = _one_by_one(plan, folder, all_views, unfit, apart, truth_of)
     if together:
         latest = {view.latest.update.client: view.latest for view in all_views}
-        fit = {client: seen for client, seen in latest.items() if client not in unfit}
+        fit = {client: view for client, view in latest.items() if client not in unfit}
         for answer, truth in _without_names(plan, folder, fit, together, memory):
             rows, note = leakage.grade(answer, truth)
             leaks += rows

@@ -191,10 +191,10 @@ def _of(title: str, family: str, metrics: dict[str, tuple[float, float]]) -> Str
 def _glance(path: Path) -> Glance:
     folder = RunFolder(path)
     config = folder.config if (path / "config.toml").exists() else None
-    own = config is not None and not config.foreign
+    is_run = config is not None and not config.foreign
     finished = folder.finished_rounds
-    rounds = max(finished, default=0) if own else len(recorded_rounds(path))
-    planned = config.federation.rounds if config and own else None
+    rounds = max(finished, default=0) if is_run else len(recorded_rounds(path))
+    planned = config.federation.rounds if config and is_run else None
     failure = marks.failure(path)
     fields: dict[str, Any] = {}
     if finished or (path / "leakage.parquet").exists():
@@ -205,11 +205,11 @@ def _glance(path: Path) -> Glance:
     state: State = "recorded"
     if marks.is_locked(path):
         state, failure = "running", None
-    elif own:
+    elif is_run:
         done = planned is not None and bool(finished) and rounds >= planned
         state = "failed" if failure else "finished" if done else "stopped"
     return Glance(
-        path=path, date=_date(path), state=state, reason=failure if own else None,
+        path=path, date=_date(path), state=state, reason=failure if is_run else None,
         rounds=rounds, planned=planned, config=config, **fields,
     )  # fmt: skip
 

@@ -180,7 +180,9 @@ def rehearse(
         until = cohorts[: place + 1]
         clients = [[cohort[k] for cohort in until] for k in range(min(3, len(until[0])))]
         with Memory(run) as memory:
-            spent = [{it: answering.cost(it, memory, own) for it in attacks} for own in clients]
+            spent = [
+                {it: answering.cost(it, memory, client) for it in attacks} for client in clients
+            ]
             if place == 0 and sum(spent[0].values()) < SHORT:
                 spent[0] = answering.again(spent[0], clients[0])
             rounds.append({it: _of_round([each[it] for each in spent]) for it in attacks})

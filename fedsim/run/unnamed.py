@@ -58,7 +58,9 @@ def unnamed(
         clients = [*some, *clients]
     if len(shown) < 2:
         return None
-    cohorts = [[_pseudonymous(seen, k) for k, seen in enumerate(cohort)] for cohort in shown]
+    cohorts = [
+        [_pseudonymous(observation, k) for k, observation in enumerate(cohort)] for cohort in shown
+    ]
     codes = {name: code for code, name in enumerate(dict.fromkeys(clients))}
     uploaders = torch.tensor([codes[name] for name in clients])
     view = View([cohort[0] for cohort in cohorts], cohorts, memory)

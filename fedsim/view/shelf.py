@@ -62,8 +62,8 @@ class Shelf:
 
     def glances(self) -> dict[str, Glance]:
         """Return what there is to say of each run, the newest first."""
-        seen = {key: self.glance(key, path) for key, path in self.paths().items()}
-        return dict(sorted(seen.items(), key=lambda pair: (-pair[1].date, pair[0])))
+        glances = {key: self.glance(key, path) for key, path in self.paths().items()}
+        return dict(sorted(glances.items(), key=lambda pair: (-pair[1].date, pair[0])))
 
     def glance(self, key: str, path: Path) -> Glance:
         """Return what there is to say of one run."""

@@ -168,26 +168,26 @@ NOW, SHAPED, AUXILIARY, HEAD, TWIN, NEVER = (
 )
 
 
-def applicable(seen: Look) -> dict[str, list[str]]:
+def applicable(app: Look) -> dict[str, list[str]]:
     """Return the attacks by what the user must give them on the app's tape."""
     groups: dict[str, list[str]] = {
         name: [] for name in (NOW, SHAPED, AUXILIARY, HEAD, TWIN, NEVER)
     }
     for name, attack in ATTACKS.items():
-        groups[_group(seen, attack)].append(name)
+        groups[_group(app, attack)].append(name)
     return {group: names for group, names in groups.items() if names}
 
 
-def _group(seen: Look, attack: Attack) -> str:
-    labels = seen.model is None or seen.model.labels
-    if not seen.recordable or seen.trees or (attack.family == "label" and not labels):
+def _group(app: Look, attack: Attack) -> str:
+    labels = app.model is None or app.model.labels
+    if not app.recordable or app.trees or (attack.family == "label" and not labels):
         return NEVER
     if not set(attack.needs) <= {"inputs", "labels"}:  # candidates and marks are a run's own
         return NEVER
-    if seen.model is None:
+    if app.model is None:
         by_head = attack.family == "label" and not attack.needs and not _runs_model(attack)
         return HEAD if by_head else TWIN
-    return AUXILIARY if attack.needs else NOW if seen.model.input_shape else SHAPED
+    return AUXILIARY if attack.needs else NOW if app.model.input_shape else SHAPED
 
 
 def _runs_model(attack: Attack) -> bool:

@@ -110,8 +110,8 @@ def propose(twin: Shapes, tape: Shapes, *, in_order: bool = False) -> dict[str, 
     turned = likely[0]
     pairs = zip(twin, tape, strict=True) if aligned else _by_shape(twin, layouts[turned], in_order)
     return {
-        name: Source(name=there, axes=_axes(len(tape[there])) if turned else ())
-        for name, there in pairs
+        name: Source(name=recorded, axes=_axes(len(tape[recorded])) if turned else ())
+        for name, recorded in pairs
     }
 
 
@@ -127,10 +127,10 @@ def check(twin: Shapes, tape: Shapes, sources: Sources) -> None:
         source = sources[name]
         if source.name not in tape:
             raise ConfigError(FITS.message(f"'{source.name}' for {name}"))
-        there, axes = tape[source.name], source.axes
-        if axes and sorted(axes) != list(range(len(there))):
-            raise ConfigError(FITS.message(f"axes {list(axes)} for {name} of shape {there}"))
-        got = tuple(there[axis] for axis in axes) if axes else there
+        recorded, axes = tape[source.name], source.axes
+        if axes and sorted(axes) != list(range(len(recorded))):
+            raise ConfigError(FITS.message(f"axes {list(axes)} for {name} of shape {recorded}"))
+        got = tuple(recorded[axis] for axis in axes) if axes else recorded
         if got != shape:
             raise ConfigError(FITS.message(f"{got} for {name} of shape {shape}"))
     if unknown := set(sources) - set(twin):

@@ -84,7 +84,7 @@ def test_moments_are_those_of_whole_texts_in_float64(kind):
     assert torch.allclose(got.squares, expected.squares, rtol=1e-4)
     assert torch.equal(got.rates, expected.rates)
     back = [torch.linalg.pinv(it.whiten) for it in (got, expected)]
-    assert torch.allclose(got.own @ back[0], expected.own @ back[1], atol=1e-4)
+    assert torch.allclose(got.target @ back[0], expected.target @ back[1], atol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "cut"), [(Small, True), (Whole, False), (Backwards, False)])
