@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence, Records
-from adversary.games.learn import learn
+from adversary.games.learn import rehearsed
 from adversary.games.learner import Learner
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
@@ -37,8 +37,6 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Auxiliary, Observation, View
-
-SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 
 
 def attribute_inference(
@@ -87,25 +85,14 @@ def fitted(
     work: Workspace, size: int, round_: int, same_records: bool
 ) -> tuple[Learner, Predictor]:
     """Return a predictor learned at the weights sent, for all clients of this size."""
-    auxiliary, local = work.auxiliary, work.local
+    auxiliary = work.auxiliary
     inputs, labels, marks = auxiliary.inputs, auxiliary.labels, auxiliary.marks
     assert inputs is not None
     assert labels is not None
     assert marks is not None
     pool = Pool(inputs, labels, marks["attribute"], auxiliary.encoding)
-    learner, game = Learner(auxiliary, local), GAMES["attribute-known"]
-    count = SHADOWS[local.upload]
-    predictors = learn(
-        game,
-        Rules(size),
-        pool,
-        learner,
-        work.sent,
-        shadows=count,
-        round_=round_,
-        same_records=same_records,
-    )
-    return learner, predictors.get("adaptive", predictors["static"])
+    game = GAMES["attribute-known"]
+    return rehearsed(game, Rules(size), pool, work, round_, same_records=same_records)
 
 
 def _hypotheses(work: Workspace) -> tuple[Tensor, Records]:

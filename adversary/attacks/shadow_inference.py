@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 from adversary.attack import Attack
 from adversary.games import GAMES
 from adversary.games.game import with_label_skew
-from adversary.games.learn import learn
+from adversary.games.learn import rehearsed
 from adversary.games.learner import Learner
 from adversary.games.predictors import Predictor
 from adversary.games.records import Pool
@@ -38,8 +38,6 @@ from adversary.workspace import Workspace, workspace
 from fedsim.core.errors import NotApplicable
 from fedsim.core.params import not_finite
 from fedsim.core.types import Auxiliary, Observation, View
-
-SHADOWS = {"gradient": 600, "weights": 160}  # rehearsed uploads
 
 
 def shadow_inference(
@@ -109,26 +107,15 @@ def fitted(
     work: Workspace, family: str, size: int, round_: int, same_records: bool
 ) -> tuple[Learner, Predictor]:
     """Return a predictor learned at the weights sent, for all clients of this size."""
-    auxiliary, local = work.auxiliary, work.local
+    auxiliary = work.auxiliary
     assert auxiliary.inputs is not None
     assert auxiliary.labels is not None
     assert auxiliary.marks is not None
     assert auxiliary.rules is not None
     pool = Pool(auxiliary.inputs, auxiliary.labels, auxiliary.marks[family])
-    learner, rules = Learner(auxiliary, local), replace(auxiliary.rules, batch=size)
+    rules = replace(auxiliary.rules, batch=size)
     game = replace(GAMES[family], sample=with_label_skew(GAMES[family].sample))
-    count = SHADOWS[local.upload]
-    predictors = learn(
-        game,
-        rules,
-        pool,
-        learner,
-        work.sent,
-        shadows=count,
-        round_=round_,
-        same_records=same_records,
-    )
-    return learner, predictors.get("adaptive", predictors["static"])
+    return rehearsed(game, rules, pool, work, round_, same_records=same_records)
 
 
 property_inference = partial(shadow_inference, family="property")

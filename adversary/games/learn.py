@@ -24,6 +24,7 @@ from adversary.games.predictors import (
 from adversary.games.records import Pool
 from adversary.games.scores import auroc_of
 from adversary.games.stand_ins import StandIn, drawn, split
+from adversary.workspace import Workspace
 from fedsim.core.rng import derive, generator
 from fedsim.core.secrets import Rules
 from fedsim.core.types import Params
@@ -47,6 +48,7 @@ class Knowledge:
 
 
 USUAL = Knowledge()
+SHADOWS = {"gradient": 600, "weights": 160}  # trials of an attack on rounds, by what is uploaded
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -203,6 +205,34 @@ def learn(
         "static": replace(static, held_out_auroc=reached),
         "adaptive": choose(candidates, held, secrets),
     }
+
+
+def rehearsed(
+    game: Game, rules: Rules, pool: Pool, work: Workspace, round_: int, *, same_records: bool
+) -> tuple[Learner, Predictor]:
+    """Return the client of an attack on rounds, and a predictor learned at the weights sent.
+
+    Args:
+        game: Which.
+        rules: What it leaves open.
+        pool: The adversary's records.
+        work: Of the round; an adversary that has the defense adapts to it.
+        round_: Its number.
+        same_records: As for `learn`.
+    """
+    learner = Learner(work.auxiliary, work.local)
+    count = SHADOWS[work.local.upload]
+    predictors = learn(
+        game,
+        rules,
+        pool,
+        learner,
+        work.sent,
+        shadows=count,
+        round_=round_,
+        same_records=same_records,
+    )
+    return learner, predictors.get("adaptive", predictors["static"])
 
 
 def _trials(

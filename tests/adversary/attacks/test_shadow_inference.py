@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from adversary.attacks.shadow_inference import SHADOWS, shadow_inference
+from adversary.attacks.shadow_inference import shadow_inference
+from adversary.games.learn import SHADOWS
 from adversary.grading import selection
 from adversary.grading.families import FAMILIES
 from adversary.secrets import SECRETS, prior, secret_of
