@@ -1,6 +1,5 @@
 """What an audit shows: a number, what kind of guarantee it has, and which claim it may refute."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -105,9 +104,3 @@ def check_probability(name: str, value: float) -> None:
     """
     if not 0 < value < 1:
         raise ValueError(f"{name}: must be above 0 and below 1, got {value:g}")
-
-
-def refuting(findings: Iterable[Finding], claimed: float, relation: Relation) -> list[Finding]:
-    """Return the bounds that exceed a claim."""
-    bounds = [finding for finding in findings if finding.guarantee is Guarantee.BOUND]
-    return [bound for bound in bounds if bound.exceeds(claimed, relation)]

@@ -17,7 +17,7 @@ import os
 import sys
 import tomllib
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,8 @@ def refusing(node: Any) -> Callable[..., int | None]:
     return guarded
 
 
-def foreign(bundle: bytes, apps: Iterable[str] = (FEDSIM_APP,)) -> str:
-    """Return why an app bundle is not thin, "" where it is: no code, and an app of this machine."""
+def foreign(bundle: bytes) -> str:
+    """Return why an app bundle is not thin, "" where it is: no code, and fedsim's app."""
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             names = set(archive.namelist())
@@ -175,8 +175,8 @@ def foreign(bundle: bytes, apps: Iterable[str] = (FEDSIM_APP,)) -> str:
         return f"bundle: must hold no code at this node, got {extra[0]}"
     if others := sorted(set(components) - {"serverapp"}):
         return f"bundle: must have a serverapp and a clientapp alone, got {others[0]}"
-    if app not in apps:
-        return f"bundle: must use {' or '.join(apps)} at this node, got {app}"
+    if app != FEDSIM_APP:
+        return f"bundle: must use {FEDSIM_APP} at this node, got {app}"
     return ""
 
 

@@ -80,15 +80,12 @@ class _Bounded:
             await self._send(message)
 
 
-def is_signed(
-    headers: dict[str, bytes], keys: Container[bytes], now: dt.datetime | None = None
-) -> bool:
+def is_signed(headers: dict[str, bytes], keys: Container[bytes]) -> bool:
     """Return whether a registered key has signed the time in a request's headers, just now.
 
     Args:
         headers: By their names in small letters.
         keys: The registered public keys.
-        now: When.
     """
     try:
         key = b64decode(headers[KEYS.get("KEY_HEADER")], validate=True)
@@ -96,7 +93,7 @@ def is_signed(
             return False
         signature = b64decode(headers[KEYS.get("SIGNATURE_HEADER")], validate=True)
         time = headers[KEYS.get("TIME_HEADER")]
-        age = (now or dt.datetime.now(dt.UTC)) - dt.datetime.fromisoformat(time.decode("ascii"))
+        age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(time.decode("ascii"))
         drift = KEYS.get("DRIFT")
         if not -drift < age.total_seconds() < KEYS.get("LIFETIME") + drift:
             return False

@@ -162,7 +162,7 @@ def gap_of(rows: pa.Table, scale: Scale) -> Gap | None:
 
 
 def mean_interval(
-    values: NDArray[np.float64], least: float, most: float, level: float = LEVEL
+    values: NDArray[np.float64], least: float, most: float
 ) -> tuple[float, float] | None:
     """Return Student's interval of the mean of independent values; None of fewer than two.
 
@@ -172,13 +172,12 @@ def mean_interval(
         values: One per seed.
         least: The smallest value that is possible; the interval ends there.
         most: The largest.
-        level: Of the interval.
     """
     if len(values) < 2:
         return None
     mean = float(values.mean())
     if np.ptp(values) < 1e-12:
-        return _of_equals(mean, len(values), (1 - level) / 2, least, most)
-    reach = _quantile((1 + level) / 2, len(values) - 1) * float(values.std(ddof=1))
+        return _of_equals(mean, len(values), (1 - LEVEL) / 2, least, most)
+    reach = _quantile((1 + LEVEL) / 2, len(values) - 1) * float(values.std(ddof=1))
     reach /= len(values) ** 0.5
     return max(least, mean - reach), min(most, mean + reach)

@@ -26,8 +26,6 @@ def truth_of(
     round_: int,
     client: str,
     plan: Plan | None = None,
-    *,
-    single: bool = False,
 ) -> Truth | None:
     """Return what a client used in a round; of a recorded cohort, what all its clients used.
 
@@ -38,12 +36,11 @@ def truth_of(
         round_: Which round.
         client: Whose, or which cohort's.
         plan: Knows the classes, and the rows of the training set if there is one.
-        single: Whether this is a client's and no cohort's for sure; its upload is not opened then.
 
     Raises:
         BadRecording: A file is damaged.
     """
-    recorded = not single and is_recorded(folder.path, round_, client)
+    recorded = is_recorded(folder.path, round_, client)
     names = members_of(folder.path, round_, client) if recorded else (client,)
     limits = _limits(plan)
     truths = [read_truth(folder.truth, round_, name, **limits) for name in names]
