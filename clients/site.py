@@ -89,7 +89,11 @@ class Site:
         return {}
 
     def rows(self, client: str) -> Tensor:
-        """Return the rows of the training set that are a client's."""
+        """Return the rows of the training set that are a client's.
+
+        Raises:
+            Refused: The run has no such client.
+        """
         if self.own_data:
             return self.federated.clients[0]
         if int(client) >= len(self.federated.clients):

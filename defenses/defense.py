@@ -138,7 +138,16 @@ def defend(
 ) -> Defended:
     """Return what a client uploads in place of `trained`, and its defense's new state.
 
-    Only the trainable parameters `names` are defended; buffers travel as they are.
+    Only trainable parameters are defended; buffers travel as they are.
+
+    Args:
+        defense: The client's.
+        trained: Its model after training, or, with `upload="gradient"`, the gradient.
+        sent: The weights that it was sent.
+        names: The trainable parameters.
+        state: What the defense remembers; empty before its first round.
+        generator: Draws its noise.
+        upload: What clients upload.
 
     Raises:
         ValueError: The update is not finite, or the defended one has other names, shapes or

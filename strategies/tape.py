@@ -99,8 +99,16 @@ class Tape:
     ) -> Written:
         """Write what one client uploaded, or the mean over `members` by their examples.
 
-        It is there to be read by others once the round is finished. `sent` names the weights that
-        the client was sent, where they have a name. Without `num_examples` none are recorded.
+        It is there to be read by others once the round is finished.
+
+        Args:
+            round_: Which.
+            client: Whose, or the name of the cohort.
+            upload: The tensors as they came.
+            num_examples: As the client states it; None where it does not.
+            kind: `weights` or `gradient`.
+            members: The clients of a cohort.
+            sent: The name of the weights that the client was sent, where they have one.
         """
         if self._uploads is None or self._round != round_:
             self.begin(round_)

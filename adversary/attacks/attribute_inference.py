@@ -70,7 +70,11 @@ def attribute_inference(
 
 
 def evidence(observation: Observation, work: Workspace) -> Terms:
-    """Return log p(upload | attribute), (m, 2), and what `held_out` returns."""
+    """Return log p(upload | attribute), (m, 2), and what `held_out` returns.
+
+    Raises:
+        ValueError: The update is not finite, or the client told no number of examples.
+    """
     if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
     size, same_records = rehearsed_size(observation), keeps_data(observation)

@@ -75,7 +75,11 @@ def shadow_inference(
 
 
 def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
-    """Return log p(no example so far has the property, any has), of a new batch in every round."""
+    """Return log p(no example so far has the property, any has), of a new batch in every round.
+
+    Raises:
+        NotApplicable: The property is of more than one example.
+    """
     auxiliary = work.auxiliary
     assert auxiliary.rules is not None
     if auxiliary.rules.count > 1:
@@ -91,7 +95,11 @@ def any_so_far(view: View, work: Workspace) -> Float[Tensor, " classes"]:
 
 
 def evidence(observation: Observation, work: Workspace, family: str) -> Terms:
-    """Return log p(upload | secret), (classes,), and what `predicted` returns."""
+    """Return log p(upload | secret), (classes,), and what `predicted` returns.
+
+    Raises:
+        ValueError: The update is not finite, or the client told no number of examples.
+    """
     if reason := not_finite(observation.update.delta):
         raise ValueError(f"update: {reason}")
     assert work.auxiliary.rules is not None

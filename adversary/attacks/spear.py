@@ -90,6 +90,9 @@ def whole_batch(
         limits: Of the search.
         resume: A folder, or nothing.
         learn: Whether directions are learned as a dictionary before rows are drawn.
+
+    Raises:
+        ValueError: As `spear`.
     """
     check_inputs(view, auxiliary)
     latest, shape = view.latest, input_shape(auxiliary)
@@ -122,7 +125,11 @@ def whole_batch(
 
 
 def checked_limits(name: str, draws: int, seconds: float) -> Limits:
-    """Return the limits of a search, or refuse them."""
+    """Return the limits of a search, or refuse them.
+
+    Raises:
+        NotApplicable: An option is out of range.
+    """
     if draws < 1 or not seconds >= 0:
         raise NotApplicable(
             f"{name}: draws must be at least 1 and seconds at least 0, got {draws}, {seconds:g}"

@@ -11,7 +11,11 @@ from fedsim.core.secrets import Rules
 
 
 def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> Draws:
-    """Draw batches from all records, and set the attribute of the first record by the secret."""
+    """Draw batches from all records, and set the attribute of the first record by the secret.
+
+    Raises:
+        ValueError: The attribute is no input of the model.
+    """
     if pool.encoding is None:
         raise ValueError("column: must be a model input to be set in a known record, got none")
     draws = draws_of(pool, pool.batches(len(secrets), rules.batch, generator), secrets)

@@ -13,7 +13,11 @@ LARGEST = 8.0  # log-odds of one record, at most
 
 
 def sample(pool: Pool, rules: Rules, secrets: Tensor, generator: Generator) -> Draws:
-    """Draw records without the property, and put those with it first if the secret says so."""
+    """Draw records without the property, and put those with it first if the secret says so.
+
+    Raises:
+        ValueError: A batch does not hold so many records with the property.
+    """
     if rules.count > rules.batch:
         raise ValueError(f"count: must be at most the batch size {rules.batch}, got {rules.count}")
     rows = pool.drawn(len(secrets) * rules.batch, generator, mark=0)

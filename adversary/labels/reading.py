@@ -143,6 +143,10 @@ def _computed(work: Workspace, observation: Observation, inputs: Tensor) -> Forw
 
 
 def check_finite(computed: Float[Tensor, ""]) -> None:
-    """Refuse to go on with a model that local training blew up."""
+    """Refuse to go on with a model that local training blew up.
+
+    Raises:
+        ValueError: It computed a number that is not finite.
+    """
     if not torch.isfinite(computed):
         raise ValueError("update: the uploaded model must compute finite numbers, got others")

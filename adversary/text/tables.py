@@ -120,7 +120,11 @@ class Taken(TorchFunctionMode):
 
 
 def traced(auxiliary: Auxiliary) -> Tables:
-    """Return the tables of the model, as `find_tables` keeps them."""
+    """Return the tables of the model, as `find_tables` keeps them.
+
+    Raises:
+        NotApplicable: The model looks its inputs up in no table.
+    """
     model, ids = random_model(auxiliary), _random_ids(auxiliary)
     names = {id(value): name for name, value in model.named_parameters()}
     with global_stream(0, "tables"), torch.enable_grad(), Calls() as calls:

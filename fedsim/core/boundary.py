@@ -47,7 +47,11 @@ def boundary(thing: str, rule: str, *, error: type[FedsimError] = ConfigError) -
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Let a refusal be one line of characters that a terminal shows, whatever keys are called."""
+    """Let a refusal be one line of characters that a terminal shows, whatever keys are called.
+
+    Raises:
+        ConfigError: The refusal, in one line.
+    """
     try:
         yield
     except ConfigError as error:

@@ -55,7 +55,11 @@ def shards(labels: ArrayLike, num_clients: int, seed: int, *, per_client: int) -
 
 
 def by_user(ids: ArrayLike, num_clients: int, seed: int) -> list[Rows]:
-    """Deal whole users out at random, so that all rows of a user are with one client."""
+    """Deal whole users out at random, so that all rows of a user are with one client.
+
+    Raises:
+        ConfigError: There are fewer users than clients.
+    """
     users, user_of = np.unique(np.asarray(ids), return_inverse=True)
     if len(users) < num_clients:
         raise ConfigError(

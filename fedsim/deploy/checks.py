@@ -40,6 +40,9 @@ def checks(made: Deployment, folder: Path, config: Path | None = None) -> Iterat
         made: From `layout.read`.
         folder: Of the deployment, or of one role.
         config: Of the run whose data are read; by default the deployment's.
+
+    Raises:
+        NotReady: The folder is of no role.
     """
     roles = {name: path for name, path in role_folders(made, folder).items() if path.exists()}
     if not roles:

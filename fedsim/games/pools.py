@@ -62,7 +62,11 @@ def pools(config: Config, federated: data.Federated) -> tuple[Pool, Pool]:
 
 
 def set_aside(config: Config, pool: Pool) -> tuple[Marked, Pool]:
-    """Return a share of the client's records with their marks, and the others."""
+    """Return a share of the client's records with their marks, and the others.
+
+    Raises:
+        ConfigError: The share has records of one mark alone, or too few are left to play with.
+    """
     count = len(pool.labels)
     order = torch.randperm(count, generator=generator(config.seed, "game defender", "private"))
     cut = round(config.game.defender * count)

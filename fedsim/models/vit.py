@@ -71,6 +71,9 @@ def vit(
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; sizes of Touvron et al.,
     "Training data-efficient image transformers", ICML 2021.
+
+    Raises:
+        ValueError: Sizes do not go together, or patches do not cover the picture.
     """
     shape = image_shape(input_shape, "vit", at_least=1)
     if min(width, layers, heads) < 1 or width % heads:
