@@ -12,7 +12,7 @@ from adversary.inversion.chain import zeros_around
 
 CONVS = (nn.Conv1d, nn.Conv2d)
 EXACT = 12  # columns per input number up to which the gradient of all convolutions is kept
-ROOM = 2**29  # numbers: of linear layers on places, up to which no projection is drawn
+ROOM = 2**30  # numbers: of linear layers on places, up to which no projection is drawn
 TRAILING = (nn.LayerNorm, nn.RMSNorm)  # their weights belong to the last dimensions
 AFFINE = (
     nn.modules.batchnorm._BatchNorm,

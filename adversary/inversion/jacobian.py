@@ -99,7 +99,7 @@ def spectrum(
         generator: Draws the projections and, where time does not allow all, the directions.
         noise: Standard deviation of the noise on each parameter's gradient, once or several times.
         directions: Look at that many, drawn at random; at all without.
-        on_chunk: Called with steps done and in all: chunks of directions, and layers.
+        on_chunk: Called with steps done, from 0, and in all: chunks of directions, and layers.
 
     Raises:
         ValueError: The model has no trained parameter.
@@ -189,6 +189,7 @@ def _add_all(
     chunks = -(-len(basis) // CHUNK)
     layered = chunks + len(views) if views else 0
     total = layered + (chunks if others else 0)
+    on_chunk(0, total)
     if views:
         _add_layers(moved_along, views, basis, sums, lambda done: on_chunk(done, total))
     if others:

@@ -42,15 +42,15 @@ class Looking:
 
         self.name, self.expected = name, False
         self.bar.reset(self.task, total=None, description=escape(name), left="")
-        self._restart()
 
     def step(self, done: int, total: int) -> None:
-        """Show that steps of one look at a model are done; say once how long it will take."""
+        """Show that steps of one look at a model are done, from 0; say once how long it takes."""
         if self.quiet:
             return
-        if done <= self.done:  # another look
-            self._restart()
-        self.done = done
+        if not done:  # a look begins
+            self.eta.begin(0)
+            self.eta.touch()
+            return
         share = done / total
         left = self.eta.left(share)
         self.bar.update(self.task, completed=done, total=total, left=left)
@@ -65,7 +65,3 @@ class Looking:
                 )
                 self.eta.touch()
         self.eta.line(f"{self.name}: {share:.0%} done{left and ', '}{left}")
-
-    def _restart(self) -> None:
-        self.done = 0
-        self.eta.begin(0)
