@@ -95,10 +95,22 @@ def slopes(work: Workspace, direction: Params) -> Float[Tensor, " m"]:
     try:
         return _slopes(work, direction)
     except NotImplementedError:  # mkldnn's LSTM is not differentiated forwards
+        pass
+    except RuntimeError:  # nor a user's own function without a rule for it
+        return _slopes_backwards(work, direction)
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, of other processors
             with torch.backends.mkldnn.flags(enabled=False):
                 return _slopes(work, direction)
+    except (NotImplementedError, RuntimeError):  # such as weight norm's own kernel
+        return _slopes_backwards(work, direction)
+
+
+def _slopes_backwards(work: Workspace, direction: Params) -> Tensor:
+    """Return the same from each candidate's gradient: slower, and of any model that trains."""
+    along = lambda it: sum((it[n].double() * v).sum() for n, v in direction.items() if n in it)
+    return torch.stack([torch.as_tensor(along(gradient)) for gradient in gradients(work)])
 
 
 def _slopes(work: Workspace, direction: Params) -> Tensor:

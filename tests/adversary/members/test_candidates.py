@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrizations import weight_norm
 
 from adversary.members.candidates import (
     QUERIES,
@@ -16,7 +18,7 @@ from adversary.members.candidates import (
     uphill,
 )
 from fedsim.core.rng import generator
-from fedsim.core.types import Auxiliary, LocalTraining
+from fedsim.core.types import Auxiliary, Candidates, LocalTraining
 from tests.adversary import member_cases as cases
 from tests.adversary.label_cases import client
 from tests.builders import work_at
@@ -43,6 +45,49 @@ def test_a_slope_is_what_a_small_step_changes():
     )
     found = slopes(work_at(exact, sent, LocalTraining(0.1, 1, label_smoothing=0.1)), direction)
     torch.testing.assert_close(found, (ahead - back) / 2e-7, rtol=1e-5, atol=1e-5)
+
+
+class _Straight(torch.autograd.Function):
+    """Rounds, with the gradient of no rounding, and no rule for forward differentiation."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.mul(8).round().div(8)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope
+
+
+class _Rounded(nn.Module):
+    def forward(self, x):
+        return _Straight.apply(x)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [weight_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 3)],
+        lambda: [nn.Linear(6, 5), _Rounded(), nn.Linear(5, 3)],
+    ],
+    ids=["weight norm", "a function without a forward rule"],
+)
+def test_slopes_of_what_is_not_differentiated_forwards_are_those_of_the_gradients(layers):
+    stream = generator(0, "not forwards")
+    model = nn.Sequential(*layers())
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_(torch.randn(value.shape, generator=stream))
+    records = Candidates(torch.randn(4, 6, generator=stream), torch.tensor([0, 1, 2, 0]))
+    direction = {n: torch.randn(v.shape, generator=stream) for n, v in model.named_parameters()}
+    work = work_at(Auxiliary(model, 3, candidates=records), model.state_dict())
+    expected = []
+    for x, y in zip(records.inputs.split(1), records.labels.split(1), strict=True):
+        parts = torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()))
+        pairs = zip(parts, direction.values(), strict=True)
+        expected.append(sum(float((part * v).sum()) for part, v in pairs))
+    right = torch.tensor(expected).double()
+    torch.testing.assert_close(slopes(work, direction), right, rtol=1e-4, atol=1e-5)
 
 
 def test_losses_are_those_of_the_state_that_is_asked_about():
