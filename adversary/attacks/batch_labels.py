@@ -24,15 +24,20 @@ def batch_labels(view: View, auxiliary: Auxiliary, generator: Generator) -> Int[
     """Return the labels of the client's examples, in order of class.
 
     Of one example, the class whose head gradient points up; of several, EB-GLS where there are
-    auxiliary examples, LLG where there are none.
+    auxiliary examples, LLG where there are none. EB-GLS also reads one example's where the model
+    does not end in a linear layer, such as behind a temperature.
 
     Raises:
         ValueError: The attack has no answer.
     """
-    size = batch_size(view.latest)
-    attack = llg if auxiliary.inputs is None or auxiliary.labels is None else eb_gls
-    attack = idlg if size == 1 else attack
-    counts = attack(view, auxiliary, generator).double()
+    size, alone = batch_size(view.latest), auxiliary.inputs is None or auxiliary.labels is None
+    attack = idlg if size == 1 else llg if alone else eb_gls
+    try:
+        counts = attack(view, auxiliary, generator).double()
+    except NotApplicable:
+        if alone or attack is eb_gls:
+            raise
+        counts = eb_gls(view, auxiliary, generator).double()
     order = torch.arange(len(counts))
     return _listed(largest_remainder(counts / counts.sum(), size, order))
 
@@ -45,7 +50,7 @@ def label_hypotheses(
     The others have one label exchanged, in the order in which EB-GLS's posterior prefers them.
     After one step none is `PLAUSIBLE` less likely; of several steps, which that posterior follows
     only roughly, as many are returned as may be. Of one example, and without auxiliary examples,
-    there are none.
+    there are none; of one whose label no attack reads, all classes if they are so few.
 
     Args:
         view: One client's observations; the latest is attacked.
@@ -58,7 +63,12 @@ def label_hypotheses(
     """
     if most < 1:
         raise NotApplicable(f"hypotheses: must be at least 1, got {most}")
-    labels = batch_labels(view, auxiliary, generator)
+    try:
+        labels = batch_labels(view, auxiliary, generator)
+    except NotApplicable:
+        if batch_size(view.latest) > 1 or auxiliary.num_classes > most:
+            raise
+        return torch.arange(auxiliary.num_classes)[:, None]
     if most == 1 or len(labels) == 1 or auxiliary.inputs is None or auxiliary.labels is None:
         return labels[None]
     evidence = solve(view.latest, workspace(view, auxiliary))[1].posterior

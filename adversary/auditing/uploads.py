@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from defenses.chain import chain
 from defenses.defense import Defense
-from fedsim.core.examples import example_gradients
+from fedsim.core.examples import example_gradients, flat_rows
 from fedsim.core.params import norm
 from fedsim.core.rng import generator
 from fedsim.core.types import LocalTraining, Observation, Params
@@ -120,7 +120,7 @@ class RecordScores:
         gradients = example_gradients(
             model, trained, self.inputs, self.labels, label_smoothing=local.label_smoothing
         )
-        g = torch.cat([gradients[name].flatten(1) for name in trained], dim=1).double()
+        g = torch.cat([flat_rows(gradients[name]) for name in trained], dim=1).double()
         g = g * (self.clip / g.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
         scale, uphill = _uses(local, self.num_examples)
         up = uphill * _flat(observation.update.delta, trained)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from fedsim.core import devices
 from fedsim.core.attention import plain_attention
+from fedsim.core.examples import flat_rows
 from fedsim.core.types import Params
 
 RECORDS = 8192  # that go through the model together
@@ -184,4 +185,4 @@ def _by_batch(
         except RuntimeError:  # a layer that takes no batch of batches, such as nn.GRU
             rows = [alone(x, y) for x, y in zip(inputs, labels, strict=True)]
             parts = [torch.stack(each) for each in zip(*rows, strict=True)]
-    return torch.cat([part.flatten(1) for part in parts], dim=1)
+    return torch.cat([flat_rows(part) for part in parts], dim=1)

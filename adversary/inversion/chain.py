@@ -15,6 +15,7 @@ from fedsim.core.rng import generator
 
 Shape = tuple[int, ...]
 RECTIFIERS = ("relu", "relu_")
+USED = 1e-3  # share of a gradient by which rounding does not change it
 
 
 class NotWalkableError(NotApplicable):
@@ -220,7 +221,26 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
         raise NotApplicable(f"{name}: must be trained as it is, got a frozen layer")
     if shares_weight(model, module):
         raise NotApplicable(f"{name}: must have a weight of its own, got a tied one")
+    if not _used_once(model, module, probe):
+        raise NotApplicable(f"{name}: must have a weight that is used once, got one used again")
     return name
+
+
+def _used_once(model: nn.Module, layer: nn.Linear, probe: Tensor) -> bool:
+    """Return whether the gradient of the first layer's weight is its bias's, times the input.
+
+    A weight that the model uses elsewhere, such as backwards in a decoder, has a sum. True where it
+    cannot be said.
+    """
+    with torch.enable_grad():
+        logits = model(probe[:1])
+        if not isinstance(logits, Tensor) or not logits.requires_grad:
+            return True
+        loss = logits.flatten()[0] - logits.logsumexp(-1).sum()
+        parts = torch.autograd.grad(loss, [layer.weight, layer.bias], materialize_grads=True)
+    weight, bias = (part.double() for part in parts)
+    apart = weight - bias[:, None] * probe[:1].double().flatten()
+    return bool(apart.norm() <= USED * weight.norm()) or not bool(weight.isfinite().all())
 
 
 def follows(model: nn.Module, name: str, shape: Shape) -> str:

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from adversary.inversion.pairs import paired
 from adversary.inversion.products import Products
+from fedsim.core.examples import flat_rows
 
 ENTRIES = 2**26  # of J's columns that are held at a time,
 PASSES = 8  # and how often they are computed, at most
@@ -79,7 +80,7 @@ def _scaled(products: Products, size: Mapping[str, float], directions: Tensor) -
         columns = []
         for chunk in directions.split(together):
             moved = products.push(chunk.view(-1, *x.shape))
-            columns.append(torch.cat([it.flatten(1) for it in moved], dim=1)[:, here].contiguous())
+            columns.append(torch.cat([flat_rows(it) for it in moved], dim=1)[:, here].contiguous())
         yield (torch.cat(columns) / scale[here]).T
 
 

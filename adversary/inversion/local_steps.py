@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adversary.inversion.rows import Rows, Statistics
+from fedsim.core.examples import flat_rows
 from fedsim.core.types import LocalTraining
 
 
@@ -129,4 +130,4 @@ def _stepped(
 
 def flat(parts: Sequence[Tensor]) -> Float[Tensor, "rows entries"]:
     """Return parts of (rows, *shape) side by side."""
-    return torch.cat([part.flatten(1) for part in parts], dim=1)
+    return torch.cat([flat_rows(part) for part in parts], dim=1)

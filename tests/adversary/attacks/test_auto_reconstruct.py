@@ -97,6 +97,39 @@ def test_every_architecture_has_an_answer_and_a_reason(name):
     assert "its simulated upload differs by" in remark
 
 
+class Tempered(nn.Module):
+    """Has a parameter of no axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Linear(n, m, bias=False) for n, m in ((16, 20), (20, CLASSES)))
+        self.temperature = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x))) * self.temperature
+
+
+class UsedAgain(nn.Module):
+    """Goes back through its first layer's weight, which no second module shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 12), nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        return self.b(torch.sigmoid(self.a(x)) @ self.a.weight)
+
+
+@pytest.mark.parametrize("build", [Tempered, UsedAgain])
+def test_models_whose_parameters_are_odd_are_solved(build):
+    with global_stream(0, "odd"):
+        model = build()
+    x = torch.rand(1, 16, generator=generator(0, "inputs"))
+    answer, remark = attacked(model, x, torch.tensor([1]), budget=0.02)
+    assert remark.startswith("joint, because")
+    assert psnr(answer.values, x) > 60
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_one_example_behind_a_linear_layer_is_exact_after_any_steps(epochs, momentum):

@@ -57,13 +57,25 @@ def test_a_canarys_direction_is_its_clients():
     assert abs(sum(float((v * other[n]).sum()) for n, v in first.items())) < 0.3
 
 
+class Tempered(nn.Linear):
+    """Has a parameter of no axis."""
+
+    def __init__(self):
+        super().__init__(60, 3)
+        self.temperature = nn.Parameter(torch.tensor(0.9))
+
+    def forward(self, input):
+        return super().forward(input) * self.temperature
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Linear(60, 3), Tempered], ids=["plain", "tempered"])
 @pytest.mark.parametrize("upload", ["gradient", "weights"])
-def test_evidence_finds_the_records_that_were_in(upload):
+def test_evidence_finds_the_records_that_were_in(upload, build):
     from torch.nn import functional
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = nn.Linear(60, 3)
+        model = build()
     stream = generator(0, "records")
     inputs = torch.randn(20, 60, generator=stream)
     labels, coins = torch.arange(20) % 3, np.arange(20) % 2 == 0
@@ -72,7 +84,8 @@ def test_evidence_finds_the_records_that_were_in(upload):
     loss = functional.cross_entropy(model(inputs[coins]), labels[coins], reduction="sum") / 30
     gradient = torch.autograd.grad(loss, list(model.parameters()))
     scale = 1.0 if upload == "gradient" else -local.lr
-    delta = {n: scale * g for n, g in zip(sent, gradient, strict=True)}
+    names = [name for name, _ in model.named_parameters()]
+    delta = {n: scale * g for n, g in zip(names, gradient, strict=True)}
     evidence = RecordScores(model, inputs, labels, clip=float("inf"), num_examples=30)
     evidence.add(Observation(sent, Update(1, "0", delta, 30), local))
     assert ((evidence.result() > 0) == coins).all()

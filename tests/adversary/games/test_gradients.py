@@ -23,6 +23,17 @@ class Twice(nn.Module):
         return self.head(torch.tanh(self.inner(torch.tanh(self.inner(x)))))
 
 
+class Tempered(nn.Module):
+    """A parameter of no axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.temperature = nn.Linear(6, CLASSES), nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        return self.head(x) * self.temperature
+
+
 class TimeFirst(nn.Module):
     """A layer whose input has records in the second place."""
 
@@ -94,6 +105,7 @@ TABLES = {
     ),
     "layer norm": lambda: nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, CLASSES)),
     **{"twice": Twice, "time first": TimeFirst, "idle": Idle, "detached": Detached},
+    "tempered": Tempered,
     **{"tied": tied, "frozen": frozen},
 }
 IMAGES = {

@@ -55,8 +55,8 @@ class _Straight(torch.autograd.Function):
         return x.mul(8).round().div(8)
 
     @staticmethod
-    def backward(ctx, slope):
-        return slope
+    def backward(ctx, *grad_outputs):
+        return grad_outputs[0]
 
 
 class _Rounded(nn.Module):
