@@ -4,12 +4,14 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from filelock import FileLock
 
 from fedsim import api
 from fedsim.config import Config
 from fedsim.core.listing import FILE, read_list, write_list
 from fedsim.core.seals import digits_in
+from fedsim.core.tables import write_table
 from fedsim.run.kept_config import sealed_config
 
 
@@ -19,6 +21,8 @@ def forge_config(run: Path, config: Config) -> None:
     digits = digits_in(run / "config.toml")
     for path in run.glob(f"state/[0-9]*/{FILE}"):
         write_list(path, {**read_list(path), "config.toml": digits})
+    for path in run.glob("*.parquet"):
+        write_table(path, pq.read_table(path), digits)
 
 
 class Recordings:

@@ -45,11 +45,18 @@ def _of_cell(hint: Any) -> type:
     return next((each for each in get_args(hint) if each is not type(None)), hint)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one parquet file with its checksum, whole or not at all."""
+def write_table(path: Path, table: pa.Table, of: str = "") -> None:
+    """Write one parquet file with its checksum, whole or not at all.
+
+    Args:
+        path: Where to.
+        table: The rows.
+        of: What they are about, for `written_of`.
+    """
     buffer = io.BytesIO()
     whole = table.combine_chunks()  # equal rows are equal bytes, however they came together
-    pq.write_table(whole.replace_schema_metadata({"checksum": seals.UNSEALED}), buffer)
+    metadata = {"checksum": seals.UNSEALED} | ({"of": of} if of else {})
+    pq.write_table(whole.replace_schema_metadata(metadata), buffer)
     data = seals.sealed(buffer.getvalue())
     write_whole(path, lambda temporary: temporary.write_bytes(data))
 
@@ -70,6 +77,11 @@ def read_table(path: Path, schema: pa.Schema, required: Collection[str] = ()) ->
         if empty := table[name].null_count:
             raise BadRecording(f"{path}: {FULL.field} {FULL.rule}, got {empty} empty in {name}")
     return table
+
+
+def written_of(path: Path) -> str:
+    """Return what the rows of a file are about, as it says; empty where it does not."""
+    return ((pq.read_schema(path).metadata or {}).get(b"of") or b"").decode(errors="replace")
 
 
 def frame(table: pa.Table) -> "pd.DataFrame":

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fedsim.core import seals
 from fedsim.core.errors import BadRecording
 from fedsim.core.listing import FILE, compare, files_below, read_list, write_list
 from fedsim.core.seals import digits_in
@@ -58,6 +59,23 @@ def check(run: Path) -> None:
         compare(path, listed, present)
     if not finished:
         _check_recorder(run)
+
+
+def check_bytes(run: Path) -> None:
+    """Hold the bytes of every file that `check` lists, and of answers, to their checksums.
+
+    Raises:
+        BadRecording: A file is damaged.
+    """
+    folders = ("rounds", "truth", "guesses", "state")
+    files = (path for name in folders for path in sorted((run / name).rglob("*")))
+    for path in files:
+        if path.is_dir() or path.name.startswith("."):
+            continue
+        if path.suffix == ".safetensors":
+            seals.check(path)
+        elif path.suffix in (".parquet", ".json"):
+            seals.read(path, path.stat().st_size)
 
 
 def client_states(run: Path) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from fedsim.config import Config
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.files import TensorFile
 from fedsim.core.rows import Leak, Measure
+from fedsim.core.seals import digits_in
 from fedsim.core.tables import write_table
 from fedsim.data.tokeniser import FILE as TOKENISER
 from fedsim.data.tokeniser import Tokeniser
@@ -145,8 +146,8 @@ class RunFolder:
             BadRecording: A file is lost, added or changed.
         """
         committed.check(self.path)
-        for name in (LEDGER, MEASURES):
-            self._tables.is_whole(name)
+        for name, schema in ((LEDGER, LEAKAGE), (MEASURES, METRICS)):
+            self._tables.check(name, schema)
 
     def commit(
         self,
@@ -268,7 +269,14 @@ class RunFolder:
 
     @property
     def _tables(self) -> Tables:
-        return Tables(self.path, self.finished_rounds, lambda: self.config.attack)
+        return Tables(
+            self.path, self.finished_rounds, lambda: self.config.attack, self._config_digits
+        )
+
+    def _config_digits(self) -> str:
+        """Return the checksum of the run's config; empty of another app's recording."""
+        path = self.path / committed.CONFIG
+        return "" if not path.exists() or self.config.foreign else digits_in(path)
 
     def state_of(self, round_: int) -> Path:
         """Return the folder of a finished round."""

@@ -11,14 +11,17 @@ import pyarrow as pa
 
 from adversary.auditing.in_rounds import IN_ROUNDS
 from fedsim.config import Part
+from fedsim.core.accepts import Rule
 from fedsim.core.errors import BadRecording
 from fedsim.core.files import write_whole
-from fedsim.core.tables import write_table
+from fedsim.core.tables import write_table, written_of
 from fedsim.run.committed import name_of
 from fedsim.run.ledger import LEDGER, MEASURES, METRICS, read_rows
 from fedsim.run.rows import in_order, of_attacks, without_attacks
 
 WRITTEN = ".tables"  # of which round both tables were written last
+OWN = Rule("recording", "`leakage.parquet`, `metrics.parquet`", "must be of this run's config")
+CHECKS = (OWN,)
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,20 @@ class Tables:
         path: The run folder.
         rounds: The finished ones.
         attacks: Returns those of the run itself.
+        config: Returns the checksum of its config; empty of another app's, which later attacks
+            change.
     """
 
     path: Path
     rounds: Sequence[int]
     attacks: Callable[[], Sequence[Part]]
+    config: Callable[[], str]
 
     def write(self, ledger: pa.Table, metrics: pa.Table) -> None:
         """Write both whole tables."""
-        write_table(self.path / LEDGER, in_order(ledger))
-        write_table(self.path / MEASURES, metrics)
+        of = self.config()
+        write_table(self.path / LEDGER, in_order(ledger), of)
+        write_table(self.path / MEASURES, metrics, of)
         write_whole(self.path / WRITTEN, lambda file: file.write_text(self._last))
 
     def is_whole(self, name: str) -> bool:
@@ -56,6 +63,15 @@ class Tables:
             )
         return False
 
+    def check(self, name: str, schema: pa.Schema) -> None:
+        """Refuse a whole table that is lost, damaged or another run's.
+
+        Raises:
+            BadRecording: It is.
+        """
+        if self.is_whole(name):
+            self._whole(name, schema)
+
     def _parts(self, name: str, schema: pa.Schema) -> pa.Table:
         folders = (self.path / "state" / name_of(number) for number in self.rounds)
         parts = [read_rows(folder / name, schema) for folder in folders]
@@ -71,7 +87,7 @@ class Tables:
         if not self.is_whole(name):
             return parts
         names = {*(part.name for part in self.attacks()), *IN_ROUNDS}
-        before = read_rows(self.path / name, schema)
+        before = self._whole(name, schema)
         later = before.filter(of_attacks(before)) if schema is METRICS else before
         return pa.concat_tables([parts, without_attacks(later, names)])
 
@@ -85,12 +101,25 @@ class Tables:
 
         if not self.is_whole(name):
             return self._parts(name, schema)
-        table = read_rows(self.path / name, schema)
+        table = self._whole(name, schema)
         if self._written() == self._last:
             return table
         parts = self._parts(name, schema)
         behind = (pc.max(table["round"]).as_py() or 0) < (pc.max(parts["round"]).as_py() or 0)
         return self.merged(name, schema) if behind else table
+
+    def _whole(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Read a whole table.
+
+        Raises:
+            BadRecording: It is damaged, or another run's.
+        """
+        table, config = read_rows(self.path / name, schema), self.config()
+        of = written_of(self.path / name)
+        if config and of != config:
+            got = f"that of another run ({of})" if of else "none"
+            raise BadRecording(f"{self.path / name}: {OWN.rule}, got {got}")
+        return table
 
     @property
     def _last(self) -> str:

@@ -114,11 +114,20 @@ def test_a_tape_that_was_never_attacked_is_refused(tmp_path):
         write_pack(RunFolder(tmp_path / "tape"), tmp_path / "pack")
 
 
-def test_a_damaged_run_gives_no_pack(recordings, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("rounds/0002/uploads.safetensors", "rounds/0002/sent.safetensors"),
+        *("truth/0001/clients.safetensors", "guesses/0001.safetensors"),
+        *("state/0001/metrics.parquet", "leakage.parquet"),
+    ],
+)
+def test_a_damaged_run_gives_no_pack(name, recordings, tmp_path):
     path = recordings.copy(CONFIG, tmp_path / "run").path
-    victim = path / "rounds" / "0002" / "uploads.safetensors"
-    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
-    with pytest.raises(BadRecording):
+    data = bytearray((path / name).read_bytes())
+    data[2 * len(data) // 3] ^= 1
+    (path / name).write_bytes(data)
+    with pytest.raises(BadRecording, match="must be as it was written, by its checksum"):
         write_pack(RunFolder(path), tmp_path / "pack")
     assert not (tmp_path / "pack").exists()
 

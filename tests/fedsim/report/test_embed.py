@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from fedsim import api
-from fedsim.core.tables import write_table
+from fedsim.core.tables import write_table, written_of
 from fedsim.report.data import RunData
 from fedsim.report.embed import DIGITS, MISSING, as_json, library, packed, payload
 from fedsim.report.exposed import exposed, most_exposed
@@ -50,7 +50,8 @@ def made(run, attacks, rounds, clients, *, names=None, last=None):
             "reason": pa.nulls(number, pa.string()),
         }
         tables.append(pa.table(columns).cast(LEAKAGE))
-    write_table(run.path / "leakage.parquet", pa.concat_tables(tables))
+    path = run.path / "leakage.parquet"
+    write_table(path, pa.concat_tables(tables), written_of(path))
     return RunData(RunFolder(run.path))
 
 

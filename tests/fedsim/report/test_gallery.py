@@ -17,7 +17,7 @@ from fedsim import api, data
 from fedsim.config import Part
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.ground_truth import Truth
-from fedsim.core.tables import write_table
+from fedsim.core.tables import write_table, written_of
 from fedsim.core.truths import save_own, save_shared
 from fedsim.core.units import beyond_blind, written
 from fedsim.report.counts import counts_picture
@@ -112,7 +112,8 @@ def test_a_recording_of_before_there_was_a_chance_says_nothing_of_it(run, tmp_pa
     for row in rows:
         if row["metric"] == "match_rate":
             row["blind"] = 0.0  # what the mean picture had picked
-    write_table(folder.path / "leakage.parquet", pa.Table.from_pylist(rows, schema=LEAKAGE))
+    path, table = folder.path / "leakage.parquet", pa.Table.from_pylist(rows, schema=LEAKAGE)
+    write_table(path, table, written_of(path))
     assert not galleries(RunData(folder))[0].sentences[0]
 
 
@@ -361,7 +362,8 @@ def test_a_table_without_a_number_draws_counts_all_the_same(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     rows = [{**row, "value": float("nan")} for row in folder.ledger().to_pylist()]
-    write_table(folder.path / "leakage.parquet", pa.Table.from_pylist(rows, schema=LEAKAGE))
+    path, table = folder.path / "leakage.parquet", pa.Table.from_pylist(rows, schema=LEAKAGE)
+    write_table(path, table, written_of(path))
     picture = counts_picture(RunData(folder))
     assert picture is not None
     assert picture.caption.startswith("No client is recorded in more rounds than client")

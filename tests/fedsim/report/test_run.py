@@ -14,7 +14,7 @@ from adversary.labels.validity import LIMIT
 from fedsim import api
 from fedsim.config import Part
 from fedsim.core.errors import ConfigError
-from fedsim.core.tables import write_table
+from fedsim.core.tables import write_table, written_of
 from fedsim.report.data import RunData
 from fedsim.report.warnings import warnings
 from fedsim.report.words import spans
@@ -71,7 +71,8 @@ def changed(run, folder, leaks=(), measures=(), *, drop=()):
         table = pq.read_table(path)
         gone = pc.is_in(table["metric"], value_set=pa.array(drop, pa.string()))
         new = pa.Table.from_pylist(list(rows), schema=table.schema)
-        write_table(path, pa.concat_tables([table.filter(pc.invert(gone)), new]))
+        whole = pa.concat_tables([table.filter(pc.invert(gone)), new])
+        write_table(path, whole, written_of(path))
     return api.Run(folder)
 
 

@@ -13,7 +13,7 @@ import torch
 from fedsim.core import seals
 from fedsim.core.files import TensorFile, save_tensors
 from fedsim.core.listing import FILE
-from fedsim.core.tables import write_table
+from fedsim.core.tables import write_table, written_of
 from fedsim.run.committed import CONFIG
 
 NASTY = ("", "-1", "1e308", "nan", "[" * 5000, "../../x", "0" * 5000, "\0", "é" * 300, "{}", "null")
@@ -160,7 +160,7 @@ def _table(path: Path, draw: random.Random) -> None:
         if change == 3:
             rows *= 50
         table = type(table).from_pylist(rows, schema=table.schema)
-    write_table(path, table)
+    write_table(path, table, written_of(path))
 
 
 def _config(path: Path, draw: random.Random) -> None:

@@ -5,6 +5,7 @@ from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.rows import Leak, Measure
 from fedsim.core.seals import UNSEALED, sealed
 from fedsim.run.checkpoint import Checkpoint
+from fedsim.run.kept_config import write_config
 from fedsim.run.run_folder import RunFolder
 from tests.builders import same_params, small_config
 
@@ -68,6 +69,19 @@ def test_a_table_that_was_written_and_is_lost_is_refused(name, tmp_path):
             use()
     (folder.path / ".tables").unlink()
     assert folder.ledger().num_rows == (2 if name.startswith("leakage") else 3)
+
+
+@pytest.mark.parametrize("name", ["leakage.parquet", "metrics.parquet"])
+def test_a_table_of_another_run_is_refused(name, tmp_path):
+    folder, other = folder_with(tmp_path / "a", [0, 1]), folder_with(tmp_path / "b", [0, 1])
+    write_config(other.path, small_config(seed=7))
+    for each in (folder, other):
+        RunFolder(each.path).write_tables()
+    assert folder.metrics().num_rows == folder.ledger().num_rows == 2
+    (folder.path / name).write_bytes((other.path / name).read_bytes())
+    for use in (folder.check_files, folder.write_tables):
+        with pytest.raises(BadRecording, match=f"{name}: must be of this run's config, got that"):
+            use()
 
 
 def test_it_goes_on_after_the_last_finished_round_and_forgets_the_unfinished_one(tmp_path):
