@@ -5,11 +5,13 @@ import random
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 import torch
 
 HEADER, WORDS = 3, 624  # of the state of torch's generator, in 64-bit words
+_GLOBAL = RLock()  # the global generators are the process's: runs in its threads take turns
 
 
 def derive(seed: int, *names: object) -> int:
@@ -60,8 +62,13 @@ def global_stream(seed: int, *names: object) -> Iterator[None]:
     """Seed the global generators of torch (CPU), NumPy and Python inside the block.
 
     Only for code that offers no generator argument: layer initialisation, dropout, and whatever a
-    user's model draws. The generators are as before afterwards.
+    user's model draws. The generators are as before afterwards. Other threads wait at their blocks.
     """
+    with _GLOBAL:
+        yield from _streamed(seed, names)
+
+
+def _streamed(seed: int, names: Iterable[object]) -> Iterator[None]:
     # Not torch.manual_seed, which imports the compiler: 4 CPU-seconds in every process.
     ours = torch.default_generator
     before = ours.get_state(), np.random.get_state(), random.getstate()  # noqa: NPY002

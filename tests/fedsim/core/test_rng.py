@@ -1,3 +1,7 @@
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -50,3 +54,18 @@ def test_named_streams_are_well_spread_and_apart():
     together = torch.corrcoef(draws)
     together.fill_diagonal_(0)
     assert float(together.abs().max()) < 6 / 1000**0.5
+
+
+def test_threads_take_turns_at_the_global_generators():
+    def drawn(name):
+        with global_stream(0, name):
+            values = []
+            for _ in range(50):
+                values.append((float(torch.rand(())), random.random()))
+                time.sleep(0)  # others would go on here
+        return values
+
+    names = ["a", "b", "c", "d"]
+    alone = [drawn(name) for name in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        assert list(pool.map(drawn, names)) == alone
