@@ -14,6 +14,7 @@ from fedsim.check.names import AUDIT, GAME, TEST, Names, check_names
 from fedsim.check.of_attacks import Ledger
 from fedsim.check.of_tables import (
     audit_rows,
+    failures,
     game_rows,
     of_audited_rounds,
     of_audits,
@@ -198,8 +199,11 @@ class _Source:
             parts += [of_games(rule, self.game)] if self.game else []
         elif self.run is not None and rule.family == TEST:
             parts.append(of_test(rule, self.run.metrics()))
-        elif self.attacks is not None:
-            parts.append(self.attacks.evidence(rule, confidence) + Evidence(notes=self.not_kept))
+        elif self.run is not None and self.attacks is not None:
+            parts.append(
+                self.attacks.evidence(rule, confidence)
+                + Evidence(notes=[*self.not_kept, *failures(self.run.metrics())])
+            )
         whole = sum(parts, Evidence(problems=self.unfinished))
         if not whole.values and not whole.problems:
             where = f" of '{rule.attack}'" if rule.attack else ""

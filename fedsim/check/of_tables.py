@@ -50,6 +50,20 @@ def of_test(rule: Rule, metrics: pa.Table) -> Evidence:
     )
 
 
+def failures(metrics: pa.Table) -> list[str]:
+    """Return a sentence where clients failed, so that rules are about the others alone."""
+    import pyarrow.compute as pc
+
+    failed = pc.and_(pc.equal(metrics["split"], "client"), pc.equal(metrics["metric"], "failed"))
+    rows = metrics.filter(failed)
+    names = sorted(set(rows["client"].to_pylist()) - {None})
+    if not rows.num_rows:
+        return []
+    more = f" and {len(names) - 4} more" if names[4:] else ""
+    cases = f"{rows.num_rows} case{'s' * (rows.num_rows > 1)}"
+    return [f"clients failed and uploaded nothing in {cases}: {', '.join(names[:4])}{more}"]
+
+
 def of_audited_rounds(rule: Rule, ledger: pa.Table, metrics: pa.Table) -> Evidence:
     """Return what canaries in a run show; `metrics` say how much they could have shown."""
     import pyarrow.compute as pc

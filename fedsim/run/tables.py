@@ -115,10 +115,9 @@ class Tables:
             BadRecording: It is damaged, or another run's.
         """
         table, config = read_rows(self.path / name, schema), self.config()
-        of = written_of(self.path / name)
-        if config and of != config:
-            got = f"that of another run ({of})" if of else "none"
-            raise BadRecording(f"{self.path / name}: {OWN.rule}, got {got}")
+        of = written_of(self.path / name)  # nothing in those of before this was written
+        if config and of and of != config:
+            raise BadRecording(f"{self.path / name}: {OWN.rule}, got that of another run ({of})")
         return table
 
     @property

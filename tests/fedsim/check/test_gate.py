@@ -10,6 +10,7 @@ from scipy import stats
 from fedsim.check import gate as gates
 from fedsim.check.evidence import half_width
 from fedsim.check.of_attacks import Ledger
+from fedsim.check.of_tables import failures
 from fedsim.check.output import as_json, write_junit
 from fedsim.config import Part, parse_rule
 from fedsim.core.errors import ConfigError
@@ -97,6 +98,15 @@ def test_an_update_that_another_attack_answered_may_be_refused_unless_it_is_name
     shown = evidence("label.skill > 2", *rows, parts=())
     assert (shown.problems, len(shown.notes)) == ([], 1)
     assert evidence("label.idlg.skill > 2", *rows, parts=()).problems
+
+
+def test_clients_that_failed_are_noted():
+    failed = [Measure(n, "client", "failed", 1.0, str(n), "broke") for n in range(1, 7)]
+    test = Measure(1, "test", "accuracy", 0.5)
+    text = "clients failed and uploaded nothing in"
+    assert failures(metrics_table([test, *failed])) == [f"{text} 6 cases: 1, 2, 3, 4 and 2 more"]
+    assert failures(metrics_table([failed[2]])) == [f"{text} 1 case: 3"]
+    assert failures(metrics_table([test])) == []
 
 
 def test_a_pooled_value_of_a_round_without_single_ones_is_compared():
