@@ -1,5 +1,6 @@
 """A model as a chain of layers, each of which a reconstruction walks back through."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -221,23 +222,25 @@ def first_linear(model: nn.Module, shape: Shape) -> str:
         raise NotApplicable(f"{name}: must be trained as it is, got a frozen layer")
     if shares_weight(model, module):
         raise NotApplicable(f"{name}: must have a weight of its own, got a tied one")
-    if not _used_once(model, module, probe):
+    if not _used_once(model, name, probe):
         raise NotApplicable(f"{name}: must have a weight that is used once, got one used again")
     return name
 
 
-def _used_once(model: nn.Module, layer: nn.Linear, probe: Tensor) -> bool:
+def _used_once(model: nn.Module, name: str, probe: Tensor) -> bool:
     """Return whether the gradient of the first layer's weight is its bias's, times the input.
 
     A weight that the model uses elsewhere, such as backwards in a decoder, has a sum. True where it
     cannot be said.
     """
+    working = copy.deepcopy(model).eval()  # where no example depends on others
     with torch.enable_grad():
-        logits = model(probe[:1])
+        logits = working(probe[:1])
         if not isinstance(logits, Tensor) or not logits.requires_grad:
             return True
         loss = logits.flatten()[0] - logits.logsumexp(-1).sum()
-        parts = torch.autograd.grad(loss, [layer.weight, layer.bias], materialize_grads=True)
+        trained = [working.get_parameter(f"{name}.{it}") for it in ("weight", "bias")]
+        parts = torch.autograd.grad(loss, trained, materialize_grads=True)
     weight, bias = (part.double() for part in parts)
     apart = weight - bias[:, None] * probe[:1].double().flatten()
     return bool(apart.norm() <= USED * weight.norm()) or not bool(weight.isfinite().all())
