@@ -23,7 +23,7 @@ from adversary.inversion.layer_tangents import Moved, frozen, layers_of, paramet
 from adversary.inversion.products import Products
 from fedsim.core.doubled import doubled
 
-CHUNK = 64  # directions at a time
+CHUNK, STEPS = 64, 16  # directions at a time, and how many layers' products take as long
 # Of the largest eigenvalue of JᵀJ: what is below is not told from 0.
 EDGES = {torch.float64: 1e-12, torch.float32: 1e-9}
 WEAK = 1e-6  # of it: what is below is looked at again
@@ -187,14 +187,14 @@ def _add_all(
     covered = {name for view in views.values() for name in view.names}
     others = [name for name in products.names if name not in covered]
     chunks = -(-len(basis) // CHUNK)
-    layered = chunks + len(views) if views else 0
-    total = layered + (chunks if others else 0)
+    layered = STEPS * chunks + len(views) if views else 0
+    total = layered + (STEPS // 4 * chunks if others else 0)
     on_chunk(0, total)
     if views:
         _add_layers(moved_along, views, basis, sums, lambda done: on_chunk(done, total))
     if others:
         rest = Products(model, others, products.x, products.labels)
-        on_share = lambda share: on_chunk(layered + int(share * chunks), total)
+        on_share = lambda share: on_chunk(layered + int(share * (total - layered)), total)
         _add_others(rest, basis, sums, on_share)
     return any(view.left is not None for view in views.values())
 
@@ -217,8 +217,8 @@ def _add_layers(
                 columns[name] = _room(part, len(basis))
             columns[name].x[done * CHUNK : (done + 1) * CHUNK] = part.x
             columns[name].dz[done * CHUNK : (done + 1) * CHUNK] = part.dz
-        on_step(done + 1)
-    chunks = -(-len(basis) // CHUNK)
+        on_step(STEPS * (done + 1))
+    chunks = STEPS * -(-len(basis) // CHUNK)
     for done, (name, view) in enumerate(views.items(), start=chunks + 1):
         for parameter, part in view.grams(points[name], columns.pop(name)):
             sums.add(parameter, part)
