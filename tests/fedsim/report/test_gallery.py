@@ -371,7 +371,7 @@ def test_a_table_without_a_number_draws_counts_all_the_same(run, tmp_path):
 
 def test_the_spread_of_restarts_is_stored_graded_and_shown(tmp_path):
     attack = {"name": "inverting-gradients", "iterations": 20, "tv": 0.0, "lr": 0.1}
-    attack |= {"start": "uniform", "optimiser": "adam", "clients": ["1"]}
+    attack |= {"start": "uniform", "optimiser": "adam", "clients": ["1"], "rehearsals": 0}
     config = small_config(attack=[attack], federation={"clients": 2, "rounds": 1})
     folder = RunFolder(api.run(config, tmp_path / "run").path)
     name = "inverting-gradients/1"

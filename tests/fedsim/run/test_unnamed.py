@@ -25,6 +25,7 @@ def rows_of(run):
     return [row for row in rows_without_seconds(run.ledger()) if row["family"] == "linkage"]
 
 
+@pytest.mark.e2e
 def test_there_is_a_row_for_a_round_that_has_one_before_it(recordings):
     rows = rows_of(recordings.of(CONFIG))
     assert {row["client"] for row in rows} == {None}
