@@ -82,7 +82,11 @@ def attacked(model, inputs, labels, local=ONE, **options):
     return answer, "; ".join(remarks)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(it, marks=pytest.mark.slow) if it.endswith(":resnet") else it
+     for it in ARCHITECTURES],
+)  # fmt: skip
 def test_every_architecture_has_an_answer_and_a_reason(name):
     shape, first = ARCHITECTURES[name]
     model = built(name, shape)
