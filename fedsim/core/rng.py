@@ -1,6 +1,7 @@
 """Randomness by name: every stream is derived from the run's seed and the names of its use."""
 
 import hashlib
+import os
 import random
 import secrets
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,23 @@ import numpy as np
 import torch
 
 HEADER, WORDS = 3, 624  # of the state of torch's generator, in 64-bit words
-_GLOBAL = RLock()  # the global generators are the process's: runs in its threads take turns
+
+
+class _Turns:
+    """Whose turn it is at the global generators, which are the process's.
+
+    A process that is forked meanwhile has a lock of its own: no thread of it would free its copy.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = RLock()
+
+
+_turns = _Turns()
 
 
 def derive(seed: int, *names: object) -> int:
@@ -64,7 +81,7 @@ def global_stream(seed: int, *names: object) -> Iterator[None]:
     Only for code that offers no generator argument: layer initialisation, dropout, and whatever a
     user's model draws. The generators are as before afterwards. Other threads wait at their blocks.
     """
-    with _GLOBAL:
+    with _turns.lock:
         yield from _streamed(seed, names)
 
 

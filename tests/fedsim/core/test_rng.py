@@ -1,6 +1,9 @@
+import os
 import random
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -54,6 +57,29 @@ def test_named_streams_are_well_spread_and_apart():
     together = torch.corrcoef(draws)
     together.fill_diagonal_(0)
     assert float(together.abs().max()) < 6 / 1000**0.5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_process_that_is_forked_in_a_turn_waits_for_no_thread_of_its_parent():
+    begun, forked = Event(), Event()
+
+    def turn():
+        with global_stream(0, "parent"):
+            begun.set()
+            forked.wait()
+
+    thread = Thread(target=turn)
+    thread.start()
+    begun.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a child that waits
+        with global_stream(0, "child"):
+            os._exit(0)
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_threads_take_turns_at_the_global_generators():
