@@ -228,7 +228,14 @@ def test_games_are_listed_and_a_config_holds_them():
 
 @pytest.mark.parametrize(
     ("defense", "reason"),
-    [("[]", None), ('[{name="dp-sgd",noise=1.0,clip=1.0}]', "the defense works inside training")],
+    [
+        ("[]", None),
+        pytest.param(
+            '[{name="dp-sgd",noise=1.0,clip=1.0}]',
+            "the defense works inside training",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_shadow_clients_train_together_in_the_batched_engine(tmp_path, defense, reason):
     weights = (
