@@ -51,7 +51,7 @@ def answers(attacked):
     return {name: guess.tolist() for name, guess in attacked.guesses.items()}
 
 
-def test_an_earlier_round_is_not_read_again_in_every_round(tmp_path, monkeypatch):
+def test_an_earlier_round_is_not_read_again_in_every_round(tmp_path, monkeypatch, undrawn):
     run = api.run(config("llg"), tmp_path / "run")
     plan, folder = prepare(config()), RunFolder(run.path)
     opened, truths = counted(monkeypatch)

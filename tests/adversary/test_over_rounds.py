@@ -94,6 +94,7 @@ def test_more_rounds_tell_more_and_are_not_surer_than_they_may_be():
     assert bits[4] > max(bits[1], 0.4)
 
 
+@pytest.mark.slow
 def test_rounds_of_noise_leave_nothing_in_the_mean():
     bits = []
     for seed in range(20):
@@ -289,6 +290,7 @@ def config(**federation):
     )  # fmt: skip
 
 
+@pytest.mark.e2e
 def test_a_run_asks_of_all_that_a_client_has_used_so_far(tmp_path, monkeypatch):
     run = api.run(config(), tmp_path / "run")
     plan, folder = prepare(run.config()), RunFolder(run.path)

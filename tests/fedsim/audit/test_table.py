@@ -185,7 +185,7 @@ def test_a_recording_s_own_weights_are_audited(tmp_path):
     assert told["claim"]["epsilon"] == pytest.approx(6.57, abs=0.01)
     assert (run / "audit" / "audit.html").exists()
     setup = prepare(api.Run(run).config(), run)
-    sent = api.RunFolder(run).path / "rounds" / "0003" / "sent.safetensors"
+    sent = RunFolder(run).path / "rounds" / "0003" / "sent.safetensors"
     from fedsim.core.files import TensorFile
 
     for name, value in TensorFile(sent).items():
