@@ -15,7 +15,8 @@ from torch import Tensor
 
 from adversary import placement
 from adversary.attack import Attack
-from adversary.attacks import ATTACKS, shadow_inference
+from adversary.attacks import ATTACKS
+from adversary.games import learn
 from adversary.grading.selection import build, kinds_of
 from adversary.inversion import tuning
 from adversary.members import shadows
@@ -99,7 +100,7 @@ def _few_rehearsals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "ITERATIONS", 3)
     monkeypatch.setattr(shadows, "SHADOWS", {"gradient": 6, "weights": 6})
     for name in ("gradient", "weights"):
-        monkeypatch.setitem(shadow_inference.SHADOWS, name, 60)
+        monkeypatch.setitem(learn.SHADOWS, name, 60)
 
 
 @names()

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from adversary.games import ceilings, play, predictors
+from adversary.games import ceilings, learn, predictors
 from adversary.games.play import Played
 from adversary.games.predictors import upload_scores
 from adversary.games.scores import Measured
@@ -194,7 +194,7 @@ def test_an_adversary_below_chance_on_its_own_shadows_is_a_defect(tmp_path, caps
         asked += ["--set", setting] if "shadows" not in setting else []
     defects = {}
     for name, scores in (("right", upload_scores), ("wrong", reversed_scores)):
-        monkeypatch.setattr(play, "upload_scores", scores)
+        monkeypatch.setattr(learn, "upload_scores", scores)
         monkeypatch.setattr("sys.argv", [*asked, "--out", str(tmp_path / name)])
         with pytest.raises(SystemExit):
             cli.main()
