@@ -18,6 +18,7 @@ from fedsim.audit.setup import prepare
 from fedsim.cli.main import app
 from fedsim.config import parse
 from fedsim.core.errors import ClaimRefuted, ConfigError, RunStopped
+from fedsim.run.run_folder import RunFolder
 from tests.builders import small_config
 
 pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.contract, pytest.mark.untyped]
