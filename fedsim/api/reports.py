@@ -37,7 +37,7 @@ def report(
     """
     folders = [RunFolder(Path(path)) for path in runs]
     for folder in folders:
-        folder.check_files()
+        folder.check_bytes()
         folder.check_truth(allow)
     target = Path(out) if out else folders[0].path / REPORT
     draw(folders, target, client=client, figures=figures, width=width)

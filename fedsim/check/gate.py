@@ -222,7 +222,7 @@ def _source(path: Path) -> _Source:
     run = None
     if (path / "config.toml").exists() or (path / "rounds").exists():
         run = RunFolder(path)
-        run.check_files()
+        run.check_bytes()
         audit = audit or table(path / "audit", audits.TABLE)
         game = game or table(path / "game", games.TABLE)
     if run is None and audit is None and game is None:

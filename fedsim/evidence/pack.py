@@ -23,7 +23,6 @@ from fedsim.evidence.facts import Facts
 from fedsim.evidence.mapping import mapping
 from fedsim.evidence.text import text
 from fedsim.report.run import write_report
-from fedsim.run.committed import check_bytes
 from fedsim.run.public_base import BASE
 from fedsim.run.run_folder import RunFolder
 
@@ -74,8 +73,7 @@ def write_pack(
     if not (folder.path / "config.toml").exists():
         raise ConfigError(f"{folder.path}: must be attacked before, got a bare tape")
     _check_place(folder.path, out)
-    folder.check_files()
-    check_bytes(folder.path)  # whose checksums the pack states
+    folder.check_bytes()  # whose checksums the pack states
     folder.check_truth(allow)
     facts = Facts(folder)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")

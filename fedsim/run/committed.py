@@ -64,18 +64,30 @@ def check(run: Path) -> None:
 def check_bytes(run: Path) -> None:
     """Hold the bytes of every file that `check` lists, and of answers, to their checksums.
 
+    What a run deletes meanwhile is left out.
+
     Raises:
         BadRecording: A file is damaged.
     """
-    folders = ("rounds", "truth", "guesses", "state")
-    files = (path for name in folders for path in sorted((run / name).rglob("*")))
-    for path in files:
-        if path.is_dir() or path.name.startswith("."):
-            continue
-        if path.suffix == ".safetensors":
-            seals.check(path)
-        elif path.suffix in (".parquet", ".json"):
-            seals.read(path, path.stat().st_size)
+    last = max(numbered(run / "state"), default=None)
+    for folder in ("rounds", "truth", "guesses", "state"):
+        for path in sorted((run / folder).rglob("*")):
+            round_ = path.relative_to(run / folder).parts[0].partition(".")[0]
+            unfinished = last is not None and round_.isdecimal() and int(round_) > last
+            if unfinished or path.is_dir() or path.name.startswith("."):
+                continue
+            try:
+                _check_bytes_of(path)
+            except (BadRecording, FileNotFoundError):
+                if path.exists():
+                    raise
+
+
+def _check_bytes_of(path: Path) -> None:
+    if path.suffix == ".safetensors":
+        seals.check(path)
+    elif path.suffix in (".parquet", ".json"):
+        seals.read(path, path.stat().st_size)
 
 
 def client_states(run: Path) -> dict[str, Path]:

@@ -149,6 +149,15 @@ class RunFolder:
         for name, schema in ((LEDGER, LEAKAGE), (MEASURES, METRICS)):
             self._tables.check(name, schema)
 
+    def check_bytes(self) -> None:
+        """Do as `check_files`, and read every byte of these files and of answers.
+
+        Raises:
+            BadRecording: A file is lost, added, changed or damaged.
+        """
+        self.check_files()
+        committed.check_bytes(self.path)
+
     def commit(
         self,
         checkpoint: Checkpoint,
@@ -194,6 +203,7 @@ class RunFolder:
         if finished:
             self.check_files()
         committed.clear(self.path, finished)
+        committed.check_bytes(self.path)
         if not finished:
             return None
         newest, arithmetic = committed.client_states(self.path), self.config.engine.arithmetic

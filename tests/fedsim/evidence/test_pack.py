@@ -7,6 +7,8 @@ from dataclasses import replace
 import pyarrow.compute as pc
 import pytest
 
+from fedsim import api
+from fedsim.config import parse_rule
 from fedsim.core.errors import BadRecording, ConfigError
 from fedsim.core.rows import Leak
 from fedsim.evidence.facts import Facts
@@ -122,14 +124,22 @@ def test_a_tape_that_was_never_attacked_is_refused(tmp_path):
         *("state/0001/metrics.parquet", "leakage.parquet"),
     ],
 )
-def test_a_damaged_run_gives_no_pack(name, recordings, tmp_path):
+def test_of_a_damaged_run_nothing_is_stated(name, recordings, tmp_path):
     path = recordings.copy(CONFIG, tmp_path / "run").path
     data = bytearray((path / name).read_bytes())
     data[2 * len(data) // 3] ^= 1
     (path / name).write_bytes(data)
-    with pytest.raises(BadRecording, match="must be as it was written, by its checksum"):
-        write_pack(RunFolder(path), tmp_path / "pack")
-    assert not (tmp_path / "pack").exists()
+    page, pack, rule = tmp_path / "page.html", tmp_path / "pack", parse_rule("label.skill > 0.3")
+    for use in (
+        lambda: write_pack(RunFolder(path), pack),
+        lambda: api.report([path], page),
+        lambda: api.check(path, [rule]),
+        lambda: api.resume(path),  # of a finished run, whose tables are written again
+    ):
+        with pytest.raises(BadRecording, match="must be as it was written, by its checksum"):
+            use()
+    assert not page.exists()
+    assert not pack.exists()
 
 
 def test_rows_name_files_that_exist_and_statuses_follow_the_evidence(pack):
