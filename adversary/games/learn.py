@@ -52,48 +52,77 @@ SHADOWS = {"gradient": 600, "weights": 160}  # trials of an attack on rounds, by
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Adversary:
+    """An adversary of a game, and what it learns from.
+
+    Attributes:
+        game: Which.
+        rules: What the game leaves open.
+        learner: The client.
+        pool: Records of the shadow trials, where there are no stand-ins; of the same kind as the
+            client's, and disjoint from them.
+        shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
+        knowledge: Of the client.
+        seed: Of everything drawn.
+        same_records: Whether shadow trials have the same records in all rounds, or only the same
+            secrets.
+        stand_ins: Clients with whose defenses it rehearses, where the client's uses records that
+            the adversary does not have; each defends as many shadow trials. Those that predictors
+            are chosen on are defended by others than those they are fitted on.
+    """
+
+    game: Game
+    rules: Rules
+    learner: Learner
+    pool: Pool
+    shadows: int
+    knowledge: Knowledge = USUAL
+    seed: int = 0
+    same_records: bool = False
+    stand_ins: Sequence[StandIn] = ()
+
+    @property
+    def classes(self) -> int:
+        """How many values the secret has."""
+        return self.game.classes(self.rules)
+
+    @property
+    def batch(self) -> int:
+        """Records per update as the adversary believes."""
+        return self.knowledge.batch or self.rules.batch
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ShadowTrials:
     """The shadow trials of one round: predictors are fitted on some, and chosen on the others.
 
     Attributes:
-        game: Which.
-        classes: How many values its secret has.
-        learner: The client.
-        stand_ins: As for `learn`.
+        adversary: Whose.
         shares: The trials that each stand-in defends.
         state: The weights sent.
         draws: The records of all trials.
         secrets: The class of each, shape (shadows,).
         cut: Predictors are fitted on the trials before it.
-        batch: Records per update as the adversary believes.
-        knowledge: Of the adversary.
-        seed: Of everything drawn.
         coins: Names the randomness of training and of defenses.
     """
 
-    game: Game
-    classes: int
-    learner: Learner
-    stand_ins: Sequence[StandIn]
+    adversary: Adversary
     shares: Sequence[slice]
     state: Params
     draws: Draws
     secrets: Int[Tensor, " n"]
     cut: int
-    batch: int
-    knowledge: Knowledge
-    seed: int
     coins: str
 
     def plain(self) -> Evidence:
         """Return what the adversary has of all trials, without a defense."""
-        return self._look(self.learner, slice(None), self.coins, defense=False)
+        return self._look(self.adversary.learner, slice(None), self.coins, defense=False)
 
     def defended(self) -> Evidence:
         """Return what it has of them under the defense, or each stand-in's."""
-        if not self.stand_ins:
-            return self._look(self.learner, slice(None), self.coins, defense=True)
-        places = enumerate(zip(self.stand_ins, self.shares, strict=True))
+        if not self.adversary.stand_ins:
+            return self._look(self.adversary.learner, slice(None), self.coins, defense=True)
+        places = enumerate(zip(self.adversary.stand_ins, self.shares, strict=True))
         return joined(
             [
                 self._look(one.learner, rows, f"{self.coins} {place}", defense=True)
@@ -107,9 +136,9 @@ class ShadowTrials:
             self.draws.part(rows),
             coins=coins,
             defense=defense,
-            knows_label=self.knowledge.label,
-            knows_others=self.knowledge.others,
-            assumed_batch=self.batch,
+            knows_label=self.adversary.knowledge.label,
+            knows_others=self.adversary.knowledge.others,
+            assumed_batch=self.adversary.batch,
         )
 
     def scores(self, evidence: Evidence, through: float) -> dict[str, Score]:
@@ -120,19 +149,21 @@ class ShadowTrials:
             through: Which part of a gradient the defense lets through.
         """
         part, secrets = evidence.part(slice(self.cut)), self.secrets[: self.cut]
-        if self.game.has_target:
+        if self.adversary.game.has_target:
             return record_scores(part, secrets, through=through)
-        seed = derive(self.seed, "predictor") % 2**32
+        seed = derive(self.adversary.seed, "predictor") % 2**32
         return with_mean(
-            upload_scores(part, secrets, self.classes, seed=seed), *self.held(evidence)
+            upload_scores(part, secrets, self.adversary.classes, seed=seed), *self.held(evidence)
         )
 
     def defended_scores(self, evidence: Evidence) -> dict[str, Score]:
         """Return ways to score a trial by hypotheses that went through the defense; or none."""
-        if not self.game.has_target:
+        if not self.adversary.game.has_target:
             return {}
-        others = anybody(self.learner, self.state, self.draws)
-        clients = tuple(one.learner for one in self.stand_ins) or (self.learner,)
+        others = anybody(self.adversary.learner, self.state, self.draws)
+        clients = tuple(one.learner for one in self.adversary.stand_ins) or (
+            self.adversary.learner,
+        )
         push = partial(defended_hypotheses, clients, self.state, others=others)
         return defended_scores(evidence.part(slice(self.cut)), self.secrets[: self.cut], push)
 
@@ -141,58 +172,22 @@ class ShadowTrials:
         return evidence.part(slice(self.cut, None)), self.secrets[self.cut :]
 
 
-def learn(
-    game: Game,
-    rules: Rules,
-    auxiliary: Pool,
-    learner: Learner,
-    state: Params,
-    *,
-    shadows: int,
-    knowledge: Knowledge = USUAL,
-    seed: int = 0,
-    round_: int = 0,
-    same_records: bool = False,
-    stand_ins: Sequence[StandIn] = (),
-) -> dict[str, Predictor]:
+def learn(adversary: Adversary, state: Params, round_: int = 0) -> dict[str, Predictor]:
     """Return the predictor of the static adversary, and of the adaptive one under a defense.
 
     Args:
-        game: Which.
-        rules: What it leaves open.
-        auxiliary: Records of the shadow trials, where there are no stand-ins.
-        learner: The client.
+        adversary: Who learns.
         state: The weights sent.
-        shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
-        knowledge: Of the adversary.
-        seed: Of everything drawn.
         round_: Names the draws of one round.
-        same_records: Whether shadow trials have the same records in all rounds, or only the same
-            secrets.
-        stand_ins: Clients with whose defenses the adversary rehearses, where the client's uses
-            records that the adversary does not have; each defends as many shadow trials. Those
-            that predictors are chosen on are defended by others than those they are fitted on.
 
     Raises:
         ValueError: The game cannot be played with these records.
     """
-    trials = _trials(
-        game,
-        rules,
-        auxiliary,
-        learner,
-        state,
-        shadows=shadows,
-        knowledge=knowledge,
-        seed=seed,
-        round_=round_,
-        same_records=same_records,
-        stand_ins=stand_ins,
-    )
+    trials = _trials(adversary, state, round_)
     plain = trials.plain()
     scores = trials.scores(plain, 1.0)
     static = choose(scores, *trials.held(plain))
-    if learner.auxiliary.defense is None:
+    if adversary.learner.auxiliary.defense is None:
         return {"static": static}
     defended = trials.defended()
     adapted = trials.scores(defended, _through(defended.uploads, plain.uploads))
@@ -218,64 +213,33 @@ def rehearsed(
         pool: The adversary's records.
         work: Of the round; an adversary that has the defense adapts to it.
         round_: Its number.
-        same_records: As for `learn`.
+        same_records: As of `Adversary`.
     """
     learner = Learner(work.auxiliary, work.local)
-    count = SHADOWS[work.local.upload]
-    predictors = learn(
-        game,
-        rules,
-        pool,
-        learner,
-        work.sent,
-        shadows=count,
-        round_=round_,
-        same_records=same_records,
-    )
+    adversary = Adversary(
+        game=game, rules=rules, learner=learner, pool=pool,
+        shadows=SHADOWS[work.local.upload], same_records=same_records,
+    )  # fmt: skip
+    predictors = learn(adversary, work.sent, round_)
     return learner, predictors.get("adaptive", predictors["static"])
 
 
-def _trials(
-    game: Game,
-    rules: Rules,
-    auxiliary: Pool,
-    learner: Learner,
-    state: Params,
-    *,
-    shadows: int,
-    knowledge: Knowledge,
-    seed: int,
-    round_: int,
-    same_records: bool,
-    stand_ins: Sequence[StandIn],
-) -> ShadowTrials:
-    """Draw the shadow trials of a round; the arguments are those of `learn`."""
-    classes = game.classes(rules)
-    assumed = rules if knowledge.batch is None else replace(rules, batch=knowledge.batch)
-    secrets = draw_secrets(shadows, classes, generator(seed, "shadow secrets", 0))
-    names = "shadows", 0 if same_records else round_
-    cut = round(shadows * (1 - VALIDATION))
-    shares = split(shadows, cut, len(stand_ins))
+def _trials(of: Adversary, state: Params, round_: int) -> ShadowTrials:
+    """Draw the shadow trials of a round."""
+    assumed = replace(of.rules, batch=of.batch)
+    secrets = draw_secrets(of.shadows, of.classes, generator(of.seed, "shadow secrets", 0))
+    names = "shadows", 0 if of.same_records else round_
+    cut = round(of.shadows * (1 - VALIDATION))
+    shares = split(of.shadows, cut, len(of.stand_ins))
     draws = (
-        drawn(game, assumed, stand_ins, shares, secrets, seed, *names)
-        if stand_ins
-        else game.sample(auxiliary, assumed, secrets, generator(seed, *names))
+        drawn(of.game, assumed, of.stand_ins, shares, secrets, of.seed, *names)
+        if of.stand_ins
+        else of.game.sample(of.pool, assumed, secrets, generator(of.seed, *names))
     )
     return ShadowTrials(
-        game=game,
-        classes=classes,
-        learner=learner,
-        stand_ins=stand_ins,
-        shares=shares,
-        state=state,
-        draws=draws,
-        secrets=secrets,
-        cut=cut,
-        batch=assumed.batch,
-        knowledge=knowledge,
-        seed=seed,
-        coins=f"{seed} shadow {round_}",
-    )
+        adversary=of, shares=shares, state=state, draws=draws, secrets=secrets, cut=cut,
+        coins=f"{of.seed} shadow {round_}",
+    )  # fmt: skip
 
 
 def _through(defended: Tensor, plain: Tensor) -> float:

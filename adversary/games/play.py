@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adversary.games.game import Game, draw_secrets
-from adversary.games.learn import USUAL, Knowledge, learn
-from adversary.games.learner import Learner
-from adversary.games.predictors import (
-    Predictor,
-    combine,
-)
+from adversary.games.game import draw_secrets
+from adversary.games.learn import Adversary, learn
+from adversary.games.predictors import Predictor, combine
 from adversary.games.records import Pool
 from adversary.games.scores import Measured
-from adversary.games.stand_ins import StandIn
 from fedsim.core.rng import generator
-from fedsim.core.secrets import Rules
 from fedsim.core.types import Params
 
 
@@ -45,18 +39,7 @@ class Played:
 
 
 def play(
-    game: Game,
-    rules: Rules,
-    private: Pool,
-    auxiliary: Pool,
-    learner: Learner,
-    states: Sequence[Params],
-    *,
-    trials: int,
-    shadows: int,
-    knowledge: Knowledge = USUAL,
-    seed: int = 0,
-    stand_ins: Sequence[StandIn] = (),
+    adversary: Adversary, private: Pool, states: Sequence[Params], *, trials: int
 ) -> dict[str, Played]:
     """Play a game, and return what the static and the adaptive adversary answered.
 
@@ -65,52 +48,35 @@ def play(
     defense there is the static one only.
 
     Args:
-        game: Which.
-        rules: What it leaves open.
+        adversary: Who plays, and which game.
         private: Records of the trials.
-        auxiliary: Records of the shadow trials; of the same kind, and disjoint.
-        learner: The client.
         states: The weights sent in every round; each trial uploads in each round, new records
             under the same secret.
         trials: How many.
-        shadows: How many shadow trials; a quarter is kept for choosing and calibrating.
-        knowledge: Of the adversary.
-        seed: Of everything drawn.
-        stand_ins: As for `learn`.
 
     Raises:
         ValueError: The game cannot be played with these records.
     """
-    secrets = draw_secrets(trials, game.classes(rules), generator(seed, "secrets"))
+    game, rules, knowledge = adversary.game, adversary.rules, adversary.knowledge
+    secrets = draw_secrets(trials, adversary.classes, generator(adversary.seed, "secrets"))
     rounds: dict[str, list[tuple[Tensor, Predictor]]] = defaultdict(list)
     uploads: list[Tensor] = []
     fitted: dict[str, Predictor] = {}
     for round_, state in enumerate(states):
-        draws = game.sample(private, rules, secrets, generator(seed, "trials", round_))
-        evidence = learner.evidence(
+        draws = game.sample(private, rules, secrets, generator(adversary.seed, "trials", round_))
+        evidence = adversary.learner.evidence(
             state,
             draws,
-            coins=f"{seed} trial {round_}",
+            coins=f"{adversary.seed} trial {round_}",
             defense=True,
             knows_label=knowledge.label,
             knows_others=knowledge.others,
-            assumed_batch=knowledge.batch or rules.batch,
+            assumed_batch=adversary.batch,
             assumed_state=state if knowledge.model else states[0],
         )
         uploads.append(evidence.uploads)
         if knowledge.model or not fitted:
-            fitted = learn(
-                game,
-                rules,
-                auxiliary,
-                learner,
-                state,
-                shadows=shadows,
-                knowledge=knowledge,
-                seed=seed,
-                round_=round_,
-                stand_ins=stand_ins,
-            )
+            fitted = learn(adversary, state, round_)
         for name, predictor in fitted.items():
             rounds[name].append((predictor.log_probabilities(evidence), predictor))
     return {name: _played(of, uploads, secrets) for name, of in rounds.items()}

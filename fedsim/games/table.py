@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from adversary.games.game import Game
 from adversary.games.imputation import imputation
-from adversary.games.learn import Knowledge
+from adversary.games.learn import Adversary, Knowledge
 from adversary.games.play import Played, play
 from fedsim.config import Cell, Config
 from fedsim.config import Game as Section
@@ -129,23 +129,20 @@ def _answers(board: Board, game: Game, rules: Rules, rounds: int) -> dict[str, P
     Raises:
         RunStopped: The game cannot be played with these records.
     """
-    section = board.config.game
+    section, device = board.config.game, with_doubles(board.learner.auxiliary.device)
+    adversary = Adversary(
+        game=game,
+        rules=rules,
+        learner=board.client(rules.batch),
+        pool=board.auxiliary,
+        shadows=section.shadows,
+        knowledge=_knowledge(section),
+        seed=board.config.seed,
+        stand_ins=board.rehearsed(rules.batch),
+    )
+    states, trials = board.states[:rounds], section.trials
     try:
-        return run_on(
-            with_doubles(board.learner.auxiliary.device),
-            play,
-            game,
-            rules,
-            board.private,
-            board.auxiliary,
-            board.client(rules.batch),
-            board.states[:rounds],
-            trials=section.trials,
-            shadows=section.shadows,
-            knowledge=_knowledge(section),
-            seed=board.config.seed,
-            stand_ins=board.rehearsed(rules.batch),
-        )
+        return run_on(device, play, adversary, board.private, states, trials=trials)
     except ValueError as error:
         raise RunStopped(f"{game.name}, batches of {rules.batch}: {error}") from None
 

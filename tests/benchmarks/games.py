@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adversary.games import GAMES
 from adversary.games.gradients import batch_gradients
+from adversary.games.learn import Adversary
 from adversary.games.learner import Learner
 from adversary.games.play import play
 from adversary.games.records import Pool
@@ -93,11 +94,12 @@ def gradients(size: int) -> tuple[float, float, float]:
 def grid(game: str, size: int) -> tuple[float, float]:
     """Return CPU and wall seconds of a game."""
     client = Learner(Auxiliary(network(), CLASSES), LocalTraining(0.1, size, upload="gradient"))
-    pools, state = [pool("private"), pool("auxiliary")], client.model.state_dict()
-    begun = time.perf_counter()
-    spent = seconds(
-        lambda: play(GAMES[game], Rules(size), *pools, client, [state], trials=2000, shadows=3000)
+    private, state = pool("private"), client.model.state_dict()
+    adversary = Adversary(
+        game=GAMES[game], rules=Rules(size), learner=client, pool=pool("auxiliary"), shadows=3000
     )
+    begun = time.perf_counter()
+    spent = seconds(lambda: play(adversary, private, [state], trials=2000))
     return spent, time.perf_counter() - begun
 
 

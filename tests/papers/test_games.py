@@ -15,6 +15,7 @@ from torch import nn
 from adversary.games import GAMES, predictors
 from adversary.games.game import draw_secrets
 from adversary.games.known_record import record_scores
+from adversary.games.learn import Adversary
 from adversary.games.learner import Learner
 from adversary.games.play import Played, play
 from adversary.games.records import Pool
@@ -92,10 +93,12 @@ def said(
     game: str, batch: int, *, inside: bool, defense: Defense | None = None, trials: int = TRIALS,
     shadows: int = SHADOWS,
 ) -> dict[str, Played]:  # fmt: skip
-    pools = records(inside=inside, mark="Female" if game == "property" else "Male")
+    private, public = records(inside=inside, mark="Female" if game == "property" else "Male")
     client = learner(batch, inside=inside, defense=defense)
-    states = [client.model.state_dict()]
-    return play(GAMES[game], Rules(batch), *pools, client, states, trials=trials, shadows=shadows)
+    adversary = Adversary(
+        game=GAMES[game], rules=Rules(batch), learner=client, pool=public, shadows=shadows
+    )
+    return play(adversary, private, [client.model.state_dict()], trials=trials)
 
 
 def told(one: Played) -> Measured:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from adversary.games import GAMES
 from adversary.games.evidence import Evidence
 from adversary.games.game import draw_secrets
-from adversary.games.learn import Knowledge
+from adversary.games.learn import Adversary, Knowledge
 from adversary.games.learner import Learner
 from adversary.games.play import Played, play
 from adversary.games.records import Pool
@@ -21,6 +21,7 @@ from fedsim.core.types import Auxiliary, LocalTraining, Params
 
 SIZE, NUMBERS = 2000, 6
 ALL = Knowledge()
+HALVES = ("private", "auxiliary")
 PRIOR = 0.6  # of the sex that is asked about
 ENCODING = Encoding(
     torch.tensor([NUMBERS, NUMBERS + 1]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -82,12 +83,12 @@ def played(
     rules = rules or Rules(batch)
     client = learner(defense, inside=inside, local=local)
     users = rules.users if game == "user" else 0
-    pools = [census(half, inside=inside, users=users) for half in ("private", "auxiliary")]
-    states = [client.model.state_dict()] * rounds
-    return play(
-        GAMES[game], rules, *pools, client, states,
-        trials=trials, shadows=shadows, knowledge=knowledge, seed=seed,
+    private, public = (census(half, inside=inside, users=users) for half in HALVES)
+    adversary = Adversary(
+        game=GAMES[game], rules=rules, learner=client, pool=public,
+        shadows=shadows, knowledge=knowledge, seed=seed,
     )  # fmt: skip
+    return play(adversary, private, [client.model.state_dict()] * rounds, trials=trials)
 
 
 def evidence(game: str, batch: int, half: str, *, count: int) -> tuple[Evidence, Tensor]:

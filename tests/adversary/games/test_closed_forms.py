@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from adversary.games import GAMES
+from adversary.games.learn import Adversary
 from adversary.games.learner import Learner
 from adversary.games.play import play
 from adversary.games.records import Pool
@@ -35,9 +36,11 @@ def many_features(half):
 def answered(model, pools, batch, *, trials=TRIALS, shadows=SHADOWS):
     """Return what an adversary answered in the game of attributes, without a defense."""
     client = Learner(Auxiliary(model, 2), LocalTraining(0.1, batch, upload="gradient"))
-    states = [model.state_dict()]
-    options = {"trials": trials, "shadows": shadows}
-    return play(GAMES["attribute"], Rules(batch), *pools, client, states, **options)["static"]
+    private, public = pools
+    adversary = Adversary(
+        game=GAMES["attribute"], rules=Rules(batch), learner=client, pool=public, shadows=shadows
+    )
+    return play(adversary, private, [model.state_dict()], trials=trials)["static"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adversary.games import GAMES, predictors
-from adversary.games.learn import Knowledge, learn
+from adversary.games.learn import Adversary, Knowledge, learn
 from adversary.games.play import play
 from adversary.games.scores import auroc, information
 from adversary.games.stand_ins import StandIn, drawn, split
@@ -145,20 +145,17 @@ def test_a_wrong_number_of_records_or_an_old_model_helps_nobody():
         other = told(played("distribution", 4, knowledge=knowledge)["static"])
         assert other.value <= full.value + 3 * apart(full, other)
         assert other.value > 0.7
-    pools = [census(half) for half in ("private", "auxiliary")]
-    client, rules = learner(), Rules(16)
+    client = learner()
     first = client.model.state_dict()
-    moved = {name: -value for name, value in first.items()}
-    options = {"trials": 600, "shadows": 900}
-    knows, stale = (
-        told(
-            play(
-                GAMES["attribute-known"], rules, *pools, client, [first, moved],
-                knowledge=Knowledge(model=model), **options,
-            )["static"]
-        )
-        for model in (True, False)
+    states = [first, {name: -value for name, value in first.items()}]
+    new = Adversary(
+        game=GAMES["attribute-known"], rules=Rules(16), learner=client, pool=census("auxiliary"),
+        shadows=900,
     )  # fmt: skip
+    old = replace(new, knowledge=Knowledge(model=False))
+    knows, stale = (
+        told(play(one, census("private"), states, trials=600)["static"]) for one in (new, old)
+    )
     assert stale.value < knows.value - 3 * apart(knows, stale)
 
 
@@ -266,10 +263,11 @@ def test_an_adversary_that_was_taught_wrongly_tells_nothing():
     values = []
     for k in range(4):
         order = torch.randperm(len(pool.marks), generator=generator(0, "mixed", k))
-        one = learn(
-            GAMES["attribute"], Rules(1), replace(pool, marks=pool.marks[order]), client,
-            client.model.state_dict(), shadows=400,
-        )["static"]  # fmt: skip
+        taught = Adversary(
+            game=GAMES["attribute"], rules=Rules(1), learner=client,
+            pool=replace(pool, marks=pool.marks[order]), shadows=400,
+        )  # fmt: skip
+        one = learn(taught, client.model.state_dict())["static"]
         said = one.log_probabilities(trials)
         values.append(auroc(said[:, 1] - said[:, 0], truth == 1).value)
         assert information(said, truth).value < 0.05
@@ -282,17 +280,18 @@ def test_playing_changes_neither_the_model_nor_the_pools():
     own = {name: value.clone() for name, value in client.model.state_dict().items()}
     before = [pool.inputs.clone() for pool in pools]
     for game in ("attribute-known", "distribution"):
-        play(GAMES[game], Rules(2), *pools, client, [own], trials=40, shadows=80)
+        one = Adversary(game=GAMES[game], rules=Rules(2), learner=client, pool=pools[1], shadows=80)
+        play(one, pools[0], [own], trials=40)
     assert same_params(client.model.state_dict(), own)
     assert all(torch.equal(p.inputs, b) for p, b in zip(pools, before, strict=True))
 
 
 def test_stand_ins_of_one_defense_are_that_defense():
     game, client, pool = GAMES["attribute-known"], learner(rotation()), census("auxiliary")
-    same, options = [StandIn(learner(rotation()), pool) for _ in range(3)], {"shadows": 240}
-    state = client.model.state_dict()
-    one = learn(game, Rules(2), pool, client, state, **options)
-    several = learn(game, Rules(2), pool, learner(sign()), state, stand_ins=same, **options)
+    same, state = [StandIn(learner(rotation()), pool) for _ in range(3)], client.model.state_dict()
+    knows = Adversary(game=game, rules=Rules(2), learner=client, pool=pool, shadows=240)
+    one = learn(knows, state)
+    several = learn(replace(knows, learner=learner(sign()), stand_ins=same), state)
     for found in (one, several):
         assert found["adaptive"].held_out_auroc.value > 0.8  # 0.9
         assert found["static"].held_out_auroc.value < 0.7  # a rotation hides it
