@@ -1,19 +1,18 @@
 """From what uploads look like to a guess of who is who."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adversary.carried import digest
+from adversary.carried import Carried, digest
 from adversary.linkage.guess import packed
 from adversary.linkage.sequences import sequences
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Auxiliary, View
 
-ROUNDS = 2048  # whose features the run's memory keeps, of each kind
 DIGESTS = 2048  # of uploads, while a round is attacked
 
 Describe = Callable[[View, Auxiliary], Tensor]
@@ -57,11 +56,22 @@ def linked(
 
 
 def _described(view: View, auxiliary: Auxiliary, describe: Describe) -> Tensor:
-    """Return the features of a round, computed once in a run."""
+    """Return the features of a round, kept for the rounds after it."""
+    kept = view.memory.run.get(Carried, None, Carried)
+    about = _described, describe, auxiliary
+    name = view.cohort_names[-1] if view.cohort_names else _name(view)
+    rounds, rows = kept.longest(about, [name], 1)
+    if not rounds:
+        rows = describe(view, auxiliary)
+        kept.replace(None, (about, name), rows)
+    return rows
+
+
+def _name(view: View) -> Hashable:
+    """Return a hash of a round's uploads, by reading them."""
     hashed = hashlib.blake2b(digest_size=16)
     for observation in view.cohort:
         delta = observation.update.delta
         compute = lambda delta=delta: digest(delta)
-        hashed.update(view.memory.get(_described, observation, compute, keep=DIGESTS))
-    key = auxiliary, view.latest.update.round, hashed.digest()
-    return view.memory.run.get(describe, key, lambda: describe(view, auxiliary), keep=ROUNDS)
+        hashed.update(view.memory.get(_name, observation, compute, keep=DIGESTS))
+    return view.latest.update.round, hashed.digest()

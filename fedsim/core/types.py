@@ -64,12 +64,15 @@ class View:
         names: For each observation, what stands for it and all before it in the run's memory, so
             that they need not be read again: of equal names observations are equal. Empty where
             only reading them tells.
+        cohort_names: For each cohort, what stands for it in the run's memory, as `names` do. Empty
+            where only reading its updates tells.
     """
 
     observations: Sequence[Observation]
     cohorts: Sequence[Sequence[Observation]] = ()
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
     names: Sequence[Hashable] = field(default=(), repr=False, compare=False)
+    cohort_names: Sequence[Hashable] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def latest(self) -> Observation:
@@ -83,7 +86,9 @@ class View:
 
     def until(self, place: int) -> "View":
         """Return the view as it was when its observation at `place` was the latest, by itself."""
-        return View([self.observations[place]], self.cohorts[place : place + 1], self.memory)
+        some = slice(place, place + 1)
+        cohorts, names = self.cohorts[some], self.cohort_names[some]
+        return View([self.observations[place]], cohorts, self.memory, cohort_names=names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """The attacks of one recorded round: views and truth in; ledger rows, remarks and guesses out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from clients import carried
 from fedsim.core.devices import run_on, with_doubles
 from fedsim.core.errors import BadRecording
 from fedsim.core.ground_truth import Truth
+from fedsim.core.groups import state_of
 from fedsim.core.memory import Memory
 from fedsim.core.params import mismatch
 from fedsim.core.rows import Leak, Measure
@@ -21,8 +22,8 @@ from fedsim.run.originals import Originals
 from fedsim.run.prepare import Plan
 from fedsim.run.run_folder import RunFolder
 from fedsim.run.truth import carried_by, truths_of
-from fedsim.run.unnamed import unnamed
-from strategies.tape import recorded_rounds
+from fedsim.run.unnamed import EARLIER, unnamed
+from strategies.tape import recorded_rounds, uploads_path
 from strategies.tape_views import cohort, views
 
 TruthOf = Callable[[answers.Answer], Truth | None]
@@ -146,14 +147,22 @@ def _without_names(
         return
     round_ = next(iter(latest.values())).update.round
     earlier = (number for number in reversed(recorded_rounds(folder.path)) if number < round_)
+    keep = 2 + EARLIER // len(latest)  # rounds that are shown, and one
+
+    def name_of(number: int) -> Hashable:
+        return folder.path, number, state_of(uploads_path(folder.path, number))
+
+    def opened(number: int) -> dict[str, Observation]:
+        compute = lambda: cohort(folder.path, number, plan.local, plan.sources)
+        return plan.memory.get(cohort, name_of(number), compute, keep=min(64, keep))
 
     def rounds() -> Iterator[dict[str, Observation]]:
         yield {c: latest[c] for c in latest if not _carries(plan, folder, c, round_)}
         for number in earlier:
-            uploads = cohort(folder.path, number, plan.local, plan.sources)
+            uploads = opened(number)
             yield {c: uploads[c] for c in uploads if not _carries(plan, folder, c, number)}
 
-    shown = unnamed(rounds(), memory, plan.config.seed)
+    shown = unnamed(rounds(), memory, plan.config.seed, name_of)
     if shown is None or shown.view.latest.update.round != round_:
         return
     for answer in answers.attack_view(shown.view, attacks, plan.auxiliary, plan.config.seed):

@@ -1,6 +1,6 @@
 """Rounds as a server sees them where clients have a new pseudonym in every round."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -31,7 +31,10 @@ class Unnamed:
 
 
 def unnamed(
-    rounds: Iterable[Mapping[str, Observation]], memory: Memory, seed: int
+    rounds: Iterable[Mapping[str, Observation]],
+    memory: Memory,
+    seed: int,
+    name_of: Callable[[int], Hashable] | None = None,
 ) -> Unnamed | None:
     """Return rounds without names; None where there is no earlier one.
 
@@ -44,9 +47,12 @@ def unnamed(
             are shown.
         memory: Of the latest round.
         seed: Of the run; the order of a round's uploads depends on it and on the round alone.
+        name_of: Number of a round → what stands for all its uploads in the run's memory, so that
+            they need not be read again.
     """
     shown: list[list[Observation]] = []
     clients: list[str] = []
+    names: list[Hashable] = []
     for place, uploads in enumerate(rounds):
         if not uploads:
             continue
@@ -56,6 +62,8 @@ def unnamed(
             break
         shown.insert(0, [uploads[name] for name in some])  # oldest first
         clients = [*some, *clients]
+        if name_of is not None:
+            names.insert(0, (unnamed, name_of(shown[0][0].update.round), seed, *some))
     if len(shown) < 2:
         return None
     cohorts = [
@@ -63,7 +71,7 @@ def unnamed(
     ]
     codes = {name: code for code, name in enumerate(dict.fromkeys(clients))}
     uploaders = torch.tensor([codes[name] for name in clients])
-    view = View([cohort[0] for cohort in cohorts], cohorts, memory)
+    view = View([cohort[0] for cohort in cohorts], cohorts, memory, cohort_names=names)
     none = torch.zeros(0, dtype=torch.int64)
     return Unnamed(view, Truth(labels=none, indices=none, uploaders=uploaders))
 

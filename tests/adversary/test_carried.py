@@ -4,6 +4,7 @@ from collections import Counter
 
 from adversary.grading.truth import read_truth, read_truths
 from fedsim import api
+from fedsim.core.groups import Group
 from fedsim.federation.attack_pool import _attacked
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
@@ -77,3 +78,24 @@ def test_an_earlier_round_is_not_read_again_in_every_round(tmp_path, monkeypatch
     ]
     assert set(opened) == set(range(1, 7))
     assert max(opened.values()) <= 3 * len(ATTACKS.split(",")) * 3
+
+
+def test_uploads_without_names_are_not_read_again_in_every_round(tmp_path, monkeypatch):
+    attack = "linkage-whitened-rounds,linkage-cosine"
+    run = api.run(config("llg"), tmp_path / "run")
+    plan, folder = prepare(config(attack)), RunFolder(run.path)
+    reads, read = Counter(), Group.__getitem__
+
+    def counting(group, name):
+        reads[group.path.split("rounds/")[-1][:4]] += "rounds" in group.path
+        return read(group, name)
+
+    monkeypatch.setattr(Group, "__getitem__", counting)
+    stepwise = None
+    for round_ in range(1, 7):
+        reads.clear()
+        stepwise = _attacked(plan, folder, round_)
+        assert round_ < 3 or {name for name, count in reads.items() if count} == {f"{round_:04d}"}
+    assert stepwise is not None
+    assert answers(_attacked(prepare(config(attack)), folder, 6)) == answers(stepwise)
+    assert {name for name, count in reads.items() if count} == {f"{k:04d}" for k in range(1, 7)}
