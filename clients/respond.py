@@ -28,6 +28,7 @@ from fedsim.core.types import LocalTraining, Params
 from fedsim.models import changed
 
 COINS = "coins"  # of a client's canaries, in its ground truth
+NO_COINS = torch.zeros(0, dtype=torch.bool)
 
 
 def respond(task: Task) -> Response:
@@ -69,7 +70,7 @@ def begin(task: Task, *, fits: bool = False) -> Ready:
         relation=relation,
         coins=coins,
         examples=examples,
-        memory=_spent(task, local, len(examples.labels)),
+        memory=_spent(task, local, examples.count),
     )
 
 
@@ -101,7 +102,7 @@ def finish(
             cost = _cost(task, examples, local, trained, update)
     return Response(
         upload=upload,
-        num_examples=_num_examples(task, local, len(examples.labels), len(used), relation),
+        num_examples=_num_examples(task, local, examples.count, used.shape[0], relation),
         memory=memory,
         coins=coins if relation else None,
         truth=truth,
@@ -116,7 +117,7 @@ def _canary(task: Task) -> tuple[Relation | None, Tensor]:
     if operator.consents:
         relation = carried.relation_of(config.audit, defense, task.client)
     if relation is None:
-        return None, torch.zeros(0, dtype=torch.bool)
+        return None, NO_COINS
     if task.coins is not None:
         return relation, task.coins.bool()
     count = carried.num_coins(config.audit, defense, task.client)
@@ -174,7 +175,7 @@ def _trained(
     if defense and (defense.gradient is not None or defense.batches is not None):
         # These coins hide what the order of the batches does not.
         order = task.operator.coins(seed, *names)
-    count = len(examples.labels) if defense else len(examples.rows)
+    count = examples.count if defense else len(examples.rows)
     still = task.site.reused is not None
     draws = nullcontext() if still else global_stream(seed, *names, "dropout")
     with draws:
@@ -244,7 +245,7 @@ def truths_of(clients: Sequence[Ready], used: Sequence[Int[Tensor, " _"]]) -> li
         used: For each the place of every example used.
     """
     site = clients[0].task.site
-    sizes = {len(places) for places in used}
+    sizes = {places.shape[0] for places in used}
     if site.own_data or site.federated.dataset.y.ndim > 1 or len(sizes) > 1:
         pairs = zip(clients, used, strict=True)
         return [_truth(client.task, client.examples, places) for client, places in pairs]

@@ -89,6 +89,11 @@ class Examples:
     canaries: tuple[Tensor, Tensor] | None
     batches: Batches | None
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.rows.shape[0] + (self.canaries[1].shape[0] if self.canaries else 0)
+
     @cached_property
     def labels(self) -> Tensor:
         """What the loss takes of each: its label, or its targets."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
@@ -26,15 +26,16 @@ class Sent:
     """
 
     def __init__(self, messages: Sequence[Message], key: str = ARRAYS) -> None:
-        self.keys = [_key_of_model(message, key) for message in messages]
-        self._digests = _digests(messages, self.keys)
+        models = _models(messages, key)
+        self.keys = [name for name, _ in models]
+        self._digests = _digests([record for _, record in models])
         counts = Counter(digest for digest in self._digests if digest is not None)
         self._shared = max(counts, key=lambda digest: counts[digest], default=None)
         # The records' own copies: a client in this process may put others into its message.
         self._records: dict[str, dict[str, Array]] = {}
-        for message, name, digest in zip(messages, self.keys, self._digests, strict=True):
-            if name is not None and digest is not None:
-                self._records.setdefault(digest, {**_arrays(message)[name]})
+        for (_, record), digest in zip(models, self._digests, strict=True):
+            if record is not None and digest is not None and digest not in self._records:
+                self._records[digest] = {**record}
         self._decoded: dict[str, dict[str, Tensor]] = {}
         self.shared = None if self._shared is None else self._params(self._shared)
 
@@ -73,23 +74,22 @@ def key_of(strategy: Strategy) -> str:
     return str(getattr(inner, "arrayrecord_key", ARRAYS))
 
 
-def _arrays(message: Message) -> dict[str, ArrayRecord]:
-    return records_of(message.content, ArrayRecord)
+def _models(messages: Sequence[Message], key: str) -> list[tuple[str | None, ArrayRecord | None]]:
+    """Return the model's record of each message, and its key; most share one content."""
+    contents = [message.content for message in messages]
+    by_id = {id(content): content for content in contents}
+    models = {place: _model(content, key) for place, content in by_id.items()}
+    return [models[id(content)] for content in contents]
 
 
-def _key_of_model(message: Message, key: str) -> str | None:
-    names = list(_arrays(message))
-    if len(names) == 1:
-        return names[0]
-    return key if key in names else None
+def _model(content: RecordDict, key: str) -> tuple[str | None, ArrayRecord | None]:
+    records = records_of(content, ArrayRecord)
+    name = next(iter(records)) if len(records) == 1 else key
+    return (name, records[name]) if name in records else (None, None)
 
 
-def _digests(messages: Sequence[Message], keys: Sequence[str | None]) -> list[str | None]:
+def _digests(records: Sequence[ArrayRecord | None]) -> list[str | None]:
     """Return a hash of each message's model; of a record that all hold, not of its content."""
-    records = [
-        None if key is None else _arrays(message)[key]
-        for message, key in zip(messages, keys, strict=True)
-    ]
     ids = {id(record): record for record in records if record is not None}
     if len(ids) == 1:
         return ["" if record is not None else None for record in records]

@@ -36,11 +36,13 @@ def remark(view: View, truth: Truth | None) -> str | None:
     """Say where counts are proportions."""
     if view.latest.update.num_examples is None:
         return "num_examples: not told, so the answer is proportions (per mille)"
-    if truth is not None and len(truth.labels) != len(truth.indices) > 0:
+    if truth is None:
+        return None
+    used, rows = truth.labels.shape[0], truth.indices.shape[0]
+    if used != rows > 0:
         return None  # targets of texts: their number is never uploaded
     count = num_labels(view.latest)
-    if truth is not None and count != len(truth.labels):
-        used = len(truth.labels)
+    if count != used:
         return f"num_examples: told {count} labels but used {used}, so graded as proportions"
     return None
 
@@ -139,7 +141,7 @@ def _counts(truths: Sequence[Truth], classes: int) -> Int[Tensor, "n classes"] |
     labels = torch.cat([truth.labels for truth in truths])
     if not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= classes:
         return None
-    sizes = torch.tensor([len(truth.labels) for truth in truths])
+    sizes = torch.tensor([truth.labels.shape[0] for truth in truths])
     rows = torch.arange(len(truths)).repeat_interleave(sizes)
     counts = torch.bincount(labels + rows * classes, minlength=len(truths) * classes)
     return counts.view(len(truths), classes)

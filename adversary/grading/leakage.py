@@ -201,4 +201,4 @@ def _defined(values: Values) -> dict[str, float]:
 
 def _usable(truths: Iterable[Truth | None]) -> list[Truth]:
     present = (truth for truth in truths if truth is not None)
-    return [truth for truth in present if len(truth.labels) or truth.uploaders is not None]
+    return [it for it in present if it.labels.shape[0] or it.uploaders is not None]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 HEADER, WORDS = 3, 624  # of the state of torch's generator, in 64-bit words
+_FRESH = torch.Generator().get_state()
 
 
 class _Turns:
@@ -61,8 +62,7 @@ def secret_generator() -> torch.Generator:
 
 
 def _with_state(drawn: bytes) -> torch.Generator:
-    generator = torch.Generator()
-    state = generator.get_state()
+    generator, state = torch.Generator(), _FRESH.clone()
     words = state.numpy().view("uint64")  # seed, counters, then the twister's 624 words
     words[HEADER : HEADER + WORDS] = np.frombuffer(drawn, dtype=np.uint32)
     generator.set_state(state)

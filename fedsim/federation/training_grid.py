@@ -90,16 +90,21 @@ class TrainingGrid(AroundGrid):
 
     def _checked(self, messages: Iterable[Message]) -> list[Message]:
         messages = list(messages)
-        for message in messages:
-            if _is_training(message):
+        checked = set[int]()  # most share one content
+        for message in filter(_is_training, messages):
+            self._check_once(message.metadata.dst_node_id)
+            if id(message.content) not in checked:
                 self._check(message)
+                checked.add(id(message.content))
         return messages
 
-    def _check(self, message: Message) -> None:
-        node = message.metadata.dst_node_id
+    def _check_once(self, node: int) -> None:
         if node in self._asked:
             raise self._refusal(ONCE, node, "a second one")
         self._asked.add(node)
+
+    def _check(self, message: Message) -> None:
+        node = message.metadata.dst_node_id
         config = records_of(message.content, ConfigRecord).get(CONFIG, ConfigRecord())
         expected = {FEDSIM: self.settings, "server-round": self._round}
         for key, value in expected.items():

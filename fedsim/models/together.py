@@ -79,7 +79,7 @@ def _trained(
     Other arguments as in `train_together`.
     """
     # So that at each step those whose batches are of one size are mostly side by side.
-    size = lambda client: (len(steps[client]), len(steps[client][-1]))
+    size = lambda client: (len(steps[client]), steps[client][-1].shape[0])
     order = sorted(range(len(steps)), key=size, reverse=True)
     state, block = _stacked(model, [sent[client] for client in order])
     names = [name for name, value in model.named_parameters() if value.requires_grad]
@@ -154,13 +154,14 @@ def _groups(batches: Sequence[Int[Tensor, " _"]], *, mixes: bool) -> Iterator[_G
     """Put batches of one size together, or of sizes up to the same power of two, filled up."""
     by_size: dict[int, list[int]] = {}
     for place, batch in enumerate(batches):
-        size = len(batch)
+        size = batch.shape[0]
         by_size.setdefault(size if mixes else (size - 1).bit_length(), []).append(place)
     for places in by_size.values():
         group = [batches[place] for place in places]
         device = group[0].device  # the examples': only those of the group leave it
-        sizes = torch.tensor([len(batch) for batch in group], device=device)
-        present = torch.arange(max(map(len, group)), device=device) < sizes.unsqueeze(1)
+        counts = [batch.shape[0] for batch in group]
+        sizes = torch.tensor(counts, device=device)
+        present = torch.arange(max(counts), device=device) < sizes.unsqueeze(1)
         rows = pad_sequence(list(group), batch_first=True)
         rows = rows.where(present, rows[:, :1])
         shares = present.double() / sizes.unsqueeze(1)
