@@ -85,10 +85,12 @@ def grouping(local: LocalTraining, auxiliary: Auxiliary, client: Client, defense
         shape, auxiliary.num_classes, client.inputs.dtype, tokens, per_token=auxiliary.per_token
     )
     model, memory = auxiliary.model, rehearsals.memory
-    trial = memory.get(batching, (model, form), lambda: batching(model, form, local))
+    size = max(map(len, client.steps))
+    largest = max(size, min(local.batch_size, 1 << (size - 1).bit_length()))  # few are tried
+    compute = lambda: batching(model, form, local, largest)
+    trial = memory.get(batching, (model, form, largest), compute)
     if trial.hindrance:
         return Grouping(reason=trial.hindrance)
-    size = max(map(len, client.steps))
     if (free := devices.free_memory(auxiliary.device)) is not None:
         many = lambda: fitting(model, form, size, free)
         return Grouping(

@@ -24,7 +24,9 @@ def batching(site: Site) -> Batching:
     defense = site.defense
     if defense.gradient is not None or defense.batches is not None:
         return Batching(f"the defense {defense.name} works inside training")
-    return batching_of(site.model, site.federated.dataset.form, site.config.local_training())
+    local, federated = site.config.local_training(), site.federated
+    largest = min(local.batch_size, max(map(len, federated.clients)))
+    return batching_of(site.model, federated.dataset.form, local, largest)
 
 
 def trained_together(

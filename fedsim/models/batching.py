@@ -18,8 +18,9 @@ from fedsim.models.trial import batch, draws, mixing_layer, moved_state, paramet
 
 DTYPES = (torch.float32, torch.float64)
 TOLERANCE = 1e-4  # of a trial's gradient; one of another model or loss is off by far more
+MOST = 512  # examples of a batch of a trial
 DRAWS = "the model draws random numbers while it trains"
-TRIAL = (4, 3)  # examples of the clients of a trial: the second is filled up
+TRIAL = (4, 3)  # examples of the clients of a first trial: the second is filled up
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,27 @@ class Batching:
     mixes: bool = False
 
 
-def batching(model: nn.Module, form: Form, local: LocalTraining) -> Batching:
+def batching(model: nn.Module, form: Form, local: LocalTraining, largest: int) -> Batching:
     """Return how clients of a model train together, by trials on copies of it.
 
     Args:
         model: Left as it is.
         form: Of the data.
         local: The protocol.
+        largest: Examples of the largest batch: a model may treat it as it treats no small one.
     """
     try:
         mixes = mixing_layer(model, form) is not None
-        return Batching(_hindrance(model, form, local, mixes=mixes), mixes)
+        return Batching(_hindrance(model, form, local, largest, mixes=mixes), mixes)
     except PASSING:
         raise
     except BaseException as error:  # foreign code may want to end the process
         return Batching(refusal(error))
 
 
-def _hindrance(model: nn.Module, form: Form, local: LocalTraining, *, mixes: bool) -> str:
+def _hindrance(
+    model: nn.Module, form: Form, local: LocalTraining, largest: int, *, mixes: bool
+) -> str:
     """Return why clients of a model cannot train together; empty if they can."""
     trained = parameters_of(model)
     if odd := [name for name, value in trained.items() if value.dtype not in DTYPES]:
@@ -64,20 +68,31 @@ def _hindrance(model: nn.Module, form: Form, local: LocalTraining, *, mixes: boo
         return "the model remembers earlier batches"
     if draws(model, form):
         return DRAWS
-    apart = _difference(model, form, local, mixes=mixes)
-    return f"vmap changes the gradient by {apart:.1e} of it" if apart > TOLERANCE else ""
+    size = min(largest, MOST)
+    for sizes in (TRIAL, *([(size, _fewest(size))] if size > max(TRIAL) else [])):
+        apart = _difference(model, form, local, sizes, mixes=mixes)
+        if apart > TOLERANCE:
+            return f"vmap changes the gradient by {apart:.1e} of it"
+    return ""
 
 
-def _difference(model: nn.Module, form: Form, local: LocalTraining, *, mixes: bool) -> float:
+def _fewest(size: int) -> int:
+    """Return the examples of the smallest batch that is filled up to a size."""
+    return (1 << (size - 1).bit_length()) // 2 + 1
+
+
+def _difference(
+    model: nn.Module, form: Form, local: LocalTraining, sizes: tuple[int, int], *, mixes: bool
+) -> float:
     """Return by how much gradients of two clients differ from those taken one by one.
 
     The largest norm of a difference, in units of the gradient's; infinite where one is NaN.
     """
-    sent, (inputs, labels) = dict(model.state_dict()), batch(form, sum(TRIAL))
+    sent, (inputs, labels) = dict(model.state_dict()), batch(form, sum(sizes))
     step = LocalTraining(
-        local.lr, max(TRIAL), upload="gradient", label_smoothing=local.label_smoothing
+        local.lr, max(sizes), upload="gradient", label_smoothing=local.label_smoothing
     )
-    parts = torch.arange(sum(TRIAL)).split(list(TRIAL))
+    parts = torch.arange(sum(sizes)).split(list(sizes))
     together = train_together(
         *(copied(model), [sent] * len(parts), inputs, labels),
         *([[part] for part in parts], step),

@@ -198,6 +198,18 @@ def half(input_shape, num_classes):
     return Half().bfloat16()
 
 
+class Centred(Loud):
+    """Takes the mean from logits of a large batch."""
+
+    def forward(self, inputs):
+        logits = self.head(inputs.flatten(1))
+        return logits - logits.mean(0) if len(inputs) > 8 else logits
+
+
+def centred(input_shape, num_classes):
+    return Centred()
+
+
 HERE = "tests.clients.test_together"
 
 
@@ -210,6 +222,8 @@ HERE = "tests.clients.test_together"
         ({"model": f"{HERE}:loud"}, "the model draws random numbers while it trains"),
         ({"model": f"{HERE}:half"}, "head.weight is of torch.bfloat16"),
         ({"model": f"{HERE}:branching"}, "the model refuses vmap (RuntimeError: vmap: "),
+        ({"model": f"{HERE}:centred"}, ""),
+        ({"model": f"{HERE}:centred", "local": {"batch_size": 16}}, "vmap changes the gradient"),
         ({"defense": [{"name": "mixup"}]}, "the defense mixup works inside training"),
     ],
 )
