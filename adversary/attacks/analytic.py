@@ -16,14 +16,19 @@ number of local steps will do: each adds the same multiple of the same input to 
 of 1 to its bias, also with momentum and FedProx.
 """
 
+import warnings
+
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from adversary.attack import Attack
 from adversary.inversion.applicable import check_inputs
+from adversary.inversion.evidence import UNVERIFIED
 from adversary.inversion.fully_connected import first_layer, ratios
 from adversary.inversion.reading import batch_gradient, batch_size, mean_gradient
+from adversary.inversion.verification import held_to_upload
 from adversary.labels.head import input_shape
+from fedsim.core.errors import Remark
 from fedsim.core.types import Auxiliary, View
 
 
@@ -43,7 +48,13 @@ def analytic(
         ValueError: The first layer is not linear with a bias, or the client took several steps on
             several examples.
     """
-    return ratios(*_layer(view, auxiliary)).inputs.view(-1, *input_shape(auxiliary))
+    weight, bias, count = _layer(view, auxiliary)
+    recovered = ratios(weight, bias, count)
+    mixed = int((recovered.units == 1).sum())
+    if count > 1 and mixed:
+        rule = "stand on one unit alone, which may mix examples"
+        warnings.warn(f"{mixed} of {count} inputs {rule}: {UNVERIFIED}", Remark, stacklevel=2)
+    return recovered.inputs.view(-1, *input_shape(auxiliary))
 
 
 def agreed(
@@ -88,7 +99,7 @@ ATTACKS = (
         name="analytic",
         family="reconstruction",
         on_device=True,
-        infer=analytic,
+        infer=held_to_upload(analytic),
         summary="inputs of a fully connected first layer, by ratios of gradients",
         reads="first layer",
         has_twin=False,

@@ -42,6 +42,7 @@ from adversary.inversion.reading import batch_gradient, batch_size, precise, wei
 from adversary.inversion.recursive import walk
 from adversary.inversion.solutions import Solution, cost
 from adversary.inversion.systems import ConvSystem
+from adversary.inversion.verification import held_to_upload
 from adversary.labels.head import input_shape
 from adversary.workspace import workspace
 from fedsim.core.errors import NotApplicable, Remark
@@ -141,7 +142,7 @@ ATTACKS = (
         name="r-gap",
         family="reconstruction",
         on_device=True,
-        infer=r_gap,
+        infer=held_to_upload(r_gap),
         summary="one input, by a linear system per layer from the last to the first",
         has_twin=False,
         cost=_cost,
@@ -150,7 +151,7 @@ ATTACKS = (
         name="hybrid",
         family="reconstruction",
         on_device=True,
-        infer=hybrid,
+        infer=held_to_upload(hybrid),
         summary="r-gap, and the smoothest picture that fits where a layer leaves it open",
         has_twin=False,
         cost=_cost,

@@ -257,3 +257,26 @@ def test_a_real_client_of_one_image_is_reconstructed():
     model.load_state_dict(before)
     found = r_gap(observed, Auxiliary(model, CLASSES, input_shape=(3, 8, 8)), generator(0))
     assert psnr(found, x) > 40
+
+
+@pytest.mark.parametrize("name", ["r-gap", "hybrid", "analytic"])
+def test_a_closed_form_says_where_its_answer_does_not_explain_the_upload(name):
+    model = perceptron() if name == "analytic" else conv()
+    observed, known, _ = seen(model, 1)
+    latest = observed.latest
+    largest = {key: value.abs().quantile(0.8) for key, value in latest.update.delta.items()}
+    cut = {k: v.where(v.abs() >= largest[k], 0) for k, v in latest.update.delta.items()}
+    cut_view = View([replace(latest, update=replace(latest.update, delta=cut))])
+    for each, said in ((observed, False), (cut_view, True)):
+        with remarks_of_attacks() as remarks:
+            ATTACKS[name].infer(each, known, generator(0))
+        assert any("the answer is not verified" in it for it in remarks) == said
+
+
+def test_inputs_that_may_be_mixtures_are_counted():
+    observed, known, _ = seen(perceptron(nn.Tanh), 3)
+    with remarks_of_attacks() as remarks:
+        analytic(observed, known, generator(0))
+    assert remarks == [
+        "3 of 3 inputs stand on one unit alone, which may mix examples: the answer is not verified"
+    ]
