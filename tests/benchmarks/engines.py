@@ -6,8 +6,8 @@
 
 MNIST's 60,000 images are split evenly over the clients (ResNet-18: 60 images each); batches of 16,
 one epoch. `--small` is the table of small clients: the bare loop, inline and batched, from 4 images
-a client to 600, ResNet-18, and an MLP on Adult where its folder is given. `--cell messages …` is
-what Flower's messages and average cost alone. Each cell is a process of its own; all cells of one
+a client to 600, ResNet-18, and an MLP on Adult where its folder is given. `--cell` takes the parts
+of `tests.benchmarks.floors`, too. Each cell is a process of its own; all cells of one
 call belong together: compare the ratios. CPU-seconds and wall time are per round: the median of the
 rounds after the first, which starts workers; with Flower the mean. Peak memory is the main
 process's, with Flower the sum over all its processes.
@@ -16,7 +16,6 @@ process's, with Flower the sum over all its processes.
 import argparse
 import itertools
 import json
-import logging
 import os
 import resource
 import shutil
@@ -31,6 +30,7 @@ from pathlib import Path
 from platform import python_version
 
 from fedsim.core.form import Form
+from tests.benchmarks.floors import ALONE
 from tests.benchmarks.record import record
 
 ROOT = Path(__file__).parents[2]
@@ -58,75 +58,6 @@ def settings(data: Path, model: str, clients: int, images: int, rounds: int) -> 
         "federation.evaluate_every=0", "local.lr=0.05", "local.batch_size=16", "local.epochs=1",
         "attack=llg",
     ]  # fmt: skip
-
-
-def bare(config, on_round) -> None:
-    """The same local SGD and averaging, as one would write it without any framework."""
-    import torch
-
-    from fedsim import data, models
-    from fedsim.core.rng import generator
-
-    torch.set_num_threads(1)
-    federated = data.federate(config)
-    dataset = federated.dataset
-    model = models.build(config.model, dataset.form, seed=config.seed)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    parameters = list(model.parameters())
-    total = sum(len(rows) for rows in federated.clients)
-    on_round(0)
-    for round_ in range(1, config.federation.rounds + 1):
-        mean = {name: torch.zeros_like(value) for name, value in state.items()}
-        for client, rows in enumerate(federated.clients):
-            model.load_state_dict(state)
-            model.train()
-            stream = generator(config.seed, "train", client, round_)
-            inputs, labels = dataset.inputs[rows], dataset.labels[rows]
-            for batch in torch.randperm(len(rows), generator=stream).split(config.local.batch_size):
-                loss = torch.nn.functional.cross_entropy(model(inputs[batch]), labels[batch])
-                gradients = torch.autograd.grad(loss, parameters)
-                with torch.no_grad():
-                    for parameter, gradient in zip(parameters, gradients, strict=True):
-                        parameter -= config.local.lr * gradient
-            for name, value in model.state_dict().items():
-                mean[name] += value * (len(rows) / total)
-        state = mean
-        on_round(round_)
-
-
-def messages_alone(config, on_round) -> None:
-    """Flower's messages and average, and nothing else: each client uploads what it was sent."""
-    from flwr.app import ConfigRecord, Message
-    from flwr.serverapp.strategy import FedAvg
-
-    from fedsim import data, models
-    from fedsim.core.wire import (
-        ARRAYS,
-        METRICS,
-        NUM_EXAMPLES,
-        content_of,
-        held_record,
-        metrics_of,
-        to_record,
-    )
-    from fedsim.federation.grid import SimulationGrid
-    from fedsim.federation.inline import inline
-
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    clients = config.federation.clients
-    model = models.build(config.model, data.federate(config).dataset.form, seed=config.seed)
-    state = dict(model.state_dict())
-    strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=1)
-    grid = SimulationGrid(clients, inline, Path("unused"))
-    on_round(0)
-    for round_ in range(1, config.federation.rounds + 1):
-        messages = strategy.configure_train(round_, to_record(state), ConfigRecord(), grid)
-        uploads = (held_record(state) for _ in range(clients))
-        weight = {METRICS: metrics_of({NUM_EXAMPLES: 1})}
-        contents = (content_of({ARRAYS: upload, **weight}) for upload in uploads)
-        replies = [Message(it, reply_to=to) for it, to in zip(contents, messages, strict=True)]
-        strategy.aggregate_train(round_, replies)
-        on_round(round_)
 
 
 def empty_message(count: int = 2000) -> float:
@@ -193,7 +124,8 @@ def measure(way: str, asked: list[str], out: Path) -> dict[str, float]:
     marks: list[tuple[float, float]] = []
     note = lambda *_: marks.append((cpu_seconds(), time.perf_counter()))
     if way in ALONE:
-        ALONE[way](config.read(None, asked), note)
+        for _ in ALONE[way](config.read(None, asked)):
+            note()
     else:
         api.run(config.read(None, [*asked, f"engine.name={way}"]), out, on_round=note)
     spent = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(marks[1:])]
@@ -264,9 +196,6 @@ def measure_flower(asked: list[str], clients: int, out: Path, home: Path) -> dic
         "wall": seconds / rounds,
         "peak_mb": peak,
     }
-
-
-ALONE = {"bare": bare, "messages": messages_alone}
 
 
 def _strings(*values: str):
