@@ -20,8 +20,7 @@ from fedsim.core.types import Params
 from fedsim.core.units import title_of
 from fedsim.run.attack_round import ALONE as REHEARSED_ALONE
 from fedsim.run.batches import evaluated
-from fedsim.run.ledger import leakage_table
-from fedsim.run.outcomes import Answers, answers_of
+from fedsim.run.outcomes import Answers, answers_in
 from fedsim.run.prepare import Plan
 from strategies import Recording
 
@@ -82,7 +81,7 @@ def summary(
         )
         for attack, rows in by_attack.items()
     }
-    answers = tuple(answers_of(leakage_table(leaks)))
+    answers = tuple(answers_in(leaks))
     return Round(
         round_,
         accuracy,

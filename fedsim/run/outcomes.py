@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pyarrow as pa
 
 from adversary.attacks import is_baseline
 from fedsim.core.errors import NoAnswer
+from fedsim.core.rows import Leak
 from fedsim.core.units import title_of
-from fedsim.run.ledger import attacks_of, over_clients
+from fedsim.run.ledger import AUDIT, attacks_of, over_clients
 from strategies.tape import recorded_clients, recorded_rounds
 
 KEYS = ("attack", "adaptive", "family", "round", "client", "outcome", "reason")
@@ -92,8 +94,19 @@ def answers_of(ledger: pa.Table) -> list[Answers]:
     Rows that are pooled over clients count nothing where these have rows of their own.
     """
     groups = attacks_of(ledger).group_by(list(KEYS), use_threads=False).aggregate([])
+    return _by_attack(groups.to_pylist())
+
+
+def answers_in(leaks: Iterable[Leak]) -> list[Answers]:
+    """Return what `answers_of` returns for a ledger of these rows, without a table."""
+    keys = attrgetter(*KEYS)
+    groups = dict.fromkeys(keys(leak) for leak in leaks if leak.family != AUDIT)
+    return _by_attack(dict(zip(KEYS, group, strict=True)) for group in groups)
+
+
+def _by_attack(groups: Iterable[dict[str, Any]]) -> list[Answers]:
     rows: dict[tuple[str, bool, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in groups.to_pylist():
+    for row in groups:
         rows[row["attack"], row["adaptive"], row["family"]].append(row)
     return [_answers(*attack, of) for attack, of in rows.items()]
 

@@ -5,10 +5,15 @@
 A linear model on a toy set; 20 clients take part in a round, so that a round's work is the same in
 every row, and LLG attacks all of them in every round. An exponent of 1 says that twice as many cost
 twice as much; what a run costs before its first round is measured by itself and left out of them.
+`--count 10,100,300` counts what a round does at these rounds, which load does not change: calls of
+functions, and bytes and calls of reading and writing (Linux). It is of LLG, or of one attack over
+all rounds that `--attacks` names.
 """
 
 import argparse
+import cProfile
 import math
+import pstats
 import tempfile
 import time
 from collections import defaultdict
@@ -21,6 +26,7 @@ import torch
 from fedsim import api, data
 from fedsim.config import Config, parse
 from fedsim.data import Dataset
+from fedsim.federation.progress import Round
 from fedsim.run.costs import expected_costs
 from fedsim.run.prepare import prepare
 from fedsim.run.run_folder import RunFolder
@@ -29,6 +35,7 @@ from tests.benchmarks.record import record
 ROUNDS = (10, 100, 1000)
 CLIENTS = (10, 1000, 10_000)
 PER_ROUND = 20
+COUNTED = 5  # rounds
 LOOKING_BACK = ("cosine-mia-rounds", "fedmia-rounds", "eb-gls-rounds", "linkage-whitened-rounds")
 
 
@@ -135,6 +142,37 @@ def over_clients(folder: Path, clients: Sequence[int], rounds: int) -> dict[str,
     return costs
 
 
+def counted(folder: Path, rounds: Sequence[int], attack: str) -> dict[str, list[float]]:
+    """Return what one of the `COUNTED` rounds after each of some does, by what is counted."""
+    last = max(rounds) + COUNTED
+    config = looking_back(last, attack) if attack else config_of(last, PER_ROUND)
+    profiles = {number: cProfile.Profile() for number in rounds}
+    before: dict[int, dict[str, int]] = {}
+    counts = defaultdict[str, list[float]](list)
+
+    def on_round(done: Round) -> None:
+        if (begun := done.number - COUNTED) in profiles:
+            profiles[begun].disable()
+            spent = {name: count - before[begun][name] for name, count in _io().items()}
+            spent["calls"] = pstats.Stats(profiles[begun]).total_calls  # type: ignore[attr-defined]
+            for name, count in spent.items():
+                counts[name].append(count / COUNTED)
+        if done.number in profiles:
+            before[done.number] = _io()
+            profiles[done.number].enable()
+
+    api.run(config, folder / f"counted-{attack}", on_round=on_round)
+    return counts
+
+
+def _io() -> dict[str, int]:
+    names = {
+        "rchar": "bytes read", "wchar": "bytes written", "syscr": "reads", "syscw": "writes",
+    }  # fmt: skip
+    lines = (line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return {names[name]: int(count) for name, count in lines if name in names}
+
+
 def exponents(sizes: Sequence[int], costs: Sequence[float]) -> list[float]:
     """Return the exponent of a cost between each size and the next."""
     pairs = zip(sizes, sizes[1:], costs, costs[1:], strict=False)
@@ -149,8 +187,16 @@ def main() -> None:
     parser.add_argument("--clients", default=",".join(map(str, CLIENTS)))
     parser.add_argument("--each", type=int, default=20, help="rounds for each number of clients")
     parser.add_argument("--attacks", default=",".join(LOOKING_BACK), help="over all rounds so far")
+    parser.add_argument("--count", default="", help="count what these rounds do, at least 6 apart")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.count:
+        looks_back = chosen.attacks if chosen.attacks in LOOKING_BACK else ""
+        some = [int(text) for text in chosen.count.split(",")]
+        with tempfile.TemporaryDirectory() as name:
+            for what, counts in counted(Path(name), some, looks_back).items():
+                print(f"| {what} | {' | '.join(f'{count:,.0f}' for count in counts)} |")
+        return
     rounds, clients = (
         [int(text) for text in option.split(",")] for option in (chosen.rounds, chosen.clients)
     )

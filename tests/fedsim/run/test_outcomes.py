@@ -7,8 +7,8 @@ import pytest
 from fedsim import api
 from fedsim.core.errors import NoAnswer
 from fedsim.core.rows import Leak
-from fedsim.run.ledger import leakage_table
-from fedsim.run.outcomes import answers_of, as_json, check_answered, silent
+from fedsim.run.ledger import AUDIT, leakage_table
+from fedsim.run.outcomes import answers_in, answers_of, as_json, check_answered, silent
 from tests import unanswering as un
 
 
@@ -92,7 +92,9 @@ def row(client, outcome, *, attack="a", reason=None, family="label", adaptive=Fa
 
 
 def answers(*rows):
-    return answers_of(leakage_table(rows))
+    of_table = answers_of(leakage_table(rows))
+    assert answers_in(rows) == of_table
+    return of_table
 
 
 def test_counts_in_words_name_failures_and_refusals_apart_and_the_usual_reason():
@@ -107,7 +109,8 @@ def test_counts_in_words_name_failures_and_refusals_apart_and_the_usual_reason()
 
 
 def test_without_truth_an_attack_has_answered():
-    [each] = answers(row("0", "no truth"), row("1", "undefined"))
+    audit = row("0", "graded", attack="auditing", family=AUDIT)
+    [each] = answers(row("0", "no truth"), row("1", "undefined"), audit)
     assert (each.answered, each.counts) == (2, "")
 
 
