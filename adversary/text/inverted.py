@@ -1,10 +1,11 @@
 """A batch of texts from one update, with what its certificate lacks."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adversary.text.continued import Batch, continued
@@ -22,7 +23,8 @@ from adversary.workspace import Workspace, evaluating
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Params
 
-TOLERANCES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # residuals of pairs that lie in the first span
+LOOSEST = 1e-2  # residual of a pair that can be taken for one in the first span
+ROUNDING = 1e-8  # of a residual: gaps below it are none
 SLACK = 1  # LayerNorm's bias, where it is not 0, is one more direction than the pairs have
 LAYERS = 3  # later ones whose spans are searched, those with the widest falls
 ALIKE = 1e-6  # 1 − cosine of two gradients of the same batch
@@ -95,21 +97,45 @@ def spanned(observation: Observation, work: Workspace) -> Site:
 
 
 def _choices(words: Dictionary, span: Span, case: _Case) -> list[Int[Tensor, " _"]]:
-    """Return the tokens of each position: pairs in the span, at the tightest tolerance that fits.
+    """Return the tokens of each position: pairs in the span, up to the widest gap of residuals.
 
-    It fits if the rank of the pairs in closed form is that of the span, and each token that moved
-    stands somewhere. If none does, every token may stand everywhere.
+    Below it, the rank of the pairs in closed form is that of the span, and each token that moved
+    stands somewhere. Where no pairs fit like that, every token may stand everywhere.
     """
     rest = residuals(words.vectors, span.basis)
     saturated = len(span.basis) >= words.vectors.shape[-1] - 1
-    for tolerance in () if saturated else TOLERANCES:
+
+    def fits(tolerance: float) -> bool:
         inside = rest <= tolerance
         pairs = [(token, place) for token, place in inside.nonzero().tolist()]
         rank = bipartite_rank(pairs) if words.positions > 1 else len(pairs)
         whole = len(case.tokens) == int(inside.any(dim=1).sum()) or not _exact_rows(case)
-        if rank >= len(span.basis) - SLACK and whole:
-            return candidates(words, span.basis, tolerance, case.layers.length)
-    return [case.tokens] * case.layers.length
+        return rank >= len(span.basis) - SLACK and whole
+
+    tolerance = None if saturated else _widest(rest, fits)
+    if tolerance is None:
+        return [case.tokens] * case.layers.length
+    return candidates(words, span.basis, tolerance, case.layers.length)
+
+
+def _widest(rest: Float[Tensor, "tokens positions"], fits: Callable[[float], bool]) -> float | None:
+    """Return the residual below the widest gap, of those that fit; None if none does.
+
+    Pairs in the span differ in their residuals by what rounding makes of them; those outside are
+    orders of magnitude away. A tolerance at the first that fits would cut through the former.
+
+    Args:
+        rest: Residuals of all pairs.
+        fits: Whether the pairs up to a residual do; if so, those up to larger ones do too.
+    """
+    values = rest.flatten().sort().values
+    near = values[values <= LOOSEST].tolist()
+    least = bisect_left(near, True, key=fits)
+    if least == len(near):
+        return None
+    after = torch.cat([values, values.new_ones(1)])[least + 1 : len(near) + 1]
+    gaps = after / values[least : len(near)].clamp_min(ROUNDING)
+    return near[least + int(gaps.argmax())]
 
 
 def _exact_rows(case: _Case) -> bool:

@@ -4,11 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Generator
 
+from adversary.attacks.dager import dager
 from adversary.text.dager import candidates, fitting, grow
 from adversary.text.dictionary import dictionary
 from adversary.text.sites import inputs_at, sites_of
 from adversary.text.spans import span_of, widest_gap
+from tests.adversary.text.cases import answered, auxiliary_of, build, observed, unpadded
 from tests.adversary.text.language import as_tuples, gradient, language, prefixes_of, texts
 
 
@@ -34,6 +37,27 @@ def test_every_text_is_recovered_below_the_cliff(seed, count):
         }
         assert set(tree.prefixes) == prefixes
         assert set(tree.texts) == leaves
+
+
+def test_the_rounding_of_a_gradient_does_not_matter():
+    """No tolerance may cut between the residuals of pairs that stand there.
+
+    Tokens stand at several positions here: that all of them are used does not show a lost pair.
+    The draws are those, of 72, of which the weakest pair is beyond a power of ten alone.
+    """
+    model = build(width=64, length=16).eval()
+    auxiliary = auxiliary_of(model, shape=(16,))
+    for draw in (18, 19, 42, 54, 55):
+        stream = Generator().manual_seed(draw)
+        ids = texts(draw % 12, 1, vocabulary=10, length=16)
+        size = 10 ** (draw % 6 / 5 - 6.25)  # relative, of a gradient in float32: 1e-7 and more
+        delta = {
+            name: value * (1 + size * torch.randn(value.shape, generator=stream))
+            for name, value in gradient(model, ids).items()
+        }
+        answer, remarks = answered(dager, [observed(model, delta, 1)], auxiliary)
+        assert not remarks
+        assert answer == unpadded(ids)
 
 
 @pytest.mark.worked
