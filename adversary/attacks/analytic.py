@@ -9,7 +9,8 @@ Idea: a unit's weight gradient is its input times its bias gradient; their ratio
 *Server must know*: the update, and how many examples it is of.
 *Exact when*: there is one example, or one example alone is active on a unit in a single step. Which
 units these are is told by others that give the same ratio; an example that is alone on a single
-unit may be missed.
+unit may be missed. Of two classes the loss's slopes at an example are all multiples of one vector:
+units that mix the same examples agree on the mixture.
 *Differs from the paper*: of one example the mean over all units, weighted as their errors demand,
 not the first unit's ratio: 10 to 20 dB better where gradients are rounded. Of one example any
 number of local steps will do: each adds the same multiple of the same input to a unit's weights and
@@ -31,6 +32,8 @@ from adversary.labels.head import input_shape
 from fedsim.core.errors import Remark
 from fedsim.core.types import Auxiliary, View
 
+TWO = "may mix examples: of two classes units agree on mixtures, too"
+
 
 def analytic(
     view: View,
@@ -50,9 +53,10 @@ def analytic(
     """
     weight, bias, count = _layer(view, auxiliary)
     recovered = ratios(weight, bias, count)
-    mixed = int((recovered.units == 1).sum())
+    two = auxiliary.num_classes == 2
+    mixed = len(recovered.inputs) if two else int((recovered.units == 1).sum())
     if count > 1 and mixed:
-        rule = "stand on one unit alone, which may mix examples"
+        rule = TWO if two else "stand on one unit alone, which may mix examples"
         warnings.warn(f"{mixed} of {count} inputs {rule}: {UNVERIFIED}", Remark, stacklevel=2)
     return recovered.inputs.view(-1, *input_shape(auxiliary))
 
@@ -64,8 +68,10 @@ def agreed(
 ) -> Float[Tensor, "n *shape"]:
     """Return those inputs of `analytic` that at least two units agree on.
 
-    These are exact, unless a defense changed entries. Zeros are left out, on which units agree
-    whose weights' gradients were cut, and of signs alone nothing is taken.
+    These are exact, unless a defense changed entries or there are two classes: then units on which
+    the same examples are active agree, and nothing is returned but as many inputs as examples.
+    Zeros are left out, on which units agree whose weights' gradients were cut, and of signs alone
+    nothing is taken.
 
     Args:
         view: As for `analytic`.
@@ -73,7 +79,8 @@ def agreed(
         generator: Not used.
 
     Raises:
-        ValueError: As for `analytic`, no two units agree, or the update is of signs.
+        ValueError: As for `analytic`, no two units agree, or the update is of signs; there are two
+            classes, and fewer inputs than examples.
     """
     weight, bias, count = _layer(view, auxiliary)
     sizes = weight[weight != 0].abs()
@@ -83,6 +90,8 @@ def agreed(
     inputs = recovered.inputs[(recovered.units > 1) & recovered.inputs.any(dim=1)]
     if not len(inputs):
         raise ValueError("units: two must agree on an example, got none")
+    if auxiliary.num_classes == 2 and len(inputs) < count:
+        raise ValueError(f"units: {len(inputs)} of {count} inputs {TWO}")
     return inputs.view(-1, *input_shape(auxiliary))
 
 

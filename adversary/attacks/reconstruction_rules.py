@@ -195,7 +195,7 @@ RULES = (
         work=lambda setting: ("", dictionary_operations(setting.count)),
         certified=True,
     ),
-    Rule(name="analytic", infer=agreed, applies=_alone, certified=True),
+    Rule(name="analytic", infer=agreed, applies=_alone, ordered=False),
     Rule(name="april", infer=april, applies=_embedded, enough=CLOSED),
     Rule(
         name="patch-spans",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from adversary.attacks import ATTACKS
-from adversary.attacks.analytic import analytic
+from adversary.attacks.analytic import agreed, analytic
 from adversary.attacks.joint import joint
 from adversary.attacks.r_gap import hybrid, r_gap
 from adversary.attacks.spear import spear
@@ -280,3 +280,16 @@ def test_inputs_that_may_be_mixtures_are_counted():
     assert remarks == [
         "3 of 3 inputs stand on one unit alone, which may mix examples: the answer is not verified"
     ]
+
+
+def test_of_two_classes_units_that_agree_on_a_mixture_are_not_believed():
+    model = net(nn.Flatten(), nn.Linear(192, 150), nn.ReLU(), nn.Linear(150, 2)).float()
+    nn.init.constant_(model[1].bias, 10.0)  # both examples are active on every unit
+    x, labels = images(2, 3, 8, 8).float(), torch.tensor([0, 1])
+    known = Auxiliary(model, 2, input_shape=(3, 8, 8))
+    observed = view(model, gradient(model, x, labels), 2)
+    with pytest.raises(ValueError, match="units: 1 of 2 inputs may mix examples"):
+        agreed(observed, known, generator(0))
+    with remarks_of_attacks() as remarks:
+        analytic(observed, known, generator(0))
+    assert "the answer is not verified" in remarks[0]
