@@ -220,7 +220,7 @@ def _compared(guess: Tensor, truth: Truth) -> dict[str, Tensor]:
     values = {
         "psnr": ratios,
         "ssim": torch.full_like(ratios, math.nan),
-        "match_rate": identified(cells(matched), pool),
+        "match_rate": identified(cells(matched, _blind_picture(lineup)), pool),
     }
     if is_image(inputs.shape[1:]):
         exact = scaled(inputs, lineup)
@@ -236,7 +236,12 @@ def _pool(truth: Truth) -> Tensor:
     """Return what the client's examples and then the others are told apart by."""
     inputs, lineup = _inputs_and_lineup(truth)
     others = (lineup.examples[rows] for rows in lineup.others.split(BLOCK))
-    return torch.cat([cells(scaled(block, lineup)) for block in (inputs, *others)])
+    blind = _blind_picture(lineup)
+    return torch.cat([cells(scaled(block, lineup), blind) for block in (inputs, *others)])
+
+
+def _blind_picture(lineup: Lineup) -> Tensor:
+    return scaled(lineup.blank, lineup)
 
 
 def _completed(guess: Tensor, count: int, lineup: Lineup) -> Tensor:

@@ -12,10 +12,10 @@ upload better than rehearsed ones is shrunk less. What is left of the rehearsed 
 the uncertainty, in proportion to the contrast of all auxiliary examples: its square is a constant
 and a share of their variance.
 
-Of pictures c is the mean grey level, so that shrinking changes nothing but contrast. Towards the
-mean picture the error is smaller (0.2 dB on CIFAR-10, 2.5 on digits), but its pattern hides whose
-picture it was: noisy answers that were identified at 0.7 then are at 0.15. Where the weight says
-that an answer has next to nothing (`LITTLE`), and of features, c is the mean auxiliary example.
+c is the mean auxiliary example, the answer of who has not looked at any update: an answer that is
+noise alone becomes as good as that, and no worse. Drawn to one grey level, digits would stay 2.5 dB
+below it. Whose picture it was stays visible: grading compares what is left beside the mean
+(`adversary.grading.identification`).
 
 The client's own examples are never looked at. An adversary without pictures rehearses with
 synthetic ones (`stand_ins`) and shrinks towards the middle of the range.
@@ -44,7 +44,6 @@ from fedsim.core.errors import NotApplicable, Remark
 from fedsim.core.rng import generator as derived
 from fedsim.core.types import Estimate
 
-LITTLE = 0.04  # weights below which an answer is no picture: noise had 0.01 to 0.03
 CLOSE = 0.95  # weights from here on count as 1: an answer that is right is not touched
 
 
@@ -53,8 +52,7 @@ class Shrinkage:
     """What rehearsed clients say of answers.
 
     Attributes:
-        middle: What answers are drawn to, shape of one example.
-        mean: What those are drawn to that have next to nothing, the mean auxiliary example.
+        mean: What answers are drawn to, the mean auxiliary example.
         noise: Variance of an answer's noise over that of its signal, from 0.
         loss: Mean matching loss of the rehearsed answers.
         floor: Part of the squared error that is the same everywhere.
@@ -64,7 +62,6 @@ class Shrinkage:
         examples: With what.
     """
 
-    middle: Tensor
     mean: Tensor
     noise: float
     loss: float
@@ -83,13 +80,10 @@ class Shrinkage:
     def of(self, answer: Float[Tensor, "n *shape"], loss: float) -> Estimate:
         """Return an answer shrunk, with its uncertainty."""
         weight = self.weight(loss)
-        values = answer if weight == 1 else self._drawn(answer, weight)
+        mean = self.mean.to(answer.dtype)
+        values = answer if weight == 1 else mean + weight * (answer - mean)
         error = (self.floor + self.share * self.variance).sqrt().to(answer.dtype)
         return Estimate(values, error.expand_as(values).clone())
-
-    def _drawn(self, answer: Tensor, weight: float) -> Tensor:
-        point = (self.mean if weight < LITTLE else self.middle).to(answer.dtype)
-        return point + weight * (answer - point)
 
     def sentence(self, loss: float) -> str:
         """Return the weight and how it was chosen."""
@@ -97,10 +91,7 @@ class Shrinkage:
         weight = self.weight(loss)
         if weight == 1:
             return f"not shrunk, by {clients}"
-        where = "the mean example"
-        if weight >= LITTLE and not torch.equal(self.middle, self.mean):
-            where = "the mean level"
-        return f"shrunk towards {where} with weight {weight:.2g}, by {clients}"
+        return f"shrunk towards the mean example with weight {weight:.2g}, by {clients}"
 
 
 def shrunk(clients: int) -> Finish | None:
@@ -146,7 +137,7 @@ def rehearsed(work: Workspace, size: int, settings: Settings, way: str, clients:
         clients: How many, at least 1.
     """
     examples = lacking(work.auxiliary)
-    middle, mean, variance = _prior(work)
+    mean, variance = _prior(work)
     work = work.derived(with_stand_ins) if examples else work
     victims = rehearsed_victims(work, size, clients, first=VICTIMS)
     victims = [(changed(it, way, work.auxiliary), x, y) for it, x, y in victims]
@@ -154,18 +145,16 @@ def rehearsed(work: Workspace, size: int, settings: Settings, way: str, clients:
     truth = torch.stack([x for _, x, _ in victims]).double()
     guesses = [in_order(a, x) for a, x in zip(answers.double(), truth, strict=True)]
     guess = torch.stack(guesses)
-    signal, shown = truth - middle, guess - middle
+    signal, shown = truth - mean, guess - mean
     weight = float((signal * shown).sum() / shown.square().sum().clamp(min=1e-30))
     weight = min(max(weight, 1e-6), 1.0)
     if weight >= CLOSE:
         weight = 1.0
-    point = mean if weight < LITTLE else middle
-    errors = (truth - point - weight * (guess - point)).square().mean(dim=(0, 1))
-    typical = (variance + (mean - point).square()).mean() / (truth - point).square().mean()
+    errors = (signal - weight * shown).square().mean(dim=(0, 1))
+    typical = variance.mean() / signal.square().mean()
     errors = errors * float(typical.nan_to_num(1.0, 1.0))
     floor, share = _explained(errors, variance)
     return Shrinkage(
-        middle=middle,
         mean=mean,
         noise=1 / weight - 1,
         loss=float(losses.double().mean()),
@@ -177,22 +166,19 @@ def rehearsed(work: Workspace, size: int, settings: Settings, way: str, clients:
     )
 
 
-def _prior(work: Workspace) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the middle, the mean and the variance of auxiliary examples.
+def _prior(work: Workspace) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance of auxiliary examples.
 
-    Of pictures the middle is one level. Without examples it is that of the range, and the mean too.
+    Without examples the mean is the middle of the range.
     """
     inputs = work.auxiliary.inputs
     if inputs is not None and len(inputs):
-        mean, variance = inputs.double().mean(dim=0), inputs.double().var(dim=0, correction=0)
-        middle = mean.mean().expand_as(mean) if mean.ndim == 3 else mean
-        return middle, mean, variance
+        return inputs.double().mean(dim=0), inputs.double().var(dim=0, correction=0)
     stand_ins = work.derived(with_stand_ins).auxiliary.inputs
     assert stand_ins is not None
     low, high = (edge.double() for edge in data_range(work.auxiliary))
-    one = torch.ones(stand_ins.shape[1:], dtype=torch.float64)
-    middle = one * (low + high) / 2
-    return middle, middle, one * stand_ins.double().var()
+    unit = torch.ones(stand_ins.shape[1:], dtype=torch.float64)
+    return unit * (low + high) / 2, unit * stand_ins.double().var()
 
 
 def _attacked(

@@ -3,11 +3,12 @@
     uv run python -m tests.benchmarks.shrinkage NETWORK [--iterations 200] [--images 20]
 
 Networks: lenet, cnn2_c2, convnet (breaching's ConvNet in training mode; --width is that of its
-first convolution, 64 in breaching). One float32 gradient of each image; settings are the first of
-`adversary.inversion.tuning`, labels those of the label attack. PSNR is in dB on pixels in [0, 1],
-blind the mean auxiliary image, ± the standard error over images. The match rate is the share of
-images that an answer is nearest to among 100 others (chance 0.01); feature similarity compares
-histograms of oriented gradients. Uncertainty and error are root mean squares.
+first convolution, 64 in breaching), of one float32 gradient of each CIFAR-10 image; digits (clients
+of two MNIST images in 7×7 pixels, one step at lr 0.1, of `tests.benchmarks.local_steps`). Settings
+are the first of `adversary.inversion.tuning`, labels those of the label attack. PSNR is in dB on
+pixels in [0, 1], blind the mean auxiliary image, ± the standard error over clients. The match rate
+is the share of images that an answer picks from 100 others (chance 0.01); feature similarity
+compares histograms of oriented gradients. Uncertainty and error are root mean squares.
 """
 
 import argparse
@@ -25,13 +26,15 @@ from adversary.grading.uncertainty import rank_correlation
 from adversary.inversion.matching import reconstruct
 from adversary.inversion.settings import Settings
 from adversary.inversion.shrinkage import shrunk
+from adversary.inversion.spread import in_order
 from adversary.inversion.tuning import PRIORS, STARTS, STEPS
 from fedsim.core.errors import remarks_of_attacks
 from fedsim.core.ground_truth import Lineup, Truth
 from fedsim.core.memory import Memory
 from fedsim.core.rng import generator, global_stream
-from fedsim.core.types import Auxiliary
+from fedsim.core.types import Auxiliary, LocalTraining, View
 from tests.adversary.inversion.networks import named
+from tests.benchmarks.local_steps import victim
 from tests.benchmarks.record import record
 from tests.benchmarks.side_by_side import convnet, shown
 from tests.builders import observe, plain_gradient
@@ -41,13 +44,25 @@ CLASSES, OTHERS = 10, 100
 METRICS = ("psnr", "ssim", "match_rate", "feature_similarity")
 
 
-def answers(args: argparse.Namespace) -> dict[str, list[tuple[Tensor, Tensor | None]]]:
-    """Return the answers before and after, each with its uncertainty, and print what was spent."""
+def clients(args: argparse.Namespace) -> tuple[list[View], Auxiliary, list[Tensor]]:
+    """Return what the server sees of each client, the adversary, and each client's images."""
+    if args.network == "digits":
+        local = LocalTraining(lr=0.1, batch_size=2, epochs=1)
+        cases = [victim("conv", place, 2, local) for place in range(args.images // 2)]
+        return [view for view, _, _ in cases], cases[0][1], [x for _, _, x in cases]
     data = cifar_part()
     with global_stream(0, "shrinkage", args.network):
         model = convnet(args.width) if args.network == "convnet" else named(args.network).float()
     model.train()
+    pairs = list(zip(data.inputs.split(1), data.labels.split(1), strict=True))[: args.images]
+    views = [observe(plain_gradient(model, x, y), 1, sent=model) for x, y in pairs]
     auxiliary = Auxiliary(model, CLASSES, inputs=data.test_inputs, labels=data.test_labels)
+    return views, auxiliary, [x for x, _ in pairs]
+
+
+def answers(args: argparse.Namespace) -> dict[str, list[tuple[Tensor, Tensor | None]]]:
+    """Return the answers before and after, each with its uncertainty, and print what was spent."""
+    views, auxiliary, _ = clients(args)
     optimiser, lr = STEPS[0]
     settings = Settings(
         optimiser=optimiser, lr=lr, tv=PRIORS[0], start=STARTS[0], falls=True, restarts=1,
@@ -68,20 +83,18 @@ def answers(args: argparse.Namespace) -> dict[str, list[tuple[Tensor, Tensor | N
         return final
 
     with Memory() as memory:
-        for place in range(args.images):
-            x, y = data.inputs[place : place + 1], data.labels[place : place + 1]
-            view = observe(plain_gradient(model, x, y), 1, sent=model)
+        for view in views:
             sent = sent or view.latest.sent
-            view = replace(view, observations=(replace(view.latest, sent=sent),), memory=memory)
+            latest = replace(view.latest, sent=sent)
             begun = time.process_time()
             reconstruct(
-                view, auxiliary, generator(0), settings,
-                recover=partial(label_hypotheses, most=4), finish=finished,
+                replace(view, observations=(latest,), memory=memory), auxiliary, generator(0),
+                settings, recover=partial(label_hypotheses, most=4), finish=finished,
             )  # fmt: skip
             spent["as it ends"] += time.process_time() - begun
     spent["as it ends"] -= spent["shrunk"]
     print(
-        f"{spent['as it ends'] / args.images:.2f} CPU-s an image, rehearsal {spent['shrunk']:.1f} "
+        f"{spent['as it ends'] / len(views):.2f} CPU-s a client, rehearsal {spent['shrunk']:.1f} "
         f"for all of them; {'; '.join(sorted(set(weights)))}",
         flush=True,
     )
@@ -89,25 +102,26 @@ def answers(args: argparse.Namespace) -> dict[str, list[tuple[Tensor, Tensor | N
 
 
 def table(args: argparse.Namespace) -> None:
-    data = cifar_part()
-    examples = torch.cat([data.inputs[: args.images], data.test_inputs[:OTHERS]])
-    mean = data.test_inputs.mean(dim=0)
+    _, auxiliary, images = clients(args)
+    assert auxiliary.inputs is not None
+    examples = torch.cat([*images, auxiliary.inputs[:OTHERS]])
+    mean = auxiliary.inputs.mean(dim=0)
     low, high = torch.zeros_like(mean), torch.ones_like(mean)
-    others = torch.arange(args.images, args.images + OTHERS)
+    others = torch.arange(len(examples) - OTHERS, len(examples))
     lineup = Lineup(examples=examples, others=others, blank=mean, low=low, high=high)
     title = f"{args.network} {args.width if args.network == 'convnet' else ''}{args.iterations}"
-    rows = {"blind": [(mean[None], None)] * args.images} | answers(args)
+    rows = {"blind": [(mean.expand_as(images[0]), None)] * len(images)} | answers(args)
     for what, guesses in rows.items():
         grades: dict[str, list[float]] = {name: [] for name in METRICS}
         unsure, errors, correlations = [], [], []
         for place, (guess, uncertainty) in enumerate(guesses):
-            index = torch.tensor([place])
+            index = torch.arange(len(guess)) + place * len(guess)
             truth = Truth(index * 0, index, inputs=examples[index], lineup=lineup)
             for name, value in reconstructions.grade(guess, truth).items():
                 if name in grades:
                     grades[name].append(value)
             if uncertainty is not None:
-                error = (guess - examples[index]).abs()
+                error = (in_order(guess, examples[index]) - examples[index]).abs()
                 unsure.append(float(uncertainty.square().mean().sqrt()))
                 errors.append(float(error.square().mean().sqrt()))
                 correlations.append(rank_correlation(uncertainty, error))
@@ -120,12 +134,12 @@ def table(args: argparse.Namespace) -> None:
                 f"rank correlation {shown(correlations)}",
                 flush=True,
             )
-        record("shrinkage", {f"{title}: {what}: PSNR, dB": sum(grades["psnr"]) / args.images})
+        record("shrinkage", {f"{title}: {what}: PSNR, dB": sum(grades["psnr"]) / len(images)})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("network", choices=["lenet", "cnn2_c2", "convnet"])
+    parser.add_argument("network", choices=["lenet", "cnn2_c2", "convnet", "digits"])
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--rehearsals", type=int, default=2)

@@ -6,12 +6,12 @@ Networks: lenet, cnn2_c2, convnet (breaching's ConvNet-64), resnet18 (no pooling
 convolution, so that training-mode batch norm has more than one value per channel). Batch norm is in
 training mode, or with --frozen in evaluation mode with statistics of 200 test images.
 
-Rows: `subspace` of this project where it applies; breaching with each weight of its total
-variation; `inverting-gradients` of this project with as many iterations, and with as many
-CPU-seconds as breaching's mean (--no-matching leaves them out). Labels are those of iDLG for both.
-PSNR is in dB on pixels in [0, 1], blind is the mean of the auxiliary images, ± is the standard
-error. breaching's total variation pads images with zeros, which pulls their borders down: the inner
-PSNR leaves out a border of two pixels.
+Rows: `subspace` of this project where it applies (--no-subspace leaves it out); breaching with each
+weight of its total variation; `inverting-gradients` of this project with as many iterations, and
+with as many CPU-seconds as breaching's mean (--no-matching leaves them out). Labels are those of
+iDLG for both. PSNR is in dB on pixels in [0, 1], blind is the mean of the auxiliary images, ± is
+the standard error, also of the differences image by image. breaching's total variation pads images
+with zeros, which pulls their borders down: the inner PSNR leaves out a border of two pixels.
 """
 
 import argparse
@@ -150,6 +150,8 @@ def compare(name: str, args: argparse.Namespace) -> None:
         latest = replace(view.latest, sent=sent)
         cases.append((replace(view, observations=(latest,), memory=memory), x))
 
+    rated: dict[str, list[float]] = {}
+
     def table(label: str, attack: Callable[[View], Row]) -> float:
         rows = [(*attack(view), x) for view, x in cases]
         whole = [psnr(guess, x) for guess, _, x in rows]
@@ -159,12 +161,16 @@ def compare(name: str, args: argparse.Namespace) -> None:
         title = f"{name}{' frozen' * args.frozen}: {label}"
         text = f"{shown(whole)} dB, inner {shown(inside)} dB, {seconds:.2f} CPU-s per image"
         print(f"{title}: {text}", flush=True)
+        for other, values in rated.items():
+            apart = [a - b for a, b in zip(whole, values, strict=True)]
+            print(f"{title}, less {other}: {shown(apart)} dB", flush=True)
+        rated[label] = whole
         record("side_by_side", {f"{title}: mean PSNR, dB": sum(whole) / len(whole)})
         return seconds
 
     table("blind", lambda _: (data.test_inputs.mean(dim=0, keepdim=True), 0.0))
     warnings.simplefilter("ignore", Remark)
-    if not hindrance(auxiliary):
+    if args.subspace and not hindrance(auxiliary):
         table("subspace", lambda view: exact(view, auxiliary))
     spent = []
     theirs(cases[0][0], auxiliary, 0.2, 1, frozen=args.frozen)  # imports take seconds
@@ -185,8 +191,8 @@ def compare(name: str, args: argparse.Namespace) -> None:
     if not args.matching:
         return
     seconds = own(args.iterations)
-    if args.longer and spent and (ratio := sum(spent) / len(spent) / seconds) > 1:
-        own(int(args.iterations * ratio))
+    if args.equal_seconds and spent:
+        own(max(1, round(args.iterations * sum(spent) / len(spent) / seconds)))
 
 
 def shown(values: list[float]) -> str:
@@ -205,7 +211,8 @@ def main() -> None:
     parser.add_argument("--rehearse", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rehearsals", type=int, default=2, help="clients to learn shrinking by")
     parser.add_argument("--matching", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--longer", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--subspace", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--equal-seconds", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

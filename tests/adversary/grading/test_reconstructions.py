@@ -118,6 +118,21 @@ def test_copies_with_noise_are_identified_and_so_are_pale_ones():
     assert FAMILY.grade(truth.inputs[:10], truth)["match_rate"] == pytest.approx(0.25, abs=0.1)
 
 
+def test_whoever_mixes_in_the_blind_picture_is_identified_all_the_same():
+    rows = torch.randperm(len(IMAGES), generator=generator(6, "rows"))
+    examples = IMAGES[rows]
+    truth = truth_of(examples, range(40), range(40, 240), held_out=slice(240, 640))
+    mean, noisy = truth.lineup.blank, (truth.inputs + noise(truth.inputs, 0.4)).clamp(0, 1)
+    near = mean + 0.01 * (noisy.double() - mean)
+    before, after = (FAMILY.grade(guess, truth)["match_rate"] for guess in (noisy, near))
+    assert after == pytest.approx(before, abs=0.06)
+    assert after > 0.6
+    others = mean + 0.01 * (examples[700:740].double() - mean)
+    assert FAMILY.grade(others, truth)["match_rate"] == pytest.approx(40 / 240, abs=0.24)
+    alone = [truth_of(examples, [it], range(40, 240), held_out=slice(240, 640)) for it in range(40)]
+    assert sum(FAMILY.grade(mean[None], it)["match_rate"] for it in alone) <= 5
+
+
 def rates(answer, count, others, trials):
     """Return mean match rate, and its standard error, of answers that know nothing."""
     found = []

@@ -77,18 +77,17 @@ def test_noise_becomes_the_mean_and_the_uncertainty_is_that_of_the_mean(monkeypa
 def test_an_answer_that_explains_its_upload_better_is_shrunk_less():
     one = torch.ones(SHAPE)
     what = Shrinkage(
-        middle=0 * one, mean=-one, noise=1.0, loss=0.1, floor=0.01, share=1.0, variance=0.08 * one,
+        mean=0 * one, noise=1.0, loss=0.1, floor=0.01, share=1.0, variance=0.08 * one,
         clients=1, examples="auxiliary examples",
     )  # fmt: skip
     assert what.weight(0.1) == pytest.approx(0.5)
     assert what.weight(0.3) == pytest.approx(0.25)
     assert what.weight(1e-5) == what.weight(0.0) == 1.0
-    assert what.sentence(0.1).startswith("shrunk towards the mean level with weight 0.5, by 1 ")
-    assert what.sentence(1e3).startswith("shrunk towards the mean example with weight 0.0001, ")
+    assert what.sentence(0.1).startswith("shrunk towards the mean example with weight 0.5, by 1 ")
     answer = what.of(one[None], 0.1)
     assert torch.allclose(answer.values, 0.5 * one)
     assert torch.allclose(answer.uncertainty, 0.3 * one)
-    assert torch.allclose(what.of(one[None], 1e3).values, -one, atol=1e-3)
+    assert torch.allclose(what.of(one[None], 1e3).values, 0 * one, atol=1e-3)
 
 
 def test_answers_of_few_iterations_come_nearer_and_rehearsals_serve_all_clients(monkeypatch):
