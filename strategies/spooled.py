@@ -10,8 +10,8 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from fedsim.core.files import TensorFile
+from fedsim.core.in_process import LazyArray
 from fedsim.core.types import Params
-from fedsim.core.wire import LazyArray
 
 
 class Spooled:

@@ -11,11 +11,10 @@ from torch import Tensor
 from fedsim.core.accepts import Rule
 from fedsim.core.blocks import Block, Row
 from fedsim.core.errors import FedsimError, plain
+from fedsim.core.in_process import HeldArray, RowRecord
 from fedsim.core.params import difference, mismatch, not_finite
 from fedsim.core.types import Params, Upload
 from fedsim.core.wire import (
-    HeldArray,
-    RowRecord,
     held_record,
     oversized,
     read_record,

@@ -1,6 +1,6 @@
 """Tensors ⇄ Flower records: the one place where what travels is encoded and decoded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, TypeVar, cast
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsim.core.blocks import Block, Row
+from fedsim.core.in_process import STYPE, Content, HeldArray, LazyArray, RowRecord, name_of
 from fedsim.core.types import Params
 
 ARRAYS = "arrays"  # the ArrayRecord of a train message and of its reply
@@ -23,8 +24,6 @@ NUM_EXAMPLES = "num-examples"
 
 Kind = TypeVar("Kind", ArrayRecord, MetricRecord, ConfigRecord)
 Filled = TypeVar("Filled", ArrayRecord, MetricRecord, ConfigRecord, RecordDict)
-_STYPE = "numpy.ndarray"
-_KEPT = "kept_of_kind"  # the attribute of a content with what it keeps
 _ENTRIES = "_data"  # the attribute of a record in which Flower keeps what is in it
 _HEADER, _WIDEST = 4096, 16  # bytes before the values, and of one value, at most
 
@@ -51,14 +50,14 @@ def held_record(params: Params) -> ArrayRecord:
 def _fields(block: Block) -> dict[str, tuple[dict[str, Any], Sequence[NDArray]]]:
     """Return what the arrays of a block's rows have in common, and the values of each."""
     alike = lambda values: {
-        "dtype": _name(values.numpy().dtype),
+        "dtype": name_of(values.numpy().dtype),
         "shape": tuple(values.shape[1:]),
-        "stype": _STYPE,
+        "stype": STYPE,
     }
     return {name: (alike(values), block.arrays[name]) for name, values in block.stacked.items()}
 
 
-def _held(fields: Mapping[str, Any], rows: Sequence[NDArray], place: int) -> "HeldArray":
+def _held(fields: Mapping[str, Any], rows: Sequence[NDArray], place: int) -> HeldArray:
     array = HeldArray.__new__(HeldArray)
     vars(array).update(fields, values=rows[place])
     return array
@@ -146,114 +145,6 @@ def records_of(content: RecordDict, kind: type[Kind]) -> dict[str, Kind]:
 _is_kind = lru_cache(maxsize=256)(issubclass)  # of abstract classes, which ask for longer
 
 
-class Content(RecordDict):
-    """A RecordDict that keeps Flower's dictionaries of one kind of record until it changes.
-
-    Flower makes a new one each time, six times for each reply that it averages.
-    """
-
-    @property
-    def array_records(self) -> Any:
-        """Dictionary holding only ArrayRecord instances."""
-        return self._kept(ArrayRecord, lambda: super(Content, self).array_records)
-
-    @property
-    def metric_records(self) -> Any:
-        """Dictionary holding only MetricRecord instances."""
-        return self._kept(MetricRecord, lambda: super(Content, self).metric_records)
-
-    def __setitem__(self, key: str, value: ArrayRecord | MetricRecord | ConfigRecord) -> None:
-        vars(self).pop(_KEPT, None)
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        vars(self).pop(_KEPT, None)
-        super().__delitem__(key)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != _KEPT}
-
-    def _kept(self, kind: type, make: Callable[[], Any]) -> Any:
-        kept = vars(self).get(_KEPT, {})
-        if kind not in kept:
-            made = make()  # which puts each record again into this content
-            vars(self)[_KEPT] = kept = {**kept, kind: made}
-        return kept[kind]
-
-
-class LazyArray(Array):
-    """An Array whose values are fetched, each time somebody asks for them.
-
-    Stands in for a client's upload while a strategy aggregates: from memory it spares decoding
-    again, and from disk a round of many large updates is never in memory at once.
-
-    Args:
-        fetch: Returns the values, in memory of the caller's own.
-        dtype: Name of their type.
-        shape: Their shape.
-    """
-
-    fetch: Callable[[], NDArray]
-
-    def __init__(self, fetch: Callable[[], NDArray], dtype: str, shape: tuple[int, ...]) -> None:
-        # Past Flower's own setter, which takes longer than all the rest.
-        vars(self).update(fetch=fetch, dtype=dtype, shape=shape, stype=_STYPE)
-
-    def numpy(self) -> NDArray:
-        """Return the values."""
-        return self.fetch()
-
-    @property
-    def data(self) -> bytes:  # type: ignore[override]
-        """The bytes that `Array(self.numpy())` would hold."""
-        return Array(self.numpy()).data
-
-
-class HeldArray(LazyArray):
-    """An Array whose values are in this process and do not change.
-
-    Args:
-        values: They.
-    """
-
-    values: NDArray
-
-    def __init__(self, values: NDArray) -> None:
-        fields = {"dtype": _name(values.dtype), "shape": values.shape, "stype": _STYPE}
-        vars(self).update(fields, values=values)
-
-    def numpy(self) -> NDArray:
-        """Return a copy of the values."""
-        return self.values.copy()
-
-    def tensor(self) -> Tensor:
-        """Return the values themselves, not to be changed; a copy where it is in another order."""
-        flags = self.values.flags
-        whole = flags.c_contiguous and flags.writeable  # those of another process may be neither
-        return torch.from_numpy(self.values if whole else self.values.copy())
-
-
-class RowRecord(ArrayRecord):
-    """An ArrayRecord of a row of a block, as long as nobody puts another array in it.
-
-    Attributes:
-        row: The tensors of its arrays; None where it is not known whose they are.
-    """
-
-    row: Row | None = None
-
-    def __setitem__(self, key: str, value: Array) -> None:
-        vars(self)["row"] = None
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        vars(self)["row"] = None
-        super().__delitem__(key)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "row": None}  # a copy takes its arrays along, and not the block
-
-
 def row_of(record: ArrayRecord) -> Row | None:
     """Return the row of a block whose tensors a record holds; None where it holds others."""
     return record.row if isinstance(record, RowRecord) else None
@@ -274,7 +165,7 @@ def _encode(values: NDArray) -> Array:
         return Array(values)
     header = _header(values.dtype.str, values.shape)
     data = b"".join((header, values.reshape(-1).view(np.uint8).data))
-    return Array(str(values.dtype), values.shape, _STYPE, data)
+    return Array(str(values.dtype), values.shape, STYPE, data)
 
 
 def _decode(array: Array) -> NDArray:
@@ -291,11 +182,6 @@ def _decode(array: Array) -> NDArray:
         values = np.frombuffer(array.data, dtype, offset=len(header))
         return values.reshape(array.shape).copy()
     return array.numpy()
-
-
-@lru_cache(maxsize=64)
-def _name(dtype: np.dtype) -> str:
-    return str(dtype)
 
 
 @lru_cache(maxsize=4096)

@@ -7,9 +7,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedsim.core import wire
+from fedsim.core.blocks import Block
+from fedsim.core.in_process import HeldArray, LazyArray, RowRecord
 from fedsim.core.wire import (
-    HeldArray,
-    LazyArray,
     content_of,
     facts_of,
     from_record,
@@ -105,6 +105,32 @@ def test_records_that_are_filled_are_flowers_own():
     content["m"]["y"] = 1
     with pytest.raises(TypeError):
         content["m"]["z"] = "text"
+
+
+def test_what_stands_in_for_flowers_objects_is_sent_as_they_are():
+    """Another machine knows Flower's classes alone, and their names come first."""
+    state = {name: value.contiguous() for name, value in STATE.items()}
+    values, whole = torch.arange(6.0).view(2, 3), to_record(state)
+    lazy = LazyArray(values.numpy, "float32", (2, 3))
+    block = Block({"w": values}, 2)
+    block.stacked["w"].copy_(values)
+    row = held_record(block.row(1))
+    assert isinstance(row, RowRecord)
+    pairs = [
+        (lazy, Array(values.numpy())),
+        (HeldArray(values.numpy()), Array(values.numpy())),
+        (row, to_record({"w": values})),
+        (held_record(state), whole),
+        (content_of({"a": held_record(state)}), RecordDict({"a": whole})),
+    ]
+    for ours, flowers in pairs:
+        assert ours.deflate() == flowers.deflate()
+        assert ours.object_id == flowers.object_id
+        assert list(ours.children) == list(flowers.children)
+    content = pairs[-1][0]
+    assert content.array_records["a"] is content.array_records["a"]
+    back = RecordDict.inflate(content.deflate(), {whole.object_id: whole})
+    assert back == RecordDict({"a": whole})
 
 
 def test_records_are_filled_where_another_version_of_flower_keeps_its_entries(monkeypatch):
