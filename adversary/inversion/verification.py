@@ -12,7 +12,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from adversary.attack import Infer
-from adversary.inversion.evidence import UNVERIFIED, Evidence, verdict, verified
+from adversary.inversion.evidence import UNVERIFIED, Evidence, verified
 from fedsim.core.boundary import PASSING, explained
 from fedsim.core.errors import Remark, remarks_of_attacks
 from fedsim.core.types import Auxiliary, Estimate, View
@@ -57,4 +57,4 @@ def _unverified(inputs: Tensor, view: View, auxiliary: Auxiliary) -> str:
         return f"{UNVERIFIED}: its upload cannot be simulated"
     if verified(misfit, evidence.enough):
         return ""
-    return f"the answer's simulated upload {verdict(misfit, evidence.enough)}"
+    return f"the answer's simulated upload {evidence.verdict(misfit)}"
